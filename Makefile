@@ -1,0 +1,38 @@
+# `make` lists what it can do. Every target makes .venv first and installs into it, where that has not been done.
+PYTHON ?= python3
+BIN := .venv/bin
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+help:  ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+demo: .venv  ## train a ViT, run the quickstart study, print its table and draw its figure (4 minutes)
+	$(BIN)/vitbench train model=vit pe=learned optim.steps=150 data.test_images=1000
+	$(BIN)/vitbench sweep study=quickstart hydra/launcher=joblib
+	$(BIN)/vitbench table study=quickstart
+	$(BIN)/vitbench plot study=quickstart file=figures/quickstart.svg
+
+test: .venv  ## the fast tests (5 minutes)
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m slow
+
+lint: .venv  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv  ## mypy
+	$(BIN)/mypy
+
+# a stamp, so that an interrupted installation is done again
+.venv: .venv/installed
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vitbench needs Python 3.11 or newer; $$($(PYTHON) -V) was found. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e ".[test]"
+	@touch $@
+
+.PHONY: help demo test test-slow lint types

@@ -1,0 +1,53 @@
+"""What tests share: a command line run in this process, and one cache of drawn images for the whole session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from vitbench import cli
+
+# small enough for a second: 180 training images, 20 for validation, 50 for testing
+TINY = ["data.train_images=200", "data.test_images=50", "optim.steps=6", "optim.batch_size=16", "eval_every=2"]
+
+
+class Output(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["VITBENCH_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def vitbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Output]:
+    """`vitbench("train", "seed=1")` in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+
+    def call(*words: str) -> Output:
+        capsys.readouterr()
+        code = cli.run(list(words))
+        printed = capsys.readouterr()
+        return Output(code, printed.out, printed.err)
+
+    return call
+
+
+def process(*words: str, cwd: Path, **options: object) -> subprocess.Popen[str]:
+    """The same as a process of its own, for signals and for what is imported."""
+    command = [sys.executable, "-W", "error", "-c", "from vitbench.cli import main; main()", *words]
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]

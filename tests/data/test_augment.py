@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitbench.data.augment import Augment, crop_and_flip
+
+OFF = {"crop": 0.0, "flip": False, "randaugment": 0, "magnitude": 9, "mixup": 0.0, "cutmix": 0.0}
+
+
+def images(count: int = 64, size: int = 8) -> Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_without_augmentation_nothing_changes() -> None:
+    augment = Augment(num_classes=10, image_size=8, **OFF)  # type: ignore[arg-type]
+    batch, labels = images(), torch.zeros(64, dtype=torch.long)
+    assert augment.pixels(batch) is batch
+    assert augment.mix(batch, labels) == (batch, labels)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, 7])
+def test_every_crop_is_a_window_of_the_reflected_image_or_its_mirror(padding: int) -> None:
+    batch = images(200, 8)
+    torch.manual_seed(0)
+    cropped = crop_and_flip(batch, padding, flip=True)
+    padded = F.pad(batch.float(), 4 * [padding], mode="reflect") if padding else batch.float()
+    windows = padded.unfold(2, 8, 1).unfold(3, 8, 1)  # (B, C, places, places, 8, 8)
+    both = torch.stack([windows, windows.flip(-1)])
+    hits = (both == cropped.float()[None, :, :, None, None]).all(-1).all(-1).all(2)  # (2, B, places, places)
+    assert hits.flatten(2).any(2).any(0).all()
+    if padding == 1:  # each of the 9 places and both mirrors occurs
+        assert hits.any(1).all()
+
+
+def test_crop_and_flip_are_drawn_for_each_image() -> None:
+    batch = images(1, 8).expand(64, -1, -1, -1)
+    assert len({tuple(image.flatten().tolist()) for image in crop_and_flip(batch, 2, flip=True)}) > 20
+
+
+def test_randaugment_draws_several_times_a_batch() -> None:
+    torch.manual_seed(0)
+    augment = Augment(num_classes=10, image_size=32, **OFF | {"randaugment": 2})  # type: ignore[arg-type]
+    batch = images(1, 32).expand(64, -1, -1, -1)
+    assert len({tuple(image.flatten().tolist()) for image in augment.pixels(batch)}) >= 4
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_labels_are_shares_that_sum_to_one(kind: str) -> None:
+    torch.manual_seed(0)
+    augment = Augment(num_classes=10, image_size=8, **OFF | {kind: 1.0})  # type: ignore[arg-type]
+    batch, labels = augment.mix(images().float(), torch.arange(64) % 10)
+    assert labels.shape == (64, 10)
+    torch.testing.assert_close(labels.sum(1), torch.ones(64))
+    assert not torch.equal(batch, images().float())

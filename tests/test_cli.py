@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Output, process
+from vitbench import cli
+
+Cli = Callable[..., Output]
+
+
+def test_help_opens_with_commands_to_copy(vitbench: Cli) -> None:
+    lines = vitbench("--help").out.splitlines()
+    assert all(line.startswith("  vitbench ") for line in lines[:5])
+    for name in cli.COMMANDS:
+        assert any(line.startswith(f"  {name} ") for line in lines)
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from vitbench import cli; cli.run(['--help']);"
+        "sys.exit(', '.join({'torch', 'hydra', 'numpy', 'pandas', 'rich'} & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "table", "plot"])
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
+def test_hydras_own_flags_answer_without_torch_and_leave_nothing(
+    tmp_path: Path, command: str, flags: list[str]
+) -> None:
+    code = (
+        f"import sys; from vitbench import cli\ntry: code = cli.run({[command, *flags]!r})\n"
+        "except SystemExit as end: code = end.code\nsys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and not done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_a_command_opens_with_commands_to_copy(tmp_path: Path) -> None:
+    for command in ("train", "sweep", "table", "plot"):
+        out, _ = process(command, "--help", cwd=tmp_path).communicate()
+        assert out.splitlines()[0].startswith(f"  vitbench {command}"), command
+
+
+MISTAKES = {
+    "a command": (["trian"], "did you mean train"),
+    "a model": (["train", "model=vitt"], "model=vitt: did you mean vit?"),
+    "an encoding": (["train", "pe=ropee"], "pe=ropee: did you mean rope?"),
+    "a data set": (["train", "data=cifar"], "did you mean cifar10"),
+    "a recipe": (["train", "optim=vitt"], "optim=vitt: did you mean vit?"),
+    "an augmentation": (["train", "augment=lite"], "augment=lite: did you mean light?"),
+    "a key": (["train", "modell=vit"], "modell=vit: no such setting of `vitbench train`; did you mean model?"),
+    "a nested key": (["train", "data.fracton=0.1"], "did you mean data.fraction"),
+    "an option of the model": (["train", "model.widht=3"], "did you mean model.width"),
+    "an option of another encoding": (["train", "pe=none", "pe.theta=3"], "pe.theta=3: no such setting"),
+    "an added key": (["train", "+modell=vit"], "+modell=vit: settings are neither added nor removed"),
+    "a removed key": (["train", "~pe"], "~pe: settings are neither added nor removed"),
+    "a key given twice": (["train", "pe=none", "pe=rope"], "pe is given twice: pe=none and pe=rope"),
+    "a bare word": (["train", "vit"], "vit: settings are typed key=value"),
+    "text for a number": (["train", "seed=abc"], "seed=abc"),
+    "no value": (["train", "seed="], "seed="),
+    "a negative seed": (["train", "seed=-1"], "seed=-1: must be 0 or more"),
+    "text for a model's number": (["train", "model.width=abc"], "model.width=abc: must be int"),
+    "a fraction of 0": (["train", "data.fraction=0"], "data.fraction=0.0: must be above 0 and at most 1"),
+    "a negative fraction": (["train", "data.fraction=-1"], "data.fraction=-1.0: must be above 0"),
+    "a fraction above 1": (["train", "data.fraction=1.5"], "data.fraction=1.5: must be above 0"),
+    "a fraction of nan": (["train", "data.fraction=nan"], "data.fraction=nan: must be above 0"),
+    "both sizes": (["train", "data.fraction=0.5", "data.count=10"], "give one of them"),
+    "an empty batch": (["train", "optim.batch_size=0"], "optim.batch_size=0: must be 1 or more"),
+    "an unknown optimizer": (["train", "optim.optimizer=adam"], "optim.optimizer=adam: did you mean adamw?"),
+    "an encoding of a CNN": (
+        ["train", "model=resnet", "pe=rope"],
+        "resnet is not a ViT and takes no position encoding; drop pe=rope",
+    ),
+    "an open list": (["train", "data.fraction=[1,2"], "data.fraction=[1,2"),
+    "a missing interpolation": (
+        ["train", "data.name=${nope}"],
+        "data.name=${nope}: Interpolation key 'nope' not found",
+    ),
+    "a device": (["train", "machine.device=gpu"], "machine.device=gpu: must be auto, cpu, cuda or cuda:N"),
+    "rerunning a file": (["train", "--experimental-rerun=x"], "--experimental-rerun is refused"),
+    "a study": (["sweep", "study=quickstrat"], "did you mean quickstart?"),
+    "no study": (["sweep"], "study=NAME is missing"),
+    "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_slip_gets_one_line_with_what_would_be_right(vitbench: Cli, tmp_path: Path, mistake: str) -> None:
+    words, expected = MISTAKES[mistake]
+    output = vitbench(*words)
+    assert output.code == 2
+    assert expected in output.err
+    assert output.err.startswith("vitbench: ") and output.err.count("\n") == 1
+    assert output.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+LATE = {  # found only where the model or the images are known
+    "no patch divides the image": (["data.image_size=30"], "model.patch_size=4"),
+    "heads do not divide the width": (["model.width=64", "model.heads=7"], "model.heads=7"),
+    "an unknown size": (["model.size=smal"], "did you mean small"),
+    "a share without a class": (["data.fraction=0.001"], "data.fraction=0.001"),
+    "more images than there are": (["data.count=100000"], "data.count=100000"),
+    "a GPU that is not there": (["machine.device=cuda:7"], "machine.device=cuda:7"),
+}
+
+
+@pytest.mark.parametrize("mistake", LATE)
+def test_a_slip_that_shows_late_is_one_line_too(vitbench: Cli, mistake: str) -> None:
+    words, expected = LATE[mistake]
+    output = vitbench("train", "data.train_images=200", "data.test_images=50", *words)
+    assert output.code in (2, 3)
+    assert expected in output.err and output.err.count("\n") == 1
+
+
+def test_a_missing_image_folder_is_a_data_error_with_the_layout(vitbench: Cli, tmp_path: Path) -> None:
+    output = vitbench("train", "data=imagefolder", f"data.root={tmp_path / 'nowhere'}")
+    assert output.code == 3 and "nowhere" in output.err and output.err.count("\n") == 1
+
+
+def test_runs_in_a_read_only_place_are_a_storage_error(vitbench: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    output = vitbench("train", "data.train_images=200", "data.test_images=50", f"runs={tmp_path / 'file'}")
+    assert output.code == 4 and str(tmp_path / "file") in output.err
+
+
+def test_multirun_is_hydras_own(vitbench: Cli, tmp_path: Path) -> None:
+    tiny = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "runs=r"]
+    assert vitbench("train", *tiny, "seed=0,1", "-m").code == 0
+    assert len(list((tmp_path / "r").glob("*/record.json"))) == 2
+
+
+@pytest.mark.slow
+def test_help_answers_in_under_a_third_of_a_second(tmp_path: Path) -> None:
+    """Generous on purpose: what it guards is an import of Hydra, pandas or torch on this path."""
+    best = 9.0
+    for _ in range(5):
+        begin = time.monotonic()
+        process("--help", cwd=tmp_path).communicate()
+        best = min(best, time.monotonic() - begin)
+    assert best < 0.3

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Output
+from vitbench.completion import SHELLS, fitting
+
+Cli = Callable[..., Output]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("vitbench ta", ["table"]),
+        ("vitbench ls ", ["models", "pe", "data", "studies", "runs"]),
+        ("vitbench ls pe ", []),
+        ("vitbench completion z", ["zsh"]),
+        ("vitbench train model=", ["model=resnet", "model=vit"]),
+        ("vitbench train model=vit data=cifar1", ["data=cifar10", "data=cifar100"]),
+        ("vitbench train pe=rope data.frac", ["data.fraction="]),
+        ("vitbench sweep study=quick", ["study=quickstart"]),
+        ("vitbench table format=m", ["format=md"]),
+        ("vitbench tabel for", []),
+        ("vitbench train no=such=thing", []),
+    ],
+)
+def test_what_fits(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("COMP_LINE", line)
+    assert fitting(line) == words
+
+
+def test_an_unknown_shell_gets_one_line(vitbench: Cli) -> None:
+    done = vitbench("completion", "bsh")
+    assert (done.code, done.out) == (2, "") and "did you mean bash" in done.err
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH on which `vitbench` is this one."""
+    script = tmp_path / "bin" / "vitbench"
+    script.parent.mkdir()
+    python = f"{shlex.quote(sys.executable)} -c 'from vitbench.cli import main; main()'"
+    script.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+    script.chmod(0o755)
+    return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def in_shell(shell: str, code: str, path: str, cwd: Path) -> list[str]:
+    words = {"bash": ["bash", "--norc", "-c"], "zsh": ["zsh", "-f", "-c"], "fish": ["fish", "--no-config", "-c"]}[shell]
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parent.parent), "HOME": str(cwd)}
+    done = subprocess.run([*words, code], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "replies"),
+    [
+        ("vitbench ta", ["table"]),
+        ("vitbench train model=r", ["resnet"]),  # bash has begun a new word after the =
+        ("vitbench train data.frac", ["data.fraction="]),
+    ],
+)
+def test_bash_completes(tmp_path: Path, path: str, line: str, replies: list[str]) -> None:
+    code = (
+        'eval "$(vitbench completion bash)"; compopt() { :; }\n'
+        f"COMP_LINE={shlex.quote(line)}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE); _vitbench\n"
+        'complete -p vitbench >/dev/null && printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    assert in_shell("bash", code, path, tmp_path) == replies
+
+
+@pytest.mark.parametrize("shell", [shell for shell in ("zsh", "fish") if shutil.which(shell)])
+def test_other_shells_read_their_function(tmp_path: Path, path: str, shell: str) -> None:
+    if shell == "fish":
+        code = 'vitbench completion fish | source; complete -C "vitbench train model=r"'
+        assert in_shell(shell, code, path, tmp_path) == ["model=resnet"]
+    else:
+        code = 'autoload -U compinit; compinit -u -D; eval "$(vitbench completion zsh)"; print $_comps[vitbench]'
+        assert in_shell(shell, code, path, tmp_path) == ["_vitbench"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_printing_a_function_imports_nothing_heavy(shell: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; from vitbench import cli; cli.run(['completion', {shell!r}]);"
+        "sys.exit(', '.join({'torch', 'hydra', 'numpy'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, SHELLS[shell])

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import fake_runs
+from tests.conftest import Output
+from vitbench import compare, plot
+
+Cli = Callable[..., Output]
+
+
+def lines_of(runs: Path, x: str = "train_images", y: str = "test_accuracy") -> dict[str, plot.Line]:
+    return {line.label: line for line in plot._lines(compare.groups(compare.select(str(runs), {})), x, y, [])}
+
+
+def test_a_line_is_a_model_a_marker_a_mean_and_a_point_a_run(tmp_path: Path) -> None:
+    lines = lines_of(fake_runs.quickstart(tmp_path, seeds=3))
+    assert list(lines) == ["vit pe=none", "vit pe=learned", "resnet"]
+    resnet = lines["resnet"]
+    assert [at for at, _ in resnet.means] == [500, 2000, 10000] and len(resnet.points) == 9
+    assert [mean.mean for _, mean in resnet.means] == pytest.approx([0.36, 0.48, 0.6])
+
+
+def test_what_varies_makes_another_line_unless_it_moves_along_x(tmp_path: Path) -> None:
+    for i, (steps, fraction) in enumerate([(100, 0.1), (100, 1.0), (200, 0.1)]):
+        fake_runs.write(tmp_path, str(i), 0.5, **{"optim.steps": steps, "data.fraction": fraction}, result_steps=steps)
+    assert set(lines_of(tmp_path)) == {"optim.steps=100", "optim.steps=200"}
+    assert set(lines_of(tmp_path, x="steps")) == {"data.fraction=0.1", "data.fraction=1"}
+
+
+@pytest.mark.parametrize("ending", plot.ENDINGS)
+def test_the_same_runs_give_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    runs = compare.select(str(fake_runs.quickstart(tmp_path)), {})
+    assert plot.draw(runs, ending=ending) == plot.draw(runs, ending=ending)
+
+
+def test_names_stay_text_in_svg(tmp_path: Path) -> None:
+    for i, name in enumerate(["<script>alert(1)</script>", "$\\frac{1}$ a_b%#{} $x", "--> ]]> &amp;"]):
+        fake_runs.write(tmp_path, str(i), 0.5, **{"data.name": name})
+    svg = plot.draw(compare.select(str(tmp_path), {}), title="<b> $\\alpha$ </b>")
+    tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()}
+    assert "script" not in tags and "b" not in tags
+
+
+def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None:
+    runs = fake_runs.quickstart(tmp_path, seeds=3)
+    fake_runs.write(runs, "diverged", None, seed=9)
+    selected = compare.select(str(runs), {})
+    foot = plot._foot(selected, compare.groups(selected), "test_accuracy", "Too short.")
+    assert foot.endswith("\nToo short.") and max(map(len, foot.splitlines())) <= 125
+    foot = foot.replace("\n", " ")
+    assert "over 3 seeds" in foot and "Xeon float32" in foot and "1 of 28 runs diverged" in foot
+
+
+def test_two_seeds_do_not_squeeze_the_points(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # an interval of 0.5 ± 1.27
+    low, high = plot._limits([*lines_of(tmp_path).values()], "test_accuracy", False)
+    assert 0 <= low < 40 and 60 < high < 80
+
+
+def test_ticks_are_numbers_as_one_says_them() -> None:
+    assert [plot.tick(v) for v in (0.5, 100, 1000, 2500, 10_000, 1e6)] == ["0.5", "100", "1k", "2.5k", "10k", "1M"]
+
+
+def test_every_line_looks_different() -> None:
+    looks = {(i % len(plot.COLOURS), i % len(plot.MARKERS)) for i in range(len(plot.COLOURS) * len(plot.MARKERS))}
+    assert len(looks) == len(plot.COLOURS) * len(plot.MARKERS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["file=a.jpg"], "file=a.jpg: the ending says the format; choices: .svg, .png, .pdf"),
+        (["x=train_image"], "x=train_image: did you mean train_images"),
+        (["y=acuracy"], "y=acuracy: "),
+        (["lines=modl"], "lines=modl: did you mean model"),
+        (["log=z"], "log=z: choices: none, x, xy, y"),
+        (["y=val_accuracy"], "y=val_accuracy: "),
+        (["runs=nowhere"], "runs=nowhere: no finished run there"),
+        (["x=val_images"], "log=x: val_images is 0 in a run"),
+        (["study=quickstart", "name=acuracy"], "name=acuracy: did you mean accuracy"),
+    ],
+)
+def test_a_slip_gets_one_line_and_no_file(tmp_path: Path, vitbench: Cli, words: list[str], said: str) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    done = vitbench("plot", *words)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and said in done.err
+    assert os.listdir(tmp_path) == ["runs"]
+
+
+def test_a_place_that_cannot_be_written_is_exit_4(tmp_path: Path, vitbench: Cli) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    (tmp_path / "taken").write_text("")
+    done = vitbench("plot", "file=taken/a.png")
+    assert done.code == 4 and "taken/a.png" in done.err
+
+
+def test_plot_prints_its_path_alone_without_torch(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    code = "import sys; from vitbench import cli; code = cli.run(['plot']); sys.exit(code or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"figures/accuracy.svg\n", b"")
+    assert sorted(os.listdir(tmp_path)) == ["figures", "runs"]
+    assert (tmp_path / "figures" / "accuracy.svg").read_bytes().startswith(b"<?xml")

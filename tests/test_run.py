@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitbench import run as module
+from vitbench.errors import StorageError, TryAgain, UserError
+from vitbench.run import Run, load_runs, read_metrics, read_record, write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "r").mkdir()
+    return Run(tmp_path / "r", {"seed": 0})
+
+
+def break_writes(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    real = os.write
+
+    def half(descriptor: int, data: Any) -> int:
+        if len(data) < 8 or descriptor < 3:
+            return real(descriptor, data)
+        real(descriptor, bytes(data[: len(data) // 2]))
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "write", half)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_failed_write_leaves_the_old_file_whole_and_nothing_beside_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = run.folder / "table.csv"
+    write(path, b"the old content")
+    break_writes(monkeypatch, code)
+    with pytest.raises(StorageError, match=str(path)):
+        write(path, b"the new content, which is longer")
+    assert path.read_bytes() == b"the old content"
+    assert [file.name for file in run.folder.iterdir()] == ["table.csv"]
+
+
+def test_a_full_disk_leaves_both_states_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.save_state(b"first generation")
+    run.save_state(b"second generation")
+    break_writes(monkeypatch, errno.ENOSPC)
+    with pytest.raises(StorageError, match="No space left"):
+        run.save_state(b"third generation")
+    assert [path.read_bytes() for path in run.states()] == [b"second generation", b"first generation"]
+
+
+def test_a_kill_between_the_two_renames_leaves_a_state(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.save_state(b"first generation")
+    real, calls = os.replace, []
+
+    def killed(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_state(b"second generation")
+    assert [path.read_bytes() for path in run.states()] == [b"first generation"]
+
+
+def test_metrics_lines_survive_concurrent_writers_and_a_torn_end(run: Run) -> None:
+    for step in range(3):
+        run.log({"step": step, "train_loss": 0.1 + 0.2})
+    with (run.folder / "metrics.csv").open("a") as lines:
+        lines.write("3,0.5")
+    rows = read_metrics(run.folder)
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert float(rows[0]["train_loss"]) == 0.1 + 0.2  # to the last digit
+
+
+def hold(folder: str, seconds: float, report: Any) -> None:
+    try:
+        with Run(Path(folder), {}).claim():
+            report.put("held")
+            time.sleep(seconds)
+            (Path(folder) / "config.yaml").touch()
+    except TryAgain as error:
+        report.put(str(error))
+
+
+def test_of_eight_processes_one_gets_the_run_and_the_others_name_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    report = context.Queue()
+    children = [context.Process(target=hold, args=(str(tmp_path / "r"), 3.0, report)) for _ in range(8)]
+    for child in children:
+        child.start()
+    answers = [report.get(timeout=60) for _ in children]
+    for child in children:
+        child.join()
+    assert answers.count("held") == 1
+    assert all("is held by process" in answer for answer in answers if answer != "held")
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    report = context.Queue()
+    child = context.Process(target=hold, args=(str(tmp_path / "r"), 600.0, report))
+    child.start()
+    assert report.get(timeout=60) == "held"
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+    with Run(tmp_path / "r", {}).claim():
+        pass
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def finished(folder: Path, **changes: Any) -> None:
+    folder.mkdir(parents=True)
+    record = {
+        "schema": 1, "status": "finished", "test_accuracy": 0.75,
+        "config": {"seed": 0, "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
+                   "data": {"name": "shapes", "fraction": 0.1, "root": "."}, "augment": {"name": "none"},
+                   "optim": {"name": "vit", "lr": 0.001}, "machine": {"threads": 1}},
+    }  # fmt: skip
+    (folder / "record.json").write_text(json.dumps(record | changes))
+
+
+def test_a_run_is_a_row_with_choices_settings_and_results(tmp_path: Path) -> None:
+    finished(tmp_path / "one")
+    row = load_runs(tmp_path).iloc[0]
+    assert (row["model"], row["pe"], row["data"], row["optim"]) == ("vit", "rope", "shapes", "vit")
+    assert (row["pe.theta"], row["data.fraction"], row["optim.lr"]) == (100.0, 0.1, 0.001)
+    assert (row["test_accuracy"], row["test_error"]) == (0.75, 0.25)
+
+
+BROKEN = {
+    "half": '{"schema": 1, "con',
+    "a list": "[1, 2]",
+    "no config": '{"schema": 1}',
+    "newer": '{"schema": 99, "config": {}}',
+    "no status": '{"schema": 1, "config": {}}',
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_one_broken_record_among_many_is_named_and_the_rest_read(tmp_path: Path, kind: str) -> None:
+    finished(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "record.json").write_text(BROKEN[kind])
+    frame = load_runs(tmp_path)
+    assert list(frame["id"]) == ["good"]
+    assert len(frame.attrs["problems"]) == 1 and "bad" in frame.attrs["problems"][0]
+
+
+def test_foreign_files_and_unfinished_runs_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("seed: 0")
+    frame = load_runs(tmp_path)
+    assert frame.attrs["unfinished"] == ["begun"]
+    assert frame.attrs["problems"] == [f"{tmp_path / 'foreign'} holds no run"]
+
+
+def test_no_runs_at_all_is_an_empty_table(tmp_path: Path) -> None:
+    assert load_runs(tmp_path / "nowhere").empty
+
+
+def test_a_record_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"schema": 99, "config": {}}')
+    with pytest.raises(UserError, match=f"schema 99, this vitbench reads up to {module.SCHEMA}; upgrade"):
+        read_record(tmp_path / "record.json")
+
+
+# ------------------------------------------------------------------------------------------------ real limits, slower
+
+
+@pytest.mark.slow
+def test_a_file_size_limit_stops_training_with_exit_4_and_the_state_resumes(tmp_path: Path) -> None:
+    """The kernel refuses the write here, not a patched function: RLIMIT_FSIZE below the size of a state."""
+    words = ["train", "data.train_images=200", "data.test_images=50", "optim.steps=6", "optim.batch_size=16", "runs=r"]
+    command = [sys.executable, "-c", "from vitbench.cli import main; main()", *words]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 4 and "state.safetensors" in done.stderr and "File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("r/*/.*.tmp"))
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0

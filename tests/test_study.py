@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from vitbench import study
+from vitbench.check import check
+from vitbench.config import compose, plain
+from vitbench.errors import UserError
+from vitbench.identity import run_id
+
+
+def written(folder: Path, text: str) -> study.Study:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return study.load(str(path))
+
+
+GRID = """
+title: Mine
+with: data=shapes optim.steps=3
+runs:
+  - model=vit pe=none,rope data.fraction=0.1,1 seed=range(3)
+  - model=resnet data.fraction=0.1,1 seed=0,1,2 optim.steps=5
+"""
+
+
+def test_lines_are_products_and_not_one_product(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID)
+    assert study.count(grid) == len(list(study.expand(grid))) == len(study.plan(grid)) == 12 + 6
+
+
+def test_a_line_wins_over_the_common_settings_and_the_typed_word_over_both(tmp_path: Path) -> None:
+    planned = study.plan(written(tmp_path, GRID), ["seed=7"])
+    assert {one.settings["seed"] for one in planned} == {7}
+    assert {(one.settings["model"]["name"], one.settings["optim"]["steps"]) for one in planned} == {
+        ("vit", 3),
+        ("resnet", 5),
+    }
+
+
+@pytest.mark.parametrize("name", study.names())
+def test_planned_ids_are_those_of_single_commands(name: str) -> None:
+    """The plan sets plain keys on copies of a composed choice; Hydra composing each run from scratch must agree."""
+    planned = study.plan(study.load(name))
+    for one in planned[:: max(1, len(planned) // 6)]:
+        assert run_id(check(plain(compose(one.overrides)))) == one.id
+
+
+def test_an_encoding_of_a_cnn_in_a_grid_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resnet is not a ViT"):
+        study.plan(written(tmp_path, "runs: ['model=resnet,vit pe=rope']"))
+
+
+def test_a_hundred_thousand_runs_are_counted_not_built(tmp_path: Path) -> None:
+    grid = written(tmp_path, "runs: ['model=vit seed=range(1000) optim.lr=range(1,101)']")
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"asks for 100,000 runs; add confirm=true"):
+        study.plan(grid)
+    assert time.monotonic() - begin < 5
+
+
+def test_five_hundred_runs_are_planned_in_seconds(tmp_path: Path) -> None:
+    grid = written(
+        tmp_path, "runs: ['model=vit pe=none,rope,learned,alibi2d,sincos2d data.fraction=0.1,1 seed=range(50)']"
+    )
+    assert len(study.plan(grid)) == 500
+
+
+REFUSED = {
+    "empty": ("", "must hold settings"),
+    "a list": ("- model=vit", "must hold settings"),
+    "tabs": ("runs:\n\t- model=vit", "is not valid YAML"),
+    "a key twice": ("runs: [seed=1]\nruns: [seed=2]", "runs is given twice"),
+    "an unknown key": ("run: [seed=1]", "did you mean runs?"),
+    "no runs": ("title: x", "runs must list lines"),
+    "code": ("runs: [!!python/object/apply:os.system ['touch executed']]", "is not valid YAML"),
+    "an alias bomb": ("a: &a [1,1]\nb: &b [*a,*a,*a]\nruns: [*b,*b]", "aliases"),
+    "hydra's own settings": ("runs: [seed=1 hydra/launcher=joblib]", "hydra/launcher=joblib is no setting of a run"),
+    "a callback": ("runs: [seed=1 +hydra.callbacks.x._target_=os.system]", "is no setting of a run"),
+    "a deletion": ("runs: [~pe]", "is no setting of a run"),
+    "an open list": ("runs: ['data.x=[0,1']", "data.x="),
+    "an unknown setting": ("runs: [data.fracton=1]", "did you mean data.fraction"),
+    "an unknown model": ("runs: [model=vitt]", "did you mean vit?"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_study_file_is_data_and_is_checked(tmp_path: Path, kind: str) -> None:
+    text, expected = REFUSED[kind]
+    with pytest.raises(UserError, match=expected.replace("?", r"\?")) as error:
+        study.plan(written(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes("title: é".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        study.load(str(tmp_path / "mine.yaml"))
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbf" + GRID.encode())
+    assert study.load(str(tmp_path / "mine.yaml")).title == "Mine"

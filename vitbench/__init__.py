@@ -1,0 +1,43 @@
+"""vitbench: what a CNN knows before it sees data, what a ViT must learn, and when the difference stops mattering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__version__ = "0.1.0"
+
+
+class Loaded(NamedTuple):
+    model: nn.Module  # in evaluation mode, on the CPU
+    config: dict[str, Any]
+    record: dict[str, Any]
+
+
+def load(run_id: str, runs: str | Path = "runs") -> Loaded:
+    """A finished run for a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
+
+    The model expects images normalised by `record["mean"]` and `record["std"]` (of values in 0..1).
+    Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged.
+    """
+    from vitbench import checkpoint
+    from vitbench.errors import UserError, did_you_mean
+    from vitbench.models.build import build
+    from vitbench.run import read_record
+
+    folder = Path(runs).expanduser() / run_id
+    if not (folder / "record.json").is_file():
+        known = [path.parent.name for path in Path(runs).expanduser().glob("*/record.json")]
+        raise UserError(f"{folder} is no finished run; {did_you_mean(run_id, known)}")
+    record = read_record(folder / "record.json")
+    path = folder / "checkpoint.safetensors"
+    tensors, _ = checkpoint.load(path)
+    model = build(
+        **record["config"]["model"], image_size=record["image_size"], channels=record["channels"],
+        num_classes=len(record["classes"]),
+    )  # fmt: skip
+    checkpoint.fit(model, tensors, path)
+    return Loaded(model.eval(), record["config"], record)

@@ -1,0 +1,138 @@
+"""What no run could mean is refused here, in one line that names the setting as it was typed.
+
+What depends on the images themselves (a class left without an image, a side that no patch divides) is checked where
+the images are known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import Any
+
+from vitbench.config import flatten, parameters, tunables
+from vitbench.errors import UserError, did_you_mean
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+@cache
+def _open_schema(target: str) -> type:
+    """A dataclass made from a signature, so that OmegaConf checks and converts the types of an open group."""
+    slots = []
+    for name, (annotation, default) in tunables(target).items():
+        kinds = [part.strip() for part in annotation.split("|")]
+        kind: Any = _TYPES.get(kinds[0], Any)
+        if "None" in kinds:
+            kind = kind | None
+        slots.append((name, kind, field(default=default)))
+    return make_dataclass("Options", slots)
+
+
+@cache
+def _converted(target: str, key: str, value: Any, kind: str) -> Any:
+    """A value as its annotation wants it; `kind` keeps 1 and 1.0 and True apart in the cache."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(_open_schema(target)(**{key: value}))[key]
+
+
+def _check_open(typed: str, group: str, given: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """The options of a model or an encoding, checked against its signature; `group` is its place in the config."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = tunables(target)
+    checked: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+        try:
+            checked[key] = _converted(target, key, value, type(value).__name__)
+        except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
+            raise UserError(f"{group}.{key}={value}: must be {known[key].annotation}") from None
+    return checked
+
+
+def check(settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what no run could mean, in one line that names the setting as typed; returns the settings.
+
+    What depends on the images themselves (a class left without an image, a side no patch divides) is checked where
+    the images are known.
+    """
+    from vitbench.data.menu import MENU as DATA
+    from vitbench.models.menu import MENU as MODELS
+    from vitbench.pe.menu import MENU as ENCODINGS
+
+    model = dict(settings["model"])
+    name, pe = model.pop("name", None), model.pop("pe", None)
+    if name not in MODELS:
+        raise UserError(f"model={name}: {did_you_mean(str(name), MODELS)}")
+    takes_pe = "pe" in parameters(MODELS[name].target)
+    if pe is not None and not takes_pe:
+        raise UserError(f"{name} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
+    model = {"name": name, **_check_open(f"model={name}", "model", model, MODELS[name].target)}
+    if takes_pe:
+        pe = dict(pe or {"name": "none"})
+        pe_name = pe.pop("name", None)
+        if pe_name not in ENCODINGS:
+            raise UserError(f"pe={pe_name}: {did_you_mean(str(pe_name), ENCODINGS)}")
+        model["pe"] = {"name": pe_name, **_check_open(f"pe={pe_name}", "pe", pe, ENCODINGS[pe_name].target)}
+    if settings["data"]["source"] not in DATA:
+        raise UserError(f"data={settings['data']['source']}: {did_you_mean(settings['data']['source'], DATA)}")
+    settings = settings | {"model": model}
+    _check_ranges(flatten(settings))
+    return settings
+
+
+def _check_ranges(flat: Mapping[str, Any]) -> None:
+    def need(key: str, right: str, ok: Callable[[Any], bool]) -> None:
+        value = flat.get(key)
+        if value is not None and not (_finite(value) and ok(value)):
+            raise UserError(f"{key}={value}: must be {right}")
+
+    def one_of(key: str, *choices: str) -> None:
+        if flat[key] not in choices:
+            raise UserError(f"{key}={flat[key]}: {did_you_mean(str(flat[key]), choices)}")
+
+    need("seed", "0 or more", lambda v: v >= 0)
+    need("eval_every", "1 or more steps", lambda v: v >= 1)
+    need("data.fraction", "above 0 and at most 1 (a share; for a number of images: data.count)", lambda v: 0 < v <= 1)
+    need("data.count", "1 or more images", lambda v: v >= 1)
+    need("data.subset_seed", "0 or more", lambda v: v >= 0)
+    need("data.val_fraction", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    need("data.image_size", "1 or more pixels", lambda v: v >= 1)
+    need("data.train_images", "1 or more", lambda v: v >= 1)
+    need("data.test_images", "1 or more", lambda v: v >= 1)
+    need("data.image_seed", "0 or more", lambda v: v >= 0)
+    if flat["data.count"] is not None and flat["data.fraction"] != 1:
+        raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
+    one_of("optim.optimizer", "adamw", "sgd")
+    need("optim.lr", "above 0", lambda v: v > 0)
+    need("optim.weight_decay", "0 or more", lambda v: v >= 0)
+    need("optim.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    need("optim.beta2", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    need("optim.steps", "1 or more", lambda v: v >= 1)
+    need("optim.epochs", "above 0", lambda v: v > 0)
+    need("optim.batch_size", "1 or more images", lambda v: v >= 1)
+    need("optim.warmup", "at least 0 and at most 1 (a share of the steps)", lambda v: 0 <= v <= 1)
+    need("optim.label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    need("optim.clip", "above 0", lambda v: v > 0)
+    need("optim.ema", "above 0 and below 1", lambda v: 0 < v < 1)
+    if flat["optim.steps"] is None and flat["optim.epochs"] is None:
+        raise UserError("optim.steps=null optim.epochs=null: give one of them, for example optim.steps=1000")
+    need("augment.crop", "at least 0 and below 1 (a share of the width)", lambda v: 0 <= v < 1)
+    need("augment.randaugment", "0 or more operations", lambda v: v >= 0)
+    need("augment.magnitude", "0 to 30", lambda v: 0 <= v <= 30)
+    need("augment.mixup", "0 or more", lambda v: v >= 0)
+    need("augment.cutmix", "0 or more", lambda v: v >= 0)
+    need("machine.threads", "1 or more", lambda v: v >= 1)
+    one_of("machine.precision", "auto", "float32", "bfloat16")
+    device = str(flat["machine.device"])
+    if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+        raise UserError(f"machine.device={device}: must be auto, cpu, cuda or cuda:N")
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

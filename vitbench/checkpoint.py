@@ -1,0 +1,111 @@
+"""Tensors in one safetensors file that knows its own SHA-256: a flipped bit is noticed, and nothing in it is code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vitbench.errors import UserError
+
+
+def dump(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """The bytes of a file with the tensors and, as JSON, the metadata."""
+    from safetensors.torch import save
+
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata, sort_keys=True)
+    # one key, because safetensors writes several in random order and equal runs should give equal bytes
+    return save(cpu, {"vitbench": f"{_digest(cpu, text)} {text}"})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a file that `dump` made; UserError says what is wrong with any other."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    try:
+        blob = path.read_bytes()
+        tensors = parse(blob)
+        header = json.loads(blob[8 : 8 + struct.unpack("<Q", blob[:8])[0]]).get("__metadata__", {})
+        expected, _, text = header["vitbench"].partition(" ")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except KeyError:
+        raise UserError(f"{path} was not written by vitbench (it has no checksum)") from None
+    except (SafetensorError, ValueError, struct.error, MemoryError):
+        raise UserError(f"{path} is damaged or is not a safetensors file") from None
+    if _digest(tensors, text) != expected:
+        raise UserError(f"{path} is damaged: its SHA-256 differs from the one it was written with")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Loads weights into a model, or says in one line what does not fit."""
+    own = model.state_dict()
+    missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if missing or unknown or other:
+        example = sorted(other or missing or unknown)[0]
+        found = tuple(tensors[example].shape) if example in tensors else "nothing"
+        wanted = tuple(own[example].shape) if example in own else "nothing"
+        count = len(missing) + len(unknown) + len(other)
+        raise UserError(f"{path} is from another model: {example} is {found} there and {wanted} here ({count} of {len(own)} tensors do not fit)")  # fmt: skip
+    model.load_state_dict(dict(tensors))
+
+
+# ------------------------------------------------------------------------------------------------ a training's state
+
+
+def gather(about: Mapping[str, Any], *, model: nn.Module, optimizer: Optimizer, averaged: nn.Module | None,
+           losses: Tensor) -> bytes:  # fmt: skip
+    """The file that resuming needs. Random numbers are no part of it: each step draws its own from (seed, step)."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for place, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{place}.{name}": value for name, value in values.items() if value is not None}
+    if averaged is not None:
+        tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
+    return dump(tensors | {"losses": losses}, about)
+
+
+def restore(path: Path, run: str, *, model: nn.Module, optimizer: Optimizer, averaged: nn.Module | None,
+            losses: Tensor) -> dict[str, Any]:  # fmt: skip
+    """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about."""
+    tensors, about = load(path)
+    if about.get("run") != run:
+        raise UserError(f"{path} is the state of another run, {about.get('run')}")
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "averaged": {}, "losses": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = value
+    fit(model, parts["model"], path)
+    if averaged is not None:
+        fit(averaged, parts["averaged"], path)
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, value in parts["optimizer"].items():
+        place, _, key = name.partition(".")
+        parameter = order[int(place)]
+        # fused optimizers read memory in the parameter's own order, channels-last for convolutions
+        slot = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = slot.copy_(value)
+    if parts["losses"][""].shape == losses.shape:  # else eval_every was changed: the next line's loss lacks some steps
+        losses.copy_(parts["losses"][""])
+    return about

@@ -1,0 +1,276 @@
+"""Which runs are compared, and which of them are the same but for the seed: what `table` and `plot` have in common.
+
+Runs are averaged only when every setting agrees but the seeds, and the images too. What is *shown* is less: choices
+that vary, and of the other settings those that tell apart runs which the ones before do not. The rest (the recipe's
+learning rate, where each model has its recipe) would fill a table with columns that say nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitbench.errors import UserError, did_you_mean
+from vitbench.stats import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from vitbench.study import Study
+
+Row = dict[str, Any]  # a run, as `read_runs` gives it
+
+SEEDS = ("seed", "data.subset_seed")  # what is averaged over
+NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
+CHOICES = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
+FIRST = (*CHOICES, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
+LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs that were asked for, and what a reader has to know about those that are not there."""
+
+    rows: list[Row]
+    settings: list[str]  # the columns that are settings, of `rows` and of all that was filtered out
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        """The settings that can be rows, columns and lines: what is averaged over cannot."""
+        return [key for key in self.settings if key not in SEEDS + NOWHERE]
+
+    def numbers(self) -> list[str]:
+        """The columns that can be averaged: numeric results."""
+        named = {key for row in self.rows for key, value in row.items() if _is_number(value)}
+        return sorted(named - set(self.settings) - {"schema"})
+
+    @staticmethod
+    def check(setting: str, key: str, choices: Iterable[str]) -> str:
+        """`key`, or one line that names the setting as typed."""
+        if key not in choices:
+            raise UserError(f"{setting}={key}: {did_you_mean(key, choices)}")
+        return key
+
+
+def select(folder: str, where: Mapping[str, Any], study: Study | None = None) -> Runs:
+    """The runs in `folder` that belong to the study and pass the filters; if none, one line that says what there is."""
+    from vitbench.run import read_runs
+
+    rows, settings, problems, unfinished = read_runs(Path(folder).expanduser())
+    notes = [f"not read: {problem}" for problem in problems]
+    if not rows:
+        waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
+        raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
+    if study is not None:
+        from vitbench.study import planned_ids
+
+        planned = planned_ids(study)
+        kept = [row for row in rows if row["id"] in set(planned)]
+        missing = set(planned) - {row["id"] for row in kept}
+        if not kept:
+            raise UserError(f"study={study.name}: none of its {len(planned)} runs has ended in runs={folder}; "
+                            f"`vitbench sweep study={study.name}` starts them")  # fmt: skip
+        if missing:
+            begun = len(missing & set(unfinished))
+            notes.append(f"missing: {len(missing)} of the {len(planned)} planned runs"
+                         + (f"; {begun} of them have begun (`vitbench ls runs`)" if begun else ""))  # fmt: skip
+        rows = kept
+    elif unfinished:
+        notes.append(f"{len(unfinished)} more runs in {folder} have begun and not ended (`vitbench ls runs`)")
+    columns = {key for row in rows for key in row}
+    for key, wanted in _filters(where).items():
+        if key not in columns:
+            raise UserError(f"where.{key}={_typed(wanted)}: {did_you_mean(key, columns)}")
+        kept = [row for row in rows if _matches(row.get(key), wanted)]
+        if not kept:
+            there = sorted({_typed(row.get(key)) for row in rows})
+            some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
+            raise UserError(f"where.{key}={_typed(wanted)}: none of {len(rows)} runs; there {key} is {some}")
+        rows = kept
+    return Runs(rows, settings, notes)
+
+
+def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
+    """{"data": {"name": "x", "fraction": 1}} -> {"data": "x", "data.fraction": 1}, as the columns are called."""
+    from vitbench.config import flatten
+    from vitbench.run import CHOICES as COLUMNS
+
+    flat = {key.replace("model.pe.", "pe."): value for key, value in flatten(where).items()}
+    return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(_matches(value, one) for one in wanted)
+    if _is_number(value) and _is_number(wanted):
+        return bool(value == wanted)
+    return _typed(value) == _typed(wanted)
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# -------------------------------------------------------------------------------------------------------- grouping
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seeds."""
+
+    settings: Mapping[str, Any]
+    rows: list[Row]
+
+    def interval(self, column: str) -> Interval:
+        return mean_interval(value for row in self.rows if _is_number(value := row.get(column)))
+
+    @property
+    def diverged(self) -> int:
+        return sum(row["status"] == "diverged" for row in self.rows)
+
+
+def groups(runs: Runs) -> list[Group]:
+    """The runs by all their settings but the seeds, in the order in which they are shown."""
+    keys = ordered([*runs.keys, LAST])
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in runs.rows:
+        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    made = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in found.items()]
+    return sorted(made, key=lambda group: sort_key(group.settings))
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    rest = sorted(set(keys) - {*FIRST, LAST})
+    return [*FIRST, *rest, LAST]
+
+
+def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
+    """Choices in the order of their menu, numbers by size, then words, then what is not there."""
+    from vitbench.models.menu import MENU as MODELS
+    from vitbench.models.menu import SIZES
+    from vitbench.pe.menu import MENU as ENCODINGS
+
+    menus = {"model": [*MODELS], "pe": [*ENCODINGS], "model.size": [*SIZES]}
+
+    def rank(key: str, value: Any) -> tuple[int, float, str]:
+        if value in menus.get(key, ()):
+            return (0, menus[key].index(value), "")
+        return (2, 0, "") if value is None else (0, value, "") if _is_number(value) else (1, 0, _typed(value))
+
+    return tuple(rank(key, value) for key, value in settings.items())
+
+
+def telling(compared: Sequence[Group], first: Sequence[str] = (), without: Iterable[str] = ()) -> list[str]:
+    """`first`, then each choice that varies, then each setting that tells apart groups which those before do not."""
+    shown = list(first)
+    skipped = {*without, *first}
+    parts = _parts(compared, shown)
+    for key in ordered(key for group in compared[:1] for key in group.settings):
+        if key in skipped:
+            continue
+        finer = _parts(compared, [*shown, key])
+        if finer > parts or (key in CHOICES and _parts(compared, [key]) > 1):
+            shown.append(key)
+            parts = finer
+    return shown
+
+
+def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
+    return len({tuple(group.settings.get(key) for key in keys) for group in compared})
+
+
+def common(compared: Sequence[Group]) -> str:
+    """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
+    words = [f"{key}={_typed(compared[0].settings[key])}" for key in FIRST
+             if compared[0].settings.get(key) is not None and _parts(compared, [key]) == 1]  # fmt: skip
+    steps = {row.get("steps") for group in compared for row in group.rows}
+    return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
+
+
+def warnings(compared: Sequence[Group]) -> list[str]:
+    """What makes the groups less comparable than they look, a line each."""
+    lines = []
+    if _parts(compared, [key for key in compared[0].settings if key != LAST]) < len(compared):
+        lines.append("WRONG: runs of the same settings saw different images (data_fingerprint); they are not averaged "
+                     "together. Give each set of images its own data.name")  # fmt: skip
+    distinct = sum(len({tuple(row.get(key) for key in SEEDS) for row in group.rows}) for group in compared)
+    rows = [row for group in compared for row in group.rows]
+    if distinct < len(rows):
+        lines.append(f"WRONG: {len(rows) - distinct} runs repeat settings and seed of another (copied folders, or "
+                     "records of another version): n is too large and the interval too narrow")  # fmt: skip
+    if diverged := sum(group.diverged for group in compared):
+        lines.append(f"{diverged} of {len(rows)} runs diverged; they have no number and are in no mean")
+    machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
+    for key in [*machine, "commit"]:
+        counts = Counter(_typed(row.get(key)) for row in rows).most_common()
+        if len(counts) > 1:
+            some = ", ".join(f"{name} ({n} runs)" for name, n in counts[:4])
+            lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
+    return [plain(line) for line in lines]
+
+
+# --------------------------------------------------------------------------------------------------------- numbers
+
+LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
+          "train_seconds": "training seconds", "images_per_second": "images/s"}  # fmt: skip
+
+
+def is_share(column: str) -> bool:
+    """Whether a result is a share of 1, which people read in percent."""
+    return column.endswith(("_accuracy", "_error"))
+
+
+def label(column: str) -> str:
+    """What a result is called in tables and on axes, with its unit; settings keep the name one types."""
+    if is_share(column):
+        return f"{column.replace('_', ' ')}, %"
+    return LABELS.get(column, column if "." in column else column.replace("_", " "))
+
+
+def shown(value: Any) -> str:
+    """A setting in a table: as typed, a dash where the model has no such setting."""
+    return "-" if value is None else plain(_typed(value))
+
+
+def plain(text: str) -> str:
+    """Text without line breaks and without what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.splitlines()))
+
+
+def decimals(column: str, intervals: Iterable[Interval]) -> int:
+    """Digits after the point so that the middle one of a column's intervals keeps two; percents have one or two."""
+    scale = 100 if is_share(column) else 1
+    kept = [i for i in intervals if i.n]
+    halves = sorted(scale * i.half for i in kept if i.why is None)
+    means = [abs(scale * i.mean) / 30 for i in kept if i.mean]
+    size = halves[len(halves) // 2] if halves else min(means, default=0.0)
+    digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
+    return min(max(digits, 1), 2) if is_share(column) else min(max(digits, 0), 6)
+
+
+def number(column: str, value: float, digits: int) -> str:
+    """A result for people: percent of a share, millions of parameters and multiply-adds."""
+    if value != value:
+        return "n/a"
+    if is_share(column):
+        return f"{100 * value:.{digits}f}"
+    if column in ("parameters", "multiply_adds"):
+        millions = value / 1e6
+        return f"{millions:,.{3 if millions < 0.1 else 2 if millions < 10 else 1 if millions < 100 else 0}f} M"
+    return f"{value:,.{digits}f}"

@@ -1,0 +1,123 @@
+"""Shell completion: `eval "$(vitbench completion bash)"` in ~/.bashrc, or zsh; `vitbench completion fish | source`.
+
+The shell's function only asks `vitbench completion reply` for the words that fit, with the line so far in COMP_LINE.
+Commands, `ls` words, studies and the values of `format` and its like are ours; groups and keys come from Hydra's own
+engine, which has to see the line without the command word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+
+from vitbench.errors import UserError, did_you_mean
+
+# COMPREPLY holds what follows the last `=`, because bash begins a new word there (COMP_WORDBREAKS)
+BASH = """\
+_vitbench() {
+    local word="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n'
+    word="${word##*[[:space:]]}"
+    COMPREPLY=($(COMP_LINE="${COMP_LINE:0:COMP_POINT}" "${COMP_WORDS[0]}" completion reply 2>/dev/null))
+    if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${word%=*}="}")
+    fi
+    [[ "${COMPREPLY[0]}" == *[=./] ]] && compopt -o nospace
+    return 0
+}
+complete -o default -F _vitbench vitbench
+"""
+
+ZSH = """\
+#compdef vitbench
+_vitbench() {
+    local -a fitting
+    fitting=(${(f)"$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} completion reply 2>/dev/null)"})
+    if (( $#fitting )); then
+        compadd -S '' -- $fitting
+    else
+        compset -P '*='
+        _files
+    fi
+}
+compdef _vitbench vitbench
+"""
+
+FISH = """\
+function __vitbench_fitting
+    set -lx COMP_LINE (commandline --cut-at-cursor --current-process | string collect)
+    vitbench completion reply 2>/dev/null
+end
+complete --command vitbench --arguments '(__vitbench_fitting)'
+"""
+
+SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def main(words: Sequence[str]) -> int:
+    if list(words) == ["reply"]:
+        for word in fitting(os.environ.get("COMP_LINE", "")):
+            print(word)
+        return 0
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if words else 2
+    if len(words) > 1 or words[0] not in SHELLS:
+        raise UserError(f"completion {' '.join(words)}: {did_you_mean(words[0], SHELLS)}")
+    print(SHELLS[words[0]], end="")
+    return 0
+
+
+def fitting(line: str) -> list[str]:
+    """What the last word of a command line can become."""
+    from vitbench.cli import COMMANDS
+
+    _, *words = line.split() or [""]
+    if line[-1:].isspace() or not words:
+        words.append("")
+    *before, word = words
+    if not before:
+        return _beginning(word, [*COMMANDS, "--help", "--version"])
+    command = before[0]
+    if command == "ls":
+        from vitbench.ls import LISTS
+
+        return _beginning(word, LISTS if len(before) == 1 else ["runs="] if before[1] == "runs" else [])
+    if command == "completion":
+        return _beginning(word, SHELLS)
+    if command not in COMMANDS:
+        return []
+    key, equals, _ = word.partition("=")
+    if equals and key == "study":
+        from vitbench.study import names
+
+        return _beginning(word, [f"study={name}" for name in names()])
+    if equals and (values := VALUES.get(key)):
+        return _beginning(word, [f"{key}={value}" for value in values])
+    if word.startswith("-"):
+        return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
+    return _beginning(word, _hydra(command, [*before[1:], word]))
+
+
+VALUES = {
+    "format": ("text", "md", "csv", "tex", "json"),
+    "show": ("ci95", "sd", "mean"),
+    "log": ("x", "y", "xy", "none"),
+}
+
+
+def _beginning(word: str, choices: Iterable[str]) -> list[str]:
+    return [choice for choice in choices if choice.startswith(word)]
+
+
+def _hydra(command: str, words: Sequence[str]) -> list[str]:
+    """Hydra's completion of the last word: groups, their choices, keys and their present value."""
+    from vitbench.cli import run
+
+    os.environ["COMP_LINE"] = " ".join(["vitbench", *words])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        run([command, "-sc", "query=bash"])
+    choices = ("hydra/" if choice == "hydra" else choice for choice in out.getvalue().split())
+    return [choice for choice in choices if not choice.startswith(("schema", "hydra."))]

@@ -1,0 +1,297 @@
+"""What can be chosen: the schema of every command, where `conf/` lies, and how a choice is found by its name.
+
+The frame of a configuration is typed by the dataclasses below. `model` and `pe` are open: their schema is the
+signature of the class the menu names, read with `ast`, because importing it would import torch (2 s).
+Nothing here imports torch; Hydra is imported where a configuration is composed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.errors import UserError, did_you_mean
+
+HERE = Path(__file__).resolve().parent
+
+
+def _shipped(folder: str) -> Path:
+    """A folder beside the package in a checkout, inside it in an installed wheel."""
+    return next(path for path in (HERE / folder, HERE.parent / folder) if path.is_dir())
+
+
+CONF_DIR = _shipped("conf")
+STUDY_DIR = _shipped("experiments")
+
+
+class Choice(NamedTuple):
+    """A line of a menu."""
+
+    target: str  # "module:attribute", imported only when chosen
+    help: str
+
+
+def look_up(kind: str, name: str, menu: Mapping[str, Choice]) -> Callable[..., Any]:
+    """The class or function behind a name of a menu; a name that is not on it is answered with near misses."""
+    if name not in menu:
+        raise UserError(f"{kind}={name}: {did_you_mean(name, menu)}")
+    module, attribute = menu[name].target.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+# --------------------------------------------------------------------------------------------------------- schemas
+
+
+@dataclass
+class DataConfig:
+    source: str = "shapes"  # the menu's name
+    name: str | None = None  # what tables and run ids call these images; null: the source, or the folder's name
+    root: str = "data"  # where the files are, or are downloaded to
+    cache: str | None = None  # decoded images; null: $VITBENCH_CACHE, else ~/.cache/vitbench
+    image_size: int | None = None  # pixels; null: the source's own
+    fraction: float = 1.0  # share of the training images that are left after validation
+    count: int | None = None  # the same as a number of images
+    subset_seed: int | None = None  # which images; null: follows seed
+    val_fraction: float = 0.1  # cut from the training images first
+    flip: bool = True  # whether a mirror image keeps its label
+
+
+@dataclass
+class FolderConfig(DataConfig):
+    skip_broken: bool = False
+    follow_links: bool = False
+
+
+@dataclass
+class TestShapes:
+    """What differs in the test images of `shapes`; null: as in training."""
+
+    x: tuple[float, float] | None = None
+    y: tuple[float, float] | None = None
+    rotation: tuple[float, float] | None = None
+    radius: tuple[float, float] | None = None
+    background: float | None = None
+    texture: float | None = None
+    contrast: float | None = None
+    noise: float | None = None
+
+
+@dataclass
+class ShapesConfig(DataConfig):
+    task: str = "shape"
+    train_images: int = 10_000
+    test_images: int = 2_000
+    image_seed: int = 0
+    # nuisances; null: the task's own (vitbench/data/shapes.py)
+    x: tuple[float, float] | None = None  # place of the object, share of the room it has
+    y: tuple[float, float] | None = None
+    rotation: tuple[float, float] | None = None  # degrees
+    radius: tuple[float, float] | None = None  # share of half the image's width
+    background: float | None = None
+    texture: float | None = None
+    contrast: float | None = None
+    noise: float | None = None
+    test: TestShapes = field(default_factory=TestShapes)
+
+
+@dataclass
+class OptimConfig:
+    name: str = "vit"  # the recipe
+    optimizer: str = "adamw"  # or sgd
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9  # sgd only
+    beta2: float = 0.999  # adamw only
+    steps: int | None = 1000
+    epochs: float | None = None  # instead of steps
+    batch_size: int = 64
+    warmup: float = 0.1  # share of the steps
+    label_smoothing: float = 0.0
+    clip: float | None = None  # largest norm of the gradient
+    ema: float | None = None  # decay a step of the averaged weights, which are then the ones evaluated
+
+
+@dataclass
+class AugmentConfig:
+    name: str = "none"
+    crop: float = 0.0  # reflection padding before a random crop, share of the image's width
+    flip: bool = False  # where the data allow it
+    randaugment: int = 0  # operations an image
+    magnitude: int = 9  # of RandAugment, 0 to 30
+    mixup: float = 0.0  # alpha; 0: off
+    cutmix: float = 0.0
+
+
+@dataclass
+class MachineConfig:
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    precision: str = "auto"  # auto, float32, bfloat16; auto: bfloat16 on GPU
+    compile: bool | None = None  # null: on GPU
+    threads: int | None = None  # null: all cores, or one a run where a launcher runs several
+    progress: bool | None = None  # null: where stderr is a terminal
+
+
+@dataclass
+class TrainConfig:
+    seed: int = 0
+    runs: str = "runs"  # folder of all runs
+    eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
+    model: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+
+@dataclass
+class SweepConfig(TrainConfig):
+    study: str | None = None
+    dry_run: bool = False
+    retry_failed: bool = False
+    confirm: bool = False
+
+
+@dataclass
+class TableConfig:
+    """`table` prints; `file=` writes instead, in the format of its ending."""
+
+    runs: str = "runs"
+    study: str | None = None  # only the runs of this study, in the tables that it names
+    name: str | None = None  # one of the study's tables
+    where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE]
+    rows: Any = None  # a setting or a list of them; null: every setting that tells runs apart
+    columns: str | None = None  # a setting whose values become columns
+    value: str | None = None  # a result; null: test_accuracy, or the study's choice
+    show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
+    format: str = "text"  # or md, csv, tex, json
+    file: str | None = None
+
+
+@dataclass
+class PlotConfig:
+    """`plot` writes one figure and prints its path."""
+
+    runs: str = "runs"
+    study: str | None = None
+    name: str | None = None  # one of the study's figures
+    where: dict[str, Any] = field(default_factory=dict)
+    x: str | None = None  # a result or a setting; null: train_images, or the study's choice
+    y: str | None = None  # a result; null: test_accuracy, or the study's choice
+    lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
+    log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, or the study's choice
+    file: str = "figures/accuracy.svg"  # or .png, .pdf
+
+
+SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
+
+
+def register_schemas() -> None:
+    """Makes the dataclasses known to Hydra; conf/*.yaml names them in their defaults lists."""
+    from hydra.core.config_store import ConfigStore
+
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"schema_{name}", node=schema)
+
+
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "sweep": SweepConfig,
+    "table": TableConfig,
+    "plot": PlotConfig,
+    "data": DataConfig,
+    "folder": FolderConfig,
+    "shapes": ShapesConfig,
+    "optim": OptimConfig,
+    "augment": AugmentConfig,
+}
+
+
+class Parameter(NamedTuple):
+    annotation: str
+    default: Any  # REQUIRED where there is none
+
+
+REQUIRED = object()
+
+
+@cache
+def parameters(target: str) -> dict[str, Parameter]:
+    """What a class or function of a menu takes, read from its source without importing it."""
+    module, attribute = target.split(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return _parameters(node.args)
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+            return _parameters(inits[0].args) if inits else {}
+    raise AttributeError(f"{target} is not defined at the top of its module")
+
+
+def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
+    named = [*arguments.posonlyargs, *arguments.args]
+    defaults: list[ast.expr | None] = [None] * (len(named) - len(arguments.defaults))
+    pairs = zip([*named, *arguments.kwonlyargs], [*defaults, *arguments.defaults, *arguments.kw_defaults], strict=True)
+    return {
+        argument.arg: Parameter(
+            ast.unparse(argument.annotation) if argument.annotation else "Any",
+            REQUIRED if default is None else ast.literal_eval(default),
+        )
+        for argument, default in pairs
+    }
+
+
+def tunables(target: str) -> dict[str, Parameter]:
+    """The parameters that have a default: the schema of a model or an encoding."""
+    return {name: parameter for name, parameter in parameters(target).items() if parameter.default is not REQUIRED}
+
+
+# ------------------------------------------------------------------------------------------------------- composing
+
+
+def compose(overrides: list[str], command: str = "train") -> Any:
+    """The configuration that `vitbench COMMAND OVERRIDES` would see, checked (for tests, notebooks and reports)."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    register_schemas()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra_compose(command, overrides)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A composed configuration as nested dicts, every interpolation resolved."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
+    settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
+    cache_dir = settings["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
+    settings["data"]["cache"] = os.path.expanduser(cache_dir)
+    if settings["data"]["name"] is None:
+        data = settings["data"]
+        folder = Path(data["root"]).resolve().name
+        data["name"] = (folder or data["source"]) if data["source"] == "imagefolder" else data["source"]
+    return {key: value for key, value in settings.items() if key not in SWEEP_KEYS}
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data": {"fraction": 0.1}} -> {"data.fraction": 0.1}"""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,75 @@
+"""Augmentation of whole batches on the device, drawn for each image.
+
+Crop and flip are our own, because torchvision's v2 transforms draw once a batch; RandAugment runs on small chunks for
+the same reason; MixUp and CutMix draw one mixing share a batch, as in timm and DeiT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 8  # images that share RandAugment's draw of operations
+
+
+def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
+    """A random crop of the image padded by reflection, and a mirror image half of the time; (B, C, H, W) uint8.
+
+    The padding is never made: a pixel outside is read from where it reflects to. Equal to
+    `F.pad(images, 4 * [padding], mode="reflect")` cut at a random place.
+    """
+    size_b, _, height, width = images.shape
+    device = images.device
+    top = torch.randint(-padding, padding + 1, (size_b, 1), device=device)
+    left = torch.randint(-padding, padding + 1, (size_b, 1), device=device)
+    rows = _reflect(top + torch.arange(height, device=device), height)  # (B, H)
+    columns = _reflect(left + torch.arange(width, device=device), width)  # (B, W)
+    if flip:
+        mirrored = torch.rand(size_b, 1, device=device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    pixels = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W), places in the flattened image
+    index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)  # (B, C, H W)
+    return images.flatten(2).gather(2, index).view_as(images)
+
+
+def _reflect(place: Tensor, size: int) -> Tensor:
+    """-1 -> 1 and size -> size - 2: reflection without repeating the border."""
+    return (size - 1) - ((size - 1) - place.abs()).abs()
+
+
+class Augment:
+    """Settings of `conf/augment/*.yaml` as two functions: one on uint8 images, one on normalised images and labels."""
+
+    def __init__(self, *, num_classes: int, image_size: int, crop: float, flip: bool, randaugment: int, magnitude: int,
+                 mixup: float, cutmix: float):  # fmt: skip
+        self.padding = min(round(crop * image_size), image_size - 1)
+        self.flip = flip
+        self._operations: Callable[[Tensor], Tensor] | None = None
+        self._mixes: list[Any] = []
+        if randaugment or mixup or cutmix:
+            from torchvision.transforms import v2  # 2.6 s to import
+
+            if randaugment:
+                self._operations = v2.RandAugment(randaugment, magnitude)
+            if mixup:
+                self._mixes.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+            if cutmix:
+                self._mixes.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> the same."""
+        if self.padding or self.flip:
+            images = crop_and_flip(images, self.padding, self.flip)
+        if self._operations is not None:
+            images = torch.cat([self._operations(chunk) for chunk in images.split(CHUNK)])
+        return images
+
+    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """float (B, C, H, W) and (B,) -> the same, or labels as shares of the classes (B, K) where images were mixed."""
+        if not self._mixes:
+            return images, labels
+        chosen = int(torch.randint(len(self._mixes), (1,)))
+        return self._mixes[chosen](images, labels)

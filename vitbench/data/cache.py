@@ -1,0 +1,254 @@
+"""Decoded images in one memory-mapped file, written once and shared by every run and process that asks for them.
+
+`<cache>/<name>-<key>.npy` holds the training images, then the test images; `<name>-<key>.json` beside it, written last,
+holds labels, classes and fingerprint. The key is a hash of whatever identifies the source (for a folder: its path, the
+names, sizes and times of its files, and the image size asked for), so changed data are another file and nothing is
+ever written over. The pair counts as present when the second agrees with its own hash, and with the first on its length
+and on 16 blocks spread over it; if not, it is decoded again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from vitbench.data.split import Dataset, Split
+from vitbench.errors import DataError, StorageError
+
+FORMAT = 1  # of the two files
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST}
+HEADER = 128  # bytes before the first pixel, as numpy writes them for these shapes
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source knows about the rows it wrote: training images first, then test images."""
+
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+    classes: tuple[str, ...]
+    broken: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it; such rows are dropped
+    find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # (M,16) of all rows -> what to tell the user
+
+
+class Rows:
+    """The images of one cache file while it is written, by row and in any order, also from several processes.
+
+    Written with `pwrite` rather than through a map: on a full disk that is an OSError, where a map is a bus error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.shape, self.digests = path, (0, 0, 0, 0), np.empty((0, 16), np.uint8)
+
+    def allocate(self, images: int, channels: int, size: int) -> None:
+        self.shape, self.digests = (images, channels, size, size), np.zeros((images, 16), np.uint8)
+        needed, free = images * channels * size * size, shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise StorageError(
+                f"data.cache={self.path.parent}: {images:,} decoded images of {size} px need {needed / 1e9:,.1f} GB, "
+                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk"
+            )
+
+    def write(self, row: int, images: np.ndarray) -> None:
+        self.digests[row : row + len(images)] = write_rows(self.path, row, images)
+
+    def finish(self, keep: np.ndarray) -> None:
+        """Close the gaps that dropped rows left, then write the header: a file without one is no array."""
+        _, C, H, W = self.shape
+        with open(self.path, "r+b") as file:
+            for new, old in enumerate(np.flatnonzero(keep)):
+                if new != old:
+                    image = os.pread(file.fileno(), C * H * W, HEADER + int(old) * C * H * W)
+                    _pwrite(file.fileno(), memoryview(image), HEADER + new * C * H * W)
+            kept = int(keep.sum())
+            file.truncate(HEADER + kept * C * H * W)
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "|u1", "fortran_order": False, "shape": (kept, C, H, W)}
+            )
+            assert header.tell() == HEADER, header.tell()
+            file.write(header.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_rows(path: Path, row: int, images: np.ndarray) -> np.ndarray:
+    """Write uint8 images (M,C,H,W) at a row; returns a digest of each, (M,16) uint8."""
+    data = np.ascontiguousarray(images)
+    M, bytes_each = len(data), data[0].nbytes if len(data) else 0
+    with open(path, "r+b") as file:
+        _pwrite(file.fileno(), memoryview(data).cast("B"), HEADER + row * bytes_each)
+    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data)
+    return np.frombuffer(digests, np.uint8).reshape(M, 16)
+
+
+def _pwrite(file: int, rest: memoryview, at: int) -> None:
+    while rest:  # a write may stop short, for example at the last free byte
+        written = os.pwrite(file, rest, at)
+        rest, at = rest[written:], at + written
+
+
+def cached(
+    cache: Path, name: str, identity: Any, build: Callable[[Rows], Contents], *, skip_broken: bool = True
+) -> Dataset:
+    """The data set of this identity, opened or, by the first process that asks, built.
+
+    Broken files are all found before any is reported, and the rest is kept: repeating the command with
+    `data.skip_broken=true` does not decode again.
+    """
+    key = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    images = cache / f"{name}-{key}.npy"
+    if (found := _open(images)) is None:
+        with storage_errors(f"data.cache={cache}"):
+            cache.mkdir(parents=True, exist_ok=True)
+            with _lock(images.with_suffix(".lock")):
+                if (found := _open(images)) is None:
+                    _build(images, build)
+                    found = _open(images)
+    assert found is not None, f"{images} was written and cannot be read"
+    dataset, broken = found
+    if not broken:
+        return dataset
+    names = listed(broken, "broken file", most=20) + (
+        f", all in {images.with_suffix('.json')}" if len(broken) > 20 else ""
+    )
+    if not skip_broken:
+        raise DataError(f"{names}; repair or remove, or set data.skip_broken=true")
+    return replace(dataset, warnings=(f"skipped {names}", *dataset.warnings))
+
+
+def _build(images: Path, build: Callable[[Rows], Contents]) -> None:
+    for left_over in images.parent.glob(f"{images.stem}.*.part"):  # of a killed process: whoever holds the lock may
+        left_over.unlink(missing_ok=True)
+    part, part_header = (images.with_suffix(f".{os.getpid()}.{kind}.part") for kind in ("npy", "json"))
+    try:
+        part.touch()
+        rows = Rows(part)
+        contents = build(rows)
+        keep = np.ones(len(rows.digests), bool)
+        keep[list(contents.broken)] = False
+        labels = np.concatenate([contents.train_labels, contents.test_labels])
+        assert len(labels) == len(keep), f"{len(labels)} labels for {len(keep)} rows"
+        train = len(contents.train_labels)
+        _each_class_has_images(labels, keep, train, contents)
+        rows.finish(keep)
+        seen = hashlib.sha256(json.dumps([contents.classes, int(keep[:train].sum())]).encode())
+        seen.update(rows.digests[keep].tobytes() + labels[keep].astype("<i8").tobytes())
+        header = {
+            "train": int(keep[:train].sum()),
+            "shape": [int(keep.sum()), *rows.shape[1:]],
+            "sample": _sample(part),
+            "fingerprint": seen.hexdigest()[:16],
+            "classes": contents.classes,
+            "broken": list(contents.broken.values()),
+            "warnings": contents.find_warnings(rows.digests),
+            "labels": labels[keep].tolist(),
+        }
+        with open(part_header, "w", encoding="utf-8") as file:
+            json.dump(header | {"digest": _digest(header)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, images)
+        os.replace(part_header, images.with_suffix(".json"))
+        folder = os.open(images.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        part.unlink(missing_ok=True)
+        part_header.unlink(missing_ok=True)
+
+
+def _each_class_has_images(labels: np.ndarray, keep: np.ndarray, train: int, contents: Contents) -> None:
+    K = len(contents.classes)
+    for split, part in (("train", slice(None, train)), ("test", slice(train, None))):
+        empty = np.flatnonzero(np.bincount(labels[part][keep[part]], minlength=K) == 0)
+        if len(empty):
+            names = listed([contents.classes[k] for k in empty], "class")
+            why = f" after {listed(list(contents.broken.values()), 'broken file')}" if contents.broken else ""
+            raise DataError(f"no {split} images are left of {names}{why}")
+
+
+def _open(images: Path) -> tuple[Dataset, list[str]] | None:
+    """The data set and its broken files, or None if there is no whole one here."""
+    try:
+        header = json.loads(images.with_suffix(".json").read_bytes())
+        if header.pop("digest") != _digest(header):
+            return None
+        shape, size = tuple(header["shape"]), images.stat().st_size
+        if size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
+            return None
+        # "c": copy on write. torch.from_numpy takes it without a copy or a warning, and the file stays as it is
+        pixels = np.asarray(np.memmap(images, np.uint8, "c", HEADER, shape))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # no pair, or no JSON of ours
+        return None
+    except OSError as error:
+        raise StorageError(f"data.cache={images.parent}: cannot read {images.name}: {error.strerror}") from error
+    labels, train, classes = np.array(header["labels"], np.int64), header["train"], tuple(header["classes"])
+    splits = (Split(pixels[s], labels[s], classes) for s in (slice(None, train), slice(train, None)))
+    return Dataset(*splits, header["fingerprint"], tuple(header["warnings"])), header["broken"]
+
+
+def _digest(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _sample(path: Path) -> str:
+    """Hash of 16 blocks from the first byte to the last: a file that a crash or a copy left incomplete differs."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        end = max(0, os.fstat(file.fileno()).st_size - 4096)
+        for i in range(16):
+            digest.update(os.pread(file.fileno(), 4096, end * i // 15))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is decoding the same images; waiting for {path}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """OSErrors of the disk and of permissions as one line that starts with the setting."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        reason = (
+            "a file is where a folder is needed" if error.errno in (errno.ENOTDIR, errno.EEXIST) else error.strerror
+        )
+        raise StorageError(f"{where}: {reason}{name}") from error
+
+
+def listed(names: list[str], noun: str, most: int = 5) -> str:
+    """`3 broken files: a, b, c`, with the names after the first few counted."""
+    plural = {"class": "classes"}.get(noun, noun + "s")
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{len(names):,} {noun if len(names) == 1 else plural}: {', '.join(names[:most])}{more}"

@@ -1,0 +1,73 @@
+"""Batches from a set that lies whole on the device; batch s is a pure function of (seed, s), so resuming needs no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def draw(seed: int, step: int) -> None:
+    """Seeds torch's random numbers for one step: augmentation, drop path and MixUp of step s depend on (seed, s) only.
+
+    Both numbers go through NumPy's SeedSequence, because torch's CPU generator keeps only 32 bits of a seed.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+
+
+class Normalise:
+    """uint8 (B, C, H, W) -> float32 with the training images' mean 0 and deviation 1 in each channel."""
+
+    def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device, channels_last: bool = False):
+        self.mean, self.std = tuple(mean), tuple(std)  # in units of 0..1
+        self.scale = 1 / (255 * torch.tensor(self.std, device=device).clamp(min=1e-3)).view(1, -1, 1, 1)
+        self.shift = -255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * self.scale
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+
+    @classmethod
+    def of(cls, images: Tensor, channels_last: bool = False) -> Normalise:
+        """Measured on training images, uint8 (M, C, H, W), exactly: counts of the 256 values."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean, std = [], []
+        for channel in images.unbind(1):
+            share = sum(torch.bincount(part.flatten().int(), minlength=256).cpu() for part in channel.split(4096))
+            share = share / share.sum()  # type: ignore[union-attr]
+            mean.append((share * values).sum().item())
+            std.append((share * (values - mean[-1]) ** 2).sum().sqrt().item())
+        return cls(mean, std, images.device, channels_last)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, images.to(torch.float32, memory_format=self.format), self.scale)
+
+
+class Loader:
+    """Permutations of the images laid end to end and cut into batches: full batches, every image equally often.
+
+    A set smaller than a batch is seen more than once in it, so any share of the data trains with the same batch size.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int):
+        self.images, self.labels = images, labels  # uint8 (M, C, H, W), int64 (M,)
+        self.batch_size, self.seed = batch_size, seed
+        self._epoch, self._order = -1, labels.new_empty(0)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The images and labels of step `step`, (B, C, H, W) and (B,)."""
+        chosen = self.indices(step)
+        return self.images[chosen], self.labels[chosen]
+
+    def indices(self, step: int) -> Tensor:
+        position, parts, missing = step * self.batch_size, [], self.batch_size
+        while missing:
+            epoch, offset = divmod(position, len(self.labels))
+            parts.append(self._permutation(epoch)[offset : offset + missing])
+            position, missing = position + len(parts[-1]), missing - len(parts[-1])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
+            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.labels.device)
+        return self._order

@@ -1,0 +1,21 @@
+"""The data sets that `data=` offers, each a function `load(*, root, cache, image_size, progress, **options)`."""
+
+from __future__ import annotations
+
+from vitbench.config import Choice
+
+_SETS = "vitbench.data.torchvision_sets"
+
+MENU: dict[str, Choice] = {
+    "shapes": Choice("vitbench.data.shapes:load", "ten drawn shapes, or which side a square lies on; any number"),
+    "imagefolder": Choice("vitbench.data.imagefolder:load", "your images: train/<class>/* and test|val/<class>/*"),
+    "cifar10": Choice(f"{_SETS}:cifar10", "60,000 photographs of 32 px, 10 classes (Krizhevsky 2009)"),
+    "cifar100": Choice(f"{_SETS}:cifar100", "60,000 photographs of 32 px, 100 classes (Krizhevsky 2009)"),
+    "mnist": Choice(f"{_SETS}:mnist", "70,000 handwritten digits of 28 px, grey (LeCun et al. 1998)"),
+    "fashion_mnist": Choice(f"{_SETS}:fashion_mnist", "70,000 clothes of 28 px, grey, 10 classes (Xiao et al. 2017)"),
+    "svhn": Choice(f"{_SETS}:svhn", "99,289 house-number digits of 32 px (Netzer et al. 2011)"),
+    "stl10": Choice(f"{_SETS}:stl10", "13,000 labelled photographs of 96 px, 10 classes (Coates et al. 2011)"),
+    "flowers102": Choice(f"{_SETS}:flowers102", "8,189 photographs of 102 flowers (Nilsback & Zisserman 2008)"),
+    "food101": Choice(f"{_SETS}:food101", "101,000 photographs of 101 dishes (Bossard et al. 2014)"),
+    "imagenet": Choice(f"{_SETS}:imagenet", "ImageNet-1k, 1.33 million photographs; bring the archives (Deng 2009)"),
+}

@@ -1,0 +1,62 @@
+"""Which training images a share of the data holds: stratified, random, and nested in every larger share.
+
+One order serves all shares. Each image gets the position (r + 0.5) / m, where r is its random rank among the m images
+of its class; images sorted by position, ties in random order, mix the classes evenly from the first image to the
+last, so that every share is a prefix and the 5 % subset lies inside the 10 % one. (Counts a class by largest remainder
+would be as stratified, but on unbalanced sets not nested.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitbench.errors import UserError
+
+
+def order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All images (M,), such that every prefix is a stratified random subset."""
+    random = np.random.default_rng((seed, 20))  # a stream of its own: the run's batches use the same seed
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position[members] = (random.permutation(len(members)) + 0.5) / len(members)
+    return np.lexsort((random.random(len(labels)), position))
+
+
+def split_and_subset(
+    labels: NDArray[np.int64], classes: Sequence[str], *, fraction: float | None, count: int | None,
+    val_fraction: float, seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Indices of the training and of the validation images; `fraction` or `count` is of what validation leaves.
+
+    Validation images are the end of the order and training images its beginning, so validation is the same for every
+    share and never overlaps. Raises UserError where the share is empty, too large, or leaves a class without an image.
+    """
+    ordered = order(np.asarray(labels), seed)
+    held_out = round(val_fraction * len(ordered))
+    pool = ordered[: len(ordered) - held_out]
+    given = f"data.count={count}" if count is not None else f"data.fraction={fraction:g}"
+    if not 0 < (count if count is not None else fraction or 0) <= (len(pool) if count is not None else 1):
+        right = f"1 to {len(pool)} images" if count is not None else "above 0 and at most 1"
+        raise UserError(f"{given}: must be {right} ({len(pool):,} training images are left after validation)")
+    taken = count if count is not None else max(1, round(float(fraction or 0) * len(pool)))
+    chosen = pool[:taken]
+    if len(np.unique(labels[chosen])) < len(classes):
+        missing = sorted(set(range(len(classes))) - set(np.unique(labels[chosen]).tolist()))
+        firsts = [np.flatnonzero(labels[pool] == label) for label in missing]
+        if any(len(places) == 0 for places in firsts):
+            raise UserError(f"data.val_fraction={val_fraction:g}: leaves no training image of class {classes[missing[0]]}")
+        needed = 1 + max(int(places[0]) for places in firsts)
+        smallest = f"data.count={needed}" if count is not None else f"data.fraction={_up(needed / len(pool))}"
+        raise UserError(f"{given}: {taken} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all {len(classes)} classes")  # fmt: skip
+    return chosen, ordered[len(pool) :]
+
+
+def _up(share: float) -> str:
+    """A share rounded up to two digits, so that typing it works."""
+    digits = 1 - math.floor(math.log10(share))
+    return f"{math.ceil(share * 10**digits) / 10**digits:g}"

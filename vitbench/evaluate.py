@@ -1,0 +1,31 @@
+"""Accuracy and loss of a model over a split: evaluation mode, no augmentation, float32."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitbench.data.loader import Normalise
+
+
+class Evaluation(NamedTuple):
+    accuracy: float  # 0..1
+    loss: float  # mean cross-entropy, nats
+    predictions: Tensor  # (M,), class indices
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalise, batch_size: int = 500
+) -> Evaluation:
+    """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once."""
+    training = model.training
+    model.eval()
+    logits = torch.cat([model(normalise(batch)).float() for batch in images.split(batch_size)])
+    model.train(training)
+    predictions = logits.argmax(1)
+    loss = F.cross_entropy(logits.double(), labels)  # float64: the mean over many images loses digits in float32
+    return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions)

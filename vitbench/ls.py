@@ -1,0 +1,155 @@
+"""What there is: `vitbench ls`, and `ls models | pe | data | studies | runs [runs=FOLDER]`, as plain lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitbench.compare import number, plain
+from vitbench.errors import UserError, did_you_mean
+from vitbench.formats import align, say
+
+KINDS = ("model", "pe", "data", "optim", "augment")  # the groups of the command line
+
+
+def main(words: Sequence[str]) -> int:
+    word, options = (words[0], words[1:]) if words else ("", [])
+    if word in ("-h", "--help"):
+        say(f"{__doc__}\n")
+        return 0
+    if word and word not in LISTS:
+        raise UserError(f"ls {word}: {did_you_mean(word, LISTS)}")
+    runs = "runs"
+    for option in options:
+        key, _, value = option.partition("=")
+        if word != "runs" or key != "runs" or not value:
+            raise UserError(f"ls {word} {option}: " + ("takes runs=FOLDER" if word == "runs" else "takes nothing more"))
+        runs = value
+    lines = LISTS[word](Path(runs).expanduser()) if word else overview()
+    say("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def overview() -> list[str]:
+    """What can be listed, and the names of it."""
+    from vitbench import study
+    from vitbench.config import CONF_DIR
+
+    def names(group: str) -> str:
+        return "|".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+
+    listed = {
+        "models": f"model={'|'.join(_menu('model'))} size={'|'.join(_sizes())}",
+        "pe": " ".join(_menu("pe")),
+        "data": " ".join(_menu("data")),
+        "studies": " ".join(study.names()),
+        "runs": "what has been trained, and what has not ended",
+    }
+    return [
+        *align([[f"vitbench ls {word}", line] for word, line in listed.items()], 2),
+        "",
+        f"optim={names('optim')} (the recipe; each model brings its own)",
+        f"augment={names('augment')}",
+    ]
+
+
+def _menu(kind: str) -> dict[str, Any]:
+    from vitbench.data.menu import MENU as DATA
+    from vitbench.models.menu import MENU as MODELS
+    from vitbench.pe.menu import MENU as ENCODINGS
+
+    return {"model": MODELS, "pe": ENCODINGS, "data": DATA}[kind]
+
+
+def _sizes() -> dict[str, Any]:
+    from vitbench.models.menu import SIZES
+
+    return SIZES
+
+
+def _choices(kind: str) -> list[str]:
+    return align([[name, choice.help] for name, choice in _menu(kind).items()], 2)
+
+
+def models(_: Path) -> list[str]:
+    """The models, then the pairs of one size with what each costs for a 32 px image, and their ratio."""
+    rows = [["size", "model", "options", "parameters", "multiply-adds", "to vit"]]
+    for size, pair in _sizes().items():
+        for name, model in pair.items():
+            rows.append([
+                size, name, " ".join(f"{key}={value}" for key, value in model.options.items()),
+                number("parameters", model.parameters, 0), number("multiply_adds", model.multiply_adds, 0),
+                f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}",
+            ])  # fmt: skip
+    grid = align(rows, 3)
+    return [*_choices("model"), "", "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:", *grid]
+
+
+def studies(_: Path) -> list[str]:
+    """Each study's name and question; one that cannot be read says why."""
+    from vitbench import study
+
+    rows = []
+    for name in study.names():
+        try:
+            rows.append([name, plain(study.load(name).question)])
+        except UserError as error:
+            rows.append([name, f"cannot be read: {plain(str(error))}"])
+    return align(rows, 2) if rows else []
+
+
+def runs(folder: Path) -> list[str]:
+    """Each run's id, how it stands, and its accuracy."""
+    from vitbench.run import run_folders
+
+    rows = [[plain(path.name), *_standing(path)] for path in run_folders(folder)]
+    if not rows:
+        import sys
+
+        print(f"vitbench: no runs in {folder}; `vitbench train` makes one", file=sys.stderr)
+    return align(rows, 2) if rows else []
+
+
+def _standing(folder: Path) -> tuple[str, str]:
+    """How a run stands, and its test accuracy if it has one."""
+    from vitbench.run import read_record
+
+    try:
+        record = read_record(folder / "record.json")
+        accuracy = record.get("test_accuracy")
+        return str(record.get("status")), f"{100 * accuracy:.2f} %" if isinstance(accuracy, float | int) else ""
+    except FileNotFoundError:
+        pass
+    except (UserError, OSError) as error:
+        return f"unreadable: {plain(str(error))}", ""
+    try:
+        failure = json.loads((folder / "failure.json").read_bytes())
+        return f"failed: {plain(str(failure['error']))[:120]}", ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
+
+
+def _progress(folder: Path) -> str:
+    """The last step in metrics.csv, of as many as the settings ask for."""
+    from vitbench.run import read_metrics
+    from vitbench.study import read_yaml
+
+    metrics = read_metrics(folder)
+    step = f"step {int(metrics[-1]['step']):,}" if metrics else "no step logged"
+    try:
+        recipe = read_yaml(folder / "config.yaml")["optim"]
+        steps, epochs = recipe["steps"], recipe["epochs"]
+    except (UserError, KeyError, TypeError):
+        return step
+    return step + (f" of {epochs} epochs" if epochs is not None else f" of {steps:,}")
+
+
+LISTS: dict[str, Callable[[Path], list[str]]] = {
+    "models": models,
+    "pe": lambda _: _choices("pe"),
+    "data": lambda _: _choices("data"),
+    "studies": studies,
+    "runs": runs,
+}

@@ -1,0 +1,68 @@
+"""Where a run is computed: device, precision, threads; and how a record names them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from vitbench import __version__
+from vitbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Machine:
+    device: torch.device
+    precision: str  # float32 or bfloat16 (autocast)
+    compile: bool
+    threads: int
+
+    @classmethod
+    def of(cls, *, device: str, precision: str, compile: bool | None, threads: int | None) -> Machine:
+        """Resolves what was left to us, and makes torch deterministic on this many threads."""
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if device == "auto":
+            device = "cuda" if gpus else "cpu"
+        if device != "cpu" and int(device.removeprefix("cuda").lstrip(":") or 0) >= gpus:
+            raise UserError(
+                f"machine.device={device}: there are {gpus or 'no'} GPUs; machine.device=cpu works anywhere"
+            )
+        on_gpu = device != "cpu"
+        threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        precision = ("bfloat16" if on_gpu else "float32") if precision == "auto" else precision
+        return cls(torch.device(device), precision, on_gpu if compile is None else compile, threads)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def described(self) -> dict[str, Any]:
+        """What the record says of hardware and versions."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu()
+        return {
+            "hardware": {"device": self.device.type, "name": name, "threads": self.threads, "precision": self.precision,
+                         "compiled": self.compile},
+            "versions": {"python": platform.python_version(), "vitbench": __version__, "torch": torch.__version__,
+                         "numpy": version("numpy")},
+        }  # fmt: skip
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

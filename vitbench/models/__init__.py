@@ -1,0 +1,14 @@
+"""The networks: images in, logits out.
+
+Shape letters, everywhere in vitbench:
+
+    B  batch              N  tokens (prefix tokens first, then patches row by row)
+    C  channels           D  width of a token
+    H  height in pixels   A  attention heads
+    W  width in pixels    E  width of one head, D / A
+    K  classes            M  images of a split
+
+Every model is `model(images) -> logits`, (B,C,H,W) -> (B,K), and names the places worth observing in
+`model.taps`, a dict of modules in depth order. A tap's output is a map (B,D,h,w) or a list of tokens (B,N,D);
+the last tap is always `head`, whose input is the pooled feature (B,D) and whose output are the logits.
+"""

@@ -1,0 +1,96 @@
+"""The words of a command line before Hydra sees them, and Hydra's refusals as one line that names what was typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from vitbench.errors import UserError, did_you_mean
+
+VALUE_FLAGS = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}  # fmt: skip
+CHOICES = ("model", "pe", "data", "augment", "optim")
+
+
+def prepare(argv: Iterable[str]) -> list[str]:
+    """Flags first (Hydra refuses `a=1 -m b=2`), then settings: none twice, none added or removed."""
+    flags: list[str] = []
+    settings: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word.split("=")[0] == "--experimental-rerun":
+            raise UserError("--experimental-rerun is refused: it executes what a file says; repeat the command instead")
+        if word.startswith("-"):
+            flags.append(word)
+            if word in VALUE_FLAGS:
+                value = next(words, None)
+                flags.extend([value] if value is not None else [])
+            elif word == "--info":
+                flags.append("all")
+        else:
+            settings.append(setting(word))
+    seen: dict[str, str] = {}
+    for word in settings:
+        key = word.split("=")[0].lstrip("+")
+        if key in seen:
+            raise UserError(f"{key} is given twice: {seen[key]} and {word}; keep one")
+        seen[key] = word
+    return flags + settings
+
+
+def setting(word: str) -> str:
+    """A setting as Hydra wants it; refuses what would silently mean nothing."""
+    if "=" not in word and not word.startswith("~"):
+        raise UserError(f"{word}: settings are typed key=value, for example seed=1")
+    if word.startswith("where."):  # filters are any column; the schema cannot list them
+        key, equals, value = word.partition("=")
+        if key.removeprefix("where.") in CHOICES:
+            key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
+        return f"+{key}{equals}{value}"
+    if word.startswith("pe."):
+        return f"model.{word}"  # as tables call it; the encoding is a part of the model
+    if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
+        bare = word.lstrip("+~")
+        raise UserError(
+            f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
+        )
+    return word
+
+
+def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
+    """One line for what Hydra or OmegaConf refused."""
+    import yaml
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return UserError(f"a configuration file is no valid YAML: {' '.join(str(error).split())}")
+    typed = [word for word in arguments if not word.startswith("-")]
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: {_first_line(error)}")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = [name for name in error.options if name != "schema"]
+        return UserError(f"{group}={option}: {did_you_mean(option, options)}")
+    cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or cause.key or "")
+        word = next((w for w in typed if w.lstrip("+").split("=")[0] == key), None)
+        if isinstance(cause, AttributeError | KeyError) and cause.parent_node is not None and word is not None:
+            settings = [str(k) for k in cause.parent_node]
+            prefix = key.rpartition(".")[0]
+            names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
+            return UserError(f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}")
+        return UserError(f"{word or key}: {_first_line(cause)}")
+    message = _first_line(error)
+    missing = re.match(r"Could not override '([^']*)'", message)
+    if missing:
+        word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
+        return UserError(
+            f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CHOICES)}"
+        )
+    return UserError(message)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

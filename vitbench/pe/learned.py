@@ -1,0 +1,36 @@
+"""A learned vector per position, added to the tokens: the encoding of the original ViT."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitbench.pe.base import Geometry, PositionEncoding
+
+
+class Learned(PositionEncoding):
+    """Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1, eq. 1: a "1-D" table, which knows nothing of rows.
+
+    The class token has a position too, as in the paper (eq. 1) and in timm; big_vision, which the same authors wrote
+    later, gives it none. Drawn with deviation 0.02, as in the authors' code and timm. For another
+    grid the patches' part is interpolated bicubically (the paper's section 3.2: "2D interpolation"), with
+    anti-aliasing where it shrinks, which is timm's `resample_abs_pos_embed`.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(geometry)
+        self.table = nn.Parameter(torch.empty(1, geometry.tokens, geometry.width))
+        nn.init.normal_(self.table, std=0.02)
+
+    def embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return tokens + self.resized(grid)
+
+    def resized(self, grid: tuple[int, int]) -> Tensor:
+        """The table (1,N,D) for a grid; the parameter itself for the grid it was learned on."""
+        if grid == self.geometry.grid:
+            return self.table
+        prefix, patches = self.table.tensor_split([self.geometry.prefix_tokens], 1)
+        patches = patches.unflatten(1, self.geometry.grid).permute(0, 3, 1, 2)  # (1,D,h,w)
+        patches = F.interpolate(patches, size=grid, mode="bicubic", antialias=True)
+        return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], 1)  # (1,N,D)

@@ -1,0 +1,50 @@
+"""A learned number per offset between query and key, added to the attention scores."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitbench.pe.base import Geometry, PositionEncoding
+
+
+class RelativeBias(PositionEncoding):
+    """Swin (Liu et al. 2021, arXiv 2103.14030, section 3.2, eq. 4), after T5's one-dimensional one (arXiv 1910.10683).
+
+    Every layer and head has its own table of (2h-1)(2w-1) offsets, exact where T5 puts far ones into common bins.
+    Swin has no class token; with one, three more numbers a head stand for prefix to patch, patch to prefix and prefix
+    to prefix, as in BEiT (Bao et al. 2022, arXiv 2106.08254). Initialised with deviation 0.02, as in Swin. For another
+    grid the table is interpolated bicubically, Swin's way to another window: an offset keeps its share of the image.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(geometry)
+        h, w = geometry.grid
+        self.table = nn.Parameter(torch.empty(geometry.depth, geometry.heads, 2 * h - 1, 2 * w - 1))
+        nn.init.normal_(self.table, std=0.02)
+        if geometry.prefix_tokens:
+            self.prefix = nn.Parameter(torch.empty(geometry.depth, geometry.heads, 3))
+            nn.init.normal_(self.prefix, std=0.02)
+
+    def bias(self, grid: tuple[int, int], layer: int) -> Tensor:
+        h, w = grid
+        table = self.resized(grid, layer)  # (A,2h-1,2w-1); the middle is the offset (0, 0)
+        # A query at row r sees the keys' rows 0 .. h-1 at the offsets -r .. h-1-r: a window of h offsets, which moves
+        # back by one with every row. So the bias of all pairs is the table's windows in reverse, without an index.
+        windows = table.unfold(1, h, 1).unfold(2, w, 1).flip(1, 2)  # (A,h,w,h,w): queries, then keys
+        patches = windows.reshape(-1, h * w, h * w)  # (A,N,N)
+        prefix = self.geometry.prefix_tokens
+        if not prefix:
+            return patches
+        to_patch, from_patch, among = self.prefix[layer, :, :, None, None].unbind(1)  # (A,1,1) each
+        top = torch.cat([among.expand(-1, prefix, prefix), to_patch.expand(-1, prefix, h * w)], 2)
+        below = torch.cat([from_patch.expand(-1, h * w, prefix), patches], 2)
+        return torch.cat([top, below], 1)
+
+    def resized(self, grid: tuple[int, int], layer: int) -> Tensor:
+        """A layer's table (A,2h-1,2w-1) for a grid; the parameter itself for the grid it was learned on."""
+        if grid == self.geometry.grid:
+            return self.table[layer]
+        size = (2 * grid[0] - 1, 2 * grid[1] - 1)
+        return F.interpolate(self.table[layer].unsqueeze(0), size=size, mode="bicubic").squeeze(0)

@@ -1,0 +1,63 @@
+"""Rotary encoding: queries and keys are turned by angles that grow with their place, so only offsets remain."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitbench.errors import UserError
+from vitbench.pe.base import Geometry, PositionEncoding
+
+
+class RoPE(PositionEncoding):
+    """RoFormer (Su et al. 2021, arXiv 2104.09864, section 3.2) in two dimensions, axial: RoPE-ViT (Heo et al. 2024,
+    arXiv 2403.13298, `compute_axial_cis`), also in EVA-02 (arXiv 2303.11331) and DINOv3 (arXiv 2508.10104).
+
+    A head's E numbers are E/2 pairs; half of the pairs turn with the column x, half with the row y:
+
+        [a_0 .. a_(E/2-1) | b_0 .. b_(E/2-1)]     pair i is (a_i, b_i), turned by
+        [ x w_0 .. x w_(E/4-1)  y w_0 .. y w_(E/4-1) ]     w_i = theta^(-i / (E/4))
+
+    theta = 100 is RoPE-ViT's and DINOv3's choice for images (RoFormer's 10,000 is for long texts). RoPE-ViT pairs
+    neighbours (2i, 2i+1) instead, a fixed permutation of a head that the weights absorb. Places are counted in
+    patches, as there, so another grid continues the same angles; DINOv3 scales the image to [-1, 1]. Prefix tokens
+    are not turned. Values never are.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, geometry: Geometry, *, theta: float = 100.0) -> None:
+        super().__init__(geometry)
+        if geometry.width // geometry.heads % 4:
+            raise UserError(
+                f"pe=rope model.width={geometry.width} model.heads={geometry.heads}: the width of a head, "
+                f"{geometry.width // geometry.heads}, must be divisible by 4"
+            )
+        if not theta > 0:
+            raise UserError(f"model.pe.theta={theta}: must be greater than 0")
+        self.theta = theta
+        cos, sin = self.turns(geometry.grid)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        cos, sin = self.cos, self.sin
+        if grid != self.geometry.grid:
+            cos, sin = (table.to(self.cos) for table in self.turns(grid))
+        return _turn(q, cos, sin), _turn(k, cos, sin)
+
+    def turns(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (N,E/2) of every token's angles; a prefix token's angle is 0."""
+        rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
+        y, x = (axis.flatten()[:, None] for axis in torch.meshgrid(rows, columns, indexing="ij"))  # (N,1)
+        quarter = self.geometry.width // self.geometry.heads // 4
+        frequency = self.theta ** -(torch.arange(quarter, dtype=torch.float64) / quarter)  # E/4
+        angle = F.pad(torch.cat([x * frequency, y * frequency], 1), (0, 0, self.geometry.prefix_tokens, 0))  # (N,E/2)
+        return angle.cos().to(torch.get_default_dtype()), angle.sin().to(torch.get_default_dtype())
+
+
+def _turn(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = vectors.chunk(2, -1)  # (B,A,N,E/2) each
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(vectors.dtype)  # back to bfloat16 under autocast

@@ -1,0 +1,62 @@
+"""Progress on stderr: a bar in a terminal, elsewhere a plain line every 30 s."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+QUIET_SECONDS = 30.0
+
+
+def interactive() -> bool:
+    """Whether a bar can be drawn on stderr."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+class Progress:
+    """`update(completed, note)` as often as one likes; `say(line)` prints a line that stays."""
+
+    def __init__(self, label: str, total: float, unit: str, bar: Any = None, quiet: bool = False):
+        self.label, self.total, self.unit = label, total, unit
+        self._bar, self._quiet = bar, quiet
+        self._task = bar.add_task(label, total=total, note="") if bar is not None else None
+        self._begin = self._last = time.monotonic()
+
+    def update(self, completed: float, note: str = "") -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=completed, note=note)
+            return
+        moment = time.monotonic()
+        if not self._quiet and moment - self._last >= QUIET_SECONDS:
+            self._last = moment
+            rate = completed / max(moment - self._begin, 1e-9)
+            left = f", {(self.total - completed) / rate:.0f} s left" if rate else ""
+            self.say(f"{self.label}: {completed:g} of {self.total:g} {self.unit}{left}{', ' + note if note else ''}")
+
+    def say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif not self._quiet:
+            print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: float, unit: str, wanted: bool | None = None) -> Iterator[Progress]:
+    """`wanted`: None draws a bar where stderr is a terminal and prints lines elsewhere; False is silent."""
+    if wanted is False:
+        yield Progress(label, total, unit, quiet=True)
+    elif not interactive() and wanted is None:
+        yield Progress(label, total, unit)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # fmt: skip
+        from rich.progress import Progress as Bar
+
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}")]  # fmt: skip
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            yield Progress(label, total, unit, bar)

@@ -1,0 +1,332 @@
+"""A run is one folder with one record: claimed by one process, resumed from its state, finished when the record is there.
+
+    runs/<id>/  config.yaml             the settings, written first
+                metrics.csv             a line per evaluation
+                state.safetensors       what resuming needs (and state.previous.safetensors), removed at the end
+                checkpoint.safetensors  the weights, when training is over
+                predictions.npy         the predicted class of every test image
+                record.json             last: present = finished (or diverged)
+                failure.json            the traceback, where something else ended the run
+
+No torch here: tables and plots read a thousand records without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vitbench.errors import StorageError, TryAgain, UserError
+from vitbench.identity import run_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1  # of record.json
+
+METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run. Every write is whole or not at all; what goes wrong names the file."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Run:
+        return cls(Path(settings["runs"]).expanduser() / run_id(settings), settings)
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a finished or diverged run; None while there is no whole one."""
+        try:
+            return read_record(self.folder / "record.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"{self.folder / 'record.json'} cannot be read: {error.strerror}") from error
+        except NewerSchema:
+            raise
+        except UserError:
+            return None  # torn by something other than us: the run is done again
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Holds the run for this process; raises TryAgain naming the holder. The lock dies with the process."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".lock", blocking=False)
+        with storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise TryAgain(f"{self.id} is held by {self._holder()}; try again when it has ended") from None
+        try:
+            holder = {"pid": os.getpid(), "host": socket.gethostname()}
+            write(self.folder / ".holder.json", json.dumps(holder).encode())
+            yield
+        finally:
+            (self.folder / ".holder.json").unlink(missing_ok=True)
+            if not any(path.name != ".lock" for path in self.folder.iterdir()):  # refused before it began
+                (self.folder / ".lock").unlink(missing_ok=True)
+                self.folder.rmdir()
+            lock.release()
+
+    def _holder(self) -> str:
+        for _ in range(20):  # a holder writes its name a moment after it has the lock
+            try:
+                holder = json.loads((self.folder / ".holder.json").read_text())
+                return f"process {holder['pid']} on {holder['host']}"
+            except (OSError, ValueError, KeyError):
+                time.sleep(0.05)
+        return "another process"
+
+    def start(self) -> None:
+        """Writes the settings, so that a folder says what it is from its first moment."""
+        import yaml
+
+        (self.folder / "failure.json").unlink(missing_ok=True)
+        for torn in self.folder.glob(".*.tmp"):
+            torn.unlink(missing_ok=True)
+        write(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
+
+    def states(self) -> list[Path]:
+        """The saved states, newest first."""
+        paths = [self.folder / "state.safetensors", self.folder / "state.previous.safetensors"]
+        return [path for path in paths if path.exists()]
+
+    def save_state(self, blob: bytes) -> None:
+        """The new state takes the old one's place only when it is whole; the old one is kept for one generation."""
+        path = self.folder / "state.safetensors"
+        fresh = _write_beside(path, blob)
+        with storage(path):
+            if path.exists():
+                os.replace(path, path.with_name("state.previous.safetensors"))
+            os.replace(fresh, path)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Appends a line to metrics.csv in one write."""
+        path = self.folder / "metrics.csv"
+        text = _csv_line(METRICS) if not path.exists() else ""
+        text += _csv_line([_shown(row.get(column)) for column in METRICS])
+        with storage(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                _write_all(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines of metrics.csv after `step`, and a torn last one: they will be written again."""
+        path = self.folder / "metrics.csv"
+        rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step]
+        if step == 0:
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            lines = [_csv_line(METRICS)] + [_csv_line([row[column] for column in METRICS]) for row in rows]
+            write(path, "".join(lines).encode())
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """The last write of a run; what only resuming needed goes."""
+        write(self.folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+        for path in self.states():
+            path.unlink(missing_ok=True)
+
+    def fail(self, error: str, traceback: str) -> None:
+        failure = {"error": error, "traceback": traceback, "time": now()}
+        write(self.folder / "failure.json", json.dumps(failure, indent=1).encode())
+
+
+# ---------------------------------------------------------------------------------------------------- whole writes
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one line with the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write(path: Path, blob: bytes) -> None:
+    """Writes a file whole or not at all."""
+    fresh = _write_beside(path, blob)
+    with storage(path):
+        os.replace(fresh, path)
+
+
+def _write_beside(path: Path, blob: bytes) -> Path:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage(path):
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                _write_all(descriptor, blob)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+    return fresh
+
+
+def _write_all(descriptor: int, blob: bytes) -> None:
+    view = memoryview(blob)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _csv_line(cells: Any) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    return "" if value is None else value
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+class NewerSchema(UserError):
+    """A record that a later vitbench wrote."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record, or one line that says why it is none."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not a whole record (broken JSON)") from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "config" not in record:
+        raise UserError(f"{path} is not a record of vitbench")
+    if record["schema"] > SCHEMA:
+        raise NewerSchema(f"{path} has schema {record['schema']}, this vitbench reads up to {SCHEMA}; upgrade vitbench")
+    return record
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The whole lines of metrics.csv; a torn last one is dropped."""
+    try:
+        text = (folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole))
+    return [row for row in rows if None not in row.values() and row.get("step", "").isdigit()]
+
+
+class Read(NamedTuple):
+    """What a folder of runs holds. A row has the columns that its own record has."""
+
+    rows: list[dict[str, Any]]  # one a finished or diverged run
+    settings: list[str]  # the columns that are settings; the others are results
+    problems: list[str]  # a line for each folder without a readable record
+    unfinished: list[str]  # the names of runs that have begun
+
+
+def read_runs(runs: Path) -> Read:
+    """All records below a folder, as plain rows: tables and plots do without the second that pandas takes to import.
+
+    Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
+    the record's own names.
+    """
+    read = Read([], [], [], [])
+    settings: dict[str, None] = {}  # a set in order
+    for folder in run_folders(runs):
+        path = folder / "record.json"
+        try:
+            row, its_settings = _row(folder.name, read_record(path))
+            read.rows.append(row)
+            settings |= dict.fromkeys(its_settings)
+        except FileNotFoundError:
+            if (folder / "config.yaml").exists():
+                read.unfinished.append(folder.name)
+            else:
+                read.problems.append(f"{folder} holds no run")
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            read.problems.append(str(error) if isinstance(error, UserError) else f"{path} lacks {error}")
+        except OSError as error:
+            read.problems.append(f"{path}: {error.strerror}")
+    read.settings.extend(settings)
+    return read
+
+
+def load_runs(runs: Path) -> pd.DataFrame:
+    """`read_runs` as one DataFrame for notebooks; its other parts are in `.attrs`, by their names."""
+    import pandas as pd
+
+    read = read_runs(runs)
+    frame = pd.DataFrame(read.rows)
+    frame.attrs |= {"settings": read.settings, "problems": read.problems, "unfinished": read.unfinished}
+    return frame
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders below `runs` by name; none where it does not exist."""
+    try:
+        return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"runs={runs}: {error.strerror}") from None
+
+
+CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim"}  # fmt: skip
+
+
+def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns of one run, and which of them are settings."""
+    from vitbench.config import flatten
+
+    flat = {key: value for key, value in flatten(record["config"]).items() if not key.startswith("machine.")}
+    settings = {column: flat.pop(key, None) for key, column in CHOICES.items()}
+    settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
+    row = {"id": name, "status": record["status"]} | settings
+    row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
+    if record.get("test_accuracy") is not None:
+        row["test_error"] = 1 - record["test_accuracy"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)
+
+
+# ------------------------------------------------------------------------------------------------------ provenance
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def commit() -> str | None:
+    """The commit of the checkout vitbench runs from, with a plus where files differ; None where it is installed."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
+        )
+        if head.returncode:
+            return None
+        state = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=5)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if state.stdout.strip() else "")

@@ -1,0 +1,211 @@
+"""A study file -> the runs it asks for. The file is data: it chooses among what exists and holds no code."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitbench.config import CONF_DIR, STUDY_DIR, plain, register_schemas
+from vitbench.errors import UserError, did_you_mean
+from vitbench.overrides import setting
+
+LARGE = 10_000  # runs that need confirm=true
+
+
+@dataclass(frozen=True)
+class Study:
+    name: str
+    title: str
+    question: str
+    runs: tuple[str, ...]  # lines of overrides in the command line's own syntax
+    common: str = ""  # `with:` in the file
+    expect: str = ""
+    notes: str = ""  # what the study cannot show
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict}  # fmt: skip
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
+
+
+def load(name: str) -> Study:
+    """A study by its name in experiments/, or by the path of a yaml file of one's own."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"study={name}: {did_you_mean(name, names())}, or the path of a .yaml file")
+    content = read_yaml(path)
+    for key, value in content.items():
+        if key not in FIELDS:
+            raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
+        if not isinstance(value, FIELDS[key]):
+            raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
+    lines = content.get("runs") or []
+    if not lines or not all(isinstance(line, str) for line in lines):
+        raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
+    return Study(
+        path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
+        content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
+    )  # fmt: skip
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a yaml file made by anyone: no aliases, no tags, no key twice, at most 1 MB."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases (*name) are not read")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+            if twice is not None:
+                raise yaml.YAMLError(f"{twice} is given twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        blob = path.read_bytes()
+        if len(blob) > 1_000_000:
+            raise UserError(f"{path} has {len(blob):,} bytes; a configuration has at most 1,000,000")
+        content = yaml.load(blob.decode("utf-8-sig"), Loader)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} must hold settings (key: value), not {type(content).__name__}")
+    return content
+
+
+# ------------------------------------------------------------------------------------------------------- expanding
+
+
+def expand(study: Study, typed: Iterable[str] = ()) -> Iterator[list[str]]:
+    """The override list of each run: the common settings, a line's product, and what the user typed, later ones winning."""
+    for line in study.runs:
+        merged = {}
+        for word in [*_words(study, study.common), *_words(study, line), *typed]:
+            key, _, _ = word.partition("=")
+            merged[key] = word
+        options = [_values(study, word) for word in merged.values()]
+        yield from (list(choice) for choice in itertools.product(*options))
+
+
+def count(study: Study, typed: Iterable[str] = ()) -> int:
+    """How many runs, without building them."""
+    total = 0
+    for line in study.runs:
+        merged = {word.partition("=")[0]: word for word in [*_words(study, study.common), *_words(study, line), *typed]}
+        product = 1
+        for word in merged.values():
+            product *= len(_values(study, word))
+        total += product
+    return total
+
+
+def _words(study: Study, line: str) -> list[str]:
+    try:
+        words = shlex.split(line, posix=False)
+    except ValueError as error:
+        raise UserError(f"study={study.name}: `{line}`: {error}") from None
+    for word in words:
+        key = word.partition("=")[0]
+        if "=" not in word or not key or key[0] in "+~-" or key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
+    return [setting(word) for word in words]
+
+
+def _values(study: Study, word: str) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override():
+            return [word]
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    except HydraException as error:
+        raise UserError(f"study={study.name}: {word}: {str(error).splitlines()[0]}") from None
+
+
+class Planner:
+    """Override lists -> settings. Hydra composes once for each choice of groups; other settings are set on copies."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], Any] = {}
+
+    def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from omegaconf import OmegaConf
+
+        from vitbench.check import check
+
+        groups: list[str] = []
+        values: list[str] = []
+        for word in overrides:
+            (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else values).append(word)
+        key = tuple(groups)
+        if key not in self._composed:
+            self._composed[key] = self._compose(groups)
+        config = self._composed[key].copy()
+        parser = OverridesParser.create()
+        for word in values:
+            override = parser.parse_override(word)
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return check(plain(config))
+
+    def _compose(self, groups: list[str]) -> Any:
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+
+        register_schemas()
+        if GlobalHydra.instance().is_initialized():
+            return compose("train", groups)
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return compose("train", groups)
+
+
+@dataclass(frozen=True)
+class Planned:
+    overrides: list[str]
+    settings: dict[str, Any]
+    id: str
+
+
+def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list[Planned]:
+    """Every run of a study, in order, each id once."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from vitbench.identity import run_id
+    from vitbench.overrides import explain
+
+    typed = list(typed)
+    runs = count(study, typed)
+    if runs > LARGE and not confirm:
+        raise UserError(f"study={study.name} asks for {runs:,} runs; add confirm=true if you mean it")
+    planner, planned = Planner(), {}
+    for overrides in expand(study, typed):
+        try:
+            settings = planner.settings(overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(error, "train", overrides) from None
+        one = Planned(overrides, settings, run_id(settings))
+        planned[one.id] = one
+    return list(planned.values())
+
+
+def planned_ids(study: Study, typed: Iterable[str] = ()) -> list[str]:
+    return [one.id for one in plan(study, typed, confirm=True)]

@@ -1,0 +1,195 @@
+"""Compares runs: `vitbench table`, `vitbench table study=quickstart`, `vitbench table where.data=cifar10 format=md`.
+
+Two layouts. Without `columns=` a line is a group of runs that differ in their seeds only, with its mean, interval and
+costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is one model. In both, a
+setting that nobody asked for but that tells groups apart becomes a key of the lines: nothing unlike is averaged.
+`docs/metrics.md` says what the numbers mean. CSV and JSON always have a group a line and every digit.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitbench import compare, formats
+from vitbench.compare import Group, Runs, label, number, shown
+from vitbench.errors import UserError, did_you_mean
+from vitbench.formats import COSTS, Table
+
+if TYPE_CHECKING:
+    from vitbench.stats import Interval
+    from vitbench.study import Study
+
+HEADS = {
+    "train_images": "images",
+    "parameters": "params",
+    "multiply_adds": "MACs",
+    "train_seconds": "seconds",
+    "images_per_second": "images/s",
+}  # short, for a terminal of 80 columns; docs/metrics.md has the long of it
+SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
+KEYS = ("rows", "columns", "value", "show")  # of a table, in a study and on the command line
+
+
+def main(config: Any) -> int:
+    from omegaconf import OmegaConf
+
+    from vitbench import study as studies
+
+    asked: Any = OmegaConf.to_container(config, resolve=True)
+    form = _format(asked["format"], asked["file"])
+    study = studies.load(asked["study"]) if asked["study"] is not None else None
+    layouts = choose(asked, study, "tables", KEYS)
+    runs = compare.select(asked["runs"], asked["where"], study)
+    tables = [build(name, runs, **layout) for name, layout in layouts.items()]
+    if len(tables) > 1:
+        tables = [replace(table, caption=f"{table.name}: {table.caption}") for table in tables]
+    if form == "csv" and len(tables) > 1:
+        raise UserError(f"format=csv holds one table; choose with name=: {', '.join(layouts)}")
+    heading = compare.plain(f"{study.title}. {study.question}" if study else "")
+    notes = [compare.plain(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
+    if asked["file"]:
+        from vitbench.run import storage, write
+
+        path = Path(asked["file"]).expanduser()
+        with storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, formats.render(form, tables, heading, notes).encode("utf-8", "backslashreplace"))
+        formats.say(f"{path}\n")
+    elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        formats.print_rich(tables, heading, notes)
+    else:
+        formats.say(formats.render(form, tables, heading, notes))
+        for note in notes if form == "csv" else []:
+            print(f"vitbench: {note}", file=sys.stderr)
+    return 0
+
+
+def _format(name: str, file: str | None) -> str:
+    if name not in formats.ENDINGS.values():
+        raise UserError(f"format={name}: {did_you_mean(name, formats.ENDINGS.values())}")
+    if file is None:
+        return name
+    ending = Path(file).suffix.lower()
+    if ending not in formats.ENDINGS:
+        raise UserError(f"file={file}: the ending says the format; choices: {', '.join(formats.ENDINGS)}")
+    if name not in ("text", formats.ENDINGS[ending]):
+        raise UserError(f"format={name} file={file}: which of the two? leave format= out, the ending says it")
+    return formats.ENDINGS[ending]
+
+
+def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The tables (or figures) to make: the study's or one of no name, with what the command line says on top."""
+    name, typed = asked["name"], {key: asked[key] for key in keys if asked[key] is not None}
+    if study is None:
+        if name is not None:
+            raise UserError(f"name={name}: chooses among the {kind} of a study; say which with study=")
+        return {"": typed}
+    there: Mapping[str, Mapping[str, Any]] = getattr(study, kind)
+    if name is not None and name not in there:
+        raise UserError(f"name={name}: {did_you_mean(name, there)}")
+    for title, layout in there.items():
+        if not isinstance(layout, Mapping):
+            raise UserError(f"study={study.name}: {kind}.{title} must hold settings: {', '.join(keys)}")
+        for key in layout:
+            if key not in keys:
+                raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, keys)}")
+    chosen = {name: there[name]} if name is not None else there or {"": {}}
+    return {title: {**layout, **typed} for title, layout in chosen.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------- layout
+
+
+def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None, value: str | None = None,
+          show: str | None = None) -> Table:  # fmt: skip
+    value = runs.check("value", value or "test_accuracy", runs.numbers())
+    show = runs.check("show", (show or "ci95").removeprefix("mean ± "), SHOW)
+    wanted = [rows] if isinstance(rows, str) else list(rows or [])
+    for key in wanted:
+        runs.check("rows", key, runs.keys)
+    if columns is not None:
+        runs.check("columns", columns, runs.keys)
+    groups = compare.groups(runs)
+    across = [columns] if columns is not None else []
+    keys = compare.telling(groups, [*across, *wanted])[len(across) :]
+    keys = keys or ([] if across else ["model"])
+    groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in [*keys, *across]}))
+    cell = _cells(groups, value, show)
+    make = _side_by_side if columns is not None else _one_a_line
+    head, lines = make(groups, keys, columns or "", value, cell)
+    intervals = [group.interval(value) for group in groups]
+    ns = {i.n for i in intervals}
+    over = f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
+    caption = f"{label(value).replace(', ', ' in ')}, {over}; {compare.common(groups)}".rstrip("; ")
+    notes = compare.warnings(groups)
+    if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
+        notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
+    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], value)
+
+
+def _cells(groups: Sequence[Group], value: str, show: str) -> Callable[[Interval], str]:
+    digits = compare.decimals(value, [group.interval(value) for group in groups])
+
+    def cell(interval: Interval) -> str:
+        mean = number(value, interval.mean, digits)
+        if show == "mean" or interval.n == 0:
+            return mean
+        return f"{mean} ± {number(value, interval.half if show == 'ci95' else interval.sd, digits)}"
+
+    return cell
+
+
+def _one_a_line(groups: Sequence[Group], keys: Sequence[str], _: str, value: str,
+                cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+    costs = [cost for cost in COSTS if cost != value]
+    diverged = any(group.diverged for group in groups)
+    head = [*keys, label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
+    lines = []
+    for group in groups:
+        interval = group.interval(value)
+        lines.append([
+            *(shown(group.settings[key]) for key in keys), cell(interval), str(interval.n),
+            *([str(group.diverged)] if diverged else []), *(_span(cost, [group]) for cost in costs),
+        ])  # fmt: skip
+    return head, lines
+
+
+def _side_by_side(groups: Sequence[Group], keys: Sequence[str], columns: str, value: str,
+                  cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+    across = sorted({group.settings[columns] for group in groups}, key=lambda v: compare.sort_key({columns: v}))
+    by_line: dict[tuple[Any, ...], dict[Any, Group]] = {}
+    for group in groups:
+        by_line.setdefault(tuple(group.settings[key] for key in keys), {})[group.settings[columns]] = group
+    ns = {group.interval(value).n for group in groups}
+    costs = [cost for cost in ("parameters", "multiply_adds", "train_seconds") if cost != value]
+    across_head = [f"{columns}={shown(across[0])}", *map(shown, across[1:])]
+    head = [*keys, *across_head, *(HEADS[cost] for cost in costs)]
+
+    def entry(group: Group | None) -> str:
+        if group is None:
+            return "no run"
+        interval = group.interval(value)
+        more = ([f"n={interval.n}"] if len(ns) > 1 else []) + ([f"{group.diverged} diverged"] if group.diverged else [])
+        return cell(interval) + (f" ({', '.join(more)})" if more else "")
+
+    lines = [
+        [*map(shown, line), *(entry(there.get(v)) for v in across), *(_span(cost, [*there.values()]) for cost in costs)]
+        for line, there in by_line.items()
+    ]
+    return head, lines
+
+
+def _span(cost: str, groups: Sequence[Group]) -> str:
+    """A cost of several groups: the mean of each, from the least to the most."""
+    means = [group.interval(cost).mean for group in groups]
+    kept = [mean for mean in means if mean == mean]
+    if not kept:
+        return "n/a"
+    digits = 1 if cost == "train_seconds" and min(kept) < 10 else 0
+    low, high = number(cost, min(kept), digits), number(cost, max(kept), digits)
+    return low if low == high else f"{low}-{high}"

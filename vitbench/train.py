@@ -1,0 +1,223 @@
+"""Trains one model on a share of a dataset: data, model, loop, record, in the order in which things happen."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import time
+import traceback
+from typing import Any
+
+from vitbench.check import check
+from vitbench.config import plain
+from vitbench.errors import DataError, TryAgain, UserError
+from vitbench.interrupt import Interrupt, Stopped
+from vitbench.run import SCHEMA, Run, commit, now, read_metrics, write
+
+SAVE_SECONDS = 300  # between two saves at the latest, however rarely a run evaluates
+
+
+def main(config: Any) -> int:
+    """One run: says so if it is done, resumes it if it was begun; 0 finished, 1 diverged."""
+    settings = check(plain(config))
+    in_sweep = bool(config.get("study"))  # then the sweep reports, and a failure is written down for it
+    run = Run.of(settings)
+    record, done_before = run.record(), True
+    if record is None:
+        with Interrupt() as interrupt, run.claim():
+            record = run.record()  # another process may have finished it since
+            if record is None:
+                record, done_before = _attempt(run, interrupt, in_sweep), False
+    if not in_sweep:
+        _report(run, record, done_before)
+    return 0 if record["status"] == "finished" else 1
+
+
+def _attempt(run: Run, interrupt: Interrupt, in_sweep: bool) -> dict[str, Any]:
+    try:
+        record = train(run, interrupt)
+    except TryAgain:
+        raise
+    except Exception as error:
+        if in_sweep or not isinstance(error, UserError):
+            run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+        raise
+    run.finish(record)
+    return record
+
+
+def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
+    for warning in record["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if (
+        record["config"]["data"]["root"] != run.settings["data"]["root"]
+        and record["config"]["data"]["source"] != "shapes"
+    ):
+        print(f"warning: its images came from data.root={record['config']['data']['root']}; set data.name to tell two "
+              "sets of images apart", file=sys.stderr)  # fmt: skip
+    if record["status"] == "diverged":
+        step, lr = record["diverged_step"], record["config"]["optim"]["lr"]
+        print(f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
+              file=sys.stderr)  # fmt: skip
+        return
+    print(
+        f"{run.id}: finished, test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images "
+        f"after {record['steps']:,} steps on {record['train_images']:,}, {record['train_seconds']:.0f} s"
+        + (": nothing to do" if done_before else "")
+    )
+
+
+def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
+    """Trains, saves as it goes, and returns the record; raises Stopped when a signal ended it."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    from vitbench import checkpoint, optim
+    from vitbench.data.augment import Augment
+    from vitbench.data.loader import Loader, Normalise, draw
+    from vitbench.data.share import load
+    from vitbench.evaluate import evaluate
+    from vitbench.machine import Machine
+    from vitbench.models.build import build, cost
+    from vitbench.progress import progress
+
+    settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
+    hardware = dict(settings["machine"])
+    show = hardware.pop("progress")
+    machine = Machine.of(**hardware)
+
+    # data: a share of the training images, after validation images were cut off, all of it on the device
+    data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
+    if data["subset_seed"] is None:
+        data["subset_seed"] = seed
+    share = load(**data, progress=show is not False)
+    dataset, validation = share.dataset, share.validation(machine.device)
+    images, labels = share.train(machine.device)
+
+    # model
+    shape = {
+        "image_size": dataset.train.image_size,
+        "channels": dataset.train.channels,
+        "num_classes": len(dataset.classes),
+    }
+    architecture: dict[str, Any] = {**settings["model"], **shape}
+    parameters, multiply_adds = cost(**architecture)
+    draw(seed, 0)
+    model: Any = build(**architecture)
+    model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)
+    forward = torch.compile(model, dynamic=False) if machine.compile else model
+    optimizer = optim.build(
+        model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
+    )
+    averaged = optim.averaged(model, recipe["ema"]) if recipe["ema"] else None
+    evaluated = averaged.module if averaged else model
+
+    # batches: normalised by these training images, augmented on the device
+    normalise = Normalise.of(images, model.channels_last)
+    knobs = {key: value for key, value in settings["augment"].items() if key != "name"}
+    knobs["flip"] = knobs["flip"] and settings["data"]["flip"]
+    augment = Augment(**knobs, num_classes=shape["num_classes"], image_size=shape["image_size"])
+    loader = Loader(images, labels, recipe["batch_size"], seed)
+    epoch_steps = len(labels) / recipe["batch_size"]
+    steps = recipe["steps"] if recipe["epochs"] is None else math.ceil(recipe["epochs"] * epoch_steps)
+    every = settings["eval_every"] or math.ceil(steps / 10)
+    losses = torch.zeros(every, device=machine.device)  # of the steps since the last line of metrics.csv
+
+    # resume from the newest state that is whole
+    start, train_seconds, warnings = 0, 0.0, list(dataset.warnings)
+    parts = {"model": model, "optimizer": optimizer, "averaged": averaged, "losses": losses}
+    for path in run.states():
+        try:
+            about = checkpoint.restore(path, run.id, **parts)
+        except UserError as error:
+            warnings.append(f"{error}; went back to the save before it")
+            continue
+        if about["data"] != dataset.fingerprint:
+            raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
+                            f"{run.folder} to begin again")  # fmt: skip
+        start, train_seconds = about["step"], about["train_seconds"]
+        if about["commit"] != commit():
+            warnings.append(f"resumed at step {start} with commit {commit()}; begun with {about['commit']}")
+        break
+    run.start()
+    run.rewind(start)
+
+    # loop
+    model.train()
+    diverged, shown = None, ""
+    saved = tick = time.monotonic()
+    interrupt.saves()
+    with progress(run.id, steps, "steps", show) as display:
+        for step in range(start, steps):
+            draw(seed, step + 1)
+            batch, target = loader.batch(step)
+            batch, target = augment.mix(normalise(augment.pixels(batch)), target)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"])
+            with machine.autocast():
+                loss = F.cross_entropy(forward(batch), target, label_smoothing=recipe["label_smoothing"])
+            optimizer.zero_grad()
+            loss.backward()
+            if recipe["clip"]:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"])
+            optimizer.step()
+            if averaged:
+                averaged.update_parameters(model)
+            losses[step % every] = loss.detach()  # no synchronisation: read when it is logged
+
+            done = step + 1
+            evaluating = done % every == 0 or done == steps
+            if evaluating or interrupt.received or time.monotonic() - saved > SAVE_SECONDS:
+                machine.synchronise()
+                train_seconds += time.monotonic() - tick
+                if evaluating:
+                    recent = losses[: step % every + 1]
+                    if not recent.isfinite().all():
+                        diverged = done - len(recent) + int((~recent.isfinite()).nonzero()[0]) + 1
+                        break
+                    valued = evaluate(evaluated, *validation, normalise) if validation else None
+                    shown = f"loss {recent.mean().item():.3f}"
+                    run.log({
+                        "step": done, "epoch": done / epoch_steps, "lr": optimizer.param_groups[0]["lr"],
+                        "train_loss": recent.mean().item(), "train_seconds": round(train_seconds, 3),
+                        "val_accuracy": valued and valued.accuracy, "val_loss": valued and valued.loss,
+                    })  # fmt: skip
+                about = {"run": run.id, "step": done, "train_seconds": train_seconds, "data": dataset.fingerprint}
+                run.save_state(checkpoint.gather(about | {"commit": commit()}, **parts))
+                if interrupt.received:
+                    raise Stopped(
+                        f"{run.id}: saved at step {done} of {steps}; the same command resumes it", interrupt.received
+                    )
+                saved = tick = time.monotonic()
+            display.update(done, shown)
+
+    # record
+    interrupt.stops(f"{run.id}: trained, not yet tested; the same command goes on")
+    record = {
+        "schema": SCHEMA, "id": run.id, "status": "diverged" if diverged else "finished", "config": dict(settings),
+        "classes": list(dataset.classes), "image_size": shape["image_size"], "channels": shape["channels"],
+        "train_images": len(labels), "val_images": len(share.held_out), "test_images": len(dataset.test),
+        "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
+        "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
+        "images_per_second": (diverged or steps) * recipe["batch_size"] / train_seconds, "diverged_step": diverged,
+        "train_loss": None, "val_accuracy": None, "val_loss": None, "test_accuracy": None, "test_loss": None,
+        "created": now(), "commit": commit(), **machine.described(), "warnings": warnings,
+    }  # fmt: skip
+    if not diverged:
+        result = evaluate(evaluated, *share.test(machine.device), normalise)  # the only use of the test images
+        write(run.folder / "checkpoint.safetensors", checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
+        write(run.folder / "predictions.npy", _npy(result.predictions.cpu().numpy()))
+        last = read_metrics(run.folder)[-1]
+        record |= {key: float(last[key]) for key in ("train_loss", "val_accuracy", "val_loss") if last[key]}
+        record |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
+    return record
+
+
+def _npy(classes: Any) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, classes.astype(np.int16), allow_pickle=False)
+    return buffer.getvalue()
