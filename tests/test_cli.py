@@ -42,12 +42,8 @@ def test_hydras_own_flags_answer_without_torch_and_leave_nothing(
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and not done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_help_of_a_command_opens_with_commands_to_copy(tmp_path: Path) -> None:
-    for command in ("train", "sweep", "table", "plot"):
-        out, _ = process(command, "--help", cwd=tmp_path).communicate()
-        assert out.splitlines()[0].startswith(f"  vitbench {command}"), command
+    if flags == ["--help"]:
+        assert done.stdout.startswith(f"  vitbench {command}")  # commands to copy come first
 
 
 MISTAKES = {
@@ -80,6 +76,7 @@ MISTAKES = {
         ["train", "model=resnet", "pe=rope"],
         "resnet is not a ViT and takes no position encoding; drop pe=rope",
     ),
+    "a mirror that changes the class": (["train", "data.task=relation", "augment=light"], "add data.flip=false"),
     "an open list": (["train", "data.fraction=[1,2"], "data.fraction=[1,2"),
     "a missing interpolation": (
         ["train", "data.name=${nope}"],

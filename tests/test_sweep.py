@@ -85,3 +85,11 @@ def test_a_diverged_run_is_counted_not_dropped(vitbench: Cli, study: str) -> Non
 def test_data_that_cannot_be_read_fails_every_run_with_its_reason(vitbench: Cli, tmp_path: Path, study: str) -> None:
     output = vitbench("sweep", study, "data=imagefolder", f"data.root={tmp_path / 'nowhere'}", "runs=r")
     assert output.code == 1 and "nowhere" in output.err and "Traceback" not in output.err
+
+
+def test_the_table_of_a_study_holds_what_its_last_sweep_asked_for(vitbench: Cli, study: str) -> None:
+    """Words typed on the sweep's command line change the ids; the table still knows which runs are meant."""
+    vitbench("sweep", study, *WORDS, "runs=r")
+    vitbench("train", *WORDS, "seed=9", "runs=r")
+    table = vitbench("table", study, "runs=r", "format=json")
+    assert table.code == 0 and sum(group["n"] for group in json.loads(table.out)["tables"][0]["groups"]) == 4

@@ -272,7 +272,7 @@ def test_several_tables_are_no_csv(quickstart: Path, vitbench: Cli, tmp_path: Pa
 def planned_id(path: Path) -> str:
     from vitbench import study
 
-    return study.planned_ids(study.load(str(path)))[0]
+    return study.planned_ids(study.load(str(path)), path.parent / "runs")[0]
 
 
 @pytest.mark.parametrize("width", [200, 100, 80])
@@ -339,3 +339,14 @@ def test_numbers_for_people_keep_their_size() -> None:
     ]  # fmt: skip
     with pytest.raises(UserError, match="did you mean"):
         compare.Runs.check("value", "test_acuracy", ["test_accuracy"])
+
+
+def test_costs_that_are_not_matched_are_said(tmp_path: Path) -> None:
+    from vitbench.compare import _unmatched
+
+    rows = [
+        {"model": "vit", "model.size": "nano", "multiply_adds": 30e6},
+        {"model": "resnet", "model.size": "nano", "multiply_adds": 20e6},
+    ]
+    assert _unmatched(rows) == ["multiply-adds of size nano are not matched here: vit has 1.50 times those of resnet"]
+    assert _unmatched([row | {"multiply_adds": 20e6} for row in rows]) == []

@@ -275,5 +275,9 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path: Path, name: str, code: 
     child.send_signal(getattr(signal, name))
     _, errors = child.communicate(timeout=10)
     assert child.returncode == code
-    assert "saved at step" in errors and "the same command resumes it" in errors and "Traceback" not in errors
+    assert (
+        "saved at step" in errors
+        and "to go on: vitbench train data.train_images=200" in errors
+        and "Traceback" not in errors
+    )
     assert not list((tmp_path / "r").glob("*/.holder.json"))

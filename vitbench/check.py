@@ -81,6 +81,9 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         model["pe"] = {"name": pe_name, **_check_open(f"pe={pe_name}", "pe", pe, ENCODINGS[pe_name].target)}
     if settings["data"]["source"] not in DATA:
         raise UserError(f"data={settings['data']['source']}: {did_you_mean(settings['data']['source'], DATA)}")
+    if settings["data"].get("task") == "relation" and settings["augment"]["flip"] and settings["data"]["flip"]:
+        raise UserError(f"augment={settings['augment']['name']}: a mirror image changes the class of data.task=relation; "
+                        "add data.flip=false")  # fmt: skip
     settings = settings | {"model": model}
     _check_ranges(flatten(settings))
     return settings

@@ -67,7 +67,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
     if study is not None:
         from vitbench.study import planned_ids
 
-        planned = planned_ids(study)
+        planned = planned_ids(study, Path(folder).expanduser())
         kept = [row for row in rows if row["id"] in set(planned)]
         missing = set(planned) - {row["id"] for row in kept}
         if not kept:
@@ -222,7 +222,25 @@ def warnings(compared: Sequence[Group]) -> list[str]:
         if len(counts) > 1:
             some = ", ".join(f"{name} ({n} runs)" for name, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
+    lines += _unmatched(rows)
     return [plain(line) for line in lines]
+
+
+def _unmatched(rows: Sequence[Row]) -> list[str]:
+    """Models of one size whose costs differ by more than a tenth: sizes are matched at 32 px and patches of 4 px."""
+    lines = []
+    for size in sorted({str(row.get("model.size")) for row in rows}):
+        costs: dict[str, set[float]] = {}
+        for row in rows:
+            if str(row.get("model.size")) == size and row.get("multiply_adds"):
+                costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
+        single = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
+        if len(single) > 1 and single[-1][0] > 1.1 * single[0][0]:
+            ratio = single[-1][0] / single[0][0]
+            lines.append(
+                f"multiply-adds of size {size} are not matched here: {single[-1][1]} has {ratio:.2f} times those of {single[0][1]}"
+            )
+    return lines
 
 
 # --------------------------------------------------------------------------------------------------------- numbers

@@ -16,8 +16,9 @@ STOPPING = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT")
 class Stopped(TryAgain):
     """The run was saved and ended by a signal; 130 after Ctrl-C, 75 otherwise."""
 
-    def __init__(self, message: str, number: int):
+    def __init__(self, message: str, number: int = signal.SIGTERM):
         super().__init__(message)
+        self.number = number
         self.exit_code = 130 if number == signal.SIGINT else 75
 
 

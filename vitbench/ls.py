@@ -41,7 +41,7 @@ def overview() -> list[str]:
         return "|".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
 
     listed = {
-        "models": f"model={'|'.join(_menu('model'))} size={'|'.join(_sizes())}",
+        "models": f"model={'|'.join(_menu('model'))} model.size={'|'.join(_sizes())}",
         "pe": " ".join(_menu("pe")),
         "data": " ".join(_menu("data")),
         "studies": " ".join(study.names()),

@@ -88,6 +88,18 @@ class Run:
                 self.folder.rmdir()
             lock.release()
 
+    def held(self) -> str | None:
+        """Who holds the run now; None where nobody does."""
+        from filelock import FileLock, Timeout
+
+        if not (self.folder / ".lock").exists():
+            return None
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                return None
+        except Timeout:
+            return f"held by {self._holder()}"
+
     def _holder(self) -> str:
         for _ in range(20):  # a holder writes its name a moment after it has the lock
             try:

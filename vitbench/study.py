@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from vitbench.config import CONF_DIR, STUDY_DIR, plain, register_schemas
 from vitbench.errors import UserError, did_you_mean
 from vitbench.overrides import setting
+from vitbench.run import storage, write
 
 LARGE = 10_000  # runs that need confirm=true
 
@@ -207,5 +209,18 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
     return list(planned.values())
 
 
-def planned_ids(study: Study, typed: Iterable[str] = ()) -> list[str]:
-    return [one.id for one in plan(study, typed, confirm=True)]
+def remember(study: Study, planned: Iterable[Planned], runs: Path) -> None:
+    """Notes in the folder of runs what a sweep asked for, words typed on its command line included."""
+    path = runs / ".plans" / f"{study.name}.json"
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps([one.id for one in planned]).encode())
+
+
+def planned_ids(study: Study, runs: Path) -> list[str]:
+    """The runs that the last sweep of this study in `runs` asked for; where there was none, those of its file."""
+    try:
+        ids = json.loads((runs / ".plans" / f"{study.name}.json").read_bytes())
+    except (OSError, ValueError):
+        return [one.id for one in plan(study, confirm=True)]
+    return [str(name) for name in ids]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from vitbench.config import SWEEP_KEYS
 from vitbench.errors import RunFailed, UserError, did_you_mean
+from vitbench.interrupt import Stopped
 from vitbench.progress import Progress, progress
 from vitbench.run import Run, read_metrics
-from vitbench.study import Planned, load, names, plan
+from vitbench.study import Planned, load, names, plan, remember
 from vitbench.train import main as main  # what a launcher runs for each run
 
 POLL_SECONDS = 0.5
+LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
@@ -32,17 +37,35 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     if config.dry_run:
         _print_plan(planned, runs, todo)
         return
+    remember(study, planned, Path(config.runs).expanduser())
     parallel = config.hydra.runtime.choices["hydra/launcher"] != "basic"
     handed_on = [f"study={config.study}", "machine.progress=false"]
     if parallel and config.machine.threads is None:
         handed_on.append("machine.threads=1")
-    jobs = [[w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo]
+    for one in todo:
+        (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
+    jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
     if jobs:
         with progress(study.title, sum(_steps(one) for one in todo), "steps", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
-                launcher.launch(jobs, initial_job_idx=0)
+                _launch(launcher, jobs, runs, display)
     _conclude(runs)
+
+
+def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> None:
+    """Hands the jobs to the launcher. A worker that is killed breaks joblib's pool; what it left is launched again."""
+    for _ in range(LAUNCHES):
+        if not jobs:
+            return
+        try:
+            launcher.launch([*jobs.values()], initial_job_idx=0)
+            return
+        except BrokenProcessPool:
+            jobs = {name: words for name, words in jobs.items() if _ended(runs[name]) is None}
+            display.say(f"a worker process was killed (memory?); {len(jobs)} runs go on in new ones")
+        except KeyboardInterrupt:
+            raise Stopped("stopped; repeating the command goes on where the sweep ended", signal.SIGINT) from None
 
 
 def _failure(run: Run) -> str | None:
@@ -118,13 +141,13 @@ def _conclude(runs: dict[str, Run]) -> None:
     finished = sum(record is not None and record["status"] == "finished" for record in records.values())
     diverged = [name for name, record in records.items() if record is not None and record["status"] == "diverged"]
     failed = {
-        name: _failure(runs[name]) or "no record and no failure: killed?"
+        name: _failure(runs[name]) or runs[name].held() or "lost: its process was killed"
         for name, record in records.items()
         if record is None
     }
     print(f"{finished} of {len(runs)} runs finished")
     lines = [f"{name} diverged" for name in diverged]
-    lines += [f"{name} failed: {reason} ({runs[name].folder / 'failure.json'})" for name, reason in failed.items()]
+    lines += [f"{name}: {reason} (in {runs[name].folder})" for name, reason in failed.items()]
     if lines:
         hint = "; retry_failed=true tries the failed ones again" if failed else ""
         raise RunFailed("\n  ".join([f"{len(lines)} runs did not finish{hint}", *lines]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
 import sys
 import time
 import traceback
@@ -37,6 +38,12 @@ def main(config: Any) -> int:
 def _attempt(run: Run, interrupt: Interrupt, in_sweep: bool) -> dict[str, Any]:
     try:
         record = train(run, interrupt)
+    except Stopped as stopped:
+        if not in_sweep:
+            command = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+            raise Stopped(f"{stopped}; to go on: {command}", stopped.number) from None
+        print(f"vitbench: {stopped}; the sweep repeated goes on", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None  # an exception would end this run only
     except TryAgain:
         raise
     except Exception as error:
@@ -187,14 +194,12 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
                 about = {"run": run.id, "step": done, "train_seconds": train_seconds, "data": dataset.fingerprint}
                 run.save_state(checkpoint.gather(about | {"commit": commit()}, **parts))
                 if interrupt.received:
-                    raise Stopped(
-                        f"{run.id}: saved at step {done} of {steps}; the same command resumes it", interrupt.received
-                    )
+                    raise Stopped(f"{run.id}: saved at step {done} of {steps}", interrupt.received)
                 saved = tick = time.monotonic()
             display.update(done, shown)
 
     # record
-    interrupt.stops(f"{run.id}: trained, not yet tested; the same command goes on")
+    interrupt.stops(f"{run.id}: trained and saved, not yet tested")
     record = {
         "schema": SCHEMA, "id": run.id, "status": "diverged" if diverged else "finished", "config": dict(settings),
         "classes": list(dataset.classes), "image_size": shape["image_size"], "channels": shape["channels"],

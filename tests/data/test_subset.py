@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ UNBALANCED = np.repeat(np.arange(4), [700, 200, 83, 17])
 SETS = {"balanced": BALANCED, "unbalanced": UNBALANCED}
 
 
-def subset(labels: np.ndarray, fraction: float | None = None, count: int | None = None, val: float = 0.1, seed: int = 0):  # type: ignore[no-untyped-def]
+def subset(
+    labels: np.ndarray, fraction: float | None = None, count: int | None = None, val: float = 0.1, seed: int = 0
+):  # type: ignore[no-untyped-def]
     classes = [str(label) for label in np.unique(labels)]
     return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, seed=seed)
 
@@ -19,7 +23,7 @@ def subset(labels: np.ndarray, fraction: float | None = None, count: int | None 
 @pytest.mark.parametrize("name", SETS)
 def test_a_smaller_share_lies_inside_every_larger_one(name: str) -> None:
     shares = [set(subset(SETS[name], fraction)[0].tolist()) for fraction in (0.1, 0.15, 0.3, 0.31, 1)]
-    assert all(small < large for small, large in zip(shares, shares[1:], strict=False))
+    assert all(small < large for small, large in pairwise(shares))
 
 
 @pytest.mark.parametrize("name", SETS)

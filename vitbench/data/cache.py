@@ -200,8 +200,13 @@ def _open(images: Path) -> tuple[Dataset, list[str]] | None:
     except OSError as error:
         raise StorageError(f"data.cache={images.parent}: cannot read {images.name}: {error.strerror}") from error
     labels, train, classes = np.array(header["labels"], np.int64), header["train"], tuple(header["classes"])
-    splits = (Split(pixels[s], labels[s], classes) for s in (slice(None, train), slice(train, None)))
-    return Dataset(*splits, header["fingerprint"], tuple(header["warnings"])), header["broken"]
+    dataset = Dataset(
+        train=Split(pixels[:train], labels[:train], classes),
+        test=Split(pixels[train:], labels[train:], classes),
+        fingerprint=header["fingerprint"],
+        warnings=tuple(header["warnings"]),
+    )
+    return dataset, header["broken"]
 
 
 def _digest(header: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from vitbench.data.cache import Contents, Rows, cached
+from vitbench.data.counted import counted, gauss, keys_of, uniform
 from vitbench.data.split import Dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.progress import progress as progress_bar
@@ -49,53 +50,8 @@ PAIRS = {"x": (-1, 1), "y": (-1, 1), "rotation": (-360, 360), "radius": (0.05, 1
 BOUNDS = PAIRS | {"background": (0, 0.5), "texture": (0, 1), "contrast": (0, 1), "noise": (0, 1)}
 
 
-# --- counted random numbers ------------------------------------------------------------------------------------------
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    """The splitmix64 finaliser, uint64 to uint64; overwrites its argument."""
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
-
-
-def _counted(keys: np.ndarray, n: int) -> np.ndarray:
-    """n random uint64 for each key: (M,) -> (M,n). A shorter count is a prefix of a longer one."""
-    return _mix(keys[:, None] + np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN)
-
-
-def _keys(*parts: int | np.ndarray) -> np.ndarray:
-    """One key for every combination of parts, broadcast to 1-D; `_keys(1, 2)` and `_keys(2, 1)` differ."""
-    key = np.zeros(1, np.uint64)
-    for part in parts:
-        key = _mix((key ^ _mix(np.atleast_1d(np.asarray(part, np.uint64)) + _GOLDEN)) + _GOLDEN)
-    return key
-
-
-def _uniform(keys: np.ndarray, n: int) -> np.ndarray:
-    """(M,) -> (n,M) float64 in [0, 1)."""
-    return (_counted(keys, n) >> np.uint64(11)).T * 2.0**-53
-
-
 def _between(ends: tuple[float, float], u: np.ndarray) -> np.ndarray:
     return ends[0] + (ends[1] - ends[0]) * u
-
-
-def _gauss(keys: np.ndarray, n: int) -> np.ndarray:
-    """(M,) -> (M,n) float32 of mean 0 and variance 1: sums of four random bytes, close to normal out to 3.4."""
-    lanes = np.uint64(0x00FF00FF00FF00FF)
-    total = np.uint64(0)
-    for h in np.split(_counted(keys, 2 * -(-n // 4)), 2, axis=1):  # 4 sums in the 16-bit lanes of each uint64
-        total = total + (h & lanes) + (h >> np.uint64(8) & lanes)
-    sums = total.astype("<u8", copy=False).view("<u2")[:, :n].astype(np.float32)
-    sums -= np.float32(510)
-    sums *= np.float32(1 / math.sqrt(4 * (256**2 - 1) / 12))
-    return sums
 
 
 def _cos_sin(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,19 +161,19 @@ def draw(
     images = np.empty((len(indices), 3, image_size, image_size), np.uint8)
     painter = {"shape": _draw_shapes, "relation": _draw_relations}[task]
     for i in range(0, len(indices), CHUNK):
-        keys = _keys(image_seed, SPLITS[split], indices[i : i + CHUNK])
+        keys = keys_of(image_seed, SPLITS[split], indices[i : i + CHUNK])
         images[i : i + CHUNK] = painter(keys, np.asarray(labels[i : i + CHUNK]), image_size, nuisances)
     return images, np.asarray(labels, np.int64)
 
 
 def _balanced_labels(indices: np.ndarray, K: int, image_seed: int, split: str) -> np.ndarray:
     block, place = np.divmod(indices, K)
-    order = _counted(_keys(image_seed, SPLITS[split], block, 1), K).argsort(axis=1, kind="stable")
+    order = counted(keys_of(image_seed, SPLITS[split], block, 1), K).argsort(axis=1, kind="stable")
     return np.take_along_axis(order, place[:, None], axis=1)[:, 0]
 
 
 def _draw_shapes(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nuisances) -> np.ndarray:
-    u = _uniform(keys, 22)
+    u = uniform(keys, 22)
     back, front = _colours(u[:6], nuisances)
     canvas = np.broadcast_to(back, (size, size, *back.shape)).transpose(2, 3, 0, 1).copy()  # (M,3,H,W)
     if nuisances.texture:
@@ -238,14 +194,14 @@ def _draw_relations(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: 
     within a quadrant depends on the class.
     """
     M, half = len(keys), size // 2
-    u = _uniform(keys, 11)
+    u = uniform(keys, 11)
     back, front = _colours(u[:6], nuisances)
     quadrants = np.empty((M, 4, 3, half, half), np.uint8)
     for q, shape in enumerate((_disc, _square, None, None)):
         canvas = np.broadcast_to(back, (half, half, *back.shape)).transpose(2, 3, 0, 1).copy()
         if shape:
             _blend(canvas, _cover([shape], np.zeros(M, np.int64), u[6:10], half, nuisances), front)
-        quadrants[:, q] = _develop(canvas, _keys(keys, q), nuisances.noise)
+        quadrants[:, q] = _develop(canvas, keys_of(keys, q), nuisances.noise)
     disc, square = _PLACES[labels, (u[10] * 2).astype(np.int64)].T
     place = np.arange(4)[None].repeat(M, axis=0)  # what lies where: (M, place) -> quadrant
     plain = np.where((place == disc[:, None]) | (place == square[:, None]), 0, 1)
@@ -313,7 +269,7 @@ def _develop(canvas: np.ndarray, keys: np.ndarray, noise: float) -> np.ndarray:
     """Add noise and round to uint8; overwrites the canvas."""
     canvas *= 255
     if noise:
-        canvas += _gauss(_keys(keys, 9), canvas[0].size).reshape(canvas.shape) * np.float32(255 * noise)
+        canvas += gauss(keys_of(keys, 9), canvas[0].size).reshape(canvas.shape) * np.float32(255 * noise)
     canvas += np.float32(0.5)
     return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
 

@@ -49,7 +49,9 @@ def split_and_subset(
         missing = sorted(set(range(len(classes))) - set(np.unique(labels[chosen]).tolist()))
         firsts = [np.flatnonzero(labels[pool] == label) for label in missing]
         if any(len(places) == 0 for places in firsts):
-            raise UserError(f"data.val_fraction={val_fraction:g}: leaves no training image of class {classes[missing[0]]}")
+            raise UserError(
+                f"data.val_fraction={val_fraction:g}: leaves no training image of class {classes[missing[0]]}"
+            )
         needed = 1 + max(int(places[0]) for places in firsts)
         smallest = f"data.count={needed}" if count is not None else f"data.fraction={_up(needed / len(pool))}"
         raise UserError(f"{given}: {taken} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all {len(classes)} classes")  # fmt: skip

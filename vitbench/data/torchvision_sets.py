@@ -81,7 +81,8 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
             for first in range(0, len(part), CHUNK)
         ]
         work = partial(_decode_chunk, target=rows.path, size=size, source=source, root=root)
-        workers = None if about.size is None else 1  # small images are in memory already, in one array
+        # sets of small images are in memory already, in one array; of photographs each process opens its own
+        workers = 1 if about.size or starts[-1] <= CHUNK else None
         try:
             with (
                 mapped(workers, len(jobs), _receive, parts) as map_jobs,

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import HTTPError, URLError
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from vitbench.data import menu, torchvision_sets
+from vitbench.data.torchvision_sets import SETS, load
+from vitbench.errors import DataError, StorageError
+
+
+class Fake:
+    """A torchvision set: 12 training images and 6 test images of 3 classes; remembers how it was asked for."""
+
+    asked: ClassVar[list[dict[str, Any]]]
+    mode, size = "RGB", (32, 32)
+    classes: Any = ("ant", "bee", "cow")
+
+    def __init__(self, root: str, **options: Any) -> None:
+        type(self).asked.append(options)
+        test = options.get("train") is False or options.get("split") == "test"
+        shape = (*self.size[::-1], 3) if self.mode == "RGB" else self.size[::-1]
+        self.pixels = np.random.default_rng(test).integers(0, 256, (6 if test else 12, *shape), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[place]), place % 3
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> type[Fake]:
+    kind = type(name, (Fake,), {"asked": [], **attributes})
+    monkeypatch.setattr(torchvision.datasets, name, kind)
+    return kind
+
+
+def test_every_set_of_the_menu_is_there_and_torchvision_has_it() -> None:
+    offered = [choice.target for choice in menu.MENU.values() if "torchvision_sets" in choice.target]
+    assert [target.split(":")[1] for target in offered] == list(SETS)
+    for name, about in SETS.items():
+        assert hasattr(torchvision.datasets, about.name) and callable(getattr(torchvision_sets, name))
+
+
+def test_colour_images_come_back_as_they_are_and_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = fake(monkeypatch, "CIFAR10")
+    for _ in range(2):
+        dataset = torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
+    assert kind.asked == [{"train": True, "download": True}, {"train": False, "download": True}]
+    assert dataset.classes == ("ant", "bee", "cow") and dataset.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    expected = kind("", train=True).pixels.transpose(0, 3, 1, 2)
+    assert np.array_equal(dataset.train.images, expected) and len(dataset.test) == 6
+
+
+def test_grey_images_keep_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = fake(monkeypatch, "MNIST", mode="L", size=(28, 28))
+    dataset = torchvision_sets.mnist(root=tmp_path, cache=tmp_path)
+    assert np.array_equal(dataset.train.images, kind("", train=True).pixels[:, None])
+    larger = torchvision_sets.mnist(root=tmp_path, cache=tmp_path, image_size=32)
+    assert larger.train.images.shape == (12, 1, 32, 32)
+
+
+def test_photographs_are_resized_and_all_parts_of_a_split_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = fake(monkeypatch, "Flowers102", size=(50, 40))
+    dataset = torchvision_sets.flowers102(root=tmp_path, cache=tmp_path, image_size=16)
+    assert [options["split"] for options in kind.asked] == ["train", "val", "test"]
+    assert dataset.train.images.shape == (24, 3, 16, 16) and dataset.test.images.shape == (6, 3, 16, 16)
+    assert dataset.train.labels.tolist() == [0, 1, 2] * 8
+
+
+class Photographs(Fake):
+    """Enough of them for several processes, which find the class by its name."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+    size = (50, 40)
+
+    def __len__(self) -> int:
+        return 700
+
+    def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+        return super().__getitem__(place % 6)
+
+
+@pytest.mark.slow
+def test_many_photographs_are_decoded_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "Food101", Photographs)
+    dataset = torchvision_sets.food101(root=tmp_path, cache=tmp_path, image_size=16)
+    assert len(dataset.train) == len(dataset.test) == 700
+    for split in (dataset.train, dataset.test):
+        assert np.array_equal(split.images[:690:6], split.images[[6] * 115]) and split.labels[6:9].tolist() == [0, 1, 2]
+    assert not np.array_equal(dataset.train.images[0], dataset.test.images[0])
+
+
+def test_a_set_without_a_size_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data=food101: its photographs have many sizes; set data.image_size"):
+        load("food101", root=tmp_path, cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (("ant", "bee", "cow"), ("ant", "bee", "cow")),
+        ([("tench", "Tinca tinca"), ("crane",), ("crane",)], ("tench", "crane (1)", "crane (2)")),  # ImageNet's
+        (("too", "few"), ("0", "1", "2")),
+        (None, ("0", "1", "2")),  # SVHN's
+    ],
+)
+def test_class_names_are_the_sets_own_and_differ(
+    given: Any, expected: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, "SVHN", classes=given)
+    assert torchvision_sets.svhn(root=tmp_path, cache=tmp_path).classes == expected
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+UNAVAILABLE = {
+    "no network": URLError("[Errno -3] Temporary failure in name resolution"),
+    "moved": HTTPError("https://example.org", 404, "Not Found", None, io.BytesIO()),  # type: ignore[arg-type]
+    "corrupted": RuntimeError("File not found or corrupted."),
+    "reset": ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    "cut": EOFError("Compressed file ended before the\nend-of-stream marker was reached"),
+}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    def fail(self: Fake, *_: Any, **__: Any) -> None:
+        raise error
+
+    fake(monkeypatch, name, __init__=fail)
+
+
+@pytest.mark.parametrize("why", UNAVAILABLE)
+def test_what_cannot_be_downloaded_is_one_line_that_says_what_else_there_is(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, "CIFAR10", UNAVAILABLE[why])
+    with pytest.raises(DataError) as error:
+        torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
+    said = str(error.value)
+    assert said.startswith(
+        f"data=cifar10: torchvision.datasets.CIFAR10 could not be downloaded to data.root={tmp_path}/root"
+    )
+    assert " ".join(str(UNAVAILABLE[why]).split()) in said and "\n" not in said
+    assert "data=shapes" in said and "data=imagefolder data.root=" in said
+
+
+def test_imagenet_says_that_one_brings_the_archives(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"could not be found .its licence asks you to bring the archives. in data.root="
+    ):
+        torchvision_sets.imagenet(root=tmp_path, cache=tmp_path, image_size=64)
+
+
+def test_a_disk_that_is_full_while_downloading_is_a_matter_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, "CIFAR10", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(StorageError, match=f"data.root={tmp_path}: No space left on device"):
+        torchvision_sets.cifar10(root=tmp_path, cache=tmp_path)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, "CIFAR10", TypeError("unexpected keyword argument"))
+    with pytest.raises(TypeError):
+        torchvision_sets.cifar10(root=tmp_path, cache=tmp_path)
+
+
+def test_an_image_that_broke_after_unpacking_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Fake, place: int) -> None:
+        raise OSError("image file is truncated")
+
+    fake(monkeypatch, "Flowers102", __getitem__=broken)
+    with pytest.raises(
+        DataError, match=f"data=flowers102: image 0 in data.root={tmp_path} cannot be read .image file is"
+    ):
+        torchvision_sets.flowers102(root=tmp_path, cache=tmp_path, image_size=16)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TREE = re.search(r"## The code\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text())
+
+
+def test_the_tree_in_the_readme_names_every_file_and_no_other() -> None:
+    assert TREE is not None
+    tree = TREE[1]
+    named = set(re.findall(r"([a-z_]+\.py)", tree))
+    there = {path.name for path in (ROOT / "vitbench").glob("*.py")} - {"__init__.py"}
+    assert named == there
+    for folder in re.findall(r"^ {4,6}(\w+)/", tree, re.MULTILINE):
+        assert (ROOT / folder).is_dir() or (ROOT / "vitbench" / folder).is_dir(), folder
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_of_the_readme_exist() -> None:
+    from vitbench.cli import COMMANDS
+
+    for command in re.findall(r"^ +vitbench (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert command in COMMANDS
+
+
+def test_no_file_names_a_machine() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for name in files or [str(path.relative_to(ROOT)) for path in ROOT.glob("vitbench/**/*.py")]:
+        if (ROOT / name).suffix in (".py", ".md", ".yaml", ".toml"):
+            assert "/work/" not in (ROOT / name).read_text().replace('"/work/"', ""), name
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
+    """Built, installed into an environment of its own (which borrows the dependencies), and run."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, capture_output=True)
+    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "borrowed.pth").write_text("\n".join(dependencies) + "\n")
+    program = tmp_path / "env" / "bin" / "vitbench"
+
+    def vitbench(*words: str) -> str:
+        return subprocess.run([program, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    where = subprocess.run(
+        [python, "-c", "import vitbench; print(vitbench.__file__)"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert str(site) in where.stdout
+    assert "quickstart" in vitbench("ls", "studies")
+    assert "finished" in vitbench("train", "pe=rope", "data.train_images=100", "data.test_images=20", "optim.steps=2")
+    assert "18 to do" in vitbench("sweep", "study=quickstart", "dry_run=true")
