@@ -28,8 +28,8 @@ types: .venv  ## mypy
 # a stamp, so that an interrupted installation is done again
 .venv: .venv/installed
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "vitbench needs Python 3.11 or newer; $$($(PYTHON) -V) was found. Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "vitbench needs Python 3.11 to 3.13; $$($(PYTHON) -V) was found. Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e ".[test]"

@@ -63,7 +63,7 @@ MISTAKES = {
     "a bare word": (["train", "vit"], "vit: settings are typed key=value"),
     "text for a number": (["train", "seed=abc"], "seed=abc"),
     "no value": (["train", "seed="], "seed="),
-    "a negative seed": (["train", "seed=-1"], "seed=-1: must be 0 or more"),
+    "a negative seed": (["train", "seed=-1"], "seed=-1: must be 0 to"),
     "text for a model's number": (["train", "model.width=abc"], "model.width=abc: must be int"),
     "a fraction of 0": (["train", "data.fraction=0"], "data.fraction=0.0: must be above 0 and at most 1"),
     "a negative fraction": (["train", "data.fraction=-1"], "data.fraction=-1.0: must be above 0"),
@@ -83,7 +83,17 @@ MISTAKES = {
         "data.name=${nope}: Interpolation key 'nope' not found",
     ),
     "a device": (["train", "machine.device=gpu"], "machine.device=gpu: must be auto, cpu, cuda or cuda:N"),
-    "rerunning a file": (["train", "--experimental-rerun=x"], "--experimental-rerun is refused"),
+    "rerunning a file": (["train", "--experimental-rerun=x"], "--experimental-rerun=x is refused"),
+    "rerunning a file, abbreviated": (["train", "--experimental=x"], "--experimental=x is refused"),
+    "an unknown flag": (["train", "--mutlirun"], "--mutlirun: did you mean --multirun"),
+    "a flag's value": (["train", "--cfg", "foo"], "--cfg foo: choices: all, hydra, job"),
+    "an empty choice": (["train", "model=null"], "model=null: a choice cannot be empty"),
+    "the inner name of a choice": (["train", "data.source=cifar10"], "data.source=cifar10: type data=cifar10"),
+    "an encoding as a setting": (["train", "model.pe=rope"], "model.pe=rope"),
+    "no folder of runs": (["train", "runs="], "runs=: must not be empty"),
+    "a seed of many digits": (["train", "seed=99999999999"], "seed=99999999999: must be 0 to 4294967295"),
+    "several values": (["train", "seed=0,1"], "seed=0,1: several values; -m runs them all"),
+    "a table of many": (["table", "-m", "where.seed=1"], "vitbench table has no --multirun"),
     "a study": (["sweep", "study=quickstrat"], "did you mean quickstart?"),
     "no study": (["sweep"], "study=NAME is missing"),
     "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
@@ -134,6 +144,7 @@ def test_multirun_is_hydras_own(vitbench: Cli, tmp_path: Path) -> None:
     tiny = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "runs=r"]
     assert vitbench("train", *tiny, "seed=0,1", "-m").code == 0
     assert len(list((tmp_path / "r").glob("*/record.json"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 @pytest.mark.slow
@@ -145,3 +156,49 @@ def test_help_answers_in_under_a_third_of_a_second(tmp_path: Path) -> None:
         process("--help", cwd=tmp_path).communicate()
         best = min(best, time.monotonic() - begin)
     assert best < 0.3
+
+
+CONFIG_FILES = {
+    "tabs": (b"name: vit\n\tsize: nano", "is not valid YAML"),
+    "a key twice": (b"name: vit\nname: vit", "name is given twice"),
+    "a list": (b"- vit", "must hold settings"),
+    "empty": (b"", "must hold settings"),
+    "not UTF-8": ("name: é".encode("latin-1"), "is not UTF-8 text"),
+    "code": (b"name: !!python/object/apply:os.system ['touch executed']", "is not valid YAML"),
+    "an alias bomb": (
+        b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120)),
+        "aliases",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIG_FILES)
+def test_a_broken_file_in_a_folder_of_ones_own_is_named(vitbench: Cli, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_bytes(CONFIG_FILES[kind][0])
+    output = vitbench("train", "model=mine", "--config-dir", str(tmp_path / "conf"))
+    assert output.code == 2 and "mine.yaml" in output.err and CONFIG_FILES[kind][1] in output.err
+    assert output.err.count("\n") == 1 and not (tmp_path / "executed").exists()
+
+
+def test_an_option_of_ones_own_is_a_yaml_in_a_folder(vitbench: Cli, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "augment").mkdir(parents=True)
+    text = "defaults:\n  - /schema_augment@_here_\n  - _self_\nname: mirror\nflip: true\n"
+    (tmp_path / "conf" / "augment" / "mirror.yaml").write_text(text)
+    words = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "augment=mirror", "runs=r"]
+    assert vitbench("train", "--config-dir", str(tmp_path / "conf"), *words).code == 0
+    assert "flip: true" in next((tmp_path / "r").glob("*/config.yaml")).read_text()
+
+
+def test_multirun_goes_on_after_a_failing_job_and_tells_it_by_its_exit_code(vitbench: Cli, tmp_path: Path) -> None:
+    tiny = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "runs=r"]
+    output = vitbench("train", "-m", *tiny, "data.count=100000,50")
+    assert output.code == 2 and output.err.count("data.count=100000") == 1
+    assert len(list((tmp_path / "r").glob("*/record.json"))) == 1
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", "from vitbench.cli import main; main()", "ls", "models"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and done.stderr.count("\n") == 1 and "No space left" in done.stderr

@@ -123,7 +123,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 def finished(folder: Path, **changes: Any) -> None:
     folder.mkdir(parents=True)
     record = {
-        "schema": 1, "status": "finished", "test_accuracy": 0.75,
+        "schema": 1, "status": "finished", "test_accuracy": 0.75, "classes": ["a", "b"], "warnings": [], "steps": 3,
+        "train_images": 100, "test_images": 50, "train_seconds": 1.5,
         "config": {"seed": 0, "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
                    "data": {"name": "shapes", "fraction": 0.1, "root": "."}, "augment": {"name": "none"},
                    "optim": {"name": "vit", "lr": 0.001}, "machine": {"threads": 1}},
@@ -145,6 +146,20 @@ BROKEN = {
     "no config": '{"schema": 1}',
     "newer": '{"schema": 99, "config": {}}',
     "no status": '{"schema": 1, "config": {}}',
+    "other numbers": json.dumps(
+        {
+            "schema": 1,
+            "results_version": 0,
+            "config": {},
+            "status": "finished",
+            "classes": [],
+            "warnings": [],
+            "steps": 1,
+            "train_images": 1,
+            "test_images": 1,
+            "train_seconds": 1,
+        }
+    ),
     "deep": "[" * 100_000,
 }
 

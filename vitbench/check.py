@@ -15,6 +15,7 @@ from typing import Any
 from vitbench.config import flatten, parameters, tunables
 from vitbench.errors import UserError, did_you_mean
 
+SEEDS = 2**32  # larger ones would be cut into several numbers and meet others
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -56,11 +57,7 @@ def _check_open(typed: str, group: str, given: Mapping[str, Any], target: str) -
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
-    """Refuses what no run could mean, in one line that names the setting as typed; returns the settings.
-
-    What depends on the images themselves (a class left without an image, a side no patch divides) is checked where
-    the images are known.
-    """
+    """The settings with the model's options converted to their types; UserError names what cannot be as it was typed."""
     from vitbench.data.menu import MENU as DATA
     from vitbench.models.menu import MENU as MODELS
     from vitbench.pe.menu import MENU as ENCODINGS
@@ -70,6 +67,8 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     if name not in MODELS:
         raise UserError(f"model={name}: {did_you_mean(str(name), MODELS)}")
     takes_pe = "pe" in parameters(MODELS[name].target)
+    if pe is not None and not isinstance(pe, Mapping):
+        raise UserError(f"model.pe={pe}: type pe={pe}")
     if pe is not None and not takes_pe:
         raise UserError(f"{name} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
     model = {"name": name, **_check_open(f"model={name}", "model", model, MODELS[name].target)}
@@ -99,16 +98,19 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         if flat[key] not in choices:
             raise UserError(f"{key}={flat[key]}: {did_you_mean(str(flat[key]), choices)}")
 
-    need("seed", "0 or more", lambda v: v >= 0)
+    need("seed", f"0 to {SEEDS - 1}", lambda v: 0 <= v < SEEDS)
     need("eval_every", "1 or more steps", lambda v: v >= 1)
     need("data.fraction", "above 0 and at most 1 (a share; for a number of images: data.count)", lambda v: 0 < v <= 1)
     need("data.count", "1 or more images", lambda v: v >= 1)
-    need("data.subset_seed", "0 or more", lambda v: v >= 0)
+    need("data.subset_seed", f"0 to {SEEDS - 1}", lambda v: 0 <= v < SEEDS)
     need("data.val_fraction", "at least 0 and below 1", lambda v: 0 <= v < 1)
     need("data.image_size", "1 or more pixels", lambda v: v >= 1)
     need("data.train_images", "1 or more", lambda v: v >= 1)
     need("data.test_images", "1 or more", lambda v: v >= 1)
     need("data.image_seed", "0 or more", lambda v: v >= 0)
+    for key in ("runs", "data.root", "data.name"):
+        if not flat[key].strip():
+            raise UserError(f"{key}=: must not be empty")
     if flat["data.count"] is not None and flat["data.fraction"] != 1:
         raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
     one_of("optim.optimizer", "adamw", "sgd")

@@ -104,8 +104,8 @@ def restore(path: Path, run: str, *, model: nn.Module, optimizer: Optimizer, ave
         place, _, key = name.partition(".")
         parameter = order[int(place)]
         # fused optimizers read memory in the parameter's own order, channels-last for convolutions
-        slot = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-        optimizer.state[parameter][key] = slot.copy_(value)
-    if parts["losses"][""].shape == losses.shape:  # else eval_every was changed: the next line's loss lacks some steps
+        like = parameter if value.shape == parameter.shape else torch.empty_like(value, device=parameter.device)
+        optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
+    if parts["losses"][""].shape == losses.shape:  # else eval_every was changed since
         losses.copy_(parts["losses"][""])
     return about

@@ -5,6 +5,7 @@ Answers `--help` without importing anything heavy; everything a user can get wro
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -18,9 +19,11 @@ COMMANDS = {
     "sweep": "all runs of a study, finished ones skipped: sweep study=NAME",
     "table": "compare runs: mean and 95 % interval over seeds",
     "plot": "accuracy against the number of training images",
+    "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
     "ls": "what there is: ls models | pe | data | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",
 }
+READ_ONLY = {"table", "plot", "fit"}
 PLAIN = {"ls", "completion"}  # take positional words and no config
 
 HELP = """\
@@ -46,8 +49,16 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
+    # closed by the caller: `vitbench table >&-`
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     try:
-        return _dispatch(argv)
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise errors.StorageError("the working folder no longer exists; change to another one") from None
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
     except errors.UserError as error:
         print(f"vitbench: {error}", file=sys.stderr)
         return error.exit_code
@@ -55,8 +66,19 @@ def run(argv: list[str]) -> int:
         print("vitbench: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `vitbench table | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        _discard_stdout()
+        print(f"vitbench: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return 4
+
+
+def _discard_stdout() -> None:
+    """What is still buffered would be written again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -81,33 +103,37 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     from vitbench.config import CONF_DIR, register_schemas
 
     arguments = overrides.prepare(argv)
+    if command in READ_ONLY and {"-m", "--multirun"} & set(arguments):
+        raise errors.UserError(f"vitbench {command} has no --multirun; it reads all runs at once")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed and turned into exit code 1
     import hydra
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from vitbench.interrupt import Stopped
+
     register_schemas()
     sys.argv = [f"vitbench {command}", *arguments]
     code = 0
 
-    def single(config: Any) -> int | None:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
+    def checked(config: Any) -> int:
+        """One job. Hydra would print a line of its own about an exception, and go on after a signal."""
         nonlocal code
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # in a sweep a failure belongs to its run
-            return task(config)
         try:
-            code = task(config) or 0
-        except (errors.UserError, OmegaConfBaseException) as error:  # Hydra would print a line of its own
+            code = max(code, task(config) or 0)
+        except Stopped as stopped:
+            print(f"vitbench: {stopped}", file=sys.stderr)
+            raise SystemExit(stopped.exit_code) from None
+        except (errors.UserError, OmegaConfBaseException) as error:
             refusal = error if isinstance(error, errors.UserError) else overrides.explain(error, command, arguments)
-            print(f"vitbench: {refusal}", file=sys.stderr)
-            code = refusal.exit_code
+            if command != "sweep":  # which tells at its end
+                print(f"vitbench: {refusal}", file=sys.stderr)
+            code = max(code, refusal.exit_code)
         return code
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(single)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(checked)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise overrides.explain(error, command, arguments) from None
     return code

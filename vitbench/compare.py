@@ -47,6 +47,11 @@ class Runs:
         named = {key for row in self.rows for key, value in row.items() if _is_number(value)}
         return sorted(named - set(self.settings) - {"schema"})
 
+    def listed(self, setting: str, value: Any) -> list[str]:
+        """A setting that takes one key or a list of keys, as a list."""
+        keys = [] if value is None else value if isinstance(value, list) else [value]
+        return [self.check(setting, str(key), self.keys) for key in keys]
+
     @staticmethod
     def check(setting: str, key: str, choices: Iterable[str]) -> str:
         """`key`, or one line that names the setting as typed."""

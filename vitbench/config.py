@@ -190,6 +190,19 @@ class PlotConfig:
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 
+@dataclass
+class FitConfig:
+    """`fit` prints learning curves and what they say of each pair."""
+
+    runs: str = "runs"
+    study: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    file: str | None = None  # a table of one's own instead of runs
+    value: str | None = None  # an error or a loss; null: test_error
+    against: str | None = None  # a curve's name: compare all others with it
+    format: str = "text"  # or md, csv, tex, json
+
+
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
@@ -206,6 +219,7 @@ SCHEMAS: dict[str, type] = {
     "sweep": SweepConfig,
     "table": TableConfig,
     "plot": PlotConfig,
+    "fit": FitConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,
@@ -276,6 +290,8 @@ def plain(config: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
+    if settings["optim"]["epochs"] is not None:
+        settings["optim"]["steps"] = None  # epochs were asked for
     settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
     cache_dir = settings["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
     settings["data"]["cache"] = os.path.expanduser(cache_dir)

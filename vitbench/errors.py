@@ -39,8 +39,9 @@ class TryAgain(UserError):
 
 
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
-    """The second half of an error line: near misses of what was typed, and all choices where they are few or none is near."""
+    """The second half of an error line: near misses of what was typed, and the choices where they are few or none is near."""
     names = sorted(choices)
     near = difflib.get_close_matches(typed, names, n=2, cutoff=0.6)
-    listed = f"choices: {', '.join(names)}" if not near or len(names) <= FEW else ""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    listed = "" if near and more else f"choices: {', '.join(names[:FEW])}{more}"
     return " ".join(part for part in (f"did you mean {' or '.join(near)}?" if near else "", listed) if part)

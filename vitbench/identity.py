@@ -38,8 +38,6 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat, model = flatten(settings), settings["model"]
     defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"])
     chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
-    if flat["optim.epochs"] is not None:
-        flat["optim.steps"] = None
     return {
         key: value
         for key, value in sorted(flat.items())

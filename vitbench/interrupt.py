@@ -10,7 +10,10 @@ from typing import Any
 
 from vitbench.errors import TryAgain
 
-STOPPING = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT")
+# what asks a run to save and end; Windows has not all of them
+STOPPING = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT") if hasattr(signal, name)
+]
 
 
 class Stopped(TryAgain):
@@ -42,10 +45,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for name in STOPPING:
-                number = getattr(signal, name, None)  # Windows has neither SIGHUP nor SIGUSR1
-                if number is not None:
-                    self._before[number] = signal.signal(number, self._handle)
+            self._before = {number: signal.signal(number, self._handle) for number in STOPPING}
         return self
 
     def __exit__(

@@ -36,7 +36,11 @@ class Machine:
         threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in evaluation above all
+        if on_gpu:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         precision = ("bfloat16" if on_gpu else "float32") if precision == "auto" else precision
         return cls(torch.device(device), precision, on_gpu if compile is None else compile, threads)
 

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
 
-VALUE_FLAGS = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}  # fmt: skip
+FLAGS = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+    "--shell-completion",
+    "-sc",
+    "--version",
+)
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing listed: anything
+    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--info": _INFO, "-i": _INFO,
+    "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
+}  # fmt: skip
 CHOICES = ("model", "pe", "data", "augment", "optim")
 
 
@@ -18,15 +36,23 @@ def prepare(argv: Iterable[str]) -> list[str]:
     settings: list[str] = []
     words = iter(argv)
     for word in words:
-        if word.split("=")[0] == "--experimental-rerun":
-            raise UserError("--experimental-rerun is refused: it executes what a file says; repeat the command instead")
+        if word.startswith("--experimental"):
+            raise UserError(f"{word} is refused: it executes what a file says; repeat the command instead")
         if word.startswith("-"):
-            flags.append(word)
-            if word in VALUE_FLAGS:
-                value = next(words, None)
-                flags.extend([value] if value is not None else [])
-            elif word == "--info":
-                flags.append("all")
+            flag, equals, value = word.partition("=")
+            if flag not in {*FLAGS, *VALUE_FLAGS}:
+                raise UserError(f"{word}: {did_you_mean(flag, [*FLAGS, *VALUE_FLAGS])}")
+            flags.append(flag)
+            if flag in VALUE_FLAGS:
+                given = value if equals else next(words, "")
+                allowed = VALUE_FLAGS[flag]
+                if not given or (allowed and given not in allowed):
+                    raise UserError(
+                        f"{flag} {given}: " + (did_you_mean(given, allowed) if allowed else "needs a value")
+                    )
+                flags.append(given)
+                if flag in ("--config-dir", "-cd"):
+                    _read_all(Path(given))
         else:
             settings.append(setting(word))
     seen: dict[str, str] = {}
@@ -38,6 +64,16 @@ def prepare(argv: Iterable[str]) -> list[str]:
     return flags + settings
 
 
+def _read_all(folder: Path) -> None:
+    """Every yaml of a folder of one's own, so that a broken one is named before Hydra meets it."""
+    from vitbench.study import read_yaml
+
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    for path in sorted(folder.rglob("*.yaml")):
+        read_yaml(path)
+
+
 def setting(word: str) -> str:
     """A setting as Hydra wants it; refuses what would silently mean nothing."""
     if "=" not in word and not word.startswith("~"):
@@ -47,6 +83,13 @@ def setting(word: str) -> str:
         if key.removeprefix("where.") in CHOICES:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
         return f"+{key}{equals}{value}"
+    key, _, value = word.partition("=")
+    if key in CHOICES and key != "pe" and value in ("", "null"):
+        raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
+    if key in ("model.name", "model.pe.name", "data.source"):
+        raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
+    if key == "size":
+        return f"model.{word}"
     if word.startswith("pe."):
         return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
@@ -67,7 +110,7 @@ def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserErr
         return UserError(f"a configuration file is no valid YAML: {' '.join(str(error).split())}")
     typed = [word for word in arguments if not word.startswith("-")]
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override}: {_first_line(error)}")
+        return UserError(f"{(error.override or '').removeprefix('+')}: {_first_line(error)}")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = [name for name in error.options if name != "schema"]
@@ -81,7 +124,7 @@ def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserErr
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
             return UserError(f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}")
-        return UserError(f"{word or key}: {_first_line(cause)}")
+        return UserError(f"{(word or key).removeprefix('+')}: {_first_line(cause)}")
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
@@ -89,6 +132,9 @@ def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserErr
         return UserError(
             f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CHOICES)}"
         )
+    if message.startswith("Ambiguous value for argument"):
+        word = next((w for w in typed if f"'{w}'" in message), "")
+        return UserError(f"{word}: several values; -m runs them all, a list is typed {word.replace('=', '=[')}]")
     return UserError(message)
 
 

@@ -85,9 +85,7 @@ def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any =
     y = runs.check("y", y or "test_accuracy", runs.numbers())
     x = runs.check("x", x or "train_images", _numeric(runs))
     log = LOG[runs.check("log", log or "x", LOG)]
-    wanted = [lines] if isinstance(lines, str) else list(lines or [])
-    for key in wanted:
-        runs.check("lines", key, runs.keys)
+    wanted = runs.listed("lines", lines)
     groups = compare.groups(runs)
     drawn = _lines(groups, x, y, wanted)
     if not any(line.points for line in drawn):
@@ -117,6 +115,8 @@ def _numeric(runs: Runs) -> set[str]:
 
 def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str]) -> list[Line]:
     along = (x, *ALONG.get(x, ()))
+    if len({group.settings.get("data.train_images") for group in groups}) > 1:
+        along = (*along, compare.LAST)  # more images drawn are other images; the setting says so already
     keys = compare.telling(groups, wanted, without=along)
     by_line: dict[tuple[Any, ...], list[Group]] = {}
     for group in sorted(groups, key=lambda g: compare.sort_key({key: g.settings.get(key) for key in keys})):

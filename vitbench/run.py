@@ -21,18 +21,21 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import StorageError, TryAgain, UserError
-from vitbench.identity import run_id
+from vitbench.identity import RESULTS_VERSION, run_id
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1  # of record.json
+
+REQUIRED: dict[str, Any] = {"config": dict, "status": str, "classes": list, "warnings": list, "steps": int,
+                            "train_images": int, "test_images": int, "train_seconds": int | float}  # fmt: skip
 
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
 
@@ -82,10 +85,11 @@ class Run:
             write(self.folder / ".holder.json", json.dumps(holder).encode())
             yield
         finally:
-            (self.folder / ".holder.json").unlink(missing_ok=True)
-            if not any(path.name != ".lock" for path in self.folder.iterdir()):  # refused before it began
-                (self.folder / ".lock").unlink(missing_ok=True)
-                self.folder.rmdir()
+            with suppress(OSError):  # the folder may be gone; what went wrong before says so
+                (self.folder / ".holder.json").unlink(missing_ok=True)
+                if not any(path.name != ".lock" for path in self.folder.iterdir()):  # refused before it began
+                    (self.folder / ".lock").unlink(missing_ok=True)
+                    self.folder.rmdir()
             lock.release()
 
     def held(self) -> str | None:
@@ -111,11 +115,14 @@ class Run:
 
     def start(self) -> None:
         """Writes the settings, so that a folder says what it is from its first moment."""
-        import yaml
-
         (self.folder / "failure.json").unlink(missing_ok=True)
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink(missing_ok=True)
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        import yaml
+
         write(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
 
     def states(self) -> list[Path]:
@@ -141,6 +148,7 @@ class Run:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 _write_all(descriptor, text.encode())
+                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
@@ -157,11 +165,17 @@ class Run:
     def finish(self, record: Mapping[str, Any]) -> None:
         """The last write of a run; what only resuming needed goes."""
         write(self.folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes what only resuming needed."""
         for path in self.states():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def fail(self, error: str, traceback: str) -> None:
         failure = {"error": error, "traceback": traceback, "time": now()}
+        self._write_settings()
         write(self.folder / "failure.json", json.dumps(failure, indent=1).encode())
 
 
@@ -229,10 +243,12 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not a whole record (broken JSON)") from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "config" not in record:
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise UserError(f"{path} is not a record of vitbench")
     if record["schema"] > SCHEMA:
         raise NewerSchema(f"{path} has schema {record['schema']}, this vitbench reads up to {SCHEMA}; upgrade vitbench")
+    if lacking := [name for name, kind in REQUIRED.items() if not isinstance(record.get(name), kind)]:
+        raise UserError(f"{path} is not a whole record (no {', '.join(lacking)})")
     return record
 
 
@@ -267,7 +283,12 @@ def read_runs(runs: Path) -> Read:
     for folder in run_folders(runs):
         path = folder / "record.json"
         try:
-            row, its_settings = _row(folder.name, read_record(path))
+            record = read_record(path)
+            if record.get("results_version", RESULTS_VERSION) != RESULTS_VERSION:
+                raise UserError(
+                    f"{path} has results_version {record['results_version']}, and {RESULTS_VERSION} gives other numbers; run it again"
+                )
+            row, its_settings = _row(folder.name, record)
             read.rows.append(row)
             settings |= dict.fromkeys(its_settings)
         except FileNotFoundError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +73,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-            if twice is not None:
-                raise yaml.YAMLError(f"{twice} is given twice")
+            if len(set(keys)) < len(keys):
+                raise yaml.YAMLError(f"{Counter(keys).most_common(1)[0][0]} is given twice")
             return super().construct_mapping(node, deep)
 
     try:
@@ -95,26 +97,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def expand(study: Study, typed: Iterable[str] = ()) -> Iterator[list[str]]:
-    """The override list of each run: the common settings, a line's product, and what the user typed, later ones winning."""
-    for line in study.runs:
-        merged = {}
-        for word in [*_words(study, study.common), *_words(study, line), *typed]:
-            key, _, _ = word.partition("=")
-            merged[key] = word
-        options = [_values(study, word) for word in merged.values()]
-        yield from (list(choice) for choice in itertools.product(*options))
+    """The override list of each run: the product of each grid line."""
+    for line in _lines(study, typed):
+        yield from (list(choice) for choice in itertools.product(*(_values(study, word) for word in line)))
 
 
 def count(study: Study, typed: Iterable[str] = ()) -> int:
     """How many runs, without building them."""
-    total = 0
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import RangeSweep
+
+    def values(word: str) -> int:
+        swept = OverridesParser.create().parse_override(word).value() if "range(" in word else None
+        if isinstance(swept, RangeSweep):
+            assert swept.start is not None and swept.stop is not None
+            return max(0, math.ceil((swept.stop - swept.start) / swept.step))
+        return len(_values(study, word))
+
+    return sum(math.prod(values(word) for word in line) for line in _lines(study, typed))
+
+
+def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
+    """The words of each grid line with the common settings before and the typed ones after, later ones winning."""
+    typed = list(typed)
     for line in study.runs:
-        merged = {word.partition("=")[0]: word for word in [*_words(study, study.common), *_words(study, line), *typed]}
-        product = 1
-        for word in merged.values():
-            product *= len(_values(study, word))
-        total += product
-    return total
+        words = [*_words(study, study.common), *_words(study, line), *typed]
+        yield list({word.partition("=")[0]: word for word in words}.values())
 
 
 def _words(study: Study, line: str) -> list[str]:
@@ -209,18 +217,31 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
     return list(planned.values())
 
 
+def _plans(study: Study, runs: Path) -> Path:
+    """Where sweeps of this study note their runs; another name when the grid is edited."""
+    grid = hashlib.sha256(json.dumps([study.common, study.runs]).encode()).hexdigest()[:8]
+    return runs / ".plans" / f"{study.name}-{grid}.json"
+
+
 def remember(study: Study, planned: Iterable[Planned], runs: Path) -> None:
-    """Notes in the folder of runs what a sweep asked for, words typed on its command line included."""
-    path = runs / ".plans" / f"{study.name}.json"
+    """Notes in the folder of runs what a sweep asked for, beside what sweeps of this study asked for before.
+
+    Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the runs.
+    """
+    path = _plans(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps([one.id for one in planned]).encode())
+    ids = dict.fromkeys([*_noted(path), *(one.id for one in planned)])
+    write(path, json.dumps(list(ids)).encode())
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
-    """The runs that the last sweep of this study in `runs` asked for; where there was none, those of its file."""
+    """The runs that sweeps of this study in `runs` asked for; where there was none, those of its file."""
+    return _noted(_plans(study, runs)) or [one.id for one in plan(study, confirm=True)]
+
+
+def _noted(path: Path) -> list[str]:
     try:
-        ids = json.loads((runs / ".plans" / f"{study.name}.json").read_bytes())
-    except (OSError, ValueError):
-        return [one.id for one in plan(study, confirm=True)]
-    return [str(name) for name in ids]
+        return [str(name) for name in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return []

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vitbench.config import SWEEP_KEYS
-from vitbench.errors import RunFailed, UserError, did_you_mean
-from vitbench.interrupt import Stopped
+from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
+from vitbench.interrupt import STOPPING, Stopped
 from vitbench.progress import Progress, progress
 from vitbench.run import Run, read_metrics
 from vitbench.study import Planned, load, names, plan, remember
-from vitbench.train import main as main  # what a launcher runs for each run
+from vitbench.train import main
+
+__all__ = ["main", "sweep"]  # `main` is what a launcher runs for each run
 
 POLL_SECONDS = 0.5
+SAVE_SECONDS = 8.0  # for workers to save after a signal
 LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
 
 
@@ -38,6 +44,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         _print_plan(planned, runs, todo)
         return
     remember(study, planned, Path(config.runs).expanduser())
+    _warn_of_other_images(planned, runs)
     parallel = config.hydra.runtime.choices["hydra/launcher"] != "basic"
     handed_on = [f"study={config.study}", "machine.progress=false"]
     if parallel and config.machine.threads is None:
@@ -46,7 +53,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
     if jobs:
-        with progress(study.title, sum(_steps(one) for one in todo), "steps", config.machine.progress) as display:
+        with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
                 _launch(launcher, jobs, runs, display)
@@ -54,18 +61,61 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
 
 
 def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> None:
-    """Hands the jobs to the launcher. A worker that is killed breaks joblib's pool; what it left is launched again."""
-    for _ in range(LAUNCHES):
-        if not jobs:
-            return
-        try:
-            launcher.launch([*jobs.values()], initial_job_idx=0)
-            return
-        except BrokenProcessPool:
-            jobs = {name: words for name, words in jobs.items() if _ended(runs[name]) is None}
-            display.say(f"a worker process was killed (memory?); {len(jobs)} runs go on in new ones")
-        except KeyboardInterrupt:
-            raise Stopped("stopped; repeating the command goes on where the sweep ended", signal.SIGINT) from None
+    """Hands the jobs to the launcher. A worker that is killed breaks joblib's pool; what it left is launched again.
+
+    A signal to the sweep is passed on to its workers, which save; none is left behind.
+    """
+    received = signal.SIGINT
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in STOPPING if number != signal.SIGINT}
+    try:
+        for _ in range(LAUNCHES):
+            if not jobs:
+                return
+            try:
+                launcher.launch([*jobs.values()], initial_job_idx=0)
+                return
+            except BrokenProcessPool:
+                jobs = {name: words for name, words in jobs.items() if _ended(runs[name]) is None}
+                display.say(f"a worker process was killed (memory?); {len(jobs)} runs go on in new ones")
+    except KeyboardInterrupt:
+        _end_workers([runs[name] for name in jobs])
+        raise Stopped("stopped and saved; repeating the command goes on", received) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_workers(runs: list[Run]) -> None:
+    """Asks worker processes to save, and kills what is left when they have, or after SAVE_SECONDS."""
+    workers = child_processes()
+    for worker in workers:
+        _send(worker, signal.SIGTERM)
+    deadline = time.monotonic() + SAVE_SECONDS
+    while workers and time.monotonic() < deadline and any(run.held() for run in runs):
+        time.sleep(0.1)
+    for worker in workers:
+        _send(worker, signal.SIGKILL)
+
+
+def _send(worker: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(worker, number)
+
+
+def child_processes() -> list[int]:
+    """Ids of the processes that this one started and that still are, from /proc; empty where there is none."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended while we looked
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            found.extend([int(status.parent.name)] if parent == os.getpid() else [])
+    return found
 
 
 def _failure(run: Run) -> str | None:
@@ -78,15 +128,30 @@ def _failure(run: Run) -> str | None:
         return "unreadable failure.json"
 
 
-def _steps(one: Planned) -> int:
-    optim = one.settings["optim"]
-    return int(optim["steps"] or 1000) if optim["epochs"] is None else 1000
+def _share_done(one: Planned, run: Run) -> float:
+    """How much of a run is done, 0 to 1, by the last line of its metrics.csv."""
+    rows, optim = read_metrics(run.folder), one.settings["optim"]
+    if not rows:
+        return 0.0
+    done = int(rows[-1]["step"]) / optim["steps"] if optim["steps"] else float(rows[-1]["epoch"]) / optim["epochs"]
+    return min(1.0, done)
+
+
+def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
+    """The folder of the images is no part of a run's identity, their name is."""
+    for one in planned:
+        record, asked = runs[one.id].record(), one.settings["data"]
+        if record and asked["source"] != "shapes" and record["config"]["data"]["root"] != asked["root"]:
+            print(f"warning: finished runs on data.name={asked['name']} read data.root={record['config']['data']['root']}, "
+                  f"not {asked['root']}; set data.name to tell two sets of images apart", file=sys.stderr)  # fmt: skip
+            return
 
 
 def _print_plan(planned: list[Planned], runs: dict[str, Run], todo: list[Planned]) -> None:
     missing = {one.id for one in todo}
     for one in planned:
-        state = "missing" if one.id in missing else (_failure(runs[one.id]) or "finished")
+        record = runs[one.id].record()
+        state = record["status"] if record else "missing" if one.id in missing else f"failed: {_failure(runs[one.id])}"
         print(f"{one.id}  {state}")
     print(f"{len(planned)} runs, {len(todo)} to do")
 
@@ -97,21 +162,18 @@ def _watch(todo: list[tuple[Planned, Run]], display: Progress) -> Iterator[None]
     stop = threading.Event()
 
     def look() -> None:
-        open_runs, done = dict(enumerate(todo)), 0
+        waiting = dict(enumerate(todo))
         while True:
             last = stop.is_set()
-            completed = float(done)
-            for place, (one, run) in list(open_runs.items()):
+            shares = 0.0
+            for place, (one, run) in list(waiting.items()):
                 line = _ended(run)
                 if line is not None:
-                    del open_runs[place]
-                    done += _steps(one)
-                    completed += _steps(one)
-                    display.say(f"{len(todo) - len(open_runs)} of {len(todo)}  {line}")
+                    del waiting[place]
+                    display.say(f"{len(todo) - len(waiting)} of {len(todo)}  {line}")
                 else:
-                    rows = read_metrics(run.folder)
-                    completed += int(rows[-1]["step"]) if rows else 0
-            display.update(completed, f"{len(todo) - len(open_runs)} of {len(todo)} runs")
+                    shares += _share_done(one, run)
+            display.update(round(len(todo) - len(waiting) + shares, 1))
             if last:
                 return
             stop.wait(POLL_SECONDS)
@@ -146,8 +208,11 @@ def _conclude(runs: dict[str, Run]) -> None:
         if record is None
     }
     print(f"{finished} of {len(runs)} runs finished")
+    if len(diverged) + len(failed) == 0:
+        return
+    held = [name for name, reason in failed.items() if reason.startswith("held by")]
     lines = [f"{name} diverged" for name in diverged]
     lines += [f"{name}: {reason} (in {runs[name].folder})" for name, reason in failed.items()]
-    if lines:
-        hint = "; retry_failed=true tries the failed ones again" if failed else ""
-        raise RunFailed("\n  ".join([f"{len(lines)} runs did not finish{hint}", *lines]))
+    hint = "; retry_failed=true tries the failed ones again" if len(failed) > len(held) else ""
+    message = "\n  ".join([f"{len(lines)} of {len(runs)} runs did not finish{hint}", *lines])
+    raise TryAgain(message) if len(held) == len(lines) else RunFailed(message)

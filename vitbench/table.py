@@ -64,7 +64,8 @@ def main(config: Any) -> int:
         formats.print_rich(tables, heading, notes)
     else:
         formats.say(formats.render(form, tables, heading, notes))
-        for note in notes if form == "csv" else []:
+    if form == "csv":  # which has no place for them
+        for note in [*notes, *(f"! {line}" for table in tables for line in table.notes)]:
             print(f"vitbench: {note}", file=sys.stderr)
     return 0
 
@@ -109,9 +110,7 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
           show: str | None = None) -> Table:  # fmt: skip
     value = runs.check("value", value or "test_accuracy", runs.numbers())
     show = runs.check("show", (show or "ci95").removeprefix("mean ± "), SHOW)
-    wanted = [rows] if isinstance(rows, str) else list(rows or [])
-    for key in wanted:
-        runs.check("rows", key, runs.keys)
+    wanted = runs.listed("rows", rows)
     if columns is not None:
         runs.check("columns", columns, runs.keys)
     groups = compare.groups(runs)

@@ -12,7 +12,8 @@ from typing import Any
 
 from vitbench.check import check
 from vitbench.config import plain
-from vitbench.errors import DataError, TryAgain, UserError
+from vitbench.errors import DataError, StorageError, TryAgain, UserError
+from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
 from vitbench.run import SCHEMA, Run, commit, now, read_metrics, write
 
@@ -25,7 +26,9 @@ def main(config: Any) -> int:
     in_sweep = bool(config.get("study"))  # then the sweep reports, and a failure is written down for it
     run = Run.of(settings)
     record, done_before = run.record(), True
-    if record is None:
+    if record is not None:
+        run.tidy()
+    else:
         with Interrupt() as interrupt, run.claim():
             record = run.record()  # another process may have finished it since
             if record is None:
@@ -38,19 +41,16 @@ def main(config: Any) -> int:
 def _attempt(run: Run, interrupt: Interrupt, in_sweep: bool) -> dict[str, Any]:
     try:
         record = train(run, interrupt)
+        run.finish(record)
     except Stopped as stopped:
-        if not in_sweep:
-            command = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
-            raise Stopped(f"{stopped}; to go on: {command}", stopped.number) from None
-        print(f"vitbench: {stopped}; the sweep repeated goes on", file=sys.stderr)
-        raise SystemExit(stopped.exit_code) from None  # an exception would end this run only
-    except TryAgain:
+        again = "the sweep repeated" if in_sweep else shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+        raise Stopped(f"{stopped}; to go on: {again}", stopped.number) from None
+    except (TryAgain, StorageError):
         raise
     except Exception as error:
         if in_sweep or not isinstance(error, UserError):
             run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
         raise
-    run.finish(record)
     return record
 
 
@@ -91,6 +91,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     from vitbench.progress import progress
 
     settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
+    code = commit()  # of what is running, also if files change meanwhile
     hardware = dict(settings["machine"])
     show = hardware.pop("progress")
     machine = Machine.of(**hardware)
@@ -130,10 +131,12 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     epoch_steps = len(labels) / recipe["batch_size"]
     steps = recipe["steps"] if recipe["epochs"] is None else math.ceil(recipe["epochs"] * epoch_steps)
     every = settings["eval_every"] or math.ceil(steps / 10)
-    losses = torch.zeros(every, device=machine.device)  # of the steps since the last line of metrics.csv
+    losses = torch.zeros(
+        every, device=machine.device
+    )  # step s at place s % every, until a line of metrics.csv has them
 
     # resume from the newest state that is whole
-    start, train_seconds, warnings = 0, 0.0, list(dataset.warnings)
+    start, first_kept, train_seconds, warnings = 0, 0, 0.0, list(dataset.warnings)
     parts = {"model": model, "optimizer": optimizer, "averaged": averaged, "losses": losses}
     for path in run.states():
         try:
@@ -145,8 +148,9 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
             raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
                             f"{run.folder} to begin again")  # fmt: skip
         start, train_seconds = about["step"], about["train_seconds"]
-        if about["commit"] != commit():
-            warnings.append(f"resumed at step {start} with commit {commit()}; begun with {about['commit']}")
+        first_kept = 0 if about["every"] == every else start  # losses kept for another eval_every say nothing
+        if about["commit"] != code:
+            warnings.append(f"resumed at step {start} with commit {code}; begun with {about['commit']}")
         break
     run.start()
     run.rewind(start)
@@ -180,9 +184,10 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
                 machine.synchronise()
                 train_seconds += time.monotonic() - tick
                 if evaluating:
-                    recent = losses[: step % every + 1]
+                    window = max(done - (step % every + 1), first_kept)  # the first step whose loss is not logged yet
+                    recent = losses[window % every : step % every + 1]
                     if not recent.isfinite().all():
-                        diverged = done - len(recent) + int((~recent.isfinite()).nonzero()[0]) + 1
+                        diverged = window + int((~recent.isfinite()).nonzero()[0]) + 1
                         break
                     valued = evaluate(evaluated, *validation, normalise) if validation else None
                     shown = f"loss {recent.mean().item():.3f}"
@@ -191,8 +196,8 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
                         "train_loss": recent.mean().item(), "train_seconds": round(train_seconds, 3),
                         "val_accuracy": valued and valued.accuracy, "val_loss": valued and valued.loss,
                     })  # fmt: skip
-                about = {"run": run.id, "step": done, "train_seconds": train_seconds, "data": dataset.fingerprint}
-                run.save_state(checkpoint.gather(about | {"commit": commit()}, **parts))
+                about = {"run": run.id, "step": done, "train_seconds": train_seconds, "every": every}
+                run.save_state(checkpoint.gather(about | {"data": dataset.fingerprint, "commit": code}, **parts))
                 if interrupt.received:
                     raise Stopped(f"{run.id}: saved at step {done} of {steps}", interrupt.received)
                 saved = tick = time.monotonic()
@@ -200,24 +205,34 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
 
     # record
     interrupt.stops(f"{run.id}: trained and saved, not yet tested")
-    record = {
-        "schema": SCHEMA, "id": run.id, "status": "diverged" if diverged else "finished", "config": dict(settings),
+    metrics: dict[str, float | None] = {
+        "train_loss": None,
+        "val_accuracy": None,
+        "val_loss": None,
+        "test_accuracy": None,
+        "test_loss": None,
+    }
+    if not diverged:
+        result = evaluate(evaluated, *share.test(machine.device), normalise)  # the only use of the test images
+        last = {key: float(value) for key, value in read_metrics(run.folder)[-1].items() if value}
+        metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
+        metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss")}
+        if all(math.isfinite(value) for value in metrics.values() if value is not None):
+            write(run.folder / "checkpoint.safetensors", checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
+            write(run.folder / "predictions.npy", _npy(result.predictions.cpu().numpy()))
+        else:  # the last step broke the weights
+            diverged, metrics = steps, dict.fromkeys(metrics)
+    return {
+        "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,
+        "status": "diverged" if diverged else "finished", "config": dict(settings),
         "classes": list(dataset.classes), "image_size": shape["image_size"], "channels": shape["channels"],
         "train_images": len(labels), "val_images": len(share.held_out), "test_images": len(dataset.test),
         "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
         "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
-        "images_per_second": (diverged or steps) * recipe["batch_size"] / train_seconds, "diverged_step": diverged,
-        "train_loss": None, "val_accuracy": None, "val_loss": None, "test_accuracy": None, "test_loss": None,
-        "created": now(), "commit": commit(), **machine.described(), "warnings": warnings,
+        "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
+        "diverged_step": diverged, **metrics, "created": now(), "commit": code, **machine.described(),
+        "warnings": warnings,
     }  # fmt: skip
-    if not diverged:
-        result = evaluate(evaluated, *share.test(machine.device), normalise)  # the only use of the test images
-        write(run.folder / "checkpoint.safetensors", checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
-        write(run.folder / "predictions.npy", _npy(result.predictions.cpu().numpy()))
-        last = read_metrics(run.folder)[-1]
-        record |= {key: float(last[key]) for key in ("train_loss", "val_accuracy", "val_loss") if last[key]}
-        record |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
-    return record
 
 
 def _npy(classes: Any) -> bytes:
