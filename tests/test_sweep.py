@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import TINY, Output
 from vitbench.data.loader import Loader
@@ -51,7 +53,9 @@ def test_a_run_of_a_sweep_is_the_run_of_its_single_command(vitbench: Cli, tmp_pa
 
 def test_several_processes_give_the_same_numbers_as_one(vitbench: Cli, tmp_path: Path, study: str) -> None:
     assert vitbench("sweep", study, *WORDS, "runs=r", "machine.threads=1").code == 0
-    joblib = vitbench("sweep", study, *WORDS, "runs=j", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    joblib = vitbench(
+        "sweep", study, *WORDS, f"runs={tmp_path / 'j'}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
     assert joblib.code == 0, joblib.err
     for path in (tmp_path / "r").glob("*/checkpoint.safetensors"):
         assert path.read_bytes() == (tmp_path / "j" / path.parent.name / path.name).read_bytes()
@@ -93,3 +97,29 @@ def test_the_table_of_a_study_holds_what_its_last_sweep_asked_for(vitbench: Cli,
     vitbench("train", *WORDS, "seed=9", "runs=r")
     table = vitbench("table", study, "runs=r", "format=json")
     assert table.code == 0 and sum(group["n"] for group in json.loads(table.out)["tables"][0]["groups"]) == 4
+
+
+@pytest.mark.parametrize("decoded_before", [True, False])
+def test_new_images_are_decoded_in_a_sweep_of_several_processes(
+    vitbench: Cli, tmp_path: Path, study: str, monkeypatch: pytest.MonkeyPatch, decoded_before: bool
+) -> None:
+    """Joblib's worker processes cannot start processes of their own; they decode alone where the sweep did not."""
+    for split in ("train", "test"):
+        for label in range(2):
+            folder = tmp_path / "images" / split / str(label)
+            folder.mkdir(parents=True)
+            for place in range(300):  # more than one job of decoding
+                pixels = np.full((8, 8, 3), 100 * label + place % 50 + (split == "test"), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{place}.png")
+    if not decoded_before:
+        monkeypatch.setattr("vitbench.sweep._decode", lambda todo, show: None)
+    words = [
+        "data=imagefolder",
+        "data.root=images",
+        "data.cache=cache",
+        "optim.steps=2",
+        "optim.batch_size=8",
+        "runs=r",
+    ]
+    output = vitbench("sweep", study, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert output.code == 0, output.err

@@ -127,7 +127,7 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
             refusal = error if isinstance(error, errors.UserError) else overrides.explain(error, command, arguments)
-            if command != "sweep":  # which tells at its end
+            if command != "sweep" or isinstance(error, errors.StorageError):  # a sweep tells what its runs wrote down
                 print(f"vitbench: {refusal}", file=sys.stderr)
             code = max(code, refusal.exit_code)
         return code

@@ -116,7 +116,7 @@ def crossover(pair: Pair) -> Crossover:
         return Crossover("none", "never", rootless=rootless, leader=leader)
     if meet > GUARD * n[-1]:
         return Crossover("beyond guard", rootless=rootless, leader=leader)
-    return Crossover("extrapolated", "", meet, low, high, rootless, meet / n[-1], leader)
+    return Crossover("extrapolated", "", meet, low, high, rootless, float(meet / n[-1]), leader)
 
 
 def _meet(pair: Pair, a: Fits, b: Fits, before: int, low: float, high: float) -> Array:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import SWEEP_KEYS
+from vitbench.data.menu import open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.interrupt import STOPPING, Stopped
 from vitbench.progress import Progress, progress
@@ -26,6 +27,7 @@ __all__ = ["main", "sweep"]  # `main` is what a launcher runs for each run
 
 POLL_SECONDS = 0.5
 SAVE_SECONDS = 8.0  # for workers to save after a signal
+SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
 LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
 
 
@@ -53,11 +55,26 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
     if jobs:
+        _decode(todo, config.machine.progress)
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
                 _launch(launcher, jobs, runs, display)
     _conclude(runs)
+
+
+def _decode(todo: list[Planned], show: bool | None) -> None:
+    """Opens each set of images once, so that it is decoded here, with all cores and a progress bar, and not in a run.
+
+    What is wrong with one is left to its runs to tell: the others go on.
+    """
+    opened = set()
+    for one in todo:
+        data = {key: value for key, value in one.settings["data"].items() if key not in SHARE_KEYS}
+        if (key := json.dumps(data)) not in opened:
+            opened.add(key)
+            with suppress(UserError):
+                open_dataset(**data, progress=show is not False)
 
 
 def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> None:

@@ -341,6 +341,8 @@ def mapped(
     """`map`, over processes (None: one for each core) where there is more than one job; each begins with `initialise`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, jobs)
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        workers = 1  # a process of joblib's: it starts none of its own, and the other cores have runs to do
     if workers <= 1:
         if initialise:
             initialise(*given)

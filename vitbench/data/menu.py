@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from vitbench.config import Choice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitbench.config import Choice, look_up
+
+if TYPE_CHECKING:
+    from vitbench.data.split import Dataset
 
 _SETS = "vitbench.data.torchvision_sets"
 
@@ -19,3 +25,12 @@ MENU: dict[str, Choice] = {
     "food101": Choice(f"{_SETS}:food101", "101,000 photographs of 101 dishes (Bossard et al. 2014)"),
     "imagenet": Choice(f"{_SETS}:imagenet", "ImageNet-1k, 1.33 million photographs; bring the archives (Deng 2009)"),
 }
+
+
+def open_dataset(
+    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, **options: Any
+) -> Dataset:
+    """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch."""
+    load = look_up("data", source, MENU)
+    dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
+    return dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitbench.config import look_up
-from vitbench.data.menu import MENU
+from vitbench.data.menu import open_dataset
 from vitbench.data.split import Dataset, Split
 from vitbench.data.subset import split_and_subset
 
@@ -45,9 +43,7 @@ def load(
     fraction: float, count: int | None, val_fraction: float, subset_seed: int, **options: Any,
 ) -> Share:  # fmt: skip
     """`options` are the source's own; `count` replaces `fraction` where it is given."""
-    dataset = look_up("data", source, MENU)(
-        root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options
-    )
+    dataset = open_dataset(source, root=root, cache=cache, image_size=image_size, progress=progress, **options)
     chosen, held_out = split_and_subset(
         dataset.train.labels, dataset.classes, fraction=None if count is not None else fraction, count=count,
         val_fraction=val_fraction, seed=subset_seed,
