@@ -113,13 +113,8 @@ def test_new_images_are_decoded_in_a_sweep_of_several_processes(
                 Image.fromarray(pixels).save(folder / f"{place}.png")
     if not decoded_before:
         monkeypatch.setattr("vitbench.sweep._decode", lambda todo, show: None)
-    words = [
-        "data=imagefolder",
-        "data.root=images",
-        "data.cache=cache",
-        "optim.steps=2",
-        "optim.batch_size=8",
-        "runs=r",
-    ]
+    # absolute, because joblib keeps its processes from test to test, in the folder where they were started
+    folders = [f"data.root={tmp_path / 'images'}", f"data.cache={tmp_path / 'cache'}", f"runs={tmp_path / 'r'}"]
+    words = ["data=imagefolder", *folders, "optim.steps=2", "optim.batch_size=8"]
     output = vitbench("sweep", study, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert output.code == 0, output.err

@@ -54,13 +54,14 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     for one in todo:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
+    errors: dict[str, str] = {}
     if jobs:
         _decode(todo, config.machine.progress)
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
-                _launch(launcher, jobs, runs, display)
-    _conclude(runs)
+                errors = _launch(launcher, jobs, runs, display)
+    _conclude(runs, errors)
 
 
 def _decode(todo: list[Planned], show: bool | None) -> None:
@@ -77,11 +78,13 @@ def _decode(todo: list[Planned], show: bool | None) -> None:
                 open_dataset(**data, progress=show is not False)
 
 
-def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> None:
-    """Hands the jobs to the launcher. A worker that is killed breaks joblib's pool; what it left is launched again.
+def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> dict[str, str]:
+    """Hands the jobs to the launcher, and returns what jobs raised beside what their runs wrote down.
 
-    A signal to the sweep is passed on to its workers, which save; none is left behind.
+    A worker that is killed breaks joblib's pool; what it left is launched again. A signal to the sweep is passed on to its workers, which save; none is left behind.
     """
+    from hydra.core.utils import JobStatus
+
     received = signal.SIGINT
 
     def stop(number: int, frame: Any) -> None:
@@ -93,10 +96,11 @@ def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], dis
     try:
         for _ in range(LAUNCHES):
             if not jobs:
-                return
+                break
             try:
-                launcher.launch([*jobs.values()], initial_job_idx=0)
-                return
+                returns = launcher.launch([*jobs.values()], initial_job_idx=0)
+                failed = zip(jobs, returns, strict=True)
+                return {name: repr(job._return_value) for name, job in failed if job.status == JobStatus.FAILED}
             except BrokenProcessPool:
                 jobs = {name: words for name, words in jobs.items() if _ended(runs[name]) is None}
                 display.say(f"a worker process was killed (memory?); {len(jobs)} runs go on in new ones")
@@ -106,6 +110,7 @@ def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], dis
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return {}
 
 
 def _end_workers(runs: list[Run]) -> None:
@@ -215,12 +220,12 @@ def _ended(run: Run) -> str | None:
     return f"{run.id}: failed, {failure}" if failure else None
 
 
-def _conclude(runs: dict[str, Run]) -> None:
+def _conclude(runs: dict[str, Run], errors: dict[str, str]) -> None:
     records = {name: run.record() for name, run in runs.items()}
     finished = sum(record is not None and record["status"] == "finished" for record in records.values())
     diverged = [name for name, record in records.items() if record is not None and record["status"] == "diverged"]
     failed = {
-        name: _failure(runs[name]) or runs[name].held() or "lost: its process was killed"
+        name: _failure(runs[name]) or runs[name].held() or errors.get(name) or "lost: its process was killed"
         for name, record in records.items()
         if record is None
     }
