@@ -31,6 +31,7 @@ HELP = """\
   vitbench train model=resnet data=cifar10 data.fraction=0.1 seed=1
   vitbench sweep study=quickstart hydra/launcher=joblib  18 runs, two at a time on two cores
   vitbench table study=quickstart                        the comparison
+  vitbench fit study=quickstart                          learning curves, and where one overtakes another
   vitbench plot study=quickstart file=figures/quickstart.svg
 
 What does a CNN know before it sees data, what must a ViT learn instead, and from how many images on does the

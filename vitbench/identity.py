@@ -47,7 +47,7 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
-    """vit-rope-cifar10-f0.1-s0-3fa9c1: a prefix for people, and a hash of all that decides the run's numbers."""
+    """vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of all that decides the run's numbers."""
     text = json.dumps([RESULTS_VERSION, identity(settings)], sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     data = settings["data"]

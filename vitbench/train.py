@@ -131,9 +131,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     epoch_steps = len(labels) / recipe["batch_size"]
     steps = recipe["steps"] if recipe["epochs"] is None else math.ceil(recipe["epochs"] * epoch_steps)
     every = settings["eval_every"] or math.ceil(steps / 10)
-    losses = torch.zeros(
-        every, device=machine.device
-    )  # step s at place s % every, until a line of metrics.csv has them
+    losses = torch.zeros(every, device=machine.device)  # step s at place s % every, until metrics.csv has it
 
     # resume from the newest state that is whole
     start, first_kept, train_seconds, warnings = 0, 0, 0.0, list(dataset.warnings)

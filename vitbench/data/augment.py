@@ -1,7 +1,8 @@
-"""Augmentation of whole batches on the device, drawn for each image.
+"""Augmentation of whole batches on the device.
 
-Crop and flip are our own, because torchvision's v2 transforms draw once a batch; RandAugment runs on small chunks for
-the same reason; MixUp and CutMix draw one mixing share a batch, as in timm and DeiT.
+Crop and flip are drawn for each image and are our own, because torchvision's v2 transforms draw once a batch. For the
+same reason its RandAugment runs on chunks of a few images, which share a draw. MixUp and CutMix draw one mixing share a
+batch, as in timm and DeiT.
 """
 
 from __future__ import annotations
