@@ -297,8 +297,8 @@ class Curve:
         seeds = len(self.seeds)
         left_out = (self.logs.sum(0) - self.logs) / (seeds - 1)  # (S, k)
         estimates, whole = of(self._refit(left_out)), of(self.fitted).item()
-        spread = (seeds - 1) * np.std(estimates, ddof=1)  # of the pseudo-values
+        spread = float((seeds - 1) * np.std(estimates, ddof=1))  # of the pseudo-values
         if not spread > 1e-9 * abs(whole):
             return Interval(whole, math.nan, math.nan, seeds, 0.0)
         half = t_quantile((1 + level) / 2, seeds - 1) * spread / math.sqrt(seeds)
-        return Interval(whole, whole - half, whole + half, seeds, float(spread))
+        return Interval(whole, whole - half, whole + half, seeds, spread)

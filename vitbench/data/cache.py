@@ -91,7 +91,7 @@ def write_rows(path: Path, row: int, images: np.ndarray) -> np.ndarray:
     data = np.ascontiguousarray(images)
     M, bytes_each = len(data), data[0].nbytes if len(data) else 0
     with open(path, "r+b") as file:
-        _pwrite(file.fileno(), memoryview(data).cast("B"), HEADER + row * bytes_each)
+        _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * bytes_each)
     digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data)
     return np.frombuffer(digests, np.uint8).reshape(M, 16)
 
