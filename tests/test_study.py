@@ -62,6 +62,7 @@ def test_a_hundred_thousand_runs_are_counted_not_built(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_are_planned_in_seconds(tmp_path: Path) -> None:
     grid = written(
         tmp_path, "runs: ['model=vit pe=none,rope,learned,alibi2d,sincos2d data.fraction=0.1,1 seed=range(50)']"

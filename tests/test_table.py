@@ -203,7 +203,7 @@ def test_a_study_shows_its_runs_only_and_says_what_is_missing_and_what_it_cannot
     fake_runs.write(quickstart, "not-of-the-study", 0.9)
     done = vitbench("table", "study=quickstart")
     assert done.code == 0 and done.err == ""
-    assert done.out.startswith("Quickstart. ") and "data.fraction=0.05" in done.out
+    assert done.out.startswith("Quickstart. ") and "data.fraction=0.01" in done.out
     assert "missing: 1 of the 18 planned runs" in done.out
     assert done.out.splitlines()[-1].startswith("Too short for a verdict")
     assert "not-of-the-study" not in vitbench("table", "study=quickstart", "format=json").out

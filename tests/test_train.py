@@ -95,7 +95,9 @@ def test_the_same_config_gives_the_same_bytes(vitbench: Cli, tmp_path: Path, fam
     assert_same_run(folder(tmp_path / "a"), folder(tmp_path / "b"))
 
 
-@pytest.mark.parametrize(("family", "stop"), [("resnet", 1), ("resnet", 4), ("vit", 3), ("strong", 5)])
+@pytest.mark.parametrize(
+    ("family", "stop"), [pytest.param("resnet", 1, marks=pytest.mark.slow), ("resnet", 4), ("vit", 3), ("strong", 5)]
+)
 def test_a_run_cut_off_at_any_step_ends_like_one_that_was_not(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, stop: int
 ) -> None:
