@@ -25,6 +25,10 @@ lint: .venv  ## ruff
 types: .venv  ## mypy
 	$(BIN)/mypy
 
+report: .venv  ## make results/ again from its runs.csv, and check it
+	$(BIN)/vitbench report
+	$(BIN)/vitbench report check=true
+
 # a stamp, so that an interrupted installation is done again
 .venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -35,4 +39,4 @@ types: .venv  ## mypy
 	$(BIN)/pip install --quiet -e ".[test]"
 	@touch $@
 
-.PHONY: help demo test test-slow lint types
+.PHONY: help demo test test-slow lint types report

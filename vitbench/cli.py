@@ -20,10 +20,11 @@ COMMANDS = {
     "table": "compare runs: mean and 95 % interval over seeds",
     "plot": "accuracy against the number of training images",
     "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
+    "report": "results/: a study's runs, tables, figures and verdicts; check=true makes every number again",
     "ls": "what there is: ls models | pe | data | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",
 }
-READ_ONLY = {"table", "plot", "fit"}
+READ_ONLY = {"table", "plot", "fit", "report"}
 PLAIN = {"ls", "completion"}  # take positional words and no config
 
 HELP = """\

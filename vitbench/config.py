@@ -203,6 +203,16 @@ class FitConfig:
     format: str = "text"  # or md, csv, tex, json
 
 
+@dataclass
+class ReportConfig:
+    """`report` writes what `results/` holds, or checks it."""
+
+    runs: str = "runs"
+    results: str = "results"
+    study: str | None = None  # read its runs; null: make all that is in results/ again
+    check: bool = False  # write nothing, compare
+
+
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
@@ -220,6 +230,7 @@ SCHEMAS: dict[str, type] = {
     "table": TableConfig,
     "plot": PlotConfig,
     "fit": FitConfig,
+    "report": ReportConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

@@ -41,11 +41,16 @@ def names() -> list[str]:
     return sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
 
 
-def load(name: str) -> Study:
-    """A study by its name in experiments/, or by the path of a yaml file of one's own."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
+def find(name: str) -> Path:
+    """The file of a study: a name in experiments/, or the path of a yaml file of one's own."""
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"study={name}: {did_you_mean(name, names())}, or the path of a .yaml file")
+    return path
+
+
+def load(name: str) -> Study:
+    path = find(name)
     content = read_yaml(path)
     for key, value in content.items():
         if key not in FIELDS:
@@ -223,7 +228,7 @@ def _plans(study: Study, runs: Path) -> Path:
     return runs / ".plans" / f"{study.name}-{grid}.json"
 
 
-def remember(study: Study, planned: Iterable[Planned], runs: Path) -> None:
+def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterable[str] = ()) -> None:
     """Notes in the folder of runs what a sweep asked for, beside what sweeps of this study asked for before.
 
     Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the runs.
@@ -231,17 +236,26 @@ def remember(study: Study, planned: Iterable[Planned], runs: Path) -> None:
     path = _plans(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    ids = dict.fromkeys([*_noted(path), *(one.id for one in planned)])
-    write(path, json.dumps(list(ids)).encode())
+    ids, commands = _noted(path)
+    ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
+    if (words := shlex.join(typed)) not in commands:
+        commands.append(words)
+    write(path, json.dumps({"ids": ids, "typed": commands}).encode())
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
     """The runs that sweeps of this study in `runs` asked for; where there was none, those of its file."""
-    return _noted(_plans(study, runs)) or [one.id for one in plan(study, confirm=True)]
+    return _noted(_plans(study, runs))[0] or [one.id for one in plan(study, confirm=True)]
 
 
-def _noted(path: Path) -> list[str]:
+def typed_words(study: Study, runs: Path) -> list[str]:
+    """What was typed after `study=NAME` in each sweep of this study in `runs`."""
+    return _noted(_plans(study, runs))[1]
+
+
+def _noted(path: Path) -> tuple[list[str], list[str]]:
     try:
-        return [str(name) for name in json.loads(path.read_bytes())]
-    except (OSError, ValueError, TypeError):
-        return []
+        noted = json.loads(path.read_bytes())
+        return [str(name) for name in noted["ids"]], [str(words) for words in noted["typed"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return [], []

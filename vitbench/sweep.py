@@ -45,7 +45,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     if config.dry_run:
         _print_plan(planned, runs, todo)
         return
-    remember(study, planned, Path(config.runs).expanduser())
+    remember(study, planned, Path(config.runs).expanduser(), typed)
     _warn_of_other_images(planned, runs)
     parallel = config.hydra.runtime.choices["hydra/launcher"] != "basic"
     handed_on = [f"study={config.study}", "machine.progress=false"]

@@ -1,0 +1,151 @@
+"""`vitbench report`: results that follow from their runs.csv, and a check that notices when they do not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import fake_runs
+from tests.conftest import Output
+from vitbench import study as studies
+from vitbench.study import Planned
+
+Cli = Callable[..., Output]
+ROOT = Path(__file__).resolve().parent.parent
+
+STUDY = """\
+title: Shares <of> data
+question: Which leads?
+expect: The CNN.
+notes: Nobody trained these.
+runs: ['model=vit pe=none,learned data.fraction=0.05,0.2,1 seed=0,1']
+tables:
+  accuracy: {rows: [model, pe], columns: data.fraction, value: test_accuracy}
+figures:
+  errors: {x: train_images, y: test_error, log: xy}
+"""
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A study of 18 runs that have ended, one that failed and one that nobody started."""
+    folder = fake_runs.quickstart(tmp_path / "runs")
+    (tmp_path / "shares.yaml").write_text(STUDY)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "failure.json").write_text('{"error": "KeyError"}')
+    ids = [*sorted(path.name for path in folder.iterdir()), "never"]
+    words = ["data=imagefolder", "data.root=/home/me/pets", "runs=runs", "machine.threads=1"]
+    studies.remember(studies.load(str(tmp_path / "shares.yaml")), [Planned([], {}, id_) for id_ in ids], folder, words)
+    return folder
+
+
+def test_the_committed_results_follow_from_their_evidence(vitbench: Cli) -> None:
+    done = vitbench("report", "check=true", f"results={ROOT / 'results'}")
+    assert done.code == 0, done.err
+
+
+def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    done = vitbench("report", "study=shares.yaml")
+    assert done.code == 0, done.err
+    made = tmp_path / "results" / "shares"
+    assert {path.name for path in made.iterdir()} == {
+        "runs.csv", "study.yaml", "accuracy.md", "accuracy.csv", "accuracy.tex", "errors.svg"
+    }  # fmt: skip
+    readme = (tmp_path / "results" / "README.md").read_text()
+    assert "## Shares &lt;of&gt; data" in readme and "**Which leads?**" in readme and "Expected: The CNN." in readme
+    assert "| resnet | - | 36.0" in readme and "shares/errors.svg" in readme and "18 runs, seeds 0, 1" in readme
+    assert "2 of the 20 planned runs have no result: 1 failed, 1 missing" in readme
+    assert "`vitbench sweep study=shares data=imagefolder data.root=FOLDER`" in readme and "/home/me" not in readme
+    assert done.out.splitlines()[0] == "results/shares/accuracy.md"
+
+
+def test_results_are_made_again_without_the_runs(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    vitbench("report", "study=shares.yaml")
+    results = tmp_path / "results"
+    before = {path: path.read_bytes() for path in results.rglob("*.*")}
+    shutil.rmtree(runs)
+    for path in (results / "README.md", results / "shares" / "accuracy.md", results / "shares" / "errors.svg"):
+        path.unlink()
+    assert vitbench("report").code == 0
+    assert {path: path.read_bytes() for path in results.rglob("*.*")} == before
+
+
+def test_what_was_typed_comes_through_a_second_report(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    vitbench("report", "study=shares.yaml")
+    first = (tmp_path / "results" / "shares" / "study.yaml").read_text()
+    vitbench("report", "study=shares.yaml")
+    assert (tmp_path / "results" / "shares" / "study.yaml").read_text() == first
+    assert first.startswith("# $ vitbench sweep study=shares data=imagefolder data.root=FOLDER\ntitle:")
+
+
+def test_notes_are_shown_and_kept(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    vitbench("report", "study=shares.yaml")
+    notes = tmp_path / "results" / "shares" / "notes.md"
+    notes.write_text("# What surprised\n\nNothing.\n")
+    assert vitbench("report", "check=true").code == 3  # the README does not show it yet
+    assert vitbench("report", "study=shares.yaml").code == 0
+    assert "### What surprised\n\nNothing." in (tmp_path / "results" / "README.md").read_text()
+    assert notes.read_text() == "# What surprised\n\nNothing.\n"
+    assert vitbench("report", "check=true").code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("shares/accuracy.md", "36.0", "36.1", "results/shares/accuracy.md line"),
+        ("shares/accuracy.csv", "0.36,", "0.36001,", "results/shares/accuracy.csv line"),
+        ("README.md", "Nobody trained", "Somebody trained", "results/README.md line"),
+        ("shares/runs.csv", "0.605", "0.705", "results/shares/accuracy.md line"),
+        ("shares/study.yaml", "value: test_accuracy", "value: test_error", "results/shares/accuracy.md line"),
+    ],
+)  # fmt: skip
+def test_a_changed_number_fails_the_check(vitbench: Cli, runs: Path, tmp_path: Path, file: str, old: str, new: str,
+                                          said: str) -> None:  # fmt: skip
+    vitbench("report", "study=shares.yaml")
+    assert vitbench("report", "check=true").out.startswith("results: 4 files agree with the runs.csv of shares")
+    path = tmp_path / "results" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    done = vitbench("report", "check=true")
+    assert (done.code, done.out) == (3, "") and done.err.startswith(f"vitbench: {said}") and done.err.count("\n") == 1
+
+
+def test_rounding_in_the_last_digits_passes_the_check(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    vitbench("report", "study=shares.yaml")
+    table = tmp_path / "results" / "shares" / "accuracy.csv"
+    table.write_text(table.read_text().replace("0.36,", "0.3600000001,"))
+    assert vitbench("report", "check=true").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda made: (made / "errors.svg").unlink(), "errors.svg is missing"),
+        (lambda made: (made / "accuracy.tex").unlink(), "accuracy.tex cannot be read: No such file or directory"),
+        (lambda made: (made / "old.md").write_text(""), "old.md: no report makes such a file; remove it"),
+        (
+            lambda made: (made / "study.yaml").unlink(),
+            "study.yaml is missing; `vitbench report study=shares` writes it",
+        ),
+        (lambda made: (made / "runs.csv").write_text("a,b\n"), "runs.csv is no runs.csv"),
+    ],
+)
+def test_a_file_too_few_or_too_many_fails_the_check(vitbench: Cli, runs: Path, tmp_path: Path,
+                                                    change: Callable[[Path], None], said: str) -> None:  # fmt: skip
+    vitbench("report", "study=shares.yaml")
+    change(tmp_path / "results" / "shares")
+    done = vitbench("report", "check=true")
+    assert done.code == 3 and said in done.err and done.err.count("\n") == 1
+
+
+def test_what_is_not_there_gets_one_line(vitbench: Cli, runs: Path) -> None:
+    assert vitbench("report").err.startswith("vitbench: results=results: no study there; `vitbench report study=NAME`")
+    assert "study=quickstrat: did you mean quickstart?" in vitbench("report", "study=quickstrat").err
+    assert vitbench("report", "study=quickstart").code == 2
+    vitbench("report", "study=shares.yaml")
+    done = vitbench("report", "study=quickstart", "check=true")
+    assert (done.code, done.err) == (2, "vitbench: study=quickstart: not in results; there: shares\n")
+    assert vitbench("report", "study=shares.yaml", "check=true").code == 0
