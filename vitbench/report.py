@@ -177,7 +177,9 @@ class Section:
         report = self.fitted()
         if report is not None:
             said = [f"- {escape_markdown(f'{pair}: {line}')}" for pair, lines in report.sentences() for line in lines]
-            parts.append("\n".join([f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:", "", *said]))
+            parts.append(
+                "\n".join([f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:", "", *said])
+            )
         if self.notes:
             parts.append(re.sub(r"^(#+) ", r"##\1 ", self.notes.strip(), flags=re.MULTILINE))
         parts += [escape_markdown(plain(note)) for note in [*self.runs.notes, study.notes] if note]
