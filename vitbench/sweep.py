@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ from typing import Any
 from vitbench.config import SWEEP_KEYS
 from vitbench.data.menu import open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
-from vitbench.interrupt import STOPPING, Stopped
+from vitbench.launch import launch
 from vitbench.progress import Progress, progress
 from vitbench.run import Run, read_metrics
 from vitbench.study import Planned, load, names, plan, remember
@@ -26,9 +22,7 @@ from vitbench.train import main
 __all__ = ["main", "sweep"]  # `main` is what a launcher runs for each run
 
 POLL_SECONDS = 0.5
-SAVE_SECONDS = 8.0  # for workers to save after a signal
 SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
-LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
@@ -60,7 +54,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
-                errors = _launch(launcher, jobs, runs, display)
+                errors = launch(launcher, jobs, runs, _ended, display.say)
     _conclude(runs, errors)
 
 
@@ -76,68 +70,6 @@ def _decode(todo: list[Planned], show: bool | None) -> None:
             opened.add(key)
             with suppress(UserError):
                 open_dataset(**data, progress=show is not False)
-
-
-def _launch(launcher: Any, jobs: dict[str, list[str]], runs: dict[str, Run], display: Progress) -> dict[str, str]:
-    """Hands the jobs to the launcher, and returns what jobs raised beside what their runs wrote down.
-
-    A worker that is killed breaks joblib's pool; what it left is launched again. A signal to the sweep is passed on to its workers, which save; none is left behind.
-    """
-    from hydra.core.utils import JobStatus
-
-    received = signal.SIGINT
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal received
-        received = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in STOPPING if number != signal.SIGINT}
-    try:
-        for _ in range(LAUNCHES):
-            if not jobs:
-                break
-            try:
-                returns = launcher.launch([*jobs.values()], initial_job_idx=0)
-                failed = zip(jobs, returns, strict=True)
-                return {name: repr(job._return_value) for name, job in failed if job.status == JobStatus.FAILED}
-            except BrokenProcessPool:
-                jobs = {name: words for name, words in jobs.items() if _ended(runs[name]) is None}
-                display.say(f"a worker process was killed (memory?); {len(jobs)} runs go on in new ones")
-    except KeyboardInterrupt:
-        _end_workers([runs[name] for name in jobs])
-        raise Stopped("stopped and saved; repeating the command goes on", received) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return {}
-
-
-def _end_workers(runs: list[Run]) -> None:
-    """Asks worker processes to save, and kills what is left when they have, or after SAVE_SECONDS."""
-    workers = child_processes()
-    for worker in workers:
-        _send(worker, signal.SIGTERM)
-    deadline = time.monotonic() + SAVE_SECONDS
-    while workers and time.monotonic() < deadline and any(run.held() for run in runs):
-        time.sleep(0.1)
-    for worker in workers:
-        _send(worker, signal.SIGKILL)
-
-
-def _send(worker: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(worker, number)
-
-
-def child_processes() -> list[int]:
-    """Ids of the processes that this one started and that still are, from /proc; empty where there is none."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended while we looked
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            found.extend([int(status.parent.name)] if parent == os.getpid() else [])
-    return found
 
 
 def _failure(run: Run) -> str | None:
