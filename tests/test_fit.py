@@ -223,7 +223,7 @@ def test_curves_import_no_more_of_scipy_than_they_need(tmp_path: Path) -> None:
         (["where.dta=x"], "where.dta=x: did you mean data"),
         (["where.seed=0"], "vit pe=none: one seed; a curve takes 2 or more"),
         (["where.data.fraction=[0.2,1]"], "vit pe=none: 2 sizes of training images; a curve takes 3 or more"),
-        (["study=nothing"], "study=nothing: choices: "),
+        (["study=nothing"], "study=nothing: "),
         (["file=t.csv", "study=quickstart"], "file=t.csv: is read whole; study= and where. choose among runs"),
         (["file=nowhere.csv"], "file=nowhere.csv: No such file or directory"),
         (["runs=nowhere"], "runs=nowhere: no finished run there"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import compare, plot
+from vitbench import compare, figure, plot
 
 Cli = Callable[..., Output]
 
@@ -35,6 +35,20 @@ def test_what_varies_makes_another_line_unless_it_moves_along_x(tmp_path: Path) 
     assert set(lines_of(tmp_path, x="steps")) == {"data.fraction=0.1", "data.fraction=1"}
 
 
+def test_settings_that_are_words_or_pairs_stand_side_by_side(tmp_path: Path) -> None:
+    for i, name in enumerate(["strong", "none", "light"]):
+        for place in ([0.67, 1.0], [-1.0, -0.67]):
+            settings = {"augment.name": name, "augment.crop": i / 10, "data.test": {"x": place}}
+            fake_runs.write(tmp_path, f"{name}{place[0]}", 0.5, **settings, result_data_fingerprint=str(place))
+    groups = compare.groups(compare.select(str(tmp_path), {}))
+    assert plot._categories(groups, "augment") == ["none", "light", "strong"]
+    assert plot._categories(groups, "data.test.x") == [(-1.0, -0.67), (0.67, 1.0)]
+    lines = plot._lines(groups, "augment", "test_accuracy", ["model"], ["none", "light", "strong"])
+    assert [line.label for line in lines] == ["vit data.test.x=[-1,-0.67]", "vit data.test.x=[0.67,1]"]
+    assert [at for at, _ in lines[0].means] == [0, 1, 2]
+    assert plot.draw(compare.select(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
+
+
 @pytest.mark.parametrize("ending", plot.ENDINGS)
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path, ending: str) -> None:
     runs = compare.select(str(fake_runs.quickstart(tmp_path)), {})
@@ -53,7 +67,8 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
     runs = fake_runs.quickstart(tmp_path, seeds=3)
     fake_runs.write(runs, "diverged", None, seed=9)
     selected = compare.select(str(runs), {})
-    foot = plot._foot(selected, compare.groups(selected), "test_accuracy", "Too short.")
+    groups = compare.groups(selected)
+    foot = figure.foot(selected, groups, f"over {figure.seeds(groups, 'test_accuracy')[0]}", ["Too short."], 125)
     assert foot.endswith("\nToo short.") and max(map(len, foot.splitlines())) <= 125
     foot = foot.replace("\n", " ")
     assert "over 3 seeds" in foot and "Xeon float32" in foot and "1 of 28 runs diverged" in foot
@@ -62,17 +77,19 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
 def test_two_seeds_do_not_squeeze_the_points(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # an interval of 0.5 ± 1.27
-    low, high = plot._limits([*lines_of(tmp_path).values()], "test_accuracy", False)
+    low, high = plot.limits([*lines_of(tmp_path).values()], "test_accuracy", False)
     assert 0 <= low < 40 and 60 < high < 80
 
 
 def test_ticks_are_numbers_as_one_says_them() -> None:
-    assert [plot.tick(v) for v in (0.5, 100, 1000, 2500, 10_000, 1e6)] == ["0.5", "100", "1k", "2.5k", "10k", "1M"]
+    assert [figure.tick(v) for v in (0.5, 100, 1000, 2500, 10_000, 1e6)] == ["0.5", "100", "1k", "2.5k", "10k", "1M"]
 
 
 def test_every_line_looks_different() -> None:
-    looks = {(i % len(plot.COLOURS), i % len(plot.MARKERS)) for i in range(len(plot.COLOURS) * len(plot.MARKERS))}
-    assert len(looks) == len(plot.COLOURS) * len(plot.MARKERS)
+    looks = {
+        (i % len(figure.COLOURS), i % len(figure.MARKERS)) for i in range(len(figure.COLOURS) * len(figure.MARKERS))
+    }
+    assert len(looks) == len(figure.COLOURS) * len(figure.MARKERS)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +100,13 @@ def test_every_line_looks_different() -> None:
         (["y=acuracy"], "y=acuracy: "),
         (["lines=modl"], "lines=modl: did you mean model"),
         (["log=z"], "log=z: choices: none, x, xy, y"),
+        (["x=augment", "log=x"], "log=x: augment is no number in every run; choices: none, y"),
+        (["fit=maybe"], "fit=maybe"),
+        (
+            ["fit=true", "y=test_accuracy"],
+            "y=test_accuracy: a curve is fitted to an error or a loss; choices: test_error",
+        ),
+        (["fit=true", "x=optim.steps"], "fit=true x=optim.steps: learning curves are fitted over train_images"),
         (["y=val_accuracy"], "y=val_accuracy: "),
         (["runs=nowhere"], "runs=nowhere: no finished run there"),
         (["x=val_images"], "log=x: val_images is 0 in a run"),

@@ -24,9 +24,17 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
-CHOICES = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
-FIRST = (*CHOICES, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
+PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
+FIRST = (*PROMINENT, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
+
+# the settings that move a run along a result, and make no other line of it
+ALONG = {
+    "train_images": ("data.fraction", "data.count", "data.train_images"),
+    "steps": ("optim.steps", "optim.epochs"),
+    "parameters": ("model.size", "model.width", "model.depth", "model.heads", "model.base_width"),
+}
+ALONG["multiply_adds"] = ALONG["parameters"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ def ordered(keys: Iterable[str]) -> list[str]:
 
 
 def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
-    """Choices in the order of their menu, numbers by size, then words, then what is not there."""
+    """Choices in the order of their menu, numbers by size, pairs by their first, words (none first), what is not there."""
     from vitbench.models.menu import MENU as MODELS
     from vitbench.models.menu import SIZES
     from vitbench.pe.menu import MENU as ENCODINGS
@@ -176,7 +184,11 @@ def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
     def rank(key: str, value: Any) -> tuple[int, float, str]:
         if value in menus.get(key, ()):
             return (0, menus[key].index(value), "")
-        return (2, 0, "") if value is None else (0, value, "") if _is_number(value) else (1, 0, _typed(value))
+        if isinstance(value, tuple | list) and value and _is_number(value[0]):
+            return (1, value[0], _typed(value))
+        if value is None or _is_number(value):
+            return (3, 0, "") if value is None else (0, value, "")
+        return (2, value != "none", _typed(value))
 
     return tuple(rank(key, value) for key, value in settings.items())
 
@@ -190,10 +202,24 @@ def telling(compared: Sequence[Group], first: Sequence[str] = (), without: Itera
         if key in skipped:
             continue
         finer = _parts(compared, [*shown, key])
-        if finer > parts or (key in CHOICES and _parts(compared, [key]) > 1):
+        if finer > parts or (key in PROMINENT and _parts(compared, [key]) > 1):
             shown.append(key)
             parts = finer
     return shown
+
+
+def along(compared: Sequence[Group], x: str) -> tuple[str, ...]:
+    """The settings that may differ along `x` without making another line: `x` itself and what goes with it."""
+    keys: list[str] = [x, *ALONG.get(x, ())]
+    if x in ("model", "pe", "augment", "optim"):
+        keys += [key for key in compared[0].settings if key.startswith(f"{x}.")]
+    elif x == "data":
+        keys.append("data.source")
+    # other images by their setting: the setting says so already
+    drawn = len({group.settings.get("data.train_images") for group in compared}) > 1
+    if drawn or (x.startswith("data") and x not in ("data.fraction", "data.count")):
+        keys.append(LAST)
+    return tuple(keys)
 
 
 def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:

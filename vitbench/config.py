@@ -186,7 +186,8 @@ class PlotConfig:
     x: str | None = None  # a result or a setting; null: train_images, or the study's choice
     y: str | None = None  # a result; null: test_accuracy, or the study's choice
     lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
-    log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, or the study's choice
+    log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's
+    fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 

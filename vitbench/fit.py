@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from vitbench import compare, formats
 from vitbench.compare import Row, Runs, shown
 from vitbench.errors import DataError, UserError, did_you_mean
-from vitbench.plot import ALONG
 
 if TYPE_CHECKING:
     from vitbench.curves import Curve
@@ -44,7 +43,7 @@ def main(config: Any) -> int:
     else:
         study = studies.load(asked["study"]) if asked["study"] is not None else None
         runs = compare.select(asked["runs"], asked["where"], study)
-        value = _falling(runs, value or "test_error")
+        value = falling(runs, value or "test_error")
         lines, left_out = lines_of(runs, value)
         warnings, notes = [*compare.warnings(compare.groups(runs)), *map(compare.plain, left_out)], runs.notes
         heading = compare.plain(f"{study.title}. {study.question}") if study else ""
@@ -58,11 +57,12 @@ def main(config: Any) -> int:
     return 0
 
 
-def _falling(runs: Runs, value: str) -> str:
+def falling(runs: Runs, value: str, setting: str = "value") -> str:
+    """`value`, if a curve can be fitted to it."""
     numbers = [name for name in runs.numbers() if name.endswith(FALLING)]
     if value not in numbers and value in runs.numbers():
-        raise UserError(f"value={value}: a curve is fitted to an error or a loss; choices: {', '.join(numbers)}")
-    return runs.check("value", value, numbers)
+        raise UserError(f"{setting}={value}: a curve is fitted to an error or a loss; choices: {', '.join(numbers)}")
+    return runs.check(setting, value, numbers)
 
 
 # ------------------------------------------------------------------------------------------------------------- lines
@@ -84,10 +84,13 @@ class Point:
     source: str  # what to call it in an error line
 
 
-def lines_of(runs: Runs, value: str) -> tuple[list[Line], list[str]]:
-    """The curves of these runs, and a note for each seed, size or curve that is left out."""
+def lines_of(runs: Runs, value: str, first: Sequence[str] = ()) -> tuple[list[Line], list[str]]:
+    """The curves of these runs, and a note for each seed, size or curve that is left out.
+
+    `first` are settings that name a curve even where they do not vary.
+    """
     groups = compare.groups(runs)
-    keys = compare.telling(groups, without=ALONG["train_images"]) or ["model"]
+    keys = compare.telling(groups, first, without=compare.along(groups, "train_images")) or ["model"]
     groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in keys}))
     rows: dict[tuple[Any, ...], list[Row]] = {}
     for group in groups:
@@ -178,6 +181,12 @@ def pairs(lines: Sequence[Line], against: str | None = None) -> list[tuple[Curve
     if not chosen:
         chosen = [(a, b) for i, a in enumerate(lines) for b in lines[i + 1 :] if _context(a) == _context(b)]
     return [(a.curve, b.curve) for a, b in chosen]
+
+
+def main_pairs(lines: Sequence[Line]) -> list[tuple[Curve, Curve]]:
+    """Those with a CNN, where there is one: what a figure has room for."""
+    chosen, cnns = pairs(lines), {line.curve.label for line in lines if _is_cnn(line)}
+    return [pair for pair in chosen if pair[1].label in cnns] or chosen
 
 
 def _is_cnn(line: Line) -> bool:
