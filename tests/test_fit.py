@@ -14,7 +14,7 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from tests.test_table import NASTY, command
-from vitbench import compare, fit, formats
+from vitbench import compare, fit, fit_file, formats
 from vitbench.verdict import Report, render
 
 Cli = Callable[..., Output]
@@ -67,7 +67,7 @@ def test_exponents_are_found_and_every_vit_meets_the_cnn_and_every_encoding_none
 def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench: Cli) -> None:
     out = vitbench("fit", f"runs={study(tmp_path / 'runs')}").out
     lines = out.splitlines()
-    at = lines.index("vit pe=none against resnet:")
+    at = lines.index("vit pe=none against resnet (FLOP-matched 0.94x; parameters 4.1x; time-matched 1.00x):")
     assert lines[at + 1] == (
         "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel."
     )
@@ -77,7 +77,7 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     assert any(
         line.startswith("  Crossover observed: vit pe=learned overtakes vit pe=none at about 4,") for line in lines
     )
-    assert lines[-1] == "Intervals of crossovers and image ratios are approximate: bootstrap over 3 seeds."
+    assert lines[-2] == "Intervals of crossovers and image ratios are approximate: bootstrap over 3 seeds."
 
 
 def test_differences_are_paired_by_seed_and_subset(tmp_path: Path, vitbench: Cli) -> None:
@@ -157,7 +157,7 @@ def nasty(tmp_path: Path) -> Report:
         for n in (100, 400, 1600, 6400):
             writer.writerows([name, n, seed, 2 * n**-0.25 * (1 + seed / 100)] for seed in range(3))
     (tmp_path / "t.csv").write_text(out.getvalue())
-    value, lines = fit.read_table(tmp_path / "t.csv")
+    value, lines, _, _ = fit_file.read(tmp_path / "t.csv")
     return Report(value, [line.curve for line in lines], [], notes=["a_b <note>"])
 
 

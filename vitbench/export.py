@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vitbench import formats
+from vitbench.costs import is_matched
 from vitbench.curves import UNRELIABLE, Curve
 from vitbench.sentences import verdict, worth
 
@@ -57,6 +58,18 @@ def rows(report: Report) -> Iterator[list[Any]]:
             yield [a, b, size, "difference", i.mean, i.low, i.high, i.n, None]
             yield [a, b, size, "p_sign_flip", p, None, None, i.n, None]
             yield [a, b, size, "p_holm", p_holm, None, None, i.n, None]
+        for cost, cost_ratio in pair.costs.items():
+            yield [
+                a,
+                b,
+                None,
+                f"{cost}_ratio",
+                cost_ratio,
+                None,
+                None,
+                None,
+                "matched" if is_matched(cost_ratio) else None,
+            ]
         yield [a, b, None, "crossover", found.n, *_finite(found.low, found.high), seeds, found.verdict]
         yield [a, b, None, "draws_without_crossover", found.rootless, None, None, seeds, None]
         for ratio in pair.ratios:
@@ -64,6 +77,12 @@ def rows(report: Report) -> Iterator[list[Any]]:
             number = ratio.least if bound == "<" else ratio.most if bound else ratio.value
             yield [pair.follower.label, pair.leader.label, ratio.n, "label_efficiency", number,
                    *(_finite(ratio.low, ratio.high) if not bound else (None, None)), seeds, bound or None]  # fmt: skip
+        for one, p_holm in pair.tested:
+            seed = f"seed {one.seed}"
+            yield [a, b, one.images, "only_model_right", one.only_a, None, None, 1, seed]
+            yield [a, b, one.images, "only_against_right", one.only_b, None, None, 1, seed]
+            yield [a, b, one.images, "p_mcnemar", one.p, None, None, 1, seed]
+            yield [a, b, one.images, "p_mcnemar_holm", p_holm, None, None, 1, seed]
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
@@ -82,6 +101,7 @@ def _pair(pair: Compared, value: str) -> dict[str, Any]:
     found = pair.crossover
     return {
         "model": pair.pair.a.label, "against": pair.pair.b.label, "seeds": len(pair.pair.a.seeds),
+        "costs": {cost: {"ratio": ratio, "matched": is_matched(ratio)} for cost, ratio in pair.costs.items()},
         "differences": [{"images": n, **_ends(interval.mean, interval.low, interval.high), "n": interval.n,
                          "p": p, "p_holm": p_holm} for n, (interval, p), p_holm in pair.differences],
         "crossover": {"verdict": found.verdict, "why": found.why or None, "leads_at_first": found.leader or None,
@@ -89,6 +109,7 @@ def _pair(pair: Compared, value: str) -> dict[str, Any]:
                       "share_of_draws_without": found.rootless, "sentence": verdict(pair, value)},
         "label_efficiency": {"model": pair.follower.label, "matches": pair.leader.label,
                              "sentence": worth(pair) or None, "at": [_ratio(ratio) for ratio in pair.ratios]},
+        "checkpoints": [{**one._asdict(), "p_holm": p_holm} for one, p_holm in pair.tested],
     }  # fmt: skip
 
 

@@ -87,6 +87,23 @@ def worth(compared: Compared) -> str:
     )
 
 
+def better(compared: Compared) -> str:
+    """McNemar's test in one sentence: which of two runs of one seed is better on the same test images."""
+    tested = compared.tested
+    if not tested:
+        return ""
+    a, b = compared.pair.a.label, compared.pair.b.label
+    wins = {a: 0, b: 0}
+    for one, p_holm in tested:
+        if p_holm < 0.05:
+            wins[a if one.only_a > one.only_b else b] += 1
+    said = [f"{name} is better in {count}" for name, count in wins.items() if count]
+    seeds = "the one seed" if len(tested) == 1 else f"{len(tested)} seeds"
+    none = "no difference that McNemar's test calls significant" if not said else ""
+    at = f"Same test images, trained on {images(tested[0].checkpoints.images)}:"
+    return f"{at} of {seeds}, {' and '.join(said)} (McNemar, Holm p < 0.05)." if said else f"{at} {none}, in {seeds}."
+
+
 def _trail(compared: Compared) -> str:
     a, b = compared.pair.a.label, compared.pair.b.label
     return b if compared.crossover.leader == a else a

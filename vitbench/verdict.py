@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from vitbench import compare, export, formats
+from vitbench import compare, costs, export, formats
+from vitbench.checkpoints import Checkpoints
 from vitbench.crossover import Crossover, Pair, Ratio, crossover, label_efficiency
 from vitbench.curves import FEW_SEEDS, UNRELIABLE, Curve
 from vitbench.formats import Table
-from vitbench.sentences import verdict, worth
+from vitbench.sentences import better, verdict, worth
 from vitbench.stats import Paired, holm, least_p, paired
 
 
@@ -24,6 +25,20 @@ class Difference(NamedTuple):
     p_holm: float  # corrected over all differences of the report
 
 
+class Facts(NamedTuple):
+    """What is known of the runs of a pair beside their curves."""
+
+    costs: Mapping[str, float]  # of the first over the second's
+    checkpoints: Sequence[Checkpoints]  # at the largest size
+
+
+class Tested(NamedTuple):
+    """Two runs on the same test images."""
+
+    checkpoints: Checkpoints
+    p_holm: float  # corrected over all such tests of the report
+
+
 class Compared(NamedTuple):
     """Two curves: the second one is the reference."""
 
@@ -33,10 +48,14 @@ class Compared(NamedTuple):
     follower: Curve  # which needs more images to match the leader's error at the largest size
     leader: Curve
     ratios: list[Ratio]  # how many times the leader's images
+    costs: Mapping[str, float]
+    tested: list[Tested]
 
     @property
     def name(self) -> str:
-        return f"{self.pair.a.label} against {self.pair.b.label}"
+        """The two, and in which of their costs they are matched."""
+        words = costs.words(self.costs)
+        return f"{self.pair.a.label} against {self.pair.b.label}" + (f" ({words})" if words else "")
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,7 @@ class Report:
     heading: str = ""
     warnings: Sequence[str] = ()  # what makes the comparison weaker than it looks
     notes: Sequence[str] = ()
+    facts: Mapping[tuple[str, str], Facts] = field(default_factory=dict)  # by the labels of a pair
 
     @cached_property
     def pairs(self) -> list[Compared]:
@@ -58,19 +78,26 @@ class Report:
                   for n in pair.n.tolist() if seeds]  # fmt: skip
             found.append((pair, [(n, paired(of_a, of_b)) for n, of_a, of_b in at]))
         corrected = iter(holm([one.p for _, differences in found for _, one in differences]))
+        facts = [self.facts.get((a.label, b.label), Facts({}, [])) for a, b in self.chosen]
+        p_holm = iter(holm([one.p for its in facts for one in its.checkpoints]))
         made = []
-        for pair, tested in found:
+        for (pair, tested), its in zip(found, facts, strict=True):
             differences = [Difference(n, one, next(corrected)) for n, one in tested]
             ahead = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
             follower, leader = (pair.b, pair.a) if ahead else (pair.a, pair.b)
             ratios = label_efficiency(Pair(leader, follower)) if pair.paired else []
-            made.append(Compared(pair, differences, crossover(pair), follower, leader, ratios))
+            made.append(Compared(pair, differences, crossover(pair), follower, leader, ratios,
+                                 its.costs, [Tested(one, next(p_holm)) for one in its.checkpoints]))  # fmt: skip
         return made
 
     # ------------------------------------------------------------------------------------------------------- people
 
     def tables(self) -> list[Table]:
-        return [self._curves(), *([self._differences()] if any(pair.differences for pair in self.pairs) else [])]
+        return [
+            self._curves(),
+            *([self._differences()] if any(pair.differences for pair in self.pairs) else []),
+            *([self._checkpoints()] if any(pair.tested for pair in self.pairs) else []),
+        ]
 
     def _curves(self) -> Table:
         sizes = {_sizes(curve) for curve in self.curves}
@@ -120,9 +147,17 @@ class Report:
         head = ["model", "against", "images", "difference", "n", "p", "Holm p"]
         return Table("differences", caption, head, lines, 2, notes, [], [], self.value)
 
+    def _checkpoints(self) -> Table:
+        lines = [[pair.pair.a.label, pair.pair.b.label, f"{one.images:,}", str(one.seed), f"{one.only_a:,}", f"{one.only_b:,}",
+                  _p(one.p), _p(p_holm)] for pair in self.pairs for one, p_holm in pair.tested]  # fmt: skip
+        caption = "Runs of one seed on the same test images: how many images only one of the two has right, and McNemar's exact p"
+        head = ["model", "against", "images", "seed", "only model", "only against", "p", "Holm p"]
+        return Table("checkpoints", caption, head, lines, 2, [], [], [], self.value)
+
     def sentences(self) -> list[tuple[str, list[str]]]:
-        """Of each pair its name, where they cross, and what one is worth in the other's images."""
-        return [(pair.name, [line for line in (verdict(pair, self.value), worth(pair)) if line]) for pair in self.pairs]
+        """Of each pair its name, where they cross, what one is worth in the other's images, and which of two runs is better."""
+        return [(pair.name, [line for line in (verdict(pair, self.value), worth(pair), better(pair)) if line])
+                for pair in self.pairs]  # fmt: skip
 
     def words(self) -> list[str]:
         """All sentences as lines of text, what must be known about the runs after them."""

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vitbench import costs
+
+
+def run(images: int = 100, **changed: Any) -> dict[str, Any]:
+    return {
+        "train_images": images,
+        "multiply_adds": 10,
+        "parameters": 400,
+        "train_seconds": 8.0,
+        "hardware.name": "Xeon",
+    } | changed
+
+
+def test_a_tenth_apart_is_matched_and_more_is_not() -> None:
+    found = costs.ratios([run(multiply_adds=11, train_seconds=8.9)], [run(parameters=100)], 100)
+    assert found == pytest.approx({"multiply_adds": 1.1, "parameters": 4.0, "train_seconds": 8.9 / 8})
+    assert costs.words(found) == "FLOP-matched 1.10x; parameters 4.0x; training time 1.11x"
+    assert costs.is_matched(1 / 1.1) and not costs.is_matched(0.9)
+
+
+def test_time_is_that_of_the_largest_size_on_one_kind_of_hardware() -> None:
+    a = [run(train_seconds=1.0, images=10), run(train_seconds=6.0), run(train_seconds=10.0)]
+    assert costs.ratios(a, [run()], 100)["train_seconds"] == 1.0
+    assert "train_seconds" not in costs.ratios(a, [run(**{"hardware.name": "H200"})], 100)
+    assert "train_seconds" not in costs.ratios(a, [run(images=10)], 100)
+
+
+def test_what_is_not_known_or_varies_is_not_said() -> None:
+    assert costs.ratios([run(parameters=None), run()], [run(multiply_adds=None)], 100) == {"train_seconds": 1.0}
+    assert (
+        costs.ratios([{"train_images": 100, "train_seconds": 3.0}], [{"train_images": 100, "train_seconds": 3.0}], 100)
+        == {}
+    )
+    assert costs.words({}) == ""
