@@ -108,13 +108,13 @@ def test_different_images_under_one_name_are_flagged_and_kept_apart(tmp_path: Pa
 def test_a_copied_run_is_flagged(tmp_path: Path) -> None:
     fake_runs.write(tmp_path / "runs", "a", 0.4)
     fake_runs.write(tmp_path / "runs", "a-copy", 0.4)
-    assert "WRONG: 1 runs repeat settings and seed" in printed(tmp_path / "runs")
+    assert "WRONG: 1 run too many, of the settings and seed of another" in printed(tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"result_commit": "fedcba"}, "mixed commit: 0123456789 (1 runs), fedcba (1 runs)"),
+        ({"result_commit": "fedcba"}, "mixed commit: 0123456789 (1 run), fedcba (1 run)"),
         ({"result_hardware": {"precision": "bfloat16"}}, "mixed hardware.precision"),
         ({"result_versions": {"torch": "2.11"}}, "mixed versions.torch"),
     ],

@@ -89,10 +89,10 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
         if missing:
             begun = len(missing & set(unfinished))
             notes.append(f"missing: {len(missing)} of the {len(planned)} planned runs"
-                         + (f"; {begun} of them have begun (`vitbench ls runs`)" if begun else ""))  # fmt: skip
+                         + (f", {begun} of them begun (`vitbench ls runs`)" if begun else ""))  # fmt: skip
         rows = kept
     elif unfinished:
-        notes.append(f"{len(unfinished)} more runs in {folder} have begun and not ended (`vitbench ls runs`)")
+        notes.append(f"{count(len(unfinished), 'more run')} in {folder}, begun and not ended (`vitbench ls runs`)")
     columns = {key for row in rows for key in row}
     for key, wanted in _filters(where).items():
         if key not in columns:
@@ -101,7 +101,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
         if not kept:
             there = sorted({_typed(row.get(key)) for row in rows})
             some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
-            raise UserError(f"where.{key}={_typed(wanted)}: none of {len(rows)} runs; there {key} is {some}")
+            raise UserError(f"where.{key}={_typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}")
         rows = kept
     return Runs(rows, settings, notes)
 
@@ -243,15 +243,15 @@ def warnings(compared: Sequence[Group]) -> list[str]:
     distinct = sum(len({tuple(row.get(key) for key in SEEDS) for row in group.rows}) for group in compared)
     rows = [row for group in compared for row in group.rows]
     if distinct < len(rows):
-        lines.append(f"WRONG: {len(rows) - distinct} runs repeat settings and seed of another (copied folders, or "
+        lines.append(f"WRONG: {count(len(rows) - distinct, 'run')} too many, of the settings and seed of another (copied folders, or "
                      "records of another version): n is too large and the interval too narrow")  # fmt: skip
     if diverged := sum(group.diverged for group in compared):
-        lines.append(f"{diverged} of {len(rows)} runs diverged; they have no number and are in no mean")
+        lines.append(f"{diverged} of {count(len(rows), 'run')} diverged and have no number, so they are in no mean")
     machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
     for key in [*machine, "commit"]:
         counts = Counter(_typed(row.get(key)) for row in rows).most_common()
         if len(counts) > 1:
-            some = ", ".join(f"{name} ({n} runs)" for name, n in counts[:4])
+            some = ", ".join(f"{name} ({count(n, 'run')})" for name, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
     lines += _unmatched(rows)
     return [plain(line) for line in lines]
@@ -278,6 +278,11 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
 
 LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
           "train_seconds": "training seconds", "images_per_second": "images/s"}  # fmt: skip
+
+
+def count(n: int, word: str) -> str:
+    """1 run, 2 runs"""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def is_share(column: str) -> bool:

@@ -175,8 +175,7 @@ def curve_of(label: str, points: Sequence[Point], value: str, classes: int, erro
     if counts and not sizes:
         notes = [f"one seed; a curve takes {SEEDS} or more"]
     elif len(sizes) < SIZES:
-        plural = "" if len(sizes) == 1 else "s"
-        notes = [f"{len(sizes)} size{plural} of training images; a curve takes {SIZES} or more"]
+        notes = [f"{compare.count(len(sizes), 'size')} of training images; a curve takes {SIZES} or more"]
     elif len(seeds) < SEEDS:
         notes = [f"{len(seeds)} of {len(found)} seeds have all {len(sizes)} sizes; a curve takes {SEEDS} or more"]
     else:

@@ -83,7 +83,7 @@ def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any =
         raise UserError(f"log={log}: {x} is no number in every run; choices: none, y")
     drawn = _lines(groups, x, y, wanted, names)
     if not any(line.points for line in drawn):
-        raise UserError(f"y={y}: none of {len(runs.rows)} runs has both {x} and {y}")
+        raise UserError(f"y={y}: none of {compare.count(len(runs.rows), 'run')} has both {x} and {y}")
     if len(drawn) > len(figure.COLOURS) * len(figure.MARKERS):
         raise UserError(f"{len(drawn)} lines are too many to tell apart; choose some with where.KEY=VALUE")
     if fit and x != "train_images":

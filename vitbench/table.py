@@ -123,7 +123,7 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     head, lines = make(groups, keys, columns or "", value, cell)
     intervals = [group.interval(value) for group in groups]
     ns = {i.n for i in intervals}
-    over = f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
+    over = "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
     caption = f"{label(value).replace(', ', ' in ')}, {over}; {compare.common(groups)}".rstrip("; ")
     notes = compare.warnings(groups)
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
