@@ -61,7 +61,7 @@ def scale(axes: Axes, letter: str, column: str, values: Sequence[float], log: st
             raise UserError(f"log={log}: {column} is {min(values):g} in a run, which has no place on such an axis")
         getattr(axes, f"set_{letter}scale")("log")
         spread = max(values) / min(values)
-        subs = (1, 2, 3, 4, 5, 7) if spread < 5 else (1, 2, 5) if spread < 200 else (1,)
+        subs = range(1, 10) if spread < 3 else (1, 2, 3, 4, 5, 7) if spread < 5 else (1, 2, 5) if spread < 200 else (1,)
         axis.set_major_locator(LogLocator(10, subs=subs))
         axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
