@@ -71,7 +71,14 @@ def test_a_run_leaves_what_the_documentation_says(vitbench: Cli, tmp_path: Path)
     assert output.code == 0, output.err
     assert "test accuracy" in output.out and output.out.count("\n") == 1
     names = {path.name for path in folder(tmp_path / "r").iterdir() if path.name != ".lock"}
-    assert names == {"config.yaml", "metrics.csv", "checkpoint.safetensors", "predictions.npy", "record.json"}
+    assert names == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoint.safetensors",
+        "predictions.npy",
+        "labels.npy",
+        "record.json",
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["r"]  # and nothing beside it
 
 
@@ -79,10 +86,10 @@ def test_the_record_agrees_with_its_files(vitbench: Cli, tmp_path: Path) -> None
     vitbench("train", *TINY, "runs=r")
     facts = record(tmp_path / "r")
     assert (facts["train_images"], facts["val_images"], facts["test_images"]) == (180, 20, 50)
-    predictions = np.load(folder(tmp_path / "r") / "predictions.npy")
+    predictions, labels = (np.load(folder(tmp_path / "r") / f"{name}.npy") for name in ("predictions", "labels"))
     assert len(predictions) == 50 and predictions.max() < len(facts["classes"]) == 10
     assert facts["steps"] == 6 and facts["hardware"]["precision"] == "float32"
-    assert 0 <= facts["test_accuracy"] <= 1 and facts["images_per_second"] > 0
+    assert facts["test_accuracy"] == (predictions == labels).mean() and facts["images_per_second"] > 0
     loaded = package.load(facts["id"], runs=tmp_path / "r")
     assert loaded.record == facts
     assert sum(p.numel() for p in loaded.model.parameters()) == facts["parameters"]

@@ -47,6 +47,8 @@ def main(config: Any) -> int:
         runs = compare.select(asked["runs"], asked["where"], study)
         value = falling(runs, value or "test_error")
         heading = compare.plain(f"{study.title}. {study.question}") if study else ""
+        if study and study.notes:
+            runs.notes.append(study.notes)
         folder = Path(asked["runs"]).expanduser()
         report = report_of(value, *lines_of(runs, value), runs, asked["against"], heading, folder)
     if form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":

@@ -49,8 +49,7 @@ def main(config: Any) -> int:
     if len(layouts) > 1:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
     runs = compare.select(asked["runs"], asked["where"], study)
-    caveat = study.notes.split(". ")[0].rstrip(".") + "." if study and study.notes else ""
-    blob = draw(runs, title=study.title if study else None, caveat=caveat, ending=path.suffix.lower(),
+    blob = draw(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
                 **next(iter(layouts.values())))  # fmt: skip
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)

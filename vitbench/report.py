@@ -136,14 +136,16 @@ class Section:
             lines, left_out = fit.lines_of(self.runs, "test_error")
         except UserError:  # too few seeds or sizes so far
             return None
-        warnings = [*compare.warnings(compare.groups(self.runs)), *map(plain, left_out)]
-        notes = [*self.runs.notes, *([self.study.notes] if self.study.notes else [])]
-        return Report("test_error", [line.curve for line in lines], fit.pairs(lines), self.heading(), warnings, notes)
+        return fit.report_of("test_error", lines, left_out, self.noted(), heading=self.heading())
+
+    def noted(self) -> Runs:
+        """The runs with what the study says it cannot show."""
+        return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
     def texts(self) -> dict[str, str]:
         """The files that hold numbers, by name."""
-        heading, notes = self.heading(), [*self.runs.notes, *([self.study.notes] if self.study.notes else [])]
-        files = {f"{one.name}.{form}": formats.render(form, [one], heading, [plain(note) for note in notes])
+        heading, notes = self.heading(), [plain(note) for note in self.noted().notes]
+        files = {f"{one.name}.{form}": formats.render(form, [one], heading, notes)
                  for one in self.tables() for form in FORMS}  # fmt: skip
         report = self.fitted()
         if report is not None:
@@ -153,7 +155,7 @@ class Section:
     def figures(self) -> Iterator[tuple[str, bytes]]:
         layouts = table.choose({"name": None, **dict.fromkeys(plot.KEYS)}, self.study, "figures", plot.KEYS)
         for name, layout in layouts.items():
-            yield f"{name}.svg", plot.draw(self.runs, title=self.study.title, **layout)
+            yield f"{name}.svg", plot.draw(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
     def check_folder(self, folder: Path) -> None:
         """Raises DataError where a figure is missing, or where a file lies that no report made."""
@@ -182,7 +184,7 @@ class Section:
             )
         if self.notes:
             parts.append(re.sub(r"^(#+) ", r"##\1 ", self.notes.strip(), flags=re.MULTILINE))
-        parts += [escape_markdown(plain(note)) for note in [*self.runs.notes, study.notes] if note]
+        parts += [escape_markdown(plain(note)) for note in self.noted().notes]
         return "\n\n".join([*parts, self.foot()])
 
     def foot(self) -> str:

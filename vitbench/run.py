@@ -5,6 +5,7 @@
                 state.safetensors       what resuming needs (and state.previous.safetensors), removed at the end
                 checkpoint.safetensors  the weights, when training is over
                 predictions.npy         the predicted class of every test image
+                labels.npy              their true classes, in the same order
                 record.json             last: present = finished (or diverged)
                 failure.json            the traceback, where something else ended the run
 

@@ -33,6 +33,11 @@ class Study:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def caveat(self) -> str:
+        """The first sentence of the notes, for the foot of a figure."""
+        return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
+
 
 FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict}  # fmt: skip
 

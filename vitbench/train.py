@@ -211,13 +211,15 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
         "test_loss": None,
     }
     if not diverged:
-        result = evaluate(evaluated, *share.test(machine.device), normalise)  # the only use of the test images
+        test_images, test_labels = share.test(machine.device)
+        result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images
         last = {key: float(value) for key, value in read_metrics(run.folder)[-1].items() if value}
         metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
         metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss")}
         if all(math.isfinite(value) for value in metrics.values() if value is not None):
             write(run.folder / "checkpoint.safetensors", checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
             write(run.folder / "predictions.npy", _npy(result.predictions.cpu().numpy()))
+            write(run.folder / "labels.npy", _npy(test_labels.cpu().numpy()))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
     return {
