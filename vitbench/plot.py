@@ -212,6 +212,6 @@ def limits(lines: Sequence[Line], y: str, log: bool) -> tuple[float, float]:
     if log:
         return max(min([low, *bands]), low / 1.6) / 1.05, min(max([high, *bands]), high * 1.6) * 1.05
     room = (high - low) or abs(high) or 1.0
-    bottom = max(min([low, *bands]), low - 0.25 * room) - 0.04 * room
-    top = min(max([high, *bands]), high + 0.25 * room) + 0.04 * room
+    bottom = max(min([low, *bands]), low - 0.25 * room) - 0.07 * room
+    top = min(max([high, *bands]), high + 0.25 * room) + 0.07 * room
     return (max(bottom, 0.0), min(top, 100.0)) if compare.is_share(y) else (bottom, top)
