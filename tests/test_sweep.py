@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY, Output, process
+from vitbench.data import shapes
 from vitbench.data.loader import Loader
+from vitbench.models import build
+from vitbench.run import read_metrics
 
 Cli = Callable[..., Output]
 
@@ -118,3 +124,71 @@ def test_new_images_are_decoded_in_a_sweep_of_several_processes(
     words = ["data=imagefolder", *folders, "optim.steps=2", "optim.batch_size=8"]
     output = vitbench("sweep", study, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert output.code == 0, output.err
+
+
+def test_runs_in_one_process_share_what_they_have_in_common(
+    vitbench: Cli, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images are opened once, and a network's cost is counted once, however many runs follow each other."""
+    opened, counted = [], []
+    drawn, build_ = shapes.load, build.build
+    monkeypatch.setattr(shapes, "load", lambda **options: opened.append(options) or drawn(**options))
+
+    def building(name: str, **options: Any) -> Any:
+        model = build_(name, **options)
+        counted.extend([options["pe"]["name"]] if next(model.parameters()).device.type == "meta" else [])
+        return model
+
+    monkeypatch.setattr(build, "build", building)
+    build._cost.cache_clear()
+    assert vitbench("sweep", study, *WORDS, "runs=r").code == 0
+    assert len(opened) == 1 and counted == ["none", "rope"]
+    assert vitbench("sweep", study, *WORDS, "runs=r", "seed=2", "pe=rope").code == 0
+    assert len(opened) == 2  # by another sweep: the files may have changed
+
+
+def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> None:
+    architecture: Any = {"name": "resnet", "image_size": 8, "channels": 1, "num_classes": 2, "depth": 20}
+    first, second = build.build(**architecture), build.build(**architecture)
+    weights = {name: value.clone() for name, value in second.state_dict().items()}
+    kept, forward = build.compiled(first, architecture)
+    weight = next(kept.parameters())
+    weight.grad = torch.ones_like(weight)
+    again, same = build.compiled(second, architecture)
+    assert again is kept is first and same is forward and weight.grad is None
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+    other: Any = architecture | {"depth": 32}
+    assert build.compiled(build.build(**other), other)[0] is not kept
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope seed=0,1,2']")
+    words = ["sweep", "study=small.yaml", *WORDS[:2], "optim.steps=20", "optim.batch_size=16", "runs=r", "machine.threads=1"]  # fmt: skip
+    sweeps = [process(*words, cwd=tmp_path) for _ in range(2)]
+    outputs = [sweep.communicate() for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    assert all("6 of 6 runs finished" in out for out, _ in outputs)
+    for path in tmp_path.glob("r/*/metrics.csv"):
+        assert [int(row["step"]) for row in read_metrics(path.parent)] == list(range(2, 21, 2))
+        assert not list(path.parent.glob(".*.tmp"))
+    assert len(records(tmp_path)) == 6
+
+
+@pytest.mark.slow
+def test_a_run_that_a_killed_sweep_held_is_done_by_the_other(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope']")
+    words = ["sweep", "study=small.yaml", *WORDS[:2], "optim.batch_size=16", "runs=r", "machine.threads=1"]
+    holding = process(*words, "optim.steps=30", "pe=none", cwd=tmp_path)
+    while not list(tmp_path.glob("r/*/.holder.json")):
+        assert holding.poll() is None, holding.communicate()
+        time.sleep(0.02)
+    holding.send_signal(signal.SIGSTOP)  # it holds its run and does nothing
+    other = process(*words, "optim.steps=30", cwd=tmp_path)
+    assert other.stderr is not None
+    lines = iter(other.stderr.readline, "")
+    assert any(line.startswith("waiting for vit-none-") and f"process {holding.pid}" in line for line in lines)
+    holding.kill()
+    holding.communicate()
+    out, _ = other.communicate()
+    assert other.returncode == 0 and "2 of 2 runs finished" in out

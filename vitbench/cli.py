@@ -128,8 +128,10 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
             print(f"vitbench: {stopped}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
+            if command == "sweep" and isinstance(error, errors.StorageError):
+                raise  # nothing could be written down: told to the sweep
             refusal = error if isinstance(error, errors.UserError) else overrides.explain(error, command, arguments)
-            if command != "sweep" or isinstance(error, errors.StorageError):  # a sweep tells what its runs wrote down
+            if command != "sweep":  # a sweep tells what its runs wrote down
                 print(f"vitbench: {refusal}", file=sys.stderr)
             code = max(code, refusal.exit_code)
         return code

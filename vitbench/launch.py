@@ -1,4 +1,4 @@
-"""Handing the jobs of a sweep to a Hydra launcher, and ending what it started when a signal ends the sweep."""
+"""Handing the jobs of a sweep over, again where a worker was killed, and ending them when a signal ends the sweep."""
 
 from __future__ import annotations
 
@@ -12,58 +12,108 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vitbench.errors import StorageError, UserError
 from vitbench.interrupt import STOPPING, Stopped
 from vitbench.run import Run
 
 SAVE_SECONDS = 8.0  # for workers to save after a signal
 LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
+POLL_SECONDS = 0.5
+
+Hand = Callable[
+    [list[str]], dict[str, str]
+]  # does runs by their ids; what jobs raised beside what their runs wrote down
+
+
+def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Hand:
+    """One run after the other, here: the data set stays open, and nothing is composed again."""
+
+    def hand(names: list[str]) -> dict[str, str]:
+        errors: dict[str, str] = {}
+        for name in names:
+            try:
+                work(settings[name])
+            except Stopped:
+                raise
+            except StorageError as error:
+                errors[name] = str(error)
+            except UserError:
+                pass  # it is in the run's folder, or another process holds the run
+            except Exception as error:
+                errors[name] = repr(error)
+        return errors
+
+    return hand
+
+
+def through(launcher: Any, jobs: Mapping[str, list[str]]) -> Hand:
+    """A Hydra launcher that returns when its jobs (run id -> overrides) are done."""
+    from hydra.core.utils import JobStatus
+
+    def hand(names: list[str]) -> dict[str, str]:
+        try:
+            returns = launcher.launch([jobs[name] for name in names], initial_job_idx=0)
+        except SystemExit as stopped:  # a worker was asked to end, and saved
+            raise BrokenProcessPool(str(stopped)) from None
+        failed = [(name, job._return_value) for name, job in zip(names, returns, strict=True) if job.status == JobStatus.FAILED]  # fmt: skip
+        return {name: str(error) if isinstance(error, UserError) else repr(error) for name, error in failed}
+
+    return hand
 
 
 def launch(
-    launcher: Any,
-    jobs: Mapping[str, list[str]],
-    runs: Mapping[str, Run],
-    ended: Callable[[Run], str | None],
-    say: Callable[[str], None],
+    hand: Hand, runs: Mapping[str, Run], ended: Callable[[Run], str | None], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Hands the jobs (run id -> overrides) to the launcher; returns what jobs raised beside what their runs wrote down.
+    """Sees to it that every run ends, here or in another sweep; returns what `hand` did.
 
-    A worker that is killed breaks joblib's pool; what it left is launched again. A signal to the sweep is passed on to
-    its workers, which save; it then ends with Stopped, and none of them is left behind.
+    What a killed worker left, or a sweep that held a run and was killed, is handed over again. A signal is passed on to
+    the workers, which save; it then ends with Stopped, and none of them is left behind.
     """
-    from hydra.core.utils import JobStatus
-
-    left = dict(jobs)
     received: int | None = None
-    saved = True
+    how = "stopped"
 
     def stop(number: int, frame: Any) -> None:
         """Waits here, where the signal arrives: joblib kills its workers as soon as an exception passes through it."""
-        nonlocal received, saved
+        nonlocal received, how
         if received is None:
             received = number
-            saved = _stop_workers([runs[name] for name in jobs])
+            saved = _stop_workers(runs.values())
+            how = "stopped and saved" if saved else f"stopped; some runs did not save in {SAVE_SECONDS:.0f} s"
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
+    errors: dict[str, str] = {}
+    left = list(runs)
     try:
         for _ in range(LAUNCHES):
+            killed = False
+            try:
+                errors |= hand(left)
+            except BrokenProcessPool:
+                killed = True
+            _wait_for_others([runs[name] for name in left], say)
+            left = [name for name in left if ended(runs[name]) is None and name not in errors]
             if not left:
                 break
-            try:
-                returns = launcher.launch([*left.values()], initial_job_idx=0)
-                failed = zip(left, returns, strict=True)
-                return {name: repr(job._return_value) for name, job in failed if job.status == JobStatus.FAILED}
-            except BrokenProcessPool:
-                left = {name: words for name, words in left.items() if ended(runs[name]) is None}
+            if killed:
                 say(f"a worker process was killed (memory?); {len(left)} runs go on in new ones")
     except KeyboardInterrupt:
-        how = "stopped and saved" if saved else f"stopped; some runs did not save in {SAVE_SECONDS:.0f} s"
         raise Stopped(f"{how}; repeating the command goes on", received or signal.SIGINT) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return {}
+    return errors
+
+
+def _wait_for_others(runs: Iterable[Run], say: Callable[[str], None]) -> None:
+    """Until no other process holds one of the runs: another sweep of the study, which shares the work."""
+    said = set()
+    for run in runs:
+        while holder := run.held():
+            if holder not in said:
+                said.add(holder)
+                say(f"waiting for {run.id}, {holder}")
+            time.sleep(POLL_SECONDS)
 
 
 def _stop_workers(runs: Iterable[Run]) -> bool:

@@ -10,19 +10,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vitbench.config import SWEEP_KEYS
-from vitbench.data.menu import open_dataset
+from vitbench.check import check
+from vitbench.config import SWEEP_KEYS, plain
+from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
-from vitbench.launch import launch
+from vitbench.launch import POLL_SECONDS, Hand, in_process, launch, through
 from vitbench.progress import Progress, progress
-from vitbench.run import Run, read_metrics
+from vitbench.run import Run, read_metrics, run_folders
 from vitbench.study import Planned, load, names, plan, remember
-from vitbench.train import main
+from vitbench.train import one_run
 
-__all__ = ["main", "sweep"]  # `main` is what a launcher runs for each run
-
-POLL_SECONDS = 0.5
 SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
+
+
+def main(config: Any) -> int:
+    """What a launcher does for each run."""
+    return work(check(plain(config)))
+
+
+def work(settings: dict[str, Any]) -> int:
+    """A run, unless it failed in another sweep since this one began."""
+    return 1 if _failure(Run.of(settings)) else one_run(settings, in_sweep=True)
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
@@ -41,21 +49,29 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         return
     remember(study, planned, Path(config.runs).expanduser(), typed)
     _warn_of_other_images(planned, runs)
-    parallel = config.hydra.runtime.choices["hydra/launcher"] != "basic"
-    handed_on = [f"study={config.study}", "machine.progress=false"]
-    if parallel and config.machine.threads is None:
-        handed_on.append("machine.threads=1")
     for one in todo:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
-    jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
     errors: dict[str, str] = {}
-    if jobs:
+    if todo:
+        forget()
         _decode(todo, config.machine.progress)
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             with _watch([(one, runs[one.id]) for one in todo], display):
-                errors = launch(launcher, jobs, runs, _ended, display.say)
+                errors = launch(_hand(config, launcher, todo), {one.id: runs[one.id] for one in todo}, _ended, display.say)  # fmt: skip
     _conclude(runs, errors)
+
+
+def _hand(config: Any, launcher: Any, todo: list[Planned]) -> Hand:
+    """How the runs are done: here for Hydra's basic launcher, else by the one that was chosen."""
+    if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        quiet = {one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo}
+        return in_process(work, quiet)
+    handed_on = [f"study={config.study}", "machine.progress=false"]
+    if config.machine.threads is None:
+        handed_on.append("machine.threads=1")
+    jobs = {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
+    return through(launcher, jobs)
 
 
 def _decode(todo: list[Planned], show: bool | None) -> None:
@@ -116,14 +132,16 @@ def _watch(todo: list[tuple[Planned, Run]], display: Progress) -> Iterator[None]
     stop = threading.Event()
 
     def look() -> None:
-        waiting = dict(enumerate(todo))
+        waiting = {run.id: (one, run) for one, run in todo}
+        parent = todo[0][1].folder.parent
         while True:
             last = stop.is_set()
             shares = 0.0
-            for place, (one, run) in list(waiting.items()):
+            begun = {path.name for path in run_folders(parent)}
+            for one, run in [waiting[name] for name in waiting if name in begun]:
                 line = _ended(run)
                 if line is not None:
-                    del waiting[place]
+                    del waiting[run.id]
                     display.say(f"{len(todo) - len(waiting)} of {len(todo)}  {line}")
                 else:
                     shares += _share_done(one, run)

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitbench.check import check
 from vitbench.config import plain
+from vitbench.data.menu import forget
 from vitbench.errors import DataError, StorageError, TryAgain, UserError
 from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
@@ -22,8 +23,12 @@ SAVE_SECONDS = 300  # between two saves at the latest, however rarely a run eval
 
 def main(config: Any) -> int:
     """One run: says so if it is done, resumes it if it was begun; 0 finished, 1 diverged."""
-    settings = check(plain(config))
-    in_sweep = bool(config.get("study"))  # then the sweep reports, and a failure is written down for it
+    forget()
+    return one_run(check(plain(config)))
+
+
+def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
+    """`main` for settings that are checked. In a sweep, that reports, and a failure is written down for it."""
     run = Run.of(settings)
     record, done_before = run.record(), True
     if record is not None:
@@ -87,7 +92,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     from vitbench.data.share import load
     from vitbench.evaluate import evaluate
     from vitbench.machine import Machine
-    from vitbench.models.build import build, cost
+    from vitbench.models.build import build, compiled, cost
     from vitbench.progress import progress
 
     settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
@@ -115,7 +120,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     draw(seed, 0)
     model: Any = build(**architecture)
     model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)
-    forward = torch.compile(model, dynamic=False) if machine.compile else model
+    model, forward = compiled(model, architecture) if machine.compile else (model, model)
     optimizer = optim.build(
         model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
     )

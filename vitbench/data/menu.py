@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,22 @@ MENU: dict[str, Choice] = {
 def open_dataset(
     source: str, *, root: str, cache: str, image_size: int | None, progress: bool, **options: Any
 ) -> Dataset:
-    """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch."""
-    load = look_up("data", source, MENU)
-    dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
-    return dataset
+    """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch.
+
+    The last one stays open, so that runs which follow each other in one process share it, until `forget()`.
+    """
+    key = json.dumps([source, root, cache, image_size, options], sort_keys=True)
+    if key not in _opened:
+        load = look_up("data", source, MENU)
+        dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
+        forget()
+        _opened[key] = dataset
+    return _opened[key]
+
+
+_opened: dict[str, Dataset] = {}  # one at most
+
+
+def forget() -> None:
+    """Looks at the images anew the next time."""
+    _opened.clear()
