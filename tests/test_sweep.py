@@ -151,14 +151,17 @@ def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> 
     architecture: Any = {"name": "resnet", "image_size": 8, "channels": 1, "num_classes": 2, "depth": 20}
     first, second = build.build(**architecture), build.build(**architecture)
     weights = {name: value.clone() for name, value in second.state_dict().items()}
-    kept, forward = build.compiled(first, architecture)
+    def same_model(model: torch.nn.Module) -> torch.nn.Module:
+        return model
+
+    kept, forward = build.compiled(first, architecture, same_model)
     weight = next(kept.parameters())
     weight.grad = torch.ones_like(weight)
-    again, same = build.compiled(second, architecture)
+    again, same = build.compiled(second, architecture, same_model)
     assert again is kept is first and same is forward and weight.grad is None
     assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
     other: Any = architecture | {"depth": 32}
-    assert build.compiled(build.build(**other), other)[0] is not kept
+    assert build.compiled(build.build(**other), other, same_model)[0] is not kept
 
 
 @pytest.mark.slow

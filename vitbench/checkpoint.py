@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitbench.distributed import led
 from vitbench.errors import UserError
 
 
@@ -89,7 +90,7 @@ def gather(about: Mapping[str, Any], *, model: nn.Module, optimizer: Optimizer, 
 def restore(path: Path, run: str, *, model: nn.Module, optimizer: Optimizer, averaged: nn.Module | None,
             losses: Tensor) -> dict[str, Any]:  # fmt: skip
     """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about."""
-    tensors, about = load(path)
+    tensors, about = led(load, path)
     if about.get("run") != run:
         raise UserError(f"{path} is the state of another run, {about.get('run')}")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "averaged": {}, "losses": {}}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vitbench import __version__, errors
+from vitbench.distributed import WORLD_SIZE, hush, let_process_0_speak
 
 COMMANDS = {
     "train": "one model on a share of a dataset; the same command again resumes or says it is done",
@@ -46,7 +47,10 @@ Exit codes: 0 done, 1 a run failed or diverged, 2 usage, 3 data, 4 disk, 75 save
 
 
 def main() -> NoReturn:
-    sys.exit(run(sys.argv[1:]))
+    hush()
+    code = run(sys.argv[1:])
+    let_process_0_speak(code)
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -107,6 +111,9 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     arguments = overrides.prepare(argv)
     if command in READ_ONLY and {"-m", "--multirun"} & set(arguments):
         raise errors.UserError(f"vitbench {command} has no --multirun; it reads all runs at once")
+    if WORLD_SIZE > 1 and (command != "train" or {"-m", "--multirun"} & set(arguments)):
+        raise errors.UserError(f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
+                               "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)")  # fmt: skip
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed and turned into exit code 1
     import hydra
     import yaml

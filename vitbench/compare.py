@@ -26,6 +26,7 @@ SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
 PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
 FIRST = (*PROMINENT, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
+UNSAID = {"hardware.processes": 1}  # what a record means that lacks the field
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
 
 # the settings that move a run along a result, and make no other line of it
@@ -249,7 +250,7 @@ def warnings(compared: Sequence[Group]) -> list[str]:
         lines.append(f"{diverged} of {count(len(rows), 'run')} diverged and have no number, so they are in no mean")
     machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
     for key in [*machine, "commit"]:
-        counts = Counter(_typed(row.get(key)) for row in rows).most_common()
+        counts = Counter(_typed(row.get(key, UNSAID.get(key))) for row in rows).most_common()
         if len(counts) > 1:
             some = ", ".join(f"{name} ({count(n, 'run')})" for name, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbench.data.loader import Normalise
+from vitbench.distributed import gathered, mine
 
 
 class Evaluation(NamedTuple):
@@ -21,10 +22,12 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalise, batch_size: int = 500
 ) -> Evaluation:
-    """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once."""
+    """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once, in one
+    process or shared among several."""
     training = model.training
     model.eval()
-    logits = torch.cat([model(normalise(batch)).float() for batch in images.split(batch_size)])
+    logits = torch.cat([model(normalise(batch)).float() for batch in mine(images).split(batch_size)])
+    logits = gathered(logits, len(images))
     model.train(training)
     predictions = logits.argmax(1)
     loss = F.cross_entropy(logits.double(), labels)  # float64: the mean over many images loses digits in float32

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vitbench import __version__
+from vitbench.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
 from vitbench.errors import UserError
 
 
@@ -24,16 +25,27 @@ class Machine:
 
     @classmethod
     def of(cls, *, device: str, precision: str, compile: bool | None, threads: int | None) -> Machine:
-        """Resolves what was left to us, and makes torch deterministic on this many threads."""
+        """Resolves what was left to us, and makes torch deterministic on this many threads.
+
+        Of several processes on this machine each takes a GPU of its own, or a part of the cores.
+        """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device == "auto":
             device = "cuda" if gpus else "cpu"
+        if WORLD_SIZE > 1 and device != "cpu":
+            if device != "cuda" or gpus < LOCAL_WORLD_SIZE:
+                raise UserError(f"machine.device={device}: torchrun started {LOCAL_WORLD_SIZE} processes here, and each "
+                                f"takes a GPU of its own, of {gpus or 'none'}; --nproc-per-node={max(gpus, 1)} works, or "
+                                "machine.device=cpu")  # fmt: skip
+            device = f"cuda:{LOCAL_RANK}"
+            torch.cuda.set_device(LOCAL_RANK)
         if device != "cpu" and int(device.removeprefix("cuda").lstrip(":") or 0) >= gpus:
             raise UserError(
                 f"machine.device={device}: there are {gpus or 'no'} GPUs; machine.device=cpu works anywhere"
             )
         on_gpu = device != "cpu"
-        threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = threads or max(1, cores // LOCAL_WORLD_SIZE)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in evaluation above all
@@ -58,7 +70,7 @@ class Machine:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu()
         return {
             "hardware": {"device": self.device.type, "name": name, "threads": self.threads, "precision": self.precision,
-                         "compiled": self.compile},
+                         "compiled": self.compile} | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {}),
             "versions": {"python": platform.python_version(), "vitbench": __version__, "torch": torch.__version__,
                          "numpy": version("numpy")},
         }  # fmt: skip

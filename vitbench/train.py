@@ -13,6 +13,7 @@ from typing import Any
 from vitbench.check import check
 from vitbench.config import plain
 from vitbench.data.menu import forget
+from vitbench.distributed import RANK, WORLD_SIZE, check_batch, joined, leading, led, lost
 from vitbench.errors import DataError, StorageError, TryAgain, UserError
 from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
@@ -34,8 +35,9 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     if record is not None:
         run.tidy()
     else:
-        with Interrupt() as interrupt, run.claim():
-            record = run.record()  # another process may have finished it since
+        check_batch(settings["optim"]["batch_size"])
+        with Interrupt() as interrupt, joined(), leading(run.claim()):
+            record = led(run.record)  # another process may have finished it since
             if record is None:
                 record, done_before = _attempt(run, interrupt, in_sweep), False
     if not in_sweep:
@@ -46,14 +48,16 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
 def _attempt(run: Run, interrupt: Interrupt, in_sweep: bool) -> dict[str, Any]:
     try:
         record = train(run, interrupt)
-        run.finish(record)
+        led(run.finish, record)
     except Stopped as stopped:
-        again = "the sweep repeated" if in_sweep else shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+        again = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+        if in_sweep or WORLD_SIZE > 1:
+            again = f"the {'sweep' if in_sweep else 'torchrun command'} repeated"
         raise Stopped(f"{stopped}; to go on: {again}", stopped.number) from None
     except (TryAgain, StorageError):
         raise
     except Exception as error:
-        if in_sweep or not isinstance(error, UserError):
+        if RANK == 0 and not lost(error) and (in_sweep or not isinstance(error, UserError)):
             run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
         raise
     return record
@@ -90,6 +94,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     from vitbench.data.augment import Augment
     from vitbench.data.loader import Loader, Normalise, draw
     from vitbench.data.share import load
+    from vitbench.distributed import agreed, all_or_none, average, mine, replicated
     from vitbench.evaluate import evaluate
     from vitbench.machine import Machine
     from vitbench.models.build import build, compiled, cost
@@ -99,13 +104,13 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     code = commit()  # of what is running, also if files change meanwhile
     hardware = dict(settings["machine"])
     show = hardware.pop("progress")
-    machine = Machine.of(**hardware)
+    machine = all_or_none(Machine.of, **hardware)
 
     # data: a share of the training images, after validation images were cut off, all of it on the device
     data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
     if data["subset_seed"] is None:
         data["subset_seed"] = seed
-    share = load(**data, progress=show is not False)
+    share = all_or_none(load, **data, progress=show is not False)
     dataset, validation = share.dataset, share.validation(machine.device)
     images, labels = share.train(machine.device)
 
@@ -120,7 +125,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     draw(seed, 0)
     model: Any = build(**architecture)
     model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)
-    model, forward = compiled(model, architecture) if machine.compile else (model, model)
+    model, forward = compiled(model, architecture, replicated) if machine.compile else (model, replicated(model))
     optimizer = optim.build(
         model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
     )
@@ -141,7 +146,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     # resume from the newest state that is whole
     start, first_kept, train_seconds, warnings = 0, 0, 0.0, list(dataset.warnings)
     parts = {"model": model, "optimizer": optimizer, "averaged": averaged, "losses": losses}
-    for path in run.states():
+    for path in led(run.states):
         try:
             about = checkpoint.restore(path, run.id, **parts)
         except UserError as error:
@@ -155,8 +160,12 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
         if about["commit"] != code:
             warnings.append(f"resumed at step {start} with commit {code}; begun with {about['commit']}")
         break
-    run.start()
-    run.rewind(start)
+
+    def save(about: dict[str, Any]) -> None:
+        run.save_state(checkpoint.gather(about, **parts))
+
+    led(run.start)
+    led(run.rewind, start)
 
     # loop
     model.train()
@@ -168,6 +177,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
             draw(seed, step + 1)
             batch, target = loader.batch(step)
             batch, target = augment.mix(normalise(augment.pixels(batch)), target)
+            batch, target = mine(batch), mine(target)  # of a global batch; all of it in one process
             for group in optimizer.param_groups:
                 group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"])
             with machine.autocast():
@@ -183,9 +193,10 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
 
             done = step + 1
             evaluating = done % every == 0 or done == steps
-            if evaluating or interrupt.received or time.monotonic() - saved > SAVE_SECONDS:
+            if evaluating or agreed(interrupt.received or time.monotonic() - saved > SAVE_SECONDS):
                 machine.synchronise()
                 train_seconds += time.monotonic() - tick
+                average(losses)
                 if evaluating:
                     window = max(done - (step % every + 1), first_kept)  # the first step whose loss is not logged yet
                     recent = losses[window % every : step % every + 1]
@@ -194,15 +205,15 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
                         break
                     valued = evaluate(evaluated, *validation, normalise) if validation else None
                     shown = f"loss {recent.mean().item():.3f}"
-                    run.log({
+                    led(run.log, {
                         "step": done, "epoch": done / epoch_steps, "lr": optimizer.param_groups[0]["lr"],
                         "train_loss": recent.mean().item(), "train_seconds": round(train_seconds, 3),
                         "val_accuracy": valued and valued.accuracy, "val_loss": valued and valued.loss,
                     })  # fmt: skip
                 about = {"run": run.id, "step": done, "train_seconds": train_seconds, "every": every}
-                run.save_state(checkpoint.gather(about | {"data": dataset.fingerprint, "commit": code}, **parts))
-                if interrupt.received:
-                    raise Stopped(f"{run.id}: saved at step {done} of {steps}", interrupt.received)
+                led(save, about | {"data": dataset.fingerprint, "commit": code})
+                if received := agreed(interrupt.received):
+                    raise Stopped(f"{run.id}: saved at step {done} of {steps}", received)
                 saved = tick = time.monotonic()
             display.update(done, shown)
 
@@ -218,13 +229,14 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     if not diverged:
         test_images, test_labels = share.test(machine.device)
         result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images
-        last = {key: float(value) for key, value in read_metrics(run.folder)[-1].items() if value}
+        last = {key: float(value) for key, value in led(read_metrics, run.folder)[-1].items() if value}
         metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
         metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss")}
         if all(math.isfinite(value) for value in metrics.values() if value is not None):
-            write(run.folder / "checkpoint.safetensors", checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
-            write(run.folder / "predictions.npy", _npy(result.predictions.cpu().numpy()))
-            write(run.folder / "labels.npy", _npy(test_labels.cpu().numpy()))
+            weights = checkpoint.dump(evaluated.state_dict(), {"run": run.id})
+            led(write, run.folder / "checkpoint.safetensors", weights)
+            led(write, run.folder / "predictions.npy", _npy(result.predictions))
+            led(write, run.folder / "labels.npy", _npy(test_labels))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
     return {
@@ -240,9 +252,9 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _npy(classes: Any) -> bytes:
+def _npy(classes: Any) -> bytes:  # a tensor (M,)
     import numpy as np
 
     buffer = io.BytesIO()
-    np.save(buffer, classes.astype(np.int16), allow_pickle=False)
+    np.save(buffer, classes.cpu().numpy().astype(np.int16), allow_pickle=False)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -66,15 +66,18 @@ def _cost(architecture: str) -> tuple[int, int]:
 _compiled: dict[str, tuple[nn.Module, Any]] = {}  # one at most: the memory of a GPU is for training
 
 
-def compiled(model: nn.Module, architecture: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A model with these weights, and its compiled form; the network compiled last where that has the same architecture.
+def compiled(
+    model: nn.Module, architecture: Mapping[str, Any], wrap: Callable[[nn.Module], nn.Module]
+) -> tuple[Any, Any]:
+    """A model with these weights, and the compiled form of what `wrap` makes of it; the network compiled last where that
+    has the same architecture.
 
     Runs which follow each other in one process then compile once.
     """
     key = json.dumps([architecture, str(next(model.parameters()).device)], sort_keys=True)
     if key not in _compiled:
         _compiled.clear()
-        _compiled[key] = model, torch.compile(model, dynamic=False)
+        _compiled[key] = model, torch.compile(wrap(model), dynamic=False)
     kept, forward = _compiled[key]
     if kept is not model:
         kept.load_state_dict(model.state_dict())

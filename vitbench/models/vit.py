@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitbench.config import look_up
+from vitbench.distributed import WORLD_SIZE, mine
 from vitbench.errors import UserError, did_you_mean
 from vitbench.models.menu import SIZES
 from vitbench.pe.base import Geometry, PositionEncoding
@@ -86,7 +87,8 @@ class Block(nn.Module):
         """Leaves the branch out for some of the images (in training), scaled so that the mean stays."""
         if not self.training or self.drop_path == 0:
             return branch
-        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        drawn = torch.rand(WORLD_SIZE * len(branch), 1, 1, device=branch.device)  # for the global batch
+        kept = mine(drawn) >= self.drop_path
         return branch * (kept / (1 - self.drop_path)).to(branch.dtype)
 
 
