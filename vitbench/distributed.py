@@ -32,8 +32,10 @@ WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))
 LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
-PATIENCE = timedelta(minutes=10)  # for what a process may do alone: decoding images, compiling. A killed one is noticed
-TELLING_SECONDS = 10  # sooner, by its closed connection (gloo) and by torchrun; so long it may take process 0 to speak
+# How long processes wait for one that is silent. One that was killed is noticed at once, by torchrun and in gloo
+PATIENCE = timedelta(minutes=10)  # while another compiles or saves
+DECODING = timedelta(days=1)  # while another decodes images
+TELLING_SECONDS = 10  # until process 0 has said why all end
 
 
 # ------------------------------------------------------------------------------------------------------ one run, joined
@@ -51,7 +53,7 @@ def joined() -> Iterator[None]:
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
-    except (dist.DistError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TryAgain(f"the {WORLD_SIZE} processes of torchrun did not find each other: {reason}") from None
     try:
@@ -114,22 +116,28 @@ def leading(context: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 def all_or_none(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Every process makes the call; if it is refused in any, all raise the UserError of the first."""
+    """Every process makes the call; if it is refused in any, all raise the UserError of the first.
+
+    The first process of each machine goes first: it decodes images, with a progress bar, and the others find them.
+    """
     if WORLD_SIZE == 1:
         return call(*arguments, **options)
     import torch.distributed as dist
 
+    group: Any = dist.new_group(backend="gloo", timeout=DECODING)
     value: Any = None
-    refusal: UserError | None = None
-    refusals: list[UserError | None] = [None] * WORLD_SIZE
-    try:
-        value = call(*arguments, **options)
-    except UserError as error:
-        refusal = error
-    dist.all_gather_object(refusals, refusal)
-    for refusal in refusals:
-        if refusal is not None:
-            raise refusal
+    for turn in (True, False):
+        refusal: UserError | None = None
+        refusals: list[UserError | None] = [None] * WORLD_SIZE
+        if (LOCAL_RANK == 0) is turn:
+            try:
+                value = call(*arguments, **options)
+            except UserError as error:
+                refusal = error
+        dist.all_gather_object(refusals, refusal, group)
+        for first in refusals:
+            if first is not None:
+                raise first
     return value
 
 
