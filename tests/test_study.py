@@ -62,6 +62,11 @@ def test_a_hundred_thousand_runs_are_counted_not_built(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 5
 
 
+def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"asks for no run; seed=range\(0\): an empty range"):
+        study.plan(written(tmp_path, GRID), ["seed=range(0)"])
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_are_planned_in_seconds(tmp_path: Path) -> None:
     grid = written(

@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import fake_runs
 from tests.conftest import TINY, Output, process
 from vitbench.data import shapes
 from vitbench.data.loader import Loader
+from vitbench.estimate import Estimate, total
 from vitbench.models import build
 from vitbench.run import read_metrics
 
@@ -40,15 +42,63 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tmp_path: Path, study: str) -> None:
     plan = vitbench("sweep", study, *WORDS, "runs=r", "dry_run=true")
-    assert plan.code == 0 and plan.out.count("missing") == 4 and "4 runs, 4 to do" in plan.out
+    assert plan.code == 0 and plan.out.count("  missing\n") == 4
+    assert "4 runs, 4 to do: 0 finished, 0 failed, 4 missing\nno estimate: no recorded run of vit none nano" in plan.out
     assert not (tmp_path / "r").exists()
     first = vitbench("sweep", study, *WORDS, "runs=r")
     assert first.code == 0 and first.out == "4 of 4 runs finished\n"
     assert {(r["config"]["model"]["pe"]["name"], r["config"]["seed"]) for r in records(tmp_path)} == {
         ("none", 0), ("none", 1), ("rope", 0), ("rope", 1)}  # fmt: skip
     created = [r["created"] for r in records(tmp_path)]
+    done = vitbench("sweep", study, *WORDS, "runs=r", "dry_run=true")
+    assert "4 runs, 0 to do: 4 finished, 0 failed, 0 missing\nnothing to do" in done.out
     again = vitbench("sweep", study, *WORDS, "runs=r")
     assert again.code == 0 and [r["created"] for r in records(tmp_path)] == created
+
+
+REFUSED = {
+    "study=smalll": "study=smalll: ",
+    "study=missing.yaml": "study=missing.yaml: ",
+    "study=small.yaml data.fracton=0.1": "data.fracton=0.1: no such setting of `vitbench sweep`; did you mean data.fraction",
+    "study=small.yaml hydra/launcher=jobli": "hydra/launcher=jobli: did you mean joblib?",
+    "study=small.yaml pe=rope model=resnet": "resnet is not a ViT and takes no position encoding; drop pe=rope",
+    "study=small.yaml seed=range(0)": "study=small asks for no run; seed=range(0): an empty range",
+    "study=small.yaml runs=small.yaml": "small.yaml",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_slip_is_one_line_before_anything_is_begun(vitbench: Cli, tmp_path: Path, study: str, words: str) -> None:
+    output = vitbench("sweep", *words.split())
+    assert output.code in (2, 4) and output.err.count("\n") == 1 and output.err.startswith("vitbench: ")
+    assert REFUSED[words] in output.err and not list(tmp_path.glob("*/"))
+
+
+def test_what_else_lies_in_the_folder_of_runs_is_left_alone(vitbench: Cli, tmp_path: Path, study: str) -> None:
+    foreign = {"notes.txt": "", "other/thing.bin": "", "torn/record.json": "{", "list/record.json": "[]",
+               "old/record.json": '{"schema": 1, "status": "finished"}', "newer/record.json": '{"schema": 99}'}  # fmt: skip
+    for name, text in foreign.items():
+        (tmp_path / "r" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "r" / name).write_text(text)
+    assert vitbench("sweep", study, *WORDS, "runs=r").code == 0
+    assert {name: (tmp_path / "r" / name).read_text() for name in foreign} == foreign
+
+
+def test_the_time_is_estimated_from_comparable_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion to the images seen; the median counts; other hardware and other models do not."""
+    monkeypatch.setattr("vitbench.estimate.processor", lambda: "Xeon")
+    same = {"data.image_size": None, "optim.batch_size": 10, "machine.precision": "auto"}
+    for place, seconds in enumerate((10.0, 12.0, 50.0)):
+        fake_runs.write(tmp_path, f"a{place}", 0.5, **same, result_train_seconds=seconds)
+    fake_runs.write(tmp_path, "b", 0.5, **same | {"model.pe.name": "rope"}, result_train_seconds=1000.0)
+    fake_runs.write(tmp_path, "c", 0.5, **same, result_train_seconds=1000.0, result_hardware={
+        "device": "cpu", "name": "Xeon", "threads": 2, "precision": "float32"})  # fmt: skip
+    asked = fake_runs.record(0.5, **same, **{"optim.steps": 240})["config"]
+    assert Estimate(tmp_path, threads=1).seconds(asked) == pytest.approx(24)
+    assert Estimate(tmp_path, threads=4).seconds(asked) is None
+    epochs = fake_runs.record(0.5, **same, **{"optim.steps": None, "optim.epochs": 3.0})["config"]
+    assert Estimate(tmp_path, threads=1).seconds(epochs) == pytest.approx(12 / 1200 * 30_000)
+    assert total([24, 24, 24], at_once=2) == 36 and total([60, 1], at_once=2) == 60
 
 
 def test_a_run_of_a_sweep_is_the_run_of_its_single_command(vitbench: Cli, tmp_path: Path, study: str) -> None:

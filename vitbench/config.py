@@ -157,6 +157,7 @@ class SweepConfig(TrainConfig):
     dry_run: bool = False
     retry_failed: bool = False
     confirm: bool = False
+    wait: bool = True  # false: submit to SLURM and return
 
 
 @dataclass

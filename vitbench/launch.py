@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,10 @@ POLL_SECONDS = 0.5
 Hand = Callable[
     [list[str]], dict[str, str]
 ]  # does runs by their ids; what jobs raised beside what their runs wrote down
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Hand:
@@ -95,8 +100,8 @@ def launch(
             left = [name for name in left if ended(runs[name]) is None and name not in errors]
             if not left:
                 break
-            if killed:
-                say(f"a worker process was killed (memory?); {len(left)} runs go on in new ones")
+            what = "a worker process was killed (memory?)" if killed else "a process that held runs ended without them"
+            say(f"{what}; {len(left)} {'run goes' if len(left) == 1 else 'runs go'} on in new ones")
     except KeyboardInterrupt:
         raise Stopped(f"{how}; repeating the command goes on", received or signal.SIGINT) from None
     finally:
@@ -143,8 +148,11 @@ def _stop_workers(runs: Iterable[Run]) -> bool:
 def _worker(run: Run) -> int | None:
     """The process that holds a run, where it descends from this one."""
     try:
-        holder = int(json.loads((run.folder / ".holder.json").read_text())["pid"])
+        about = json.loads((run.folder / ".holder.json").read_text())
+        holder, here = int(about["pid"]), about["host"] == socket.gethostname()
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not here:
         return None
     process = holder
     while process > 1:

@@ -14,6 +14,7 @@ import torch
 from vitbench import __version__
 from vitbench.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
 from vitbench.errors import UserError
+from vitbench.run import processor
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,10 @@ class Machine:
 
     def described(self) -> dict[str, Any]:
         """What the record says of hardware and versions."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu()
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
         return {
             "hardware": {"device": self.device.type, "name": name, "threads": self.threads, "precision": self.precision,
                          "compiled": self.compile} | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {}),
             "versions": {"python": platform.python_version(), "vitbench": __version__, "torch": torch.__version__,
                          "numpy": version("numpy")},
         }  # fmt: skip
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
-            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -113,6 +113,8 @@ def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserErr
         return UserError(f"{(error.override or '').removeprefix('+')}: {_first_line(error)}")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and option in ("submitit_slurm", "submitit_local"):
+            return UserError(f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'")
         options = [name for name in error.options if name != "schema"]
         return UserError(f"{group}={option}: {did_you_mean(option, options)}")
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__

@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import os
+import platform
 import socket
 import subprocess
 import time
@@ -366,3 +367,13 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+
+
+@cache
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

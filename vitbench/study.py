@@ -214,6 +214,9 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
 
     typed = list(typed)
     runs = count(study, typed)
+    if runs == 0:
+        words = dict.fromkeys(word for line in _lines(study, typed) for word in line if not _values(study, word))
+        raise UserError(f"study={study.name} asks for no run; {' and '.join(words)}: an empty range")
     if runs > LARGE and not confirm:
         raise UserError(f"study={study.name} asks for {runs:,} runs; add confirm=true if you mean it")
     planner, planned = Planner(), {}
