@@ -201,6 +201,7 @@ def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> 
     architecture: Any = {"name": "resnet", "image_size": 8, "channels": 1, "num_classes": 2, "depth": 20}
     first, second = build.build(**architecture), build.build(**architecture)
     weights = {name: value.clone() for name, value in second.state_dict().items()}
+
     def same_model(model: torch.nn.Module) -> torch.nn.Module:
         return model
 
