@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,14 +161,21 @@ def _values(study: Study, word: str) -> list[str]:
         raise UserError(f"study={study.name}: {word}: {str(error).splitlines()[0]}") from None
 
 
+@cache
+def _parsed(word: str) -> Any:
+    """A grid has few words, each in many runs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(word)
+
+
 class Planner:
-    """Override lists -> settings. Hydra composes once for each choice of groups; other settings are set on copies."""
+    """Override lists -> settings. Hydra composes once for each choice of groups; other settings are set on that."""
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], Any] = {}
 
     def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
         from omegaconf import OmegaConf
 
         from vitbench.check import check
@@ -176,14 +184,15 @@ class Planner:
         values: list[str] = []
         for word in overrides:
             (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else values).append(word)
-        key = tuple(groups)
+        typed = [(override.key_or_group, override.value()) for override in map(_parsed, values)]
+        key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
         if key not in self._composed:
             self._composed[key] = self._compose(groups)
-        config = self._composed[key].copy()
-        parser = OverridesParser.create()
-        for word in values:
-            override = parser.parse_override(word)
-            OmegaConf.update(config, override.key_or_group, override.value())
+        config = self._composed[key]
+        if any(isinstance(value, dict) for _, value in typed):  # but a mapping, which is merged
+            config = config.copy()
+        for name, value in typed:
+            OmegaConf.update(config, name, value)
         return check(plain(config))
 
     def _compose(self, groups: list[str]) -> Any:

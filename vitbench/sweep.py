@@ -50,7 +50,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     study, runs_folder = load(config.study), Path(config.runs).expanduser()
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
-    runs = {one.id: Run.of(one.settings) for one in planned}
+    runs = {one.id: Run(runs_folder / one.id, one.settings) for one in planned}
     todo = [
         one for one in planned if runs[one.id].record() is None and (config.retry_failed or not failure(runs[one.id]))
     ]
