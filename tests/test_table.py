@@ -117,7 +117,7 @@ def test_a_copied_run_is_flagged(tmp_path: Path) -> None:
         ({"result_commit": "fedcba"}, "mixed commit: 0123456789 (1 run), fedcba (1 run)"),
         ({"result_hardware": {"precision": "bfloat16"}}, "mixed hardware.precision"),
         ({"result_versions": {"torch": "2.11"}}, "mixed versions.torch"),
-        ({"result_hardware": {"processes": 2}}, "mixed hardware.processes: 1 (1 runs), 2 (1 runs)"),
+        ({"result_hardware": {"processes": 2}}, "mixed hardware.processes: 1 (1 run), 2 (1 run)"),
     ],
 )
 def test_mixtures_are_flagged(tmp_path: Path, changed: dict[str, object], said: str) -> None:
