@@ -16,7 +16,7 @@ test: .venv  ## the fast tests (5 minutes)
 	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv  ## ruff
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""The submitit launchers for real: processes here, and a SLURM cluster of one node where it can be started."""
+"""The submitit launchers for real: processes here, and a SLURM cluster of one node where it can be started.
+
+All in one process (`--dist loadfile`): the cluster has its ports.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,6 @@ Cli = Callable[..., Output]
 SLURM = "hydra/launcher=submitit_slurm"
 WORDS = [*TINY[:2], "optim.batch_size=16", "runs=r", "study=small.yaml"]
 ENDLESS = [*WORDS, "optim.steps=100000", "eval_every=100000", SLURM]  # saved by a signal alone
-pytestmark = pytest.mark.xdist_group("slurm")  # in one process: a cluster has its ports
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "slurmdbd", "mariadbd")
 
 
