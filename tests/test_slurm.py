@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,8 +86,10 @@ def test_six_runs_are_submitted_once_and_waited_for(cluster: Path, vitbench: Cli
     first = vitbench(*words, "wait=false")
     assert first.code == 0 and first.out.startswith("6 runs submitted as job ")
     again = vitbench(*words, "wait=false")
-    assert again.code == 0 and again.out == "no run submitted; 6 were in the queue before\n"
-    assert "6 to do: 0 finished, 0 failed," in vitbench(*words, "dry_run=true").out
+    # some may have ended by now, on a slow machine
+    assert again.code == 0 and re.fullmatch(r"no run submitted; [1-6] were in the queue before\n", again.out)
+    planned = vitbench(*words, "dry_run=true").out
+    assert re.search(r"6 runs, [0-6] to do: [0-6] finished, 0 failed, .*\b0 missing\n", planned), planned
     waited = vitbench(*words)
     assert waited.code == 0 and waited.out == "6 of 6 runs finished\n", waited.err
     assert len(list(tmp_path.glob("r/.submitit/*/jobs.json"))) == 1
