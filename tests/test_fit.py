@@ -69,7 +69,7 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     lines = out.splitlines()
     at = lines.index("vit pe=none against resnet (FLOP-matched 0.94x; parameters 4.1x; time-matched 1.00x):")
     assert lines[at + 1] == (
-        "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel."
+        "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel within their intervals."
     )
     assert lines[at + 2].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 2]
     assert lines[at + 2].endswith("] the images of resnet to match its error at 2,250.")
