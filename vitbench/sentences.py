@@ -40,7 +40,8 @@ def verdict(compared: Compared, value: str) -> str:
             ratios = np.exp(-np.abs(pair.ratios.mean(0)))[[0, -1]]
             return (f"No crossover up to {largest} images: {found.leader} pulls away, its error falls from "
                     f"{ratios[0]:.2f} to {ratios[1]:.2f} times that of {trail}.")  # fmt: skip
-        rest = {"parallel": "the curves are parallel within their intervals", "never": "the fitted curves never meet"}[found.why]
+        parallel, never = "the curves are parallel within their intervals", "the fitted curves never meet"
+        rest = {"parallel": parallel, "never": never}[found.why]
         return f"No crossover up to {largest} images: {gap} {'but' if gaps[-1] < max(gaps) else 'and'} {rest}."
     return f"Crossover undefined up to {largest} images: {_unsettled(compared)}."
 
