@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.stats import Interval, mean_interval
@@ -27,6 +27,7 @@ NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that dec
 PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
 FIRST = (*PROMINENT, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
 UNSAID = {"hardware.processes": 1}  # what a record means that lacks the field
+MATCHED = 1.1  # costs within a tenth of each other count as equal
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
 
 # the settings that move a run along a result, and make no other line of it
@@ -223,6 +224,37 @@ def along(compared: Sequence[Group], x: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
+class Named(NamedTuple):
+    """The groups along one line of a figure, or one curve."""
+
+    name: str  # empty where nothing tells it from others
+    settings: dict[str, Any]  # that do
+    groups: list[Group]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for group in self.groups for row in group.rows]
+
+
+def named(
+    compared: Sequence[Group], x: str, first: Sequence[str] = (), otherwise: Sequence[str] = (), menus: bool = True
+) -> list[Named]:
+    """The lines along `x`, in the order of the menus or as they come; `otherwise` names one that nothing tells apart."""
+    keys = telling(compared, first, without=along(compared, x)) or list(otherwise)
+    if menus:
+        compared = sorted(compared, key=lambda group: sort_key({key: group.settings.get(key) for key in keys}))
+    lines: dict[tuple[Any, ...], list[Group]] = {}
+    for group in compared:
+        lines.setdefault(tuple(group.settings.get(key) for key in keys), []).append(group)
+    found = []
+    for values, its_groups in lines.items():
+        settings = dict(zip(keys, values, strict=True))
+        words = [shown(setting) if key in ("model", "data") else f"{key}={shown(setting)}"
+                 for key, setting in settings.items() if setting is not None]  # fmt: skip
+        found.append(Named(" ".join(words), settings, its_groups))
+    return found
+
+
 def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
     return len({tuple(group.settings.get(key) for key in keys) for group in compared})
 
@@ -267,7 +299,7 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):
                 costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
         single = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
-        if len(single) > 1 and single[-1][0] > 1.1 * single[0][0]:
+        if len(single) > 1 and single[-1][0] > MATCHED * single[0][0]:
             ratio = single[-1][0] / single[0][0]
             lines.append(
                 f"multiply-adds of size {size} are not matched here: {single[-1][1]} has {ratio:.2f} times those of {single[0][1]}"

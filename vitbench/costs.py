@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from vitbench.compare import Row
+from vitbench.compare import MATCHED, Row
 
-MATCHED = 1.1  # costs within a tenth of each other count as equal
 WORDS = {
     "multiply_adds": ("FLOP-matched", "FLOPs"),
     "parameters": ("param-matched", "parameters"),

@@ -121,9 +121,8 @@ def _mark(axes: Axes, compared: Compared, labels: Sequence[str], scale: int) -> 
     found, pair = compared.crossover, compared.pair
     if found.verdict not in CROSSED:
         return
-    trail = pair.b if found.leader == pair.a.label else pair.a
     e = scale * math.exp(np.mean([curve.fitted.logs(np.array([found.n])).item() for curve in (pair.a, pair.b)]))
-    colour = figure.colour(labels.index(trail.label) if trail.label in labels else 0)
+    colour = figure.colour(labels.index(compared.trail.label) if compared.trail.label in labels else 0)
     ends = np.clip([found.low, found.high], pair.n[0], GUARD * pair.n[-1])
     axes.plot(ends, [e, e], color="black", linewidth=0.9, solid_capstyle="butt", zorder=6)
     axes.plot([found.n], [e], marker="*", markersize=10, markerfacecolor=colour, markeredgecolor="black",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import compare, formats
-from vitbench.compare import Group, Row, Runs, shown
+from vitbench.compare import Row, Runs
 from vitbench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def lines_of(runs: Runs, value: str, first: Sequence[str] = (), source: Callable
     """
     lines: list[Line] = []
     notes: list[str] = []
-    curves = named(compare.groups(runs), first)
-    for name, settings, rows in curves:
+    curves = compare.named(compare.groups(runs), "train_images", first, otherwise=["model"])
+    for one in curves:
+        name, rows = one.name, one.rows
         points = [Point(row["train_images"], (row.get("data.subset_seed"), row["seed"]), row[value],
                         source(row) if source else f"run {row['id']}")
                   for row in rows if row.get(value) is not None and row.get("train_images")]  # fmt: skip
@@ -131,29 +132,10 @@ def lines_of(runs: Runs, value: str, first: Sequence[str] = (), source: Callable
         curve, why = curve_of(name, points, value, classes.pop() if len(classes) == 1 else 0, error)
         notes.extend(f"{name}: {line}" for line in why)
         if curve is not None:
-            lines.append(Line(settings, curve, rows))
+            lines.append(Line(one.settings, curve, rows))
     if not lines:
         raise error("; ".join(compare.plain(note) for note in notes[:2]) + f" ({len(curves)} curves, none to fit)")
     return lines, notes
-
-
-def named(
-    groups: Sequence[Group], first: Sequence[str] = (), menus: bool = True
-) -> list[tuple[str, dict[str, Any], list[Row]]]:
-    """Each curve's name, the settings that tell it from the others, and its runs; in the order of the menus, or as they come."""
-    keys = compare.telling(groups, first, without=compare.along(groups, "train_images")) or ["model"]
-    if menus:
-        groups = sorted(groups, key=lambda group: compare.sort_key({key: group.settings[key] for key in keys}))
-    rows: dict[tuple[Any, ...], list[Row]] = {}
-    for group in groups:
-        rows.setdefault(tuple(group.settings[key] for key in keys), []).extend(group.rows)
-    found = []
-    for values, its_rows in rows.items():
-        settings = dict(zip(keys, values, strict=True))
-        words = [shown(setting) if key in ("model", "data") else f"{key}={shown(setting)}"
-                 for key, setting in settings.items() if setting is not None]  # fmt: skip
-        found.append((" ".join(words), settings, its_rows))
-    return found
 
 
 def curve_of(label: str, points: Sequence[Point], value: str, classes: int, error: type[UserError] = UserError) -> tuple[Curve | None, list[str]]:  # fmt: skip

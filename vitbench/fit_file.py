@@ -13,7 +13,7 @@ from typing import Any
 from vitbench import compare
 from vitbench.compare import Group, Row, Runs
 from vitbench.errors import DataError, UserError, did_you_mean
-from vitbench.fit import SEEDS, SIZES, Line, Point, check, curve_of, falling, lines_of, named
+from vitbench.fit import SEEDS, SIZES, Line, Point, check, curve_of, falling, lines_of
 
 COLUMNS = {
     "model": ("model",),
@@ -26,14 +26,8 @@ COLUMNS = {
 }
 RESULTS = ("error", "accuracy", "loss")
 
-
-SETTINGS = (
-    "pe",
-    "data",
-    "model.size",
-    "augment",
-    "optim",
-)  # columns that tell curves apart, and all with such a prefix
+# columns that tell curves apart, and all with such a prefix
+SETTINGS = ("pe", "data", "model.size", "augment", "optim")
 PREFIXES = ("pe.", "model.", "data.", "augment.", "optim.")
 
 
@@ -59,8 +53,8 @@ def _evidence(path: Path, value: str | None) -> tuple[str, list[Line], list[str]
         runs, value, source=lambda row: f"file={path} line {numbers[row['id']]}", error=DataError
     )
     if not runs.notes:  # where planned runs have no result, that says which rows have no number
-        for name, _, rows in named(compare.groups(runs)):
-            _all_there(path, name, rows, numbers)
+        for one in compare.named(compare.groups(runs), "train_images", otherwise=["model"]):
+            _all_there(path, one.name, one.rows, numbers)
     return value, lines, left_out, runs
 
 
@@ -107,13 +101,13 @@ def _own(path: Path, value: str | None) -> tuple[str, list[Line]]:
         group = groups.setdefault(tuple(settings.values()), Group(settings, []))
         group.rows.append({"point": point, "classes": classes})
     lines = []
-    for name, its_settings, its_rows in named([*groups.values()], menus=False):
-        points = [row["point"] for row in its_rows]
+    for one in compare.named([*groups.values()], "train_images", otherwise=["model"], menus=False):
+        name, points = one.name, [row["point"] for row in one.rows]
         _complete(path, name if len(keys) > 1 else f"model={name}", points)
-        its_classes = {row["classes"] for row in its_rows if row["classes"] is not None}
+        its_classes = {row["classes"] for row in one.rows if row["classes"] is not None}
         curve, _ = curve_of(name, points, value, its_classes.pop() if len(its_classes) == 1 else 0)
         assert curve is not None
-        lines.append(Line(its_settings, curve))
+        lines.append(Line(one.settings, curve))
     return value, lines
 
 

@@ -114,24 +114,18 @@ def _categories(groups: Sequence[Group], x: str) -> list[Any]:
 
 
 def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names: Sequence[Any] | None = None) -> list[Line]:  # fmt: skip
-    keys = compare.telling(groups, wanted, without=compare.along(groups, x))
-    by_line: dict[tuple[Any, ...], list[Group]] = {}
-    for group in sorted(groups, key=lambda g: compare.sort_key({key: g.settings.get(key) for key in keys})):
-        by_line.setdefault(tuple(group.settings.get(key) for key in keys), []).append(group)
     made = []
-    for values, members in by_line.items():
-        words = [shown(value) if key in ("model", "data") else f"{key}={shown(value)}"
-                 for key, value in zip(keys, values, strict=True) if value is not None]  # fmt: skip
+    for line in compare.named(groups, x, wanted):
         points: list[tuple[float, float]] = []
         means: list[tuple[float, Interval]] = []
-        for group in members:
+        for group in line.groups:
             at = [row.get(x) if names is None else names.index(group.settings[x]) for row in group.rows]
             here = [(float(a), float(row[y])) for a, row in zip(at, group.rows, strict=True)
                     if a is not None and row.get(y) is not None]  # fmt: skip
             if here:
                 points += here
                 means.append((mean_interval(at for at, _ in here).mean, mean_interval(value for _, value in here)))
-        made.append(Line(" ".join(words), sorted(points), sorted(means, key=lambda pair: pair[0])))
+        made.append(Line(line.name, sorted(points), sorted(means, key=lambda pair: pair[0])))
     return made
 
 

@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def main(config: Any) -> int:
     if named and mine[0] not in all_kept:
         raise UserError(f"study={asked['study']}: not in {results}; there: {', '.join(all_kept)}")
     sections = {name: Section.read(results / name) for name in all_kept}
-    files = {results / name / file: text for name in mine for file, text in sections[name].texts().items()}
+    files = {results / name / file: text for name in mine for file, text in sections[name].texts.items()}
     files[results / "README.md"] = readme(sections.values())
     if asked["check"]:
         for path, text in files.items():
@@ -124,10 +125,12 @@ class Section:
         return cls(replace(studies.load(str(path)), name=folder.name), evidence.load(folder / "runs.csv"), commands,
                    notes.read_text(encoding="utf-8") if notes.is_file() else "")  # fmt: skip
 
+    @cached_property
     def tables(self) -> list[formats.Table]:
         layouts = table.choose({"name": None, **dict.fromkeys(table.KEYS)}, self.study, "tables", table.KEYS)
         return [table.build(name or "results", self.runs, **layout) for name, layout in layouts.items()]
 
+    @cached_property
     def fitted(self) -> Report | None:
         """What `vitbench fit` says, where a figure of the study asks for it."""
         if not any(layout.get("fit") for layout in self.study.figures.values()):
@@ -142,12 +145,13 @@ class Section:
         """The runs with what the study says it cannot show."""
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
+    @cached_property
     def texts(self) -> dict[str, str]:
         """The files that hold numbers, by name."""
         heading, notes = self.heading(), [plain(note) for note in self.noted().notes]
         files = {f"{one.name}.{form}": formats.render(form, [one], heading, notes)
-                 for one in self.tables() for form in FORMS}  # fmt: skip
-        report = self.fitted()
+                 for one in self.tables for form in FORMS}  # fmt: skip
+        report = self.fitted
         if report is not None:
             files |= {f"fit.{form}": render(form, report) for form in FORMS}
         return files
@@ -163,7 +167,7 @@ class Section:
         there = {path.name for path in folder.iterdir()}
         for name in sorted(figures - there):
             raise DataError(f"{folder / name} is missing; `vitbench report` makes it")
-        for name in sorted(there - figures - {*self.texts(), "runs.csv", "study.yaml", "notes.md"}):
+        for name in sorted(there - figures - {*self.texts, "runs.csv", "study.yaml", "notes.md"}):
             raise DataError(f"{folder / name}: no report makes such a file; remove it")
 
     def heading(self) -> str:
@@ -174,9 +178,9 @@ class Section:
         parts = [f"## {escape_markdown(plain(study.title))}", f"**{escape_markdown(plain(study.question))}**"]
         if study.expect:
             parts.append(f"Expected: {escape_markdown(plain(study.expect))}")
-        parts += [formats.render("md", [one], "", []).strip() for one in self.tables()]
+        parts += [formats.render("md", [one], "", []).strip() for one in self.tables]
         parts += [f"![{escape_markdown(plain(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
-        report = self.fitted()
+        report = self.fitted
         if report is not None:
             said = [f"- {escape_markdown(f'{pair}: {line}')}" for pair, lines in report.sentences() for line in lines]
             parts.append(

@@ -21,7 +21,7 @@ def verdict(compared: Compared, value: str) -> str:
     if found.why == "few":
         seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
         return f"Crossover undefined: {seeds} seeds and {len(pair.n)} sizes in common, where 2 and 3 are the least."
-    trail = _trail(compared)
+    trail = compared.trail.label
     gaps = [abs(one.paired.interval.mean) for one in compared.differences]
     largest, gap = images(pair.n[-1]), _gap(gaps, value)
     missed = f"{100 * found.rootless:.0f} % of draws do not" if found.rootless else "all draws"
@@ -49,7 +49,7 @@ def verdict(compared: Compared, value: str) -> str:
 def brief(compared: Compared) -> str:
     """The same as one line of a figure's small print."""
     pair, found = compared.pair, compared.crossover
-    a, b, trail = pair.a.label, pair.b.label, _trail(compared)
+    a, b, trail = pair.a.label, pair.b.label, compared.trail.label
     if found.why == "few":
         return f"{a}, {b}: too few seeds or sizes in common"
     if found.verdict == "observed":
@@ -103,11 +103,6 @@ def better(compared: Compared) -> str:
     none = "no difference that McNemar's test calls significant" if not said else ""
     at = f"Same test images, trained on {images(tested[0].checkpoints.images)}:"
     return f"{at} of {seeds}, {' and '.join(said)} (McNemar, Holm p < 0.05)." if said else f"{at} {none}, in {seeds}."
-
-
-def _trail(compared: Compared) -> str:
-    a, b = compared.pair.a.label, compared.pair.b.label
-    return b if compared.crossover.leader == a else a
 
 
 def _where(compared: Compared) -> str:

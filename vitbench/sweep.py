@@ -68,7 +68,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         forget()
         _decode(todo, config.machine.progress)
         missing = {one.id: runs[one.id] for one in todo}
-        jobs = _jobs(config, name, todo)
+        jobs = _jobs(config, todo) if name != "basic" else {}
         if not config.wait:
             before, new = slurm.Queue(launcher, jobs, missing).submit(missing)
             if before or new:
@@ -90,10 +90,10 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     _conclude(runs, errors)
 
 
-def _jobs(config: Any, launcher: str, todo: list[Planned]) -> dict[str, list[str]]:
+def _jobs(config: Any, todo: list[Planned]) -> dict[str, list[str]]:
     """The words of each run for a launcher, which composes again and drops the sweep's own."""
     handed_on = [f"study={config.study}", "machine.progress=false"]
-    if launcher != "basic" and config.machine.threads is None:
+    if config.machine.threads is None:
         handed_on.append("machine.threads=1")
     return {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
 

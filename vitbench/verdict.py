@@ -57,6 +57,11 @@ class Compared(NamedTuple):
         words = costs.words(self.costs)
         return f"{self.pair.a.label} against {self.pair.b.label}" + (f" ({words})" if words else "")
 
+    @property
+    def trail(self) -> Curve:
+        """The one that does not lead at the smallest size."""
+        return self.pair.b if self.crossover.leader == self.pair.a.label else self.pair.a
+
 
 @dataclass(frozen=True)
 class Report:
