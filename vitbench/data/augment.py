@@ -8,6 +8,7 @@ batch, as in timm and DeiT.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,23 +23,28 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
     The padding is never made: a pixel outside is read from where it reflects to. Equal to
     `F.pad(images, 4 * [padding], mode="reflect")` cut at a random place.
     """
-    size_b, _, height, width = images.shape
+    size_b, channels, height, width = images.shape
     device = images.device
-    top = torch.randint(-padding, padding + 1, (size_b, 1), device=device)
-    left = torch.randint(-padding, padding + 1, (size_b, 1), device=device)
-    rows = _reflect(top + torch.arange(height, device=device), height)  # (B, H)
-    columns = _reflect(left + torch.arange(width, device=device), width)  # (B, W)
-    if flip:
-        mirrored = torch.rand(size_b, 1, device=device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    pixels = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W), places in the flattened image
-    index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)  # (B, C, H W)
+    top = torch.randint(0, 2 * padding + 1, (size_b,), device=device)
+    left = torch.randint(0, 2 * padding + 1, (size_b,), device=device)
+    if flip:  # the second half of the table of columns
+        left += (2 * padding + 1) * (torch.rand(size_b, device=device) < 0.5)
+    rows = _places(height, padding, device)[: 2 * padding + 1].mul(width).index_select(0, top)  # (B, H)
+    columns = _places(width, padding, device).index_select(0, left)  # (B, W)
+    pixels = rows[:, :, None] + columns[:, None, :]  # (B, H, W), places in the flattened image
+    index = pixels.flatten(1)[:, None].expand(-1, channels, -1)  # (B, C, H W)
     return images.flatten(2).gather(2, index).view_as(images)
 
 
-def _reflect(place: Tensor, size: int) -> Tensor:
-    """-1 -> 1 and size -> size - 2: reflection without repeating the border."""
-    return (size - 1) - ((size - 1) - place.abs()).abs()
+@cache
+def _places(size: int, padding: int, device: torch.device) -> Tensor:
+    """Where a crop reads each of its rows, for every offset -padding..padding and then mirrored; (2 (2P + 1), size).
+
+    Outside the image it is reflected without repeating the border: -1 -> 1 and size -> size - 2.
+    """
+    place = torch.arange(-padding, padding + 1, device=device)[:, None] + torch.arange(size, device=device)
+    place = (size - 1) - ((size - 1) - place.abs()).abs()
+    return torch.cat([place, place.flip(1)])
 
 
 class Augment:

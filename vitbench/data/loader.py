@@ -14,7 +14,10 @@ def draw(seed: int, step: int) -> None:
 
     Both numbers go through NumPy's SeedSequence, because torch's CPU generator keeps only 32 bits of a seed.
     """
-    torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    torch.default_generator.manual_seed(number)  # torch.manual_seed asks every backend first: 0.2 ms, at every step
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 class Normalise:
@@ -22,8 +25,8 @@ class Normalise:
 
     def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device, channels_last: bool = False):
         self.mean, self.std = tuple(mean), tuple(std)  # in units of 0..1
-        self.scale = 1 / (255 * torch.tensor(self.std, device=device).clamp(min=1e-3)).view(1, -1, 1, 1)
-        self.shift = -255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * self.scale
+        scale = 1 / (255 * torch.tensor(self.std, device=device).clamp(min=1e-3)).view(1, -1, 1, 1)
+        self.scale, self.shift = scale, -255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * scale
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     @classmethod
@@ -39,7 +42,13 @@ class Normalise:
         return cls(mean, std, images.device, channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, images.to(torch.float32, memory_format=self.format), self.scale)
+        if self.scale.shape[1:] != images.shape[1:]:  # one value a pixel: twice as fast as one a channel
+            self.scale, self.shift = (
+                part[:, :, :1, :1].expand(1, *images.shape[1:]).contiguous(memory_format=self.format)
+                for part in (self.scale, self.shift)
+            )
+        images = images.contiguous(memory_format=self.format)  # as bytes, which are faster to reorder than floats
+        return torch.addcmul(self.shift, images.float(), self.scale)
 
 
 class Loader:
@@ -56,7 +65,7 @@ class Loader:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The images and labels of step `step`, (B, C, H, W) and (B,)."""
         chosen = self.indices(step)
-        return self.images[chosen], self.labels[chosen]
+        return self.images.index_select(0, chosen), self.labels[chosen]  # 20 times as fast as images[chosen]
 
     def indices(self, step: int) -> Tensor:
         position, parts, missing = step * self.batch_size, [], self.batch_size
