@@ -29,6 +29,10 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
+bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
+	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json
+	$(BIN)/vitbench report
+
 # a stamp, so that an interrupted installation is done again
 .venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -39,4 +43,4 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/pip install --quiet -e ".[test]"
 	@touch $@
 
-.PHONY: help demo test test-slow lint types report
+.PHONY: help demo test test-slow lint types report bench

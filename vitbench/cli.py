@@ -22,10 +22,11 @@ COMMANDS = {
     "plot": "accuracy against the number of training images",
     "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
     "report": "results/: a study's runs, tables, figures and verdicts; check=true makes every number again",
+    "bench": "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
     "ls": "what there is: ls models | pe | data | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",
 }
-READ_ONLY = {"table", "plot", "fit", "report"}
+READ_ONLY = {"table", "plot", "fit", "report", "bench"}
 PLAIN = {"ls", "completion"}  # take positional words and no config
 
 HELP = """\

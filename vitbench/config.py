@@ -215,6 +215,21 @@ class ReportConfig:
     check: bool = False  # write nothing, compare
 
 
+@dataclass
+class BenchConfig:
+    """`bench` measures and prints."""
+
+    rows: Any = None  # a row or a list of them; null: all
+    models: Any = field(default_factory=lambda: ["vit", "resnet"])
+    sizes: Any = field(default_factory=lambda: ["nano", "tiny"])
+    windows: int = 5  # of each contestant
+    seconds: float = 2.0  # a window, about
+    device: str = "auto"  # auto, cpu, cuda
+    timm: str | None = None  # the train.py of a checkout of pytorch-image-models
+    format: str = "text"  # or json
+    file: str | None = None  # .json
+
+
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
@@ -233,6 +248,7 @@ SCHEMAS: dict[str, type] = {
     "plot": PlotConfig,
     "fit": FitConfig,
     "report": ReportConfig,
+    "bench": BenchConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

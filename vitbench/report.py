@@ -4,6 +4,7 @@
                       study.yaml      the study as it was run, with the commands above it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       notes.md        what was read from it; written by hand, never touched
+    results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
     results/README.md                 a section per study, made from these files
 
 With `study=` the runs are read from `runs=` and runs.csv is written anew. Everything else is always made from runs.csv,
@@ -15,14 +16,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vitbench import compare, evidence, fit, formats, plot, table
+from vitbench import bench, compare, evidence, fit, formats, plot, table
 from vitbench import study as studies
 from vitbench.compare import Runs, plain
 from vitbench.errors import DataError, UserError
@@ -52,7 +53,9 @@ def main(config: Any) -> int:
         raise UserError(f"study={asked['study']}: not in {results}; there: {', '.join(all_kept)}")
     sections = {name: Section.read(results / name) for name in all_kept}
     files = {results / name / file: text for name in mine for file, text in sections[name].texts.items()}
-    files[results / "README.md"] = readme(sections.values())
+    speeds = {path: bench.read(path) for path in sorted((results / "bench").glob("*.json"))}
+    files |= {path.with_suffix(".md"): bench.markdown(report) for path, report in speeds.items()}
+    files[results / "README.md"] = readme(sections.values(), speeds)
     if asked["check"]:
         for path, text in files.items():
             check(path, text)
@@ -213,7 +216,7 @@ def _several(words: Iterable[str]) -> str:
     return " and ".join(sorted(set(words)))
 
 
-def readme(sections: Iterable[Section]) -> str:
+def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]) -> str:
     sections = list(sections)
     head = [
         "# Results",
@@ -222,7 +225,15 @@ def readme(sections: Iterable[Section]) -> str:
         "\n".join(f"- [{escape_markdown(plain(one.study.title))}](#{_anchor(one.study.title)}): "
                   f"{escape_markdown(plain(one.study.question))}" for one in sections),
     ]  # fmt: skip
-    return "\n\n".join([*head, *(one.markdown() for one in sections)]) + "\n"
+    machines = [
+        f"- [{escape_markdown(report['hardware']['name'])}](bench/{path.stem}.md)" for path, report in speeds.items()
+    ]
+    speed = (
+        ["## Speed", "What `vitbench bench` measured, with the goals set for it:", "\n".join(machines)]
+        if speeds
+        else []
+    )
+    return "\n\n".join([*head, *(one.markdown() for one in sections), *speed]) + "\n"
 
 
 def _anchor(title: str) -> str:

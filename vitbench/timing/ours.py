@@ -1,0 +1,122 @@
+"""The two sides of vitbench's own speed: the bare step, which nothing can beat, and a whole run of `vitbench train`."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitbench import optim
+from vitbench.machine import Machine
+from vitbench.models.build import build, compiled, cost
+from vitbench.study import Planner
+from vitbench.timing.windows import clock
+from vitbench.train import one_run
+
+LOGGED = 100  # steps between two log lines and saves: ten a run of 1,000 steps, the default
+
+
+def settings_of(words: list[str], folder: Path, device: str, threads: int | None) -> dict[str, Any]:
+    """The settings of `vitbench train WORDS`, its runs in `folder`."""
+    here = [f"runs={folder / 'runs'}", f"machine.device={device}", "machine.progress=false", f"eval_every={LOGGED}"]
+    return Planner().settings([*words, *here, *([f"machine.threads={threads}"] if threads else [])])
+
+
+class Limit:
+    """Forward, backward and optimizer on one fixed batch that is on the device already, normalised."""
+
+    def __init__(self, settings: dict[str, Any], image_size: int = 32, batch_size: int | None = None) -> None:
+        hardware = {key: value for key, value in settings["machine"].items() if key in ("device", "precision", "compile", "threads")}  # fmt: skip
+        self.machine, self.recipe = Machine.of(**hardware), settings["optim"]
+        self.batch_size = batch_size or self.recipe["batch_size"]
+        architecture = {**settings["model"], "image_size": image_size, "channels": 3, "num_classes": 10}
+        self.parameters, self.multiply_adds = cost(**architecture)
+        torch.manual_seed(0)
+        model: Any = build(**architecture)
+        form = torch.channels_last if model.channels_last else torch.contiguous_format
+        model.to(
+            self.machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format
+        )
+        self.model, self.forward = (
+            compiled(model, architecture, lambda it: it) if self.machine.compile else (model, model)
+        )
+        self.optimizer = optim.build(self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")})  # fmt: skip
+        shape = (self.batch_size, 3, image_size, image_size)
+        self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=form)
+        self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)
+
+    def __call__(self, steps: int) -> float:
+        now = clock(self.machine.device.type)
+        self.model.train()
+        self.machine.synchronise()
+        begin = now()
+        for _ in range(steps):
+            with self.machine.autocast():
+                loss = F.cross_entropy(self.forward(self.images), self.labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.recipe["clip"]:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
+            self.optimizer.step()
+        self.machine.synchronise()
+        return now() - begin
+
+    @torch.inference_mode()
+    def infer(self, steps: int) -> float:
+        """The same for the forward alone, in evaluation mode."""
+        now = clock(self.machine.device.type)
+        self.model.eval()
+        self.machine.synchronise()
+        begin = now()
+        for _ in range(steps):
+            with self.machine.autocast():
+                self.model(self.images)
+        self.machine.synchronise()
+        return now() - begin
+
+
+class Ours:
+    """Whole runs: what steps cost is a run of 1 + n steps less a run of 1 step, with data, loop, log lines and saves."""
+
+    _seeds = itertools.count(1)  # each window is a run of its own
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.beside: list[float] = []  # seconds of a run that has one step
+        self.now = clock("cpu" if settings["machine"]["device"] == "cpu" else "cuda")
+
+    def __call__(self, steps: int) -> float:
+        one = self.run(1)
+        self.beside.append(one)
+        return self.run(1 + steps) - one
+
+    def run(self, steps: int) -> float:
+        settings = copy.deepcopy(self.settings)
+        settings["seed"], settings["optim"]["steps"] = next(self._seeds), steps
+        begin = self.now()
+        code = one_run(settings, in_sweep=True)
+        assert code == 0, "a run that measures speed diverged"
+        return self.now() - begin
+
+
+def matrix_peak(device: torch.device, precision: str) -> float:
+    """Multiply-adds a second of the largest plain matrix product, the most that this device does through its library."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    side = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    now, best = clock(device.type), 0.0
+    for repeats in (1, 20, 20, 20, 20, 20):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        begin = now()
+        for _ in range(repeats):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, repeats * side**3 / (now() - begin))
+    return best

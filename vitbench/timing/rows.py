@@ -1,0 +1,212 @@
+"""Rows of `vitbench bench` that time steps in this process, each a function of a Bench."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitbench.timing.ours import Limit, Ours, matrix_peak, settings_of
+from vitbench.timing.usual import Usual
+from vitbench.timing.windows import Contestant, Figure, alternate, figure, ratios, steps_for
+
+NO_GPU = "no GPU"
+NOTHING = ["model=vit", "pe=none", "model.patch_size=32", "model.width=8", "model.heads=1", "model.depth=1"]
+
+
+@dataclass
+class Bench:
+    """What rows are asked for, and where they may write."""
+
+    models: list[str]
+    sizes: list[str]
+    windows: int
+    seconds: float  # of one window
+    device: str  # cpu or cuda
+    folder: Path
+    say: Callable[[str], None]
+    timm: str | None = None  # timm's train.py
+    _images: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int | None:
+        """One on the CPU: its seconds are then those of the work, also on a machine that is shared."""
+        return 1 if self.device == "cpu" else None
+
+    def settings(self, *words: str) -> dict[str, Any]:
+        return settings_of(list(words), self.folder, self.device, self.threads)
+
+    def images(self, size: int = 32) -> Path:
+        """A folder of JPEG files, 5,000 for training and 100 for testing: drawn shapes."""
+        if size not in self._images:
+            self._images[size] = self.folder / f"images{size}"
+            _draw_files(self._images[size], size)
+        return self._images[size]
+
+    def files(self, size: int = 32) -> list[str]:
+        return ["data=imagefolder", f"data.root={self.images(size)}", "data.name=bench", "data.val_fraction=0"]
+
+
+def _draw_files(root: Path, size: int) -> None:
+    from PIL import Image
+
+    from vitbench.data.shapes import load
+
+    dataset = load(root=root, cache=root.parent / "drawn", image_size=size, progress=False, task="shape",
+                   train_images=5000, test_images=100, image_seed=0)  # fmt: skip
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        for name in split.classes:
+            (root / part / name).mkdir(parents=True)
+        for place, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            Image.fromarray(image.transpose(1, 2, 0)).save(
+                root / part / split.classes[label] / f"{place}.jpg", quality=90
+            )
+
+
+def overhead(bench: Bench) -> Iterator[Figure]:
+    settings = bench.settings(*NOTHING, "augment=light", "optim.batch_size=128", "optim.clip=null", *bench.files())
+    limit, ours = Limit(settings), Ours(settings)
+    usual = Usual(what="folder", root=str(bench.images() / "train"), model=settings["model"], optimizer="adamw",
+                  batch_size=128, image_size=32, device=bench.device, workers=0, threads=bench.threads or 1)  # fmt: skip
+    with closing(usual):
+        contestants: dict[str, Contestant] = {"limit": limit, "ours": ours, "usual": usual}
+        steps = {name: steps_for(one, bench.seconds) for name, one in contestants.items()}
+        taken = alternate(contestants, steps, bench.windows)
+    for name, what, goal in (("ours", "vitbench", 12.0), ("usual", "ImageFolder + DataLoader", None)):
+        over = [1e6 * (a - b) / 128 for a, b in zip(taken[name], taken["limit"], strict=True)]
+        yield figure("overhead", f"{what}, over the bare step, batch 128", "us an image", over, at_most=goal)
+    yield figure("overhead", "the bare step itself", "us an image", [1e6 * a / 128 for a in taken["limit"]])
+
+
+def loop(bench: Bench) -> Iterator[Figure]:
+    most = matrix_peak(torch.device(bench.device), "float32" if bench.device == "cpu" else "bfloat16")
+    yield Figure("loop", "largest matrix product", most / 1e9, "G multiply-adds a second")
+    for size in bench.sizes:
+        for model in bench.models:
+            yield from _loop(bench, model, size, most)
+
+
+def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
+    settings = bench.settings(f"model={model}", f"model.size={size}", "augment=light", *bench.files())
+    limit, ours, batch = Limit(settings), Ours(settings), settings["optim"]["batch_size"]
+    reset_peak_memory(bench.device)
+    workers = 0 if bench.device == "cpu" else 16
+    usual = Usual(what="folder", root=str(bench.images() / "train"), model=settings["model"], workers=workers,
+                  optimizer=settings["optim"]["optimizer"], batch_size=batch, image_size=32, device=bench.device,
+                  threads=bench.threads or 1)  # fmt: skip
+    name = f"{model} {size}"
+    with closing(usual):
+        steps = dict.fromkeys(("limit", "ours", "usual"), steps_for(limit, bench.seconds))
+        taken = alternate({"limit": limit, "ours": ours, "usual": usual}, steps, bench.windows)
+    speeds = {key: [batch / a for a in values] for key, values in taken.items()}
+    yield figure("loop", f"{name}: limit", "images/s", speeds["limit"])
+    yield figure("loop", f"{name}: vitbench", "images/s", speeds["ours"])
+    others = f"ImageFolder + DataLoader{f' of {workers} workers' if workers else ''}"
+    yield figure("loop", f"{name}: {others}", "images/s", speeds["usual"])
+    goal = 0.97 if bench.device == "cpu" and size in ("nano", "tiny") else 0.95 if bench.device != "cpu" else None
+    yield figure("loop", f"{name}: vitbench / limit", "", ratios(speeds["ours"], speeds["limit"]), at_least=goal)
+    many = 5.0 if bench.device != "cpu" and size == "tiny" else None
+    yield figure("loop", f"{name}: vitbench / {others}", "", ratios(speeds["ours"], speeds["usual"]), at_least=many)
+    work = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # forward once, backward twice
+    yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [one / 1e9 for one in work])
+    yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * one / most for one in work])
+    yield figure("loop", f"{name}: a run beside training", "s", ours.beside)
+    yield Figure("loop", f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory", peak_memory(bench.device), "MiB")  # fmt: skip
+
+
+def defaults(bench: Bench) -> Iterator[Figure]:
+    if bench.device != "cpu":
+        return
+    settings = bench.settings("model=resnet", "model.size=small", "optim.batch_size=32", *bench.files())
+    limit = Limit(settings)
+    usual = Usual(what="batch", model={"name": "torchvision"}, optimizer="sgd", batch_size=32, image_size=32, device="cpu",
+                  workers=0, threads=1)  # fmt: skip
+    with closing(usual):
+        steps = steps_for(limit, 2 * bench.seconds)
+        taken = alternate({"ours": limit, "usual": usual}, dict.fromkeys(("ours", "usual"), steps), bench.windows)
+    for key, what in (("ours", "vitbench"), ("usual", "torchvision, torch's defaults")):
+        yield figure("defaults", f"ResNet-18 at 32 px, a step: {what}", "images/s", [32 / a for a in taken[key]])
+    yield figure("defaults", "vitbench / defaults", "", ratios(taken["usual"], taken["ours"]), at_least=1.15)
+
+
+def epoch(bench: Bench) -> Iterator[Figure]:
+    shares = (0.01, 0.1, 1.0)
+    runs = {f"{share:g}": Ours(bench.settings("model=vit", "model.size=nano", "data=shapes", "data.train_images=50000",
+                                              "data.test_images=100", "data.val_fraction=0", f"data.fraction={share}",
+                                              "augment=light"))
+            for share in shares}  # fmt: skip
+    steps = steps_for(runs["0.01"], bench.seconds)
+    taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
+    for share in runs:
+        values = [1e6 * a / 64 for a in taken[share]]
+        yield figure("epoch", f"vit nano at {100 * float(share):g} % of 50,000", "us an image", values)
+    for share in ("0.01", "0.1"):
+        apart = [100 * abs(a - 1) for a in ratios(taken[share], taken["1"])]
+        yield figure(
+            "epoch",
+            f"time an epoch, {100 * float(share):g} % against 100 %: off the straight line",
+            "%",
+            apart,
+            at_most=5.0,
+        )
+
+
+def resolution(bench: Bench) -> Iterator[Figure]:
+    """Patches of 4 px at 32 and 64 px and of 16 px above: 64, 256, 64, 196 and 576 tokens."""
+    for px in (32, 64, 128, 224, 384):
+        batch = max(2, 64 * 32**2 // px**2) if bench.device == "cpu" else 64
+        for model in bench.models:
+            words = ["model=vit", f"model.patch_size={4 if px <= 64 else 16}"] if model == "vit" else [f"model={model}"]
+            settings = bench.settings(*words, "model.size=nano", f"data.image_size={px}")
+            limit = Limit(settings, px, batch)
+            reset_peak_memory(bench.device)
+            tokens = f", {(px // settings['model']['patch_size']) ** 2} tokens" if model == "vit" else ""
+            name = f"{model} nano at {px} px{tokens}"
+            yield Figure("resolution", f"{name}: one forward", limit.multiply_adds / 1e6, "M multiply-adds")
+            contestants: dict[str, Contestant] = {"train": limit, "infer": limit.infer}
+            steps = {key: steps_for(one, bench.seconds, 1) for key, one in contestants.items()}
+            taken = alternate(contestants, steps, bench.windows)
+            for key, what in (("train", "training"), ("infer", "inference")):
+                yield figure(
+                    "resolution", f"{name}: {what}, batch {batch}", "images/s", [batch / a for a in taken[key]]
+                )
+            if bench.device != "cpu":
+                yield Figure("resolution", f"{name}: peak memory", peak_memory(bench.device), "MiB")
+
+
+def peak(bench: Bench) -> Iterator[Figure]:
+    cases = {"ResNet-18 at 32 px": (["model=resnet", "model.size=small"], 32, 512),
+             "ViT small at 224 px": (["model=vit", "model.size=base", "model.patch_size=16"], 224, 256)}  # fmt: skip
+    for name, (words, px, batch) in cases.items():
+        what = f"{name}, bfloat16: share of the largest matrix product"
+        if bench.device == "cpu":
+            yield Figure("peak", what, None, "%", at_least=30.0, note=NO_GPU)
+            continue
+        limit = Limit(bench.settings(*words), px, batch)
+        most = matrix_peak(torch.device(bench.device), "bfloat16")
+        taken = alternate({"limit": limit}, {"limit": steps_for(limit, bench.seconds)}, bench.windows)["limit"]
+        shares = [100 * 3 * limit.multiply_adds * batch / a / most for a in taken]
+        yield figure("peak", what, "%", shares, at_least=30.0)
+
+
+def reset_peak_memory(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux: begins the count of this process anew
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: str) -> float:
+    """MiB: of the process on the CPU, of torch's tensors on a GPU."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,234 @@
+"""Rows of `vitbench bench` that time whole processes and what happens around training."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vitbench.timing.ours import Ours
+from vitbench.timing.rows import NO_GPU, Bench
+from vitbench.timing.windows import Figure, figure, ratios
+
+TRAIN = [sys.executable, "-c", "from vitbench.cli import main; main()", "train"]
+WAIT_SECONDS = 300.0
+
+
+def opening(bench: Bench) -> Iterator[Figure]:
+    """Beside listing the files: a folder of 60,000 files would say more of the disk than of vitbench."""
+    import numpy as np
+
+    from vitbench.data import cache
+
+    images = np.random.default_rng(0).integers(0, 256, (60_000, 3, 32, 32), np.uint8)
+    labels = np.arange(60_000) % 10
+
+    def build(rows: cache.Rows) -> cache.Contents:
+        rows.allocate(60_000, 3, 32)
+        rows.write(0, images)
+        return cache.Contents(labels[:50_000], labels[50_000:], tuple("abcdefghij"))
+
+    def opened() -> float:
+        begin = time.process_time()
+        dataset = cache.cached(bench.folder / "sixty", "sixty", {}, build)
+        assert len(dataset.train) == 50_000
+        return time.process_time() - begin
+
+    opened()
+    taken = [opened() for _ in range(bench.windows)]
+    yield figure("open", "60,000 decoded images, beside checking that the files are unchanged", "s", taken, at_most=0.1)
+    archive = bench.folder / "sixty.npz"
+    np.savez_compressed(archive, images=images, labels=labels)
+
+    def loaded() -> float:
+        begin = time.process_time()
+        with np.load(archive) as arrays:
+            assert len(arrays["images"]) == 60_000
+        return time.process_time() - begin
+
+    yield figure("open", "the same as a compressed npz", "s", [loaded() for _ in range(bench.windows)])
+    archive.unlink()
+
+
+def start(bench: Bench) -> Iterator[Figure]:
+    words = ["model=vit", "optim.steps=1", "data=shapes", "data.train_images=1000", "data.test_images=100"]
+    ours: list[tuple[float, float]] = []
+    torch_alone: list[tuple[float, float]] = []
+    for seed in range(bench.windows + 1):  # the first decodes
+        runs = bench.folder / f"start{seed}"
+        ours.append(_until_first_step([*TRAIN, *words, f"runs={runs}", f"machine.device={bench.device}"], runs))
+        torch_alone.append(_whole([sys.executable, "-c", "import torch"]))
+    for place, (what, goal) in enumerate(
+        (("CPU time", 3.5 if bench.device == "cpu" else None), ("seconds as they pass", None))
+    ):
+        yield figure("start", f"process start to first step, cached data, {what}", "s", [one[place] for one in ours[1:]], at_most=goal)  # fmt: skip
+        yield figure("start", f"import torch alone, {what}", "s", [one[place] for one in torch_alone[1:]])
+    again = Ours(bench.settings("model=vit", "model.size=nano", *words[2:]))
+    again.run(1)
+    taken = [again.run(1) for _ in range(bench.windows)]
+    yield figure("start", "a further run in the same process, beside training", "s", taken, at_most=0.25)
+
+
+def _until_first_step(command: list[str], runs: Path) -> tuple[float, float]:
+    """CPU and wall seconds until the run's folder has its config.yaml, which is written right before the first step."""
+    begin = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not list(runs.glob("*/config.yaml")):
+            if process.poll() is not None:
+                raise RuntimeError(process.communicate()[1].decode())
+            time.sleep(0.005)
+        taken = time.monotonic() - begin
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        process.communicate()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), taken
+
+
+def _whole(command: list[str], **options: Any) -> tuple[float, float]:
+    """CPU and wall seconds of a process and of those it started."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.monotonic() - begin
+
+
+def parallel(bench: Bench) -> Iterator[Figure]:
+    """Training seconds as the runs record them; each run's weights must be those of the run alone, to the last bit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    what = "two runs, a thread each / in turn on two threads"
+    if cores < 2:
+        yield Figure("parallel", what, None, "", at_least=1.5, note="one core")
+        return
+    words = ["model=vit", "model.size=micro", "optim.steps=60", "data=shapes", "data.train_images=2000",
+             "data.test_images=100", "data.val_fraction=0", "eval_every=60", "machine.device=cpu"]  # fmt: skip
+
+    def runs(name: str, threads: int, seeds: tuple[int, ...], together: bool) -> dict[int, Path]:
+        folder = bench.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        commands = {seed: [*TRAIN, *words, f"seed={seed}", f"machine.threads={threads}", f"runs={folder / str(seed)}"]
+                    for seed in seeds}  # fmt: skip
+        started = []
+        for command in commands.values():
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            if not together:
+                started[-1].wait()
+        if any(process.wait(WAIT_SECONDS) for process in started):
+            raise RuntimeError(f"a run of {commands} failed")
+        return {seed: next((folder / str(seed)).glob("*/record.json")).parent for seed in seeds}
+
+    def seconds(folder: Path) -> float:
+        return float(json.loads((folder / "record.json").read_text())["train_seconds"])
+
+    alone = {seed: runs(f"alone{seed}", 1, (seed,), True)[seed] for seed in (0, 1)}
+    faster, same = [], True
+    for _ in range(bench.windows):
+        side_by_side = runs("together", 1, (0, 1), True)
+        in_turn = runs("in_turn", 2, (0, 1), False)
+        faster.append(sum(map(seconds, in_turn.values())) / max(map(seconds, side_by_side.values())))
+        same &= all(_weights(side_by_side[seed]) == _weights(alone[seed]) for seed in (0, 1))
+    yield figure("parallel", what, "", faster, at_least=1.5, note="" if same else "weights DIFFER from the run alone")
+    yield Figure(
+        "parallel", "runs whose weights equal the run alone, to the last bit", 100.0 * same, "%", at_least=100.0
+    )
+
+
+def _weights(folder: Path) -> bytes:
+    return (folder / "checkpoint.safetensors").read_bytes()
+
+
+def against_timm(bench: Bench) -> Iterator[Figure]:
+    """Two ViTs and a ResNet-18, 2 shares, 2 seeds: one sweep of ours, and a process of timm's trainer for each.
+
+    Models of one kind and size, the same images, batch, steps and number of tests; a thread a process on the CPU.
+    """
+    what, goal = "12 short runs: twelve processes of timm's train.py / one sweep", 2.0
+    if bench.timm is None:
+        note = "timm=PATH/train.py names timm's trainer, which its package does not install (github.com/huggingface/pytorch-image-models)"  # fmt: skip
+        yield Figure("timm", what, None, "", at_least=goal, note=note)
+        return
+    steps, root = 40, bench.images()
+    study = bench.folder / "twelve.yaml"
+    study.write_text(
+        "with: " + " ".join([*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"])
+        + "\nruns:\n  - model=vit pe=none,learned model.width=192 model.depth=4 model.heads=3 data.count=640,2560 seed=0,1\n"
+        "  - model=resnet model.depth=18 data.count=640,2560 seed=0,1\n"
+    )  # fmt: skip
+    shares = {count: _share(root, bench.folder / f"share{count}", count) for count in (640, 2560)}
+    common = ["--num-classes", "10", "--batch-size", "64", "--workers", "0", "--img-size", "32", "--epochs"]
+    models = {
+        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "patch_size=4", "depth=4", "pos_embed=none", "--opt", "adamw"],
+        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "patch_size=4", "depth=4", "--opt", "adamw"],
+        "resnet": ["--model", "resnet18", "--opt", "sgd"],
+    }  # fmt: skip
+    cpu: dict[str, float] = {}
+    wall: dict[str, float] = {}
+    sweep = [
+        *TRAIN[:-1],
+        "sweep",
+        f"study={study}",
+        f"runs={bench.folder / 'twelve'}",
+        f"machine.device={bench.device}",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    cpu["ours"], wall["ours"] = _whole(
+        [*sweep, *(["machine.threads=1"] if bench.device == "cpu" else [])], env=environment
+    )
+    begin = time.monotonic()
+    cpu["timm"] = 0.0
+    for model in models.values():
+        for count, folder in shares.items():
+            for seed in ("0", "1"):
+                epochs = str(steps * 64 // count)
+                output = [
+                    "--output",
+                    str(bench.folder / "timm"),
+                    "--seed",
+                    seed,
+                    "--device",
+                    bench.device,
+                    "--data-dir",
+                    str(folder),
+                ]
+                cpu["timm"] += _whole([sys.executable, bench.timm, *model, *common, epochs, "--sched-on-updates", "--warmup-epochs", "0", *output], env=environment)[0]  # fmt: skip
+    wall["timm"] = time.monotonic() - begin
+    unit = cpu if bench.device == "cpu" else wall
+    kind = "CPU time" if bench.device == "cpu" else "seconds as they pass"
+    yield Figure("timm", f"{what}, {kind}", unit["timm"] / unit["ours"], "", at_least=goal)
+    for name, who in (("ours", "one sweep"), ("timm", "twelve processes")):
+        yield Figure("timm", f"12 short runs of {steps} steps of 64: {who}, {kind}", unit[name], "s")
+
+
+def _share(root: Path, folder: Path, count: int) -> Path:
+    """A folder of links to the first `count` training images, as many of each class, and to all for testing."""
+    for name in sorted(path.name for path in (root / "train").iterdir()):
+        (folder / "train" / name).mkdir(parents=True)
+        for path in sorted((root / "train" / name).iterdir())[: count // 10]:
+            (folder / "train" / name / path.name).symlink_to(path)
+    (folder / "validation").symlink_to(root / "test")
+    return folder
+
+
+def stacked(bench: Bench) -> Iterator[Figure]:
+    what = "eight seeds of a nano ViT together / in turn"
+    if bench.device == "cpu":
+        yield Figure("stacked", what, None, "", at_least=3.0, note=NO_GPU)
+        return
+    words = ["model=vit", "model.size=nano", "optim.steps=400", "data=shapes", "data.test_images=100", "eval_every=400"]
+    study = bench.folder / "eight.yaml"
+    study.write_text(f"with: {' '.join(words)}\nruns:\n  - seed=range(8)\n")
+    taken: dict[str, list[float]] = {"basic": [], "stacked": []}
+    for window in range(bench.windows):
+        for launcher in taken:
+            runs = bench.folder / f"{launcher}{window}"
+            begin = time.monotonic()
+            _whole([*TRAIN[:-1], "sweep", f"study={study}", f"hydra/launcher={launcher}", f"runs={runs}"])
+            taken[launcher].append(time.monotonic() - begin)
+    yield figure("stacked", what, "", ratios(taken["basic"], taken["stacked"]), at_least=3.0)
