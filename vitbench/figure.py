@@ -10,6 +10,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vitbench import compare
@@ -52,7 +53,7 @@ def style() -> Iterator[None]:
 
 def scale(axes: Axes, letter: str, column: str, values: Sequence[float], log: str) -> None:
     """One axis (x or y): its label, its scale and ticks that one can read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axis = getattr(axes, f"{letter}axis")
     getattr(axes, f"set_{letter}label")(label(column))
@@ -62,7 +63,11 @@ def scale(axes: Axes, letter: str, column: str, values: Sequence[float], log: st
         getattr(axes, f"set_{letter}scale")("log")
         spread = max(values) / min(values)
         subs = range(1, 10) if spread < 3 else (1, 2, 3, 4, 5, 7) if spread < 5 else (1, 2, 5) if spread < 200 else (1,)
-        axis.set_major_locator(LogLocator(10, subs=subs))
+        sizes = sorted(set(values))
+        few = letter == "x" and len(sizes) <= 8 and all(b >= 1.3 * a for a, b in pairwise(sizes))
+        axis.set_major_locator(FixedLocator(sizes) if few else LogLocator(10, subs=subs))
+        if few and len(sizes) == 1:
+            axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
         axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 

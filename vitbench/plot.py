@@ -162,7 +162,7 @@ def _figure(runs: Runs, groups: Sequence[Group], drawn: Sequence[Line], x: str, 
 
 def draw_line(axes: Axes, line: Line, i: int, scale: int) -> None:
     look: dict[str, Any] = {"color": figure.colour(i), "zorder": 3}
-    axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label,
+    axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label, clip_on=False,
               linestyle=DASHES[i % len(DASHES)], linewidth=1.4, **figure.marker(i), **look)  # fmt: skip
     axes.scatter([at for at, _ in line.points], [scale * value for _, value in line.points], s=4, linewidths=0, **look)
     banded = [(at, mean) for at, mean in line.means if mean.why is None]
