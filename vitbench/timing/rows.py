@@ -122,15 +122,17 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
 def defaults(bench: Bench) -> Iterator[Figure]:
     if bench.device != "cpu":
         return
-    settings = bench.settings("model=resnet", "model.size=small", "optim.batch_size=32", *bench.files())
-    limit = Limit(settings)
-    usual = Usual(what="batch", model={"name": "torchvision"}, optimizer="sgd", batch_size=32, image_size=32, device="cpu",
+    settings, batch = bench.settings("model=resnet", "model.size=small"), 128
+    limit = Limit(settings, batch_size=batch)
+    usual = Usual(what="batch", model={"name": "torchvision"}, optimizer="sgd", batch_size=batch, image_size=32, device="cpu",
                   workers=0, threads=1)  # fmt: skip
     with closing(usual):
-        steps = steps_for(limit, 2 * bench.seconds)
+        steps = steps_for(limit, 2 * bench.seconds, 1)
         taken = alternate({"ours": limit, "usual": usual}, dict.fromkeys(("ours", "usual"), steps), bench.windows)
     for key, what in (("ours", "vitbench"), ("usual", "torchvision, torch's defaults")):
-        yield figure("defaults", f"ResNet-18 at 32 px, a step: {what}", "images/s", [32 / a for a in taken[key]])
+        yield figure(
+            "defaults", f"ResNet-18 at 32 px, steps of {batch}: {what}", "images/s", [batch / a for a in taken[key]]
+        )
     yield figure("defaults", "vitbench / defaults", "", ratios(taken["usual"], taken["ours"]), at_least=1.15)
 
 

@@ -147,7 +147,8 @@ def _weights(folder: Path) -> bytes:
 def against_timm(bench: Bench) -> Iterator[Figure]:
     """Two ViTs and a ResNet-18, 2 shares, 2 seeds: one sweep of ours, and a process of timm's trainer for each.
 
-    Models of one kind and size, the same images, batch, steps and number of tests; a thread a process on the CPU.
+    The same models (a ViT of width 192 and depth 4, a ResNet-18 with the ImageNet stem), images, batch and steps, and 100
+    test images, on which timm's tests after every epoch; a thread a process on the CPU.
     """
     what, goal = "12 short runs: twelve processes of timm's train.py / one sweep", 2.0
     if bench.timm is None:
@@ -159,13 +160,25 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
     study.write_text(
         "with: " + " ".join([*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"])
         + "\nruns:\n  - model=vit pe=none,learned model.width=192 model.depth=4 model.heads=3 data.count=640,2560 seed=0,1\n"
-        "  - model=resnet model.depth=18 data.count=640,2560 seed=0,1\n"
+        "  - model=resnet model.depth=18 model.stem=imagenet data.count=640,2560 seed=0,1\n"
     )  # fmt: skip
     shares = {count: _share(root, bench.folder / f"share{count}", count) for count in (640, 2560)}
-    common = ["--num-classes", "10", "--batch-size", "64", "--workers", "0", "--img-size", "32", "--epochs"]
+    common = [
+        "--num-classes",
+        "10",
+        "--batch-size",
+        "64",
+        "--workers",
+        "0",
+        "--input-size",
+        "3",
+        "32",
+        "32",
+        "--epochs",
+    ]
     models = {
-        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "patch_size=4", "depth=4", "pos_embed=none", "--opt", "adamw"],
-        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "patch_size=4", "depth=4", "--opt", "adamw"],
+        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "pos_embed=none", "--opt", "adamw"],
+        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "--opt", "adamw"],
         "resnet": ["--model", "resnet18", "--opt", "sgd"],
     }  # fmt: skip
     cpu: dict[str, float] = {}
