@@ -82,6 +82,10 @@ MISTAKES = {
         ["train", "data.name=${nope}"],
         "data.name=${nope}: Interpolation key 'nope' not found",
     ),
+    "where images come from": (
+        ["train", "machine.images=cash"],
+        "machine.images=cash: did you mean cache? choices: auto, cache, memory",
+    ),
     "a device": (["train", "machine.device=gpu"], "machine.device=gpu: must be auto, cpu, cuda or cuda:N"),
     "rerunning a file": (["train", "--experimental-rerun=x"], "--experimental-rerun=x is refused"),
     "rerunning a file, abbreviated": (["train", "--experimental=x"], "--experimental=x is refused"),

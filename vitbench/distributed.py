@@ -1,6 +1,6 @@
 """One run in several processes, started by torchrun: the few words that `train` needs for it, idle where there is one.
 
-Every process holds all the images, draws the same global batch with the same augmentation, and computes its own rows;
+Every process reads all the images, draws the same global batch with the same augmentation, and computes its own rows;
 DistributedDataParallel averages the gradients. So the number of processes is a matter of hardware: up to the rounding
 of sums, the numbers are those of one process. Process 0 claims the run, writes and prints; what it alone does goes
 through `led`, which is also how its refusals end the others. torch is imported by what needs it.
@@ -23,8 +23,11 @@ from vitbench.errors import RunFailed, TryAgain, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vitbench.data.stream import Stream
+
 P = ParamSpec("P")
 T = TypeVar("T")
+Rows = TypeVar("Rows", "Tensor", "Stream")
 
 # set by torchrun; constants, so that compiled code can hold them
 RANK = int(os.environ.get("RANK", 0))
@@ -172,7 +175,7 @@ def replicated(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def mine(rows: Tensor) -> Tensor:
+def mine(rows: Rows) -> Rows:
     """This process's part of a global batch or split: contiguous rows; the last parts can be shorter, or empty."""
     if WORLD_SIZE == 1:
         return rows

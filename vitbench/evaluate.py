@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbench.data.loader import Normalise
+from vitbench.data.stream import Stream
 from vitbench.distributed import gathered, mine
 
 
@@ -20,7 +21,7 @@ class Evaluation(NamedTuple):
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, images: Tensor, labels: Tensor, normalise: Normalise, batch_size: int = 500
+    model: nn.Module, images: Tensor | Stream, labels: Tensor, normalise: Normalise, batch_size: int = 500
 ) -> Evaluation:
     """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once, in one
     process or shared among several."""

@@ -103,14 +103,14 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
     code = commit()  # of what is running, also if files change meanwhile
     hardware = dict(settings["machine"])
-    show = hardware.pop("progress")
+    show, images_from = hardware.pop("progress"), hardware.pop("images")
     machine = all_or_none(Machine.of, **hardware)
 
-    # data: a share of the training images, after validation images were cut off, all of it on the device
+    # data: a share of the training images, after validation images were cut off
     data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
     if data["subset_seed"] is None:
         data["subset_seed"] = seed
-    share = all_or_none(load, **data, progress=show is not False)
+    share = all_or_none(load, **data, images=images_from, progress=show is not False)
     dataset, validation = share.dataset, share.validation(machine.device)
     images, labels = share.train(machine.device)
 

@@ -58,7 +58,8 @@ def test_images_are_decoded_once_and_come_back_as_they_were(tmp_path: Path) -> N
 
 
 def test_what_is_done_to_the_images_stays_out_of_the_cache(tmp_path: Path) -> None:
-    open_cache(tmp_path, Source()).train.images[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        open_cache(tmp_path, Source()).train.images[:] = 0
     assert np.array_equal(open_cache(tmp_path, Source()).train.images, IMAGES[:40])
 
 

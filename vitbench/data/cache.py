@@ -193,8 +193,8 @@ def _open(images: Path) -> tuple[Dataset, list[str]] | None:
         shape, size = tuple(header["shape"]), images.stat().st_size
         if size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
             return None
-        # "c": copy on write. torch.from_numpy takes it without a copy or a warning, and the file stays as it is
-        pixels = np.asarray(np.memmap(images, np.uint8, "c", HEADER, shape))
+        # "r", not "c": the system refuses a map for copy on write that is larger than its memory
+        pixels = np.asarray(np.memmap(images, np.uint8, "r", HEADER, shape))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # no pair, or no JSON of ours
         return None
     except OSError as error:

@@ -1,12 +1,16 @@
-"""Batches from a set that lies whole on the device; batch s is a pure function of (seed, s), so resuming needs no state."""
+"""Batches of images that lie on the device or are streamed to it; batch s is a pure function of (seed, s), so that
+resuming needs no state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vitbench.data.stream import Batches, Stream
 
 
 def draw(seed: int, step: int) -> None:
@@ -30,13 +34,16 @@ class Normalise:
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     @classmethod
-    def of(cls, images: Tensor, channels_last: bool = False) -> Normalise:
+    def of(cls, images: Tensor | Stream, channels_last: bool = False) -> Normalise:
         """Measured on training images, uint8 (M, C, H, W), exactly: counts of the 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+        for part in images.split(max(1, 2**22 // (images.shape[2] * images.shape[3]))):
+            for channel, count in zip(part.unbind(1), counts, strict=True):
+                count += torch.bincount(channel.flatten().int(), minlength=256).cpu()
         mean, std = [], []
-        for channel in images.unbind(1):
-            share = sum(torch.bincount(part.flatten().int(), minlength=256).cpu() for part in channel.split(4096))
-            share = share / share.sum()  # type: ignore[union-attr]
+        for count in counts:
+            share = count / count.sum()
             mean.append((share * values).sum().item())
             std.append((share * (values - mean[-1]) ** 2).sum().sqrt().item())
         return cls(mean, std, images.device, channels_last)
@@ -57,13 +64,17 @@ class Loader:
     A set smaller than a batch is seen more than once in it, so any share of the data trains with the same batch size.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int):
+    def __init__(self, images: Tensor | Stream, labels: Tensor, batch_size: int, seed: int):
         self.images, self.labels = images, labels  # uint8 (M, C, H, W), int64 (M,)
         self.batch_size, self.seed = batch_size, seed
         self._epoch, self._order = -1, labels.new_empty(0)
+        self._streamed: Any = Batches(images, self.indices) if isinstance(images, Stream) else None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The images and labels of step `step`, (B, C, H, W) and (B,)."""
+        if isinstance(self.images, Stream):
+            images, chosen = self._streamed(step)
+            return images, self.labels[chosen]
         chosen = self.indices(step)
         return self.images.index_select(0, chosen), self.labels[chosen]  # 20 times as fast as images[chosen]
 
@@ -78,5 +89,7 @@ class Loader:
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.labels.device)
+            self._epoch, self._order = epoch, torch.from_numpy(order)
+            if not isinstance(self.images, Stream):  # which is told on the CPU what to read
+                self._order = self._order.to(self.labels.device)
         return self._order

@@ -1,7 +1,11 @@
-"""The images of one run: a share of a source's training images, those held out for validation, and the test images."""
+"""The images of one run: a share of a source's training images, those held out for validation, and the test images.
+
+Whether they are copied to the device whole or come a batch at a time changes no bit of any of them.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,42 +14,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.data.menu import open_dataset
+from vitbench.data.room import room
 from vitbench.data.split import Dataset, Split
+from vitbench.data.stream import Stream
 from vitbench.data.subset import split_and_subset
+from vitbench.distributed import LOCAL_WORLD_SIZE
 
-Images = tuple[Tensor, Tensor]  # uint8 (M, C, H, W), int64 (M,)
+Images = tuple[Tensor | Stream, Tensor]  # uint8 (M, C, H, W), int64 (M,) on the device
+MOST = 0.5  # of the room there is, that images may take for good
 
 
 class Share(NamedTuple):
     dataset: Dataset
     chosen: NDArray[np.int64]  # places among the dataset's training images
     held_out: NDArray[np.int64]
+    images: str = "memory"  # where a batch's come from: auto, memory (of the device) or cache
 
     def train(self, device: torch.device) -> Images:
-        return _moved(self.dataset.train, self.chosen, device)
+        return self._placed(self.dataset.train, self.chosen, device, "training")
 
     def validation(self, device: torch.device) -> Images | None:
-        return _moved(self.dataset.train, self.held_out, device) if len(self.held_out) else None
+        return self._placed(self.dataset.train, self.held_out, device, "validation") if len(self.held_out) else None
 
     def test(self, device: torch.device) -> Images:
-        return _moved(self.dataset.test, slice(None), device)
+        return self._placed(self.dataset.test, np.arange(len(self.dataset.test)), device, "test")
 
-
-def _moved(split: Split, index: Any, device: torch.device) -> Images:
-    """Copies out of the memory map, whole, to the device."""
-    return torch.from_numpy(split.images[index].copy()).to(device), torch.from_numpy(split.labels[index].copy()).to(
-        device
-    )
+    def _placed(self, split: Split, rows: NDArray[np.int64], device: torch.device, name: str) -> Images:
+        images, labels = Stream(split.images, rows, device), torch.from_numpy(split.labels[rows]).to(device)
+        if self.images == "auto":
+            needed, free = int(np.prod(images.shape)), room(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1)
+            if needed > MOST * free:
+                print(f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
+                      f"{device}: they come from data.cache a batch at a time (machine.images=cache)", file=sys.stderr)  # fmt: skip
+                return images, labels
+        return (images.whole() if self.images in ("auto", "memory") else images), labels
 
 
 def load(
     source: str, *, root: str, cache: str, image_size: int | None, progress: bool,
-    fraction: float, count: int | None, val_fraction: float, subset_seed: int, **options: Any,
+    fraction: float, count: int | None, val_fraction: float, subset_seed: int, images: str = "memory", **options: Any,
 ) -> Share:  # fmt: skip
-    """`options` are the source's own; `count` replaces `fraction` where it is given."""
+    """`options` are the source's own; `count` replaces `fraction` where it is given; `images` is as in Share."""
     dataset = open_dataset(source, root=root, cache=cache, image_size=image_size, progress=progress, **options)
     chosen, held_out = split_and_subset(
         dataset.train.labels, dataset.classes, fraction=None if count is not None else fraction, count=count,
         val_fraction=val_fraction, seed=subset_seed,
     )  # fmt: skip
-    return Share(dataset, chosen, held_out)
+    return Share(dataset, chosen, held_out, images)
