@@ -84,7 +84,7 @@ MISTAKES = {
     ),
     "where images come from": (
         ["train", "machine.images=cash"],
-        "machine.images=cash: did you mean cache? choices: auto, cache, memory",
+        "machine.images=cash: did you mean cache? choices: auto, cache, files, memory",
     ),
     "a device": (["train", "machine.device=gpu"], "machine.device=gpu: must be auto, cpu, cuda or cuda:N"),
     "rerunning a file": (["train", "--experimental-rerun=x"], "--experimental-rerun=x is refused"),

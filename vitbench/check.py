@@ -134,7 +134,7 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     need("augment.cutmix", "0 or more", lambda v: v >= 0)
     need("machine.threads", "1 or more", lambda v: v >= 1)
     one_of("machine.precision", "auto", "float32", "bfloat16")
-    one_of("machine.images", "auto", "memory", "cache")
+    one_of("machine.images", "auto", "memory", "cache", "files")
     device = str(flat["machine.device"])
     if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
         raise UserError(f"machine.device={device}: must be auto, cpu, cuda or cuda:N")

@@ -136,7 +136,7 @@ class MachineConfig:
     precision: str = "auto"  # auto, float32, bfloat16; auto: bfloat16 on GPU
     compile: bool | None = None  # null: on GPU
     threads: int | None = None  # null: all cores, or one a run where a launcher runs several
-    images: str = "auto"  # a batch comes from memory (of the device) or cache; auto: memory where there is room
+    images: str = "auto"  # memory (of the device), cache or files, where batches come from; auto: memory or cache
     progress: bool | None = None  # null: where stderr is a terminal
 
 

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from vitbench.errors import RunFailed, TryAgain, UserError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Rows = TypeVar("Rows", "Tensor", "Stream")
+Rows = TypeVar("Rows", bound="Tensor | Stream")
 
 # set by torchrun; constants, so that compiled code can hold them
 RANK = int(os.environ.get("RANK", 0))
@@ -180,7 +180,7 @@ def mine(rows: Rows) -> Rows:
     if WORLD_SIZE == 1:
         return rows
     each = -(-len(rows) // WORLD_SIZE)
-    return rows[RANK * each : (RANK + 1) * each]
+    return cast("Rows", rows[RANK * each : (RANK + 1) * each])
 
 
 def gathered(part: Tensor, total: int) -> Tensor:

@@ -106,6 +106,7 @@ def _decode(todo: list[Planned], show: bool | None) -> None:
     opened = set()
     for one in todo:
         data = {key: value for key, value in one.settings["data"].items() if key not in SHARE_KEYS}
+        data["files"] = one.settings["machine"]["images"] == "files"
         if (key := json.dumps(data)) not in opened:
             opened.add(key)
             with suppress(UserError):

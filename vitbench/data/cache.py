@@ -5,6 +5,8 @@ holds labels, classes and fingerprint. The key is a hash of whatever identifies 
 names, sizes and times of its files, and the image size asked for), so changed data are another file and nothing is
 ever written over. The pair counts as present when the second agrees with its own hash, and with the first on its length
 and on 16 blocks spread over it; if not, it is decoded again.
+
+Where images are to be decoded anew each time (`files.py`), `<name>-<key>-files.json` stands alone, with digests of them.
 """
 
 from __future__ import annotations
@@ -45,22 +47,28 @@ class Contents:
     find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # (M,16) of all rows -> what to tell the user
 
 
+# of a shape (M,C,H,W), the rows that were dropped and digests (M,16) of the others -> what stands for their pixels
+Reader = Callable[[tuple[int, ...], list[int], np.ndarray], Any]
+
+
 class Rows:
     """The images of one cache file while it is written, by row and in any order, also from several processes.
 
     Written with `pwrite` rather than through a map: on a full disk that is an OSError, where a map is a bus error.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:  # None: digests are taken and nothing is written
         self.path, self.shape, self.digests = path, (0, 0, 0, 0), np.empty((0, 16), np.uint8)
 
-    def allocate(self, images: int, channels: int, size: int) -> None:
+    def allocate(self, images: int, channels: int, size: int, or_else: str = "") -> None:
         self.shape, self.digests = (images, channels, size, size), np.zeros((images, 16), np.uint8)
+        if self.path is None:
+            return
         needed, free = images * channels * size * size, shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise StorageError(
                 f"data.cache={self.path.parent}: {images:,} decoded images of {size} px need {needed / 1e9:,.1f} GB, "
-                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk"
+                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk{or_else}"
             )
 
     def write(self, row: int, images: np.ndarray) -> None:
@@ -69,6 +77,8 @@ class Rows:
     def finish(self, keep: np.ndarray) -> None:
         """Close the gaps that dropped rows left, then write the header: a file without one is no array."""
         _, C, H, W = self.shape
+        if self.path is None:
+            return
         with open(self.path, "r+b") as file:
             for new, old in enumerate(np.flatnonzero(keep)):
                 if new != old:
@@ -86,12 +96,13 @@ class Rows:
             os.fsync(file.fileno())
 
 
-def write_rows(path: Path, row: int, images: np.ndarray) -> np.ndarray:
-    """Write uint8 images (M,C,H,W) at a row; returns a digest of each, (M,16) uint8."""
+def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
+    """Write uint8 images (M,C,H,W) at a row, where there is a file; returns a digest of each, (M,16) uint8."""
     data = np.ascontiguousarray(images)
     M, bytes_each = len(data), data[0].nbytes if len(data) else 0
-    with open(path, "r+b") as file:
-        _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * bytes_each)
+    if path is not None:
+        with open(path, "r+b") as file:
+            _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * bytes_each)
     digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data)
     return np.frombuffer(digests, np.uint8).reshape(M, 16)
 
@@ -103,22 +114,23 @@ def _pwrite(file: int, rest: memoryview, at: int) -> None:
 
 
 def cached(
-    cache: Path, name: str, identity: Any, build: Callable[[Rows], Contents], *, skip_broken: bool = True
-) -> Dataset:
-    """The data set of this identity, opened or, by the first process that asks, built.
+    cache: Path, name: str, identity: Any, build: Callable[[Rows], Contents], *, skip_broken: bool = True,
+    files: Reader | None = None,
+) -> Dataset:  # fmt: skip
+    """The data set of this identity, opened or, by the first process that asks, built. With `files`, no pixels are kept.
 
     Broken files are all found before any is reported, and the rest is kept: repeating the command with
     `data.skip_broken=true` does not decode again.
     """
     key = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    images = cache / f"{name}-{key}.npy"
-    if (found := _open(images)) is None:
+    images = cache / f"{name}-{key}{'-files' if files else ''}.npy"
+    if (found := _open(images, files)) is None:
         with storage_errors(f"data.cache={cache}"):
             cache.mkdir(parents=True, exist_ok=True)
             with _lock(images.with_suffix(".lock")):
-                if (found := _open(images)) is None:
-                    _build(images, build)
-                    found = _open(images)
+                if (found := _open(images, files)) is None:
+                    _build(images, build, pixels=files is None)
+                    found = _open(images, files)
     assert found is not None, f"{images} was written and cannot be read"
     dataset, broken = found
     if not broken:
@@ -131,13 +143,14 @@ def cached(
     return replace(dataset, warnings=(f"skipped {names}", *dataset.warnings))
 
 
-def _build(images: Path, build: Callable[[Rows], Contents]) -> None:
+def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> None:
     for left_over in images.parent.glob(f"{images.stem}.*.part"):  # of a killed process: whoever holds the lock may
         left_over.unlink(missing_ok=True)
     part, part_header = (images.with_suffix(f".{os.getpid()}.{kind}.part") for kind in ("npy", "json"))
     try:
-        part.touch()
-        rows = Rows(part)
+        if pixels:
+            part.touch()
+        rows = Rows(part if pixels else None)
         contents = build(rows)
         keep = np.ones(len(rows.digests), bool)
         keep[list(contents.broken)] = False
@@ -151,18 +164,22 @@ def _build(images: Path, build: Callable[[Rows], Contents]) -> None:
         header = {
             "train": int(keep[:train].sum()),
             "shape": [int(keep.sum()), *rows.shape[1:]],
-            "sample": _sample(part),
             "fingerprint": seen.hexdigest()[:16],
             "classes": contents.classes,
             "broken": list(contents.broken.values()),
             "warnings": contents.find_warnings(rows.digests),
             "labels": labels[keep].tolist(),
         }
+        if pixels:
+            header["sample"] = _sample(part)
+        else:
+            header |= {"dropped": sorted(contents.broken), "digests": rows.digests[keep].tobytes().hex()}
         with open(part_header, "w", encoding="utf-8") as file:
             json.dump(header | {"digest": _digest(header)}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, images)
+        if pixels:
+            os.replace(part, images)
         os.replace(part_header, images.with_suffix(".json"))
         folder = os.open(images.parent, os.O_RDONLY)
         try:
@@ -184,17 +201,20 @@ def _each_class_has_images(labels: np.ndarray, keep: np.ndarray, train: int, con
             raise DataError(f"no {split} images are left of {names}{why}")
 
 
-def _open(images: Path) -> tuple[Dataset, list[str]] | None:
+def _open(images: Path, files: Reader | None = None) -> tuple[Dataset, list[str]] | None:
     """The data set and its broken files, or None if there is no whole one here."""
     try:
         header = json.loads(images.with_suffix(".json").read_bytes())
         if header.pop("digest") != _digest(header):
             return None
-        shape, size = tuple(header["shape"]), images.stat().st_size
-        if size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
+        shape = tuple(header["shape"])
+        if files:
+            digests = np.frombuffer(bytes.fromhex(header["digests"]), np.uint8).reshape(-1, 16)
+            pixels: Any = files(shape, header["dropped"], digests)
+        elif images.stat().st_size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
             return None
-        # "r", not "c": the system refuses a map for copy on write that is larger than its memory
-        pixels = np.asarray(np.memmap(images, np.uint8, "r", HEADER, shape))
+        else:  # "r", not "c": the system refuses a map for copy on write that is larger than its memory
+            pixels = np.asarray(np.memmap(images, np.uint8, "r", HEADER, shape))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # no pair, or no JSON of ours
         return None
     except OSError as error:

@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitbench.data.cache import Contents, Rows, cached, listed, write_rows
+from vitbench.data.files import Files, Pool, cores, may_start_processes
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
 from vitbench.progress import progress as progress_bar
@@ -60,30 +61,39 @@ def load(
     skip_broken: bool = False,
     follow_links: bool = False,
     workers: int | None = None,
+    files: bool = False,
 ) -> Dataset:
-    """Both splits from the cache, decoded where they are new; DataError names what is wrong and where."""
+    """Both splits from the cache, decoded where they are new; DataError names what is wrong and where.
+
+    With `files` all are decoded once for an index, and from then on whenever they are asked for.
+    """
     root = root.absolute()
     try:
         found = [scan(folder, root, follow_links) for folder in _splits(root)]
     except OSError as error:
         raise DataError(f"{_shown(error.filename or root)} cannot be read: {error.strerror}") from None
     folders = _classes(*found)
-    files = [(path, label) for part in found for label, name in enumerate(folders) for path in part.files[name]]
-    paths, labels = [path for path, _ in files], np.array([label for _, label in files], np.int64)
+    labelled = [(path, label) for part in found for label, name in enumerate(folders) for path in part.files[name]]
+    paths, labels = [path for path, _ in labelled], np.array([label for _, label in labelled], np.int64)
     train = sum(len(found[0].files[name]) for name in folders)
     classes = tuple(_shown(name) for name in folders)
 
     def build(rows: Rows) -> Contents:
         size = image_size or _common_size(paths)
-        rows.allocate(len(files), 3, size)
+        rows.allocate(len(paths), 3, size, ", or machine.images=files, which decodes them whenever they are asked for")
         broken = _decode_all(paths, rows, size, progress, workers)
         names = [_shown(os.path.relpath(path, root)) for path in paths]
         notes = partial(_duplicates, names=names, labels=labels, train=train, broken=broken)
         return Contents(labels[:train], labels[train:], classes, broken, notes)
 
+    def read(shape: tuple[int, ...], dropped: list[int], digests: np.ndarray) -> Files:
+        lost = set(dropped)
+        kept = [path for row, path in enumerate(paths) if row not in lost] if lost else paths
+        return Files(decode, kept, shape, digests, Pool())
+
     identity = [DECODING, str(root.resolve()), image_size, classes, found[0].times, found[1].times]
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in root.resolve().name)[:40] or "images"
-    dataset = cached(cache, name, identity, build, skip_broken=skip_broken)
+    dataset = cached(cache, name, identity, build, skip_broken=skip_broken, files=read if files else None)
     return replace(dataset, warnings=(*dataset.warnings, *_ignored(found)))
 
 
@@ -307,7 +317,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
 
-def _decode_chunk(job: tuple[int, list[str]], target: Path, size: int) -> tuple[int, np.ndarray, dict[int, str]]:
+def _decode_chunk(job: tuple[int, list[str]], target: Path | None, size: int) -> tuple[int, np.ndarray, dict[int, str]]:
     """Decodes some files into the cache; returns where they begin, their digests, and what is wrong with which."""
     first, paths = job
     images, broken = np.zeros((len(paths), 3, size, size), np.uint8), {}
@@ -339,11 +349,8 @@ def mapped(
     workers: int | None, jobs: int, initialise: Callable[..., None] | None = None, *given: Any
 ) -> Iterator[Callable[..., Iterator[Any]]]:
     """`map`, over processes (None: one for each core) where there is more than one job; each begins with `initialise`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, jobs)
-    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
-        workers = 1  # a process of joblib's: it starts none of its own, and the other cores have runs to do
-    if workers <= 1:
+    workers = min(workers or cores(), jobs)
+    if workers <= 1 or not may_start_processes():
         if initialise:
             initialise(*given)
         yield map

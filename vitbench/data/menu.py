@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.config import Choice, look_up
+from vitbench.errors import UserError
 
 if TYPE_CHECKING:
     from vitbench.data.split import Dataset
@@ -29,15 +31,22 @@ MENU: dict[str, Choice] = {
 
 
 def open_dataset(
-    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, **options: Any
+    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, files: bool = False, **options: Any
 ) -> Dataset:
     """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch.
 
+    With `files`, its images are decoded whenever they are asked for, and none goes into the cache.
+
     The last one stays open, so that runs which follow each other in one process share it, until `forget()`.
     """
-    key = json.dumps([source, root, cache, image_size, options], sort_keys=True)
+    key = json.dumps([source, root, cache, image_size, files, options], sort_keys=True)
     if key not in _opened:
         load = look_up("data", source, MENU)
+        if files:
+            if "files" not in inspect.signature(load).parameters:
+                raise UserError(f"machine.images=files: data={source} cannot; data=imagefolder can, and "
+                                "machine.images=cache needs no memory either")  # fmt: skip
+            options["files"] = True
         dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
         forget()
         _opened[key] = dataset

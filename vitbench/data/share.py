@@ -28,7 +28,7 @@ class Share(NamedTuple):
     dataset: Dataset
     chosen: NDArray[np.int64]  # places among the dataset's training images
     held_out: NDArray[np.int64]
-    images: str = "memory"  # where a batch's come from: auto, memory (of the device) or cache
+    images: str = "memory"  # where a batch's come from: auto, memory (of the device), cache or files
 
     def train(self, device: torch.device) -> Images:
         return self._placed(self.dataset.train, self.chosen, device, "training")
@@ -55,7 +55,9 @@ def load(
     fraction: float, count: int | None, val_fraction: float, subset_seed: int, images: str = "memory", **options: Any,
 ) -> Share:  # fmt: skip
     """`options` are the source's own; `count` replaces `fraction` where it is given; `images` is as in Share."""
-    dataset = open_dataset(source, root=root, cache=cache, image_size=image_size, progress=progress, **options)
+    dataset = open_dataset(
+        source, root=root, cache=cache, image_size=image_size, progress=progress, files=images == "files", **options
+    )
     chosen, held_out = split_and_subset(
         dataset.train.labels, dataset.classes, fraction=None if count is not None else fraction, count=count,
         val_fraction=val_fraction, seed=subset_seed,
