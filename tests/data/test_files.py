@@ -65,7 +65,7 @@ def test_the_index_is_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_room_in_the_cache_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr("vitbench.data.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(StorageError, match="set data.cache to another disk, or machine.images=files, which"):
+    with pytest.raises(StorageError, match=r"to another disk, or machine\.images=files, which"):
         opened(root)
     assert len(opened(root, files=True).train) == 6
 

@@ -125,7 +125,7 @@ def _receive(parts: list[Any]) -> None:
 
 
 def _decode_chunk(
-    job: tuple[int, int, range], target: Path, size: int, source: str, root: Path
+    job: tuple[int, int, range], target: Path | None, size: int, source: str, root: Path
 ) -> tuple[int, np.ndarray, list[int]]:
     """Decodes some images of one part into the cache; returns where they begin, their digests and their labels."""
     row, number, places = job
