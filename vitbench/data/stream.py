@@ -3,10 +3,11 @@
 What is asked for is the same to the last bit as from a tensor of all images. Batches that come next are begun before
 they are asked for, so that disk, copies and computation work at the same time:
 
-- from the cache's memory map, the system is told which images the next batches take, reads them all at once while the
-  model computes, and they are copied when their turn comes. That reads only these images, where a page fault would
-  also read what lies around them, one image after another. There is no thread: on a warm cache a copy takes less time
-  than handing it over, and on a cold one the system is the thread;
+- from the cache's memory map, the system is told which images the next batches take and reads them all at once while
+  the model computes; they are copied when their turn comes. That reads only these images, where page faults read one
+  after another, each with what lies around it. (Which is good for small images in a file that memory will hold: there
+  nothing is told.) There is no thread: a copy from a warm cache takes less than handing it over, and for a cold one
+  the system is the thread;
 - undecoded files are decoded by processes (`files.py`);
 - to a GPU the next batch is copied asynchronously, from one of two pinned buffers and on a stream of its own, while
   the present one is computed. It waits for what was queued before, so the host is never more than a few steps ahead.
