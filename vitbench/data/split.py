@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitbench.data.files import Files
-
 
 @dataclass(frozen=True)
 class Split:
     """Images that are all of one square size, memory-mapped where they came from the cache."""
 
-    images: np.ndarray | Files  # (M,C,H,W) uint8
+    images: np.ndarray  # (M,C,H,W) uint8; with machine.images=files what stands for it, `files.Files`
     labels: np.ndarray  # (M,) int64, positions in `classes`
     classes: tuple[str, ...]
 
