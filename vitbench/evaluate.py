@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,12 @@ def evaluate(
     process or shared among several."""
     training = model.training
     model.eval()
-    logits = torch.cat([model(normalise(batch)).float() for batch in mine(images).split(batch_size)])
+    rows, logits = mine(images), torch.empty(0)
+    for first, batch in zip(count(step=batch_size), rows.split(batch_size), strict=False):
+        part = model(normalise(batch)).float()
+        if first == 0:  # one tensor: small ones between the large ones would keep their memory from being used again
+            logits = part.new_empty(len(rows), part.shape[1])
+        logits[first : first + len(part)] = part
     logits = gathered(logits, len(images))
     model.train(training)
     predictions = logits.argmax(1)

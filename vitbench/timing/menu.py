@@ -12,6 +12,7 @@ MENU: dict[str, Choice] = {
     "loop": Choice(f"{_ROWS}:loop", "limit, vitbench's loop, ImageFolder + DataLoader; share of the matrix peak"),
     "defaults": Choice(f"{_ROWS}:defaults", "a ResNet-18 on CPU against torchvision's with torch's default settings"),
     "epoch": Choice(f"{_ROWS}:epoch", "time an image at 1, 10 and 100 % of 50,000 images"),
+    "stream": Choice(f"{_ROWS}:stream", "images that come from the cache a batch at a time against images in memory"),
     "resolution": Choice(f"{_ROWS}:resolution", "speed and cost from 32 to 384 px, both families"),
     "open": Choice(f"{_WHOLE}:opening", "opening 60,000 decoded images"),
     "start": Choice(f"{_WHOLE}:start", "process start to first step, and a further run in the same process"),

@@ -158,6 +158,19 @@ def epoch(bench: Bench) -> Iterator[Figure]:
         )
 
 
+def stream(bench: Bench) -> Iterator[Figure]:
+    words = [*NOTHING, "augment=light", "optim.batch_size=128", "data=shapes", "data.train_images=50000",
+             "data.test_images=100", "data.val_fraction=0"]  # fmt: skip
+    runs = {place: Ours(bench.settings(*words, f"machine.images={place}")) for place in ("memory", "cache")}
+    steps = dict.fromkeys(runs, steps_for(runs["memory"], 2 * bench.seconds))
+    taken = alternate(runs, steps, bench.windows)
+    for place in runs:
+        yield figure(
+            "stream", f"a model that costs nothing, images from {place}", "images/s", [128 / a for a in taken[place]]
+        )
+    yield figure("stream", "from cache / from memory", "", ratios(taken["memory"], taken["cache"]), at_least=0.85)
+
+
 def resolution(bench: Bench) -> Iterator[Figure]:
     """Patches of 4 px at 32 and 64 px and of 16 px above: 64, 256, 64, 196 and 576 tokens."""
     for px in (32, 64, 128, 224, 384):
