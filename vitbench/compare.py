@@ -46,6 +46,7 @@ class Runs:
     rows: list[Row]
     settings: list[str]  # the columns that are settings, of `rows` and of all that was filtered out
     notes: list[str] = field(default_factory=list)
+    swept: dict[str, list[Row]] = field(default_factory=dict)  # what probes measured along something, by run
 
     @property
     def keys(self) -> list[str]:
@@ -74,7 +75,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
     """The runs in `folder` that belong to the study and pass the filters; if none, one line that says what there is."""
     from vitbench.run import read_runs
 
-    rows, settings, problems, unfinished = read_runs(Path(folder).expanduser())
+    rows, settings, problems, unfinished, swept = read_runs(Path(folder).expanduser())
     notes = [f"not read: {problem}" for problem in problems]
     if not rows:
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
@@ -105,7 +106,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
             some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
             raise UserError(f"where.{key}={_typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}")
         rows = kept
-    return Runs(rows, settings, notes)
+    return Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows})
 
 
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:

@@ -215,6 +215,36 @@ class ReportConfig:
     check: bool = False  # write nothing, compare
 
 
+@dataclass
+class ProbeMachineConfig:
+    """Probes compute in float32."""
+
+    device: str = "auto"
+    threads: int | None = None
+    progress: bool | None = None
+
+
+@dataclass
+class ProbeConfig:
+    """`probe` measures checkpoints."""
+
+    runs: str = "runs"
+    run: Any = None  # an id below `runs`, or a list of them
+    study: str | None = None  # all of its finished runs
+    checkpoint: Any = "trained"  # or init, the network before training; a list does both
+    images: int = 1000  # test images, drawn with `seed`
+    seed: int = 0
+    outside: str | None = None  # typed model=: torchvision or timm
+    name: str | None = None  # of a network there
+    weights: str | None = None  # its file, .safetensors or what torch.save made of a state_dict
+    mean: Any = None  # of the images it was trained on, in 0..1; null: ImageNet's
+    std: Any = None
+    probe: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Any = None  # nothing here: what data sets say of it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+
+
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
@@ -233,6 +263,7 @@ SCHEMAS: dict[str, type] = {
     "plot": PlotConfig,
     "fit": FitConfig,
     "report": ReportConfig,
+    "probe": ProbeConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

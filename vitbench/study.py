@@ -33,6 +33,16 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    probes: str = ""  # what `vitbench probe study=` measures, in the command line's own syntax
+
+    def probe_words(self, keys: Iterable[str]) -> list[str]:
+        """The words of `probes:`, of which `keys` (and `probe.*`) are allowed."""
+        words = _words(self, self.probes)
+        for word in words:
+            key = word.partition("=")[0]
+            if key not in keys and not key.startswith("probe."):
+                raise UserError(f"study={self.name}: probes: {word}: {did_you_mean(key, keys)}")
+        return words
 
     @property
     def caveat(self) -> str:
@@ -40,7 +50,7 @@ class Study:
         return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
 
 
-FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict}  # fmt: skip
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": str}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -69,6 +79,7 @@ def load(name: str) -> Study:
     return Study(
         path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
+        content.get("probes", ""),
     )  # fmt: skip
 
 

@@ -1,0 +1,11 @@
+"""The menu of probes: what `probe=` offers. Imports no torch."""
+
+from __future__ import annotations
+
+from vitbench.config import Choice
+
+MENU: dict[str, Choice] = {
+    "shift": Choice("vitbench.probes.shift:probe", "is the class the same when the image moves? (1904.11486)"),
+}
+
+VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew
