@@ -49,11 +49,26 @@ def check_open(typed: str, group: str, given: Mapping[str, Any], target: str) ->
     for key, value in given.items():
         if key not in known:
             raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+        if known[key].annotation.startswith("tuple["):
+            checked[key] = _listed(f"{group}.{key}", value, known[key].annotation)
+            continue
         try:
             checked[key] = _converted(target, key, value, type(value).__name__)
         except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
             raise UserError(f"{group}.{key}={value}: must be {known[key].annotation}") from None
     return checked
+
+
+def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
+    """A list as `tuple[float, ...]` wants it; an int is a float too."""
+    kind = _TYPES[annotation.removeprefix("tuple[").partition(",")[0]]
+    values = value if isinstance(value, list | tuple) else [value]
+    fits = (int, float) if kind is float else (kind,)
+    if not values or any(type(one) not in fits for one in values):
+        raise UserError(
+            f"{key}={value}: must be a list of {kind.__name__}, for example [{','.join(map(str, (kind(1), kind(2))))}]"
+        )
+    return tuple(kind(one) for one in values)
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class TableConfig:
     where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE]
     rows: Any = None  # a setting or a list of them; null: every setting that tells runs apart
     columns: str | None = None  # a setting whose values become columns
-    value: str | None = None  # a result; null: test_accuracy, or the study's choice
+    value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
@@ -189,6 +189,8 @@ class PlotConfig:
     lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
     log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's
     fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice
+    at: float | None = None  # of what a probe measured along layers and something else: only there
+    layer: str | None = None  # the same, only this layer
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 
@@ -230,7 +232,8 @@ class ProbeConfig:
 
     runs: str = "runs"
     run: Any = None  # an id below `runs`, or a list of them
-    study: str | None = None  # all of its finished runs
+    study: str | None = None  # all of its finished runs, with the probes it names
+    where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE], as in `table`
     checkpoint: Any = "trained"  # or init, the network before training; a list does both
     images: int = 1000  # test images, drawn with `seed`
     seed: int = 0

@@ -19,14 +19,13 @@ from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import DataError, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
 from vitbench.probes.menu import MENU, VERSIONS
-from vitbench.run import Run, find_record, storage
+from vitbench.run import find_record, storage
 
 if TYPE_CHECKING:
     from vitbench.machine import Machine
     from vitbench.probes.subject import Subject
 
-Options = dict[str, dict[str, Any]]  # of each probe that was asked for
-STUDY_KEYS = ("probe", "checkpoint", "images", "seed")  # what a study's `probes:` may say
+STUDY_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may say
 
 
 class Job(NamedTuple):
@@ -35,7 +34,9 @@ class Job(NamedTuple):
     folder: Path
     record: dict[str, Any]
     checkpoint: str
-    probes: list[str]
+    images: int
+    seed: int
+    probes: dict[str, dict[str, Any]]  # with their options
 
     @property
     def name(self) -> str:
@@ -43,27 +44,22 @@ class Job(NamedTuple):
 
 
 def main(config: Any) -> int:
-    """Measures what is missing; 0, or the exit code of the worst that was refused."""
+    """Measures what is missing; 0, or the highest exit code of what was refused."""
     forget()
-    asked, typed = _asked(config)
-    options = {name: check_open(f"probe={name}", f"probe.{name}", given or {}, look_up_target(name))
-               for name, given in asked["probe"].items()}  # fmt: skip
-    call = {"images": asked["images"], "seed": asked["seed"]}
-    todo = []
-    for job in _jobs(asked, typed, list(options)):
-        done = [name for name in job.probes if files.is_done(
-            files.path_of(job.folder, name, job.checkpoint), options=options[name], version=version(name), **call)]  # fmt: skip
+    calls, typed = _calls(config)
+    todo: list[Job] = []
+    planned: set[Path] = set()
+    for job in [job for asked in calls for job in _jobs(asked, typed)]:
+        paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
+        done = [name for name, options in job.probes.items() if files.is_done(
+            paths[name], images=job.images, seed=job.seed, options=options, version=version(name))]  # fmt: skip
         if done:
             print(f"{job.name}: measured before: {', '.join(done)}")
-        if missing := [name for name in job.probes if name not in done]:
+        missing = {name: job.probes[name] for name in job.probes if name not in done and paths[name] not in planned}
+        planned |= {paths[name] for name in missing}
+        if missing:
             todo.append(job._replace(probes=missing))
-    return _measure(todo, options, asked, typed) if todo else 0
-
-
-def look_up_target(name: str) -> str:
-    if name not in MENU:
-        raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
-    return MENU[name].target
+    return _measure(todo, calls[0], typed) if todo else 0
 
 
 def version(name: str) -> int:
@@ -73,28 +69,45 @@ def version(name: str) -> int:
 # ----------------------------------------------------------------------------------------------------- what is asked
 
 
-def _asked(config: Any) -> tuple[dict[str, Any], list[str]]:
-    """The settings, with what the study says under what was typed; and the words that were typed."""
+def _calls(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is asked, once or once for each line of a study's `probes:`, under what was typed; and the words typed."""
+    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     typed = list(HydraConfig.get().overrides.task)
-    asked: Any = OmegaConf.to_container(config, resolve=True)
-    if asked["study"] is not None:
-        from hydra import compose
-
+    configs: list[Any] = [config]
+    if config.study is not None:
         from vitbench.study import load
 
-        keys = {word.partition("=")[0] for word in typed}
-        said = [word for word in load(asked["study"]).probe_words(STUDY_KEYS)
-                if (key := word.partition("=")[0]) not in keys and not (key.startswith("probe.") and "probe" in keys)]  # fmt: skip
-        asked = OmegaConf.to_container(compose("probe", [*said, *typed]), resolve=True)
-    ways = [key for key in ("run", "study", "outside") if asked[key] is not None]
+        configs = []
+        keys = {_key(word) for word in typed}
+        for line in load(config.study).probe_words(STUDY_KEYS):
+            said = [word for word in line
+                    if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
+            configs.append(compose("probe", [*said, *typed]))
+    return [_checked(OmegaConf.to_container(one, resolve=True), typed) for one in configs], typed
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
+def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
+    ways = [key for key in ("run", "outside") if asked[key] is not None]
+    ways += ["study"] if asked["study"] is not None else ["where"] if asked["where"] else []
     if len(ways) != 1:
         given = " ".join(f"{key}={asked[key]}" for key in ways).replace("outside=", "model=")
-        raise UserError(f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, model=torchvision|timm")
+        raise UserError(
+            f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, where.KEY=VALUE, model=torchvision|timm"
+        )
     if not asked["probe"]:
         raise UserError(f"probe=: name one or several; {did_you_mean('', [*MENU, 'all'])}")
+    for name in asked["probe"]:
+        if name not in MENU:
+            raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
+    asked["probe"] = {name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
+                      for name, options in asked["probe"].items()}  # fmt: skip
     if asked["images"] < 1:
         raise UserError(f"images={asked['images']}: must be 1 or more")
     if not 0 <= asked["seed"] < SEEDS:
@@ -103,40 +116,32 @@ def _asked(config: Any) -> tuple[dict[str, Any], list[str]]:
     for checkpoint in asked["checkpoint"]:
         if checkpoint not in files.CHECKPOINTS:
             raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), files.CHECKPOINTS)}")
-    if asked["outside"] is None:
-        for word in typed:
-            key = word.partition("=")[0]
-            if key in ("data", "name", "weights", "mean", "std") or (
-                key.startswith("data.") and key not in ("data.root", "data.cache")
-            ):
-                raise UserError(
-                    f"{word}: a run brings its own network and data (data.root and data.cache may be typed)"
-                )
-    return asked, typed
+    for word in typed:
+        key = _key(word)
+        own = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
+        if asked["outside"] is None and own and key not in ("data.root", "data.cache"):
+            raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
+    return dict(asked)
 
 
-def _jobs(asked: dict[str, Any], typed: Sequence[str], probes: list[str]) -> list[Job]:
+def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
+    """The networks of one call, each once a checkpoint; those that diverged have no trained one."""
     runs = Path(asked["runs"]).expanduser()
     if asked["outside"] is not None:
         from vitbench.outside import enter
 
-        folder, record = enter(asked, typed)
-        return [Job(folder, record, checkpoint, probes) for checkpoint in asked["checkpoint"]]
-    if asked["run"] is not None:
+        found = [enter(asked, typed)]
+    elif asked["run"] is not None:
         ids = asked["run"] if isinstance(asked["run"], list) else [asked["run"]]
         found = [(runs / str(name), find_record(runs / str(name))) for name in ids]
     else:
-        from vitbench.study import load, planned_ids
+        from vitbench.compare import plain, select
+        from vitbench.study import load
 
-        study = load(asked["study"])
-        planned = planned_ids(study, runs)
-        records = [(runs / name, Run(runs / name, {}).record()) for name in planned]
-        found = [(folder, record) for folder, record in records if record is not None]
-        if not found:
-            raise UserError(f"study={study.name}: none of its {len(planned)} runs has ended in runs={asked['runs']}; "
-                            f"`vitbench sweep study={study.name}` starts them")  # fmt: skip
-        if len(found) < len(planned):
-            print(f"vitbench: missing: {len(planned) - len(found)} of the {len(planned)} planned runs", file=sys.stderr)
+        selected = select(asked["runs"], asked["where"], load(asked["study"]) if asked["study"] is not None else None)
+        for note in selected.notes:
+            print(f"vitbench: {plain(note)}", file=sys.stderr)
+        found = [(runs / row["id"], find_record(runs / row["id"])) for row in selected.rows]
     jobs = []
     for folder, record in found:
         for checkpoint in asked["checkpoint"]:
@@ -146,15 +151,15 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str], probes: list[str]) -> lis
                         f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained"
                     )
                 print(f"vitbench: {folder.name}: diverged and has no weights", file=sys.stderr)
-                continue
-            jobs.append(Job(folder, record, checkpoint, probes))
+            else:
+                jobs.append(Job(folder, record, checkpoint, asked["images"], asked["seed"], asked["probe"]))
     return jobs
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
-def _measure(todo: Sequence[Job], options: Options, asked: dict[str, Any], typed: Sequence[str]) -> int:
+def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -> int:
     """Measures and writes; what is refused is said when it happens, and the highest exit code returned."""
     from vitbench.machine import Machine
     from vitbench.progress import progress
@@ -174,16 +179,16 @@ def _measure(todo: Sequence[Job], options: Options, asked: dict[str, Any], typed
                 display.say(f"vitbench: {job.name}: {error}")
                 done, code = done + len(job.probes), max(code, error.exit_code)
                 continue
-            for name in job.probes:
+            for name, options in job.probes.items():
                 display.update(done, f"{job.name} {name}")
                 begin = time.monotonic()
                 try:
-                    rows = look_up("probe", name, MENU)(subject, seed=asked["seed"], **options[name])
+                    rows = look_up("probe", name, MENU)(subject, seed=job.seed, **options)
                 except UserError as error:
                     display.say(f"vitbench: {job.name}: probe={name}: {error}")
                     code = max(code, error.exit_code)
                 else:
-                    _save(job, name, rows, options, asked, machine)
+                    _save(job, name, rows, machine)
                     display.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
                     for line in files.undefined(rows):
                         display.say(f"{job.name}: {line}")
@@ -193,16 +198,14 @@ def _measure(todo: Sequence[Job], options: Options, asked: dict[str, Any], typed
     return code
 
 
-def _save(
-    job: Job, name: str, rows: list[files.Row], options: Options, asked: dict[str, Any], machine: Machine
-) -> None:
+def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:
     wrong = {row["protocol"] for row in rows if files.version_of(row) != version(name)}
     assert not wrong, f"{wrong}: the menu says version {version(name)}"
     described = machine.described()["hardware"]
     path = files.path_of(job.folder, name, job.checkpoint)
     with storage(path):
         path.parent.mkdir(exist_ok=True)
-    files.save(path, rows, images=asked["images"], seed=asked["seed"], options=options[name],
+    files.save(path, rows, images=job.images, seed=job.seed, options=job.probes[name],
                hardware=f"{described['name']}, {described['threads']} threads")  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     model = _network(job, asked)
     channels_last = getattr(model, "channels_last", False)
     model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-    images, labels = draw_images(dataset.test, asked["images"], asked["seed"], machine.device)
+    images, labels = draw_images(dataset.test, job.images, job.seed, machine.device)
     normalise = Normalise(record["mean"], record["std"], machine.device, channels_last)
     return Subject(model.eval(), images, labels, normalise, len(record["classes"]))
 

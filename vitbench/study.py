@@ -33,16 +33,15 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    probes: str = ""  # what `vitbench probe study=` measures, in the command line's own syntax
+    probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures, lines in the command line's own syntax
 
-    def probe_words(self, keys: Iterable[str]) -> list[str]:
-        """The words of `probes:`, of which `keys` (and `probe.*`) are allowed."""
-        words = _words(self, self.probes)
-        for word in words:
-            key = word.partition("=")[0]
-            if key not in keys and not key.startswith("probe."):
-                raise UserError(f"study={self.name}: probes: {word}: {did_you_mean(key, keys)}")
-        return words
+    def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
+        """The words of each line of `probes:`; one empty line where there is none. `keys` are allowed, and what is in them."""
+        lines = [_words(self, line) for line in self.probes]
+        for word in itertools.chain(*lines):
+            if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
+                raise UserError(f"study={self.name}: probes: {key}: {did_you_mean(key, keys)}")
+        return lines or [[]]
 
     @property
     def caveat(self) -> str:
@@ -50,7 +49,7 @@ class Study:
         return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
 
 
-FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": str}  # fmt: skip
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": list}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -79,7 +78,7 @@ def load(name: str) -> Study:
     return Study(
         path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
-        content.get("probes", ""),
+        tuple(str(line) for line in content.get("probes", [])),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from vitbench.config import Choice
 
 MENU: dict[str, Choice] = {
     "shift": Choice("vitbench.probes.shift:probe", "is the class the same when the image moves? (1904.11486)"),
+    "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew
