@@ -52,6 +52,9 @@ class Study:
 FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": list}  # fmt: skip
 
 
+RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
+
+
 def names() -> list[str]:
     return sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
 
@@ -72,6 +75,8 @@ def load(name: str) -> Study:
             raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
         if not isinstance(value, FIELDS[key]):
             raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
+    for name in RESERVED & {*content.get("tables", {})}:
+        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")

@@ -108,7 +108,7 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
 STUDY = """\
 runs: ['model=vit pe=none,learned data.fraction=0.05,0.2,1 seed=0,1']
 tables:
-  probes: {rows: [model, pe], where: {data.fraction: 1}, value: [test_accuracy, stub.size]}
+  steady: {rows: [model, pe], where: {data.fraction: 1}, value: [test_accuracy, stub.size]}
 figures:
   along: {y: stub.along.size, where: {data.fraction: 1}}
 """
@@ -127,6 +127,8 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
     (made / "along.svg").unlink()
     assert vitbench("report").code == 0 and (made / "along.svg").read_bytes() == svg
     assert vitbench("report", "check=true").code == 0
+    (tmp_path / "mine.yaml").write_text(STUDY.replace("steady:", "probes:"))
+    assert "tables.probes: is the name of a file" in vitbench("report", "study=mine.yaml").err
     (made / "probes.csv").write_text(text.replace("0.5", "x"))
     with pytest.raises(DataError, match="line 2: is no row of a probe"):
         evidence.load_swept(made / "probes.csv")
