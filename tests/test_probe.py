@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, Output
+from vitbench import cli
 from vitbench.data.loader import draw
 from vitbench.errors import UserError
 from vitbench.models.build import build
@@ -31,15 +34,23 @@ def stub(subject: Subject, *, seed: int, draws: int, **options: int | None) -> l
     return [{"protocol": "stub@v1", "metric": "size", "value": float(draws + seed)}, undefined]
 
 
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A run, trained once for all tests here."""
+    runs = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", list(sys.argv))
+        assert cli.run(["train", *TINY, f"runs={runs}"]) == 0
+    return next(path for path in runs.iterdir() if path.is_dir())
+
+
 @pytest.fixture
-def trained(vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of a run."""
-    output = vitbench("train", *TINY)
-    assert output.code == 0, output.err
+def trained(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of that run, copied below runs/; every probe is `stub`."""
     SEEN.clear()
     monkeypatch.setattr("vitbench.probe.look_up", lambda kind, name, menu: stub)
-    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
-    return folder.name
+    shutil.copytree(run_folder, tmp_path / "runs" / run_folder.name)
+    return run_folder.name
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -99,9 +110,11 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (f"run={trained}", "-m"): "has no --multirun",
     }
     for words, expected in mistakes.items():
-        output = vitbench("probe", *words, *(() if any("probe" in word for word in words) else ("probe=shift",)))
+        output = vitbench(
+            "probe", *words, *(() if any(word.startswith("probe=") for word in words) else ("probe=shift",))
+        )
         assert output.code == 2 and expected in output.err, (words, output.err)
-        assert output.err.count("\n") == 1
+        assert output.err.count("\n") == 1 and output.out == ""
     assert not (tmp_path / "runs" / trained / "probes").exists()
 
 
@@ -187,12 +200,13 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     few = weights(tmp_path, 7)
     for file, expected in {
-        "none.pth": "No such file", "evil.pth": "code is not run", "text.pth": "code is not run", "list.pth": "is no state_dict",
+        "none.pth": "No such file", "evil.pth": "code is not run", "text.pth": "is damaged or no file of weights", "list.pth": "is no state_dict",
         "text.safetensors": "No such file", few.name: "for 7 classes, and the data have 10",
     }.items():  # fmt: skip
         output = vitbench(*OUTSIDE, f"weights={tmp_path / file}")
         assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, (file, output.err)
     assert not (tmp_path / "executed").exists() and SEEN == []
+    whole = weights(tmp_path)
     for words, expected in {
         ("model=torchvison",): "model=torchvison: did you mean torchvision?",
         ("name=squeezenet1_2",): "did you mean squeezenet1_",
@@ -200,5 +214,5 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     }.items():
         key = words[0].split("=")[0]
         call = [word for word in OUTSIDE if not word.startswith(f"{key}=")]
-        output = vitbench(*call, *words, f"weights={weights(tmp_path)}")
+        output = vitbench(*call, *words, f"weights={whole}")
         assert output.code == 2 and expected in output.err, output.err

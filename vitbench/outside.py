@@ -53,7 +53,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
     model = {"name": family, "network": name, "weights": _sha256(Path(weights).expanduser())}
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
-    readable = "".join(c if c.isalnum() and c.isascii() else "_" for c in f"{name}-{data['name']}")[:60]
+    readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
     folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     if (folder / "record.json").is_file():
         return folder, read_record(folder / "record.json")

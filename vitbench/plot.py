@@ -153,9 +153,10 @@ def _draw_swept(runs: Runs, y: str, wanted: Sequence[str], log: str | None, at: 
             there = {f"{row[name]:g}" if name == "at" else row[name]
                      for its in runs.swept.values() for row in its if row["column"] == y and name in row}  # fmt: skip
             raise UserError(f"{name}={asked}: {y} has {', '.join(sorted(there)) or f'no {name}'}")
-    along_at, along_layer = ({row.get(name) for row in kept} for name in ("at", "layer"))
+    along_at = {row["at"] for row in kept if "at" in row}
+    along_layer = {row["layer"] for row in kept if "layer" in row}
     if len(along_at) > 1 and len(along_layer) > 1:
-        layers = ", ".join(sorted(map(str, along_layer))[:8])
+        layers = ", ".join(sorted(along_layer)[:8])
         raise UserError(f"y={y}: was measured along two things; choose layer=NAME ({layers}, ...) or at=NUMBER "
                         f"({', '.join(f'{value:g}' for value in sorted(along_at))})")  # fmt: skip
     by_layer = len(along_layer) > 1

@@ -167,8 +167,18 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
     machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
                          threads=asked["machine"]["threads"])  # fmt: skip
     total, done, code = sum(len(job.probes) for job in todo), 0, 0
-    with progress("probe", total, "probes", asked["machine"]["progress"]) as display:
+    show = asked["machine"]["progress"]
+
+    def refuse(line: str, error: UserError) -> None:  # also where progress is silent
+        nonlocal code
+        code = max(code, error.exit_code)
+        display.say(line)
+        if show is False:
+            print(line, file=sys.stderr)
+
+    with progress("probe", total, "probes", show) as display:
         for job in todo:
+            wrote = False
             try:
                 subject = _subject(job, asked, typed, machine)
             except StorageError:
@@ -176,8 +186,8 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
             except UserError as error:
                 if len(todo) == 1:
                     raise
-                display.say(f"vitbench: {job.name}: {error}")
-                done, code = done + len(job.probes), max(code, error.exit_code)
+                refuse(f"vitbench: {job.name}: {error}", error)
+                done += len(job.probes)
                 continue
             for name, options in job.probes.items():
                 display.update(done, f"{job.name} {name}")
@@ -185,16 +195,17 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
                 try:
                     rows = look_up("probe", name, MENU)(subject, seed=job.seed, **options)
                 except UserError as error:
-                    display.say(f"vitbench: {job.name}: probe={name}: {error}")
-                    code = max(code, error.exit_code)
+                    refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
                 else:
+                    wrote = True
                     _save(job, name, rows, machine)
                     display.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
                     for line in files.undefined(rows):
                         display.say(f"{job.name}: {line}")
                 done += 1
                 display.update(done)
-            print(f"{job.folder / 'probes'}")
+            if wrote:
+                print(f"{job.folder / 'probes'}")
     return code
 
 

@@ -127,7 +127,7 @@ def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> d
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter -= 1e-9 * parameter.grad  # what a step costs, and next to nothing else
+                    parameter.sub_(parameter.grad, alpha=1e-9)  # what a step costs, and next to nothing else
                     parameter.grad = None
 
     model.eval()

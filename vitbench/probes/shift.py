@@ -19,12 +19,14 @@ copy and s_i its softmax:
     degenerate               1 where chance is above (1 + 1/K) / 2, half-way from even to constant: consistency then
                              says nothing
 
-Compared with the reference code, adobe/antialiased-cnns `main.py` (`validate_shift`, `agreement`), on a trained ResNet
-and ViT of 32 px and 1,000 images: crops of one padded image at the same offsets give the same pixels and its agreement
-is our consistency, digit for digit. Where we differ: it draws one pair of offsets *per batch* (ours: per image), so
-that its value moves by about 1 point from seed to seed where ours moves by 0.3; its images are resized to 256 px and cut to 224, with
-real pixels at the border, where CIFAR-like images have none to spare and are mirrored; and it reports no conditional
-consistency, chance or interval.
+Compared once with the reference, adobe/antialiased-cnns `main.py` (`validate_shift`, `agreement`; its 256 and 224 px made
+40 and 32), on 1,000 test images and two networks of 45,000 CIFAR images. At the same offsets both call exactly the same
+share unchanged: 80.3 % of pairs for a ResNet, 65.0 % for a ViT with learned positions. With offsets of their own (mean and
+deviation over five epochs there, over five probe seeds here) it is 79.5 (1.1) there and 80.5 (0.6) here for the ResNet,
+65.3 (1.3) and 66.6 (0.6) for the ViT: within what is drawn, and steadier here because the reference draws one pair of
+offsets *per batch* and we draw per image. Other differences: its images are resized to 256 px and cut to 224, with real
+pixels at the border, where images of 32 px have none to spare and are mirrored; and it gives no conditional consistency,
+chance or interval.
 """
 
 from __future__ import annotations
@@ -98,9 +100,15 @@ def translate(images: Tensor, offsets: Tensor, fill: str) -> Tensor:
     return moved * inside if fill == "zero" else moved
 
 
+def _predict(subject: Subject, images: Tensor, offsets: Tensor, fill: str) -> Tensor:
+    """Logits (M,K) of images moved by `offsets` (M,2), a batch in memory at a time."""
+    batches = zip(images.split(250), offsets.split(250), strict=True)
+    return torch.cat([predict(subject, translate(batch, moved, fill)) for batch, moved in batches])
+
+
 def _pairs(subject: Subject, offsets: Tensor, fill: str, seed: int) -> Iterator[Row]:
     """The rows of one way to fill, for copies moved by `offsets` (draws, M, 2)."""
-    logits = torch.stack([predict(subject, translate(subject.images, moved, fill)) for moved in offsets])  # (draws,M,K)
+    logits = torch.stack([_predict(subject, subject.images, moved, fill) for moved in offsets])  # (draws,M,K)
     softmax, classes = logits.softmax(-1), logits.argmax(-1)  # (draws,M,K), (draws,M)
     right = classes == subject.labels
     same = torch.zeros_like(subject.labels, dtype=torch.float64)  # sums over ordered pairs, an image each
@@ -129,7 +137,7 @@ def _lengths(subject: Subject, clean: Tensor, longest: int, random: torch.Genera
     ways = torch.tensor(AXES)[torch.randint(len(AXES), (len(subject.images),), generator=random)]  # (M,2)
     ones = torch.ones(len(clean), dtype=torch.float64)
     for length in range(1, longest + 1):
-        moved = predict(subject, translate(subject.images, length * ways, "circular"))
+        moved = _predict(subject, subject.images, length * ways, "circular")
         apart = (moved.softmax(-1) - clean.softmax(-1)).abs().sum(-1) / 2
         where = {"protocol": "shift.length@v1", "at": length, "at_unit": "px"}
         yield where | _row("consistency", moved.argmax(-1) == clean.argmax(-1), ones, seed)
@@ -147,8 +155,8 @@ def _worst(subject: Subject, clean: Tensor, limit: int, seed: int) -> Iterator[R
         left = always.nonzero()[:, 0]
         if offset == (0, 0) or not len(left):
             continue
-        moved = translate(subject.images[left], torch.tensor([offset]).expand(len(left), 2), "reflect")
-        always[left] = predict(subject, moved).argmax(-1) == subject.labels[left]
+        moved = _predict(subject, subject.images[left], torch.tensor([offset]).expand(len(left), 2), "reflect")
+        always[left] = moved.argmax(-1) == subject.labels[left]
     yield _row("accuracy", always, torch.ones_like(subject.labels), seed)
     yield _row("conditional_consistency", always, right, seed, "no image is classified rightly where it is")
 
