@@ -6,6 +6,9 @@ from vitbench.config import Choice
 
 MENU: dict[str, Choice] = {
     "shift": Choice("vitbench.probes.shift:probe", "is the class the same when the image moves? (1904.11486)"),
+    "equivariance": Choice(
+        "vitbench.probes.equivariance:probe", "do the maps of layers move with the image? (1805.12177)"
+    ),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 POOLED = "pooled"  # what the last tap, the head, is given
@@ -81,3 +82,11 @@ def to_grid(tokens: Tensor, prefix: int) -> Tensor:
     if side * side != patches:
         raise ValueError(f"{patches} patch tokens are no square grid")
     return tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+
+
+@torch.no_grad()
+def room(model: nn.Module, one: Tensor) -> int:
+    """How many images a batch may have so that all taps of it take about 64 MiB, seen by one image (1,C,H,W)."""
+    with record(model) as features:
+        model(one)
+    return min(250, max(1, 2**24 // max(1, sum(value.numel() for value in features.values()))))
