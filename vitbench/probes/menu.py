@@ -9,6 +9,7 @@ MENU: dict[str, Choice] = {
     "equivariance": Choice(
         "vitbench.probes.equivariance:probe", "do the maps of layers move with the image? (1805.12177)"
     ),
+    "lie": Choice("vitbench.probes.lie:probe", "how fast do the answers change when the image moves? (2210.02984)"),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 
