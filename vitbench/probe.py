@@ -18,8 +18,8 @@ from vitbench.config import look_up
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import DataError, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
-from vitbench.probes.menu import MENU, VERSIONS
-from vitbench.run import find_record, storage
+from vitbench.probes.menu import FIGURES, MENU, VERSIONS
+from vitbench.run import find_record, storage, write
 
 if TYPE_CHECKING:
     from vitbench.machine import Machine
@@ -47,6 +47,8 @@ def main(config: Any) -> int:
     """Measures what is missing; 0, or the highest exit code of what was refused."""
     forget()
     calls, typed = _calls(config)
+    if config.file is not None:
+        return _draw(calls[0], typed)
     todo: list[Job] = []
     planned: set[Path] = set()
     for job in [job for asked in calls for job in _jobs(asked, typed)]:
@@ -207,6 +209,28 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
             if wrote:
                 print(f"{job.folder / 'probes'}")
     return code
+
+
+def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
+    """The figure that explains a probe, of one network."""
+    from vitbench.machine import Machine
+    from vitbench.plot import ENDINGS
+
+    path, names = Path(asked["file"]).expanduser(), list(asked["probe"])
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
+    jobs = _jobs(asked, typed)
+    if len(jobs) != 1 or len(names) != 1 or names[0] not in FIGURES:
+        raise UserError(f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}")
+    machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
+                         threads=asked["machine"]["threads"])  # fmt: skip
+    subject = _subject(jobs[0]._replace(images=1), asked, typed, machine)
+    blob = look_up("figure", names[0], FIGURES)(subject, seed=jobs[0].seed, ending=path.suffix.lower())
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, blob)
+    print(path)
+    return 0
 
 
 def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:

@@ -28,6 +28,13 @@ L_l = d/dt of rho(-t) a_l(rho(t) x), which is the jvp minus the motion of the ma
 is by the product rule what the part of the network from tap l - 1 to tap l adds to z.L p, and sums to it over l. What
 layers add may cancel, so attributions need not sum to `squared`. A position encoding added to the patches counts for
 the first block. The authors attribute to each leaf module, with normal z.
+
+Compared with the reference code, ngruver/lie-deriv `lee/lie_derivs.py`, on a trained ViT and a trained ResNet of 32 px
+(50 images each, softmax, both translations, rotation and scale): `lee.gruver` has the same derivatives, each to 2e-6 of
+their length, which is float32. It differentiates twice backwards where we go forwards once. Ours, `lee`, is smaller: its
+`abs` per pixel is 0.41 of theirs for the ViT and 0.23 for the ResNet. A difference to one neighbour is the central one
+and half of the second difference: besides moving, their image is sharpened, and the networks answer to that more than
+to the motion (differences to the left neighbour everywhere give as much as those to the right everywhere).
 """
 
 from __future__ import annotations

@@ -13,4 +13,8 @@ MENU: dict[str, Choice] = {
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 
+FIGURES: dict[str, Choice] = {  # of the probes that can show what they measure: `file=`
+    "equivariance": Choice("vitbench.probes.two_paths:draw", "layer then shift, shift then layer, and the difference"),
+}
+
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew
