@@ -17,7 +17,8 @@ Shifts (dy, dx) are drawn for each image and protocol anew, uniformly from [-k, 
 positions in every layer (multiples of the network's lattice, the largest stride); S is then exact. `off_lattice` of a
 layer has the shifts that are fractions of its positions: S f_l(x) is resampled, bilinearly or, for circular shifts, by
 Fourier; the error holds the aliasing of the layer and the blur of the resampling, so it compares networks and
-checkpoints, and is no floor that a network could reach. A layer of stride 1 has none.
+checkpoints, and is no floor that a network could reach. A layer of stride 1 has none. Shifts on the lattice are the
+longer ones, so where padding decides (ResNets) `on_lattice` can be the larger: compare networks in one of the two.
 
 Why strides alias: Azulay and Weiss (2019, arXiv 1805.12177), Zhang (2019, arXiv 1904.11486).
 """

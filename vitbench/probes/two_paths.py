@@ -20,6 +20,7 @@ from vitbench import figure
 from vitbench.models.build import build
 from vitbench.models.resnet import ResNet
 from vitbench.models.vit import ViT
+from vitbench.pe.base import PositionEncoding
 from vitbench.probes.equivariance import move
 from vitbench.probes.shift import translate
 from vitbench.probes.subject import Subject
@@ -101,7 +102,7 @@ def layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
         Layer("max pooling\n2x2, stride 2", "", lambda x: F.max_pool2d(x, 2)),
         Layer(f"convolution\n{side}x{side}, stride 2", of_cnn, lambda x: convolve(x, 2)),
         Layer(f"patch embedding\n{vit.patch_size}x{vit.patch_size}", of_vit, vit.patch_embed),
-        Layer("attention block,\nwith positions", of_vit, attend),
+        Layer(f"attention block,\n{'no' if type(vit.pe) is PositionEncoding else 'with'} positions", of_vit, attend),
     ]
     return rows, vit.patch_size
 
