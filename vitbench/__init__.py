@@ -24,15 +24,11 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged.
     """
     from vitbench import checkpoint
-    from vitbench.errors import UserError, did_you_mean
     from vitbench.models.build import build
-    from vitbench.run import read_record
+    from vitbench.run import find_record
 
     folder = Path(runs).expanduser() / run_id
-    if not (folder / "record.json").is_file():
-        known = [path.parent.name for path in Path(runs).expanduser().glob("*/record.json")]
-        raise UserError(f"{folder} is no finished run; {did_you_mean(run_id, known)}")
-    record = read_record(folder / "record.json")
+    record = find_record(folder)
     path = folder / "checkpoint.safetensors"
     tensors, _ = checkpoint.load(path)
     model = build(

@@ -40,7 +40,7 @@ def _converted(target: str, key: str, value: Any, kind: str) -> Any:
     return OmegaConf.structured(_open_schema(target)(**{key: value}))[key]
 
 
-def _check_open(typed: str, group: str, given: Mapping[str, Any], target: str) -> dict[str, Any]:
+def check_open(typed: str, group: str, given: Mapping[str, Any], target: str) -> dict[str, Any]:
     """The options of a model or an encoding, checked against its signature; `group` is its place in the config."""
     from omegaconf.errors import OmegaConfBaseException
 
@@ -49,11 +49,26 @@ def _check_open(typed: str, group: str, given: Mapping[str, Any], target: str) -
     for key, value in given.items():
         if key not in known:
             raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+        if known[key].annotation.startswith("tuple["):
+            checked[key] = _listed(f"{group}.{key}", value, known[key].annotation)
+            continue
         try:
             checked[key] = _converted(target, key, value, type(value).__name__)
         except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
             raise UserError(f"{group}.{key}={value}: must be {known[key].annotation}") from None
     return checked
+
+
+def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
+    """A list as `tuple[float, ...]` wants it; an int is a float too."""
+    kind = _TYPES[annotation.removeprefix("tuple[").partition(",")[0]]
+    values = value if isinstance(value, list | tuple) else [value]
+    fits = (int, float) if kind is float else (kind,)
+    if not values or any(type(one) not in fits for one in values):
+        raise UserError(
+            f"{key}={value}: must be a list of {kind.__name__}, for example [{','.join(map(str, (kind(1), kind(2))))}]"
+        )
+    return tuple(kind(one) for one in values)
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
@@ -71,13 +86,13 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"model.pe={pe}: type pe={pe}")
     if pe is not None and not takes_pe:
         raise UserError(f"{name} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
-    model = {"name": name, **_check_open(f"model={name}", "model", model, MODELS[name].target)}
+    model = {"name": name, **check_open(f"model={name}", "model", model, MODELS[name].target)}
     if takes_pe:
         pe = dict(pe or {"name": "none"})
         pe_name = pe.pop("name", None)
         if pe_name not in ENCODINGS:
             raise UserError(f"pe={pe_name}: {did_you_mean(str(pe_name), ENCODINGS)}")
-        model["pe"] = {"name": pe_name, **_check_open(f"pe={pe_name}", "pe", pe, ENCODINGS[pe_name].target)}
+        model["pe"] = {"name": pe_name, **check_open(f"pe={pe_name}", "pe", pe, ENCODINGS[pe_name].target)}
     if settings["data"]["source"] not in DATA:
         raise UserError(f"data={settings['data']['source']}: {did_you_mean(settings['data']['source'], DATA)}")
     if settings["data"].get("task") == "relation" and settings["augment"]["flip"] and settings["data"]["flip"]:

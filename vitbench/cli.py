@@ -18,12 +18,13 @@ from vitbench.distributed import WORLD_SIZE, hush, let_process_0_speak
 COMMANDS = {
     "train": "one model on a share of a dataset; the same command again resumes or says it is done",
     "sweep": "all runs of a study, finished ones skipped: sweep study=NAME",
+    "probe": "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
     "table": "compare runs: mean and 95 % interval over seeds",
     "plot": "accuracy against the number of training images",
     "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
     "report": "results/: a study's runs, tables, figures and verdicts; check=true makes every number again",
     "bench": "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
-    "ls": "what there is: ls models | pe | data | studies | runs",
+    "ls": "what there is: ls models | pe | data | probes | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",
 }
 READ_ONLY = {"table", "plot", "fit", "report", "bench"}
@@ -110,8 +111,10 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     from vitbench.config import CONF_DIR, register_schemas
 
     arguments = overrides.prepare(argv)
-    if command in READ_ONLY and {"-m", "--multirun"} & set(arguments):
-        raise errors.UserError(f"vitbench {command} has no --multirun; it reads all runs at once")
+    if command == "probe":  # a model of its own, not one of the group that Hydra knows by this word
+        arguments = [word.replace("model=", "outside=", 1) if word.startswith("model=") else word for word in arguments]
+    if command in {*READ_ONLY, "probe"} and {"-m", "--multirun"} & set(arguments):
+        raise errors.UserError(f"vitbench {command} has no --multirun; it takes all runs at once")
     if WORLD_SIZE > 1 and (command != "train" or {"-m", "--multirun"} & set(arguments)):
         raise errors.UserError(f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
                                "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)")  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Runs:
     rows: list[Row]
     settings: list[str]  # the columns that are settings, of `rows` and of all that was filtered out
     notes: list[str] = field(default_factory=list)
+    swept: dict[str, list[Row]] = field(default_factory=dict)  # what probes measured along something, by run
 
     @property
     def keys(self) -> list[str]:
@@ -62,6 +63,23 @@ class Runs:
         keys = [] if value is None else value if isinstance(value, list) else [value]
         return [self.check(setting, str(key), self.keys) for key in keys]
 
+    def filtered(self, where: Mapping[str, Any]) -> Runs:
+        """Those that pass the filters `where.KEY=VALUE`; if none, one line that says what there is."""
+        rows = self.rows
+        columns = {key for row in rows for key in row}
+        for key, wanted in _filters(where).items():
+            if key not in columns:
+                raise UserError(f"where.{key}={_typed(wanted)}: {did_you_mean(key, columns)}")
+            kept = [row for row in rows if _matches(row.get(key), wanted)]
+            if not kept:
+                there = sorted({_typed(row.get(key)) for row in rows})
+                some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
+                raise UserError(
+                    f"where.{key}={_typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}"
+                )
+            rows = kept
+        return replace(self, rows=rows, swept={row["id"]: self.swept.get(row["id"], []) for row in rows})
+
     @staticmethod
     def check(setting: str, key: str, choices: Iterable[str]) -> str:
         """`key`, or one line that names the setting as typed."""
@@ -74,7 +92,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
     """The runs in `folder` that belong to the study and pass the filters; if none, one line that says what there is."""
     from vitbench.run import read_runs
 
-    rows, settings, problems, unfinished = read_runs(Path(folder).expanduser())
+    rows, settings, problems, unfinished, swept = read_runs(Path(folder).expanduser())
     notes = [f"not read: {problem}" for problem in problems]
     if not rows:
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
@@ -95,17 +113,7 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
         rows = kept
     elif unfinished:
         notes.append(f"{count(len(unfinished), 'more run')} in {folder}, begun and not ended (`vitbench ls runs`)")
-    columns = {key for row in rows for key in row}
-    for key, wanted in _filters(where).items():
-        if key not in columns:
-            raise UserError(f"where.{key}={_typed(wanted)}: {did_you_mean(key, columns)}")
-        kept = [row for row in rows if _matches(row.get(key), wanted)]
-        if not kept:
-            there = sorted({_typed(row.get(key)) for row in rows})
-            some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
-            raise UserError(f"where.{key}={_typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}")
-        rows = kept
-    return Runs(rows, settings, notes)
+    return Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows}).filtered(where)
 
 
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:

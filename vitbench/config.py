@@ -171,7 +171,7 @@ class TableConfig:
     where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE]
     rows: Any = None  # a setting or a list of them; null: every setting that tells runs apart
     columns: str | None = None  # a setting whose values become columns
-    value: str | None = None  # a result; null: test_accuracy, or the study's choice
+    value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
@@ -190,6 +190,8 @@ class PlotConfig:
     lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
     log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's
     fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice
+    at: float | None = None  # of what a probe measured along layers and something else: only there
+    layer: str | None = None  # the same, only this layer
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 
@@ -231,6 +233,38 @@ class BenchConfig:
     file: str | None = None  # .json
 
 
+@dataclass
+class ProbeMachineConfig:
+    """Probes compute in float32."""
+
+    device: str = "auto"
+    threads: int | None = None
+    progress: bool | None = None
+
+
+@dataclass
+class ProbeConfig:
+    """`probe` measures checkpoints."""
+
+    runs: str = "runs"
+    run: Any = None  # an id below `runs`, or a list of them
+    study: str | None = None  # all of its finished runs, with the probes it names
+    where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE], as in `table`
+    checkpoint: Any = "trained"  # or init, the network before training; a list does both
+    images: int = 1000  # test images, drawn with `seed`
+    seed: int = 0
+    file: str | None = None  # .svg, .png or .pdf: draws what probe=equivariance means instead of measuring
+    outside: str | None = None  # typed model=: torchvision or timm
+    name: str | None = None  # of a network there
+    weights: str | None = None  # its file, .safetensors or what torch.save made of a state_dict
+    mean: Any = None  # of the images it was trained on, in 0..1; null: ImageNet's
+    std: Any = None
+    probe: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Any = None  # nothing here: what data sets say of it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+
+
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
@@ -250,6 +284,7 @@ SCHEMAS: dict[str, type] = {
     "fit": FitConfig,
     "report": ReportConfig,
     "bench": BenchConfig,
+    "probe": ProbeConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

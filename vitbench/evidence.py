@@ -1,4 +1,5 @@
-"""`runs.csv`: the runs of a study as one file, from which its tables, figures and verdicts can be made again.
+"""`runs.csv`: the runs of a study as one file, from which its tables, figures and verdicts can be made again; beside it
+`probes.csv`, where its figures draw what probes measured along something (the other results of probes are in runs.csv).
 
 A row a run that was planned. Columns: id and status; the settings, up to `schema`, which are named as on the command
 line; then the results, named as in `record.json`. A run that has no result (missing, failed) has its id and status.
@@ -68,6 +69,38 @@ def load(path: Path) -> Runs:
         raise DataError(f"{path}: no run there has ended")
     notes = [f"{len(absent)} of the {len(ids)} planned runs have no result: {_counted(absent)}"] if absent else []
     return Runs(rows, settings, notes)
+
+
+SWEPT = ("id", "column", "layer", "at", "at_unit", "value", "low", "high", "reason")
+
+
+def dump_swept(runs: Runs, columns: Iterable[str]) -> str:
+    """The text of probes.csv; empty where no run has such rows."""
+    wanted = {*columns}
+    rows = [{"id": id_, **row} for id_, its in sorted(runs.swept.items()) for row in its if row["column"] in wanted]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(SWEPT)
+    writer.writerows([_cell(row.get(key)) for key in SWEPT] for row in rows)
+    return out.getvalue() if rows else ""
+
+
+def load_swept(path: Path) -> dict[str, list[Row]]:
+    """What `dump_swept` wrote, by run; nothing where there is no such file."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *lines = list(csv.reader(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {plain(str(error))}") from None
+    swept: dict[str, list[Row]] = {}
+    for number, cells in enumerate(lines, 2):
+        row = {key: value for key, cell in zip(head, cells, strict=False) if (value := _value(cell)) is not None}
+        if tuple(head) != SWEPT or len(cells) != len(head) or not isinstance(row.get("value"), int | float):
+            raise DataError(f"{path} line {number}: is no row of a probe; its columns must be {', '.join(SWEPT)}")
+        swept.setdefault(str(row["id"]), []).append(row)
+    return swept
 
 
 def _check(row: Row, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -96,9 +96,9 @@ def chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
                   color="0.35")  # fmt: skip
 
 
-def seeds(groups: Sequence[Group], y: str) -> tuple[str, bool]:
+def seeds(counts: Iterable[int]) -> tuple[str, bool]:
     """3 seeds, 2 to 3 seeds, one seed; and whether there are several."""
-    ns = sorted({n for group in groups if (n := group.interval(y).n)})
+    ns = sorted({n for n in counts if n})
     several = ns[-1] > 1
     return ("one seed" if not several else f"{ns[0]} seeds" if len(ns) == 1 else f"{ns[0]} to {ns[-1]} seeds"), several
 

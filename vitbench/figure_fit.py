@@ -151,7 +151,7 @@ def _said(compared: Sequence[Compared]) -> list[str]:
 
 
 def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
-    over, several = figure.seeds(groups, y)
+    over, several = figure.seeds(group.interval(y).n for group in groups)
     if not curves:
         return f"markers: means over {over}; small points: single runs" if several else f"points: single runs, {over}"
     few = f", approximate below {FEW_SEEDS} seeds" if min(len(c.seeds) for c in curves.values()) < FEW_SEEDS else ""

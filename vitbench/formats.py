@@ -31,7 +31,7 @@ class Table:
     notes: list[str]
     groups: list[Group]
     keys: list[str]
-    value: str
+    values: list[str]  # the results it shows
 
 
 def render(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -170,10 +170,11 @@ def _csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *COSTS])
     for group in table.groups:
-        i = group.interval(table.value)
-        cells = [*(group.settings[key] for key in table.keys), table.value, i.mean, i.low, i.high, i.sd, i.n,
-                 group.diverged, *(group.interval(cost).mean for cost in COSTS)]  # fmt: skip
-        writer.writerow([escape_csv(cell) for cell in cells])
+        for value in table.values:
+            i = group.interval(value)
+            cells = [*(group.settings[key] for key in table.keys), value, i.mean, i.low, i.high, i.sd, i.n,
+                     group.diverged, *(group.interval(cost).mean for cost in COSTS)]  # fmt: skip
+            writer.writerow([escape_csv(cell) for cell in cells])
     return out.getvalue()
 
 
@@ -194,8 +195,8 @@ def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
             {
                 "name": table.name or None,
                 "caption": table.caption,
-                "unit": "share of 1" if compare.is_share(table.value) else compare.label(table.value),
-                "groups": [_json_group(group, table.keys, table.value) for group in table.groups],
+                "unit": _unit(table.values[0]) if len(table.values) == 1 else {v: _unit(v) for v in table.values},
+                "groups": [_json_group(group, table.keys, table.values) for group in table.groups],
                 "notes": table.notes,
             }
             for table in tables
@@ -205,14 +206,26 @@ def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
     return json.dumps(report, indent=1, allow_nan=False) + "\n"
 
 
-def _json_group(group: Group, keys: Sequence[str], value: str) -> dict[str, Any]:
-    i = group.interval(value)
-    numbers = {f"{value}_mean": i.mean, f"{value}_ci95_low": i.low, f"{value}_ci95_high": i.high, f"{value}_sd": i.sd,
-               **{cost: group.interval(cost).mean for cost in COSTS if cost != value}}  # fmt: skip
+def _unit(value: str) -> str:
+    return "share of 1" if compare.is_share(value) else compare.label(value)
+
+
+def _json_group(group: Group, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+    numbers: dict[str, float] = {}
+    for value in values:
+        i = group.interval(value)
+        numbers |= {
+            f"{value}_mean": i.mean,
+            f"{value}_ci95_low": i.low,
+            f"{value}_ci95_high": i.high,
+            f"{value}_sd": i.sd,
+        }
+        numbers |= {f"{value}_n": i.n} if len(values) > 1 else {}
+    numbers |= {cost: group.interval(cost).mean for cost in COSTS if cost not in values}
     return {
         "settings": {key: group.settings[key] for key in keys},
         "runs": [row["id"] for row in group.rows],
-        "n": i.n,
+        "n": max(group.interval(value).n for value in values),
         "diverged": group.diverged,
         **{key: _json_number(key, number) for key, number in numbers.items()},
     }
@@ -221,4 +234,4 @@ def _json_group(group: Group, keys: Sequence[str], value: str) -> dict[str, Any]
 def _json_number(key: str, number: float) -> float | int | None:
     if number != number:
         return None
-    return int(number) if key in COSTS and number.is_integer() else number
+    return int(number) if key in COSTS and float(number).is_integer() else number

@@ -1,4 +1,4 @@
-"""What there is: `vitbench ls`, and `ls models | pe | data | studies | runs [runs=FOLDER]`, as plain lines."""
+"""What there is: `vitbench ls`, and `ls models | pe | data | probes | studies | runs [runs=FOLDER]`, as plain lines."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def overview() -> list[str]:
         "models": f"model={'|'.join(_menu('model'))} model.size={'|'.join(_sizes())}",
         "pe": " ".join(_menu("pe")),
         "data": " ".join(_menu("data")),
+        "probes": " ".join(_menu("probe")),
         "studies": " ".join(study.names()),
         "runs": "what has been trained, and what has not ended",
     }
@@ -59,8 +60,9 @@ def _menu(kind: str) -> dict[str, Any]:
     from vitbench.data.menu import MENU as DATA
     from vitbench.models.menu import MENU as MODELS
     from vitbench.pe.menu import MENU as ENCODINGS
+    from vitbench.probes.menu import MENU as PROBES
 
-    return {"model": MODELS, "pe": ENCODINGS, "data": DATA}[kind]
+    return {"model": MODELS, "pe": ENCODINGS, "data": DATA, "probe": PROBES}[kind]
 
 
 def _sizes() -> dict[str, Any]:
@@ -150,6 +152,7 @@ LISTS: dict[str, Callable[[Path], list[str]]] = {
     "models": models,
     "pe": lambda _: _choices("pe"),
     "data": lambda _: _choices("data"),
+    "probes": lambda _: _choices("probe"),
     "studies": studies,
     "runs": runs,
 }

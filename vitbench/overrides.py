@@ -27,7 +27,7 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
     "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--info": _INFO, "-i": _INFO,
     "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
 }  # fmt: skip
-CHOICES = ("model", "pe", "data", "augment", "optim")
+CHOICES = ("model", "pe", "data", "augment", "optim", "probe")
 
 
 def prepare(argv: Iterable[str]) -> list[str]:

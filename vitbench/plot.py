@@ -4,12 +4,12 @@
     vitbench plot where.data=cifar10 y=test_error fit=true lines=[model,pe] file=error.pdf
 
 With `fit=true` the lines are fitted learning curves (vitbench/figure_fit.py). An x that is no number (`x=augment`) has
-its values side by side.
+its values side by side. What a probe measured along something (`y=shift.length.consistency`) is drawn against that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from vitbench.stats import Interval
 
 ENDINGS = (".svg", ".png", ".pdf")
-KEYS = ("x", "y", "lines", "log", "fit")  # of a figure, in a study and on the command line
+KEYS = ("x", "y", "lines", "log", "fit", "at", "layer")  # of a figure, in a study and on the command line
+STUDY_KEYS = (*KEYS, "where")
 LOG = {"x": "x", "y": "y", "xy": "xy", "none": ""}
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2, 2, 2, 2, 2)))
@@ -45,7 +46,7 @@ def main(config: Any) -> int:
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
     study = studies.load(asked["study"]) if asked["study"] is not None else None
-    layouts = choose(asked, study, "figures", KEYS)
+    layouts = choose(asked, study, "figures", KEYS, STUDY_KEYS)
     if len(layouts) > 1:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
     runs = compare.select(asked["runs"], asked["where"], study)
@@ -66,11 +67,20 @@ class Line:
 
 
 def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any = None, log: str | None = None,
-         fit: Any = None, title: str | None = None, caveat: str = "", ending: str = ".svg") -> bytes:  # fmt: skip
+         fit: Any = None, at: float | None = None, layer: str | None = None, where: Mapping[str, Any] | None = None,
+         title: str | None = None, caveat: str = "", ending: str = ".svg") -> bytes:  # fmt: skip
     """The figure as a file's bytes."""
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")
-    y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), runs.numbers())
+    runs = runs.filtered(where or {})
+    swept = {row["column"] for rows in runs.swept.values() for row in rows}
+    y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept})
+    if y in swept and y not in runs.numbers():
+        if x is not None or fit:
+            raise UserError(f"y={y}: was measured along something, which is its x; leave x= and fit= out")
+        return _draw_swept(runs, y, runs.listed("lines", lines), log, at, layer, title, caveat, ending)
+    if at is not None or layer is not None:
+        raise UserError(f"at= layer=: choose among what a probe measured along something, and y={y} was not")
     x = x or "train_images"
     if x not in _numeric(runs):
         runs.check("x", x, _numeric(runs) | set(runs.keys))
@@ -129,6 +139,49 @@ def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names
     return made
 
 
+# ----------------------------------------------------------------------------------------------- what probes measured
+
+
+def _draw_swept(runs: Runs, y: str, wanted: Sequence[str], log: str | None, at: float | None, layer: str | None,
+                title: str | None, caveat: str, ending: str) -> bytes:  # fmt: skip
+    """Swept rows against their abscissa, or against the depth of their layer: a line a group of runs."""
+    rows = {id_: [row for row in its if row["column"] == y and (at is None or row.get("at") == at)
+                  and (layer is None or row.get("layer") == layer)] for id_, its in runs.swept.items()}  # fmt: skip
+    kept = [row for its in rows.values() for row in its]
+    for name, asked in {"at": at, "layer": layer}.items():
+        if asked is not None and not kept:
+            there = {f"{row[name]:g}" if name == "at" else row[name]
+                     for its in runs.swept.values() for row in its if row["column"] == y and name in row}  # fmt: skip
+            raise UserError(f"{name}={asked}: {y} has {', '.join(sorted(there)) or f'no {name}'}")
+    along_at = {row["at"] for row in kept if "at" in row}
+    along_layer = {row["layer"] for row in kept if "layer" in row}
+    if len(along_at) > 1 and len(along_layer) > 1:
+        layers = ", ".join(sorted(along_layer)[:8])
+        raise UserError(f"y={y}: was measured along two things; choose layer=NAME ({layers}, ...) or at=NUMBER "
+                        f"({', '.join(f'{value:g}' for value in sorted(along_at))})")  # fmt: skip
+    by_layer = len(along_layer) > 1
+    x = "relative depth of the layer" if by_layer else next((row["at_unit"] for row in kept if "at_unit" in row), "at")
+    groups = compare.groups(runs)
+    drawn = []
+    for line in compare.named(groups, x, wanted):
+        points = [point for row in line.rows for point in _swept_points(rows.get(row["id"], []), by_layer)]
+        places = sorted({place for place, _ in points})
+        means = [(place, mean_interval(value for at_, value in points if at_ == place)) for place in places]
+        if points:
+            drawn.append(Line(line.name, sorted(points), means))
+    if not drawn:
+        raise UserError(f"y={y}: no number in any run")
+    log = LOG[runs.check("log", log or "none", LOG)]
+    with figure.style():
+        return figure.save(_figure(runs, groups, drawn, x, y, log, None, title or y, caveat), ending)
+
+
+def _swept_points(rows: Sequence[Mapping[str, Any]], by_layer: bool) -> list[tuple[float, float]]:
+    """(abscissa, value) of one run; layers lie evenly from 0, the first, to 1, the last."""
+    places = [i / max(len(rows) - 1, 1) for i in range(len(rows))] if by_layer else [row["at"] for row in rows]
+    return [(place, row["value"]) for place, row in zip(places, rows, strict=True) if row["value"] == row["value"]]
+
+
 # --------------------------------------------------------------------------------------------------------- drawing
 
 
@@ -154,7 +207,7 @@ def _figure(runs: Runs, groups: Sequence[Group], drawn: Sequence[Line], x: str, 
     axes.set_title(title, loc="left")
     if len(drawn) > 1 or drawn[0].label:
         made.legend(loc="outside right upper", frameon=False)
-    over, several = figure.seeds(groups, y)
+    over, several = figure.seeds(mean.n for line in drawn for _, mean in line.means)
     what = f"mean and 95 % t interval over {over}" if several else "one seed, no interval"
     figure.small_print(made, figure.foot(runs, groups, f"{what}; small points: single runs", [caveat], 125))
     return made

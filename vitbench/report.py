@@ -1,6 +1,6 @@
 """Results that anyone can check: `vitbench report study=NAME`, `vitbench report`, `vitbench report check=true`.
 
-    results/<study>/  runs.csv        the evidence: a row a run (vitbench/evidence.py)
+    results/<study>/  runs.csv        the evidence: a row a run (vitbench/evidence.py); with probes.csv, if figures need it
                       study.yaml      the study as it was run, with the commands above it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       notes.md        what was read from it; written by hand, never touched
@@ -92,6 +92,11 @@ def collect(name: str, folder: Path, results: Path) -> None:
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study that came out of results
     write(made / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
     write(made / "runs.csv", evidence.dump(runs, others).encode())
+    swept = evidence.dump_swept(runs, (str(layout.get("y")) for layout in study.figures.values()))
+    if swept:
+        write(made / "probes.csv", swept.encode())
+    else:
+        (made / "probes.csv").unlink(missing_ok=True)
 
 
 def _state(folder: Path) -> str:
@@ -125,12 +130,14 @@ class Section:
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
         commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
         notes = folder / "notes.md"
-        return cls(replace(studies.load(str(path)), name=folder.name), evidence.load(folder / "runs.csv"), commands,
+        return cls(replace(studies.load(str(path)), name=folder.name), _evidence(folder), commands,
                    notes.read_text(encoding="utf-8") if notes.is_file() else "")  # fmt: skip
 
     @cached_property
     def tables(self) -> list[formats.Table]:
-        layouts = table.choose({"name": None, **dict.fromkeys(table.KEYS)}, self.study, "tables", table.KEYS)
+        layouts = table.choose(
+            {"name": None, **dict.fromkeys(table.KEYS)}, self.study, "tables", table.KEYS, table.STUDY_KEYS
+        )
         return [table.build(name or "results", self.runs, **layout) for name, layout in layouts.items()]
 
     @cached_property
@@ -160,7 +167,9 @@ class Section:
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
-        layouts = table.choose({"name": None, **dict.fromkeys(plot.KEYS)}, self.study, "figures", plot.KEYS)
+        layouts = table.choose(
+            {"name": None, **dict.fromkeys(plot.KEYS)}, self.study, "figures", plot.KEYS, plot.STUDY_KEYS
+        )
         for name, layout in layouts.items():
             yield f"{name}.svg", plot.draw(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
@@ -170,7 +179,7 @@ class Section:
         there = {path.name for path in folder.iterdir()}
         for name in sorted(figures - there):
             raise DataError(f"{folder / name} is missing; `vitbench report` makes it")
-        for name in sorted(there - figures - {*self.texts, "runs.csv", "study.yaml", "notes.md"}):
+        for name in sorted(there - figures - {*self.texts, "runs.csv", "probes.csv", "study.yaml", "notes.md"}):
             raise DataError(f"{folder / name}: no report makes such a file; remove it")
 
     def heading(self) -> str:
@@ -210,6 +219,10 @@ class Section:
         ]  # fmt: skip
         commands = "; ".join(f"`{command}`" for command in self.commands)
         return f"<sub>{escape_markdown(plain(', '.join(parts)))}. {commands}. Evidence: [runs.csv]({self.study.name}/runs.csv)</sub>"
+
+
+def _evidence(folder: Path) -> Runs:
+    return replace(evidence.load(folder / "runs.csv"), swept=evidence.load_swept(folder / "probes.csv"))
 
 
 def _several(words: Iterable[str]) -> str:

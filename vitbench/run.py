@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vitbench.errors import StorageError, TryAgain, UserError
+from vitbench.errors import StorageError, TryAgain, UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION, run_id
 
 if TYPE_CHECKING:
@@ -255,6 +255,14 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def find_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished or diverged run, or near misses of its name."""
+    if not (folder / "record.json").is_file():
+        known = [path.parent.name for path in folder.parent.glob("*/record.json")]
+        raise UserError(f"{folder} is no finished run; {did_you_mean(folder.name, known)}")
+    return read_record(folder / "record.json")
+
+
 def read_metrics(folder: Path) -> list[dict[str, str]]:
     """The whole lines of metrics.csv; a torn last one is dropped."""
     try:
@@ -273,15 +281,18 @@ class Read(NamedTuple):
     settings: list[str]  # the columns that are settings; the others are results
     problems: list[str]  # a line for each folder without a readable record
     unfinished: list[str]  # the names of runs that have begun
+    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probes/rows.py)
 
 
 def read_runs(runs: Path) -> Read:
     """All records below a folder, as plain rows: tables and plots do without the second that pandas takes to import.
 
     Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
-    the record's own names.
+    the record's own names, and what probes measured `shift.crop.consistency`.
     """
-    read = Read([], [], [], [])
+    from vitbench.probes.rows import of_run
+
+    read = Read([], [], [], [], {})
     settings: dict[str, None] = {}  # a set in order
     for folder in run_folders(runs):
         path = folder / "record.json"
@@ -292,7 +303,10 @@ def read_runs(runs: Path) -> Read:
                     f"{path} has results_version {record['results_version']}, and {RESULTS_VERSION} gives other numbers; run it again"
                 )
             row, its_settings = _row(folder.name, record)
-            read.rows.append(row)
+            scalars, swept, problems = of_run(folder)
+            read.rows.append(row | scalars)
+            read.swept[folder.name] = swept
+            read.problems.extend(problems)
             settings |= dict.fromkeys(its_settings)
         except FileNotFoundError:
             if (folder / "config.yaml").exists():
@@ -313,7 +327,12 @@ def load_runs(runs: Path) -> pd.DataFrame:
 
     read = read_runs(runs)
     frame = pd.DataFrame(read.rows)
-    frame.attrs |= {"settings": read.settings, "problems": read.problems, "unfinished": read.unfinished}
+    frame.attrs |= {
+        "settings": read.settings,
+        "problems": read.problems,
+        "unfinished": read.unfinished,
+        "swept": read.swept,
+    }
     return frame
 
 

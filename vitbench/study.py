@@ -33,6 +33,15 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures, lines in the command line's own syntax
+
+    def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
+        """The words of each line of `probes:`; one empty line where there is none. `keys` are allowed, and what is in them."""
+        lines = [_words(self, line) for line in self.probes]
+        for word in itertools.chain(*lines):
+            if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
+                raise UserError(f"study={self.name}: probes: {key}: {did_you_mean(key, keys)}")
+        return lines or [[]]
 
     @property
     def caveat(self) -> str:
@@ -40,7 +49,10 @@ class Study:
         return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
 
 
-FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict}  # fmt: skip
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": list}  # fmt: skip
+
+
+RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
 
 
 def names() -> list[str]:
@@ -63,12 +75,15 @@ def load(name: str) -> Study:
             raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
         if not isinstance(value, FIELDS[key]):
             raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
+    for name in RESERVED & {*content.get("tables", {})}:
+        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
     return Study(
         path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
+        tuple(str(line) for line in content.get("probes", [])),
     )  # fmt: skip
 
 

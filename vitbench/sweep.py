@@ -13,7 +13,7 @@ from typing import Any
 from vitbench import slurm
 from vitbench.check import check
 from vitbench.config import SWEEP_KEYS, plain
-from vitbench.data.menu import forget, open_dataset
+from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.interrupt import Stopped
 from vitbench.launch import POLL_SECONDS, in_process, launch, through
@@ -22,8 +22,6 @@ from vitbench.run import Run, run_folders
 from vitbench.state import ended, expected, failure, print_plan, share_done
 from vitbench.study import Planned, load, names, plan, remember
 from vitbench.train import one_run
-
-SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
 
 
 def main(config: Any) -> int:

@@ -33,6 +33,7 @@ HEADS = {
 }  # short, for a terminal of 80 columns; docs/metrics.md has the long of it
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
 KEYS = ("rows", "columns", "value", "show")  # of a table, in a study and on the command line
+STUDY_KEYS = (*KEYS, "where")  # on the command line where= holds for all tables
 
 
 def main(config: Any) -> int:
@@ -43,7 +44,7 @@ def main(config: Any) -> int:
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = _format(asked["format"], asked["file"])
     study = studies.load(asked["study"]) if asked["study"] is not None else None
-    layouts = choose(asked, study, "tables", KEYS)
+    layouts = choose(asked, study, "tables", KEYS, STUDY_KEYS)
     runs = compare.select(asked["runs"], asked["where"], study)
     tables = [build(name, runs, **layout) for name, layout in layouts.items()]
     if len(tables) > 1:
@@ -83,7 +84,8 @@ def _format(name: str, file: str | None) -> str:
     return formats.ENDINGS[ending]
 
 
-def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str],
+           in_study: Sequence[str]) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The tables (or figures) to make: the study's or one of no name, with what the command line says on top."""
     name, typed = asked["name"], {key: asked[key] for key in keys if asked[key] is not None}
     if study is None:
@@ -95,10 +97,10 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
         raise UserError(f"name={name}: {did_you_mean(name, there)}")
     for title, layout in there.items():
         if not isinstance(layout, Mapping):
-            raise UserError(f"study={study.name}: {kind}.{title} must hold settings: {', '.join(keys)}")
+            raise UserError(f"study={study.name}: {kind}.{title} must hold settings: {', '.join(in_study)}")
         for key in layout:
-            if key not in keys:
-                raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, keys)}")
+            if key not in in_study:
+                raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, in_study)}")
     chosen = {name: there[name]} if name is not None else there or {"": {}}
     return {title: {**layout, **typed} for title, layout in chosen.items()}
 
@@ -106,9 +108,16 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
 # ---------------------------------------------------------------------------------------------------------- layout
 
 
-def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None, value: str | None = None,
-          show: str | None = None) -> Table:  # fmt: skip
-    value = runs.check("value", value or "test_accuracy", runs.numbers())
+def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None, value: Any = None,
+          show: str | None = None, where: Mapping[str, Any] | None = None) -> Table:  # fmt: skip
+    """`value` is a result, or a list of them to stand side by side."""
+    runs = runs.filtered(where or {})
+    values = [
+        runs.check("value", str(one), runs.numbers())
+        for one in (value if isinstance(value, list) else [value or "test_accuracy"])
+    ]
+    if not values or (len(values) > 1 and columns is not None):
+        raise UserError(f"value={compare.shown(value)} columns={columns}: several results, or one along a setting")
     show = runs.check("show", (show or "ci95").removeprefix("mean ± "), SHOW)
     wanted = runs.listed("rows", rows)
     if columns is not None:
@@ -118,17 +127,21 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     keys = compare.telling(groups, [*across, *wanted])[len(across) :]
     keys = keys or ([] if across else ["model"])
     groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in [*keys, *across]}))
-    cell = _cells(groups, value, show)
-    make = _side_by_side if columns is not None else _one_a_line
-    head, lines = make(groups, keys, columns or "", value, cell)
-    intervals = [group.interval(value) for group in groups]
+    cells = [_cells(groups, value, show) for value in values]
+    if len(values) > 1:
+        head, lines = _several(groups, keys, values, cells)
+    else:
+        make = _side_by_side if columns is not None else _one_a_line
+        head, lines = make(groups, keys, columns or "", values[0], cells[0])
+    intervals = [group.interval(value) for group in groups for value in values]
     ns = {i.n for i in intervals}
     over = "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
-    caption = f"{label(value).replace(', ', ' in ')}, {over}; {compare.common(groups)}".rstrip("; ")
+    what = f"{label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
+    caption = f"{what}{over}; {compare.common(groups)}".rstrip("; ")
     notes = compare.warnings(groups)
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
-    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], value)
+    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], values)
 
 
 def _cells(groups: Sequence[Group], value: str, show: str) -> Callable[[Interval], str]:
@@ -156,6 +169,18 @@ def _one_a_line(groups: Sequence[Group], keys: Sequence[str], _: str, value: str
             *([str(group.diverged)] if diverged else []), *(_span(cost, [group]) for cost in costs),
         ])  # fmt: skip
     return head, lines
+
+
+def _several(groups: Sequence[Group], keys: Sequence[str], values: Sequence[str],
+             cells: Sequence[Callable[[Interval], str]]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+    """Results side by side, a line a group; how many runs have one is said where not all have it."""
+    lines = []
+    for group in groups:
+        found = [group.interval(value) for value in values]
+        n = max(i.n for i in found)
+        shown_values = [cell(i) + (f" (n={i.n})" if 0 < i.n < n else "") for cell, i in zip(cells, found, strict=True)]
+        lines.append([*(shown(group.settings[key]) for key in keys), *shown_values, str(n)])
+    return [*keys, *map(label, values), "n"], lines
 
 
 def _side_by_side(groups: Sequence[Group], keys: Sequence[str], columns: str, value: str,

@@ -124,7 +124,7 @@ class Report:
         over = sizes.pop() if len(sizes) == 1 else ""
         head += [] if over else ["sizes"]
         caption = f"Learning curves: {what} e over n training images" + (f"; {over}" if over else "")
-        return Table("curves", caption, head, lines, 2, notes, [], [], self.value)
+        return Table("curves", caption, head, lines, 2, notes, [], [], [self.value])
 
     def _differences(self) -> Table:
         tests = [one for pair in self.pairs for one in pair.differences]
@@ -150,14 +150,14 @@ class Report:
         points = " in points" if compare.is_share(self.value) else ""
         caption = f"Differences of {what}{points}, first minus second, paired by seed and subset: mean ± 95 % interval"
         head = ["model", "against", "images", "difference", "n", "p", "Holm p"]
-        return Table("differences", caption, head, lines, 2, notes, [], [], self.value)
+        return Table("differences", caption, head, lines, 2, notes, [], [], [self.value])
 
     def _checkpoints(self) -> Table:
         lines = [[pair.pair.a.label, pair.pair.b.label, f"{one.images:,}", str(one.seed), f"{one.only_a:,}", f"{one.only_b:,}",
                   _p(one.p), _p(p_holm)] for pair in self.pairs for one, p_holm in pair.tested]  # fmt: skip
         caption = "Runs of one seed on the same test images: how many images only one of the two has right, and McNemar's exact p"
         head = ["model", "against", "images", "seed", "only model", "only against", "p", "Holm p"]
-        return Table("checkpoints", caption, head, lines, 2, [], [], [], self.value)
+        return Table("checkpoints", caption, head, lines, 2, [], [], [], [self.value])
 
     def sentences(self) -> list[tuple[str, list[str]]]:
         """Of each pair its name, where they cross, what one is worth in the other's images, and which of two runs is better."""

@@ -29,6 +29,8 @@ MENU: dict[str, Choice] = {
     "imagenet": Choice(f"{_SETS}:imagenet", "ImageNet-1k, 1.33 million photographs; bring the archives (Deng 2009)"),
 }
 
+SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
+
 
 def open_dataset(
     source: str, *, root: str, cache: str, image_size: int | None, progress: bool, files: bool = False, **options: Any

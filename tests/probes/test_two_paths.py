@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, Output
+from vitbench.data.loader import Normalise
+from vitbench.models.build import build
+from vitbench.probes import two_paths
+from vitbench.probes.subject import Subject
+
+
+def of(name: str, channels: int = 3) -> Subject:
+    torch.manual_seed(0)
+    model = build(name, image_size=32, channels=channels, num_classes=5).eval()
+    pixels = torch.randint(256, (1, channels, 32, 32), dtype=torch.uint8)
+    return Subject(
+        model,
+        pixels,
+        torch.zeros(1, dtype=torch.int64),
+        Normalise([0.5] * channels, [0.25] * channels, pixels.device),
+        5,
+    )
+
+
+@pytest.mark.parametrize("name, own", [("vit", 2), ("resnet", 2)])
+def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
+    """Convolutions for every shift; pooling, strides and patches for whole ones; attention with positions never."""
+    subject = of(name)
+    with torch.no_grad():
+        rows, patch = two_paths.layers(subject, seed=0)
+        off, on = two_paths.two_shifts(patch, 32)
+        errors = [[two_paths.walk(subject, layer, by).error for by in (off, on)] for layer in rows]
+    assert (off, on) == (7, 8)
+    assert sum(layer.weights == "of this network" for layer in rows) == own
+    conv, pool, strided, patches, attention = errors
+    assert max(conv) < 1e-5
+    assert all(error[0] > 0.1 and error[1] < 1e-5 for error in (pool, strided, patches))
+    assert attention[0] > 0.1 and (attention[1] > 0.05 or name == "vit")  # that ViT has no positions
+
+
+def test_it_is_a_picture_also_of_one_grey_channel() -> None:
+    subject = of("resnet", channels=1)
+    assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_command_draws_it_for_a_run(vitbench: Callable[..., Output]) -> None:
+    assert vitbench("train", *TINY).code == 0
+    run = next(Path("runs").iterdir()).name
+    done = vitbench("probe", f"run={run}", "probe=equivariance", "file=figures/two.svg")
+    assert (done.code, done.out) == (0, "figures/two.svg\n"), done.err
+    refused = vitbench("probe", f"run={run}", "probe=shift", "file=two.svg")
+    assert refused.code == 2
+    assert "file=two.svg: draws one probe of one network; type run=ID probe=equivariance" in refused.err

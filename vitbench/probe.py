@@ -1,0 +1,299 @@
+"""Measures networks: `vitbench probe run=ID probe=shift`, `study=NAME probe=all checkpoint=[trained,init]`.
+
+Each network is built once, and every probe that was asked for and is not measured yet gets it with the same test images.
+What one probe or one run refuses is said in a line, and the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vitbench.check import SEEDS, check_open
+from vitbench.config import look_up
+from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
+from vitbench.errors import DataError, StorageError, UserError, did_you_mean
+from vitbench.probes import rows as files
+from vitbench.probes.menu import FIGURES, MENU, VERSIONS
+from vitbench.run import find_record, storage, write
+
+if TYPE_CHECKING:
+    from vitbench.machine import Machine
+    from vitbench.probes.subject import Subject
+
+STUDY_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may say
+
+
+class Job(NamedTuple):
+    """One network, and what is to be measured of it."""
+
+    folder: Path
+    record: dict[str, Any]
+    checkpoint: str
+    images: int
+    seed: int
+    probes: dict[str, dict[str, Any]]  # with their options
+
+    @property
+    def name(self) -> str:
+        return self.folder.name + ("" if self.checkpoint == "trained" else f" ({self.checkpoint})")
+
+
+def main(config: Any) -> int:
+    """Measures what is missing; 0, or the highest exit code of what was refused."""
+    forget()
+    calls, typed = _calls(config)
+    if config.file is not None:
+        return _draw(calls[0], typed)
+    todo: list[Job] = []
+    planned: set[Path] = set()
+    for job in [job for asked in calls for job in _jobs(asked, typed)]:
+        paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
+        done = [name for name, options in job.probes.items() if files.is_done(
+            paths[name], images=job.images, seed=job.seed, options=options, version=version(name))]  # fmt: skip
+        if done:
+            print(f"{job.name}: measured before: {', '.join(done)}")
+        missing = {name: job.probes[name] for name in job.probes if name not in done and paths[name] not in planned}
+        planned |= {paths[name] for name in missing}
+        if missing:
+            todo.append(job._replace(probes=missing))
+    return _measure(todo, calls[0], typed) if todo else 0
+
+
+def version(name: str) -> int:
+    return VERSIONS.get(name, 1)
+
+
+# ----------------------------------------------------------------------------------------------------- what is asked
+
+
+def _calls(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is asked, once or once for each line of a study's `probes:`, under what was typed; and the words typed."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    typed = list(HydraConfig.get().overrides.task)
+    configs: list[Any] = [config]
+    if config.study is not None:
+        from vitbench.study import load
+
+        configs = []
+        keys = {_key(word) for word in typed}
+        for line in load(config.study).probe_words(STUDY_KEYS):
+            said = [word for word in line
+                    if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
+            configs.append(compose("probe", [*said, *typed]))
+    return [_checked(OmegaConf.to_container(one, resolve=True), typed) for one in configs], typed
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
+def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
+    ways = [key for key in ("run", "outside") if asked[key] is not None]
+    ways += ["study"] if asked["study"] is not None else ["where"] if asked["where"] else []
+    if len(ways) != 1:
+        given = " ".join(f"{key}={asked[key]}" for key in ways).replace("outside=", "model=")
+        raise UserError(
+            f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, where.KEY=VALUE, model=torchvision|timm"
+        )
+    if not asked["probe"]:
+        raise UserError(f"probe=: name one or several; {did_you_mean('', [*MENU, 'all'])}")
+    for name in asked["probe"]:
+        if name not in MENU:
+            raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
+    asked["probe"] = {name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
+                      for name, options in asked["probe"].items()}  # fmt: skip
+    if asked["images"] < 1:
+        raise UserError(f"images={asked['images']}: must be 1 or more")
+    if not 0 <= asked["seed"] < SEEDS:
+        raise UserError(f"seed={asked['seed']}: must be 0 to {SEEDS - 1}")
+    asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
+    for checkpoint in asked["checkpoint"]:
+        if checkpoint not in files.CHECKPOINTS:
+            raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), files.CHECKPOINTS)}")
+    for word in typed:
+        key = _key(word)
+        own = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
+        if asked["outside"] is None and own and key not in ("data.root", "data.cache"):
+            raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
+    return dict(asked)
+
+
+def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
+    """The networks of one call, each once a checkpoint; those that diverged have no trained one."""
+    runs = Path(asked["runs"]).expanduser()
+    if asked["outside"] is not None:
+        from vitbench.outside import enter
+
+        found = [enter(asked, typed)]
+    elif asked["run"] is not None:
+        ids = asked["run"] if isinstance(asked["run"], list) else [asked["run"]]
+        found = [(runs / str(name), find_record(runs / str(name))) for name in ids]
+    else:
+        from vitbench.compare import plain, select
+        from vitbench.study import load
+
+        selected = select(asked["runs"], asked["where"], load(asked["study"]) if asked["study"] is not None else None)
+        for note in selected.notes:
+            print(f"vitbench: {plain(note)}", file=sys.stderr)
+        found = [(runs / row["id"], find_record(runs / row["id"])) for row in selected.rows]
+    jobs = []
+    for folder, record in found:
+        for checkpoint in asked["checkpoint"]:
+            if checkpoint == "trained" and record["status"] == "diverged":
+                if len(found) == 1:
+                    raise UserError(
+                        f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained"
+                    )
+                print(f"vitbench: {folder.name}: diverged and has no weights", file=sys.stderr)
+            else:
+                jobs.append(Job(folder, record, checkpoint, asked["images"], asked["seed"], asked["probe"]))
+    return jobs
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -> int:
+    """Measures and writes; what is refused is said when it happens, and the highest exit code returned."""
+    from vitbench.machine import Machine
+    from vitbench.progress import progress
+
+    machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
+                         threads=asked["machine"]["threads"])  # fmt: skip
+    total, done, code = sum(len(job.probes) for job in todo), 0, 0
+    show = asked["machine"]["progress"]
+
+    def refuse(line: str, error: UserError) -> None:  # also where progress is silent
+        nonlocal code
+        code = max(code, error.exit_code)
+        display.say(line)
+        if show is False:
+            print(line, file=sys.stderr)
+
+    with progress("probe", total, "probes", show) as display:
+        for job in todo:
+            wrote = False
+            try:
+                subject = _subject(job, asked, typed, machine)
+            except StorageError:
+                raise
+            except UserError as error:
+                if len(todo) == 1:
+                    raise
+                refuse(f"vitbench: {job.name}: {error}", error)
+                done += len(job.probes)
+                continue
+            for name, options in job.probes.items():
+                display.update(done, f"{job.name} {name}")
+                begin = time.monotonic()
+                try:
+                    rows = look_up("probe", name, MENU)(subject, seed=job.seed, **options)
+                except UserError as error:
+                    refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
+                else:
+                    wrote = True
+                    _save(job, name, rows, machine)
+                    display.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
+                    for line in files.undefined(rows):
+                        display.say(f"{job.name}: {line}")
+                done += 1
+                display.update(done)
+            if wrote:
+                print(f"{job.folder / 'probes'}")
+    return code
+
+
+def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
+    """The figure that explains a probe, of one network."""
+    from vitbench.machine import Machine
+    from vitbench.plot import ENDINGS
+
+    path, names = Path(asked["file"]).expanduser(), list(asked["probe"])
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
+    jobs = _jobs(asked, typed)
+    if len(jobs) != 1 or len(names) != 1 or names[0] not in FIGURES:
+        raise UserError(f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}")
+    machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
+                         threads=asked["machine"]["threads"])  # fmt: skip
+    subject = _subject(jobs[0]._replace(images=1), asked, typed, machine)
+    blob = look_up("figure", names[0], FIGURES)(subject, seed=jobs[0].seed, ending=path.suffix.lower())
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, blob)
+    print(path)
+    return 0
+
+
+def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:
+    wrong = {row["protocol"] for row in rows if files.version_of(row) != version(name)}
+    assert not wrong, f"{wrong}: the menu says version {version(name)}"
+    described = machine.described()["hardware"]
+    path = files.path_of(job.folder, name, job.checkpoint)
+    with storage(path):
+        path.parent.mkdir(exist_ok=True)
+    files.save(path, rows, images=job.images, seed=job.seed, options=job.probes[name],
+               hardware=f"{described['name']}, {described['threads']} threads")  # fmt: skip
+
+
+def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Machine) -> Subject:
+    """The network of a run, trained or as it was before its first step, with test images of the run's own data."""
+    import torch
+
+    from vitbench.data.loader import Normalise
+    from vitbench.probes.subject import Subject, draw_images
+
+    record = job.record
+    data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
+    if any(word.startswith("data.root=") for word in typed):
+        data["root"] = os.path.expanduser(asked["data"]["root"])
+    cache = asked["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
+    dataset = open_dataset(
+        **data | {"cache": os.path.expanduser(cache)}, progress=asked["machine"]["progress"] is not False
+    )
+    if dataset.fingerprint != record["data_fingerprint"]:
+        raise DataError(f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
+                        f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})")  # fmt: skip
+    model = _network(job, asked)
+    channels_last = getattr(model, "channels_last", False)
+    model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    images, labels = draw_images(dataset.test, job.images, job.seed, machine.device)
+    normalise = Normalise(record["mean"], record["std"], machine.device, channels_last)
+    return Subject(model.eval(), images, labels, normalise, len(record["classes"]))
+
+
+def _network(job: Job, asked: dict[str, Any]) -> Any:
+    from vitbench import checkpoint
+    from vitbench.data.loader import draw
+    from vitbench.models.build import build
+    from vitbench.outside import FAMILIES
+    from vitbench.outside import build as build_outside
+
+    record = job.record
+    if record["config"]["model"]["name"] in FAMILIES:
+        if asked["weights"] is None:
+            raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
+        return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
+    architecture = {
+        **record["config"]["model"],
+        "image_size": record["image_size"],
+        "channels": record["channels"],
+        "num_classes": len(record["classes"]),
+    }
+    draw(record["config"]["seed"], 0)  # as `train` begins
+    model = build(**architecture)
+    if job.checkpoint == "trained":
+        path = job.folder / "checkpoint.safetensors"
+        tensors, about = checkpoint.load(path)
+        if about.get("run") != record["id"]:
+            raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
+        checkpoint.fit(model, tensors, path)
+    return model

@@ -1,0 +1,206 @@
+"""What a network costs: parameters, multiply-adds, images a second and memory, against image size, tokens and batch.
+
+    cost        at the images' own size: parameters, multiply_adds and attention_share (of them in the two products of
+                attention, which grow with the square of the tokens), and with `batch` images: inference_images_per_second,
+                training_images_per_second (forward, backward and a step of plain SGD), peak_memory (bytes)
+    cost.size   the same against the image's width, `at` px, and tokens where the network has any
+    cost.batch  speeds and memory against the batch, `at` images
+
+Multiply-adds are those of a run's record (vitbench/models/build.py). A speed is the median of `windows` timed windows after
+a warm-up, the device synchronised; a window repeats a step until it took a twentieth of a second. Peak memory is of a
+training step: weights, gradients, activations and what a layer needs in passing. On a GPU it is what the allocator
+handed out at most; on a CPU the most bytes that tensors held at one time, counted when operators make them (scratch
+memory inside an operator is not seen), so that it is the same on every machine. Seeds decide nothing here, and speeds
+compare only where the file names one hardware and nothing else ran beside.
+
+At a size that the network does not take (a ViT from outside with a fixed grid) its rows are NaN and say so.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitbench.errors import UserError
+from vitbench.probes.subject import Row, Subject
+
+WINDOW_SECONDS = 0.05  # at least
+PRODUCTS = (
+    "bmm",
+    "baddbmm",
+    "_scaled_dot_product",
+    "_flash_attention",
+    "_efficient_attention",
+)  # operators of attention
+
+
+def probe(
+    subject: Subject, *, seed: int, batch: int = 8, sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
+    batches: tuple[int, ...] = (1, 8, 64), windows: int = 5,
+) -> list[Row]:  # fmt: skip
+    """`sizes` are multiples of the images' own width."""
+    if windows < 5:
+        raise UserError(f"probe.cost.windows={windows}: must be 5 or more")
+    if min((batch, *batches)) < 1 or min(sizes, default=1.0) <= 0:
+        raise UserError("probe.cost: batch, batches and sizes must be above 0")
+    model = copy.deepcopy(subject.model)  # training leaves its weights and statistics changed
+    own = subject.images.shape[-1]
+
+    def at(width: int, count: int) -> dict[str, float]:
+        images = torch.zeros(
+            count, subject.images.shape[1], width, width, dtype=torch.uint8, device=subject.images.device
+        )
+        return _measured(model, subject.normalise(images), subject.num_classes, windows)
+
+    rows: list[Row] = []
+    here: dict[tuple[int, int], dict[str, float] | str] = {}
+    widths = [max(1, round(own * factor)) for factor in sizes]
+    for width, count in dict.fromkeys([(own, batch), *((w, batch) for w in widths), *((own, b) for b in batches)]):
+        try:
+            here[width, count] = _counted(model, subject, width) | at(width, count)
+        except (UserError, RuntimeError, AssertionError, ValueError) as error:
+            here[width, count] = f"takes no {count} images of {width} px: {' '.join(str(error).split())[:120]}"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows.append({"protocol": "cost@v1", "metric": "parameters", "value": float(parameters)})
+    rows += _rows("cost@v1", here[own, batch])
+    for width in widths:
+        rows += _rows("cost.size@v1", here[width, batch], at=width, at_unit="px")
+    counted = ("multiply_adds", "attention_share", "tokens")  # which no batch changes
+    for count in batches:
+        rows += [
+            row
+            for row in _rows("cost.batch@v1", here[own, count], at=count, at_unit="images")
+            if row["metric"] not in counted
+        ]
+    return rows
+
+
+def _rows(protocol: str, numbers: dict[str, float] | str, **where: Any) -> Iterator[Row]:
+    if isinstance(numbers, str):
+        yield {
+            "protocol": protocol,
+            "metric": "inference_images_per_second",
+            "value": math.nan,
+            "reason": numbers,
+            **where,
+        }
+        return
+    for metric, value in numbers.items():
+        yield {"protocol": protocol, "metric": metric, "value": value, **where}
+
+
+def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]:
+    """What is counted without computing: on the meta device, in training mode, two images (as `models.build.cost`)."""
+    shape = (2, subject.images.shape[1], width, width)
+    on_meta = copy.deepcopy(model).to("meta").train()
+    with FlopCounterMode(display=False) as counter:
+        on_meta(torch.empty(shape, device="meta"))
+    operators = {str(operator): flops for operator, flops in counter.get_flop_counts()["Global"].items()}
+    total = sum(operators.values())
+    attention = sum(flops for name, flops in operators.items() if name.partition(".")[2].startswith(PRODUCTS))
+    tokens = {} if not hasattr(model, "patch_size") else {"tokens": float((width // model.patch_size) ** 2)}  # type: ignore[operator]
+    return {"multiply_adds": total / 4, "attention_share": attention / total if total else 0.0} | tokens
+
+
+def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> dict[str, float]:
+    """Speeds and memory of one shape of batch (B,C,H,W)."""
+    labels = torch.arange(len(images), device=images.device) % classes
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    def train() -> None:
+        F.cross_entropy(model(images), labels).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad, alpha=1e-9)  # what a step costs, and next to nothing else
+                    parameter.grad = None
+
+    model.eval()
+    inference = _speed(infer, images, windows)
+    if len(images) > 1:  # batch norm cannot train on one value a channel
+        model.train()
+    training = _speed(train, images, windows)
+    peak = peak_memory(train, model, images)
+    model.eval()
+    return {
+        "inference_images_per_second": inference,
+        "training_images_per_second": training,
+        "peak_memory": float(peak),
+    }
+
+
+def _speed(step: Callable[[], None], images: Tensor, windows: int) -> float:
+    """Images a second: the median of some windows, of as many steps each as fill WINDOW_SECONDS."""
+
+    def seconds(steps: int) -> float:
+        _synchronise(images)
+        begin = time.perf_counter()
+        for _ in range(steps):
+            step()
+        _synchronise(images)
+        return time.perf_counter() - begin
+
+    steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # the one that warms up says how many
+    return len(images) * steps / median(seconds(steps) for _ in range(windows))
+
+
+def _synchronise(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+
+
+def peak_memory(step: Callable[[], None], model: nn.Module, images: Tensor) -> int:
+    """The most bytes of tensors at one time during a step, those of the model and the images included."""
+    if images.is_cuda:
+        torch.cuda.reset_peak_memory_stats(images.device)
+        step()
+        return torch.cuda.max_memory_allocated(images.device)
+    with Counter([*model.parameters(), *model.buffers(), images]) as counter:
+        step()
+    return counter.peak
+
+
+class Counter(TorchDispatchMode):
+    """Counts the bytes of every storage from when an operator returns a tensor on it until the last of these is gone."""
+
+    def __init__(self, there: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: dict[int, Any] = {}
+        for tensor in there:
+            self._add(tensor)
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._seen:
+            size = storage.nbytes()
+            self._seen[key] = weakref.finalize(storage, self._drop, key, size)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        del self._seen[key]
+        self.now -= size
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operator(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return made

@@ -1,0 +1,124 @@
+"""The files of probes, `runs/<id>/probes/<probe>.csv` (`<probe>.init.csv`: of the untrained network). No torch here.
+
+A file holds the rows of one call: every line repeats what it was made with (images, seed, options), so a line alone says
+what it is. Another call of the same probe with other options replaces the file: a run's column has one meaning.
+Rows without layer and abscissa are scalars and become columns of the run, `shift.crop.consistency`, those of the
+untrained network with `init.` before; the others are swept rows, which figures draw.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import UserError
+from vitbench.run import commit, now, write
+
+Row = dict[str, Any]
+
+CHECKPOINTS = ("trained", "init")
+NUMBERS = ("value", "low", "high")
+MEASURED = ("protocol", "metric", "layer", "at", "at_unit", *NUMBERS, "reason")  # of a probe's own row
+MADE = ("images", "seed", "options", "commit", "hardware", "created")  # of the call
+COLUMNS = (*MEASURED, *MADE)
+
+
+def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
+    return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}.csv"
+
+
+def save(path: Path, rows: Sequence[Row], *, images: int, seed: int, options: Mapping[str, Any], hardware: str) -> None:
+    """Writes the rows of one call whole or not at all."""
+    made = {"images": images, "seed": seed, "options": canonical(options), "commit": commit(), "hardware": hardware,
+            "created": now()}  # fmt: skip
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if value is None else value for key, value in {**row, **made}.items()})
+    write(path, out.getvalue().encode())
+
+
+def canonical(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True)
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file, numbers as numbers; raises UserError where it is none of ours."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                raise ValueError("its columns are not those of a probe")
+            return [_parsed(line) for line in lines]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is no file of a probe: {str(error)[:120]}") from None
+
+
+def _parsed(line: Mapping[str, str]) -> Row:
+    row: Row = {key: value for key, value in line.items() if value != ""}
+    row |= {key: float(row[key]) for key in (*NUMBERS, "at") if key in row}
+    if not {"protocol", "metric", "value"} <= {*row}:
+        raise ValueError("a line lacks protocol, metric or value")
+    return row | {"images": int(line["images"]), "seed": int(line["seed"])}
+
+
+def is_done(path: Path, *, images: int, seed: int, options: Mapping[str, Any], version: int) -> bool:
+    """Whether a file holds what such a call would give: the same images, seed, options and version of the protocols."""
+    if not path.is_file():
+        return False
+    try:
+        rows = read(path)
+    except UserError:
+        return False  # torn or of another time: made again
+    wanted = (images, seed, canonical(options), version)
+    return bool(rows) and all((r["images"], r["seed"], r.get("options"), version_of(r)) == wanted for r in rows)
+
+
+def version_of(row: Row) -> int:
+    return int(row["protocol"].partition("@v")[2] or 0)
+
+
+def column(row: Row, checkpoint: str) -> str:
+    """shift.crop.consistency, and init.shift.crop.consistency"""
+    name = f"{row['protocol'].partition('@')[0]}.{row['metric']}"
+    return name if checkpoint == "trained" else f"{checkpoint}.{name}"
+
+
+def of_run(folder: Path) -> tuple[Row, list[Row], list[str]]:
+    """What the probes of a run found: its columns, its swept rows with their `column`, and a line for each unreadable file.
+
+    A scalar that is undefined (NaN) is no column: the run has no such result.
+    """
+    scalars: Row = {}
+    swept: list[Row] = []
+    problems: list[str] = []
+    for path in sorted((folder / "probes").glob("*.csv")):
+        checkpoint = path.name.removesuffix(".csv").partition(".")[2] or "trained"
+        try:
+            rows = read(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for row in rows:
+            if "layer" in row or "at" in row:
+                swept.append({"column": column(row, checkpoint), **row})
+            elif not math.isnan(row["value"]):
+                scalars[column(row, checkpoint)] = row["value"]
+    return scalars, swept, problems
+
+
+def undefined(rows: Iterable[Row]) -> list[str]:
+    """What a probe could not say, and why."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if math.isnan(row["value"]):
+            reasons.setdefault(str(row.get("reason") or "no reason given"), []).append(column(row, "trained"))
+    return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]

@@ -1,0 +1,39 @@
+"""What a probe is given: a network, test images with their labels, and how the one wants the other."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitbench.data.loader import Normalise
+from vitbench.data.split import Split
+from vitbench.data.subset import order
+from vitbench.errors import UserError
+
+Row = dict[str, Any]
+
+
+class Subject(NamedTuple):
+    model: nn.Module  # in evaluation mode, on the device: normalised (B,C,H,W) -> logits (B,K); may have `.taps`
+    images: Tensor  # uint8 (M,C,H,W), test images, on the device
+    labels: Tensor  # int64 (M,)
+    normalise: Normalise  # uint8, or float of 0..255
+    num_classes: int
+
+
+def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`images` of a split without replacement, stratified: a smaller number is the beginning of a larger one."""
+    if not 1 <= images <= len(test):
+        raise UserError(f"images={images}: there are {len(test):,} test images; images={len(test)} takes them all")
+    chosen = order(test.labels, seed)[:images]
+    pixels = torch.from_numpy(test.images[chosen])  # copied out of the memory map: these images and no others
+    return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
+
+
+@torch.inference_mode()
+def predict(subject: Subject, images: Tensor | None = None, batch_size: int = 250) -> Tensor:
+    """Logits (M,K) of uint8 images (M,C,H,W); of the subject's own where none are given."""
+    images = subject.images if images is None else images
+    return torch.cat([subject.model(subject.normalise(batch)).float() for batch in images.split(batch_size)])
