@@ -10,6 +10,13 @@ MENU: dict[str, Choice] = {
         "vitbench.probes.equivariance:probe", "do the maps of layers move with the image? (1805.12177)"
     ),
     "lie": Choice("vitbench.probes.lie:probe", "how fast do the answers change when the image moves? (2210.02984)"),
+    "shuffle": Choice("vitbench.probes.shuffle:probe", "what is lost when tiles change places? (2105.10497)"),
+    "occlusion": Choice("vitbench.probes.occlusion:probe", "what is lost when tiles are dropped? (2105.10497)"),
+    "resolution": Choice("vitbench.probes.resolution:probe", "accuracy at other image sizes (1906.06423)"),
+    "rotation": Choice("vitbench.probes.rotation:probe", "accuracy of turned images, 0 to 180 degrees"),
+    "scale": Choice("vitbench.probes.scale:probe", "accuracy of smaller and larger images in one frame"),
+    "corruption": Choice("vitbench.probes.corruption:probe", "accuracy under noise, blur, JPEG ... (1903.12261)"),
+    "frequency": Choice("vitbench.probes.frequency:probe", "low or high frequencies: what decides? (2202.06709)"),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 

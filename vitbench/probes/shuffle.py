@@ -1,0 +1,58 @@
+"""Patch shuffle: what a classifier loses when the image's tiles change places (Naseer et al. 2021, arXiv 2105.10497)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, patch_size, row
+from vitbench.probes.subject import Row, Subject
+
+PROTOCOL = "shuffle@v1"
+
+
+def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 3) -> list[Row]:
+    """The image is cut into g x g tiles, which are permuted: a permutation for each image and draw, uniform over all.
+
+    `grid` is g; null: every g that divides the image, whose own size is the last. g = 1, the image itself, is always
+    there. `at` is the number of tiles, g². `area` is over log2 of it. For a ViT, `token_grid` is the number of tiles that are its tokens:
+    without position encoding nothing is lost there.
+    """
+    size = subject.images.shape[-1]
+    sides = divisors(size, "probe.shuffle.grid", grid)
+    at_least_one("probe.shuffle.draws", draws)
+    levels: dict[float, list[Distort]] = {1: []}
+    for g in set(sides if grid is None else [grid]) - {1}:
+        levels[g * g] = [shuffle(g, generator(seed, g, draw)) for draw in range(draws)]
+    rows = accuracy_curve(subject, PROTOCOL, levels, seed=seed, at_unit="tiles", reference=1, octaves=True)
+    patch = patch_size(subject.model)
+    if patch is not None:
+        rows.append(row(PROTOCOL, "token_grid", (size // patch) ** 2))
+    return rows
+
+
+def shuffle(grid: int, random: torch.Generator) -> Distort:
+    """Permutes the grid x grid tiles of every image, each in its own way."""
+
+    def distort(images: Tensor) -> Tensor:
+        order = torch.rand(len(images), grid * grid, generator=random).argsort(1)
+        return from_tiles(take(to_tiles(images, grid), order.to(images.device)), grid)
+
+    return distort
+
+
+def to_tiles(images: Tensor, grid: int) -> Tensor:
+    """(B,C,H,W) -> (B,T,C,h,w), row by row."""
+    tiles = images.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (B,C,g,h,g,w)
+    return tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def from_tiles(tiles: Tensor, grid: int) -> Tensor:
+    """The reverse of `to_tiles`."""
+    images = tiles.unflatten(1, (grid, grid)).permute(0, 3, 1, 4, 2, 5)  # (B,C,g,h,g,w)
+    return images.flatten(4, 5).flatten(2, 3)
+
+
+def take(tiles: Tensor, order: Tensor) -> Tensor:
+    """Tile `order[b, t]` of image b at place t."""
+    return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]
