@@ -37,12 +37,12 @@ SEVERITIES: dict[str, tuple[float, ...]] = {
 
 
 def probe(subject: Subject, *, seed: int, kind: str | None = None) -> list[Row]:
-    """Accuracy at severity 0 .. 5 of each of a `kind` (null: of all five), and the mean relative drop.
+    """Accuracy at severity 0 .. 5 of a `kind` (null: of all five), and the mean relative drop.
 
-    Strengths are CIFAR-10-C's (`make_cifar_c.py`), for all images; blur in proportion to the image. Differences: noise is
-    drawn for each image anew with the probe's seed, contrast turns about one mean grey rather than each channel's mean,
-    brightness multiplies where CIFAR-10-C adds 0.05 .. 0.3 to the value of HSV. Severities are not comparable between
-    kinds. `corruption.relative_drop` is the mean over kinds of their mean over severities 1 .. 5.
+    Strengths are those of CIFAR-10-C (`make_cifar_c.py`), for images of any size; blur in proportion to the size. Where
+    we differ: contrast shrinks towards one mean grey, there towards each channel's mean; brightness multiplies, there
+    0.05 .. 0.3 is added to the value of HSV. Severities are not comparable between kinds.
+    `corruption.relative_drop` is the mean over kinds of their mean over severities 1 .. 5.
     """
     if kind is not None and kind not in SEVERITIES:
         raise UserError(f"probe.corruption.kind={kind}: {did_you_mean(kind, SEVERITIES)}")

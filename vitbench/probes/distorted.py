@@ -155,7 +155,7 @@ def bootstrap(columns: Array, statistic: Callable[[Array], Array], seed: int) ->
     `columns` is (M,S), a row per image; `statistic` maps the means (R,S) of R resamples to (R,...). The same seed and
     M draw the same resamples.
     """
-    M, random = len(columns), np.random.default_rng(seed)
+    M, random = len(columns), np.random.default_rng((seed, 0, 3))  # a stream of its own
     chance = np.full(M, 1 / M)
     means = [random.multinomial(M, chance, 100) @ columns / M for _ in range(RESAMPLES // 100)]  # (100,S): less memory
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):

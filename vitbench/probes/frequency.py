@@ -21,8 +21,8 @@ def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
     """Two protocols. This is no measure of shape against texture: both have all frequencies.
 
     `frequency.hybrid`: the low-pass of image A plus the high-pass of image B, of another class, at each cut-off from
-    1 cycle/image to the Nyquist frequency, in steps of `step` octaves. `low_share` is #low / (#low + #high), where #low counts
-    images called A's class and #high B's; `decided` is (#low + #high) / N. A filter's gain is a half at the cut-off
+    1 cycle/image to the Nyquist frequency, in steps of `step` octaves. `low_share` is #low / (#low + #high), where
+    #low counts images called A's class and #high B's; `decided` is (#low + #high) / N. The gain at the cut-off is a half
     (`low_pass`). Over the sweep: both means, over log2 of the cut-off (`low_share` is large where low frequencies
     decide), and `balance`, the cut-off at which both halves are chosen equally often.
 

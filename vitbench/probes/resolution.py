@@ -17,8 +17,9 @@ def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
     """The test images are resized (bicubic, anti-aliased where they shrink), the network is as it was trained.
 
     `size` in pixels; null: eight from 1/2 to 2 times the training size, as far as they are whole numbers of a ViT's
-    patches and the network takes them. The training size is always there, untouched. `area` is over log2 of the size. No detail is
-    added above the training size: what is measured is the network's dealing with scale and with another grid of tokens.
+    patches and the network takes them. The training size is always there, untouched. `area` is over log2 of the size.
+    No detail is added above the training size: what is measured is how the network deals with another scale and, if it
+    has tokens, another grid of them.
 
     What an encoding does there: `learned` is interpolated bicubically (anti-aliased where it shrinks); `sincos1d`,
     `sincos2d`, `rope` and `alibi2d` are recomputed for the new grid, in patches; `relative_bias` is interpolated

@@ -1,4 +1,12 @@
-"""Patch shuffle: what a classifier loses when the image's tiles change places (Naseer et al. 2021, arXiv 2105.10497)."""
+"""Patch shuffle: what is lost when an image's tiles change places (Naseer et al. 2021, arXiv 2105.10497, section 3.3).
+
+Compared with the reference code, Muzammal-Naseer/IPViT `evaluate.py` (its 224 px read as 32), on a trained ViT and ResNet
+of 32 px and 1,000 images, 4, 8 and 16 tiles a side: with one permutation for all images its pixels are ours up to the
+rounding of the normalisation (2e-7), and its accuracies are ours digit for digit (the ViT's 0.471, 0.469, 0.183). Where
+we differ: it draws one permutation *per batch* (ours: per image), so that the ResNet at 4 tiles a side had 0.316 and 0.292
+with two seeds and batches of 128, 0.286 with one batch, and 0.306 here; its grids are typed and may be oblong, ours
+are all that divide the image; and it reports no agreement, drop or interval.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +23,8 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
     """The image is cut into g x g tiles, which are permuted: a permutation for each image and draw, uniform over all.
 
     `grid` is g; null: every g that divides the image, whose own size is the last. g = 1, the image itself, is always
-    there. `at` is the number of tiles, g². `area` is over log2 of it. For a ViT, `token_grid` is the number of tiles that are its tokens:
-    without position encoding nothing is lost there.
+    there. `at` is the number of tiles, g². `area` is over log2 of it. For a ViT, `token_grid` is the number of tiles that
+    are its tokens: without position encoding nothing is lost there.
     """
     size = subject.images.shape[-1]
     sides = divisors(size, "probe.shuffle.grid", grid)
