@@ -2,6 +2,7 @@
 
 A recorded run is comparable where model, encoding, size, augmentation, images and hardware (kind, name, threads,
 precision) are the same; the median of the comparable ones counts. Training time alone: evaluation is not in it.
+A run that was stacked took its share of the stack's time.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from vitbench.run import processor, read_record, run_folders
 class Estimate:
     """`seconds(settings)` of a run from what is recorded below `runs`; None where nothing is comparable."""
 
-    def __init__(self, runs: Path, threads: int | None, anywhere: bool = False):
-        """`threads`: of a run that asks for none. `anywhere`: on whatever hardware, for jobs that run elsewhere."""
+    def __init__(self, runs: Path, threads: int | None, anywhere: bool = False, stacked: bool = False):
+        """`threads`: of a run that asks for none. `anywhere`: on whatever hardware, for jobs that run elsewhere.
+
+        `stacked`: by runs that were stacked, and by others only where there is none.
+        """
         self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or cores()
+        self._kinds = (True, False) if stacked else (False,)
         rates: dict[str, list[float]] = defaultdict(list)
         self._train_images: dict[str, int] = {}
         for folder in run_folders(runs):
@@ -33,9 +38,10 @@ class Estimate:
                 record = read_record(folder / "record.json")
                 config, hardware = record["config"], record["hardware"]
                 self._train_images[_share(config)] = record["train_images"]
-                images = record["steps"] * config["optim"]["batch_size"]
+                together = hardware.get("stacked", 1)
+                images = together * record["steps"] * config["optim"]["batch_size"]
                 if record["status"] == "finished" and record["train_seconds"] > 0:
-                    rates[self._key(config, hardware)].append(record["train_seconds"] / images)
+                    rates[self._key(config, hardware, together > 1)].append(record["train_seconds"] / images)
         self._rates = {key: median(values) for key, values in rates.items()}
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:
@@ -46,13 +52,14 @@ class Estimate:
         if precision == "auto":
             precision = "bfloat16" if device == "cuda" else "float32"
         hardware = {"device": device, "name": self._here.get(device), "precision": precision, "threads": machine["threads"] or self._threads}  # fmt: skip
-        rate = self._rates.get(self._key(settings, hardware))
+        keys = [self._key(settings, hardware, stacked) for stacked in self._kinds]
+        rate = next((self._rates[key] for key in keys if key in self._rates), None)
         images = optim["steps"] and optim["steps"] * optim["batch_size"]
         if optim["epochs"] is not None and (size := self._train_images.get(_share(settings))):
             images = optim["epochs"] * size
         return rate * images if rate is not None and images else None
 
-    def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
         data = {key: config["data"][key] for key in ("source", "name", "image_size")}
         named = (
             ("device", "name", "precision", "threads")
@@ -60,7 +67,7 @@ class Estimate:
             else ("device", "name", "precision")
         )
         where = [] if self._anywhere else [hardware[key] for key in named]
-        return json.dumps([config["model"], config["augment"], data, where], sort_keys=True)
+        return json.dumps([config["model"], config["augment"], data, where, stacked], sort_keys=True)
 
 
 def _share(config: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ class Interrupt:
         self._before: dict[int, Any] = {}
 
     def saves(self) -> None:
-        self._remember = True
+        self._remember, self._message = True, None
 
     def stops(self, message: str) -> None:
         self._message = message
@@ -62,9 +62,10 @@ class Interrupt:
             signal.signal(number, handler if WORLD_SIZE == 1 else signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._message is not None:
-            raise Stopped(self._message, number)
         again = self.received is not None and WORLD_SIZE == 1
+        if self._message is not None:
+            self.received = number  # the other runs of a stack save
+            raise Stopped(self._message, number)
         if number == signal.SIGINT and (again or not self._remember):
             raise KeyboardInterrupt
         if not self._remember:

@@ -20,6 +20,7 @@ from vitbench.run import Run
 SAVE_SECONDS = 8.0  # for workers to save after a signal
 LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
 POLL_SECONDS = 0.5
+IN_PROCESS = ("basic", "stacked")  # launchers that are not asked to compose again
 
 Hand = Callable[
     [list[str]], dict[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -86,12 +87,30 @@ class Machine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def described(self) -> dict[str, Any]:
-        """What the record says of hardware and versions."""
+    def described(self, stacked: int = 1) -> dict[str, Any]:
+        """What the record says of hardware and versions; `stacked`: runs that trained as one model."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
         return {
             "hardware": {"device": self.device.type, "name": name, "threads": self.threads, "precision": self.precision,
-                         "compiled": self.compile} | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {}),
+                         "compiled": self.compile} | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {})
+                        | ({"stacked": stacked} if stacked > 1 else {}),
             "versions": {"python": platform.python_version(), "vitbench": __version__, "torch": torch.__version__,
                          "numpy": version("numpy")},
         }  # fmt: skip
+
+
+class Stopwatch:
+    """Adds up the seconds between `start` and `stop`. A stack of runs has one: it stands still while any evaluates."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._begin: float | None = None
+
+    def start(self) -> None:
+        if self._begin is None:
+            self._begin = time.monotonic()
+
+    def stop(self) -> None:
+        if self._begin is not None:
+            self.seconds += time.monotonic() - self._begin
+            self._begin = None

@@ -16,7 +16,7 @@ from vitbench.config import SWEEP_KEYS, plain
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.interrupt import Stopped
-from vitbench.launch import POLL_SECONDS, in_process, launch, through
+from vitbench.launch import IN_PROCESS, POLL_SECONDS, in_process, launch, through
 from vitbench.progress import Progress, progress
 from vitbench.run import Run, run_folders
 from vitbench.state import ended, expected, failure, print_plan, share_done
@@ -66,7 +66,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         forget()
         _decode(todo, config.machine.progress)
         missing = {one.id: runs[one.id] for one in todo}
-        jobs = _jobs(config, todo) if name != "basic" else {}
+        jobs = _jobs(config, todo) if name not in IN_PROCESS else {}
         if not config.wait:
             before, new = slurm.Queue(launcher, jobs, missing).submit(missing)
             if before or new:
@@ -75,8 +75,13 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             display.say(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
-            if name == "basic":
-                hand = in_process(work, {one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo})  # fmt: skip
+            if name in IN_PROCESS:
+                silent = {one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo}  # fmt: skip
+                hand = in_process(work, silent)
+                if name == "stacked":
+                    from vitbench import stacked
+
+                    hand = stacked.hand(silent, config.hydra.launcher.max_runs, hand, display.say)
             elif name == "submitit_slurm":
                 hand = slurm.Queue(launcher, jobs, missing).hand(ended, display.say)
             elif name == "submitit_local":

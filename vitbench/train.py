@@ -8,7 +8,8 @@ import shlex
 import sys
 import time
 import traceback
-from typing import Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from vitbench.check import check
 from vitbench.config import plain
@@ -19,7 +20,12 @@ from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
 from vitbench.run import SCHEMA, Run, commit, now, read_metrics, write
 
+if TYPE_CHECKING:
+    from vitbench.stacked import Stack
+
 SAVE_SECONDS = 300  # between two saves at the latest, however rarely a run evaluates
+
+Training = Generator[Any, Any, dict[str, Any]]  # returns a record; yields only in a stack (vitbench/stacked.py)
 
 
 def main(config: Any) -> int:
@@ -39,15 +45,25 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
         with Interrupt() as interrupt, joined(), leading(run.claim()):
             record = led(run.record)  # another process may have finished it since
             if record is None:
-                record, done_before = _attempt(run, interrupt, in_sweep), False
+                record, done_before = _alone(attempt(run, interrupt, in_sweep)), False
     if not in_sweep:
         _report(run, record, done_before)
     return 0 if record["status"] == "finished" else 1
 
 
-def _attempt(run: Run, interrupt: Interrupt, in_sweep: bool) -> dict[str, Any]:
+def _alone(training: Training) -> dict[str, Any]:
     try:
-        record = train(run, interrupt)
+        next(training)
+    except StopIteration as end:
+        record: dict[str, Any] = end.value
+        return record
+    raise AssertionError("a run by itself yields nothing")
+
+
+def attempt(run: Run, interrupt: Interrupt, in_sweep: bool, stack: Stack | None = None) -> Training:
+    """Trains a run that is claimed, and writes down its record, or why there is none."""
+    try:
+        record = yield from train(run, interrupt, stack)
         led(run.finish, record)
     except Stopped as stopped:
         again = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
@@ -84,8 +100,12 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
     )
 
 
-def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
-    """Trains, saves as it goes, and returns the record; raises Stopped when a signal ended it."""
+def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Training:
+    """Trains, saves as it goes, and returns the record; raises Stopped when a signal ended it.
+
+    With a stack, which trains several runs at once, it yields its model, then each batch, and goes on when the
+    gradients are there.
+    """
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -96,7 +116,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     from vitbench.data.share import load
     from vitbench.distributed import agreed, all_or_none, average, mine, replicated
     from vitbench.evaluate import evaluate
-    from vitbench.machine import Machine
+    from vitbench.machine import Machine, Stopwatch
     from vitbench.models.build import build, compiled, cost
     from vitbench.progress import progress
 
@@ -125,7 +145,10 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     draw(seed, 0)
     model: Any = build(**architecture)
     model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)
-    model, forward = compiled(model, architecture, replicated) if machine.compile else (model, replicated(model))
+    if machine.compile and not stack:
+        model, forward = compiled(model, architecture, replicated)
+    else:
+        forward = replicated(model)
     optimizer = optim.build(
         model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
     )
@@ -144,7 +167,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
     losses = torch.zeros(every, device=machine.device)  # step s at place s % every, until metrics.csv has it
 
     # resume from the newest state that is whole
-    start, first_kept, train_seconds, warnings = 0, 0, 0.0, list(dataset.warnings)
+    start, first_kept, seconds_before, warnings = 0, 0, 0.0, list(dataset.warnings)
     parts = {"model": model, "optimizer": optimizer, "averaged": averaged, "losses": losses}
     for path in led(run.states):
         try:
@@ -155,7 +178,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
         if about["data"] != dataset.fingerprint:
             raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
                             f"{run.folder} to begin again")  # fmt: skip
-        start, train_seconds = about["step"], about["train_seconds"]
+        start, seconds_before = about["step"], about["train_seconds"]
         first_kept = 0 if about["every"] == every else start  # losses kept for another eval_every say nothing
         if about["commit"] != code:
             warnings.append(f"resumed at step {start} with commit {code}; begun with {about['commit']}")
@@ -169,21 +192,28 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
 
     # loop
     model.train()
-    diverged, shown = None, ""
-    saved = tick = time.monotonic()
+    diverged, shown, saved = None, "", time.monotonic()
+    watch = stack.watch if stack else Stopwatch()
+    train_seconds = seconds_before
     interrupt.saves()
+    if stack:
+        yield model, architecture, machine, recipe["label_smoothing"]
     with progress(run.id, steps, "steps", show) as display:
         for step in range(start, steps):
+            watch.start()
             draw(seed, step + 1)
             batch, target = loader.batch(step)
             batch, target = augment.mix(normalise(augment.pixels(batch)), target)
             batch, target = mine(batch), mine(target)  # of a global batch; all of it in one process
             for group in optimizer.param_groups:
                 group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"])
-            with machine.autocast():
-                loss = F.cross_entropy(forward(batch), target, label_smoothing=recipe["label_smoothing"])
-            optimizer.zero_grad()
-            loss.backward()
+            if stack:
+                loss = yield batch, target
+            else:
+                with machine.autocast():
+                    loss = F.cross_entropy(forward(batch), target, label_smoothing=recipe["label_smoothing"])
+                optimizer.zero_grad()
+                loss.backward()
             if recipe["clip"]:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"])
             optimizer.step()
@@ -195,7 +225,8 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
             evaluating = done % every == 0 or done == steps
             if evaluating or agreed(interrupt.received or time.monotonic() - saved > SAVE_SECONDS):
                 machine.synchronise()
-                train_seconds += time.monotonic() - tick
+                watch.stop()
+                train_seconds = seconds_before + watch.seconds
                 average(losses)
                 if evaluating:
                     window = max(done - (step % every + 1), first_kept)  # the first step whose loss is not logged yet
@@ -214,7 +245,7 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
                 led(save, about | {"data": dataset.fingerprint, "commit": code})
                 if received := agreed(interrupt.received):
                     raise Stopped(f"{run.id}: saved at step {done} of {steps}", received)
-                saved = tick = time.monotonic()
+                saved = time.monotonic()
             display.update(done, shown)
 
     # record
@@ -247,7 +278,8 @@ def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
         "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
         "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
         "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
-        "diverged_step": diverged, **metrics, "created": now(), "commit": code, **machine.described(),
+        "diverged_step": diverged, **metrics, "created": now(), "commit": code,
+        **machine.described(stack.size if stack else 1),
         "warnings": warnings,
     }  # fmt: skip
 
