@@ -114,7 +114,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def page(report: Mapping[str, Any]) -> Table:
     lines = [_line(one) for one in report["figures"]]
-    return Table("bench", f"Speed on {report['hardware']['name']}", HEAD, lines, 2, [], [], [], "")
+    return Table("bench", f"Speed on {report['hardware']['name']}", HEAD, lines, 2, [], [], [], [])
 
 
 def markdown(report: Mapping[str, Any]) -> str:
