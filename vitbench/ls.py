@@ -11,7 +11,7 @@ from vitbench.compare import number, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import align, say
 
-KINDS = ("model", "pe", "data", "optim", "augment")  # the groups of the command line
+KINDS = ("model", "pe", "data", "optim", "augment", "probe")  # the groups of the command line
 
 
 def main(words: Sequence[str]) -> int:

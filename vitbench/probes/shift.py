@@ -50,11 +50,11 @@ def probe(
     subject: Subject, *, seed: int, max_shift: int | None = None, draws: int = 4, worst: int | None = None,
     max_length: int | None = None,
 ) -> list[Row]:  # fmt: skip
-    """`max_shift` null: an eighth of the width; `worst` null: half of that; `max_length` null: twice it."""
+    """`max_shift` null: an eighth of the width; `worst` null: a quarter of that; `max_length` null: twice it."""
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))
     max_shift = eighth if max_shift is None else max_shift
-    worst = max(1, max_shift // 2) if worst is None else worst
+    worst = max(1, max_shift // 4) if worst is None else worst
     max_length = 2 * max_shift if max_length is None else max_length
     for name, value in {"max_shift": max_shift, "worst": worst, "max_length": max_length}.items():
         if not 1 <= value < size:
