@@ -45,6 +45,7 @@ class Stacked:
     def __init__(self, models: Sequence[nn.Module], architecture: Mapping[str, Any], machine: Machine) -> None:
         self.machine = machine
         self.parameters: dict[str, Tensor] = {}
+        self.gradients: list[Tensor] = []
         template = copy.deepcopy(models[0])  # gives its code and what no run changes, such as rope's angles
         for name, _ in models[0].named_parameters():
             own = [model.get_parameter(name) for model in models]
@@ -54,6 +55,7 @@ class Stacked:
                 parameter.data, parameter.grad = its_values, its_gradient
             self.parameters[name] = stacked.requires_grad_()
             stacked.grad = gradient
+            self.gradients.append(gradient)
         forward: Any = Vmapped(template)
         if machine.compile:
             _, forward = compiled(template, {**architecture, "stacked": len(models)}, Vmapped)
@@ -65,7 +67,7 @@ class Stacked:
             logits = self.forward(self.parameters, torch.stack(list(images)))  # (S,B,K)
             loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
             losses: Tensor = vmap(loss)(logits, torch.stack(list(targets)))  # (S,)
-        torch._foreach_zero_([stacked.grad for stacked in self.parameters.values()])
+        torch._foreach_zero_(self.gradients)
         losses.sum().backward()  # adds in place, so the runs' gradients stay slices
         return losses.detach()
 
@@ -84,10 +86,10 @@ class Vmapped(nn.Module):
 
     def forward(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
         def one(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-            return functional_call(self.model, parameters, (images,))  # type: ignore[no-any-return]
+            return functional_call(self.model, parameters, (images,))
 
         with sdpa_kernel(SDPBackend.MATH):
-            return vmap(one)(parameters, images)  # type: ignore[no-any-return]
+            return vmap(one)(parameters, images)
 
 
 # --------------------------------------------------------------------------------------------------- training together
