@@ -68,7 +68,8 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
     fake_runs.write(runs, "diverged", None, seed=9)
     selected = compare.select(str(runs), {})
     groups = compare.groups(selected)
-    foot = figure.foot(selected, groups, f"over {figure.seeds(groups, 'test_accuracy')[0]}", ["Too short."], 125)
+    over, _ = figure.seeds(group.interval("test_accuracy").n for group in groups)
+    foot = figure.foot(selected, groups, f"over {over}", ["Too short."], 125)
     assert foot.endswith("\nToo short.") and max(map(len, foot.splitlines())) <= 125
     foot = foot.replace("\n", " ")
     assert "over 3 seeds" in foot and "Xeon float32" in foot and "1 of 28 runs diverged" in foot
