@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
+from functools import partial
 
 import torch
 from torch import nn
@@ -30,12 +33,29 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     ]
 
 
+def _spare_the_compiler() -> None:
+    """Keeps the methods of torch's optimizers from importing its compiler (2 s) only to be left alone by it."""
+    for method in vars(torch.optim.Optimizer).values():
+        inner, code = getattr(method, "__wrapped__", None), getattr(method, "__code__", None)
+        if inner is not None and code is not None and "disable_fn" in code.co_varnames:  # by torch._disable_dynamo
+            setattr(inner, "__dynamo_disable", inner)  # noqa: B010 (a name that a class would mangle)
+
+
 def build(model: nn.Module, *, optimizer: str, lr: float, weight_decay: float, momentum: float, beta2: float) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form."""
+    compiling = "torch._dynamo" in sys.modules
+    if not compiling:
+        _spare_the_compiler()
     groups = parameter_groups(model, weight_decay)
+    built: torch.optim.Optimizer
     if optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        built = torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
+    else:
+        built = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    if not compiling:  # its own step, beneath what asks the compiler
+        own = partial(inspect.unwrap(type(built).step), built)
+        built.step = torch.no_grad()(own)  # type: ignore[method-assign]
+    return built
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:

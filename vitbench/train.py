@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.check import check
@@ -141,7 +142,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         "num_classes": len(dataset.classes),
     }
     architecture: dict[str, Any] = {**settings["model"], **shape}
-    parameters, multiply_adds = cost(**architecture)
+    parameters, multiply_adds = cost(**architecture, memory=Path(data["cache"]))
     draw(seed, 0)
     model: Any = build(**architecture)
     model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,18 @@ def test_counting_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     cost("vit", image_size=32, channels=3, num_classes=10, pe={"name": "learned"}, drop_path=0.1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_cost_that_was_counted_on_this_machine_is_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"image_size": 32, "channels": 3, "num_classes": 10, "width": 16, "depth": 1}
+    counted = cost("vit", **asked, memory=tmp_path)
+    monkeypatch.setattr("vitbench.models.build._cost", lambda architecture: (0, 0))
+    assert cost("vit", **asked, memory=tmp_path) == counted
+    assert cost("vit", **asked | {"depth": 2}, memory=tmp_path) == (0, 0)  # another network
+    monkeypatch.setattr("vitbench.models.build._sources", lambda: "other code")
+    assert cost("vit", **asked, memory=tmp_path) == (0, 0)
 
 
 def test_multiply_adds_of_a_vit_are_those_of_the_formula() -> None:

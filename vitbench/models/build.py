@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.config import look_up
-from vitbench.errors import UserError
+from vitbench.errors import StorageError, UserError
 from vitbench.models.menu import MENU
+from vitbench.run import write
 
 
 def build(
@@ -39,8 +43,13 @@ def build(
     return model(image_size, channels, num_classes, **options)
 
 
-def cost(name: str, *, image_size: int, channels: int, num_classes: int, **options: Any) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one forward of one image, counted once a process. No memory is used and no random number drawn.
+def cost(
+    name: str, *, image_size: int, channels: int, num_classes: int, memory: Path | None = None, **options: Any
+) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one forward of one image. No weight takes memory and no random number is drawn.
+
+    Counted once a process, and with a folder `memory` once a machine: the counter imports torch's compiler, which takes
+    longer than torch itself. What is remembered is that of this torch and of these very source files.
 
     Counted (`torch.utils.flop_counter`, which counts two operations a multiply-add): convolutions, linear layers and
     both products of attention. Not counted: biases, normalisation, activations, softmax, pooling, residual sums, and
@@ -48,7 +57,27 @@ def cost(name: str, *, image_size: int, channels: int, num_classes: int, **optio
     products from the counter, and sees two images, because batch norm then refuses a single value a channel.
     """
     shape = {"image_size": image_size, "channels": channels, "num_classes": num_classes}
-    return _cost(json.dumps({"name": name, **shape, **options}, sort_keys=True))
+    architecture = json.dumps({"name": name, **shape, **options}, sort_keys=True)
+    if memory is None:
+        return _cost(architecture)
+    key = hashlib.sha256("\n".join([architecture, torch.__version__, _sources()]).encode()).hexdigest()[:16]
+    path = memory / "costs" / f"{name}-{key}.json"
+    with suppress(OSError, ValueError):
+        parameters, multiply_adds = json.loads(path.read_bytes())
+        return int(parameters), int(multiply_adds)
+    counted = _cost(architecture)
+    with suppress(OSError, StorageError):  # a memory that cannot be written is none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(counted).encode())
+    return counted
+
+
+@cache
+def _sources() -> str:
+    """A hash of the code of models and encodings."""
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *here.parent.joinpath("pe").glob("*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @cache
