@@ -38,7 +38,7 @@ def _spare_the_compiler() -> None:
     for method in vars(torch.optim.Optimizer).values():
         inner, code = getattr(method, "__wrapped__", None), getattr(method, "__code__", None)
         if inner is not None and code is not None and "disable_fn" in code.co_varnames:  # by torch._disable_dynamo
-            setattr(inner, "__dynamo_disable", inner)  # noqa: B010 (a name that a class would mangle)
+            setattr(inner, "__dynamo_disable", inner)  # by its string, which a class would mangle
 
 
 def build(model: nn.Module, *, optimizer: str, lr: float, weight_decay: float, momentum: float, beta2: float) -> torch.optim.Optimizer:  # fmt: skip
