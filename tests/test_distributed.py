@@ -24,7 +24,7 @@ from vitbench import run as runs_module
 
 UNEVEN = [word for word in TINY if not word.startswith("data.test_images")] + ["data.test_images=203"]
 LONG = [word for word in TINY if not word.startswith(("optim.steps", "eval_every"))]
-LONG += ["optim.steps=100000", "eval_every=2", "machine.threads=1", "runs=r"]
+LONG += ["optim.steps=100000", "eval_every=2", "runs=r"]
 
 
 def ranks(*words: str, cwd: Path, count: int = 2, **options: Any) -> list[Output]:

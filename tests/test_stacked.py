@@ -30,7 +30,7 @@ from vitbench.state import failure
 
 Cli = Callable[..., Output]
 CPU = Machine(torch.device("cpu"), "float32", compile=False, threads=1)
-SMALL = ["model.width=16", "model.depth=2", "model.heads=2", "machine.threads=1"]
+SMALL = ["model.width=16", "model.depth=2", "model.heads=2"]
 STACKED = "hydra/launcher=stacked"
 
 
@@ -120,7 +120,7 @@ def test_a_stacked_sweep_writes_the_runs_that_single_commands_would(vitbench: Cl
 def test_what_cannot_be_stacked_goes_alone_and_a_diverging_run_takes_no_other_along(
     vitbench: Cli, tmp_path: Path
 ) -> None:
-    words = [*TINY, "machine.threads=1", "optim=resnet"]
+    words = [*TINY, "optim=resnet"]
     vit = "model=vit model.width=16 model.depth=2 model.heads=2"
     grid = study(tmp_path, f"{vit} optim.lr=0.1,1e30", "model=resnet optim.lr=0.1", f"{vit} pe=rope")
     output = vitbench("sweep", grid, *words, STACKED, "runs=s")

@@ -291,7 +291,7 @@ LONG = [word for word in TINY if not word.startswith(("optim.steps", "eval_every
 
 
 def started(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
-    child = process("train", *LONG, "runs=r", "machine.threads=1", *words, cwd=tmp_path)
+    child = process("train", *LONG, "runs=r", *words, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "r").glob("*/state.safetensors")):
         assert child.poll() is None and time.monotonic() < deadline, child.communicate()

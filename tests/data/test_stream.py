@@ -61,7 +61,7 @@ def test_the_order_of_steps_changes_no_batch(images: np.ndarray, steps: range | 
 def test_a_streamed_run_that_was_cut_ends_with_the_bits_of_a_resident_one(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["augment=light", "machine.threads=1"]
+    words = ["augment=light"]
     assert vitbench("train", *TINY, *words, "runs=resident", "machine.images=memory").code == 0
     words += ["runs=streamed", "machine.images=cache"]
     cut_run(vitbench, monkeypatch, *words)

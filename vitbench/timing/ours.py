@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,17 @@ class Ours:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.beside: list[float] = []  # seconds of a run that has one step
+        self.of_one_step: list[float] = []  # seconds of runs that have one
         self.now = clock("cpu" if settings["machine"]["device"] == "cpu" else "cuda")
 
     def __call__(self, steps: int) -> float:
         one = self.run(1)
-        self.beside.append(one)
+        self.of_one_step.append(one)
         return self.run(1 + steps) - one
+
+    def beside_training(self, step: list[float]) -> list[float]:
+        """Seconds that runs take beside their steps, of which one takes `step` seconds."""
+        return [seconds - statistics.median(step) for seconds in self.of_one_step]
 
     def run(self, steps: int) -> float:
         settings = copy.deepcopy(self.settings)

@@ -115,7 +115,7 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     work = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # forward once, backward twice
     yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [one / 1e9 for one in work])
     yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * one / most for one in work])
-    yield figure("loop", f"{name}: a run beside training", "s", ours.beside)
+    yield figure("loop", f"{name}: a run beside training", "s", ours.beside_training(taken["limit"]))
     yield Figure("loop", f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory", peak_memory(bench.device), "MiB")  # fmt: skip
 
 
