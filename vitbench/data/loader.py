@@ -38,7 +38,7 @@ class Normalise:
         """Measured on training images, uint8 (M, C, H, W), exactly: counts of the 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-        for part in images.split(max(1, 2**22 // (images.shape[2] * images.shape[3]))):
+        for part in images.split(max(1, 2**20 // (images.shape[2] * images.shape[3]))):
             for channel, count in zip(part.unbind(1), counts, strict=True):
                 count += torch.bincount(channel.flatten().int(), minlength=256).cpu()
         mean, std = [], []
