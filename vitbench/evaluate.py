@@ -21,6 +21,18 @@ class Evaluation(NamedTuple):
 
 
 @torch.inference_mode()
+def logits_of(model: nn.Module, images: Tensor | Stream, normalise: Normalise, batch_size: int) -> Tensor:
+    """(M, K) in float32, of a model that is in evaluation mode; `images` as in `evaluate`."""
+    logits = torch.empty(0)
+    for first, batch in zip(count(step=batch_size), images.split(batch_size), strict=False):
+        part = model(normalise(batch)).float()
+        if first == 0:  # one tensor: small ones between the large ones would keep their memory from being used again
+            logits = part.new_empty(len(images), part.shape[1])
+        logits[first : first + len(part)] = part
+    return logits
+
+
+@torch.inference_mode()
 def evaluate(
     model: nn.Module, images: Tensor | Stream, labels: Tensor, normalise: Normalise, batch_size: int = 500
 ) -> Evaluation:
@@ -28,12 +40,7 @@ def evaluate(
     process or shared among several."""
     training = model.training
     model.eval()
-    rows, logits = mine(images), torch.empty(0)
-    for first, batch in zip(count(step=batch_size), rows.split(batch_size), strict=False):
-        part = model(normalise(batch)).float()
-        if first == 0:  # one tensor: small ones between the large ones would keep their memory from being used again
-            logits = part.new_empty(len(rows), part.shape[1])
-        logits[first : first + len(part)] = part
+    logits = logits_of(model, mine(images), normalise, batch_size)
     logits = gathered(logits, len(images))
     model.train(training)
     predictions = logits.argmax(1)

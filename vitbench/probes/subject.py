@@ -11,6 +11,7 @@ from vitbench.data.loader import Normalise
 from vitbench.data.split import Split
 from vitbench.data.subset import order
 from vitbench.errors import UserError
+from vitbench.evaluate import logits_of
 
 Row = dict[str, Any]
 
@@ -32,8 +33,7 @@ def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tu
     return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
 
 
-@torch.inference_mode()
 def predict(subject: Subject, images: Tensor | None = None, batch_size: int = 250) -> Tensor:
     """Logits (M,K) of uint8 images (M,C,H,W); of the subject's own where none are given."""
     images = subject.images if images is None else images
-    return torch.cat([subject.model(subject.normalise(batch)).float() for batch in images.split(batch_size)])
+    return logits_of(subject.model, images, subject.normalise, batch_size)

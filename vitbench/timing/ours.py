@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +53,36 @@ class Limit:
         self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)
 
     def __call__(self, steps: int) -> float:
-        now = clock(self.machine.device.type)
         self.model.train()
-        self.machine.synchronise()
-        begin = now()
-        for _ in range(steps):
-            with self.machine.autocast():
-                loss = F.cross_entropy(self.forward(self.images), self.labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            if self.recipe["clip"]:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
-            self.optimizer.step()
-        self.machine.synchronise()
-        return now() - begin
+        return self._timed(self._step, steps)
 
     @torch.inference_mode()
     def infer(self, steps: int) -> float:
         """The same for the forward alone, in evaluation mode."""
-        now = clock(self.machine.device.type)
         self.model.eval()
+        return self._timed(self._forward, steps)
+
+    def _timed(self, once: Callable[[], object], times: int) -> float:
+        now = clock(self.machine.device.type)
         self.machine.synchronise()
         begin = now()
-        for _ in range(steps):
-            with self.machine.autocast():
-                self.model(self.images)
+        for _ in range(times):
+            once()
         self.machine.synchronise()
         return now() - begin
+
+    def _step(self) -> None:
+        with self.machine.autocast():
+            loss = F.cross_entropy(self.forward(self.images), self.labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.recipe["clip"]:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip"])
+        self.optimizer.step()
+
+    def _forward(self) -> None:
+        with self.machine.autocast():
+            self.model(self.images)
 
 
 class Ours:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ class Bench:
     folder: Path
     say: Callable[[str], None]
     timm: str | None = None  # timm's train.py
-    _images: dict[int, Path] = field(default_factory=dict)
 
     @property
     def threads(self) -> int | None:
@@ -41,23 +41,23 @@ class Bench:
     def settings(self, *words: str) -> dict[str, Any]:
         return settings_of(list(words), self.folder, self.device, self.threads)
 
-    def images(self, size: int = 32) -> Path:
-        """A folder of JPEG files, 5,000 for training and 100 for testing: drawn shapes."""
-        if size not in self._images:
-            self._images[size] = self.folder / f"images{size}"
-            _draw_files(self._images[size], size)
-        return self._images[size]
+    @cached_property
+    def images(self) -> Path:
+        """A folder of JPEG files of 32 px, 5,000 for training and 100 for testing: drawn shapes."""
+        root = self.folder / "images"
+        _draw_files(root)
+        return root
 
-    def files(self, size: int = 32) -> list[str]:
-        return ["data=imagefolder", f"data.root={self.images(size)}", "data.name=bench", "data.val_fraction=0"]
+    def files(self) -> list[str]:
+        return ["data=imagefolder", f"data.root={self.images}", "data.name=bench", "data.val_fraction=0"]
 
 
-def _draw_files(root: Path, size: int) -> None:
+def _draw_files(root: Path) -> None:
     from PIL import Image
 
     from vitbench.data.shapes import load
 
-    dataset = load(root=root, cache=root.parent / "drawn", image_size=size, progress=False, task="shape",
+    dataset = load(root=root, cache=root.parent / "drawn", image_size=32, progress=False, task="shape",
                    train_images=5000, test_images=100, image_seed=0)  # fmt: skip
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for name in split.classes:
@@ -71,7 +71,7 @@ def _draw_files(root: Path, size: int) -> None:
 def overhead(bench: Bench) -> Iterator[Figure]:
     settings = bench.settings(*NOTHING, "augment=light", "optim.batch_size=128", "optim.clip=null", *bench.files())
     limit, ours = Limit(settings), Ours(settings)
-    usual = Usual(what="folder", root=str(bench.images() / "train"), model=settings["model"], optimizer="adamw",
+    usual = Usual(what="folder", root=str(bench.images / "train"), model=settings["model"], optimizer="adamw",
                   batch_size=128, image_size=32, device=bench.device, workers=0, threads=bench.threads or 1)  # fmt: skip
     with closing(usual):
         contestants: dict[str, Contestant] = {"limit": limit, "ours": ours, "usual": usual}
@@ -96,7 +96,7 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     limit, ours, batch = Limit(settings), Ours(settings), settings["optim"]["batch_size"]
     reset_peak_memory(bench.device)
     workers = 0 if bench.device == "cpu" else 16
-    usual = Usual(what="folder", root=str(bench.images() / "train"), model=settings["model"], workers=workers,
+    usual = Usual(what="folder", root=str(bench.images / "train"), model=settings["model"], workers=workers,
                   optimizer=settings["optim"]["optimizer"], batch_size=batch, image_size=32, device=bench.device,
                   threads=bench.threads or 1)  # fmt: skip
     name = f"{model} {size}"

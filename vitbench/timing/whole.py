@@ -17,7 +17,7 @@ from vitbench.timing.ours import Limit, Ours
 from vitbench.timing.rows import NO_GPU, Bench
 from vitbench.timing.windows import Figure, figure, ratios
 
-TRAIN = [sys.executable, "-c", "from vitbench.cli import main; main()", "train"]
+VITBENCH = [sys.executable, "-c", "from vitbench.cli import main; main()"]
 WAIT_SECONDS = 300.0
 
 
@@ -63,7 +63,9 @@ def start(bench: Bench) -> Iterator[Figure]:
     torch_alone: list[tuple[float, float]] = []
     for seed in range(bench.windows + 1):  # the first decodes
         runs = bench.folder / f"start{seed}"
-        ours.append(_until_first_step([*TRAIN, *words, f"runs={runs}", f"machine.device={bench.device}"], runs))
+        ours.append(
+            _until_first_step([*VITBENCH, "train", *words, f"runs={runs}", f"machine.device={bench.device}"], runs)
+        )
         torch_alone.append(_whole([sys.executable, "-c", "import torch"]))
     for place, (what, goal) in enumerate(
         (("CPU time", 3.5 if bench.device == "cpu" else None), ("seconds as they pass", None))
@@ -118,7 +120,7 @@ def parallel(bench: Bench) -> Iterator[Figure]:
     def runs(name: str, threads: int, seeds: tuple[int, ...], together: bool) -> dict[int, Path]:
         folder = bench.folder / name
         shutil.rmtree(folder, ignore_errors=True)
-        commands = {seed: [*TRAIN, *words, f"seed={seed}", f"machine.threads={threads}", f"runs={folder / str(seed)}"]
+        commands = {seed: [*VITBENCH, "train", *words, f"seed={seed}", f"machine.threads={threads}", f"runs={folder / str(seed)}"]
                     for seed in seeds}  # fmt: skip
         started = []
         for command in commands.values():
@@ -160,7 +162,7 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
         note = "timm=PATH/train.py names timm's trainer, which its package does not install (github.com/huggingface/pytorch-image-models)"  # fmt: skip
         yield Figure("timm", what, None, "", at_least=goal, note=note)
         return
-    steps, root = 40, bench.images()
+    steps, root = 40, bench.images
     study = bench.folder / "twelve.yaml"
     study.write_text(
         "with: " + " ".join([*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"])
@@ -189,7 +191,7 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
     cpu: dict[str, float] = {}
     wall: dict[str, float] = {}
     sweep = [
-        *TRAIN[:-1],
+        *VITBENCH,
         "sweep",
         f"study={study}",
         f"runs={bench.folder / 'twelve'}",
@@ -247,6 +249,6 @@ def stacked(bench: Bench) -> Iterator[Figure]:
         for launcher in taken:
             runs = bench.folder / f"{launcher}{window}"
             begin = time.monotonic()
-            _whole([*TRAIN[:-1], "sweep", f"study={study}", f"hydra/launcher={launcher}", f"runs={runs}"])
+            _whole([*VITBENCH, "sweep", f"study={study}", f"hydra/launcher={launcher}", f"runs={runs}"])
             taken[launcher].append(time.monotonic() - begin)
     yield figure("stacked", what, "", ratios(taken["basic"], taken["stacked"]), at_least=3.0)
