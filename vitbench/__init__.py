@@ -24,16 +24,13 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged.
     """
     from vitbench import checkpoint
-    from vitbench.models.build import build
+    from vitbench.models.build import of_record
     from vitbench.run import find_record
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)
     path = folder / "checkpoint.safetensors"
     tensors, _ = checkpoint.load(path)
-    model = build(
-        **record["config"]["model"], image_size=record["image_size"], channels=record["channels"],
-        num_classes=len(record["classes"]),
-    )  # fmt: skip
+    model = of_record(record)
     checkpoint.fit(model, tensors, path)
     return Loaded(model.eval(), record["config"], record)

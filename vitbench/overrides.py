@@ -120,7 +120,8 @@ def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserErr
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
-        word = next((w for w in typed if w.lstrip("+").split("=")[0] == key), None)
+        keys = {w: w.lstrip("+").split("=")[0] for w in typed}
+        word = next((w for w in typed if keys[w] == key or keys[w].startswith(f"{key}.")), None)
         if isinstance(cause, AttributeError | KeyError) and cause.parent_node is not None and word is not None:
             settings = [str(k) for k in cause.parent_node]
             prefix = key.rpartition(".")[0]

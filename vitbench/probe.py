@@ -273,7 +273,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
 def _network(job: Job, asked: dict[str, Any]) -> Any:
     from vitbench import checkpoint
     from vitbench.data.loader import draw
-    from vitbench.models.build import build
+    from vitbench.models.build import of_record
     from vitbench.outside import FAMILIES
     from vitbench.outside import build as build_outside
 
@@ -282,14 +282,8 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
         if asked["weights"] is None:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
         return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
-    architecture = {
-        **record["config"]["model"],
-        "image_size": record["image_size"],
-        "channels": record["channels"],
-        "num_classes": len(record["classes"]),
-    }
     draw(record["config"]["seed"], 0)  # as `train` begins
-    model = build(**architecture)
+    model = of_record(record)
     if job.checkpoint == "trained":
         path = job.folder / "checkpoint.safetensors"
         tensors, about = checkpoint.load(path)

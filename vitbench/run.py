@@ -259,7 +259,9 @@ def find_record(folder: Path) -> dict[str, Any]:
     """The record of a finished or diverged run, or near misses of its name."""
     if not (folder / "record.json").is_file():
         known = [path.parent.name for path in folder.parent.glob("*/record.json")]
-        raise UserError(f"{folder} is no finished run; {did_you_mean(folder.name, known)}")
+        raise UserError(
+            f"{folder} is no finished run; {did_you_mean(folder.name, known) if known else f'there is none in {folder.parent}'}"
+        )
     return read_record(folder / "record.json")
 
 

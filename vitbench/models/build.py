@@ -43,6 +43,12 @@ def build(
     return model(image_size, channels, num_classes, **options)
 
 
+def of_record(record: Mapping[str, Any]) -> nn.Module:
+    """The model of a run, freshly initialised."""
+    shape = {"image_size": record["image_size"], "channels": record["channels"], "num_classes": len(record["classes"])}
+    return build(**record["config"]["model"], **shape)
+
+
 def cost(
     name: str, *, image_size: int, channels: int, num_classes: int, memory: Path | None = None, **options: Any
 ) -> tuple[int, int]:
