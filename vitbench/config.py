@@ -185,7 +185,7 @@ class PlotConfig:
     study: str | None = None
     name: str | None = None  # one of the study's figures
     where: dict[str, Any] = field(default_factory=dict)
-    x: str | None = None  # a result or a setting; null: train_images, or the study's choice
+    x: str | None = None  # a result or a setting, of what a probe measured along layers: layer; null: train_images
     y: str | None = None  # a result; null: test_accuracy, or the study's choice
     lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
     log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's

@@ -75,10 +75,13 @@ def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any =
     runs = runs.filtered(where or {})
     swept = {row["column"] for rows in runs.swept.values() for row in rows}
     y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept})
-    if y in swept and y not in runs.numbers():
-        if x is not None or fit:
-            raise UserError(f"y={y}: was measured along something, which is its x; leave x= and fit= out")
-        return _draw_swept(runs, y, runs.listed("lines", lines), log, at, layer, title, caveat, ending)
+    along = {name for rows in runs.swept.values() for row in rows if row["column"] == y for name in _along(row)}
+    if x in along or (along and y not in runs.numbers()):
+        if x not in {*along, None} or fit:
+            raise UserError(
+                f"y={y}: was measured along {' and '.join(sorted(along))}, which is its x; leave x= and fit= out"
+            )
+        return _draw_swept(runs, y, x, runs.listed("lines", lines), log, at, layer, title, caveat, ending)
     if at is not None or layer is not None:
         raise UserError(f"at= layer=: choose among what a probe measured along something, and y={y} was not")
     x = x or "train_images"
@@ -142,11 +145,17 @@ def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names
 # ----------------------------------------------------------------------------------------------- what probes measured
 
 
-def _draw_swept(runs: Runs, y: str, wanted: Sequence[str], log: str | None, at: float | None, layer: str | None,
-                title: str | None, caveat: str, ending: str) -> bytes:  # fmt: skip
+def _along(row: Mapping[str, Any]) -> set[str]:
+    """What a swept row was measured along: `layer`, or the unit of its abscissa, or both."""
+    return ({"layer"} if "layer" in row else set()) | ({row.get("at_unit", "at")} if "at" in row else set())
+
+
+def _draw_swept(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str], log: str | None, at: float | None,
+                layer: str | None, title: str | None, caveat: str, ending: str) -> bytes:  # fmt: skip
     """Swept rows against their abscissa, or against the depth of their layer: a line a group of runs."""
     rows = {id_: [row for row in its if row["column"] == y and (at is None or row.get("at") == at)
-                  and (layer is None or row.get("layer") == layer)] for id_, its in runs.swept.items()}  # fmt: skip
+                  and (layer is None or row.get("layer") == layer) and (wanted_x is None or wanted_x in _along(row))]
+            for id_, its in runs.swept.items()}  # fmt: skip
     kept = [row for its in rows.values() for row in its]
     for name, asked in {"at": at, "layer": layer}.items():
         if asked is not None and not kept:

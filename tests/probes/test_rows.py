@@ -37,6 +37,7 @@ def measured(runs: Path) -> Path:
             }
             for at in (1, 2)
         ]
+        both = [{"protocol": "stub@v1", "metric": "size", "value": 0.1, "layer": layer} for layer in ("stem", "head")]
         layers = [{"protocol": "stub.layers@v1", "metric": "error", "value": at + i / 1000, "layer": layer, "at": at, "at_unit": "px"}
                   for layer in ("stem", "block1", "head") for at in (1, 2)]  # fmt: skip
         hole = {"protocol": "stub@v1", "metric": "hole", "value": math.nan, "reason": "none"}
@@ -45,6 +46,7 @@ def measured(runs: Path) -> Path:
             hole,
             *along,
             *layers,
+            *both,
         ]
         for checkpoint in files.CHECKPOINTS:
             path = files.path_of(folder, "stub", checkpoint)
@@ -89,11 +91,12 @@ def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> No
 
 def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path: Path) -> None:
     measured(tmp_path / "runs")
-    for words in (["y=stub.along.size"], ["y=stub.layers.error", "at=1"], ["y=init.stub.layers.error", "layer=head"]):
+    for words in (["y=stub.along.size"], ["y=stub.layers.error", "at=1"], ["y=init.stub.layers.error", "layer=head"],
+                  ["y=stub.size", "x=layer"]):  # fmt: skip
         output = vitbench("plot", *words, "where.data.fraction=1", "file=a.svg")
         assert output.code == 0, output.err
         svg = (tmp_path / "a.svg").read_text()
-        assert ("relative depth of the layer" in svg) == ("at=1" in words) and "2 seeds" in svg
+        assert ("relative depth of the layer" in svg) == bool({"at=1", "x=layer"} & {*words}) and "2 seeds" in svg
     for words, expected in {
         ("y=stub.layers.error",): "choose layer=NAME (block1, head, stem, ...) or at=NUMBER (1, 2)",
         ("y=stub.layers.error", "layer=haed"): "layer=haed: stub.layers.error has block1, head, stem",
