@@ -194,7 +194,7 @@ class Section:
         parts += [f"![{escape_markdown(plain(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
         report = self.fitted
         if report is not None:
-            said = [f"- {escape_markdown(f'{pair}: {line}')}" for pair, lines in report.sentences() for line in lines]
+            said = [f"- {escape_markdown(f'{pair}: ' + ' '.join(lines))}" for pair, lines in report.sentences()]
             parts.append(
                 "\n".join([f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:", "", *said])
             )
