@@ -49,6 +49,16 @@ def test_settings_that_are_words_or_pairs_stand_side_by_side(tmp_path: Path) -> 
     assert plot.draw(compare.select(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
 
 
+def test_two_accuracies_are_in_percent_with_the_line_on_which_they_are_equal(tmp_path: Path) -> None:
+    for i, (left, right) in enumerate([(0.4, 0.3), (0.5, 0.6)]):
+        fake_runs.write(tmp_path, str(i), right, seed=i, result_val_accuracy=left)
+    (line,) = lines_of(tmp_path, x="val_accuracy").values()
+    assert line.points == [(40, 0.3), (50, 0.6)]
+    runs = compare.select(str(tmp_path), {})
+    drawn = plot.draw(runs, x="val_accuracy", log="none")
+    assert b"equal" in drawn and b"equal" not in plot.draw(runs)
+
+
 @pytest.mark.parametrize("ending", plot.ENDINGS)
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path, ending: str) -> None:
     runs = compare.select(str(fake_runs.quickstart(tmp_path)), {})

@@ -96,6 +96,16 @@ def chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
                   color="0.35")  # fmt: skip
 
 
+def diagonal(axes: Axes) -> None:
+    """Where both accuracies are the same; the axes keep their limits."""
+    x, y = axes.get_xlim(), axes.get_ylim()
+    axes.axline((0, 0), slope=1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
+    axes.set(xlim=x, ylim=y)
+    middle = (max(x[0], y[0]) + min(x[1], y[1])) / 2
+    axes.annotate("equal", (middle, middle), textcoords="offset points", xytext=(-4, 4), ha="right", va="bottom",
+                  fontsize=7, color="0.35")  # fmt: skip
+
+
 def seeds(counts: Iterable[int]) -> tuple[str, bool]:
     """3 seeds, 2 to 3 seeds, one seed; and whether there are several."""
     ns = sorted({n for n in counts if n})

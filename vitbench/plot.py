@@ -128,12 +128,13 @@ def _categories(groups: Sequence[Group], x: str) -> list[Any]:
 
 def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names: Sequence[Any] | None = None) -> list[Line]:  # fmt: skip
     made = []
+    scale = 100 if names is None and compare.is_share(x) else 1  # an axis of shares is in %
     for line in compare.named(groups, x, wanted):
         points: list[tuple[float, float]] = []
         means: list[tuple[float, Interval]] = []
         for group in line.groups:
             at = [row.get(x) if names is None else names.index(group.settings[x]) for row in group.rows]
-            here = [(float(a), float(row[y])) for a, row in zip(at, group.rows, strict=True)
+            here = [(scale * float(a), float(row[y])) for a, row in zip(at, group.rows, strict=True)
                     if a is not None and row.get(y) is not None]  # fmt: skip
             if here:
                 points += here
@@ -213,6 +214,8 @@ def _figure(runs: Runs, groups: Sequence[Group], drawn: Sequence[Line], x: str, 
     figure.scale(axes, "y", y, [value for line in drawn for _, value in line.points], log)
     axes.set_ylim(*limits(drawn, y, "y" in log))
     figure.chance(axes, groups, y)
+    if x.endswith("accuracy") and y.endswith("accuracy"):
+        figure.diagonal(axes)
     axes.set_title(title, loc="left")
     if len(drawn) > 1 or drawn[0].label:
         made.legend(loc="outside right upper", frameon=False)
