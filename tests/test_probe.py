@@ -16,8 +16,9 @@ import torch
 from tests.conftest import TINY, Output
 from vitbench import cli
 from vitbench.data.loader import draw
-from vitbench.errors import UserError
+from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
+from vitbench.probes.menu import FIGURES, TOGETHER
 from vitbench.probes.subject import Row, Subject
 from vitbench.run import read_record
 
@@ -138,6 +139,51 @@ def test_other_images_and_weights_than_the_records_are_refused(vitbench: Cli, tm
     (folder / "record.json").write_text(json.dumps(record | {"status": "diverged"}))
     assert "diverged and has no weights; checkpoint=init" in vitbench(*call).err
     assert vitbench(*call, "checkpoint=init").code == 0 and len(SEEN) == 1
+
+
+def test_a_picture_is_left_beside_the_rows_unless_it_is_not_wanted(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sketch(what: object, *, seed: int, ending: str, draws: int) -> bytes:
+        return f"{ending} {seed} {draws} {len(what) if isinstance(what, dict) else 'one'}".encode()
+
+    monkeypatch.setattr("vitbench.probe.look_up", lambda kind, name, menu: {"figure": sketch, "probe": stub}[kind])
+    monkeypatch.setattr("vitbench.probe.parameters", lambda target: {"draws": None})
+    monkeypatch.setitem(FIGURES, "shift", FIGURES["equivariance"])
+    call, probes = ("probe", f"run={trained}", "probe=shift"), tmp_path / "runs" / trained / "probes"
+    assert vitbench(*call, "images=20", "checkpoint=[trained,init]").code == 0
+    assert {path.name for path in probes.glob("*.svg")} == {"shift.svg", "shift.init.svg"}
+    assert (probes / "shift.svg").read_text() == ".svg 0 4 one"
+    assert vitbench(*call, "images=21", "figures=false").code == 0
+    assert {path.name for path in probes.glob("*.svg")} == {"shift.init.svg"}, "the other one was of other rows"
+    assert vitbench(*call, "file=mine/one.png").out == "mine/one.png\n"
+    assert Path("mine/one.png").read_text() == ".png 0 4 one"
+    monkeypatch.setitem(TOGETHER, "shift", FIGURES["equivariance"])
+    shutil.copytree(tmp_path / "runs" / trained, tmp_path / "runs" / "second")
+    shutil.copy(tmp_path / "runs" / trained / "record.json", tmp_path / "runs" / "second" / "record.json")
+    assert vitbench("probe", f"run=[{trained},second]", "probe=shift", "file=two.svg").code == 0
+    assert Path("two.svg").read_text() == ".svg 0 4 2"
+
+
+def test_a_probe_that_does_not_apply_is_refused_by_name_and_left_out_of_all(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(subject: Subject, *, seed: int, **options: object) -> list[Row]:
+        raise DoesNotApply("it has none")
+
+    monkeypatch.setattr("vitbench.probe.look_up", lambda kind, name, menu: lacking if name == "shift" else stub_of_any)
+    call = ("probe", f"run={trained}", "images=20", "figures=false")
+    line = "probe=shift: does not apply to vit: it has none; these do: equivariance, "
+    output = vitbench(*call, "probe=shift")
+    assert output.code == 2 and line in output.err and output.err.count("\n") == 1
+    output = vitbench(*call, "checkpoint=[trained,init]")
+    assert output.code == 0 and output.err.count(line) == 1, output.err
+    probes = tmp_path / "runs" / trained / "probes"
+    assert (probes / "lie.csv").exists() and (probes / "lie.init.csv").exists() and not [*probes.glob("shift*")]
+
+
+def stub_of_any(subject: Subject, *, seed: int, **options: object) -> list[Row]:
+    return [{"protocol": "stub@v1", "metric": "size", "value": 1.0}]
 
 
 STUDY = """\

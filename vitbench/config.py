@@ -253,7 +253,8 @@ class ProbeConfig:
     checkpoint: Any = "trained"  # or init, the network before training; a list does both
     images: int = 1000  # test images, drawn with `seed`
     seed: int = 0
-    file: str | None = None  # .svg, .png or .pdf: draws what probe=equivariance means instead of measuring
+    figures: bool = True  # leave a probe's picture beside its rows, where it has one
+    file: str | None = None  # .svg, .png or .pdf: draw the picture of one probe there instead of measuring
     outside: str | None = None  # typed model=: torchvision or timm
     name: str | None = None  # of a network there
     weights: str | None = None  # its file, .safetensors or what torch.save made of a state_dict

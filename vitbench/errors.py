@@ -14,6 +14,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class DoesNotApply(UserError):
+    """A probe that has nothing to measure in a network: the line says what the network lacks."""
+
+
 class RunFailed(UserError):
     """A run failed or diverged."""
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.check import SEEDS, check_open
-from vitbench.config import look_up
+from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
-from vitbench.errors import DataError, StorageError, UserError, did_you_mean
+from vitbench.errors import DataError, DoesNotApply, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
-from vitbench.probes.menu import FIGURES, MENU, VERSIONS
+from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.run import find_record, storage, write
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Job(NamedTuple):
     images: int
     seed: int
     probes: dict[str, dict[str, Any]]  # with their options
+    every: bool  # probe=all: those that do not apply are left out
 
     @property
     def name(self) -> str:
@@ -78,21 +79,30 @@ def _calls(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
     from omegaconf import OmegaConf
 
     typed = list(HydraConfig.get().overrides.task)
+    lines: list[list[str]] = [typed]
     configs: list[Any] = [config]
     if config.study is not None:
         from vitbench.study import load
 
-        configs = []
+        lines, configs = [], []
         keys = {_key(word) for word in typed}
         for line in load(config.study).probe_words(STUDY_KEYS):
             said = [word for word in line
                     if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
-            configs.append(compose("probe", [*said, *typed]))
-    return [_checked(OmegaConf.to_container(one, resolve=True), typed) for one in configs], typed
+            lines.append([*said, *typed])
+            configs.append(compose("probe", lines[-1]))
+    return [_checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
+            for one, words in zip(configs, lines, strict=True)], typed  # fmt: skip
 
 
 def _key(word: str) -> str:
     return word.lstrip("+").partition("=")[0]
+
+
+def _every(words: Sequence[str]) -> bool:
+    """Whether what is measured was named `all`, which is also what is measured where nothing is named."""
+    named = [word.partition("=")[2] for word in words if _key(word) == "probe"]
+    return not named or "all" in named[-1].strip("[]").split(",")
 
 
 def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
@@ -154,7 +164,9 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
                     )
                 print(f"vitbench: {folder.name}: diverged and has no weights", file=sys.stderr)
             else:
-                jobs.append(Job(folder, record, checkpoint, asked["images"], asked["seed"], asked["probe"]))
+                jobs.append(
+                    Job(folder, record, checkpoint, asked["images"], asked["seed"], asked["probe"], asked["every"])
+                )
     return jobs
 
 
@@ -170,6 +182,7 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
                          threads=asked["machine"]["threads"])  # fmt: skip
     total, done, code = sum(len(job.probes) for job in todo), 0, 0
     show = asked["machine"]["progress"]
+    left_out: set[str] = set()  # said once for all networks of a kind
 
     def refuse(line: str, error: UserError) -> None:  # also where progress is silent
         nonlocal code
@@ -196,11 +209,24 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
                 begin = time.monotonic()
                 try:
                     rows = look_up("probe", name, MENU)(subject, seed=job.seed, **options)
+                    wrote = True
+                    _save(job, name, rows, machine)
+                    if asked["figures"] and name in FIGURES:
+                        ending = ".png" if name in PIXELS else ".svg"
+                        write(files.picture_of(job.folder, name, job.checkpoint, ending),
+                              _picture(FIGURES, name, subject, job, ending))  # fmt: skip
+                except StorageError:
+                    raise
+                except DoesNotApply as error:
+                    line = _why_not(job, name, error)
+                    if not job.every:
+                        refuse(f"vitbench: {job.name}: {line}", error)
+                    elif line not in left_out:
+                        display.say(line)
+                    left_out.add(line)
                 except UserError as error:
                     refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
                 else:
-                    wrote = True
-                    _save(job, name, rows, machine)
                     display.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
                     for line in files.undefined(rows):
                         display.say(f"{job.name}: {line}")
@@ -211,26 +237,50 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
     return code
 
 
+def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
+    """Why a probe does not apply to a network, and which ones do."""
+    family = job.record["config"]["model"]["name"]
+    others = [other for other in MENU if other != name and ONLY.get(other, family) == family]
+    return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
+
+
 def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
-    """The figure that explains a probe, of one network."""
+    """The figure of a probe, of one network or of several side by side, wherever it shall lie."""
     from vitbench.machine import Machine
     from vitbench.plot import ENDINGS
 
     path, names = Path(asked["file"]).expanduser(), list(asked["probe"])
-    if path.suffix.lower() not in ENDINGS:
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
     jobs = _jobs(asked, typed)
-    if len(jobs) != 1 or len(names) != 1 or names[0] not in FIGURES:
-        raise UserError(f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}")
+    if len(names) != 1 or names[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
+        several = f", or run=[ID,ID] probe={'|'.join(TOGETHER)}" if TOGETHER else ""
+        raise UserError(
+            f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}{several}"
+        )
     machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
                          threads=asked["machine"]["threads"])  # fmt: skip
-    subject = _subject(jobs[0]._replace(images=1), asked, typed, machine)
-    blob = look_up("figure", names[0], FIGURES)(subject, seed=jobs[0].seed, ending=path.suffix.lower())
+    subjects = {job.name: _subject(job, asked, typed, machine) for job in jobs}
+    try:
+        if len(jobs) == 1:
+            blob = _picture(FIGURES, names[0], subjects[jobs[0].name], jobs[0], ending)
+        else:
+            blob = _picture(TOGETHER, names[0], subjects, jobs[0], ending)
+    except DoesNotApply as error:
+        raise UserError(_why_not(jobs[0], names[0], error)) from None
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write(path, blob)
     print(path)
     return 0
+
+
+def _picture(menu: dict[str, Choice], name: str, what: Subject | dict[str, Subject], job: Job, ending: str) -> bytes:
+    """A figure of a menu, given those of the probe's options that it takes."""
+    taken = parameters(menu[name].target)
+    options = {key: value for key, value in job.probes[name].items() if key in taken}
+    return bytes(look_up("figure", name, menu)(what, seed=job.seed, ending=ending, **options))
 
 
 def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:
@@ -240,6 +290,8 @@ def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:
     path = files.path_of(job.folder, name, job.checkpoint)
     with storage(path):
         path.parent.mkdir(exist_ok=True)
+        for ending in (".svg", ".png"):  # of what was measured before
+            files.picture_of(job.folder, name, job.checkpoint, ending).unlink(missing_ok=True)
     files.save(path, rows, images=job.images, seed=job.seed, options=job.probes[name],
                hardware=f"{described['name']}, {described['threads']} threads")  # fmt: skip
 

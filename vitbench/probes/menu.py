@@ -20,8 +20,17 @@ MENU: dict[str, Choice] = {
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
 }
 
-FIGURES: dict[str, Choice] = {  # of the probes that can show what they measure: `file=`
+# Of the probes that show what they measure: left beside the rows, or drawn elsewhere by `file=`. A figure is
+# draw(subject, *, seed, ending) -> bytes and takes those of its probe's options that it needs, by their names.
+FIGURES: dict[str, Choice] = {
     "equivariance": Choice("vitbench.probes.two_paths:draw", "layer then shift, shift then layer, and the difference"),
 }
+
+# Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes
+TOGETHER: dict[str, Choice] = {}
+
+PIXELS: frozenset[str] = frozenset()  # figures that are made of pixels: .png beside the rows, where others are .svg
+
+ONLY: dict[str, str] = {}  # the family of models that a probe is for, where it is not for every one
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew

@@ -29,7 +29,11 @@ COLUMNS = (*MEASURED, *MADE)
 
 
 def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
-    return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}.csv"
+    return picture_of(folder, probe, checkpoint, ".csv")
+
+
+def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
+    return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}{ending}"
 
 
 def save(path: Path, rows: Sequence[Row], *, images: int, seed: int, options: Mapping[str, Any], hardware: str) -> None:
