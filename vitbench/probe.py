@@ -261,7 +261,7 @@ def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
         )
     machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
                          threads=asked["machine"]["threads"])  # fmt: skip
-    subjects = {job.name: _subject(job, asked, typed, machine) for job in jobs}
+    subjects = {job.name: _subject(job, asked, typed, machine, at_most=True) for job in jobs}
     try:
         if len(jobs) == 1:
             blob = _picture(FIGURES, names[0], subjects[jobs[0].name], jobs[0], ending)
@@ -296,8 +296,9 @@ def _save(job: Job, name: str, rows: list[files.Row], machine: Machine) -> None:
                hardware=f"{described['name']}, {described['threads']} threads")  # fmt: skip
 
 
-def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Machine) -> Subject:
-    """The network of a run, trained or as it was before its first step, with test images of the run's own data."""
+def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Machine, at_most: bool = False) -> Subject:
+    """The network of a run, trained or as it was before its first step, with test images of the run's own data; with
+    `at_most` all of them where they are fewer than was asked for, which does for a picture."""
     import torch
 
     from vitbench.data.loader import Normalise
@@ -317,7 +318,8 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     model = _network(job, asked)
     channels_last = getattr(model, "channels_last", False)
     model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-    images, labels = draw_images(dataset.test, job.images, job.seed, machine.device)
+    count = min(job.images, len(dataset.test)) if at_most else job.images
+    images, labels = draw_images(dataset.test, count, job.seed, machine.device)
     normalise = Normalise(record["mean"], record["std"], machine.device, channels_last)
     return Subject(model.eval(), images, labels, normalise, len(record["classes"]))
 

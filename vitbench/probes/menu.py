@@ -18,19 +18,40 @@ MENU: dict[str, Choice] = {
     "corruption": Choice("vitbench.probes.corruption:probe", "accuracy under noise, blur, JPEG ... (1903.12261)"),
     "frequency": Choice("vitbench.probes.frequency:probe", "low or high frequencies: what decides? (2202.06709)"),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
+    "attention_distance": Choice(
+        "vitbench.probes.attention_distance:probe", "how far does each head of a ViT look? (2010.11929)"
+    ),
+    "receptive_field": Choice(
+        "vitbench.probes.receptive_field:probe", "which pixels does a unit of each layer answer to? (1701.04128)"
+    ),
+    "pe_similarity": Choice(
+        "vitbench.probes.pe_similarity:probe", "which positions does an encoding call similar? (2010.11929)"
+    ),
+    "filters": Choice("vitbench.probes.filters:probe", "what does the first layer look for? (2010.11929)"),
 }
 
 # Of the probes that show what they measure: left beside the rows, or drawn elsewhere by `file=`. A figure is
 # draw(subject, *, seed, ending) -> bytes and takes those of its probe's options that it needs, by their names.
 FIGURES: dict[str, Choice] = {
     "equivariance": Choice("vitbench.probes.two_paths:draw", "layer then shift, shift then layer, and the difference"),
+    "attention_distance": Choice("vitbench.probes.attention_distance:draw", "distance against depth, a dot a head"),
+    "receptive_field": Choice("vitbench.probes.receptive_field:draw", "maps against depth"),
+    "pe_similarity": Choice("vitbench.probes.pe_similarity:draw", "the similarity of each position to all others"),
+    "filters": Choice("vitbench.probes.filters:draw", "kernels, or principal components of the patch embedding"),
 }
 
 # Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes
-TOGETHER: dict[str, Choice] = {}
+TOGETHER: dict[str, Choice] = {
+    "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth"),
+}
 
-PIXELS: frozenset[str] = frozenset()  # figures that are made of pixels: .png beside the rows, where others are .svg
+PIXELS = frozenset(
+    {"receptive_field", "pe_similarity", "filters"}
+)  # figures that are made of pixels: .png beside the rows, where others are .svg
 
-ONLY: dict[str, str] = {}  # the family of models that a probe is for, where it is not for every one
+ONLY = {
+    "attention_distance": "vit",
+    "pe_similarity": "vit",
+}  # the family of models that a probe is for, where it is not for every one
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew

@@ -90,3 +90,9 @@ def room(model: nn.Module, one: Tensor) -> int:
     with record(model) as features:
         model(one)
     return min(250, max(1, 2**24 // max(1, sum(value.numel() for value in features.values()))))
+
+
+def central(height: int, width: int) -> list[tuple[int, int]]:
+    """The positions in the middle of a grid, (row, column): one, two or four of them, as its sides are odd or even."""
+    rows, columns = ({(side - 1) // 2, side // 2} for side in (height, width))
+    return [(row, column) for row in sorted(rows) for column in sorted(columns)]

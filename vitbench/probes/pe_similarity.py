@@ -1,0 +1,244 @@
+"""What a position encoding says of neighbours: the similarity of every pair of positions (Dosovitskiy et al. 2021, arXiv
+2010.11929, figure 7, centre).
+
+| encoding | similarity of positions i and j |
+|---|---|
+| learned, sincos1d, sincos2d (a table) | cosine of rows i and j |
+| relative_bias, alibi2d (a bias) | what is added to the score of query i and key j, a map per block and head |
+| rope (a rotation) | cosine of one constant vector, turned at i and at j |
+
+Prefix tokens are left out. An encoding that does several of these has several maps.
+
+Compared with sayakpaul/probing-vits (notebooks/visualizing-positional-embeddings), which shows dot products: divided by
+the lengths of both rows they are our cosines to 1e-15 on a learned table of a trained nano ViT. Lengths were between
+0.24 and 0.56 there, so the pictures differ (correlation 0.95); the paper's figure is of cosines.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from vitbench import figure
+from vitbench.errors import DoesNotApply
+from vitbench.models.vit import ViT
+from vitbench.pe.base import PositionEncoding
+from vitbench.probes.attention_distance import apart
+from vitbench.probes.subject import Row, Subject
+
+PROTOCOL = "pe_similarity@v1"
+Array = NDArray[np.float64]
+SHOWN = 8  # positions a side whose maps are drawn
+
+
+class Map(NamedTuple):
+    """Similarities of all pairs of positions, (N,N); a bias has one for each block and head, counted from 1."""
+
+    similarity: Array
+    block: int | None = None
+    head: int | None = None
+
+
+def probe(subject: Subject, *, seed: int) -> list[Row]:
+    """Four numbers of each map; of a bias by block (`layer`) and head (`at`), and without them their means.
+
+    `spearman` is the rank correlation of similarity with minus the distance, over pairs of two positions: 1 where nearer
+    is always more similar. `row_excess` says by how much two patches of one row, two or more apart, are more similar
+    than two at the same distance in neither one row nor one column (interpolated linearly between distances);
+    `column_excess` likewise. Both are 0 where distance decides alone; in units of the similarity. `decay_length` is the
+    distance in pixels at which the mean similarity, 1 at distance 0 and 0 at its mean over all pairs, has fallen to 1/e.
+    No image is looked at, so numbers have no interval.
+    """
+    model = vit_of(subject)
+    patch, grid = model.patch_size, grid_of_images(subject, model)
+    if min(grid) < 2:
+        raise DoesNotApply(f"its grid of {grid[0]} x {grid[1]} patches has too few positions")
+    found = maps(model.pe, grid)
+    rows: list[Row] = []
+    of_each = [numbers(each.similarity, grid, patch) for each in found]
+    for metric in of_each[0]:
+        values = [numbers_[metric] for numbers_ in of_each]
+        if found[0].block is not None:
+            rows += [{"protocol": PROTOCOL, "metric": metric, "layer": f"block{each.block}", "at": each.head,
+                      "at_unit": "head", **_value(value)} for each, value in zip(found, values, strict=True)]  # fmt: skip
+        defined = [value for value in values if not math.isnan(value)]
+        rows.append({"protocol": PROTOCOL, "metric": metric,
+                     **_value(sum(defined) / len(defined) if defined else math.nan)})  # fmt: skip
+    return rows
+
+
+def _value(value: float) -> Row:
+    reason = "positions are no more similar to themselves than to others, or no less similar far away"
+    return {"value": value, **({"reason": reason} if math.isnan(value) else {})}
+
+
+def vit_of(subject: Subject) -> ViT:
+    if not isinstance(subject.model, ViT):
+        raise DoesNotApply("it has no position encoding")
+    return subject.model
+
+
+def grid_of_images(subject: Subject, model: ViT) -> tuple[int, int]:
+    height, width = subject.images.shape[-2:]
+    return height // model.patch_size, width // model.patch_size
+
+
+@torch.no_grad()
+def maps(pe: PositionEncoding, grid: tuple[int, int]) -> list[Map]:
+    """What the encoding's three hooks say of pairs of positions; DoesNotApply where they say nothing."""
+    geometry, N = pe.geometry, grid[0] * grid[1]
+    prefix, device = geometry.prefix_tokens, next((t.device for t in [*pe.parameters(), *pe.buffers()]), None)
+    found: list[Map] = []
+    table = pe.embed(torch.zeros(1, prefix + N, geometry.width, device=device), grid)[0, prefix:].double()  # (N,D)
+    if table.any():
+        unit = F.normalize(table, dim=1)
+        found.append(Map((unit @ unit.T).cpu().numpy()))
+    constant = torch.ones(1, geometry.heads, prefix + N, geometry.width // geometry.heads, device=device)
+    turned = pe.rotate(constant, constant, grid)[0][0, 0, prefix:].double()  # (N,E), the same in every head
+    if not torch.equal(turned, constant[0, 0, prefix:].double()):
+        unit = F.normalize(turned, dim=1)
+        found.append(Map((unit @ unit.T).cpu().numpy()))
+    for layer in range(geometry.depth):
+        if (bias := pe.bias(grid, layer)) is not None:
+            of_heads = bias[:, prefix:, prefix:].double().cpu().numpy()
+            found += [Map(of_head, layer + 1, head) for head, of_head in enumerate(of_heads, start=1)]
+    if not found:
+        raise DoesNotApply("pe=none tells the tokens no positions")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[str, float]:
+    """What a map (N,N) comes down to; distances are in patches but for the decay length."""
+    from scipy.stats import spearmanr
+
+    distance = apart(*grid, 1).double().numpy().round(6)  # (N,N)
+    two = ~np.eye(len(distance), dtype=bool)
+    varies = np.ptp(similarity[two]) > 1e-12
+    return {
+        "spearman": float(spearmanr(similarity[two], -distance[two]).statistic) if varies else math.nan,
+        **excess(similarity, distance, grid),
+        "decay_length": patch * decay_length(similarity, distance),
+    }
+
+
+def excess(similarity: Array, distance: Array, grid: tuple[int, int]) -> dict[str, float]:
+    """Of pairs of one row (column), over pairs in neither one row nor one column at the same distances."""
+    row, column = np.divmod(np.arange(len(distance)), grid[1])
+    one_row, one_column = row[:, None] == row, column[:, None] == column
+    at, oblique = by_distance(similarity, distance, ~one_row & ~one_column)
+    return {
+        name: float((similarity[pairs] - np.interp(distance[pairs], at, oblique)).mean()) if pairs.any() else math.nan
+        for name, pairs in {
+            "row_excess": one_row & (distance > 1.5),
+            "column_excess": one_column & (distance > 1.5),
+        }.items()
+    }
+
+
+def decay_length(similarity: Array, distance: Array) -> float:
+    at, mean = by_distance(similarity, distance, np.ones_like(distance, dtype=bool))
+    floor = similarity[distance > 0].mean()
+    if not mean[0] > floor:
+        return math.nan
+    left = (mean - floor) / (mean[0] - floor)  # from 1 at distance 0
+    below = np.flatnonzero(left <= 1 / math.e)
+    if not len(below):
+        return math.nan
+    j = below[0]
+    share = (left[j - 1] - 1 / math.e) / (left[j - 1] - left[j])
+    return float(at[j - 1] + share * (at[j] - at[j - 1]))
+
+
+def by_distance(similarity: Array, distance: Array, pairs: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """The distances that occur, ascending, and the mean similarity at each."""
+    at, place = np.unique(distance[pairs], return_inverse=True)
+    return at, np.bincount(place, similarity[pairs]) / np.bincount(place)
+
+
+# ------------------------------------------------------------------------------------------------------------ picture
+
+
+def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
+    """Of a table or a rotation a map for each position, as in the paper; of a bias its table for each block and head."""
+    model = vit_of(subject)
+    grid = grid_of_images(subject, model)
+    found = maps(model.pe, grid)
+    name = type(model.pe).__name__
+    with figure.style():
+        made = _positions(found[0], grid, name) if found[0].block is None else _biases(found, grid, name)
+        return figure.save(made, ending)
+
+
+def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
+    """One picture of SHOWN x SHOWN small maps, with gaps: the similarity of that position to all others."""
+    from matplotlib.figure import Figure
+
+    h, w = grid
+    rows, columns = (sorted({round(i * (side - 1) / (min(side, SHOWN) - 1)) for i in range(min(side, SHOWN))})
+                     if side > 1 else [0] for side in grid)  # fmt: skip
+    gap = max(1, round(max(h, w) / 8))
+    whole = np.full((len(rows) * (h + gap) - gap, len(columns) * (w + gap) - gap), np.nan)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            one = found.similarity[row * w + column].reshape(h, w)
+            whole[i * (h + gap) : i * (h + gap) + h, j * (w + gap) : j * (w + gap) + w] = one
+    made = Figure(figsize=(4.6, 4.1 * max(1, len(rows) / len(columns))), layout="constrained")
+    axes = made.subplots()
+    shown = axes.imshow(whole, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks([j * (w + gap) + (w - 1) / 2 for j in range(len(columns))], [str(c + 1) for c in columns])
+    axes.set_yticks([i * (h + gap) + (h - 1) / 2 for i in range(len(rows))], [str(r + 1) for r in rows])
+    axes.set(xlabel="column of the patch", ylabel="row of the patch", title=f"Position encoding similarity ({name})")
+    made.colorbar(shown, ax=axes, shrink=0.8, label="cosine")
+    return made
+
+
+def _biases(found: list[Map], grid: tuple[int, int], name: str) -> Any:
+    """What is added to a score, by the offset of the key from the query: a block a row, a head a column."""
+    from matplotlib.figure import Figure
+
+    tables = {(each.block, each.head): by_offset(each.similarity, grid) for each in found}
+    blocks, heads = max(b for b, _ in tables if b), max(h for _, h in tables if h)
+    if all(np.array_equal(tables[block, head], tables[1, head]) for block, head in tables if block and head):
+        blocks = 1  # fixed: the same in every block
+    low, high = min(t.min() for t in tables.values()), max(t.max() for t in tables.values())
+    made = Figure(figsize=(0.5 + 1.15 * heads + 0.9, 0.6 + 1.2 * blocks), layout="constrained")
+    panels = made.subplots(blocks, heads, squeeze=False)
+    h, w = grid
+    for block in range(1, blocks + 1):
+        for head in range(1, heads + 1):
+            panel = panels[block - 1, head - 1]
+            shown = panel.imshow(tables[block, head], cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
+                                 extent=(-w + 0.5, w - 0.5, h - 0.5, -h + 0.5))  # fmt: skip
+            panel.grid(False)
+            panel.set(
+                xticks=[-w + 1, 0, w - 1] if block == blocks else [], yticks=[-h + 1, 0, h - 1] if head == 1 else []
+            )
+            panel.tick_params(labelsize=7)
+            if block == 1:
+                panel.set_title(f"head {head}", fontsize=8, fontweight="normal")
+        panels[block - 1, 0].set_ylabel(f"block {block}" if blocks > 1 else "all blocks", fontsize=8)
+    made.suptitle(f"Bias by the offset of the key, in patches ({name})", fontsize=10, fontweight="bold")
+    made.colorbar(shown, ax=panels, shrink=0.8, label="added to the score")
+    return made
+
+
+def by_offset(similarity: Array, grid: tuple[int, int]) -> Array:
+    """The mean over all pairs that have an offset (rows, columns) of the second from the first, (2h-1,2w-1)."""
+    h, w = grid
+    row, column = np.divmod(np.arange(h * w), w)
+    place = (row[None] - row[:, None] + h - 1) * (2 * w - 1) + (column[None] - column[:, None] + w - 1)  # (N,N)
+    size = (2 * h - 1) * (2 * w - 1)
+    total = np.bincount(place.ravel(), similarity.ravel(), size) / np.bincount(place.ravel(), minlength=size)
+    return np.asarray(total.reshape(2 * h - 1, 2 * w - 1))
