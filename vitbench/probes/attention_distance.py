@@ -151,9 +151,11 @@ def _figure(found: Distances, subject: Subject) -> Any:
         axes.scatter(np.full(len(of_block), block), of_block, s=16, color=figure.colour(0), alpha=0.55, linewidths=0,
                      zorder=3, label="a head" if block == 1 else None)  # fmt: skip
     axes.set(xlabel="block", ylabel="mean attention distance (px)", title="How far attention looks",
-             ylim=(0, 1.08 * max(found.uniform, heads.max())))  # fmt: skip
+             ylim=(0, 1.08 * max(found.uniform, float(np.max(heads)))))  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    shares = axes.secondary_yaxis("right", functions=(lambda px: px / width, lambda share: share * width))
+    shares = axes.secondary_yaxis(
+        "right", functions=(lambda px: np.divide(px, width), lambda share: np.multiply(share, width))
+    )
     shares.set_ylabel("share of the image's width")
     axes.legend(loc="lower right", frameon=False)
     figure.small_print(made, f"{len(subject.images):,} test images of {width} px; mean over queries and images.")

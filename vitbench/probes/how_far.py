@@ -71,12 +71,11 @@ def _figure(found: list[tuple[str, Subject, dict[str, Field], Distances | None]]
         panel.set_xlabel("relative depth of the layer")
         panel.set_ylim(bottom=0)
     panels[0].set_ylabel("mean distance from the middle (px)")
-    made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
-    count = min(images, *(len(subject.images) for _, subject, _, _ in found))
-    answers = min(len(subject.images) for _, subject, _, _ in found)
+    smallest = min(len(subject.images) for _, subject, _, _ in found)
+    made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False,
+                title=f"fields: {min(images, smallest)} images, {channels} channels a layer; attention: {smallest:,} images, "
+                      "central queries", title_fontsize=figure.SMALL)  # fmt: skip
     made.suptitle("How far layers look", fontsize=10, fontweight="bold")
-    made.text(0.005, 0.99, f"fields: {count} images, {channels} channels\nattention: {answers} images, central queries",
-              fontsize=figure.SMALL, color="0.35", va="top")  # fmt: skip
     return made
 
 

@@ -212,7 +212,7 @@ def _biases(found: list[Map], grid: tuple[int, int], name: str) -> Any:
     blocks, heads = max(b for b, _ in tables if b), max(h for _, h in tables if h)
     if all(np.array_equal(tables[block, head], tables[1, head]) for block, head in tables if block and head):
         blocks = 1  # fixed: the same in every block
-    low, high = min(t.min() for t in tables.values()), max(t.max() for t in tables.values())
+    low, high = (float(extreme(list(tables.values()))) for extreme in (np.min, np.max))
     made = Figure(figsize=(0.5 + 1.15 * heads + 0.9, 0.6 + 1.2 * blocks), layout="constrained")
     panels = made.subplots(blocks, heads, squeeze=False)
     h, w = grid

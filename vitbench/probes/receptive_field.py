@@ -102,9 +102,9 @@ def from_middle(height: int, width: int) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1)  # the figure shows what the rows were made of
 def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
     """Of every layer with a grid, in depth order."""
-    for key, value in {"images": images, "channels": channels}.items():
+    for option, value in {"images": images, "channels": channels}.items():
         if value < 1:
-            raise UserError(f"probe.receptive_field.{key}={value}: must be 1 or more")
+            raise UserError(f"probe.receptive_field.{option}={value}: must be 1 or more")
     model, chosen = subject.model, subject.images[:images]
     places = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
     branches = {name: branch for name, module in places.items() if (branch := branch_of(module)) is not None}
