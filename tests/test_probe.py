@@ -186,6 +186,45 @@ def stub_of_any(subject: Subject, *, seed: int, **options: object) -> list[Row]:
     return [{"protocol": "stub@v1", "metric": "size", "value": 1.0}]
 
 
+def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
+    vitbench: Cli, tmp_path: Path, run_folder: Path
+) -> None:
+    runs = tmp_path / "runs"
+    own, twin, far = (shutil.copytree(run_folder, runs / name) for name in (run_folder.name, "twin", "far"))
+    record = json.loads((own / "record.json").read_text())
+    for folder, seed, changed in ((twin, 1, {}), (far, 2, {"data_fingerprint": "other"})):
+        config = record["config"] | {"seed": seed}
+        (folder / "record.json").write_text(json.dumps(record | {"config": config} | changed))
+    call = ("probe", f"run={own.name}", "probe=cka", "images=20", "figures=false", "checkpoint=[trained,init]")
+    assert vitbench(*call, "probe.cka.other={again:{seed:[0,1]},none:{seed:0}}").code == 0
+    trained, init = (lines(own / "probes" / name) for name in ("cka.csv", "cka.init.csv"))
+    assert {row["options"] for row in trained} == {'{"layers": null, "other": {"again": "twin", "none": null}}'}
+    diagonal = [float(row["value"]) for row in (*trained, *init) if row["metric"] == "diagonal"]
+    assert diagonal[0] == pytest.approx(1, abs=1e-6) and diagonal[2] < 0.999 and math.isnan(diagonal[1])
+    output = vitbench(*call[:-1], "probe.cka.other=far")
+    assert output.code == 3 and "far was trained on other images (fingerprint other)" in output.err
+    assert output.err.count("\n") == 1
+    for word, expected in {
+        "probe.cka.other={a:twn}": "probe.cka.other.a: runs/twn is no finished run; did you mean twin",
+        "probe.cka.layers=1": "probe.cka.layers=1: must be a list of str, for example [NAME,NAME]",
+    }.items():
+        output = vitbench(*call[:-1], word)
+        assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, output.err
+
+
+def test_images_that_a_network_was_not_trained_on_are_its_validation_images(vitbench: Cli, trained: str) -> None:
+    from vitbench.data.share import load
+
+    assert vitbench("probe", f"run={trained}", "probe=shift", "images=20").code == 0
+    assert SEEN[0].held_out is not None
+    images, labels = SEEN[0].held_out(15)
+    config = read_record(Path("runs") / trained / "record.json")["config"]
+    data = {key: value for key, value in config["data"].items() if key not in ("name", "flip")}
+    validation = load(**data | {"subset_seed": config["seed"]}, progress=False).validation(images.device)
+    assert validation is not None and len(validation[1]) == 20
+    assert torch.equal(images, validation[0][:15]) and torch.equal(labels, validation[1][:15])  # type: ignore[arg-type]
+
+
 STUDY = """\
 runs: ['model=vit data.train_images=200 data.test_images=50 optim.steps=6 optim.batch_size=16 eval_every=2 data.fraction=0.5,1']
 probes:

@@ -49,6 +49,9 @@ def check_open(typed: str, group: str, given: Mapping[str, Any], target: str) ->
     for key, value in given.items():
         if key not in known:
             raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+        if known[key].annotation == "Any" or (value is None and "None" in known[key].annotation):
+            checked[key] = value
+            continue
         if known[key].annotation.startswith("tuple["):
             checked[key] = _listed(f"{group}.{key}", value, known[key].annotation)
             continue
@@ -65,9 +68,8 @@ def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     fits = (int, float) if kind is float else (kind,)
     if not values or any(type(one) not in fits for one in values):
-        raise UserError(
-            f"{key}={value}: must be a list of {kind.__name__}, for example [{','.join(map(str, (kind(1), kind(2))))}]"
-        )
+        some = "NAME,NAME" if kind is str else f"{kind(1)},{kind(2)}"
+        raise UserError(f"{key}={value}: must be a list of {kind.__name__}, for example [{some}]")
     return tuple(kind(one) for one in values)
 
 

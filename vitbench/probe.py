@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vitbench import partners
 from vitbench.check import SEEDS, check_open
 from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
@@ -22,9 +23,12 @@ from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.run import find_record, storage, write
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitbench.machine import Machine
     from vitbench.probes.subject import Subject
 
+OTHER = "other"  # the option of a probe that compares runs
 STUDY_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may say
 
 
@@ -52,7 +56,17 @@ def main(config: Any) -> int:
         return _draw(calls[0], typed)
     todo: list[Job] = []
     planned: set[Path] = set()
-    for job in [job for asked in calls for job in _jobs(asked, typed)]:
+    jobs, code = [job for asked in calls for job in _jobs(asked, typed)], 0
+    read = partners.reader()
+    for job in jobs:
+        try:
+            job = _with_partners(job, read)
+        except UserError as error:
+            if len(jobs) == 1:
+                raise
+            print(f"vitbench: {job.name}: {error}", file=sys.stderr)
+            code = max(code, error.exit_code)
+            job = job._replace(probes={name: its for name, its in job.probes.items() if its.get(OTHER) is None})
         paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
         done = [name for name, options in job.probes.items() if files.is_done(
             paths[name], images=job.images, seed=job.seed, options=options, version=version(name))]  # fmt: skip
@@ -62,7 +76,7 @@ def main(config: Any) -> int:
         planned |= {paths[name] for name in missing}
         if missing:
             todo.append(job._replace(probes=missing))
-    return _measure(todo, calls[0], typed) if todo else 0
+    return max(code, _measure(todo, calls[0], typed) if todo else 0)
 
 
 def version(name: str) -> int:
@@ -170,6 +184,14 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
     return jobs
 
 
+def _with_partners(job: Job, read: partners.Reader) -> Job:
+    """With the ids of the runs that a probe shall compare this one with, so that its file says which they were."""
+    return job._replace(probes={
+        name: options | {OTHER: partners.resolve(f"probe.{name}.{OTHER}", options[OTHER], job.folder, read)}
+        if options.get(OTHER) is not None else options for name, options in job.probes.items()
+    })  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
@@ -253,7 +275,7 @@ def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
-    jobs = _jobs(asked, typed)
+    jobs = [_with_partners(job, partners.reader()) for job in _jobs(asked, typed)]
     if len(names) != 1 or names[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
         several = f", or run=[ID,ID] probe={'|'.join(TOGETHER)}" if TOGETHER else ""
         raise UserError(
@@ -302,6 +324,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     import torch
 
     from vitbench.data.loader import Normalise
+    from vitbench.data.subset import split_and_subset
     from vitbench.probes.subject import Subject, draw_images
 
     record = job.record
@@ -315,13 +338,32 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     if dataset.fingerprint != record["data_fingerprint"]:
         raise DataError(f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
                         f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})")  # fmt: skip
-    model = _network(job, asked)
-    channels_last = getattr(model, "channels_last", False)
-    model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     count = min(job.images, len(dataset.test)) if at_most else job.images
     images, labels = draw_images(dataset.test, count, job.seed, machine.device)
-    normalise = Normalise(record["mean"], record["std"], machine.device, channels_last)
-    return Subject(model.eval(), images, labels, normalise, len(record["classes"]))
+
+    def held_out(most: int) -> tuple[Tensor, Tensor]:
+        config = record["config"]
+        share = {key: config["data"][key] for key in ("fraction", "count", "val_fraction")}
+        seed = config["seed"] if config["data"]["subset_seed"] is None else config["data"]["subset_seed"]
+        _, places = split_and_subset(dataset.train.labels, dataset.classes, seed=seed, **share)
+        pixels, classes = dataset.train.images[places[:most]], dataset.train.labels[places[:most]]
+        return torch.from_numpy(pixels).to(machine.device), torch.from_numpy(classes).to(machine.device)
+
+    def network(name: str) -> Subject:
+        other = Job(job.folder.parent / name, find_record(job.folder.parent / name), "trained", 0, 0, {}, False)
+        if other.record["data_fingerprint"] != record["data_fingerprint"]:
+            raise DataError(f"{name} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
+                            f"{job.folder.name} ({record['data_fingerprint']}): they have none to be compared on")  # fmt: skip
+        return made(other)
+
+    def made(job: Job) -> Subject:
+        model = _network(job, asked)
+        channels_last = getattr(model, "channels_last", False)
+        model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+        normalise = Normalise(job.record["mean"], job.record["std"], machine.device, channels_last)
+        return Subject(model.eval(), images, labels, normalise, len(record["classes"]), job.name, dataset.classes)
+
+    return made(job)._replace(network=network, held_out=held_out)
 
 
 def _network(job: Job, asked: dict[str, Any]) -> Any:

@@ -17,6 +17,10 @@ MENU: dict[str, Choice] = {
     "scale": Choice("vitbench.probes.scale:probe", "accuracy of smaller and larger images in one frame"),
     "corruption": Choice("vitbench.probes.corruption:probe", "accuracy under noise, blur, JPEG ... (1903.12261)"),
     "frequency": Choice("vitbench.probes.frequency:probe", "low or high frequencies: what decides? (2202.06709)"),
+    "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks say the same? linear CKA (2010.15327)"),
+    "linear": Choice(
+        "vitbench.probes.linear:probe", "where in depth can the class be read off? linear probes (2010.11929)"
+    ),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
     "attention_distance": Choice(
         "vitbench.probes.attention_distance:probe", "how far does each head of a ViT look? (2010.11929)"
@@ -38,6 +42,7 @@ FIGURES: dict[str, Choice] = {
     "receptive_field": Choice("vitbench.probes.receptive_field:draw", "maps against depth"),
     "pe_similarity": Choice("vitbench.probes.pe_similarity:draw", "the similarity of each position to all others"),
     "filters": Choice("vitbench.probes.filters:draw", "kernels, or principal components of the patch embedding"),
+    "cka": Choice("vitbench.probes.cka:draw", "the similarity of all layers with all, as heat maps"),
 }
 
 # Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes

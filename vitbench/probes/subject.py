@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,12 @@ class Subject(NamedTuple):
     labels: Tensor  # int64 (M,)
     normalise: Normalise  # uint8, or float of 0..255
     num_classes: int
+    name: str = ""  # the run's id, which figures show
+    classes: tuple[str, ...] = ()  # the names of the classes
+    network: Callable[[str], Subject] | None = None  # another run, by its id, with the same images
+    held_out: Callable[[int], tuple[Tensor, Tensor]] | None = (
+        None  # at most so many images that it was not trained on, with labels
+    )
 
 
 def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,84 @@
+"""Which other run a run is compared with: `probe.cka.other=...`, before anything is measured.
+
+An id, `other=resnet-shapes-f1-s0-3fa9c1d2`; or labels, each with an id or with the settings in which the other run
+differs:
+
+    other={cnn:{model:resnet,data.fraction:1},seed:{seed:[0,1]}}
+
+Settings are the columns of tables. Of the finished runs in the same folder, on the same images, that have them, it is
+the one that differs from the run in the fewest others: `cnn` is the ResNet of the same seed. Where several values are
+listed, the first one that fits as well wins, and a run is not its own partner: `seed` is seed 0, and of seed 0 itself
+seed 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitbench import compare
+from vitbench.config import flatten
+from vitbench.errors import UserError
+from vitbench.run import find_record
+
+Reader = Callable[[Path], compare.Runs]
+
+
+def reader() -> Reader:
+    """What reads a folder of runs, each once."""
+    return cache(lambda folder: compare.select(str(folder), {}))
+
+
+def resolve(option: str, other: Any, folder: Path, read: Reader) -> Any:
+    """The option with ids in place of what it says of the runs: an id or {label: id}, None where it is the run itself.
+
+    `option` is its name on the command line, `folder` the run's own, beside those of the others.
+    """
+    if isinstance(other, Mapping):
+        for label in other:
+            if not str(label).isidentifier() or label == "self":
+                raise UserError(f"{option}.{label}: a label is a word of letters, digits and _, and not self")
+        return {str(label): _id(f"{option}.{label}", said, folder, read) for label, said in other.items()}
+    return _id(option, other, folder, read)
+
+
+def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
+    if isinstance(said, str):
+        try:
+            record = find_record(folder.parent / said)
+        except UserError as error:
+            raise UserError(f"{typed}: {error}") from None
+        if record["status"] == "diverged":
+            raise UserError(f"{typed}={said}: diverged and has no weights")
+        return said
+    if not isinstance(said, Mapping) or not said:
+        raise UserError(
+            f"{typed}={said}: must be the ID of a run, or settings such as {{model:resnet,data.fraction:1}}"
+        )
+    there = read(folder.parent)
+    (own,) = [row for row in there.rows if row["id"] == folder.name]
+    try:
+        found = there.filtered(said).rows
+    except UserError as error:
+        raise UserError(f"{typed}: {str(error).removeprefix('where.')}") from None
+    found = [row for row in found if row["status"] == "finished" and row[compare.LAST] == own[compare.LAST]]
+    others = [row for row in found if row is not own]
+    if not others:
+        if found:
+            return None
+        raise UserError(f"{typed}: no such run has been trained on the images of {folder.name}")
+    wanted = flatten(said)
+    settings = {*there.settings} - {*compare.NOWHERE, *wanted}
+
+    def distance(row: compare.Row) -> tuple[int, ...]:
+        """In how many settings a row differs that nobody named, then the place of its values in the lists."""
+        places = (one.index(row.get(key)) if isinstance(one, list) and row.get(key) in one else 0
+                  for key, one in wanted.items())  # fmt: skip
+        return (sum(row.get(key) != own.get(key) for key in settings), *places)
+
+    first, *rest = sorted(others, key=distance)
+    if rest and distance(rest[0]) == distance(first):
+        raise UserError(f"{typed}: {first['id']} and {rest[0]['id']} fit equally well; name more settings")
+    return str(first["id"])
