@@ -18,6 +18,10 @@ class DoesNotApply(UserError):
     """A probe that has nothing to measure in a network: the line says what the network lacks."""
 
 
+class NotInstalled(DoesNotApply):
+    """A probe that needs a package which is not there: the line says how to install it."""
+
+
 class RunFailed(UserError):
     """A run failed or diverged."""
 

@@ -17,7 +17,7 @@ from vitbench import partners
 from vitbench.check import SEEDS, check_open
 from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
-from vitbench.errors import DataError, DoesNotApply, StorageError, UserError, did_you_mean
+from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.run import find_record, storage, write
@@ -261,6 +261,8 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
 
 def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     """Why a probe does not apply to a network, and which ones do."""
+    if isinstance(error, NotInstalled):
+        return f"probe={name}: {error}"
     family = job.record["config"]["model"]["name"]
     others = [other for other in MENU if other != name and ONLY.get(other, family) == family]
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"

@@ -17,10 +17,6 @@ MENU: dict[str, Choice] = {
     "scale": Choice("vitbench.probes.scale:probe", "accuracy of smaller and larger images in one frame"),
     "corruption": Choice("vitbench.probes.corruption:probe", "accuracy under noise, blur, JPEG ... (1903.12261)"),
     "frequency": Choice("vitbench.probes.frequency:probe", "low or high frequencies: what decides? (2202.06709)"),
-    "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks say the same? linear CKA (2010.15327)"),
-    "linear": Choice(
-        "vitbench.probes.linear:probe", "where in depth can the class be read off? linear probes (2010.11929)"
-    ),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
     "attention_distance": Choice(
         "vitbench.probes.attention_distance:probe", "how far does each head of a ViT look? (2010.11929)"
@@ -32,6 +28,11 @@ MENU: dict[str, Choice] = {
         "vitbench.probes.pe_similarity:probe", "which positions does an encoding call similar? (2010.11929)"
     ),
     "filters": Choice("vitbench.probes.filters:probe", "what does the first layer look for? (2010.11929)"),
+    "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks say the same? linear CKA (2010.15327)"),
+    "linear": Choice(
+        "vitbench.probes.linear:probe", "where in depth can the class be read off? linear probes (2010.11929)"
+    ),
+    "attribution": Choice("vitbench.probes.attribution:probe", "where does it look, and is that so? (1806.07421)"),
 }
 
 # Of the probes that show what they measure: left beside the rows, or drawn elsewhere by `file=`. A figure is
@@ -43,6 +44,7 @@ FIGURES: dict[str, Choice] = {
     "pe_similarity": Choice("vitbench.probes.pe_similarity:draw", "the similarity of each position to all others"),
     "filters": Choice("vitbench.probes.filters:draw", "kernels, or principal components of the patch embedding"),
     "cka": Choice("vitbench.probes.cka:draw", "the similarity of all layers with all, as heat maps"),
+    "attribution": Choice("vitbench.probes.attribution:draw", "images with rollout, Grad-CAM and integrated gradients"),
 }
 
 # Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes
@@ -50,13 +52,10 @@ TOGETHER: dict[str, Choice] = {
     "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth"),
 }
 
-PIXELS = frozenset(
-    {"receptive_field", "pe_similarity", "filters"}
-)  # figures that are made of pixels: .png beside the rows, where others are .svg
+# Figures that are made of pixels: .png beside the rows, where others are .svg
+PIXELS = frozenset({"receptive_field", "pe_similarity", "filters", "attribution"})
 
-ONLY = {
-    "attention_distance": "vit",
-    "pe_similarity": "vit",
-}  # the family of models that a probe is for, where it is not for every one
+# The family of models that a probe is for, where it is not for every one
+ONLY = {"attention_distance": "vit", "pe_similarity": "vit"}
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew
