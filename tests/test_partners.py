@@ -32,7 +32,11 @@ def test_of_several_seeds_the_first_that_is_another_run(runs: Path) -> None:
     words = {"seed": {"seed": [0, 1]}}
     assert [resolve(runs, f"none-0.2-{seed}", words)["seed"] for seed in range(3)] == [
         "none-0.2-1", "none-0.2-0", "none-0.2-0"]  # fmt: skip
-    assert resolve(runs, "none-0.2-0", {"seed": {"seed": 0, "data.fraction": 0.2, "pe": "none"}}) == {"seed": None}
+
+
+def test_a_run_that_has_the_settings_itself_has_no_partner(runs: Path) -> None:
+    words = {"cnn": {"model": "resnet", "data.fraction": 1}, "seed": {"seed": 0}}
+    assert resolve(runs, "None-1.0-2", words) == {"cnn": None, "seed": "None-1.0-0"}
 
 
 def test_what_cannot_be_gets_one_line(runs: Path) -> None:
@@ -46,7 +50,7 @@ def test_what_cannot_be_gets_one_line(runs: Path) -> None:
         "model=transformer": ({"model": "transformer"}, r"other.cnn: model=transformer: none of 29 runs; there model is resnet, vit"),
         "unknown": ({"modle": "vit"}, r"other.cnn: modle=vit: did you mean model"),
         "a tie": ({"model": "resnet", "seed": 9}, "seed=9: none of"),
-        "elsewhere": ({"data": "photographs"}, "no such run has been trained on the images of none-0.2-0"),
+        "elsewhere": ({"data": "photographs"}, "no other run has been trained on the images of none-0.2-0"),
         "no settings": ({}, "must be the ID of a run, or settings"),
     }  # fmt: skip
     for other, expected in mistakes.items():
@@ -57,5 +61,5 @@ def test_what_cannot_be_gets_one_line(runs: Path) -> None:
             resolve(runs, "none-0.2-0", {"cnn": said})
     with pytest.raises(UserError, match=r"other.c.n: a label is a word"):
         resolve(runs, "none-0.2-0", {"c.n": {"seed": 1}})
-    with pytest.raises(UserError, match=r"learned-0.2-0 and none-0.05-0 fit equally well; name more settings"):
-        resolve(runs, "none-0.2-0", {"twin": {"model": "vit"}})
+    with pytest.raises(UserError, match=r"learned-0.2-0 and none-0.2-0 fit equally well; name more settings"):
+        resolve(runs, "None-0.2-0", {"twin": {"model": "vit"}})

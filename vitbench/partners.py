@@ -6,9 +6,8 @@ differs:
     other={cnn:{model:resnet,data.fraction:1},seed:{seed:[0,1]}}
 
 Settings are the columns of tables. Of the finished runs in the same folder, on the same images, that have them, it is
-the one that differs from the run in the fewest others: `cnn` is the ResNet of the same seed. Where several values are
-listed, the first one that fits as well wins, and a run is not its own partner: `seed` is seed 0, and of seed 0 itself
-seed 1.
+the one that differs from the run in the fewest others: `cnn` is the ResNet of the same seed, and that one itself has no
+partner. Where values are listed, the first one that another run has counts: `seed` is seed 0, of seed 0 itself seed 1.
 """
 
 from __future__ import annotations
@@ -64,12 +63,12 @@ def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
     except UserError as error:
         raise UserError(f"{typed}: {str(error).removeprefix('where.')}") from None
     found = [row for row in found if row["status"] == "finished" and row[compare.LAST] == own[compare.LAST]]
+    wanted = flatten(said)
+    if own in found and not any(isinstance(value, list) for value in wanted.values()):
+        return None
     others = [row for row in found if row is not own]
     if not others:
-        if found:
-            return None
-        raise UserError(f"{typed}: no such run has been trained on the images of {folder.name}")
-    wanted = flatten(said)
+        raise UserError(f"{typed}: no other run has been trained on the images of {folder.name}")
     settings = {*there.settings} - {*compare.NOWHERE, *wanted}
 
     def distance(row: compare.Row) -> tuple[int, ...]:
