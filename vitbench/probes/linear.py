@@ -53,13 +53,13 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
         why = f"{len(labels)} validation images are too few to fit {classes} classes on (data.val_fraction)"
         return [{"protocol": "linear@v1", "metric": "accuracy", "value": math.nan, "reason": why}]
     known, tested = features_of(subject, pixels), features_of(subject, subject.images)
-    full = [torch.arange(len(pool))]
-    sets = {shots: few(pool, classes, shots, draws, seed) for shots in SHOTS}
+    sets: dict[int | None, list[Tensor]] = {None: [torch.arange(len(pool))]}  # None: all of them
+    sets |= {shots: few(pool, classes, shots, draws, seed) for shots in SHOTS}
     rows: list[Row] = []
     accuracy: dict[str, float] = {}
     for name, test in tested.items():
         fit, held = known[name][~choose], known[name][choose]
-        for shots, chosen in {None: full, **sets}.items():
+        for shots, chosen in sets.items():
             short = "" if chosen else f"a class has fewer than {shots} of the {len(pool)} images to fit on"
             right = best(fit, pool, chosen, held, labels[choose], test, subject.labels, classes) if chosen else None
             one = _scored(right, short, seed)
@@ -109,12 +109,11 @@ def few(labels: Tensor, classes: int, shots: int, draws: int, seed: int) -> list
 def best(fit: Tensor, labels: Tensor, sets: list[Tensor], held: Tensor, truth: Tensor, test: Tensor, test_truth: Tensor,
          classes: int) -> Tensor:  # fmt: skip
     """Which test images (M,) are classified rightly, the mean over the sets, at the penalty that is best on `held`."""
-    chosen, tested = torch.zeros(len(PENALTIES)), 0.0
+    chosen, tested = torch.zeros(len(PENALTIES)), torch.zeros(len(PENALTIES), len(test), dtype=torch.float64)
     for places in sets:
         on_held, on_test = ridge(fit[places], labels[places], [held, test], classes)
         chosen += (on_held.argmax(2) == truth).float().mean(1).cpu() / len(sets)
-        tested = tested + (on_test.argmax(2) == test_truth).double() / len(sets)
-    assert isinstance(tested, Tensor)
+        tested += (on_test.argmax(2) == test_truth).double().cpu() / len(sets)
     return tested[int(chosen.argmax())]
 
 
