@@ -5,9 +5,10 @@ differs:
 
     other={cnn:{model:resnet,data.fraction:1},seed:{seed:[0,1]}}
 
-Settings are the columns of tables. Of the finished runs in the same folder, on the same images, that have them, it is
-the one that differs from the run in the fewest others: `cnn` is the ResNet of the same seed, and that one itself has no
-partner. Where values are listed, the first one that another run has counts: `seed` is seed 0, of seed 0 itself seed 1.
+Settings are the columns of tables. It is the finished run in the same folder, on the same images, that has them and
+differs in nothing else, the seed included, but in what they bring along: a model its recipe and its own options. So
+`cnn` is the ResNet of the same seed on all images, and that one itself has no partner. Where values are listed, the
+first one that another run has counts: `seed` is seed 0, of seed 0 itself seed 1.
 """
 
 from __future__ import annotations
@@ -69,15 +70,30 @@ def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
     others = [row for row in found if row is not own]
     if not others:
         raise UserError(f"{typed}: no other run has been trained on the images of {folder.name}")
-    settings = {*there.settings} - {*compare.NOWHERE, *wanted}
+    free = {
+        *wanted,
+        *(("pe", "optim") if "model" in wanted else ()),
+    }  # a model brings its recipe and, or not, an encoding
 
-    def distance(row: compare.Row) -> tuple[int, ...]:
-        """In how many settings a row differs that nobody named, then the place of its values in the lists."""
+    def differs(row: compare.Row) -> list[str]:
+        """The settings that nobody named and that no named one brings along."""
+        changed = [key for key in there.settings if row.get(key) != own.get(key)
+                   and key not in {*compare.NOWHERE, *wanted} and key.partition(".")[0] not in free]  # fmt: skip
+        return [key for key in changed if not (
+            "model" in wanted and key.startswith("model.") and None in (row.get(key), own.get(key)))]  # fmt: skip
+
+    def rank(row: compare.Row) -> tuple[int, ...]:
+        """In how much a row differs at all, after the place of its values in the lists."""
         places = (one.index(row.get(key)) if isinstance(one, list) and row.get(key) in one else 0
                   for key, one in wanted.items())  # fmt: skip
-        return (sum(row.get(key) != own.get(key) for key in settings), *places)
+        return (*places, sum(row.get(key) != own.get(key) for key in there.settings if key not in compare.NOWHERE))
 
-    first, *rest = sorted(others, key=distance)
-    if rest and distance(rest[0]) == distance(first):
-        raise UserError(f"{typed}: {first['id']} and {rest[0]['id']} fit equally well; name more settings")
-    return str(first["id"])
+    fit = sorted((row for row in others if not differs(row)), key=rank)
+    if not fit:
+        near = min(others, key=lambda row: len(differs(row)))
+        raise UserError(
+            f"{typed}: no finished run differs in that alone; {near['id']} differs in {', '.join(differs(near))} too"
+        )
+    if len(fit) > 1 and rank(fit[0]) == rank(fit[1]):
+        raise UserError(f"{typed}: {fit[0]['id']} and {fit[1]['id']} fit equally well; name more settings")
+    return str(fit[0]["id"])
