@@ -70,10 +70,8 @@ def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
     others = [row for row in found if row is not own]
     if not others:
         raise UserError(f"{typed}: no other run has been trained on the images of {folder.name}")
-    free = {
-        *wanted,
-        *(("pe", "optim") if "model" in wanted else ()),
-    }  # a model brings its recipe and, or not, an encoding
+    # a model brings its recipe and, or not, an encoding
+    free = {*wanted, "pe", "optim"} if "model" in wanted else {*wanted}
 
     def differs(row: compare.Row) -> list[str]:
         """The settings that nobody named and that no named one brings along."""
