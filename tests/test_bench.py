@@ -42,6 +42,7 @@ def test_a_window_has_as_many_steps_as_take_its_seconds() -> None:
 @pytest.mark.parametrize("value, goal, met", [
     (12.0, {"at_most": 12.0}, True), (12.1, {"at_most": 12.0}, False), (0.97, {"at_least": 0.97}, True),
     (0.96, {"at_least": 0.97}, False), (5.0, {}, None),
+    (4.0, {"at_least": -5.0, "at_most": 5.0}, True), (-6.0, {"at_least": -5.0, "at_most": 5.0}, False),
 ])  # fmt: skip
 def test_a_goal_is_met_or_not(value: float, goal: dict[str, float], met: bool | None) -> None:
     assert figure("loop", "speed", "", [value], **goal).met is met

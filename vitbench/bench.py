@@ -131,8 +131,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def _line(one: Mapping[str, Any]) -> list[str]:
-    goal = "" if one["at_most"] is None else f"<= {one['at_most']:g}"
-    goal = goal if one["at_least"] is None else f">= {one['at_least']:g}"
+    least, most = (None if one[key] is None else f"{one[key]:g}" for key in ("at_least", "at_most"))
+    goal = f"{least} to {most}" if least and most else f"<= {most}" if most else f">= {least}" if least else ""
     met = {None: "", True: "yes", False: "NO"}[one["met"]]
     what = f"{one['what']} ({one['note']})" if one["note"] and one["value"] is not None else one["what"]
     if one["value"] is None:

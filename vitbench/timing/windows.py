@@ -30,7 +30,9 @@ class Figure:
     def met(self) -> bool | None:
         if self.value is None or (self.at_most is None and self.at_least is None):
             return None
-        return self.value <= self.at_most if self.at_most is not None else self.value >= (self.at_least or 0)
+        return (self.at_most is None or self.value <= self.at_most) and (
+            self.at_least is None or self.value >= self.at_least
+        )
 
     def described(self) -> dict[str, Any]:
         return asdict(self) | {"met": self.met}
