@@ -154,7 +154,7 @@ def _weights(folder: Path) -> bytes:
 def against_timm(bench: Bench) -> Iterator[Figure]:
     """Two ViTs and a ResNet-18, 2 shares, 2 seeds: one sweep of ours, and a process of timm's trainer for each.
 
-    The same models (a ViT of width 192 and depth 4, a ResNet-18 with the ImageNet stem), images, batch and steps, and 100
+    The same models (nano ViTs, a ResNet-18 with the ImageNet stem), images, batch and steps, and 100
     test images, on which timm's tests after every epoch; a thread a process on the CPU.
     """
     what, goal = "12 short runs: twelve processes of timm's train.py / one sweep", 2.0
@@ -166,7 +166,7 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
     study = bench.folder / "twelve.yaml"
     study.write_text(
         "with: " + " ".join([*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"])
-        + "\nruns:\n  - model=vit pe=none,learned model.width=192 model.depth=4 model.heads=3 data.count=640,2560 seed=0,1\n"
+        + "\nruns:\n  - model=vit pe=none,learned data.count=640,2560 seed=0,1\n"
         "  - model=resnet model.depth=18 model.stem=imagenet data.count=640,2560 seed=0,1\n"
     )  # fmt: skip
     shares = {count: _share(root, bench.folder / f"share{count}", count) for count in (640, 2560)}
@@ -184,8 +184,8 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
         "--epochs",
     ]
     models = {
-        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "pos_embed=none", "--opt", "adamw"],
-        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "--opt", "adamw"],
+        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "embed_dim=64", "num_heads=4", "pos_embed=none", "--opt", "adamw"],
+        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "embed_dim=64", "num_heads=4", "--opt", "adamw"],
         "resnet": ["--model", "resnet18", "--opt", "sgd"],
     }  # fmt: skip
     cpu: dict[str, float] = {}
