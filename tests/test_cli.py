@@ -100,6 +100,12 @@ MISTAKES = {
     "a table of many": (["table", "-m", "where.seed=1"], "vitbench table has no --multirun"),
     "a study": (["sweep", "study=quickstrat"], "did you mean quickstart?"),
     "no study": (["sweep"], "study=NAME is missing"),
+    "one class": (["train", "data.classes=[3]"], "data.classes=[3]: must be two or more classes"),
+    "a class twice": (["train", "data.classes=[3,3]"], "data.classes=[3,3]: must be two or more classes"),
+    "a turn that changes the class": (
+        ["train", "data.task=relation", "augment.rotate=90"],
+        "augment.rotate=90: turning changes the class",
+    ),
     "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
 }
 
@@ -121,6 +127,7 @@ LATE = {  # found only where the model or the images are known
     "an unknown size": (["model.size=smal"], "did you mean small"),
     "a share without a class": (["data.fraction=0.001"], "data.fraction=0.001"),
     "more images than there are": (["data.count=100000"], "data.count=100000"),
+    "a class that is not there": (["data.classes=[0,10]"], "data.classes: there is no class 10; these images have 10, 0 to 9"),
     "a GPU that is not there": (["machine.device=cuda:7"], "machine.device=cuda:7"),
 }
 

@@ -100,6 +100,9 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["data"].get("task") == "relation" and settings["augment"]["flip"] and settings["data"]["flip"]:
         raise UserError(f"augment={settings['augment']['name']}: a mirror image changes the class of data.task=relation; "
                         "add data.flip=false")  # fmt: skip
+    if settings["data"].get("task") == "relation" and settings["augment"]["rotate"] >= 45:
+        raise UserError(f"augment.rotate={settings['augment']['rotate']:g}: turning changes the class of "
+                        "data.task=relation; below 45 works")  # fmt: skip
     settings = settings | {"model": model}
     _check_ranges(flatten(settings))
     return settings
@@ -130,6 +133,10 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
             raise UserError(f"{key}=: must not be empty")
     if flat["data.count"] is not None and flat["data.fraction"] != 1:
         raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
+    classes = flat["data.classes"]
+    if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
+        raise UserError(f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
+                        "each once, for example [0,1]")  # fmt: skip
     one_of("optim.optimizer", "adamw", "sgd")
     need("optim.lr", "above 0", lambda v: v > 0)
     need("optim.weight_decay", "0 or more", lambda v: v >= 0)
@@ -145,6 +152,8 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     if flat["optim.steps"] is None and flat["optim.epochs"] is None:
         raise UserError("optim.steps=null optim.epochs=null: give one of them, for example optim.steps=1000")
     need("augment.crop", "at least 0 and below 1 (a share of the width)", lambda v: 0 <= v < 1)
+    need("augment.rotate", "0 to 180 degrees", lambda v: 0 <= v <= 180)
+    need("augment.scale", "0 or more (factors reach from 1/(1 + scale) to 1 + scale)", lambda v: v >= 0)
     need("augment.randaugment", "0 or more operations", lambda v: v >= 0)
     need("augment.magnitude", "0 to 30", lambda v: 0 <= v <= 30)
     need("augment.mixup", "0 or more", lambda v: v >= 0)

@@ -62,6 +62,7 @@ class DataConfig:
     subset_seed: int | None = None  # which images; null: follows seed
     val_fraction: float = 0.1  # cut from the training images first
     flip: bool = True  # whether a mirror image keeps its label
+    classes: list[int] | None = None  # only these, by their numbers, which become 0, 1, ...; null: all
 
 
 @dataclass
@@ -122,7 +123,9 @@ class OptimConfig:
 @dataclass
 class AugmentConfig:
     name: str = "none"
-    crop: float = 0.0  # reflection padding before a random crop, share of the image's width
+    crop: float = 0.0  # shifts: reflection padding before a random crop, share of the image's width
+    rotate: float = 0.0  # largest angle, degrees
+    scale: float = 0.0  # factors from 1/(1 + scale) to 1 + scale
     flip: bool = False  # where the data allow it
     randaugment: int = 0  # operations an image
     magnitude: int = 9  # of RandAugment, 0 to 30

@@ -67,7 +67,8 @@ class Estimate:
             else ("device", "name", "precision")
         )
         where = [] if self._anywhere else [hardware[key] for key in named]
-        return json.dumps([config["model"], config["augment"], data, where, stacked], sort_keys=True)
+        augment = {key: value for key, value in config["augment"].items() if value}  # knobs that old records lack are 0
+        return json.dumps([config["model"], augment, data, where, stacked], sort_keys=True)
 
 
 def _share(config: Mapping[str, Any]) -> str:

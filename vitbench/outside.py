@@ -89,6 +89,7 @@ def _sha256(path: Path) -> str:
 
 def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the record says after the test: accuracy, loss, parameters, hardware."""
+    import numpy as np
     import torch
 
     from vitbench.data.loader import Normalise
@@ -99,7 +100,7 @@ def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any
     machine = Machine.of(**hardware, precision="float32", compile=False)
     model = build(record, asked["weights"]).to(machine.device)
     images, labels = (
-        torch.from_numpy(array.copy()).to(machine.device) for array in (dataset.test.images, dataset.test.labels)
+        torch.from_numpy(np.array(array)).to(machine.device) for array in (dataset.test.images, dataset.test.labels)
     )
     normalise = Normalise(record["mean"], record["std"], machine.device)
     result = evaluate(model, images, labels, normalise, batch_size=100)

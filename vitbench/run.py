@@ -24,7 +24,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -348,6 +348,15 @@ def run_folders(runs: Path) -> list[Path]:
         raise UserError(f"runs={runs}: {error.strerror}") from None
 
 
+@cache
+def _frame() -> dict[str, Any]:
+    """The defaults of what every run has."""
+    from vitbench.config import TrainConfig, flatten
+
+    flat = flatten(asdict(TrainConfig()))
+    return {key: value for key, value in flat.items() if not key.startswith("machine.")}
+
+
 CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim"}  # fmt: skip
 
 
@@ -356,6 +365,8 @@ def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     from vitbench.config import flatten
 
     flat = {key: value for key, value in flatten(record["config"]).items() if not key.startswith("machine.")}
+    if "optim" in record["config"]:  # trained here, if long ago: settings that came since are at their defaults
+        flat = _frame() | flat
     settings = {column: flat.pop(key, None) for key, column in CHOICES.items()}
     settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
     row = {"id": name, "status": record["status"]} | settings

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitbench.data.augment import Augment, crop_and_flip
+from vitbench.data import augment as augment_module
+from vitbench.data.augment import Augment, crop_and_flip, turn_and_scale
 
 OFF = {"crop": 0.0, "flip": False, "randaugment": 0, "magnitude": 9, "mixup": 0.0, "cutmix": 0.0}
 
@@ -55,3 +56,31 @@ def test_mixed_labels_are_shares_that_sum_to_one(kind: str) -> None:
     assert labels.shape == (64, 10)
     torch.testing.assert_close(labels.sum(1), torch.ones(64))
     assert not torch.equal(batch, images().float())
+
+
+def test_a_quarter_turn_moves_every_pixel_and_changes_none() -> None:
+    batch = images(4, 9)
+    degrees = torch.tensor([0.0, 90.0, 180.0, -90.0])
+    turned = turn_and_scale(batch, degrees, torch.ones(4))
+    for place, quarters in enumerate((0, 1, 2, -1)):
+        assert torch.equal(turned[place], torch.rot90(batch[place], quarters, (1, 2)))
+
+
+def test_scaling_by_two_shows_the_middle_and_by_a_half_what_is_reflected() -> None:
+    batch = images(1, 9)
+    large, small = turn_and_scale(batch.expand(2, -1, -1, -1), torch.zeros(2), torch.tensor([2.0, 0.5]))
+    assert torch.equal(large[:, ::2, ::2], batch[0, :, 2:7, 2:7])
+    assert torch.equal(small[:, 2:7, 2:7], batch[0, :, ::2, ::2])
+    assert torch.equal(small[:, 1, 2:7], small[:, 3, 2:7])  # beyond the border comes what lies before it
+
+
+def test_turns_and_factors_are_drawn_for_each_image_within_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(augment_module, "turn_and_scale", lambda images, *how: drawn.append(how) or images)
+    torch.manual_seed(0)
+    augment = Augment(num_classes=10, image_size=8, **OFF | {"rotate": 30.0, "scale": 0.25})  # type: ignore[arg-type]
+    augment.pixels(images(2000))
+    degrees, factors = drawn[0]
+    assert 29 < degrees.max() <= 30 and -30 <= degrees.min() < -29 and abs(degrees.mean()) < 1.5
+    assert 1.24 < factors.max() <= 1.25 and 0.8 <= factors.min() < 0.81
+    assert abs(factors.log().mean()) < 0.01  # as often larger as smaller

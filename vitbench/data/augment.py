@@ -1,18 +1,20 @@
 """Augmentation of whole batches on the device.
 
-Crop and flip are drawn for each image and are our own, because torchvision's v2 transforms draw once a batch. For the
+Crop, flip, rotation and scale are drawn for each image and are our own, because torchvision's v2 transforms draw once a batch. For the
 same reason its RandAugment runs on chunks of a few images, which share a draw. MixUp and CutMix draw one mixing share a
 batch, as in timm and DeiT.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK = 8  # images that share RandAugment's draw of operations
 
@@ -47,13 +49,29 @@ def _places(size: int, padding: int, device: torch.device) -> Tensor:
     return torch.cat([place, place.flip(1)])
 
 
+def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
+    """Each image turned about its centre, counter-clockwise, and enlarged; (B, C, H, H) uint8, (B,) and (B,).
+
+    Bilinear; what lies outside is reflected without repeating the border, as in a crop.
+    """
+    angles = degrees.float() * (math.pi / 180)
+    cos, sin = angles.cos() / factors, angles.sin() / factors
+    zero = torch.zeros_like(cos)
+    # where each pixel is read from: the way back, in half widths with y downwards
+    back = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(back, list(images.shape), align_corners=True)
+    moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=True)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
 class Augment:
     """Settings of `conf/augment/*.yaml` as two functions: one on uint8 images, one on normalised images and labels."""
 
     def __init__(self, *, num_classes: int, image_size: int, crop: float, flip: bool, randaugment: int, magnitude: int,
-                 mixup: float, cutmix: float):  # fmt: skip
+                 mixup: float, cutmix: float, rotate: float = 0.0, scale: float = 0.0):  # fmt: skip
         self.padding = min(round(crop * image_size), image_size - 1)
         self.flip = flip
+        self.rotate, self.scale = rotate, scale
         self._operations: Callable[[Tensor], Tensor] | None = None
         self._mixes: list[Any] = []
         if randaugment or mixup or cutmix:
@@ -67,7 +85,14 @@ class Augment:
                 self._mixes.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> the same."""
+        """uint8 (B, C, H, W) -> the same.
+
+        Angles are uniform in -rotate..rotate. Factors are as often above 1 as below, uniform in their logarithm from
+        1/(1 + scale) to 1 + scale. Both are applied in one interpolation, before crop and flip.
+        """
+        if self.rotate or self.scale:
+            angles, steps = (2 * torch.rand(2, len(images), device=images.device) - 1).unbind()
+            images = turn_and_scale(images, angles * self.rotate, (steps * math.log1p(self.scale)).exp())
         if self.padding or self.flip:
             images = crop_and_flip(images, self.padding, self.flip)
         if self._operations is not None:

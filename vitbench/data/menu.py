@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,12 @@ SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip"
 
 
 def open_dataset(
-    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, files: bool = False, **options: Any
-) -> Dataset:
+    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, files: bool = False,
+    classes: Sequence[int] | None = None, **options: Any,
+) -> Dataset:  # fmt: skip
     """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch.
+
+    `classes` are the only ones kept, renumbered in this order. The cache holds all of them.
 
     With `files`, its images are decoded whenever they are asked for, and none goes into the cache.
 
@@ -52,7 +56,11 @@ def open_dataset(
         dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
         forget()
         _opened[key] = dataset
-    return _opened[key]
+    if classes is None:
+        return _opened[key]
+    from vitbench.data.classes import only
+
+    return only(_opened[key], classes)
 
 
 _opened: dict[str, Dataset] = {}  # one at most

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitbench.data.classes import Chosen
 from vitbench.data.room import room
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ Read = Callable[[NDArray[np.uint8]], Any]  # writes the images that were begun i
 class Stream:
     """Some rows of the images of a split: as far as `len`, slices and `split` go, like a tensor of them."""
 
-    def __init__(self, images: NDArray[np.uint8] | Files, rows: Rows, device: torch.device):
+    def __init__(self, images: NDArray[np.uint8] | Files | Chosen, rows: Rows, device: torch.device):
         self.images, self.rows, self.device = images, rows, device
         self.shape = (len(rows), *images.shape[1:])  # (M, C, H, W)
-        self.begin = _begin_mapped(images) if isinstance(images, np.ndarray) else images.begin
+        self.begin = _begin(images)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,6 +132,15 @@ class _Copier:
         for tensor in both:
             tensor.record_stream(queue)  # so that its memory is not used again before that
         return both
+
+
+def _begin(images: NDArray[np.uint8] | Files | Chosen) -> Callable[[Rows], Read]:
+    if isinstance(images, np.ndarray):
+        return _begin_mapped(images)
+    if isinstance(images, Chosen):
+        begin, chosen = _begin(images.images), images.rows
+        return lambda rows: begin(chosen[rows])
+    return images.begin
 
 
 def _begin_mapped(images: NDArray[np.uint8]) -> Callable[[Rows], Read]:
