@@ -100,12 +100,25 @@ MISTAKES = {
     "a table of many": (["table", "-m", "where.seed=1"], "vitbench table has no --multirun"),
     "a study": (["sweep", "study=quickstrat"], "did you mean quickstart?"),
     "no study": (["sweep"], "study=NAME is missing"),
+    "a checkpoint that is a pickle": (
+        ["train", "init=net.pth"],
+        "init=net.pth: must be a run's id below runs=, or a file",
+    ),
+    "a file of weights": (["train", "init=net.safetensors"], "init=net.safetensors: no such file"),
+    "no init": (["train", "init="], "init=: must not be empty"),
+    "a new head of nothing": (["train", "head=new"], "head=new: without init every head is new; drop it"),
+    "what is frozen": (["train", "freeze=head"], "freeze=head: choices: backbone, none"),
+    "words of an init": (["train", "init=data.fracton=1"], "init='data.fracton=1': data.fracton=1: no such setting"),
+    "an init of another model": (["train", "init=model=resnet"], "a run begins from one of its own model"),
+    "words of several runs": (["train", "init=seed=1,2"], "init='seed=1,2': seed: names one run by its settings"),
+    "an open quote in an init": (["train", "init=seed='1"], "a quote that is not closed"),
     "one class": (["train", "data.classes=[3]"], "data.classes=[3]: must be two or more classes"),
     "a class twice": (["train", "data.classes=[3,3]"], "data.classes=[3,3]: must be two or more classes"),
     "a turn that changes the class": (
         ["train", "data.task=relation", "augment.rotate=90"],
         "augment.rotate=90: turning changes the class",
     ),
+    "a decay above 1": (["train", "optim.layer_decay=1.5"], "optim.layer_decay=1.5: must be above 0 and at most 1"),
     "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
 }
 
@@ -127,7 +140,15 @@ LATE = {  # found only where the model or the images are known
     "an unknown size": (["model.size=smal"], "did you mean small"),
     "a share without a class": (["data.fraction=0.001"], "data.fraction=0.001"),
     "more images than there are": (["data.count=100000"], "data.count=100000"),
-    "a class that is not there": (["data.classes=[0,10]"], "data.classes: there is no class 10; these images have 10, 0 to 9"),
+    "a class that is not there": (
+        ["data.classes=[0,10]"],
+        "data.classes: there is no class 10; these images have 10, 0 to 9",
+    ),
+    "a run that is not there": (["init=vit-f1-s0-00000000"], "init=vit-f1-s0-00000000: no finished run in runs=runs"),
+    "a run that is still to be trained": (
+        ["init=data.fraction=1", "data.fraction=0.5"],
+        "it is trained by: vitbench train",
+    ),
     "a GPU that is not there": (["machine.device=cuda:7"], "machine.device=cuda:7"),
 }
 

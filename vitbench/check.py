@@ -105,7 +105,17 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
                         "data.task=relation; below 45 works")  # fmt: skip
     settings = settings | {"model": model}
     _check_ranges(flatten(settings))
+    _check_init(settings)
     return settings
+
+
+def _check_init(settings: Mapping[str, Any]) -> None:
+    from vitbench import origin
+
+    if settings["init"] is not None:
+        origin.check(settings)
+    elif settings["head"] == "new":
+        raise UserError("head=new: without init every head is new; drop it")
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
@@ -137,6 +147,8 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
         raise UserError(f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
                         "each once, for example [0,1]")  # fmt: skip
+    one_of("head", "keep", "new")
+    one_of("freeze", "none", "backbone")
     one_of("optim.optimizer", "adamw", "sgd")
     need("optim.lr", "above 0", lambda v: v > 0)
     need("optim.weight_decay", "0 or more", lambda v: v >= 0)
@@ -149,6 +161,7 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     need("optim.label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1)
     need("optim.clip", "above 0", lambda v: v > 0)
     need("optim.ema", "above 0 and below 1", lambda v: 0 < v < 1)
+    need("optim.layer_decay", "above 0 and at most 1", lambda v: 0 < v <= 1)
     if flat["optim.steps"] is None and flat["optim.epochs"] is None:
         raise UserError("optim.steps=null optim.epochs=null: give one of them, for example optim.steps=1000")
     need("augment.crop", "at least 0 and below 1 (a share of the width)", lambda v: 0 <= v < 1)

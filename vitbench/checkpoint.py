@@ -24,7 +24,7 @@ def dump(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
     # one key, because safetensors writes several in random order and equal runs should give equal bytes
-    return save(cpu, {"vitbench": f"{_digest(cpu, text)} {text}"})
+    return save(cpu, {"vitbench": f"{digest(cpu, text)} {text}"})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,18 +45,19 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} was not written by vitbench (it has no checksum)") from None
     except (SafetensorError, ValueError, struct.error, MemoryError):
         raise UserError(f"{path} is damaged or is not a safetensors file") from None
-    if _digest(tensors, text) != expected:
+    if digest(tensors, text) != expected:
         raise UserError(f"{path} is damaged: its SHA-256 differs from the one it was written with")
     return tensors, json.loads(text)
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Names, types, shapes and values, in whatever order they come."""
+    seen = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return seen.hexdigest()
 
 
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

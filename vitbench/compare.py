@@ -25,7 +25,7 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
 PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
-FIRST = (*PROMINENT, "optim", "data.fraction", "data.count")  # the order of keys; others follow by name
+FIRST = (*PROMINENT, "optim", "init", "data.fraction", "data.count")  # the order of keys; others follow by name
 UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
@@ -69,13 +69,13 @@ class Runs:
         columns = {key for row in rows for key in row}
         for key, wanted in _filters(where).items():
             if key not in columns:
-                raise UserError(f"where.{key}={_typed(wanted)}: {did_you_mean(key, columns)}")
+                raise UserError(f"where.{key}={typed(wanted)}: {did_you_mean(key, columns)}")
             kept = [row for row in rows if _matches(row.get(key), wanted)]
             if not kept:
-                there = sorted({_typed(row.get(key)) for row in rows})
+                there = sorted({typed(row.get(key)) for row in rows})
                 some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
                 raise UserError(
-                    f"where.{key}={_typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}"
+                    f"where.{key}={typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}"
                 )
             rows = kept
         return replace(self, rows=rows, swept={row["id"]: self.swept.get(row["id"], []) for row in rows})
@@ -130,17 +130,17 @@ def _matches(value: Any, wanted: Any) -> bool:
         return any(_matches(value, one) for one in wanted)
     if _is_number(value) and _is_number(wanted):
         return bool(value == wanted)
-    return _typed(value) == _typed(wanted)
+    return typed(value) == typed(wanted)
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_typed, value))}]"
+        return f"[{','.join(map(typed, value))}]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
@@ -195,10 +195,10 @@ def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
         if value in menus.get(key, ()):
             return (0, menus[key].index(value), "")
         if isinstance(value, tuple | list) and value and _is_number(value[0]):
-            return (1, value[0], _typed(value))
+            return (1, value[0], typed(value))
         if value is None or _is_number(value):
             return (3, 0, "") if value is None else (0, value, "")
-        return (2, value != "none", _typed(value))
+        return (2, value != "none", typed(value))
 
     return tuple(rank(key, value) for key, value in settings.items())
 
@@ -269,7 +269,7 @@ def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
 
 def common(compared: Sequence[Group]) -> str:
     """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
-    words = [f"{key}={_typed(compared[0].settings[key])}" for key in FIRST
+    words = [f"{key}={typed(compared[0].settings[key])}" for key in FIRST
              if compared[0].settings.get(key) is not None and _parts(compared, [key]) == 1]  # fmt: skip
     steps = {row.get("steps") for group in compared for row in group.rows}
     return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
@@ -290,7 +290,7 @@ def warnings(compared: Sequence[Group]) -> list[str]:
         lines.append(f"{diverged} of {count(len(rows), 'run')} diverged and have no number, so they are in no mean")
     machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
     for key in [*machine, "commit"]:
-        counts = Counter(_typed(row.get(key, UNSAID.get(key))) for row in rows).most_common()
+        counts = Counter(typed(row.get(key, UNSAID.get(key))) for row in rows).most_common()
         if len(counts) > 1:
             some = ", ".join(f"{name} ({count(n, 'run')})" for name, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
@@ -318,7 +318,8 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- numbers
 
 LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
-          "train_seconds": "training seconds", "images_per_second": "images/s"}  # fmt: skip
+          "train_seconds": "training seconds", "total_train_seconds": "total training seconds",
+          "images_per_second": "images/s"}  # fmt: skip
 
 
 def count(n: int, word: str) -> str:
@@ -340,7 +341,7 @@ def label(column: str) -> str:
 
 def shown(value: Any) -> str:
     """A setting in a table: as typed, a dash where the model has no such setting."""
-    return "-" if value is None else plain(_typed(value))
+    return "-" if value is None else plain(typed(value))
 
 
 def plain(text: str) -> str:

@@ -118,6 +118,7 @@ class OptimConfig:
     label_smoothing: float = 0.0
     clip: float | None = None  # largest norm of the gradient
     ema: float | None = None  # decay a step of the averaged weights, which are then the ones evaluated
+    layer_decay: float = 1.0  # a layer's learning rate is that of the layer above it times this (docs/transfer.md)
 
 
 @dataclass
@@ -148,6 +149,9 @@ class TrainConfig:
     seed: int = 0
     runs: str = "runs"  # folder of all runs
     eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
+    init: str | None = None  # weights to begin from: a run's id, FILE.safetensors, timm:NAME ... (docs/transfer.md)
+    head: str = "keep"  # the one of init; new: drawn afresh
+    freeze: str = "none"  # backbone: only the head is trained
     model: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -38,11 +38,12 @@ def evaluate(
 ) -> Evaluation:
     """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once, in one
     process or shared among several."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]  # all of them, or the part that is not frozen
     model.eval()
     logits = logits_of(model, mine(images), normalise, batch_size)
     logits = gathered(logits, len(images))
-    model.train(training)
+    for module in training:
+        module.training = True
     predictions = logits.argmax(1)
     loss = F.cross_entropy(logits.double(), labels)  # float64: the mean over many images loses digits in float32
     return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions)

@@ -1,8 +1,9 @@
 """Learning curves of runs, and what they say of each pair: `vitbench fit study=data_scaling`, `vitbench fit file=t.csv`.
 
 A curve is a model: its runs on all shares of the images. Curves are compared in pairs that differ in the model or its
-encoding and in nothing else that varies: every ViT with every CNN, and every encoding with `pe=none`. Where there are
-no such pairs (a table of one's own), each two curves. `docs/metrics.md` says what the numbers mean.
+encoding and in nothing else that varies: every ViT with every CNN, and every encoding with `pe=none`; and a pretrained
+model with the same one from scratch. Where there are no such pairs (a table of one's own), each two curves.
+`docs/metrics.md` says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -200,6 +201,8 @@ def pairs(lines: Sequence[Line], against: str | None = None) -> list[tuple[Curve
     others = [line for line in lines if not _is_cnn(line)]
     chosen = [(a, b) for references in (cnns, without) for b in references for a in others
               if a is not b and _context(a) == _context(b)]  # fmt: skip
+    scratch = [line for line in lines if "init" in line.settings and line.settings["init"] is None]
+    chosen += [(a, b) for b in scratch for a in lines if a.settings["init"] is not None and _alike(a) == _alike(b)]
     if not chosen:
         chosen = [(a, b) for i, a in enumerate(lines) for b in lines[i + 1 :] if _context(a) == _context(b)]
     return [(a.curve, b.curve) for a, b in chosen]
@@ -213,6 +216,12 @@ def main_pairs(lines: Sequence[Line]) -> list[tuple[Curve, Curve]]:
 
 def _is_cnn(line: Line) -> bool:
     return "pe" in line.settings and line.settings["pe"] is None
+
+
+def _alike(line: Line) -> dict[str, Any]:
+    """What a pretrained model and the same one from scratch share: all but how they begin."""
+    its_own = ("init", "head", "freeze", "optim.layer_decay")
+    return {key: value for key, value in line.settings.items() if key not in its_own}
 
 
 def _context(line: Line) -> dict[str, Any]:

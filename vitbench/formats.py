@@ -16,6 +16,7 @@ from vitbench import compare
 from vitbench.compare import Group
 
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", "images_per_second")
+TOTAL = "total_train_seconds"  # with what the runs began from
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "tex", ".json": "json"}
 
 
@@ -32,6 +33,13 @@ class Table:
     groups: list[Group]
     keys: list[str]
     values: list[str]  # the results it shows
+
+
+def costs_of(groups: Sequence[Group]) -> list[str]:
+    """COSTS, and the total where a run began from another."""
+    rows = [row for group in groups for row in group.rows]
+    more = any(row.get(TOTAL, row.get("train_seconds")) != row.get("train_seconds") for row in rows)
+    return [name for cost in COSTS for name in ((cost, TOTAL) if more and cost == "train_seconds" else (cost,))]
 
 
 def render(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -168,12 +176,13 @@ def escape_latex(text: str) -> str:
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *COSTS])
+    costs = costs_of(table.groups)
+    writer.writerow([*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs])
     for group in table.groups:
         for value in table.values:
             i = group.interval(value)
             cells = [*(group.settings[key] for key in table.keys), value, i.mean, i.low, i.high, i.sd, i.n,
-                     group.diverged, *(group.interval(cost).mean for cost in COSTS)]  # fmt: skip
+                     group.diverged, *(group.interval(cost).mean for cost in costs)]  # fmt: skip
             writer.writerow([escape_csv(cell) for cell in cells])
     return out.getvalue()
 
@@ -189,6 +198,7 @@ def escape_csv(cell: Any) -> Any:
 
 
 def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
+    costs = costs_of([group for table in tables for group in table.groups])
     report = {
         "title": heading or None,
         "tables": [
@@ -196,7 +206,7 @@ def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
                 "name": table.name or None,
                 "caption": table.caption,
                 "unit": _unit(table.values[0]) if len(table.values) == 1 else {v: _unit(v) for v in table.values},
-                "groups": [_json_group(group, table.keys, table.values) for group in table.groups],
+                "groups": [_json_group(group, table.keys, table.values, costs) for group in table.groups],
                 "notes": table.notes,
             }
             for table in tables
@@ -210,7 +220,7 @@ def _unit(value: str) -> str:
     return "share of 1" if compare.is_share(value) else compare.label(value)
 
 
-def _json_group(group: Group, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+def _json_group(group: Group, keys: Sequence[str], values: Sequence[str], costs: Sequence[str]) -> dict[str, Any]:
     numbers: dict[str, float] = {}
     for value in values:
         i = group.interval(value)
@@ -221,7 +231,7 @@ def _json_group(group: Group, keys: Sequence[str], values: Sequence[str]) -> dic
             f"{value}_sd": i.sd,
         }
         numbers |= {f"{value}_n": i.n} if len(values) > 1 else {}
-    numbers |= {cost: group.interval(cost).mean for cost in COSTS if cost not in values}
+    numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {
         "settings": {key: group.settings[key] for key in keys},
         "runs": [row["id"] for row in group.rows],
@@ -234,4 +244,4 @@ def _json_group(group: Group, keys: Sequence[str], values: Sequence[str]) -> dic
 def _json_number(key: str, number: float) -> float | int | None:
     if number != number:
         return None
-    return int(number) if key in COSTS and float(number).is_integer() else number
+    return int(number) if key in (*COSTS, TOTAL) and float(number).is_integer() else number

@@ -38,12 +38,17 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat, model = flatten(settings), settings["model"]
     defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"])
     chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
-    return {
+    deciding = {
         key: value
         for key, value in sorted(flat.items())
         if not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
         and (key in chosen or key not in defaults or value != defaults[key])
     }
+    if "init" in deciding:
+        from vitbench.origin import named
+
+        deciding["init"] = named(settings)  # whichever way it was typed
+    return deciding
 
 
 def run_id(settings: Mapping[str, Any]) -> str:

@@ -30,6 +30,17 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
 CHOICES = ("model", "pe", "data", "augment", "optim", "probe")
 
 
+QUOTED = """'[^']*'|"[^"]*\""""
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line, each with its quotes."""
+    word = rf"""(?:[^\s'"]|{QUOTED})+"""
+    if re.sub(word, "", line).strip():
+        raise UserError(f"`{line}`: a quote that is not closed")
+    return re.findall(word, line)
+
+
 def prepare(argv: Iterable[str]) -> list[str]:
     """Flags first (Hydra refuses `a=1 -m b=2`), then settings: none twice, none added or removed."""
     flags: list[str] = []
@@ -90,6 +101,9 @@ def setting(word: str) -> str:
         raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
     if key == "size":
         return f"model.{word}"
+    if key == "init" and re.search("[=~]", re.sub(QUOTED, "", value)):  # words, which Hydra takes in quotes alone
+        quote = '"' if "'" in value else "'"
+        return f"init={quote}{value}{quote}"
     if word.startswith("pe."):
         return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):

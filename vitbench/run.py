@@ -371,6 +371,7 @@ def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
     row = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
+    row.setdefault("total_train_seconds", record["train_seconds"])
     if record.get("test_accuracy") is not None:
         row["test_error"] = 1 - record["test_accuracy"]
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)

@@ -220,6 +220,8 @@ def stacks_of(settings: Mapping[str, dict[str, Any]], max_runs: int) -> tuple[li
 
 
 def _refusal(settings: Mapping[str, Any]) -> str | None:
+    if settings["init"] is not None or settings["freeze"] != "none":
+        return "init or freeze (each begins from weights of its own)"
     model: Any = look_up("model", settings["model"]["name"], MENU)
     if model.channels_last:
         return f"model={settings['model']['name']} (stacked convolutions become grouped ones, which are slower)"

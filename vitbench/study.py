@@ -16,7 +16,7 @@ from typing import Any
 
 from vitbench.config import CONF_DIR, STUDY_DIR, plain, register_schemas
 from vitbench.errors import UserError, did_you_mean
-from vitbench.overrides import setting
+from vitbench.overrides import setting, words_of
 from vitbench.run import storage, write
 
 LARGE = 10_000  # runs that need confirm=true
@@ -153,9 +153,9 @@ def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
 
 def _words(study: Study, line: str) -> list[str]:
     try:
-        words = shlex.split(line, posix=False)
-    except ValueError as error:
-        raise UserError(f"study={study.name}: `{line}`: {error}") from None
+        words = words_of(line)
+    except UserError as error:
+        raise UserError(f"study={study.name}: {error}") from None
     for word in words:
         key = word.partition("=")[0]
         if "=" not in word or not key or key[0] in "+~-" or key == "hydra" or key.startswith(("hydra.", "hydra/")):
@@ -177,7 +177,7 @@ def _values(study: Study, word: str) -> list[str]:
 
 
 @cache
-def _parsed(word: str) -> Any:
+def parsed(word: str) -> Any:
     """A grid has few words, each in many runs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -199,10 +199,10 @@ class Planner:
         values: list[str] = []
         for word in overrides:
             (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else values).append(word)
-        typed = [(override.key_or_group, override.value()) for override in map(_parsed, values)]
+        typed = [(override.key_or_group, override.value()) for override in map(parsed, values)]
         key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
         if key not in self._composed:
-            self._composed[key] = self._compose(groups)
+            self._composed[key] = compose_groups(groups)
         config = self._composed[key]
         if any(isinstance(value, dict) for _, value in typed):  # but a mapping, which is merged
             config = config.copy()
@@ -210,15 +210,17 @@ class Planner:
             OmegaConf.update(config, name, value)
         return check(plain(config))
 
-    def _compose(self, groups: list[str]) -> Any:
-        from hydra import compose, initialize_config_dir
-        from hydra.core.global_hydra import GlobalHydra
 
-        register_schemas()
-        if GlobalHydra.instance().is_initialized():
-            return compose("train", groups)
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return compose("train", groups)
+def compose_groups(groups: list[str]) -> Any:
+    """What `vitbench train` would see with these words, also within a command of Hydra's."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_schemas()
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", groups)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", groups)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vitbench import compare, formats
 from vitbench.compare import Group, Runs, label, number, shown
 from vitbench.errors import UserError, did_you_mean
-from vitbench.formats import COSTS, Table
+from vitbench.formats import TOTAL, Table, costs_of
 
 if TYPE_CHECKING:
     from vitbench.stats import Interval
@@ -29,6 +29,7 @@ HEADS = {
     "parameters": "params",
     "multiply_adds": "MACs",
     "train_seconds": "seconds",
+    TOTAL: "total s",
     "images_per_second": "images/s",
 }  # short, for a terminal of 80 columns; docs/metrics.md has the long of it
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
@@ -158,7 +159,7 @@ def _cells(groups: Sequence[Group], value: str, show: str) -> Callable[[Interval
 
 def _one_a_line(groups: Sequence[Group], keys: Sequence[str], _: str, value: str,
                 cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
-    costs = [cost for cost in COSTS if cost != value]
+    costs = [cost for cost in costs_of(groups) if cost != value]
     diverged = any(group.diverged for group in groups)
     head = [*keys, label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
     lines = []
@@ -190,7 +191,8 @@ def _side_by_side(groups: Sequence[Group], keys: Sequence[str], columns: str, va
     for group in groups:
         by_line.setdefault(tuple(group.settings[key] for key in keys), {})[group.settings[columns]] = group
     ns = {group.interval(value).n for group in groups}
-    costs = [cost for cost in ("parameters", "multiply_adds", "train_seconds") if cost != value]
+    kinds = ("parameters", "multiply_adds", "train_seconds", TOTAL)
+    costs = [cost for cost in costs_of(groups) if cost in kinds and cost != value]
     across_head = [f"{columns}={shown(across[0])}", *map(shown, across[1:])]
     head = [*keys, *across_head, *(HEADS[cost] for cost in costs)]
 
@@ -214,6 +216,6 @@ def _span(cost: str, groups: Sequence[Group]) -> str:
     kept = [mean for mean in means if mean == mean]
     if not kept:
         return "n/a"
-    digits = 1 if cost == "train_seconds" and min(kept) < 10 else 0
+    digits = 1 if cost in ("train_seconds", TOTAL) and min(kept) < 10 else 0
     low, high = number(cost, min(kept), digits), number(cost, max(kept), digits)
     return low if low == high else f"{low}-{high}"

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitbench import origin
 from vitbench.check import check
 from vitbench.config import plain
 from vitbench.data.menu import forget
@@ -107,11 +108,13 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     With a stack, which trains several runs at once, it yields its model, then each batch, and goes on when the
     gradients are there.
     """
+    begins_from = led(origin.of, run.settings)  # before torch is imported, and images are decoded
+
     import torch
     from torch import nn
     from torch.nn import functional as F
 
-    from vitbench import checkpoint, optim
+    from vitbench import checkpoint, optim, transfer
     from vitbench.data.augment import Augment
     from vitbench.data.loader import Loader, Normalise, draw
     from vitbench.data.share import load
@@ -122,6 +125,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     from vitbench.progress import progress
 
     settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
+    frozen = settings["freeze"] == "backbone"
     code = commit()  # of what is running, also if files change meanwhile
     hardware = dict(settings["machine"])
     show, images_from = hardware.pop("progress"), hardware.pop("images")
@@ -145,13 +149,18 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     parameters, multiply_adds = cost(**architecture, memory=Path(data["cache"]))
     draw(seed, 0)
     model: Any = build(**architecture)
+    begun = begins_from and all_or_none(
+        transfer.begin, model, begins_from, head=settings["head"], classes=dataset.classes
+    )
+    if frozen:
+        transfer.freeze(model)
     model.to(machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format)
     if machine.compile and not stack:
-        model, forward = compiled(model, architecture, replicated)
+        model, forward = compiled(model, {**architecture, "frozen": frozen}, replicated)
     else:
         forward = replicated(model)
     optimizer = optim.build(
-        model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
+        model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")}
     )
     averaged = optim.averaged(model, recipe["ema"]) if recipe["ema"] else None
     evaluated = averaged.module if averaged else model
@@ -193,6 +202,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
 
     # loop
     model.train()
+    if frozen:
+        transfer.freeze(model)
     diverged, shown, saved = None, "", time.monotonic()
     watch = stack.watch if stack else Stopwatch()
     train_seconds = seconds_before
@@ -207,7 +218,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             batch, target = augment.mix(normalise(augment.pixels(batch)), target)
             batch, target = mine(batch), mine(target)  # of a global batch; all of it in one process
             for group in optimizer.param_groups:
-                group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"])
+                group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"]) * group["scale"]
             if stack:
                 loss = yield batch, target
             else:
@@ -271,6 +282,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             led(write, run.folder / "labels.npy", _npy(test_labels))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
+    before = begins_from.seconds if begins_from else 0.0  # None: nobody says
     return {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,
         "status": "diverged" if diverged else "finished", "config": dict(settings),
@@ -278,9 +290,10 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         "train_images": len(labels), "val_images": len(share.held_out), "test_images": len(dataset.test),
         "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
         "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
+        "total_train_seconds": None if before is None else before + train_seconds,
         "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
         "diverged_step": diverged, **metrics, "created": now(), "commit": code,
-        **machine.described(stack.size if stack else 1),
+        **machine.described(stack.size if stack else 1), **({"init": begun} if begun else {}),
         "warnings": warnings,
     }  # fmt: skip
 

@@ -1,7 +1,8 @@
-"""What a position encoding is: three hooks, none of which does anything here, so that this class is `pe=none`."""
+"""What a position encoding is: hooks, none of which does anything here, so that this class is `pe=none`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -40,6 +41,13 @@ class PositionEncoding(nn.Module):
     def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """In every attention: queries and keys, (B,A,N,E) each."""
         return q, k
+
+    def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Once, where weights trained before are put in: what they hold for this encoding, of whatever grid, for this one.
+
+        Tensors that can't be of another grid of this encoding stay as they are, to be refused with the others.
+        """
+        return dict(tables)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
         """In every attention: what is added to the scores, (A,N,N), a row per query; `layer` counts from 0."""

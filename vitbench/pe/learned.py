@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,9 +31,19 @@ class Learned(PositionEncoding):
 
     def resized(self, grid: tuple[int, int]) -> Tensor:
         """The table (1,N,D) for a grid; the parameter itself for the grid it was learned on."""
-        if grid == self.geometry.grid:
-            return self.table
-        prefix, patches = self.table.tensor_split([self.geometry.prefix_tokens], 1)
-        patches = patches.unflatten(1, self.geometry.grid).permute(0, 3, 1, 2)  # (1,D,h,w)
-        patches = F.interpolate(patches, size=grid, mode="bicubic", antialias=True)
+        return self.table if grid == self.geometry.grid else self._resized(self.table, self.geometry.grid, grid)
+
+    def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """From a square grid to this one, as for images of another size."""
+        table = tables.get("table", self.table)
+        side = math.isqrt(max(0, table.shape[1] - self.geometry.prefix_tokens)) if table.ndim == 3 else 0
+        fits = side**2 + self.geometry.prefix_tokens == table.shape[1] if side else False
+        if not fits or table.shape == self.table.shape:
+            return dict(tables)
+        return {**tables, "table": self._resized(table, (side, side), self.geometry.grid)}
+
+    def _resized(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        prefix, patches = table.tensor_split([self.geometry.prefix_tokens], 1)
+        patches = patches.unflatten(1, old).permute(0, 3, 1, 2)  # (1,D,h,w)
+        patches = F.interpolate(patches, size=new, mode="bicubic", antialias=True)
         return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], 1)  # (1,N,D)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,5 +48,16 @@ class RelativeBias(PositionEncoding):
         """A layer's table (A,2h-1,2w-1) for a grid; the parameter itself for the grid it was learned on."""
         if grid == self.geometry.grid:
             return self.table[layer]
-        size = (2 * grid[0] - 1, 2 * grid[1] - 1)
-        return F.interpolate(self.table[layer].unsqueeze(0), size=size, mode="bicubic").squeeze(0)
+        return _resized(self.table[layer].unsqueeze(0), grid).squeeze(0)
+
+    def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """From whatever grid to this one, as for images of another size."""
+        table = tables.get("table", self.table)
+        if table.ndim != 4 or table.shape == self.table.shape:
+            return dict(tables)
+        return {**tables, "table": _resized(table, self.geometry.grid)}
+
+
+def _resized(tables: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B,A,2h-1,2w-1) of some grid for this one."""
+    return F.interpolate(tables, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bicubic")
