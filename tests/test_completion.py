@@ -20,7 +20,7 @@ Cli = Callable[..., Output]
     ("line", "words"),
     [
         ("vitbench ta", ["table"]),
-        ("vitbench ls ", ["models", "pe", "data", "probes", "studies", "runs"]),
+        ("vitbench ls ", ["models", "pe", "data", "objectives", "probes", "studies", "runs"]),
         ("vitbench ls pe ", []),
         ("vitbench completion z", ["zsh"]),
         ("vitbench train model=", ["model=resnet", "model=vit"]),

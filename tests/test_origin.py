@@ -83,14 +83,15 @@ def test_runs_that_begin_from_weights_are_not_stacked() -> None:
 
 def test_waves_follow_what_begins_from_what(tmp_path: Path) -> None:
     from vitbench.study import load, plan
-    from vitbench.sweep import waves
+    from vitbench.ancestor import needs, order
 
     line = """model=vit init="data.fraction=0.5 init='seed=9'" """
     (tmp_path / "s.yaml").write_text(
         f"runs:\n  - {line}\n  - model=vit data.fraction=0.5 init='seed=9'\n  - model=vit data.fraction=0.5 seed=9,8"
     )
     planned = plan(load(str(tmp_path / "s.yaml")))
-    assert [[planned.index(one) for one in wave] for wave in waves(planned)] == [[2, 3], [1], [0]]
+    waves = order(needs({one.id: one.settings for one in planned}))
+    assert [[[one.id for one in planned].index(name) for name in wave] for wave in waves] == [[2, 3], [1], [0]]
 
 
 def test_pretrained_models_are_compared_with_themselves_from_scratch(tmp_path: Path) -> None:

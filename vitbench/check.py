@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from vitbench.config import flatten, parameters, tunables
+from vitbench.distributed import WORLD_SIZE
 from vitbench.errors import UserError, did_you_mean
 
 SEEDS = 2**32  # larger ones would be cut into several numbers and meet others
@@ -77,6 +78,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the model's options converted to their types; UserError names what cannot be as it was typed."""
     from vitbench.data.menu import MENU as DATA
     from vitbench.models.menu import MENU as MODELS
+    from vitbench.objectives.menu import MENU as OBJECTIVES
     from vitbench.pe.menu import MENU as ENCODINGS
 
     model = dict(settings["model"])
@@ -103,10 +105,67 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["data"].get("task") == "relation" and settings["augment"]["rotate"] >= 45:
         raise UserError(f"augment.rotate={settings['augment']['rotate']:g}: turning changes the class of "
                         "data.task=relation; below 45 works")  # fmt: skip
-    settings = settings | {"model": model}
+    objective = dict(settings["objective"])
+    trained_for = objective.pop("name", None)
+    if trained_for not in OBJECTIVES:
+        raise UserError(f"objective={trained_for}: {did_you_mean(str(trained_for), OBJECTIVES)}")
+    typed = f"objective={trained_for}"
+    objective = {"name": trained_for, **check_open(typed, "objective", objective, OBJECTIVES[trained_for].target)}
+    settings = settings | {"model": model, "objective": objective}
     _check_ranges(flatten(settings))
+    if trained_for != "classify":
+        _check_without_labels(settings)
     _check_init(settings)
-    return settings
+    return settings | {"distill": _distill(settings)}
+
+
+def _check_without_labels(settings: Mapping[str, Any]) -> None:
+    """What an objective without labels has no use for is refused, not ignored."""
+    flat, typed = flatten(settings), f"objective={settings['objective']['name']}"
+    if settings["objective"]["name"] == "mae" and "model.patch_size" not in flat:
+        raise UserError(f"{typed}: hides patches, and model={flat['model.name']} has none; model=vit has, "
+                        "and objective=simsiam serves every model")  # fmt: skip
+    for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
+        if flat[key]:
+            raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
+    if settings["optim"]["batch_size"] < 2:
+        raise UserError(f"optim.batch_size={settings['optim']['batch_size']}: {typed} needs 2 or more images")
+    if WORLD_SIZE > 1:
+        raise UserError(f"{typed}: is trained in one process; type the command without torchrun")
+
+
+DEIT = {"hard": 0.5, "soft": 0.1}  # the teacher's share of the loss, as in the paper and in its code
+
+
+def _distill(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is learned from a teacher, with every default said, so that the record does; nothing without one."""
+    teacher, given = settings["teacher"], dict(settings["distill"])
+    if teacher is None:
+        said = {f"distill.{key}": value for key, value in given.items() if value is not None}
+        said |= {"model.distill_token": "true"} if settings["model"].get("distill_token") else {}
+        for key, value in said.items():
+            raise UserError(f"{key}={value}: is for a run that has a teacher; add teacher=RUN_ID")
+        return given
+    if not teacher.strip():
+        raise UserError("teacher=: must be the id of a run, or words such as 'model=resnet'; null for none")
+    if (objective := settings["objective"]["name"]) != "classify":
+        raise UserError(f"teacher={teacher}: teaches classes, and objective={objective} learns none; drop one of them")
+    kind = given["kind"] or "hard"
+    if kind not in DEIT:
+        raise UserError(f"distill.kind={kind}: {did_you_mean(kind, DEIT)}")
+    alpha = DEIT[kind] if given["alpha"] is None else given["alpha"]
+    if not 0 <= alpha <= 1:
+        raise UserError(f"distill.alpha={alpha}: must be 0 to 1, the teacher's share of the loss")
+    temperature = given["temperature"]
+    if kind == "hard" and temperature is not None:
+        raise UserError(
+            f"distill.temperature={temperature}: is for distill.kind=soft; hard takes the teacher's first class"
+        )
+    if kind == "soft":
+        temperature = 3.0 if temperature is None else temperature
+        if not (_finite(temperature) and temperature > 0):
+            raise UserError(f"distill.temperature={temperature}: must be above 0")
+    return {"kind": kind, "alpha": alpha, "temperature": temperature}
 
 
 def _check_init(settings: Mapping[str, Any]) -> None:
@@ -172,6 +231,12 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     need("augment.mixup", "0 or more", lambda v: v >= 0)
     need("augment.cutmix", "0 or more", lambda v: v >= 0)
     need("machine.threads", "1 or more", lambda v: v >= 1)
+    need("objective.width", "1 or more", lambda v: v >= 1)
+    need("objective.depth", "1 or more blocks", lambda v: v >= 1)
+    need("objective.mask", "above 0 and below 1 (a share of the patches)", lambda v: 0 < v < 1)
+    need("objective.area", "above 0 and at most 1 (a share of the image)", lambda v: 0 < v <= 1)
+    need("objective.colour", "0 to 1", lambda v: 0 <= v <= 1)
+    need("objective.grey", "0 to 1 (a share of the views)", lambda v: 0 <= v <= 1)
     one_of("machine.precision", "auto", "float32", "bfloat16")
     one_of("machine.images", "auto", "memory", "cache", "files")
     device = str(flat["machine.device"])

@@ -77,10 +77,11 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ a training's state
 
 
-def gather(about: Mapping[str, Any], *, model: nn.Module, optimizer: Optimizer, averaged: nn.Module | None,
-           losses: Tensor) -> bytes:  # fmt: skip
+def gather(about: Mapping[str, Any], *, model: nn.Module, objective: nn.Module, optimizer: Optimizer,
+           averaged: nn.Module | None, losses: Tensor) -> bytes:  # fmt: skip
     """The file that resuming needs. Random numbers are no part of it: each step draws its own from (seed, step)."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
     for place, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{name}": value for name, value in values.items() if value is not None}
     if averaged is not None:
@@ -88,17 +89,18 @@ def gather(about: Mapping[str, Any], *, model: nn.Module, optimizer: Optimizer, 
     return dump(tensors | {"losses": losses}, about)
 
 
-def restore(path: Path, run: str, *, model: nn.Module, optimizer: Optimizer, averaged: nn.Module | None,
-            losses: Tensor) -> dict[str, Any]:  # fmt: skip
+def restore(path: Path, run: str, *, model: nn.Module, objective: nn.Module, optimizer: Optimizer,
+            averaged: nn.Module | None, losses: Tensor) -> dict[str, Any]:  # fmt: skip
     """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about."""
     tensors, about = led(load, path)
     if about.get("run") != run:
         raise UserError(f"{path} is the state of another run, {about.get('run')}")
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "averaged": {}, "losses": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "averaged": {}, "losses": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = value
     fit(model, parts["model"], path)
+    fit(objective, parts["objective"], path)
     if averaged is not None:
         fit(averaged, parts["averaged"], path)
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -24,7 +24,7 @@ COMMANDS = {
     "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
     "report": "results/: a study's runs, tables, figures and verdicts; check=true makes every number again",
     "bench": "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
-    "ls": "what there is: ls models | pe | data | probes | studies | runs",
+    "ls": "what there is: ls models | pe | data | objectives | probes | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",
 }
 READ_ONLY = {"table", "plot", "fit", "report", "bench"}

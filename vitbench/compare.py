@@ -25,7 +25,15 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
 PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
-FIRST = (*PROMINENT, "optim", "init", "data.fraction", "data.count")  # the order of keys; others follow by name
+FIRST = (
+    *PROMINENT,
+    "optim",
+    "init",
+    "teacher",
+    "distill.kind",
+    "data.fraction",
+    "data.count",
+)  # the order of keys; others follow by name
 UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group

@@ -135,6 +135,15 @@ class AugmentConfig:
 
 
 @dataclass
+class DistillConfig:
+    """What is learned from a teacher; null without one."""
+
+    kind: str | None = None  # hard or soft; null: hard, DeiT's choice
+    alpha: float | None = None  # the share of the loss that is the teacher's; null: 0.5 hard, 0.1 soft, as in DeiT
+    temperature: float | None = None  # soft only; null: 3, as in DeiT
+
+
+@dataclass
 class MachineConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"  # auto, float32, bfloat16; auto: bfloat16 on GPU
@@ -156,6 +165,9 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    objective: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None  # a run, or words that tell it from this one: 'model=resnet'
+    distill: DistillConfig = field(default_factory=DistillConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
 

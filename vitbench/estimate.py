@@ -1,7 +1,7 @@
 """How long missing runs would take, from the runs that are recorded: seconds in proportion to the images seen.
 
-A recorded run is comparable where model, encoding, size, augmentation, images and hardware (kind, name, threads,
-precision) are the same; the median of the comparable ones counts. Training time alone: evaluation is not in it.
+A recorded run is comparable where model, encoding, size, augmentation, objective, teacher, images and hardware (kind,
+name, threads, precision) are the same; the median of the comparable ones counts. Training time alone: evaluation is not in it.
 A run that was stacked took its share of the stack's time.
 """
 
@@ -68,7 +68,8 @@ class Estimate:
         )
         where = [] if self._anywhere else [hardware[key] for key in named]
         augment = {key: value for key, value in config["augment"].items() if value}  # knobs that old records lack are 0
-        return json.dumps([config["model"], augment, data, where, stacked], sort_keys=True)
+        learned = [config.get("objective"), config.get("teacher")]
+        return json.dumps([config["model"], augment, learned, data, where, stacked], sort_keys=True)
 
 
 def _share(config: Mapping[str, Any]) -> str:

@@ -17,11 +17,12 @@ NOT_IDENTITY = {"runs", "eval_every", "machine", "data.root", "data.cache", "opt
 
 
 @cache
-def _defaults(model: str, pe: str | None, source: str) -> dict[str, Any]:
+def _defaults(model: str, pe: str | None, source: str, objective: str) -> dict[str, Any]:
     """What these choices would be with every option at the default of its schema, flat."""
     from omegaconf import OmegaConf
 
     from vitbench.models.menu import MENU as MODELS
+    from vitbench.objectives.menu import MENU as OBJECTIVES
     from vitbench.pe.menu import MENU as ENCODINGS
 
     data = {"shapes": ShapesConfig, "imagefolder": FolderConfig}.get(source, DataConfig)
@@ -30,13 +31,16 @@ def _defaults(model: str, pe: str | None, source: str) -> dict[str, Any]:
         options["pe"] = {key: option.default for key, option in tunables(ENCODINGS[pe].target).items()}
     frame: Any = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
     frame |= {"data": OmegaConf.to_container(OmegaConf.structured(data)), "model": options}
+    own = {key: option.default for key, option in tunables(OBJECTIVES[objective].target).items()}
+    frame["objective"] = {"name": "classify", **own}
     return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers: what is chosen, and what differs from the schema's defaults."""
     flat, model = flatten(settings), settings["model"]
-    defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"])
+    objective = settings.get("objective", {}).get("name", "classify")
+    defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"], objective)
     chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
     deciding = {
         key: value
@@ -48,6 +52,10 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
         from vitbench.origin import named
 
         deciding["init"] = named(settings)  # whichever way it was typed
+    if "teacher" in deciding:
+        from vitbench.ancestor import id_of
+
+        deciding["teacher"] = id_of(settings, "teacher")  # whichever way it was typed
     return deciding
 
 

@@ -1,4 +1,4 @@
-"""What there is: `vitbench ls`, and `ls models | pe | data | probes | studies | runs [runs=FOLDER]`, as plain lines."""
+"""What there is: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs [runs=FOLDER]`, as plain lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vitbench.compare import number, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import align, say
 
-KINDS = ("model", "pe", "data", "optim", "augment", "probe")  # the groups of the command line
+KINDS = ("model", "pe", "data", "optim", "augment", "objective", "probe")  # the groups of the command line
 
 
 def main(words: Sequence[str]) -> int:
@@ -44,6 +44,7 @@ def overview() -> list[str]:
         "models": f"model={'|'.join(_menu('model'))} model.size={'|'.join(_sizes())}",
         "pe": " ".join(_menu("pe")),
         "data": " ".join(_menu("data")),
+        "objectives": " ".join(_menu("objective")),
         "probes": " ".join(_menu("probe")),
         "studies": " ".join(study.names()),
         "runs": "what has been trained, and what has not ended",
@@ -59,10 +60,11 @@ def overview() -> list[str]:
 def _menu(kind: str) -> dict[str, Any]:
     from vitbench.data.menu import MENU as DATA
     from vitbench.models.menu import MENU as MODELS
+    from vitbench.objectives.menu import MENU as OBJECTIVES
     from vitbench.pe.menu import MENU as ENCODINGS
     from vitbench.probes.menu import MENU as PROBES
 
-    return {"model": MODELS, "pe": ENCODINGS, "data": DATA, "probe": PROBES}[kind]
+    return {"model": MODELS, "pe": ENCODINGS, "data": DATA, "objective": OBJECTIVES, "probe": PROBES}[kind]
 
 
 def _sizes() -> dict[str, Any]:
@@ -152,6 +154,7 @@ LISTS: dict[str, Callable[[Path], list[str]]] = {
     "models": models,
     "pe": lambda _: _choices("pe"),
     "data": lambda _: _choices("data"),
+    "objectives": lambda _: _choices("objective"),
     "probes": lambda _: _choices("probe"),
     "studies": studies,
     "runs": runs,

@@ -65,13 +65,15 @@ def _spare_the_compiler() -> None:
             setattr(inner, "__dynamo_disable", inner)  # by its string, which a class would mangle
 
 
-def build(model: nn.Module, *, optimizer: str, lr: float, weight_decay: float, momentum: float, beta2: float,
-          layer_decay: float = 1.0) -> torch.optim.Optimizer:  # fmt: skip
-    """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form."""
+def build(model: nn.Module, beside: nn.Module | None = None, *, optimizer: str, lr: float, weight_decay: float,
+          momentum: float, beta2: float, layer_decay: float = 1.0) -> torch.optim.Optimizer:  # fmt: skip
+    """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form. What is trained `beside` the model has
+    groups of its own."""
     compiling = "torch._dynamo" in sys.modules
     if not compiling:
         _spare_the_compiler()
     groups = parameter_groups(model, weight_decay, layer_decay)
+    groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
     built: torch.optim.Optimizer
     if optimizer == "adamw":
         built = torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)

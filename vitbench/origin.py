@@ -149,8 +149,16 @@ def _parent(text: str) -> str:
 
     settings = json.loads(text)
     typed = settings["init"]
-    settings |= {"init": None, "head": "keep", "freeze": "none"}
+    settings |= {
+        "init": None,
+        "head": "keep",
+        "freeze": "none",
+        "teacher": None,
+        "distill": dict.fromkeys(settings["distill"]),
+    }
     settings["optim"]["layer_decay"] = 1.0
+    if "distill_token" in settings["model"]:
+        settings["model"]["distill_token"] = False
     try:
         words = [setting(word) for word in words_of(typed)]
         try:

@@ -27,7 +27,8 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
     "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--info": _INFO, "-i": _INFO,
     "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
 }  # fmt: skip
-CHOICES = ("model", "pe", "data", "augment", "optim", "probe")
+CHOICES = ("model", "pe", "data", "augment", "optim", "objective", "probe")
+DESCRIBING = ("init", "teacher")  # settings that may hold words, which Hydra takes in quotes alone
 
 
 QUOTED = """'[^']*'|"[^"]*\""""
@@ -97,13 +98,13 @@ def setting(word: str) -> str:
     key, _, value = word.partition("=")
     if key in CHOICES and key != "pe" and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
-    if key in ("model.name", "model.pe.name", "data.source"):
+    if key in ("model.name", "model.pe.name", "data.source", "objective.name"):
         raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
     if key == "size":
         return f"model.{word}"
-    if key == "init" and re.search("[=~]", re.sub(QUOTED, "", value)):  # words, which Hydra takes in quotes alone
+    if key in DESCRIBING and re.search("[=~]", re.sub(QUOTED, "", value)):
         quote = '"' if "'" in value else "'"
-        return f"init={quote}{value}{quote}"
+        return f"{key}={quote}{value}{quote}"
     if word.startswith("pe."):
         return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):

@@ -143,10 +143,11 @@ class Run:
             os.replace(fresh, path)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends a line to metrics.csv in one write."""
+        """Appends a line to metrics.csv in one write; what an objective measures follows METRICS."""
         path = self.folder / "metrics.csv"
-        text = _csv_line(METRICS) if not path.exists() else ""
-        text += _csv_line([_shown(row.get(column)) for column in METRICS])
+        columns = [*METRICS, *(key for key in row if key not in METRICS)]
+        text = _csv_line(columns) if not path.exists() else ""
+        text += _csv_line([_shown(row.get(column)) for column in columns])
         with storage(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -162,7 +163,7 @@ class Run:
         if step == 0:
             path.unlink(missing_ok=True)
         elif path.exists():
-            lines = [_csv_line(METRICS)] + [_csv_line([row[column] for column in METRICS]) for row in rows]
+            lines = [_csv_line(rows[0] if rows else METRICS)] + [_csv_line(row.values()) for row in rows]
             write(path, "".join(lines).encode())
 
     def finish(self, record: Mapping[str, Any]) -> None:
@@ -357,7 +358,9 @@ def _frame() -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.startswith("machine.")}
 
 
-CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim"}  # fmt: skip
+CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim",
+           "objective.name": "objective"}  # fmt: skip
+LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
 
 
 def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -366,7 +369,7 @@ def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
 
     flat = {key: value for key, value in flatten(record["config"]).items() if not key.startswith("machine.")}
     if "optim" in record["config"]:  # trained here, if long ago: settings that came since are at their defaults
-        flat = _frame() | flat
+        flat = _frame() | LATER | flat
     settings = {column: flat.pop(key, None) for key, column in CHOICES.items()}
     settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
     row = {"id": name, "status": record["status"]} | settings

@@ -225,6 +225,10 @@ def _refusal(settings: Mapping[str, Any]) -> str | None:
     model: Any = look_up("model", settings["model"]["name"], MENU)
     if model.channels_last:
         return f"model={settings['model']['name']} (stacked convolutions become grouped ones, which are slower)"
+    if settings["objective"]["name"] != "classify":
+        return f"objective={settings['objective']['name']} (it trains modules of its own)"
+    if settings["teacher"]:
+        return "teacher (each run would ask its own)"
     if settings["model"].get("drop_path"):
         return "model.drop_path (drawn inside the model, where a stack would draw other numbers)"
     return None

@@ -21,10 +21,11 @@ LONG = 60  # runs that a terminal is shown one by one
 def ended(run: Run) -> str | None:
     record = run.record()
     if record is not None:
-        accuracy = record["test_accuracy"]
-        return f"{run.id}: " + (
-            f"{100 * accuracy:.1f} %, {record['train_seconds']:.0f} s" if accuracy is not None else "diverged"
-        )
+        if record["status"] == "diverged":
+            return f"{run.id}: diverged"
+        accuracy = record["test_accuracy"]  # None where no classes were learned
+        result = f"{100 * accuracy:.1f} %" if accuracy is not None else f"loss {record['train_loss']:.3f}"
+        return f"{run.id}: {result}, {record['train_seconds']:.0f} s"
     why = failure(run)
     return f"{run.id}: failed, {why}" if why else None
 

@@ -7,11 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbench import origin, slurm
+from vitbench import ancestor, origin, slurm
 from vitbench.check import check
 from vitbench.config import SWEEP_KEYS, plain
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
@@ -58,10 +57,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         print_plan(planned, runs, {one.id for one in todo}, in_queue)
         print(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
         return
-    in_turn = waves(todo)
-    for one in in_turn[0]:
-        if origin.run_of(one.settings) not in runs:  # what is no part of the study has to be there
-            origin.of(one.settings)
+    waves = _waves(study.name, todo, runs_folder)
     remember(study, planned, runs_folder, typed)
     _warn_of_other_images(planned, runs)
     for one in todo:
@@ -73,11 +69,13 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         missing = {one.id: runs[one.id] for one in todo}
         jobs = _jobs(config, todo) if name not in IN_PROCESS else {}
         if not config.wait:
-            before, new = slurm.Queue(launcher, jobs, missing).submit([one.id for one in in_turn[0]])
+            before, new = slurm.Queue(launcher, jobs, missing).submit(waves[0])
             if before or new:
-                print(slurm.submitted(before, new))
-                if later := len(todo) - len(in_turn[0]):
-                    print(f"{later} others begin from these: repeat the command when they have ended")
+                later = len(todo) - len(waves[0])
+                print(
+                    slurm.submitted(before, new)
+                    + (f"; {later} start from them: repeat the command then" if later else "")
+                )
                 return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
@@ -96,25 +94,23 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
             else:
                 hand = through(launcher, jobs)
             with _watch([(one, runs[one.id]) for one in todo], display):
-                for wave in in_turn:
-                    errors |= launch(hand, {one.id: missing[one.id] for one in wave}, ended, display.say)
+                for wave in waves:
+                    errors |= launch(hand, {name: missing[name] for name in wave}, ended, display.say)
     _conclude(runs, errors)
 
 
-def waves(todo: list[Planned]) -> list[list[Planned]]:
-    """Runs that begin from another one of these come after it; one wave where none does.
-
-    What begins from a run that failed is tried all the same, and says so.
-    """
-    by_id = {one.id: one for one in todo}
-
-    @cache
-    def depth(name: str) -> int:
-        before = origin.run_of(by_id[name].settings)
-        return 1 + depth(before) if before in by_id else 0
-
-    deepest = max((depth(name) for name in by_id), default=0)
-    return [[one for one in todo if depth(one.id) == wave] for wave in range(deepest + 1)]
+def _waves(name: str, todo: list[Planned], folder: Path) -> list[list[str]]:
+    """The ids of missing runs in the order in which they can be done: what a run starts from comes before it."""
+    needed = ancestor.needs({one.id: one.settings for one in todo})
+    for one in todo:
+        if origin.run_of(one.settings) not in needed:
+            origin.of(one.settings)  # what is no missing run of the study has to be there
+    for run, others in needed.items():
+        for other in others - {*needed}:
+            if Run(folder / other, {}).record() is None:
+                raise UserError(f"study={name}: {run} starts from {other}, which is no run of this study and has not "
+                                f"finished in runs={folder}")  # fmt: skip
+    return ancestor.order(needed)
 
 
 def _jobs(config: Any, todo: list[Planned]) -> dict[str, list[str]]:

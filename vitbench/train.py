@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import origin
+from vitbench.ancestor import finished
 from vitbench.check import check
 from vitbench.config import plain
 from vitbench.data.menu import forget
@@ -95,10 +96,12 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
         print(f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
               file=sys.stderr)  # fmt: skip
         return
+    result = f"loss {record['train_loss']:.4f}"  # where no classes were learned
+    if record["test_accuracy"] is not None:
+        result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
     print(
-        f"{run.id}: finished, test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images "
-        f"after {record['steps']:,} steps on {record['train_images']:,}, {record['train_seconds']:.0f} s"
-        + (": nothing to do" if done_before else "")
+        f"{run.id}: finished, {result} after {record['steps']:,} steps on {record['train_images']:,}, "
+        f"{record['train_seconds']:.0f} s" + (": nothing to do" if done_before else "")
     )
 
 
@@ -112,7 +115,6 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
 
     import torch
     from torch import nn
-    from torch.nn import functional as F
 
     from vitbench import checkpoint, optim, transfer
     from vitbench.data.augment import Augment
@@ -122,6 +124,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     from vitbench.evaluate import evaluate
     from vitbench.machine import Machine, Stopwatch
     from vitbench.models.build import build, compiled, cost
+    from vitbench.objectives import build as objectives
     from vitbench.progress import progress
 
     settings, seed, recipe = run.settings, run.settings["seed"], run.settings["optim"]
@@ -129,6 +132,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     code = commit()  # of what is running, also if files change meanwhile
     hardware = dict(settings["machine"])
     show, images_from = hardware.pop("progress"), hardware.pop("images")
+    if settings["objective"]["name"] != "classify":
+        hardware["compile"] = False  # its loss takes the model apart
     machine = all_or_none(Machine.of, **hardware)
 
     # data: a share of the training images, after validation images were cut off
@@ -159,14 +164,27 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         model, forward = compiled(model, {**architecture, "frozen": frozen}, replicated)
     else:
         forward = replicated(model)
+
+    # what it learns: classes, from a teacher too, or something that needs no labels
+    normalise = Normalise.of(images, model.channels_last)
+    teacher, taught_by = None, None
+    if settings["teacher"] is not None:
+        folder, taught_by = all_or_none(finished, settings, "teacher")
+        teacher = all_or_none(objectives.teacher, folder, taught_by, dataset, normalise)
+    objective = objectives.build(
+        **settings["objective"], model=model, label_smoothing=recipe["label_smoothing"], teacher=teacher,
+        distill=settings["distill"],
+    ).to(machine.device)  # fmt: skip
+    validation = validation if objective.classifies else None
     optimizer = optim.build(
-        model, **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")}
+        model,
+        objective,
+        **{key: recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")},
     )
     averaged = optim.averaged(model, recipe["ema"]) if recipe["ema"] else None
     evaluated = averaged.module if averaged else model
 
     # batches: normalised by these training images, augmented on the device
-    normalise = Normalise.of(images, model.channels_last)
     knobs = {key: value for key, value in settings["augment"].items() if key != "name"}
     knobs["flip"] = knobs["flip"] and settings["data"]["flip"]
     augment = Augment(**knobs, num_classes=shape["num_classes"], image_size=shape["image_size"])
@@ -178,7 +196,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
 
     # resume from the newest state that is whole
     start, first_kept, seconds_before, warnings = 0, 0, 0.0, list(dataset.warnings)
-    parts = {"model": model, "optimizer": optimizer, "averaged": averaged, "losses": losses}
+    parts = {"model": model, "objective": objective, "optimizer": optimizer, "averaged": averaged, "losses": losses}
     for path in led(run.states):
         try:
             about = checkpoint.restore(path, run.id, **parts)
@@ -214,20 +232,19 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         for step in range(start, steps):
             watch.start()
             draw(seed, step + 1)
-            batch, target = loader.batch(step)
-            batch, target = augment.mix(normalise(augment.pixels(batch)), target)
-            batch, target = mine(batch), mine(target)  # of a global batch; all of it in one process
+            views = objective.views(*loader.batch(step), augment, normalise)
+            views = tuple(map(mine, views))  # of a global batch; all of it in one process
             for group in optimizer.param_groups:
                 group["lr"] = recipe["lr"] * optim.schedule(step, steps, recipe["warmup"]) * group["scale"]
             if stack:
-                loss = yield batch, target
+                loss = yield views
             else:
                 with machine.autocast():
-                    loss = F.cross_entropy(forward(batch), target, label_smoothing=recipe["label_smoothing"])
+                    loss = objective(forward, *views)
                 optimizer.zero_grad()
                 loss.backward()
             if recipe["clip"]:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"])
+                nn.utils.clip_grad_norm_([*model.parameters(), *objective.parameters()], recipe["clip"])
             optimizer.step()
             if averaged:
                 averaged.update_parameters(model)
@@ -252,6 +269,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
                         "step": done, "epoch": done / epoch_steps, "lr": optimizer.param_groups[0]["lr"],
                         "train_loss": recent.mean().item(), "train_seconds": round(train_seconds, 3),
                         "val_accuracy": valued and valued.accuracy, "val_loss": valued and valued.loss,
+                        **objective.measured(),
                     })  # fmt: skip
                 about = {"run": run.id, "step": done, "train_seconds": train_seconds, "every": every}
                 led(save, about | {"data": dataset.fingerprint, "commit": code})
@@ -270,16 +288,20 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         "test_loss": None,
     }
     if not diverged:
-        test_images, test_labels = share.test(machine.device)
-        result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images
+        weights, predicted = evaluated.state_dict(), {}
         last = {key: float(value) for key, value in led(read_metrics, run.folder)[-1].items() if value}
-        metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
-        metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss")}
+        metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss", *objective.measured())}
+        if objective.classifies:
+            test_images, test_labels = share.test(machine.device)
+            result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images
+            metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
+            predicted = {"predictions.npy": result.predictions, "labels.npy": test_labels}
+        elif not all(weight.isfinite().all() for weight in weights.values()):
+            metrics["train_loss"] = math.nan
         if all(math.isfinite(value) for value in metrics.values() if value is not None):
-            weights = checkpoint.dump(evaluated.state_dict(), {"run": run.id})
-            led(write, run.folder / "checkpoint.safetensors", weights)
-            led(write, run.folder / "predictions.npy", _npy(result.predictions))
-            led(write, run.folder / "labels.npy", _npy(test_labels))
+            led(write, run.folder / "checkpoint.safetensors", checkpoint.dump(weights, {"run": run.id}))
+            for name, classes in predicted.items():
+                led(write, run.folder / name, _npy(classes))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
     before = begins_from.seconds if begins_from else 0.0  # None: nobody says
@@ -290,7 +312,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         "train_images": len(labels), "val_images": len(share.held_out), "test_images": len(dataset.test),
         "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
         "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
-        "total_train_seconds": None if before is None else before + train_seconds,
+        "teacher_run": taught_by and taught_by["id"],
+        "total_train_seconds": None if before is None else before + train_seconds + objectives.seconds(taught_by),
         "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
         "diverged_step": diverged, **metrics, "created": now(), "commit": code,
         **machine.described(stack.size if stack else 1), **({"init": begun} if begun else {}),

@@ -14,6 +14,7 @@ from vitbench.config import CONF_DIR, look_up, tunables
 from vitbench.errors import UserError
 from vitbench.models.build import build, cost
 from vitbench.models.menu import MENU, SIZES
+from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.pe.menu import MENU as ENCODINGS
 
 CASES: dict[str, dict[str, Any]] = {
@@ -113,7 +114,7 @@ def test_multiply_adds_of_a_vit_are_those_of_the_formula() -> None:
     assert cost("vit", image_size=32, channels=3, num_classes=10, pool="cls", pe={"name": "rope"})[1] == expected
 
 
-@pytest.mark.parametrize("kind, menu", [("model", MENU), ("pe", ENCODINGS)])
+@pytest.mark.parametrize("kind, menu", [("model", MENU), ("pe", ENCODINGS), ("objective", OBJECTIVES)])
 def test_a_yaml_lists_exactly_the_tunables_of_the_signature(kind: str, menu: dict) -> None:
     assert {path.stem for path in (CONF_DIR / kind).glob("*.yaml")} == set(menu)
     for name, choice in menu.items():
@@ -126,7 +127,7 @@ def test_a_yaml_lists_exactly_the_tunables_of_the_signature(kind: str, menu: dic
             assert text.splitlines()[0] == "# @package model.pe"
 
 
-@pytest.mark.parametrize("kind, menu", [("model", MENU), ("pe", ENCODINGS)])
+@pytest.mark.parametrize("kind, menu", [("model", MENU), ("pe", ENCODINGS), ("objective", OBJECTIVES)])
 def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: dict) -> None:
     for name, choice in menu.items():
         real = inspect.signature(look_up(kind, name, menu)).parameters.values()

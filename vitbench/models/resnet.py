@@ -158,10 +158,14 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(images))  # (B,K)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head takes, (B,D)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))  # (B,D,h,w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return self.fc(x.mean((2, 3)))  # (B,K)
+        return x.mean((2, 3))
 
     @property
     def taps(self) -> dict[str, nn.Module]:

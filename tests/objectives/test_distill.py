@@ -1,0 +1,162 @@
+"""A teacher: DeiT's formulas, and runs that have one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests import fake_runs
+from tests.conftest import TINY, Output
+from tests.objectives.test_objectives import SMALL, settings, vit
+from vitbench import checkpoint
+from vitbench.ancestor import finished
+from vitbench.data.loader import Normalise
+from vitbench.data.split import Dataset, Split
+from vitbench.errors import UserError
+from vitbench.models.build import build
+from vitbench.objectives.build import _between, teacher
+from vitbench.objectives.classify import Classify, Distill
+
+Cli = Callable[..., Output]
+
+
+def gradients(objective: Classify, model: Any, images: Tensor, labels: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    objective(model, images, labels).backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_who_teaches_himself_softly_learns_from_the_labels_alone(alpha: float) -> None:
+    """softmax(s) - softmax(t) = 0 where s = t, so the gradient is 1 - alpha times that of plain training."""
+    model, images, labels = vit("rope"), torch.randn(5, 3, 16, 16), torch.arange(5) % 4
+    plain = gradients(Classify(0.0), model, images, labels)
+    taught = gradients(Distill(0.0, model, "soft", alpha, 1.0), model, images, labels)
+    for its, own in zip(taught, plain, strict=True):
+        torch.testing.assert_close(its, (1 - alpha) * own, rtol=1e-5, atol=1e-7)
+
+
+def test_the_losses_are_those_of_the_paper() -> None:
+    s, t, y = torch.randn(6, 4), torch.randn(6, 4), torch.arange(6) % 4
+    p, q = (t / 2).softmax(1), (s / 2).softmax(1)
+    kl = (p * (p / q).log()).sum(1).mean()
+    soft, hard = (Distill(0.0, lambda _: t, kind, 0.3, T) for kind, T in (("soft", 2.0), ("hard", None)))
+    own = F.cross_entropy(s, y)
+    torch.testing.assert_close(soft(lambda _: s, s, y), 0.7 * own + 0.3 * 4 * kl)
+    torch.testing.assert_close(hard(lambda _: s, s, y), 0.7 * own + 0.3 * F.cross_entropy(s, t.argmax(1)))
+    other = torch.randn(6, 4)  # of the distillation head
+    both = hard(lambda _: (s, other), s, y)
+    torch.testing.assert_close(both, 0.7 * own + 0.3 * F.cross_entropy(other, t.argmax(1)))
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_the_distillation_token_has_a_head_of_its_own_and_tests_give_the_mean(pool: str) -> None:
+    shape = {"image_size": 16, "channels": 3, "num_classes": 4, "width": 16, "depth": 2, "heads": 2}
+    model: Any = build("vit", **shape, pool=pool, pe={"name": "relative_bias"}, distill_token=True)
+    images = torch.randn(2, 3, 16, 16)
+    labelled, taught = model(images)
+    assert not torch.allclose(labelled, taught)
+    torch.testing.assert_close(model.eval()(images), (labelled + taught) / 2)
+    taught.sum().backward()
+    assert model.head.weight.grad is None and model.dist_token.grad.any()
+    prefix = model.states(images)[:, : model.prefix_tokens]
+    torch.testing.assert_close(model.head_dist(prefix[:, -1]), taught)
+
+
+def test_a_teacher_gets_images_normalised_as_its_own_were() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    here, there = (Normalise(mean, std, torch.device("cpu")) for mean, std in (((0.1, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.4, 0.5, 0.2), (0.3, 0.1, 0.2))))  # fmt: skip
+    scale, shift = _between(here, there.mean, there.std)
+    torch.testing.assert_close(here(images) * scale + shift, there(images))
+    same, nothing = _between(here, here.mean, here.std)
+    assert (same == 1).all() and (nothing == 0).all()
+
+
+TEACHER = "model=resnet model.base_width=2"
+
+
+def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bit(
+    vitbench: Cli, tmp_path: Path
+) -> None:
+    path, student = tmp_path / "mine.yaml", " ".join(SMALL["vit"])
+    lines = [f"{student} teacher='{TEACHER}' distill.alpha=0", f"{student} teacher='{TEACHER}' distill.kind=soft model.distill_token=true",
+             student, TEACHER]  # fmt: skip
+    path.write_text("with: augment=light data.flip=true\nruns:\n" + "".join(f"  - {line}\n" for line in lines))
+    output = vitbench("sweep", f"study={path}", *TINY, "runs=s")
+    assert output.code == 0 and output.out == "4 of 4 runs finished\n", output.err
+    runs = {place.name: json.loads((place / "record.json").read_text()) for place in (tmp_path / "s").glob("[rv]*")}
+    teacher = next(its for its in runs.values() if its["config"]["model"]["name"] == "resnet")
+    alone, nothing, taught = (next(its for its in runs.values() if its is not teacher and its["config"]["distill"]["kind"] == kind)
+                              for kind in (None, "hard", "soft"))  # fmt: skip
+    one, other = (checkpoint.load(tmp_path / "s" / its["id"] / "checkpoint.safetensors")[0] for its in (alone, nothing))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert taught["teacher_run"] == nothing["teacher_run"] == teacher["id"] and alone["teacher_run"] is None
+    assert taught["config"]["distill"] == {"kind": "soft", "alpha": 0.1, "temperature": 3.0}
+    assert taught["total_train_seconds"] == taught["train_seconds"] + teacher["train_seconds"]
+    assert alone["total_train_seconds"] == alone["train_seconds"]
+    head, *rows = vitbench("table", "runs=s", "format=csv").out.splitlines()
+    assert "teacher" in head and len(rows) == 4
+    path.write_text("runs: [\"teacher='seed=7' seed=3\"]")
+    refused = vitbench("sweep", f"study={path}", *TINY, "runs=s")
+    assert refused.code == 2 and "which is no run of this study" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("model=resnet", "teacher='model=resnet': that run, resnet-shapes-f1-s0-"),
+        ("good-on", "teacher=good-on: runs/good-on is no finished run; did you mean good-one"),
+        ("diverged", "teacher=diverged: diverged diverged; it left no weights"),
+    ],
+)
+def test_a_teacher_that_has_not_finished_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake_runs.write(tmp_path / "runs", "good-one", 0.5)
+    fake_runs.write(tmp_path / "runs", "diverged", None)
+    with pytest.raises(UserError) as error:
+        finished(settings(f"teacher={typed}"), "teacher")
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"result_classes": ["a", "b"]}, "teacher=t: knows 2 classes (a, b ...), these images have 10"),
+        ({"result_data_fingerprint": "other"}, "teacher=t: saw other images (data.name=shapes, 32 px)"),
+        ({"objective.name": "mae", "result_test_accuracy": None}, "teacher=t: was not trained to classify (objective=mae)"),
+    ],
+)  # fmt: skip
+def test_a_teacher_of_other_images_or_classes_is_refused(changed: dict[str, Any], line: str) -> None:
+    none = Split(np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64), tuple(map(str, range(10))))
+    normalise = Normalise((0.5,) * 3, (0.2,) * 3, torch.device("cpu"))
+    with pytest.raises(UserError) as error:
+        teacher(Path(), fake_runs.record(0.5, **changed) | {"id": "t"}, Dataset(none, none, "shapes"), normalise)
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["distill.kind=soft"], "distill.kind=soft: is for a run that has a teacher"),
+        (["model.distill_token=true"], "model.distill_token=true: is for a run that has a teacher"),
+        (["teacher=x", "distill.kind=sofft"], "distill.kind=sofft: did you mean soft?"),
+        (["teacher=x", "distill.alpha=2"], "distill.alpha=2.0: must be 0 to 1"),
+        (["teacher=x", "distill.temperature=2"], "distill.temperature=2.0: is for distill.kind=soft"),
+        (["teacher=x", "distill.kind=soft", "distill.temperature=0"], "distill.temperature=0.0: must be above 0"),
+        (["teacher="], "teacher=: must be the id of a run"),
+    ],
+)
+def test_what_distillation_cannot_be_is_refused(words: list[str], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        settings(*words)
+    assert line in str(error.value)

@@ -1,0 +1,68 @@
+"""The classes of images, by cross-entropy; with a teacher also what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitbench.data.augment import Augment
+from vitbench.data.loader import Normalise
+from vitbench.objectives.base import Objective
+
+
+class Classify(Objective):
+    classifies = True
+
+    def __init__(self, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
+        return augment.mix(normalise(augment.pixels(images)), labels)
+
+    def forward(self, model: Any, *views: Tensor) -> Tensor:
+        images, labels = views
+        return F.cross_entropy(model(images), labels, label_smoothing=self.label_smoothing)
+
+
+class Distill(Classify):
+    """DeiT (Touvron et al. 2021, arXiv 2012.12877): the student learns from the labels and from a teacher.
+
+    With s and t the logits of student and teacher, y the labels, a = `alpha` and T = `temperature`:
+
+        soft, eq. 2   (1 - a) CE(s, y) + a T^2 KL(softmax(t / T) || softmax(s / T))
+        hard, eq. 3   (1 - a) CE(s, y) + a CE(s, argmax t)        a = 1/2 in the paper
+
+    KL is a sum over classes and a mean over images, as in Hinton et al. 2015 (arXiv 1503.02531); DeiT's code divides by
+    the number of classes too. A model that gives two logits, those of its class head and of its distillation head, learns
+    the labels by the first and the teacher by the second. The teacher sees the same augmented, mixed batch.
+    """
+
+    def __init__(
+        self, label_smoothing: float, teacher: Callable[[Tensor], Tensor], kind: str, alpha: float, temperature: float | None
+    ) -> None:  # fmt: skip
+        super().__init__(label_smoothing)
+        self.teacher = teacher  # a function, not a module: nothing of it is trained or saved here
+        self.kind, self.alpha, self.temperature = kind, alpha, temperature
+
+    def forward(self, model: Any, *views: Tensor) -> Tensor:
+        images, labels = views
+        student = model(images)
+        by_label, by_teacher = student if isinstance(student, tuple) else (student, student)
+        with torch.no_grad():
+            answers = self.teacher(images)
+        own = F.cross_entropy(by_label, labels, label_smoothing=self.label_smoothing)
+        return (1 - self.alpha) * own + self.alpha * self.taught(by_teacher, answers)
+
+    def taught(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """What the teacher's answers add; logits (B,K) both."""
+        if self.kind == "hard":
+            return F.cross_entropy(student, teacher.argmax(1))
+        T = self.temperature
+        assert T is not None
+        logs = (F.log_softmax(logits.float() / T, 1) for logits in (student, teacher))
+        return T**2 * F.kl_div(*logs, reduction="batchmean", log_target=True)

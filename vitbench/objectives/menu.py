@@ -1,0 +1,11 @@
+"""The menu of objectives. Imports no torch."""
+
+from __future__ import annotations
+
+from vitbench.config import Choice
+
+MENU: dict[str, Choice] = {
+    "classify": Choice("vitbench.objectives.classify:Classify", "the classes of images, by cross-entropy"),
+    "simsiam": Choice("vitbench.objectives.simsiam:SimSiam", "no labels: two views of an image agree (2011.10566)"),
+    "mae": Choice("vitbench.objectives.mae:MAE", "no labels: hidden patches are painted, ViT only (2111.06377)"),
+}
