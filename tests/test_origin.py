@@ -82,8 +82,8 @@ def test_runs_that_begin_from_weights_are_not_stacked() -> None:
 
 
 def test_waves_follow_what_begins_from_what(tmp_path: Path) -> None:
-    from vitbench.study import load, plan
     from vitbench.ancestor import needs, order
+    from vitbench.study import load, plan
 
     line = """model=vit init="data.fraction=0.5 init='seed=9'" """
     (tmp_path / "s.yaml").write_text(

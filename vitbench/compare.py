@@ -24,16 +24,24 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
-PROMINENT = ("data", "model", "pe", "model.size", "augment")  # what a reader must see wherever it varies
+PROMINENT = (
+    "data",
+    "model",
+    "pe",
+    "model.size",
+    "augment",
+    "objective",
+    "teacher",
+)  # what a reader must see wherever it varies
 FIRST = (
     *PROMINENT,
     "optim",
     "init",
-    "teacher",
     "distill.kind",
     "data.fraction",
     "data.count",
 )  # the order of keys; others follow by name
+USUAL = {"objective": "classify"}  # not worth a word where all have it
 UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 LAST = "data_fingerprint"  # no setting, but runs on different images are never one group
@@ -278,7 +286,7 @@ def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
 def common(compared: Sequence[Group]) -> str:
     """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
     words = [f"{key}={typed(compared[0].settings[key])}" for key in FIRST
-             if compared[0].settings.get(key) is not None and _parts(compared, [key]) == 1]  # fmt: skip
+             if compared[0].settings.get(key) not in (None, USUAL.get(key)) and _parts(compared, [key]) == 1]  # fmt: skip
     steps = {row.get("steps") for group in compared for row in group.rows}
     return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
 

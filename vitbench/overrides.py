@@ -94,7 +94,7 @@ def setting(word: str) -> str:
         key, equals, value = word.partition("=")
         if key.removeprefix("where.") in CHOICES:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
-        return f"+{key}{equals}{value}"
+        return f"+{key}{equals}{_quoted(value)}"
     key, _, value = word.partition("=")
     if key in CHOICES and key != "pe" and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
@@ -102,9 +102,8 @@ def setting(word: str) -> str:
         raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
     if key == "size":
         return f"model.{word}"
-    if key in DESCRIBING and re.search("[=~]", re.sub(QUOTED, "", value)):
-        quote = '"' if "'" in value else "'"
-        return f"{key}={quote}{value}{quote}"
+    if key in DESCRIBING:
+        return f"{key}={_quoted(value)}"
     if word.startswith("pe."):
         return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
@@ -113,6 +112,14 @@ def setting(word: str) -> str:
             f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
         )
     return word
+
+
+def _quoted(value: str) -> str:
+    """Words as a value: Hydra wants quotes around an `=`, and the shell has taken them off."""
+    if not re.search("[=~]", re.sub(QUOTED, "", value)):
+        return value
+    quote = '"' if "'" in value else "'"
+    return f"{quote}{value}{quote}"
 
 
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:

@@ -290,7 +290,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     if not diverged:
         weights, predicted = evaluated.state_dict(), {}
         last = {key: float(value) for key, value in led(read_metrics, run.folder)[-1].items() if value}
-        metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss", *objective.measured())}
+        metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss", *objective.measures)}
         if objective.classifies:
             test_images, test_labels = share.test(machine.device)
             result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images

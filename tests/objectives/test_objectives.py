@@ -107,6 +107,15 @@ def initial_head(facts: dict[str, Any]) -> Tensor:
     return model.taps["head"].weight.detach()  # type: ignore[no-any-return]
 
 
+def interrupted(dump: Callable[..., bytes]) -> Callable[..., bytes]:
+    def cut(tensors: Any, about: dict[str, Any]) -> bytes:
+        if about.keys() == {"run"}:  # of a checkpoint
+            raise KeyboardInterrupt
+        return dump(tensors, about)
+
+    return cut
+
+
 @pytest.mark.parametrize(
     ("family", "objective", "more"),
     [("resnet", "simsiam", ["optim.ema=0.5"]), ("vit", "mae", ["pe=relative_bias", "model.pool=cls", "augment=light"])],
@@ -118,6 +127,9 @@ def test_a_run_without_labels_leaves_an_encoder_and_resumes_exactly(
     output = vitbench("train", *TINY, *words, "runs=whole")
     assert output.code == 0 and "finished, loss " in output.out, output.err
     cut_run(vitbench, monkeypatch, *words, "runs=cut")
+    with monkeypatch.context() as patch:  # and again between its last step and its record
+        patch.setattr(checkpoint, "dump", interrupted(checkpoint.dump))
+        assert vitbench("train", *TINY, *words, "runs=cut").code == 130
     assert vitbench("train", *TINY, *words, "runs=cut").code == 0
     whole, cut = folder(tmp_path / "whole"), folder(tmp_path / "cut")
     assert (whole / "checkpoint.safetensors").read_bytes() == (cut / "checkpoint.safetensors").read_bytes()

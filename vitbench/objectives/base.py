@@ -18,6 +18,7 @@ class Objective(nn.Module):
     """
 
     classifies = False  # whether the model's answers are classes, to be validated and tested
+    measures: tuple[str, ...] = ()  # the names of what is measured
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
         """uint8 (B,C,H,W) and (B,) -> what the loss needs of them, on the device: tensors of B rows each."""
@@ -28,5 +29,5 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def measured(self) -> dict[str, float]:
-        """What metrics.csv shall say of the last step beside its loss."""
+        """What metrics.csv, and at the end the record, shall say of the last step beside its loss."""
         return {}

@@ -28,6 +28,8 @@ class SimSiam(Objective):
     grey for a share `grey`. That is the paper's (section 3, after SimCLR) without hue and blur.
     """
 
+    measures = ("spread",)
+
     def __init__(
         self, model: nn.Module, *, width: int = 256, area: float = 0.2, colour: float = 0.4, grey: float = 0.2
     ) -> None:
