@@ -44,7 +44,7 @@ def teacher(folder: Path, record: Mapping[str, Any], dataset: Dataset, normalise
                         f"{record['image_size']} px); a teacher must have the data of its student")  # fmt: skip
     if record["test_accuracy"] is None:
         raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
-    model = of_record(record)
+    model: Any = of_record(record)
     path = folder / "checkpoint.safetensors"
     checkpoint.fit(model, checkpoint.load(path)[0], path)
     layout: Any = torch.channels_last if model.channels_last else torch.contiguous_format

@@ -64,5 +64,5 @@ class Distill(Classify):
             return F.cross_entropy(student, teacher.argmax(1))
         T = self.temperature
         assert T is not None
-        logs = (F.log_softmax(logits.float() / T, 1) for logits in (student, teacher))
-        return T**2 * F.kl_div(*logs, reduction="batchmean", log_target=True)
+        ours, theirs = (F.log_softmax(logits.float() / T, 1) for logits in (student, teacher))
+        return T**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

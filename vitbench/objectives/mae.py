@@ -111,7 +111,8 @@ class Visible(PositionEncoding):
             return q, k
         places = self.seen[:, None, :, None].expand_as(q)  # (B,A,n,E)
         B, A, _, E = q.shape
-        q, k = self.pe.rotate(*(x.new_zeros(B, A, self.N, E).scatter(2, places, x) for x in (q, k)), grid)
+        q, k = (x.new_zeros(B, A, self.N, E).scatter(2, places, x) for x in (q, k))
+        q, k = self.pe.rotate(q, k, grid)
         return q.gather(2, places), k.gather(2, places)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
