@@ -57,7 +57,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         print_plan(planned, runs, {one.id for one in todo}, in_queue)
         print(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
         return
-    waves = _waves(study.name, todo, runs_folder)
+    waves = _waves(study.name, todo, {*runs}, runs_folder)
     remember(study, planned, runs_folder, typed)
     _warn_of_other_images(planned, runs)
     for one in todo:
@@ -99,14 +99,17 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     _conclude(runs, errors)
 
 
-def _waves(name: str, todo: list[Planned], folder: Path) -> list[list[str]]:
-    """The ids of missing runs in the order in which they can be done: what a run starts from comes before it."""
+def _waves(name: str, todo: list[Planned], of_study: set[str], folder: Path) -> list[list[str]]:
+    """The ids of missing runs in the order in which they can be done: what a run starts from comes before it.
+
+    What is no run of the study has to be there. What starts from a run that failed is tried all the same, and says so.
+    """
     needed = ancestor.needs({one.id: one.settings for one in todo})
     for one in todo:
-        if origin.run_of(one.settings) not in needed:
-            origin.of(one.settings)  # what is no missing run of the study has to be there
+        if origin.run_of(one.settings) not in of_study:
+            origin.of(one.settings)
     for run, others in needed.items():
-        for other in others - {*needed}:
+        for other in others - of_study:
             if Run(folder / other, {}).record() is None:
                 raise UserError(f"study={name}: {run} starts from {other}, which is no run of this study and has not "
                                 f"finished in runs={folder}")  # fmt: skip
