@@ -58,9 +58,12 @@ def teacher(folder: Path, record: Mapping[str, Any], dataset: Dataset, normalise
     return answers
 
 
-def seconds(record: Mapping[str, Any] | None) -> float:
-    """Of training that a teacher cost, with what it started from."""
-    return 0.0 if record is None else float(record.get("total_train_seconds", record["train_seconds"]))
+def seconds(record: Mapping[str, Any] | None) -> float | None:
+    """Of training that a teacher cost, with what it started from; None: nobody says."""
+    if record is None:
+        return 0.0
+    total: float | None = record.get("total_train_seconds", record["train_seconds"])
+    return total
 
 
 def _between(normalise: Normalise, mean: Iterable[float], std: Iterable[float]) -> tuple[Tensor, Tensor]:
