@@ -304,11 +304,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
                 led(write, run.folder / name, _npy(classes))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
-    spent = [
-        train_seconds,
-        begins_from.seconds if begins_from else 0.0,
-        objectives.seconds(taught_by),
-    ]  # None: nobody says
+    before = [begins_from.seconds if begins_from else 0.0, objectives.seconds(taught_by)]  # None: nobody says
     return {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,
         "status": "diverged" if diverged else "finished", "config": dict(settings),
@@ -317,7 +313,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
         "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
         "teacher_run": taught_by and taught_by["id"],
-        "total_train_seconds": None if None in spent else sum(filter(None, spent)),
+        "total_train_seconds": None if None in before else train_seconds + sum(filter(None, before)),
         "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
         "diverged_step": diverged, **metrics, "created": now(), "commit": code,
         **machine.described(stack.size if stack else 1), **({"init": begun} if begun else {}),
