@@ -24,23 +24,9 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
 NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
-PROMINENT = (
-    "data",
-    "model",
-    "pe",
-    "model.size",
-    "augment",
-    "objective",
-    "teacher",
-)  # what a reader must see wherever it varies
-FIRST = (
-    *PROMINENT,
-    "optim",
-    "init",
-    "distill.kind",
-    "data.fraction",
-    "data.count",
-)  # the order of keys; others follow by name
+# what a reader must see wherever it varies; then the order of keys, where others follow by name
+PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
+FIRST = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
 USUAL = {"objective": "classify"}  # not worth a word where all have it
 UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal

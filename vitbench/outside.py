@@ -108,6 +108,23 @@ def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any
     return {"parameters": parameters, "test_accuracy": result.accuracy, "test_loss": result.loss, **machine.described()}
 
 
+def library_of(family: str, name: str, typed: str) -> Any:
+    """`torchvision.models` or `timm`, which has a network of that name; UserError, for what was `typed`, where not."""
+    if family == "torchvision":
+        from torchvision import models
+
+        if name not in (known := models.list_models(module=models)):
+            raise UserError(f"{typed}: {did_you_mean(name, known)}")
+        return models
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'") from None
+    if not timm.is_model(name):
+        raise UserError(f"{typed}: {did_you_mean(name, timm.list_models())}")
+    return timm
+
+
 def build(record: Mapping[str, Any], weights: str | None) -> nn.Module:
     """The network of a record, with the weights of a file or freshly initialised; UserError says what does not fit."""
     import torch
@@ -118,21 +135,12 @@ def build(record: Mapping[str, Any], weights: str | None) -> nn.Module:
     classes = len(record["classes"])
     typed = f"model={family} name={name}"
     draw(record["config"]["seed"], 0)
+    library = library_of(family, name, typed)
     if family == "torchvision":
-        from torchvision import models
-
-        if name not in models.list_models(module=models):
-            raise UserError(f"{typed}: {did_you_mean(name, models.list_models(module=models))}")
         more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
+        model: nn.Module = library.get_model(name, weights=None, num_classes=classes, **more)
     else:
-        try:
-            import timm
-        except ImportError:
-            raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'") from None
-        if not timm.is_model(name):
-            raise UserError(f"{typed}: {did_you_mean(name, timm.list_models())}")
-        model = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=record["channels"])
+        model = library.create_model(name, pretrained=False, num_classes=classes, in_chans=record["channels"])
     if weights is not None:
         _load(model, Path(weights).expanduser(), classes)
     shape = (2, record["channels"], record["image_size"], record["image_size"])

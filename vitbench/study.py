@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,6 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.overrides import setting, words_of
 from vitbench.run import storage, write
 
-WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")  # quotes hold spaces: teacher='model=resnet size=tiny'
 LARGE = 10_000  # runs that need confirm=true
 
 

@@ -72,10 +72,8 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
             before, new = slurm.Queue(launcher, jobs, missing).submit(waves[0])
             if before or new:
                 later = len(todo) - len(waves[0])
-                print(
-                    slurm.submitted(before, new)
-                    + (f"; {later} start from them: repeat the command then" if later else "")
-                )
+                after = f"; {later} start from them: repeat the command then" if later else ""
+                print(slurm.submitted(before, new) + after)
                 return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")

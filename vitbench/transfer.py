@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vitbench import checkpoint
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError
 from vitbench.origin import Origin, checksum
+from vitbench.outside import library_of
 from vitbench.pe.base import PositionEncoding
 
 NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
@@ -139,25 +140,16 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
     """A library's pretrained weights, from its own cache or its own place on the network."""
     typed = f"init={library}:{name}"
     weights: dict[str, Tensor]
+    there = library_of(library, name, typed)
     if library == "torchvision":
-        from torchvision import models
-
-        if name not in (known := models.list_models(module=models)):
-            raise UserError(f"{typed}: {did_you_mean(name, known)}")
-        choice = models.get_model_weights(name).DEFAULT
+        choice = there.get_model_weights(name).DEFAULT
 
         def fetch() -> dict[str, Tensor]:
-            return choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            return dict(choice.get_state_dict(progress=False, check_hash=True, weights_only=True))
     else:
-        try:
-            import timm
-        except ImportError:
-            raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'") from None
-        if not timm.is_model(name):
-            raise UserError(f"{typed}: {did_you_mean(name, timm.list_models())}")
 
         def fetch() -> dict[str, Tensor]:
-            return timm.create_model(name, pretrained=True).state_dict()
+            return dict(there.create_model(name, pretrained=True).state_dict())
 
     try:
         weights = fetch()
