@@ -17,7 +17,8 @@ def base() -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "word", ["machine.threads=1", "machine.device=cpu", "data.root=/elsewhere", "data.cache=/tmp/c", "runs=other", "eval_every=7"]
+    "word", ["machine.threads=1", "machine.device=cpu", "data.root=/elsewhere", "data.cache=/tmp/c", "runs=other", "eval_every=7",
+             "keep=[1,2]"]
 )  # fmt: skip
 def test_where_and_how_fast_is_no_part_of_a_run(base: dict[str, object], word: str) -> None:
     assert run_id(settings(word)) == run_id(base)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vitbench import origin
+from vitbench import ancestor
 from vitbench.check import check
 from vitbench.config import compose, plain
 from vitbench.errors import UserError
@@ -29,7 +29,7 @@ WORDS = {
     ),
     "types are those of the schema": (["model=resnet"], "optim.lr=1", ["model=resnet", "optim.lr=1.0"]),
     "a choice brings its own settings": (
-        ["data=imagefolder", "data.root=/x", "augment=strong"], "data=shapes data.noise=0.1", ["augment=strong", "data.noise=0.1"],
+        ["data=imagefolder", "data.root=/x", "optim.steps=7"], "data=shapes data.noise=0.1", ["optim.steps=7", "data.noise=0.1"],
     ),
     "a folder names its images": (
         ["data=imagefolder", "data.root=/a"], "data.root=/b", ["data=imagefolder", "data.root=/b"],
@@ -42,14 +42,16 @@ WORDS = {
 def test_words_name_the_run_of_the_same_settings_but_for_them(kind: str) -> None:
     its, words, meant = WORDS[kind]
     wanted, child = settings(*meant), settings(*its, f"init={words}")
-    assert identity(child)["init"] == origin.run_of(child) == run_id(wanted)
+    assert identity(child)["init"] == ancestor.id_of(child, "init") == run_id(wanted)
     assert run_id(settings(*its, f"init={run_id(wanted)}")) == run_id(child)  # by its id, the same run
 
 
 @pytest.mark.parametrize("kind", ["another share", "a choice brings its own settings", "words within words"])
 def test_the_command_that_is_printed_trains_that_run(kind: str) -> None:
     its, words, meant = WORDS[kind]
-    program, command, *typed = shlex.split(origin.command(origin.parent(settings(*its, f"init={words}"))))
+    program, command, *typed = shlex.split(
+        ancestor.command(ancestor.settings_of(settings(*its, f"init={words}"), "init") or {})
+    )
     assert (program, command) == ("vitbench", "train")
     assert run_id(Planner().settings(prepare(typed))) == run_id(settings(*meant))
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, Output
-from vitbench import cli
+from vitbench import cli, compare
 from vitbench.data.loader import draw
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
@@ -41,7 +41,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(sys.argv))
-        assert cli.run(["train", *TINY, f"runs={runs}"]) == 0
+        assert cli.run(["train", *TINY, "keep=[2,4]", f"runs={runs}"]) == 0
     return next(path for path in runs.iterdir() if path.is_dir())
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (f"run={trained}", "images=51"): "images=51: there are 50 test images; images=50 takes them all",
         (f"run={trained}", "images=0"): "images=0: must be 1 or more",
         (f"run={trained}", "seed=-1"): "seed=-1: must be 0 to",
-        (f"run={trained}", "checkpoint=last"): "checkpoint=last: choices: init, trained",
+        (f"run={trained}", "checkpoint=last"): "checkpoint=last: choices: init, kept, trained, or a step",
         (f"run={trained}", "probe.shift.draws=x"): "probe.shift.draws=x: must be int",
         (f"run={trained}", "probe.shift.max_shfit=1"): "did you mean probe.shift.max_shift",
         (f"run={trained}", "data=cifar10"): "data=cifar10: a run brings its own network and data",
@@ -139,6 +139,28 @@ def test_other_images_and_weights_than_the_records_are_refused(vitbench: Cli, tm
     (folder / "record.json").write_text(json.dumps(record | {"status": "diverged"}))
     assert "diverged and has no weights; checkpoint=init" in vitbench(*call).err
     assert vitbench(*call, "checkpoint=init").code == 0 and len(SEEN) == 1
+
+
+def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tmp_path: Path, trained: str) -> None:
+    from vitbench import checkpoint
+
+    folder = tmp_path / "runs" / trained
+    call = ("probe", f"run={trained}", "probe=shift", "images=20")
+    assert vitbench(*call, "checkpoint=[init,kept,trained]").code == 0
+    for subject, path in zip(SEEN[1:], ("checkpoint.2", "checkpoint.4", "checkpoint"), strict=True):
+        tensors, _ = checkpoint.load(folder / f"{path}.safetensors")
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in subject.model.state_dict().items())
+    assert "measured before: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
+    runs = compare.select("runs", {})
+    assert [(row["at"], row["at_unit"]) for row in runs.swept[trained] if row["column"] == "stub.size"] == [
+        (step, "step") for step in (0, 2, 4, 6)]  # fmt: skip
+    assert runs.rows[0]["stub.size"] == 4 and vitbench("plot", "y=stub.size", "x=step").code == 0
+    assert vitbench("table", "value=[stub.size,init.stub.size]").code == 0
+    output = vitbench(*call, "checkpoint=3")
+    assert output.code == 2 and f"checkpoint=3: {trained} kept its weights after 2, 4 steps" in output.err
+    for path in folder.glob("checkpoint.*.safetensors"):
+        path.unlink()
+    assert "kept none; keep=[10,100] in training does" in vitbench(*call, "checkpoint=kept").err
 
 
 def test_a_picture_is_left_beside_the_rows_unless_it_is_not_wanted(

@@ -161,6 +161,25 @@ def test_the_logged_loss_is_a_mean_of_the_steps_since_the_last_line(
     assert changed == pytest.approx([sum(each[:2]) / 2, sum(each[2:4]) / 2, sum(each[4:]) / 2])
 
 
+def test_weights_are_kept_after_the_steps_that_keep_names(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vitbench("train", *TINY, "runs=none")
+    vitbench("train", *TINY, "runs=some", "keep=[1,3,6]")
+    cut_run(vitbench, monkeypatch, "runs=cut", "keep=[1,3,6]", stop=2)
+    vitbench("train", *TINY, "runs=cut", "keep=[1,3,6]")
+    kept, again, plain = (folder(tmp_path / name) for name in ("some", "cut", "none"))
+    assert sorted(path.name for path in kept.glob("checkpoint*")) == [
+        *(f"checkpoint.{step}.safetensors" for step in (1, 3, 6)), "checkpoint.safetensors"]  # fmt: skip
+    for path in kept.glob("checkpoint*"):
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    last = (plain / "checkpoint.safetensors").read_bytes()  # of a run that kept nothing, which is the same run
+    assert last == (kept / "checkpoint.6.safetensors").read_bytes() != (kept / "checkpoint.3.safetensors").read_bytes()
+    assert "finished before, without keep=[1]" in vitbench("train", *TINY, "runs=none", "keep=[1]").err
+    output = vitbench("train", *TINY, "runs=wrong", "keep=[1,7]")
+    assert output.code == 2 and "keep=[1,7]: must be steps of the run, 1 to 6" in output.err
+
+
 def test_validation_images_are_optional(vitbench: Cli, tmp_path: Path) -> None:
     assert vitbench("train", *TINY, "data.val_fraction=0", "runs=r").code == 0
     assert record(tmp_path / "r")["val_accuracy"] is None

@@ -1,7 +1,7 @@
-"""Runs that other runs start from: `teacher=RUN_ID`, or words that say how that run differs from this one.
+"""Runs that other runs start from: `init=RUN_ID` and `teacher=RUN_ID`, or words that say how that run differs from this one.
 
-`teacher='model=resnet'` is the run with this run's settings but for these words, and without a teacher of its own. So
-one line of a study serves every seed and every share, and a table groups its runs by the words. No torch here.
+`init='data.fraction=1'` is the run with this run's settings but for these words, without an init or a teacher of its own.
+So one line of a study serves every seed and every model, and a table groups its runs by the words. No torch here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import CONF_DIR, flatten, plain
-from vitbench.errors import UserError
+from vitbench.errors import UserError, did_you_mean
 from vitbench.identity import run_id
-from vitbench.run import find_record
+from vitbench.overrides import explain, setting, words_of
 
-KEYS = ("teacher",)  # the settings that name a run
+KEYS = ("init", "teacher")  # the settings that name a run
 # what a run that another starts from does not take over from it
-ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay")
+ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay", "keep")
 _PLACES = {"model": "model.name", "pe": "model.pe.name", "optim": "optim.name", "augment": "augment.name",
            "data": "data.source", "objective": "objective.name"}  # fmt: skip
 _BRINGS = {"model": ("pe", "optim"), "data": ("augment",)}  # choices that another one makes
 _OWN = {"model.": "model.name", "model.pe.": "model.pe.name", "objective.": "objective.name"}  # options of a choice
-
-
-def is_words(value: str) -> bool:
-    """Whether a value describes a run and does not name one."""
-    return "=" in value
 
 
 def resolve(settings: Mapping[str, Any], words: str) -> dict[str, Any]:
@@ -45,22 +40,18 @@ def resolve(settings: Mapping[str, Any], words: str) -> dict[str, Any]:
 
 @cache
 def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its runs several times
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from vitbench.check import check
-    from vitbench.overrides import explain, setting
+    from vitbench.study import parsed
 
     settings = json.loads(text)
+    typed = [setting(word) for word in words_of(words)]
     try:
-        typed = [setting(word) for word in shlex.split(words)]
-    except ValueError as error:
-        raise UserError(str(error).lower()) from None
-    try:
-        parsed = [OverridesParser.create().parse_override(word) for word in typed]
-        for word, override in zip(typed, parsed, strict=True):
+        overrides = [parsed(word) for word in typed]
+        for word, override in zip(typed, overrides, strict=True):
             if override.is_sweep_override():
                 raise UserError(f"{word}: several values; a run starts from one other")
         chosen = {word.partition("=")[0]: word for word in typed if (CONF_DIR / word.partition("=")[0]).is_dir()}
@@ -73,9 +64,11 @@ def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its run
         for key, value in flatten(settings).items():
             if key in after and after[key] == before.get(key) and not _forgotten(key, before, after):
                 OmegaConf.update(config, key, value)
-        for override in parsed:
-            if override.key_or_group not in chosen:
-                OmegaConf.update(config, override.key_or_group, override.value())
+        values = {one.key_or_group: one.value() for one in overrides if one.key_or_group not in chosen}
+        if "data.root" in values and settings["data"]["source"] == "imagefolder":
+            config.data.name = None  # after the folder, where the words say nothing
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
         return json.dumps(check(plain(config)))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, "train", typed) from None
@@ -102,6 +95,11 @@ def _forgotten(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
     return key != "model.size" and any(key.startswith(prefix) for prefix in changed)
 
 
+def is_words(value: str) -> bool:
+    """Whether a value describes a run and does not name one."""
+    return "=" in value
+
+
 def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     """The settings of the run that words describe; None where `key` names a run, or none."""
     value = settings.get(key)
@@ -113,36 +111,60 @@ def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
         raise UserError(f"{key}='{value}': {error}") from None
 
 
-def id_of(settings: Mapping[str, Any], key: str) -> str:
-    """The id of the run that `key` names or describes."""
+def id_of(settings: Mapping[str, Any], key: str) -> str | None:
+    """The id of the run that `key` names or describes; None where it is null, or weights from elsewhere."""
     described = settings_of(settings, key)
-    return run_id(described) if described is not None else str(settings[key])
+    if described is not None:
+        return run_id(described)
+    value = settings.get(key)
+    return None if value is None or ":" in value or value.endswith(".safetensors") else str(value)
 
 
 def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any]]:
     """The folder and the record of that run; UserError where it has not finished."""
-    name = id_of(settings, key)
-    typed = f"{key}='{settings[key]}'" if is_words(settings[key]) else f"{key}={name}"
-    folder = Path(settings["runs"]).expanduser() / name
-    if is_words(settings[key]) and not (folder / "record.json").exists():
-        raise UserError(f"{typed}: that run, {name}, has not finished in runs={settings['runs']}; train it first")
-    try:
-        record = find_record(folder)
-    except UserError as error:
-        raise UserError(f"{typed}: {error}") from None
-    if record["status"] != "finished":
-        raise UserError(f"{typed}: {name} {record['status']}; it left no weights")
+    from vitbench.run import Run, run_folders
+    from vitbench.state import failure
+
+    described, name = settings_of(settings, key), str(id_of(settings, key))
+    folder = Path(settings["runs"] if described is None else described["runs"]).expanduser() / name
+    run = Run(folder, {})
+    record = run.record()
+    if record is None and described is None:
+        known = [path.name for path in run_folders(folder.parent) if (path / "record.json").is_file()]
+        near = did_you_mean(name, known) if known else "there is none"
+        raise UserError(f"{key}={name}: no finished run in runs={settings['runs']}; {near}")
+    typed = f"{key}={name}" if described is None else f"{key}='{settings[key]}'"
+    if record is None:
+        why = f"failed ({reason})" if (reason := failure(run)) else "is not finished"
+        raise UserError(f"{typed}: {name} {why}; it is trained by: {command(described or {})}")
+    if record["status"] != "finished" or not run.weights().exists():
+        raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return folder, record
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command line of a run, without what says how fast it is computed."""
+    from vitbench.compare import typed
+    from vitbench.study import Planner
+
+    model, planner = settings["model"], Planner()
+    words = [f"model={model['name']}", *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
+             f"data={settings['data']['source']}"]  # fmt: skip
+    chosen = planner.settings(words)
+    for group in ("optim", "augment", "objective"):
+        if chosen[group]["name"] != settings[group]["name"]:
+            words.append(f"{group}={settings[group]['name']}")
+            chosen = planner.settings(words)
+    usual = flatten(chosen)
+    for key, value in flatten(settings).items():
+        if value != usual.get(key) and not key.startswith("machine.") and key != "data.cache":
+            words.append(f"{key.replace('model.pe.', 'pe.')}={typed(value)}")
+    return shlex.join(["vitbench", "train", *words])
 
 
 def needs(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """The runs that each run starts from or learns from, by id."""
-    from vitbench import origin
-
-    needed = {name: {id_of(its, key) for key in KEYS if its.get(key)} for name, its in settings.items()}
-    return {
-        name: its | ({begun} if (begun := origin.run_of(settings[name])) else set()) for name, its in needed.items()
-    }
+    return {name: {found for key in KEYS if (found := id_of(its, key))} for name, its in settings.items()}
 
 
 def order(needed: Mapping[str, set[str]]) -> list[list[str]]:

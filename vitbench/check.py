@@ -206,6 +206,9 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
         raise UserError(f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
                         "each once, for example [0,1]")  # fmt: skip
+    kept, steps = flat["keep"], flat["optim.steps"]
+    if kept is not None and not all(0 < step <= (steps or step) for step in kept):
+        raise UserError(f"keep=[{','.join(map(str, kept))}]: must be steps of the run, 1 to {steps or 'its last'}")
     one_of("head", "keep", "new")
     one_of("freeze", "none", "backbone")
     one_of("optim.optimizer", "adamw", "sgd")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # a run, as `read_runs` gives it
 
 SEEDS = ("seed", "data.subset_seed")  # what is averaged over
-NOWHERE = ("runs", "eval_every", "data.root", "data.cache")  # settings that decide no number
+NOWHERE = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
 # what a reader must see wherever it varies; then the order of keys, where others follow by name
 PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
 FIRST = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")

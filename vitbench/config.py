@@ -158,6 +158,7 @@ class TrainConfig:
     seed: int = 0
     runs: str = "runs"  # folder of all runs
     eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
+    keep: list[int] | None = None  # steps after which weights are kept, for probes; null: at the end alone
     init: str | None = None  # weights to begin from: a run's id, FILE.safetensors, timm:NAME ... (docs/transfer.md)
     head: str = "keep"  # the one of init; new: drawn afresh
     freeze: str = "none"  # backbone: only the head is trained
@@ -269,7 +270,7 @@ class ProbeConfig:
     run: Any = None  # an id below `runs`, or a list of them
     study: str | None = None  # all of its finished runs, with the probes it names
     where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE], as in `table`
-    checkpoint: Any = "trained"  # or init, the network before training; a list does both
+    checkpoint: Any = "trained"  # init: before training; a step of `keep`, kept: all of them; or a list
     images: int = 1000  # test images, drawn with `seed`
     seed: int = 0
     figures: bool = True  # leave a probe's picture beside its rows, where it has one

@@ -13,7 +13,8 @@ from vitbench.config import SWEEP_KEYS, DataConfig, FolderConfig, ShapesConfig, 
 RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
 
 # what changes where or how fast a run is computed, not which numbers it means to compute
-NOT_IDENTITY = {"runs", "eval_every", "machine", "data.root", "data.cache", "optim.name", "augment.name", *SWEEP_KEYS}
+NOT_IDENTITY = {"runs", "eval_every", "keep", "machine", "data.root", "data.cache", "optim.name", "augment.name",
+                *SWEEP_KEYS}  # fmt: skip
 
 
 @cache

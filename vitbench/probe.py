@@ -20,7 +20,7 @@ from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
-from vitbench.run import find_record, storage, write
+from vitbench.run import Run, find_record, storage, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,8 +140,9 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"seed={asked['seed']}: must be 0 to {SEEDS - 1}")
     asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
     for checkpoint in asked["checkpoint"]:
-        if checkpoint not in files.CHECKPOINTS:
-            raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), files.CHECKPOINTS)}")
+        if checkpoint not in (*files.CHECKPOINTS, "kept") and not str(checkpoint).isdigit():
+            known = [*files.CHECKPOINTS, "kept"]
+            raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), known)}, or a step")
     for word in typed:
         key = _key(word)
         own = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
@@ -171,17 +172,29 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
     jobs = []
     for folder, record in found:
         for checkpoint in asked["checkpoint"]:
-            if checkpoint == "trained" and record["status"] == "diverged":
+            try:
+                names = _checkpoints(str(checkpoint), folder, record)
+            except UserError as error:
                 if len(found) == 1:
-                    raise UserError(
-                        f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained"
-                    )
-                print(f"vitbench: {folder.name}: diverged and has no weights", file=sys.stderr)
-            else:
-                jobs.append(
-                    Job(folder, record, checkpoint, asked["images"], asked["seed"], asked["probe"], asked["every"])
-                )
+                    raise
+                print(f"vitbench: {error}", file=sys.stderr)
+                continue
+            jobs += [Job(folder, record, name, asked["images"], asked["seed"], asked["probe"], asked["every"])
+                     for name in names]  # fmt: skip
     return jobs
+
+
+def _checkpoints(asked: str, folder: Path, record: dict[str, Any]) -> list[str]:
+    """One, or all that a run kept; UserError where it has not what was asked for."""
+    kept = [str(step) for step in Run(folder, {}).kept()]
+    if asked == "trained" and record["status"] == "diverged":
+        raise UserError(f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained")
+    if asked in files.CHECKPOINTS or asked in kept:
+        return [asked]
+    if asked == "kept" and kept:
+        return kept
+    there = f"kept its weights after {', '.join(kept)} steps" if kept else "kept none; keep=[10,100] in training does"
+    raise UserError(f"checkpoint={asked}: {folder.name} {there}")
 
 
 def _with_partners(job: Job, read: partners.Reader) -> Job:
@@ -382,8 +395,8 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
         return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
     draw(record["config"]["seed"], 0)  # as `train` begins
     model = of_record(record)
-    if job.checkpoint == "trained":
-        path = job.folder / "checkpoint.safetensors"
+    if job.checkpoint != "init":
+        path = Run(job.folder, {}).weights(int(job.checkpoint) if job.checkpoint.isdigit() else None)
         tensors, about = checkpoint.load(path)
         if about.get("run") != record["id"]:
             raise UserError(f"{path} holds the weights of another run, {about.get('run')}")

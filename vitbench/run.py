@@ -3,6 +3,7 @@
     runs/<id>/  config.yaml             the settings, written first
                 metrics.csv             a line per evaluation
                 state.safetensors       what resuming needs (and state.previous.safetensors), removed at the end
+                checkpoint.100.safetensors  the weights after 100 steps, where keep= asked for them
                 checkpoint.safetensors  the weights, when training is over
                 predictions.npy         the predicted class of every test image
                 labels.npy              their true classes, in the same order
@@ -141,6 +142,15 @@ class Run:
             if path.exists():
                 os.replace(path, path.with_name("state.previous.safetensors"))
             os.replace(fresh, path)
+
+    def weights(self, step: int | None = None) -> Path:
+        """The file of the weights, of the end or of a step that `keep` names."""
+        return self.folder / ("checkpoint.safetensors" if step is None else f"checkpoint.{step}.safetensors")
+
+    def kept(self) -> list[int]:
+        """The steps after which the weights were kept."""
+        steps = (path.name.split(".")[1] for path in self.folder.glob("checkpoint.*.safetensors"))
+        return sorted(int(step) for step in steps if step.isdigit())
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a line to metrics.csv in one write; what an objective measures follows METRICS."""
@@ -306,7 +316,8 @@ def read_runs(runs: Path) -> Read:
                     f"{path} has results_version {record['results_version']}, and {RESULTS_VERSION} gives other numbers; run it again"
                 )
             row, its_settings = _row(folder.name, record)
-            scalars, swept, problems = of_run(folder)
+            steps = {"trained": record["steps"]} | ({} if record["config"].get("init") else {"init": 0})
+            scalars, swept, problems = of_run(folder, steps)
             read.rows.append(row | scalars)
             read.swept[folder.name] = swept
             read.problems.extend(problems)

@@ -104,7 +104,7 @@ def _waves(name: str, todo: list[Planned], of_study: set[str], folder: Path) -> 
     """
     needed = ancestor.needs({one.id: one.settings for one in todo})
     for one in todo:
-        if origin.run_of(one.settings) not in of_study:
+        if ancestor.id_of(one.settings, "init") not in of_study:
             origin.of(one.settings)
     for run, others in needed.items():
         for other in others - of_study:

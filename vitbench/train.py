@@ -96,6 +96,9 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
         print(f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
               file=sys.stderr)  # fmt: skip
         return
+    if done_before and (lost := sorted({*(run.settings["keep"] or [])} - {*run.kept()})):
+        print(f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
+              file=sys.stderr)  # fmt: skip
     result = f"loss {record['train_loss']:.4f}"  # where no classes were learned
     if record["test_accuracy"] is not None:
         result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
@@ -248,6 +251,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             optimizer.step()
             if averaged:
                 averaged.update_parameters(model)
+            if step + 1 in (settings["keep"] or []):
+                led(write, run.weights(step + 1), checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
             losses[step % every] = loss.detach()  # no synchronisation: read when it is logged
 
             done = step + 1
@@ -299,7 +304,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         elif not all(weight.isfinite().all() for weight in weights.values()):
             metrics["train_loss"] = math.nan
         if all(math.isfinite(value) for value in metrics.values() if value is not None):
-            led(write, run.folder / "checkpoint.safetensors", checkpoint.dump(weights, {"run": run.id}))
+            led(write, run.weights(), checkpoint.dump(weights, {"run": run.id}))
             for name, classes in predicted.items():
                 led(write, run.folder / name, _npy(classes))
         else:  # the last step broke the weights

@@ -113,9 +113,9 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
-        ("model=resnet", "teacher='model=resnet': that run, resnet-shapes-f1-s0-"),
-        ("good-on", "teacher=good-on: runs/good-on is no finished run; did you mean good-one"),
-        ("diverged", "teacher=diverged: diverged diverged; it left no weights"),
+        ("model=resnet", "teacher='model=resnet': resnet-shapes-f1-s0-"),
+        ("good-on", "teacher=good-on: no finished run in runs=runs; did you mean good-one"),
+        ("diverged", "teacher=diverged: diverged diverged and has no weights"),
     ],
 )
 def test_a_teacher_that_has_not_finished_gets_one_line(

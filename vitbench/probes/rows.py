@@ -1,9 +1,11 @@
-"""The files of probes, `runs/<id>/probes/<probe>.csv` (`<probe>.init.csv`: of the untrained network). No torch here.
+"""The files of probes, `runs/<id>/probes/<probe>.csv` (`<probe>.init.csv`: of the untrained network, `<probe>.100.csv`: after
+100 steps). No torch here.
 
 A file holds the rows of one call: every line repeats what it was made with (images, seed, options), so a line alone says
 what it is. Another call of the same probe with other options replaces the file: a run's column has one meaning.
 Rows without layer and abscissa are scalars and become columns of the run, `shift.crop.consistency`, those of the
-untrained network with `init.` before; the others are swept rows, which figures draw.
+untrained network with `init.` before; the others are swept rows, which figures draw. So are scalars of weights that were kept
+in training: rows of the same column, with the step as their abscissa.
 """
 
 from __future__ import annotations
@@ -96,11 +98,13 @@ def column(row: Row, checkpoint: str) -> str:
     return name if checkpoint == "trained" else f"{checkpoint}.{name}"
 
 
-def of_run(folder: Path) -> tuple[Row, list[Row], list[str]]:
+def of_run(folder: Path, steps: Mapping[str, int] | None = None) -> tuple[Row, list[Row], list[str]]:
     """What the probes of a run found: its columns, its swept rows with their `column`, and a line for each unreadable file.
 
-    A scalar that is undefined (NaN) is no column: the run has no such result.
+    `steps` are those of checkpoints with a name, which begin and end a curve over training. A scalar that is undefined
+    (NaN) is no column: the run has no such result.
     """
+    at_steps: list[tuple[int, Row]] = []
     scalars: Row = {}
     swept: list[Row] = []
     problems: list[str] = []
@@ -114,8 +118,14 @@ def of_run(folder: Path) -> tuple[Row, list[Row], list[str]]:
         for row in rows:
             if "layer" in row or "at" in row:
                 swept.append({"column": column(row, checkpoint), **row})
-            elif not math.isnan(row["value"]):
+                continue
+            if not math.isnan(row["value"]) and not checkpoint.isdigit():
                 scalars[column(row, checkpoint)] = row["value"]
+            if checkpoint.isdigit() or checkpoint in (steps or {}):
+                step = int(checkpoint) if checkpoint.isdigit() else (steps or {})[checkpoint]
+                at_steps.append((step, {"column": column(row, "trained"), **row, "at": float(step), "at_unit": "step"}))
+    kept = {row["column"] for step, row in at_steps if step not in (steps or {}).values()}
+    swept += [row for _, row in sorted(at_steps, key=lambda pair: pair[0]) if row["column"] in kept]
     return scalars, swept, problems
 
 
