@@ -206,7 +206,7 @@ class PlotConfig:
     name: str | None = None  # one of the study's figures
     where: dict[str, Any] = field(default_factory=dict)
     x: str | None = None  # a result or a setting, of what a probe measured along layers: layer; null: train_images
-    y: str | None = None  # a result; null: test_accuracy, or the study's choice
+    y: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
     log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's
     fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice

@@ -4,12 +4,12 @@
     vitbench plot where.data=cifar10 y=test_error fit=true lines=[model,pe] file=error.pdf
 
 With `fit=true` the lines are fitted learning curves (vitbench/figure_fit.py). An x that is no number (`x=augment`) has
-its values side by side. What a probe measured along something (`y=shift.length.consistency`) is drawn against that.
+its values side by side, and so has a list of results its panels. What a probe measured along something (`y=shift.length.consistency`) is drawn against that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ STUDY_KEYS = (*KEYS, "where")
 LOG = {"x": "x", "y": "y", "xy": "xy", "none": ""}
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2, 2, 2, 2, 2)))
+PANELS = 4  # side by side, at most
 DODGE = 0.7  # of the room between two categories, taken by the lines side by side
 
 
@@ -66,13 +67,55 @@ class Line:
     means: list[tuple[float, Interval]]  # a group each, by x
 
 
-def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any = None, log: str | None = None,
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    groups: Sequence[Group]
+    lines: Sequence[Line]
+    x: str
+    y: str
+    log: str
+    names: Sequence[Any] | None = None  # of categories along x
+    swept: bool = False
+
+
+def draw(runs: Runs, *, x: str | None = None, y: Any = None, lines: Any = None, log: str | None = None,
          fit: Any = None, at: float | None = None, layer: str | None = None, where: Mapping[str, Any] | None = None,
          title: str | None = None, caveat: str = "", ending: str = ".svg") -> bytes:  # fmt: skip
-    """The figure as a file's bytes."""
+    """The figure as a file's bytes; several results stand side by side."""
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")
+    if isinstance(y, list) and (fit or not 0 < len(y) <= PANELS):
+        raise UserError(
+            f"y=[{','.join(map(str, y))}]: " + ("fit=true draws one result" if fit else f"1 to {PANELS} results")
+        )
     runs = runs.filtered(where or {})
+    panels = [
+        _panel(runs, x, one and str(one), lines, log, fit, at, layer) for one in (y if isinstance(y, list) else [y])
+    ]
+    first = panels[0]
+    if title is None:
+        title = first.y if first.swept else f"{label(first.y).split(',')[0].capitalize()} against {label(first.x)}"
+        title = title if len(panels) == 1 else f"Against {label(first.x)}"
+    with figure.style():
+        if fit:
+            from vitbench import figure_fit
+
+            wanted = runs.listed("lines", lines)
+            made = figure_fit.make(runs, first.groups, first.lines, first.y, first.log, wanted, title, caveat)
+        else:
+            made = _figure(runs, panels, title, caveat)
+        return figure.save(made, ending)
+
+
+def results(figures: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What a study's figures draw."""
+    return {str(one) for layout in figures for y in [layout.get("y")] for one in (y if isinstance(y, list) else [y])}
+
+
+def _panel(runs: Runs, x: str | None, y: str | None, lines: Any, log: str | None, fit: bool | None, at: float | None,
+           layer: str | None) -> Panel:  # fmt: skip
     swept = {row["column"] for rows in runs.swept.values() for row in rows}
     y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept})
     along = {name for rows in runs.swept.values() for row in rows if row["column"] == y for name in _along(row)}
@@ -81,7 +124,7 @@ def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any =
             raise UserError(
                 f"y={y}: was measured along {' and '.join(sorted(along))}, which is its x; leave x= and fit= out"
             )
-        return _draw_swept(runs, y, x, runs.listed("lines", lines), log, at, layer, title, caveat, ending)
+        return _swept_panel(runs, y, x, runs.listed("lines", lines), log, at, layer)
     if at is not None or layer is not None:
         raise UserError(f"at= layer=: choose among what a probe measured along something, and y={y} was not")
     x = x or "train_images"
@@ -100,15 +143,7 @@ def draw(runs: Runs, *, x: str | None = None, y: str | None = None, lines: Any =
         raise UserError(f"{len(drawn)} lines are too many to tell apart; choose some with where.KEY=VALUE")
     if fit and x != "train_images":
         raise UserError(f"fit=true x={x}: learning curves are fitted over train_images")
-    title = title or f"{label(y).split(',')[0].capitalize()} against {label(x)}"
-    with figure.style():
-        if fit:
-            from vitbench import figure_fit
-
-            made = figure_fit.make(runs, groups, drawn, y, log, wanted, title, caveat)
-        else:
-            made = _figure(runs, groups, drawn, x, y, log, names, title, caveat)
-        return figure.save(made, ending)
+    return Panel(groups, drawn, x, y, log, names)
 
 
 def _numeric(runs: Runs) -> set[str]:
@@ -151,8 +186,8 @@ def _along(row: Mapping[str, Any]) -> set[str]:
     return ({"layer"} if "layer" in row else set()) | ({row.get("at_unit", "at")} if "at" in row else set())
 
 
-def _draw_swept(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str], log: str | None, at: float | None,
-                layer: str | None, title: str | None, caveat: str, ending: str) -> bytes:  # fmt: skip
+def _swept_panel(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str], log: str | None, at: float | None,
+                 layer: str | None) -> Panel:  # fmt: skip
     """Swept rows against their abscissa, or against the depth of their layer: a line a group of runs."""
     rows = {id_: [row for row in its if row["column"] == y and (at is None or row.get("at") == at)
                   and (layer is None or row.get("layer") == layer) and (wanted_x is None or wanted_x in _along(row))]
@@ -181,9 +216,7 @@ def _draw_swept(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str],
             drawn.append(Line(line.name, sorted(points), means))
     if not drawn:
         raise UserError(f"y={y}: no number in any run")
-    log = LOG[runs.check("log", log or "none", LOG)]
-    with figure.style():
-        return figure.save(_figure(runs, groups, drawn, x, y, log, None, title or y, caveat), ending)
+    return Panel(groups, drawn, x, y, LOG[runs.check("log", log or "none", LOG)], swept=True)
 
 
 def _swept_points(rows: Sequence[Mapping[str, Any]], by_layer: bool) -> list[tuple[float, float]]:
@@ -195,17 +228,43 @@ def _swept_points(rows: Sequence[Mapping[str, Any]], by_layer: bool) -> list[tup
 # --------------------------------------------------------------------------------------------------------- drawing
 
 
-def _figure(runs: Runs, groups: Sequence[Group], drawn: Sequence[Line], x: str, y: str, log: str,
-            names: Sequence[Any] | None, title: str, caveat: str) -> Any:  # fmt: skip
+def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any:
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(6.4, max(3.7, 0.8 + 0.19 * len(drawn))), layout="constrained")
-    axes = made.subplots()
-    for i, line in enumerate(drawn):
+    several = len(panels) > 1
+    labels = [*dict.fromkeys(line.label for panel in panels for line in panel.lines)]  # one look each, in all panels
+    high = max(3.7, 0.8 + 0.19 * len(labels))
+    made = Figure(figsize=(1.4 + 2.9 * len(panels), 3.4) if several else (6.4, high), layout="constrained")
+    handles: dict[str, Any] = {}
+    for panel, axes in zip(panels, made.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        _draw_panel(axes, panel, labels)
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+        if several:
+            axes.set_title(axes.get_ylabel(), loc="left", fontweight="normal", fontsize=9)
+            axes.set_ylabel("")
+    if several:
+        made.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    else:
+        axes.set_title(title, loc="left")
+    if len(labels) > 1 or labels[0]:
+        made.legend([handles[name] for name in labels], labels, loc="outside right upper", frameon=False)
+    over, many = figure.seeds(mean.n for panel in panels for line in panel.lines for _, mean in line.means)
+    what = f"mean and 95 % t interval over {over}" if many else "one seed, no interval"
+    characters = 125 if not several else 70 * len(panels)
+    groups = panels[0].groups
+    figure.small_print(made, figure.foot(runs, groups, f"{what}; small points: single runs", [caveat], characters))
+    return made
+
+
+def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
+    x, y, log, drawn, names = panel.x, panel.y, panel.log, panel.lines, panel.names
+    for line in drawn:
+        i = labels.index(line.label)
         if names is None:
             draw_line(axes, line, i, 100 if compare.is_share(y) else 1)
         else:
-            offset = DODGE * ((i + 0.5) / len(drawn) - 0.5)
+            offset = DODGE * ((i + 0.5) / len(labels) - 0.5)
             _draw_beside(axes, line, i, offset, 100 if compare.is_share(y) else 1)
     if names is None:
         figure.scale(axes, "x", x, [at for line in drawn for at, _ in line.points], log)
@@ -213,16 +272,9 @@ def _figure(runs: Runs, groups: Sequence[Group], drawn: Sequence[Line], x: str, 
         _name(axes, names, x)
     figure.scale(axes, "y", y, [value for line in drawn for _, value in line.points], log)
     axes.set_ylim(*limits(drawn, y, "y" in log))
-    figure.chance(axes, groups, y)
+    figure.chance(axes, panel.groups, y)
     if x.endswith("accuracy") and y.endswith("accuracy"):
         figure.diagonal(axes)
-    axes.set_title(title, loc="left")
-    if len(drawn) > 1 or drawn[0].label:
-        made.legend(loc="outside right upper", frameon=False)
-    over, several = figure.seeds(mean.n for line in drawn for _, mean in line.means)
-    what = f"mean and 95 % t interval over {over}" if several else "one seed, no interval"
-    figure.small_print(made, figure.foot(runs, groups, f"{what}; small points: single runs", [caveat], 125))
-    return made
 
 
 def draw_line(axes: Axes, line: Line, i: int, scale: int) -> None:

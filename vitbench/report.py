@@ -92,7 +92,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study that came out of results
     write(made / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
     write(made / "runs.csv", evidence.dump(runs, others).encode())
-    swept = evidence.dump_swept(runs, (str(layout.get("y")) for layout in study.figures.values()))
+    swept = evidence.dump_swept(runs, plot.results(study.figures.values()))
     if swept:
         write(made / "probes.csv", swept.encode())
     else:

@@ -97,7 +97,14 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
         assert output.code == 0, output.err
         svg = (tmp_path / "a.svg").read_text()
         assert ("relative depth of the layer" in svg) == bool({"at=1", "x=layer"} & {*words}) and "2 seeds" in svg
+    output = vitbench("plot", "y=[test_accuracy,stub.size,stub.along.size]", "file=a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    assert output.code == 0 and all(f"<!-- {y} -->" in svg for y in ("test accuracy, %", "stub.size"))
+    assert svg.count("<!-- vit pe=none -->") == 1  # one legend
     for words, expected in {
+        ("y=[stub.size,test_accuracy]", "fit=true"): "y=[stub.size,test_accuracy]: fit=true draws one result",
+        ("y=[]",): "y=[]: 1 to 4 results",
+        ("y=[stub.size,test_acuracy]",): "did you mean test_accuracy",
         ("y=stub.layers.error",): "choose layer=NAME (block1, head, stem, ...) or at=NUMBER (1, 2)",
         ("y=stub.layers.error", "layer=haed"): "layer=haed: stub.layers.error has block1, head, stem",
         ("y=stub.along.size", "x=seed"): "is its x",
