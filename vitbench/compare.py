@@ -322,6 +322,8 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
 LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
           "train_seconds": "training seconds", "total_train_seconds": "total training seconds",
           "images_per_second": "images/s"}  # fmt: skip
+PIXELS = ("distance.smallest_head", "distance.median_head", "distance.mean", "distance.mean_central", ".decay_length",
+          "receptive_field.radius", "receptive_field.half_mass", "receptive_field.luo")  # fmt: skip
 
 
 def count(n: int, word: str) -> str:
@@ -338,6 +340,8 @@ def label(column: str) -> str:
     """What a result is called in tables and on axes, with its unit; settings keep the name one types."""
     if is_share(column):
         return f"{column.replace('_', ' ')}, %"
+    if column.endswith(PIXELS):
+        return f"{column}, px"
     return LABELS.get(column, column if "." in column else column.replace("_", " "))
 
 

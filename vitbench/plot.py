@@ -51,8 +51,11 @@ def main(config: Any) -> int:
     if len(layouts) > 1:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
     runs = compare.select(asked["runs"], asked["where"], study)
+    layout = next(iter(layouts.values()))
+    if not {*map(str, asked["y"] if isinstance(asked["y"], list) else [asked["y"]])} <= {*runs.numbers(), "None"}:
+        layout = {key: layout[key] for key in layout if key not in ("x", "log") or asked[key] is not None}
     blob = draw(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
-                **next(iter(layouts.values())))  # fmt: skip
+                **layout)  # fmt: skip
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write(path, blob)

@@ -103,6 +103,8 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
             if key not in in_study:
                 raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, in_study)}")
     chosen = {name: there[name]} if name is not None else there or {"": {}}
+    if isinstance(typed.get("value"), list) and "columns" not in typed:  # side by side, in place of the study's columns
+        chosen = {title: {key: its[key] for key in its if key != "columns"} for title, its in chosen.items()}
     return {title: {**layout, **typed} for title, layout in chosen.items()}
 
 

@@ -77,7 +77,9 @@ def test_scalars_are_columns_of_a_run_and_undefined_ones_are_not(tmp_path: Path)
 
 
 def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> None:
-    measured(tmp_path / "runs")
+    runs = measured(tmp_path / "runs")
+    (tmp_path / "mine.yaml").write_text(f"{STUDY.partition('tables:')[0]}tables: {{t: {{columns: data.fraction}}}}\nfigures: {{f: {{x: train_images}}}}")
+    studies.remember(studies.load("mine.yaml"), [Planned([], {}, path.name) for path in runs.iterdir()], runs)
     output = vitbench("table", "value=[test_accuracy,stub.size,init.stub.size]", "where.data.fraction=1", "format=md")
     assert output.code == 0, output.err
     assert "| model | pe | test accuracy, % | stub.size | init.stub.size | n |" in output.out.replace("\\", "")
@@ -85,6 +87,9 @@ def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> No
     assert groups[0]["stub.size_n"] == 2 and groups[0]["test_accuracy_mean"] > 0 and groups[0]["stub.size_mean"] > 0.2
     text = vitbench("table", "value=[test_accuracy,stub.size]", "format=csv").out.splitlines()
     assert len(text) == 1 + 2 * 9
+    of_study = vitbench("table", "study=mine.yaml", "value=[test_accuracy,stub.size]", "format=md")  # which has columns
+    assert "| test accuracy, % | stub.size | n |" in of_study.out, of_study.err
+    assert vitbench("plot", "study=mine.yaml", "y=stub.along.size", "file=a.svg").code == 0  # whose figure has an x
     wrong = vitbench("table", "value=[test_accuracy,stub.size]", "columns=data.fraction")
     assert wrong.code == 2 and "several results, or one along a setting" in wrong.err
 
