@@ -262,6 +262,13 @@ def test_a_study_names_its_probes_and_typed_words_win(vitbench: Cli, tmp_path: P
     assert [len(subject.images) for subject in SEEN] == [30, 30]
     probes = tmp_path / "runs" / trained / "probes"
     assert [lines(probes / name)[0]["value"] for name in ("shift.csv", "shift.init.csv")] == ["5.0", "4.0"]
+    (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=shift where.model=resnet checkpoint=init images=10\n")
+    assert (
+        vitbench("probe", "study=mine.yaml", "seed=5", "images=30").code == 0 and len(SEEN) == 4
+    )  # a line that chooses no run
+    assert (
+        "where.model=cnn: none of" in vitbench("probe", "study=mine.yaml", "where.model=cnn").err
+    )  # nor does any other
     (tmp_path / "mine.yaml").write_text(STUDY.replace("images=10", "machine.device=cpu"))
     assert "probes: machine.device" in vitbench("probe", "study=mine.yaml").err
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.stats import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Runs:
             if not kept:
                 there = sorted({typed(row.get(key)) for row in rows})
                 some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
-                raise UserError(
+                raise NothingChosen(
                     f"where.{key}={typed(wanted)}: none of {count(len(rows), 'run')}; there {key} is {some}"
                 )
             rows = kept

@@ -22,6 +22,10 @@ class NotInstalled(DoesNotApply):
     """A probe that needs a package which is not there: the line says how to install it."""
 
 
+class NothingChosen(UserError):
+    """A filter that nothing passes."""
+
+
 class RunFailed(UserError):
     """A run failed or diverged."""
 

@@ -17,7 +17,7 @@ from vitbench import partners
 from vitbench.check import SEEDS, check_open
 from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
-from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError, did_you_mean
+from vitbench.errors import DataError, DoesNotApply, NothingChosen, NotInstalled, StorageError, UserError, did_you_mean
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.run import Run, find_record, storage, write
@@ -56,7 +56,7 @@ def main(config: Any) -> int:
         return _draw(calls[0], typed)
     todo: list[Job] = []
     planned: set[Path] = set()
-    jobs, code = [job for asked in calls for job in _jobs(asked, typed)], 0
+    jobs, code = _jobs_of(calls, typed), 0
     read = partners.reader()
     for job in jobs:
         try:
@@ -149,6 +149,20 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
         if asked["outside"] is None and own and key not in ("data.root", "data.cache"):
             raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
     return dict(asked)
+
+
+def _jobs_of(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> list[Job]:
+    """The networks of all calls; a line of a study that what was typed leaves none for is left out, unless all are."""
+    jobs: list[Job] = []
+    nothing: list[NothingChosen] = []
+    for asked in calls:
+        try:
+            jobs += _jobs(asked, typed)
+        except NothingChosen as error:
+            nothing.append(error)
+    if len(nothing) == len(calls):
+        raise nothing[0]
+    return jobs
 
 
 def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:

@@ -78,7 +78,9 @@ def test_scalars_are_columns_of_a_run_and_undefined_ones_are_not(tmp_path: Path)
 
 def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> None:
     runs = measured(tmp_path / "runs")
-    (tmp_path / "mine.yaml").write_text(f"{STUDY.partition('tables:')[0]}tables: {{t: {{columns: data.fraction}}}}\nfigures: {{f: {{x: train_images}}}}")
+    (tmp_path / "mine.yaml").write_text(
+        f"{STUDY.partition('tables:')[0]}tables: {{t: {{columns: data.fraction}}}}\nfigures: {{f: {{x: train_images}}}}"
+    )
     studies.remember(studies.load("mine.yaml"), [Planned([], {}, path.name) for path in runs.iterdir()], runs)
     output = vitbench("table", "value=[test_accuracy,stub.size,init.stub.size]", "where.data.fraction=1", "format=md")
     assert output.code == 0, output.err
