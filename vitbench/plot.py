@@ -235,11 +235,15 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
     from matplotlib.figure import Figure
 
     several = len(panels) > 1
-    labels = [*dict.fromkeys(line.label for panel in panels for line in panel.lines)]  # one look each, in all panels
+    labels = [
+        *dict.fromkeys(line.label for panel in panels for line in panel.lines if line.points)
+    ]  # one look, in all panels
     high = max(3.7, 0.8 + 0.19 * len(labels))
-    made = Figure(figsize=(1.4 + 2.9 * len(panels), 3.4) if several else (6.4, high), layout="constrained")
+    across = 2 if len(panels) == 4 else len(panels)
+    down = len(panels) // across
+    made = Figure(figsize=(1.4 + 2.9 * across, 0.6 + 2.8 * down) if several else (6.4, high), layout="constrained")
     handles: dict[str, Any] = {}
-    for panel, axes in zip(panels, made.subplots(1, len(panels), squeeze=False)[0], strict=True):
+    for panel, axes in zip(panels, made.subplots(down, across, squeeze=False).flat, strict=True):
         _draw_panel(axes, panel, labels)
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
@@ -254,14 +258,15 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
         made.legend([handles[name] for name in labels], labels, loc="outside right upper", frameon=False)
     over, many = figure.seeds(mean.n for panel in panels for line in panel.lines for _, mean in line.means)
     what = f"mean and 95 % t interval over {over}" if many else "one seed, no interval"
-    characters = 125 if not several else 70 * len(panels)
+    characters = 125 if not several else 20 + 60 * across
     groups = panels[0].groups
     figure.small_print(made, figure.foot(runs, groups, f"{what}; small points: single runs", [caveat], characters))
     return made
 
 
 def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
-    x, y, log, drawn, names = panel.x, panel.y, panel.log, panel.lines, panel.names
+    x, y, log, names = panel.x, panel.y, panel.log, panel.names
+    drawn = [line for line in panel.lines if line.points]
     for line in drawn:
         i = labels.index(line.label)
         if names is None:
