@@ -190,7 +190,9 @@ class Section:
         parts = [f"## {escape_markdown(plain(study.title))}", f"**{escape_markdown(plain(study.question))}**"]
         if study.expect:
             parts.append(f"Expected: {escape_markdown(plain(study.expect))}")
-        parts += [formats.render("md", [one], "", []).strip() for one in self.tables]
+        for one in self.tables:
+            named = f"**{escape_markdown(one.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
+            parts.append(named + formats.render("md", [one], "", []).strip())
         parts += [f"![{escape_markdown(plain(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
         report = self.fitted
         if report is not None:
