@@ -110,6 +110,7 @@ MISTAKES = {
     "what is frozen": (["train", "freeze=head"], "freeze=head: choices: backbone, none"),
     "words of an init": (["train", "init=data.fracton=1"], "init='data.fracton=1': data.fracton=1: no such setting"),
     "an init of another model": (["train", "init=model=resnet"], "a run begins from one of its own model"),
+    "no encoding": (["train", "pe=null"], "pe=null: pe=none is a ViT without encodings"),
     "words of several runs": (["train", "init=seed=1,2"], "init='seed=1,2': seed=1,2: several values"),
     "an open quote in an init": (["train", "init=seed='1"], "a quote that is not closed"),
     "one class": (["train", "data.classes=[3]"], "data.classes=[3]: must be two or more classes"),

@@ -161,6 +161,9 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     for path in folder.glob("checkpoint.*.safetensors"):
         path.unlink()
     assert "kept none; keep=[10,100] in training does" in vitbench(*call, "checkpoint=kept").err
+    shutil.copytree(folder, folder.with_name("twin"))
+    output = vitbench("probe", f"run=[{trained},twin]", "probe=shift", "checkpoint=kept")
+    assert output.code == 2 and "kept none" in output.err and output.err.count("\n") == 1
 
 
 def test_a_picture_is_left_beside_the_rows_unless_it_is_not_wanted(

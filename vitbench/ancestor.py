@@ -117,7 +117,8 @@ def id_of(settings: Mapping[str, Any], key: str) -> str | None:
     if described is not None:
         return run_id(described)
     value = settings.get(key)
-    return None if value is None or ":" in value or value.endswith(".safetensors") else str(value)
+    elsewhere = value is not None and key == "init" and (":" in value or value.endswith(".safetensors"))
+    return None if value is None or elsewhere else str(value)
 
 
 def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any]]:

@@ -96,7 +96,9 @@ def setting(word: str) -> str:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
         return f"+{key}{equals}{_quoted(value)}"
     key, _, value = word.partition("=")
-    if key in CHOICES and key != "pe" and value in ("", "null"):
+    if word == "pe=null":
+        raise UserError("pe=null: pe=none is a ViT without encodings")
+    if key in CHOICES and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
     if key in ("model.name", "model.pe.name", "data.source", "objective.name"):
         raise UserError(f"{word}: type {key.split('.')[-2]}={value}")

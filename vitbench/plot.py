@@ -52,8 +52,8 @@ def main(config: Any) -> int:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
     runs = compare.select(asked["runs"], asked["where"], study)
     layout = next(iter(layouts.values()))
-    if not {*map(str, asked["y"] if isinstance(asked["y"], list) else [asked["y"]])} <= {*runs.numbers(), "None"}:
-        layout = {key: layout[key] for key in layout if key not in ("x", "log") or asked[key] is not None}
+    if asked["y"] is not None:
+        layout = _without_what_is_not_for(asked["y"], runs, layout, {key for key in KEYS if asked[key] is not None})
     blob = draw(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
                 **layout)  # fmt: skip
     with storage(path):
@@ -61,6 +61,17 @@ def main(config: Any) -> int:
     write(path, blob)
     say(f"{path}\n")
     return 0
+
+
+def _without_what_is_not_for(y: Any, runs: Runs, layout: dict[str, Any], typed: set[str]) -> dict[str, Any]:
+    """A study's figure for another result: without its x where that is none for it, and its fit where there are several."""
+    several = isinstance(y, list)
+    usual, x = _numeric(runs) | {*runs.keys}, layout.get("x")
+    fits = all(
+        x in _abscissas(runs, str(one)) or (one in runs.numbers() and x in usual) for one in (y if several else [y])
+    )
+    left_out = ({"x", "log"} if x is not None and not fits else set()) | ({"fit"} if several else set())
+    return {key: value for key, value in layout.items() if key in typed or key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def _panel(runs: Runs, x: str | None, y: str | None, lines: Any, log: str | None
            layer: str | None) -> Panel:  # fmt: skip
     swept = {row["column"] for rows in runs.swept.values() for row in rows}
     y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept})
-    along = {name for rows in runs.swept.values() for row in rows if row["column"] == y for name in _along(row)}
+    along = _abscissas(runs, y)
     if x in along or (along and y not in runs.numbers()):
         if x not in {*along, None} or fit:
             raise UserError(
@@ -189,6 +200,10 @@ def _along(row: Mapping[str, Any]) -> set[str]:
     return ({"layer"} if "layer" in row else set()) | ({row.get("at_unit", "at")} if "at" in row else set())
 
 
+def _abscissas(runs: Runs, y: str) -> set[str]:
+    return {name for rows in runs.swept.values() for row in rows if row["column"] == y for name in _along(row)}
+
+
 def _swept_panel(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str], log: str | None, at: float | None,
                  layer: str | None) -> Panel:  # fmt: skip
     """Swept rows against their abscissa, or against the depth of their layer: a line a group of runs."""
@@ -235,18 +250,14 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
     from matplotlib.figure import Figure
 
     several = len(panels) > 1
-    labels = [
-        *dict.fromkeys(line.label for panel in panels for line in panel.lines if line.points)
-    ]  # one look, in all panels
+    labels = [*dict.fromkeys(line.label for panel in panels for line in panel.lines if line.points)]  # a look each
     high = max(3.7, 0.8 + 0.19 * len(labels))
     across = 2 if len(panels) == 4 else len(panels)
     down = len(panels) // across
     made = Figure(figsize=(1.4 + 2.9 * across, 0.6 + 2.8 * down) if several else (6.4, high), layout="constrained")
     handles: dict[str, Any] = {}
     for panel, axes in zip(panels, made.subplots(down, across, squeeze=False).flat, strict=True):
-        _draw_panel(axes, panel, labels)
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(name, handle)
+        handles = _draw_panel(axes, panel, labels) | handles
         if several:
             axes.set_title(axes.get_ylabel(), loc="left", fontweight="normal", fontsize=9)
             axes.set_ylabel("")
@@ -254,8 +265,9 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
         made.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     else:
         axes.set_title(title, loc="left")
-    if len(labels) > 1 or labels[0]:
-        made.legend([handles[name] for name in labels], labels, loc="outside right upper", frameon=False)
+    if named := [name for name in labels if name]:
+        shown_as = [f" {name}" if name.startswith("_") else name for name in named]  # which a legend would leave out
+        made.legend([handles[name] for name in named], shown_as, loc="outside right upper", frameon=False)
     over, many = figure.seeds(mean.n for panel in panels for line in panel.lines for _, mean in line.means)
     what = f"mean and 95 % t interval over {over}" if many else "one seed, no interval"
     characters = 125 if not several else 20 + 60 * across
@@ -264,16 +276,18 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
     return made
 
 
-def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, Any]:
+    """Returns what stands for each line in the legend."""
+    handles: dict[str, Any] = {}
     x, y, log, names = panel.x, panel.y, panel.log, panel.names
     drawn = [line for line in panel.lines if line.points]
     for line in drawn:
         i = labels.index(line.label)
         if names is None:
-            draw_line(axes, line, i, 100 if compare.is_share(y) else 1)
+            handles[line.label] = draw_line(axes, line, i, 100 if compare.is_share(y) else 1)
         else:
             offset = DODGE * ((i + 0.5) / len(labels) - 0.5)
-            _draw_beside(axes, line, i, offset, 100 if compare.is_share(y) else 1)
+            handles[line.label] = _draw_beside(axes, line, i, offset, 100 if compare.is_share(y) else 1)
     if names is None:
         figure.scale(axes, "x", x, [at for line in drawn for at, _ in line.points], log)
     else:
@@ -283,28 +297,31 @@ def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
     figure.chance(axes, panel.groups, y)
     if x.endswith("accuracy") and y.endswith("accuracy"):
         figure.diagonal(axes)
+    return handles
 
 
-def draw_line(axes: Axes, line: Line, i: int, scale: int) -> None:
+def draw_line(axes: Axes, line: Line, i: int, scale: int) -> Any:
     look: dict[str, Any] = {"color": figure.colour(i), "zorder": 3}
-    axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label, clip_on=False,
-              linestyle=DASHES[i % len(DASHES)], linewidth=1.4, **figure.marker(i), **look)  # fmt: skip
+    (drawn,) = axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label,
+                         clip_on=False, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, **figure.marker(i), **look)  # fmt: skip
     axes.scatter([at for at, _ in line.points], [scale * value for _, value in line.points], s=4, linewidths=0, **look)
     banded = [(at, mean) for at, mean in line.means if mean.why is None]
     if banded:
         low, high = [scale * mean.low for _, mean in banded], [scale * mean.high for _, mean in banded]
         axes.fill_between([at for at, _ in banded], low, high, color=look["color"], alpha=0.13, linewidth=0)
+    return drawn
 
 
-def _draw_beside(axes: Axes, line: Line, i: int, offset: float, scale: int) -> None:
+def _draw_beside(axes: Axes, line: Line, i: int, offset: float, scale: int) -> Any:
     """Means with error bars, and their runs beside them: between words there is nothing to draw a line through."""
     look: dict[str, Any] = {"color": figure.colour(i), "zorder": 3}
     at = [place + offset for place, _ in line.means]
     bars = [0.0 if mean.why else scale * mean.half for _, mean in line.means]
-    axes.errorbar(at, [scale * mean.mean for _, mean in line.means], bars, label=line.label, linestyle="none",
+    drawn = axes.errorbar(at, [scale * mean.mean for _, mean in line.means], bars, label=line.label, linestyle="none",
                   elinewidth=1.2, capsize=2.5, **figure.marker(i), **look)  # fmt: skip
     axes.scatter([place + offset for place, _ in line.points], [scale * value for _, value in line.points], s=4,
                  linewidths=0, **look | {"zorder": 4})  # fmt: skip
+    return drawn
 
 
 def _name(axes: Axes, names: Sequence[Any], x: str) -> None:

@@ -183,7 +183,8 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
         for note in selected.notes:
             print(f"vitbench: {plain(note)}", file=sys.stderr)
         found = [(runs / row["id"], find_record(runs / row["id"])) for row in selected.rows]
-    jobs = []
+    jobs: list[Job] = []
+    said: list[UserError] = []
     for folder, record in found:
         for checkpoint in asked["checkpoint"]:
             try:
@@ -191,10 +192,14 @@ def _jobs(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
             except UserError as error:
                 if len(found) == 1:
                     raise
-                print(f"vitbench: {error}", file=sys.stderr)
+                said.append(error)
                 continue
             jobs += [Job(folder, record, name, asked["images"], asked["seed"], asked["probe"], asked["every"])
                      for name in names]  # fmt: skip
+    if said and not jobs:
+        raise said[0]
+    for line in said:
+        print(f"vitbench: {line}", file=sys.stderr)
     return jobs
 
 

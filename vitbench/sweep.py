@@ -57,9 +57,10 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         print_plan(planned, runs, {one.id for one in todo}, in_queue)
         print(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
         return
-    waves = _waves(study.name, todo, {*runs}, runs_folder)
+    waves = _waves(todo, {*runs})
     remember(study, planned, runs_folder, typed)
     _warn_of_other_images(planned, runs)
+    _warn_of_lost_weights([one for one in planned if one not in todo], runs)
     for one in todo:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     errors: dict[str, str] = {}
@@ -97,21 +98,17 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     _conclude(runs, errors)
 
 
-def _waves(name: str, todo: list[Planned], of_study: set[str], folder: Path) -> list[list[str]]:
+def _waves(todo: list[Planned], of_study: set[str]) -> list[list[str]]:
     """The ids of missing runs in the order in which they can be done: what a run starts from comes before it.
 
     What is no run of the study has to be there. What starts from a run that failed is tried all the same, and says so.
     """
-    needed = ancestor.needs({one.id: one.settings for one in todo})
     for one in todo:
         if ancestor.id_of(one.settings, "init") not in of_study:
             origin.of(one.settings)
-    for run, others in needed.items():
-        for other in others - of_study:
-            if Run(folder / other, {}).record() is None:
-                raise UserError(f"study={name}: {run} starts from {other}, which is no run of this study and has not "
-                                f"finished in runs={folder}")  # fmt: skip
-    return ancestor.order(needed)
+        if ancestor.id_of(one.settings, "teacher") not in {None, *of_study}:
+            ancestor.finished(one.settings, "teacher")
+    return ancestor.order(ancestor.needs({one.id: one.settings for one in todo}))
 
 
 def _jobs(config: Any, todo: list[Planned]) -> dict[str, list[str]]:
@@ -145,6 +142,14 @@ def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
             print(f"warning: finished runs on data.name={asked['name']} read data.root={record['config']['data']['root']}, "
                   f"not {asked['root']}; set data.name to tell two sets of images apart", file=sys.stderr)  # fmt: skip
             return
+
+
+def _warn_of_lost_weights(ended: list[Planned], runs: dict[str, Run]) -> None:
+    """Runs that ended are what they are, whatever `keep` says now."""
+    lacking = [one.id for one in ended if {*(one.settings["keep"] or [])} - {*runs[one.id].kept()}]
+    if lacking:
+        print(f"warning: {len(lacking)} of the finished runs kept no weights as keep= says; remove their folders to train them again, "
+              f"the first is {lacking[0]}", file=sys.stderr)  # fmt: skip
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     gradients are there.
     """
     begins_from = led(origin.of, run.settings)  # before torch is imported, and images are decoded
+    its_teacher: Any = led(finished, run.settings, "teacher") if run.settings["teacher"] else (None, None)
 
     import torch
     from torch import nn
@@ -170,10 +171,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
 
     # what it learns: classes, from a teacher too, or something that needs no labels
     normalise = Normalise.of(images, model.channels_last)
-    teacher, taught_by = None, None
-    if settings["teacher"] is not None:
-        folder, taught_by = all_or_none(finished, settings, "teacher")
-        teacher = all_or_none(objectives.teacher, folder, taught_by, dataset, normalise)
+    folder, taught_by = its_teacher
+    teacher = all_or_none(objectives.teacher, folder, taught_by, dataset, normalise) if taught_by else None
     objective = objectives.build(
         **settings["objective"], model=model, label_smoothing=recipe["label_smoothing"], teacher=teacher,
         distill=settings["distill"],
@@ -195,6 +194,9 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     epoch_steps = len(labels) / recipe["batch_size"]
     steps = recipe["steps"] if recipe["epochs"] is None else math.ceil(recipe["epochs"] * epoch_steps)
     every = settings["eval_every"] or math.ceil(steps / 10)
+    keep = {*(settings["keep"] or [])}
+    if keep and max(keep) > steps:
+        raise UserError(f"keep=[{','.join(map(str, sorted(keep)))}]: must be steps of the run, 1 to {steps}")
     losses = torch.zeros(every, device=machine.device)  # step s at place s % every, until metrics.csv has it
 
     # resume from the newest state that is whole
@@ -210,6 +212,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
                             f"{run.folder} to begin again")  # fmt: skip
         start, seconds_before = about["step"], about["train_seconds"]
+        if lacking := sorted(kept for kept in keep if kept <= start and not run.weights(kept).exists()):
+            warnings.append(f"resumed at step {start}, so keep=[{','.join(map(str, lacking))}] came too late")
         first_kept = 0 if about["every"] == every else start  # losses kept for another eval_every say nothing
         if about["commit"] != code:
             warnings.append(f"resumed at step {start} with commit {code}; begun with {about['commit']}")
@@ -251,7 +255,9 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             optimizer.step()
             if averaged:
                 averaged.update_parameters(model)
-            if step + 1 in (settings["keep"] or []):
+            if step + 1 in keep:
+                machine.synchronise()
+                watch.stop()
                 led(write, run.weights(step + 1), checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
             losses[step % every] = loss.detach()  # no synchronisation: read when it is logged
 
@@ -309,7 +315,10 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
                 led(write, run.folder / name, _npy(classes))
         else:  # the last step broke the weights
             diverged, metrics = steps, dict.fromkeys(metrics)
-    before = [begins_from.seconds if begins_from else 0.0, objectives.seconds(taught_by)]  # None: nobody says
+    before = [
+        begins_from.seconds if begins_from else 0.0,
+        objectives.seconds(taught_by),
+    ]  # None: nobody says
     return {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,
         "status": "diverged" if diverged else "finished", "config": dict(settings),

@@ -107,7 +107,7 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
     assert len(vitbench("table", "runs=s", "format=csv", f"where.teacher={TEACHER}").out.splitlines()) == 3
     path.write_text("runs: [\"teacher='seed=7' seed=3\"]")
     refused = vitbench("sweep", f"study={path}", *TINY, "runs=s")
-    assert refused.code == 2 and "which is no run of this study" in refused.err
+    assert refused.code == 2 and "is not finished; it is trained by: vitbench train" in refused.err
 
 
 @pytest.mark.parametrize(

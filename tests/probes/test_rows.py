@@ -76,6 +76,17 @@ def test_scalars_are_columns_of_a_run_and_undefined_ones_are_not(tmp_path: Path)
     assert any("is no file of a probe" in note for note in again.notes) and len(again.rows) == 18
 
 
+def test_steps_of_training_are_a_curve_of_one_kind_of_call(tmp_path: Path) -> None:
+    for checkpoint, images in {"2": 10, "4": 10, "6": 10, "trained": 10, "init": 20}.items():
+        path = files.path_of(tmp_path, "stub", checkpoint)
+        path.parent.mkdir(exist_ok=True)
+        row = {"protocol": "stub@v1", "metric": "size", "value": float(len(checkpoint))}
+        files.save(path, [row], hardware="", **CALL | {"images": images})
+    scalars, swept, _ = files.of_run(tmp_path, {"trained": 6, "init": 0})
+    assert {*scalars} == {"stub.size", "init.stub.size"}
+    assert [row["at"] for row in swept] == [2, 4, 6]  # each step once, and none that saw other images
+
+
 def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> None:
     runs = measured(tmp_path / "runs")
     (tmp_path / "mine.yaml").write_text(
@@ -108,6 +119,8 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
     svg = (tmp_path / "a.svg").read_text()
     assert output.code == 0 and all(f"<!-- {y} -->" in svg for y in ("test accuracy, %", "stub.size"))
     assert svg.count("<!-- vit pe=none -->") == 1  # one legend
+    output = vitbench("plot", "y=[test_accuracy,stub.along.size]", "where.pe=none", "file=a.svg")
+    assert output.code == 0, output.err  # one panel has a line for each share, which the other has as its x
     for words, expected in {
         ("y=[stub.size,test_accuracy]", "fit=true"): "y=[stub.size,test_accuracy]: fit=true draws one result",
         ("y=[]",): "y=[]: 1 to 4 results",

@@ -104,7 +104,7 @@ def of_run(folder: Path, steps: Mapping[str, int] | None = None) -> tuple[Row, l
     `steps` are those of checkpoints with a name, which begin and end a curve over training. A scalar that is undefined
     (NaN) is no column: the run has no such result.
     """
-    at_steps: list[tuple[int, Row]] = []
+    at_steps: list[tuple[int, bool, Row]] = []
     scalars: Row = {}
     swept: list[Row] = []
     problems: list[str] = []
@@ -123,10 +123,20 @@ def of_run(folder: Path, steps: Mapping[str, int] | None = None) -> tuple[Row, l
                 scalars[column(row, checkpoint)] = row["value"]
             if checkpoint.isdigit() or checkpoint in (steps or {}):
                 step = int(checkpoint) if checkpoint.isdigit() else (steps or {})[checkpoint]
-                at_steps.append((step, {"column": column(row, "trained"), **row, "at": float(step), "at_unit": "step"}))
-    kept = {row["column"] for step, row in at_steps if step not in (steps or {}).values()}
-    swept += [row for _, row in sorted(at_steps, key=lambda pair: pair[0]) if row["column"] in kept]
-    return scalars, swept, problems
+                along = {"column": column(row, "trained"), **row, "at": float(step), "at_unit": "step"}
+                at_steps.append((step, checkpoint.isdigit(), along))
+    return scalars, swept + _curves(at_steps), problems
+
+
+def _curves(at_steps: Iterable[tuple[int, bool, Row]]) -> list[Row]:
+    """Each result along the steps of training, where weights were kept: of one call's images, seed and options, the one with
+    most steps, and each step once."""
+    alike: dict[str, dict[tuple[Any, ...], dict[int, tuple[bool, Row]]]] = {}
+    for step, kept, row in at_steps:
+        made = tuple(row.get(key) for key in ("protocol", "images", "seed", "options"))
+        alike.setdefault(row["column"], {}).setdefault(made, {})[step] = kept, row
+    longest = [max(curves.values(), key=len) for curves in alike.values()]
+    return [curve[step][1] for curve in longest if any(kept for kept, _ in curve.values()) for step in sorted(curve)]
 
 
 def undefined(rows: Iterable[Row]) -> list[str]:
