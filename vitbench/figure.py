@@ -81,7 +81,7 @@ def tick(value: float) -> str:
 
 
 def chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
-    """Where guessing lands, if all runs have as many classes."""
+    """Where guessing lands, if all runs have as many classes; a word where it would squeeze the lines."""
     classes = {len(row["classes"]) for group in groups for row in group.rows if row.get("classes")}
     if not compare.is_share(y) or len(classes) != 1:
         return
@@ -89,6 +89,10 @@ def chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
     above = y.endswith("_accuracy")  # where the word stands: on the side where the lines are
     level = share if above else 100 - share
     low, high = axes.get_ylim()
+    if axes.get_yscale() == "linear" and max(low - level, level - high) > high - low:
+        axes.annotate(f"chance: {level:.3g} %", (1, 0 if above else 1), xycoords="axes fraction", textcoords="offset points",
+                      xytext=(-2, 3 if above else -3), ha="right", va="bottom" if above else "top", fontsize=7, color="0.35")  # fmt: skip
+        return
     axes.set_ylim(min(low, level * 0.9), max(high, min(level * 1.05, 100.0)))
     axes.axhline(level, color="0.45", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), textcoords="offset points",

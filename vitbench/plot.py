@@ -254,7 +254,9 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
     high = max(3.7, 0.8 + 0.19 * len(labels))
     across = 2 if len(panels) == 4 else len(panels)
     down = len(panels) // across
-    made = Figure(figsize=(1.4 + 2.9 * across, 0.6 + 2.8 * down) if several else (6.4, high), layout="constrained")
+    long_names = 0.07 * max(0, max(map(len, labels)) - 22)  # inches beside the axes
+    size = (1.4 + 2.9 * across, 0.6 + 2.8 * down) if several else (6.4, high)
+    made = Figure(figsize=(size[0] + long_names, size[1]), layout="constrained")
     handles: dict[str, Any] = {}
     for panel, axes in zip(panels, made.subplots(down, across, squeeze=False).flat, strict=True):
         handles = _draw_panel(axes, panel, labels) | handles
