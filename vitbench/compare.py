@@ -128,7 +128,7 @@ def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
+    if isinstance(wanted, list) and not (isinstance(value, list | tuple) and [*value] == wanted):
         return any(_matches(value, one) for one in wanted)
     if _is_number(value) and _is_number(wanted):
         return bool(value == wanted)

@@ -143,10 +143,11 @@ class Section:
     @cached_property
     def fitted(self) -> Report | None:
         """What `vitbench fit` says, where a figure of the study asks for it."""
-        if not any(layout.get("fit") for layout in self.study.figures.values()):
+        drawn = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
+        if drawn is None:
             return None
         try:
-            lines, left_out = fit.lines_of(self.runs, "test_error")
+            lines, left_out = fit.lines_of(self.runs.filtered(drawn.get("where") or {}), "test_error")
         except UserError:  # too few seeds or sizes so far
             return None
         return fit.report_of("test_error", lines, left_out, self.noted(), heading=self.heading())
