@@ -45,7 +45,7 @@ def test_a_line_wins_over_the_common_settings_and_the_typed_word_over_both(tmp_p
 def test_planned_ids_are_those_of_single_commands(name: str) -> None:
     """The plan sets plain keys on copies of a composed choice; Hydra composing each run from scratch must agree."""
     planned = study.plan(study.load(name))
-    for one in planned[:: max(1, len(planned) // 3)]:
+    for one in planned[len(planned) // 4 :: max(1, len(planned) // 2)]:
         assert run_id(check(plain(compose(one.overrides)))) == one.id
 
 

@@ -107,6 +107,7 @@ def test_a_run_of_a_sweep_is_the_run_of_its_single_command(vitbench: Cli, tmp_pa
     assert "nothing to do" in output.out
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_numbers_as_one(vitbench: Cli, tmp_path: Path, study: str) -> None:
     assert vitbench("sweep", study, *WORDS, "runs=r").code == 0
     joblib = vitbench(

@@ -13,9 +13,9 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import compare, evidence
+from vitbench import compare, evidence, plot
 from vitbench import study as studies
-from vitbench.errors import DataError
+from vitbench.errors import DataError, UserError
 from vitbench.probes import rows as files
 from vitbench.study import Planned
 
@@ -121,18 +121,21 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
     assert svg.count("<!-- vit pe=none -->") == 1  # one legend
     output = vitbench("plot", "y=[test_accuracy,stub.along.size]", "where.pe=none", "file=a.svg")
     assert output.code == 0, output.err  # one panel has a line for each share, which the other has as its x
-    for words, expected in {
-        ("y=[stub.size,test_accuracy]", "fit=true"): "y=[stub.size,test_accuracy]: fit=true draws one result",
-        ("y=[]",): "y=[]: 1 to 4 results",
-        ("y=[stub.size,test_acuracy]",): "did you mean test_accuracy",
-        ("y=stub.layers.error",): "choose layer=NAME (block1, head, stem, ...) or at=NUMBER (1, 2)",
-        ("y=stub.layers.error", "layer=haed"): "layer=haed: stub.layers.error has block1, head, stem",
-        ("y=stub.along.size", "x=seed"): "is its x",
-        ("y=stub.size", "at=1"): "y=stub.size was not",
-        ("y=stub.along.siez",): "did you mean stub.along.size",
-    }.items():
-        output = vitbench("plot", *words)
-        assert output.code == 2 and expected in output.err, output.err
+    runs = compare.select("runs", {})
+    mistakes: list[tuple[dict[str, object], str]] = [
+        ({"y": ["stub.size", "test_accuracy"], "fit": True}, "y=[stub.size,test_accuracy]: fit=true draws one result"),
+        ({"y": []}, "y=[]: 1 to 4 results"),
+        ({"y": ["stub.size", "test_acuracy"]}, "did you mean test_accuracy"),
+        ({"y": "stub.layers.error"}, "choose layer=NAME (block1, head, stem, ...) or at=NUMBER (1, 2)"),
+        ({"y": "stub.layers.error", "layer": "haed"}, "layer=haed: stub.layers.error has block1, head, stem"),
+        ({"y": "stub.along.size", "x": "seed"}, "is its x"),
+        ({"y": "stub.size", "at": 1.0}, "y=stub.size was not"),
+        ({"y": "stub.along.siez"}, "did you mean stub.along.size"),
+    ]
+    for asked, expected in mistakes:
+        with pytest.raises(UserError) as error:
+            plot.draw(runs, **asked)  # type: ignore[arg-type]
+        assert expected in str(error.value)
 
 
 STUDY = """\
