@@ -100,6 +100,6 @@ E
   await 60 sacctmgr -n show cluster
 fi
 /usr/sbin/slurmctld
-await 20 scontrol ping
+await 60 scontrol ping
 /usr/sbin/slurmd
-await 30 bash -c '[ "$(sinfo -h -o %T)" = idle ]'
+await 60 bash -c '[ "$(sinfo -h -o %T)" = idle ]'
