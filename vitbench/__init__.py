@@ -25,11 +25,11 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     """
     from vitbench import checkpoint
     from vitbench.models.build import of_record
-    from vitbench.run import find_record
+    from vitbench.run import Run, find_record
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)
-    path = folder / "checkpoint.safetensors"
+    path = Run(folder, {}).weights()
     tensors, _ = checkpoint.load(path)
     model = of_record(record)
     checkpoint.fit(model, tensors, path)

@@ -152,6 +152,11 @@ class Run:
         steps = (path.name.split(".")[1] for path in self.folder.glob("checkpoint.*.safetensors"))
         return sorted(int(step) for step in steps if step.isdigit())
 
+    def lost(self) -> list[int]:
+        """The steps that `keep` names and whose weights are not there."""
+        wanted = self.settings["keep"]
+        return sorted({*wanted} - {*self.kept()}) if wanted else []
+
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a line to metrics.csv in one write; what an objective measures follows METRICS."""
         path = self.folder / "metrics.csv"

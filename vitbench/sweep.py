@@ -60,7 +60,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     waves = _waves(todo, {*runs})
     remember(study, planned, runs_folder, typed)
     _warn_of_other_images(planned, runs)
-    _warn_of_lost_weights([one for one in planned if one not in todo], runs)
+    _warn_of_lost_weights([runs[name] for name in {*runs} - {one.id for one in todo}])
     for one in todo:
         (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     errors: dict[str, str] = {}
@@ -144,9 +144,9 @@ def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
             return
 
 
-def _warn_of_lost_weights(ended: list[Planned], runs: dict[str, Run]) -> None:
+def _warn_of_lost_weights(ended: list[Run]) -> None:
     """Runs that ended are what they are, whatever `keep` says now."""
-    lacking = [one.id for one in ended if {*(one.settings["keep"] or [])} - {*runs[one.id].kept()}]
+    lacking = sorted(run.id for run in ended if run.lost())
     if lacking:
         print(f"warning: {len(lacking)} of the finished runs kept no weights as keep= says; remove their folders to train them again, "
               f"the first is {lacking[0]}", file=sys.stderr)  # fmt: skip

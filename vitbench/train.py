@@ -96,7 +96,7 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
         print(f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
               file=sys.stderr)  # fmt: skip
         return
-    if done_before and (lost := sorted({*(run.settings["keep"] or [])} - {*run.kept()})):
+    if done_before and (lost := run.lost()):
         print(f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
               file=sys.stderr)  # fmt: skip
     result = f"loss {record['train_loss']:.4f}"  # where no classes were learned
@@ -212,7 +212,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
                             f"{run.folder} to begin again")  # fmt: skip
         start, seconds_before = about["step"], about["train_seconds"]
-        if lacking := sorted(kept for kept in keep if kept <= start and not run.weights(kept).exists()):
+        if lacking := [kept for kept in run.lost() if kept <= start]:
             warnings.append(f"resumed at step {start}, so keep=[{','.join(map(str, lacking))}] came too late")
         first_kept = 0 if about["every"] == every else start  # losses kept for another eval_every say nothing
         if about["commit"] != code:

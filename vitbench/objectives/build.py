@@ -18,6 +18,7 @@ from vitbench.models.build import of_record
 from vitbench.objectives.base import Objective
 from vitbench.objectives.classify import Classify, Distill
 from vitbench.objectives.menu import MENU
+from vitbench.run import Run
 
 
 def build(name: str, model: nn.Module, *, label_smoothing: float, teacher: Callable[[Tensor], Tensor] | None,
@@ -45,7 +46,7 @@ def teacher(folder: Path, record: Mapping[str, Any], dataset: Dataset, normalise
     if record["test_accuracy"] is None:
         raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
     model: Any = of_record(record)
-    path = folder / "checkpoint.safetensors"
+    path = Run(folder, {}).weights()
     checkpoint.fit(model, checkpoint.load(path)[0], path)
     layout: Any = torch.channels_last if model.channels_last else torch.contiguous_format
     model.to(normalise.scale.device, memory_format=layout).eval().requires_grad_(False)
