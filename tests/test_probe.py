@@ -20,7 +20,7 @@ from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
 from vitbench.probes.menu import FIGURES, TOGETHER
 from vitbench.probes.subject import Row, Subject
-from vitbench.run import read_record
+from vitbench.records import read_record
 
 Cli = Callable[..., Output]
 SEEN: list[Subject] = []

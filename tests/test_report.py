@@ -62,6 +62,16 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
     assert done.out.splitlines()[0] == "results/shares/accuracy.md"
 
 
+def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "shares.yaml").write_text(STUDY + "names: {pe: {none: blind}}\n")
+    assert "blind" in vitbench("table", "study=shares.yaml", "where.pe=blind").out
+    vitbench("report", "study=shares.yaml")
+    made = tmp_path / "results" / "shares"
+    assert "| vit | blind | 21.0" in (made / "accuracy.md").read_text()
+    assert "vit,blind," not in (made / "runs.csv").read_text() and "vit,none," in (made / "runs.csv").read_text()
+    assert vitbench("report", "check=true").code == 0
+
+
 def test_results_are_made_again_without_the_runs(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
     vitbench("report", "study=shares.yaml")
     results = tmp_path / "results"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import signal
@@ -11,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vitbench import run as module
-from vitbench.errors import StorageError, TryAgain, UserError
-from vitbench.run import Run, load_runs, read_metrics, read_record, write
+from vitbench.disk import write
+from vitbench.errors import StorageError, TryAgain
+from vitbench.run import Run, read_metrics
 
 
 @pytest.fixture
@@ -115,80 +114,3 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     child.join()
     with Run(tmp_path / "r", {}).claim():
         pass
-
-
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
-def finished(folder: Path, **changes: Any) -> None:
-    folder.mkdir(parents=True)
-    record = {
-        "schema": 1, "status": "finished", "test_accuracy": 0.75, "classes": ["a", "b"], "warnings": [], "steps": 3,
-        "train_images": 100, "test_images": 50, "train_seconds": 1.5,
-        "config": {"seed": 0, "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
-                   "data": {"name": "shapes", "fraction": 0.1, "root": "."}, "augment": {"name": "none"},
-                   "optim": {"name": "vit", "lr": 0.001}, "machine": {"threads": 1}},
-    }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps(record | changes))
-
-
-def test_a_run_is_a_row_with_choices_settings_and_results(tmp_path: Path) -> None:
-    finished(tmp_path / "one")
-    row = load_runs(tmp_path).iloc[0]
-    assert (row["model"], row["pe"], row["data"], row["optim"]) == ("vit", "rope", "shapes", "vit")
-    assert (row["pe.theta"], row["data.fraction"], row["optim.lr"]) == (100.0, 0.1, 0.001)
-    assert (row["test_accuracy"], row["test_error"]) == (0.75, 0.25)
-
-
-BROKEN = {
-    "half": '{"schema": 1, "con',
-    "a list": "[1, 2]",
-    "no config": '{"schema": 1}',
-    "newer": '{"schema": 99, "config": {}}',
-    "no status": '{"schema": 1, "config": {}}',
-    "other numbers": json.dumps(
-        {
-            "schema": 1,
-            "results_version": 0,
-            "config": {},
-            "status": "finished",
-            "classes": [],
-            "warnings": [],
-            "steps": 1,
-            "train_images": 1,
-            "test_images": 1,
-            "train_seconds": 1,
-        }
-    ),
-    "deep": "[" * 100_000,
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_one_broken_record_among_many_is_named_and_the_rest_read(tmp_path: Path, kind: str) -> None:
-    finished(tmp_path / "good")
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "record.json").write_text(BROKEN[kind])
-    frame = load_runs(tmp_path)
-    assert list(frame["id"]) == ["good"]
-    assert len(frame.attrs["problems"]) == 1 and "bad" in frame.attrs["problems"][0]
-
-
-def test_foreign_files_and_unfinished_runs_are_told_apart(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "config.yaml").write_text("seed: 0")
-    frame = load_runs(tmp_path)
-    assert frame.attrs["unfinished"] == ["begun"]
-    assert frame.attrs["problems"] == [f"{tmp_path / 'foreign'} holds no run"]
-
-
-def test_no_runs_at_all_is_an_empty_table(tmp_path: Path) -> None:
-    assert load_runs(tmp_path / "nowhere").empty
-
-
-def test_a_record_says_what_is_wrong_with_it(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text('{"schema": 99, "config": {}}')
-    with pytest.raises(UserError, match=f"schema 99, this vitbench reads up to {module.SCHEMA}; upgrade"):
-        read_record(tmp_path / "record.json")

@@ -49,6 +49,20 @@ def test_planned_ids_are_those_of_single_commands(name: str) -> None:
         assert run_id(check(plain(compose(one.overrides)))) == one.id
 
 
+def test_names_of_values_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"mine\.yaml: names\.init must map values of init, as they are typed, to words"
+    ):
+        written(tmp_path, GRID + "names: {init: pretrained}")
+
+
+@pytest.mark.parametrize("name", study.names())
+def test_a_study_names_values_that_its_runs_have(name: str) -> None:
+    here = study.load(name)
+    for key, its in here.names.items():
+        assert all(f"{key}='{value}'" in " ".join(here.runs) for value in its), key
+
+
 def test_an_encoding_of_a_cnn_in_a_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resnet is not a ViT"):
         study.plan(written(tmp_path, "runs: ['model=resnet,vit pe=rope']"))

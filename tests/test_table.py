@@ -16,7 +16,7 @@ from tests import fake_runs
 from tests.conftest import Output
 from vitbench import compare, formats, table
 from vitbench.errors import UserError
-from vitbench.run import run_folders
+from vitbench.records import run_folders
 
 Cli = Callable[..., Output]
 NASTY = ["<script>alert(1)</script>", "a_b%$#{}", "=cmd|'/C calc'!A0", "x\x1b[31m\ny", "[bold]no[/bold]", "ümläut"]
@@ -159,6 +159,11 @@ def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[
         (["value=test_acuracy"], "value=test_acuracy: did you mean test_accuracy"),
         (["columns=data.fracton"], "columns=data.fracton: did you mean data.fraction"),
         (["rows=[model,seed]"], "rows=seed: choices: "),
+        (["columns=data.fraction", "against=resnt"], "against=resnt: did you mean resnet? choices: resnet, vit pe=learned, vit pe=none"),
+        (
+            ["where.model=resnet", "rows=model", "columns=data.fraction", "against=resnet"],
+            "against=resnet: there is no other line",
+        ),
         (["show=ci"], "show=ci: did you mean ci95? choices: ci95, mean, sd"),
         (["format=html"], "format=html: choices: csv, json, md, tex, text"),
         (["file=t.pdf"], "file=t.pdf: the ending says the format"),
@@ -181,6 +186,48 @@ def test_a_broken_record_is_named_and_the_others_are_read(tmp_path: Path, vitben
     out = vitbench("table").out
     assert "not read: runs/learned-1.0-0/record.json is not a whole record" in out and "n=1" not in out
     assert "38.5 ± n/a" in out
+
+
+# ------------------------------------------------------------------------------------------------------ differences
+
+
+@pytest.fixture
+def paired(tmp_path: Path) -> Path:
+    """Seeds that move both models alike: far more than the models differ."""
+    for seed, (vit, resnet) in enumerate([(0.30, 0.40), (0.40, 0.52), (0.50, 0.60)]):
+        fake_runs.write(tmp_path / "runs", f"vit-{seed}", vit, seed=seed, result_shift=vit / 10)
+        fake_runs.write(
+            tmp_path / "runs", f"resnet-{seed}", resnet, seed=seed, result_shift=resnet / 10, **{"model.name": "resnet"}
+        )
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("columns", [None, "data.fraction"])
+def test_differences_are_paired_by_seed(paired: Path, columns: str | None) -> None:
+    (group,) = groups_of(printed(paired, "json", against="resnet", columns=columns))
+    half = 4.30265 * 0.011547 / 3**0.5  # of -0.10, -0.12, -0.10
+    assert group["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
+    assert group["test_accuracy_difference_ci95_low"] == pytest.approx(-0.32 / 3 - half, rel=1e-4)
+    assert group["against"] == ["resnet-0", "resnet-1", "resnet-2"] and group["runs"] == ["vit-0", "vit-1", "vit-2"]
+    out = printed(paired, against="resnet", columns=columns)
+    assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over n=3 seeds" in out
+    assert "-10.7 ± 2.9" in out and "42" not in out.splitlines()[-1]  # no level of accuracy, no costs
+    assert "+10.7 ± 2.9" in printed(paired, against="vit pe=learned", columns=columns)
+
+
+def test_several_results_have_their_differences_side_by_side(paired: Path) -> None:
+    head, line = printed(paired, value=["test_accuracy", "shift"], against="resnet").splitlines()[2:5:2]
+    assert "test accuracy, points" in head and "shift" in head
+    assert "-10.7 ± 2.9" in line and "-0.0107 ± 0.0029" in line
+    assert {row["metric"] for row in rows_of(printed(paired, "csv", against="resnet"))} == {"test_accuracy_difference"}
+
+
+def test_a_seed_that_one_of_two_lacks_is_in_no_difference(paired: Path) -> None:
+    fake_runs.write(paired, "vit-3", 0.9, seed=3)
+    fake_runs.write(paired, "vit-small", 0.2, **{"data.fraction": 0.1})
+    groups = groups_of(printed(paired, "json", against="resnet", columns="data.fraction"))
+    assert [group["n"] for group in groups] == [0, 3] and groups[0]["test_accuracy_difference_mean"] is None
+    assert groups[1]["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
 
 
 # ---------------------------------------------------------------------------------------------------------- studies

@@ -25,7 +25,8 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     """
     from vitbench import checkpoint
     from vitbench.models.build import of_record
-    from vitbench.run import Run, find_record
+    from vitbench.records import find_record
+    from vitbench.run import Run
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)

@@ -123,7 +123,8 @@ def id_of(settings: Mapping[str, Any], key: str) -> str | None:
 
 def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any]]:
     """The folder and the record of that run; UserError where it has not finished."""
-    from vitbench.run import Run, run_folders
+    from vitbench.records import run_folders
+    from vitbench.run import Run
     from vitbench.state import failure
 
     described, name = settings_of(settings, key), str(id_of(settings, key))

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import look_up
+from vitbench.disk import storage, write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import Table, print_rich, render, say
 from vitbench.models.menu import MENU as MODELS
 from vitbench.models.menu import SIZES
 from vitbench.progress import progress
-from vitbench.run import commit, now, storage, write
+from vitbench.provenance import commit, now
 from vitbench.timing.menu import MENU
 
 SCHEMA = 1

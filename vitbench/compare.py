@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import NothingChosen, UserError, did_you_mean
-from vitbench.stats import Interval, mean_interval
+from vitbench.stats import Interval, mean_interval, paired
 
 if TYPE_CHECKING:
     from vitbench.study import Study
@@ -65,6 +65,15 @@ class Runs:
         keys = [] if value is None else value if isinstance(value, list) else [value]
         return [self.check(setting, str(key), self.keys) for key in keys]
 
+    def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Runs:
+        """With the names that a study gives to values of its settings, by setting and by value as it is typed."""
+
+        def row_of(row: Row) -> Row:
+            there = {key: its for key, its in names.items() if row.get(key) is not None}
+            return row | {key: its.get(typed(row[key]), row[key]) for key, its in there.items()}
+
+        return replace(self, rows=[row_of(row) for row in self.rows])
+
     def filtered(self, where: Mapping[str, Any]) -> Runs:
         """Those that pass the filters `where.KEY=VALUE`; if none, one line that says what there is."""
         rows = self.rows
@@ -92,7 +101,7 @@ class Runs:
 
 def select(folder: str, where: Mapping[str, Any], study: Study | None = None) -> Runs:
     """The runs in `folder` that belong to the study and pass the filters; if none, one line that says what there is."""
-    from vitbench.run import read_runs
+    from vitbench.records import read_runs
 
     rows, settings, problems, unfinished, swept = read_runs(Path(folder).expanduser())
     notes = [f"not read: {problem}" for problem in problems]
@@ -115,13 +124,14 @@ def select(folder: str, where: Mapping[str, Any], study: Study | None = None) ->
         rows = kept
     elif unfinished:
         notes.append(f"{count(len(unfinished), 'more run')} in {folder}, begun and not ended (`vitbench ls runs`)")
-    return Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows}).filtered(where)
+    selected = Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows})
+    return selected.renamed(study.names if study else {}).filtered(where)
 
 
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
     """{"data": {"name": "x", "fraction": 1}} -> {"data": "x", "data.fraction": 1}, as the columns are called."""
     from vitbench.config import flatten
-    from vitbench.run import CHOICES as COLUMNS
+    from vitbench.records import CHOICES as COLUMNS
 
     flat = {key.replace("model.pe.", "pe."): value for key, value in flatten(where).items()}
     return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
@@ -165,9 +175,30 @@ class Group:
     def interval(self, column: str) -> Interval:
         return mean_interval(value for row in self.rows if _is_number(value := row.get(column)))
 
+    def by_seed(self, column: str) -> dict[tuple[Any, ...], float]:
+        """The values that can be paired with another group's."""
+        return {tuple(map(row.get, SEEDS)): row[column] for row in self.rows if _is_number(row.get(column))}
+
+    def label(self, column: str) -> str:
+        """What a table calls its numbers."""
+        return label(column)
+
     @property
     def diverged(self) -> int:
         return sum(row["status"] == "diverged" for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Against(Group):
+    """Runs beside those of another group: all its numbers are differences from them, seed by seed."""
+
+    reference: Group
+
+    def interval(self, column: str) -> Interval:
+        return paired(self.by_seed(column), self.reference.by_seed(column)).interval
+
+    def label(self, column: str) -> str:
+        return label(column).replace(", %", ", points")
 
 
 def groups(runs: Runs) -> list[Group]:
@@ -259,10 +290,15 @@ def named(
     found = []
     for values, its_groups in lines.items():
         settings = dict(zip(keys, values, strict=True))
-        words = [shown(setting) if key in ("model", "data") else f"{key}={shown(setting)}"
-                 for key, setting in settings.items() if setting is not None]  # fmt: skip
-        found.append(Named(" ".join(words), settings, its_groups))
+        found.append(Named(name(settings), settings, its_groups))
     return found
+
+
+def name(settings: Mapping[str, Any]) -> str:
+    """What a line is called: vit pe=rope"""
+    words = (shown(setting) if key in ("model", "data") else f"{key}={shown(setting)}"
+             for key, setting in settings.items() if setting is not None)  # fmt: skip
+    return " ".join(words)
 
 
 def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.launch import cores
-from vitbench.run import processor, read_record, run_folders
+from vitbench.provenance import processor
+from vitbench.records import read_record, run_folders
 
 
 class Estimate:

@@ -17,7 +17,7 @@ from typing import Any
 
 from vitbench.compare import NOWHERE, Row, Runs, ordered, plain, sort_key
 from vitbench.errors import DataError
-from vitbench.run import REQUIRED, SCHEMA
+from vitbench.records import REQUIRED, SCHEMA
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")

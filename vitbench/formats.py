@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbench import compare
-from vitbench.compare import Group
+from vitbench.compare import Against, Group
 
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", "images_per_second")
 TOTAL = "total_train_seconds"  # with what the runs began from
@@ -36,7 +36,9 @@ class Table:
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
-    """COSTS, and the total where a run began from another."""
+    """COSTS, and the total where a run began from another; none where the numbers are differences."""
+    if any(isinstance(group, Against) for group in groups):
+        return []
     rows = [row for group in groups for row in group.rows]
     more = any(row.get(TOTAL, row.get("train_seconds")) != row.get("train_seconds") for row in rows)
     return [name for cost in COSTS for name in ((cost, TOTAL) if more and cost == "train_seconds" else (cost,))]
@@ -181,7 +183,7 @@ def _csv(table: Table) -> str:
     for group in table.groups:
         for value in table.values:
             i = group.interval(value)
-            cells = [*(group.settings[key] for key in table.keys), value, i.mean, i.low, i.high, i.sd, i.n,
+            cells = [*(group.settings[key] for key in table.keys), _metric(group, value), i.mean, i.low, i.high, i.sd, i.n,
                      group.diverged, *(group.interval(cost).mean for cost in costs)]  # fmt: skip
             writer.writerow([escape_csv(cell) for cell in cells])
     return out.getvalue()
@@ -195,6 +197,10 @@ def escape_csv(cell: Any) -> Any:
         return int(cell) if cell == int(cell) else cell
     text = compare.shown(cell)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _metric(group: Group, value: str) -> str:
+    return f"{value}_difference" if isinstance(group, Against) else value
 
 
 def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -223,18 +229,15 @@ def _unit(value: str) -> str:
 def _json_group(group: Group, keys: Sequence[str], values: Sequence[str], costs: Sequence[str]) -> dict[str, Any]:
     numbers: dict[str, float] = {}
     for value in values:
-        i = group.interval(value)
-        numbers |= {
-            f"{value}_mean": i.mean,
-            f"{value}_ci95_low": i.low,
-            f"{value}_ci95_high": i.high,
-            f"{value}_sd": i.sd,
-        }
-        numbers |= {f"{value}_n": i.n} if len(values) > 1 else {}
+        i, metric = group.interval(value), _metric(group, value)
+        numbers |= {f"{metric}_mean": i.mean, f"{metric}_ci95_low": i.low, f"{metric}_ci95_high": i.high,
+                    f"{metric}_sd": i.sd}  # fmt: skip
+        numbers |= {f"{metric}_n": i.n} if len(values) > 1 else {}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {
         "settings": {key: group.settings[key] for key in keys},
         "runs": [row["id"] for row in group.rows],
+        **({"against": [row["id"] for row in group.reference.rows]} if isinstance(group, Against) else {}),
         "n": max(group.interval(value).n for value in values),
         "diverged": group.diverged,
         **{key: _json_number(key, number) for key, number in numbers.items()},

@@ -106,7 +106,7 @@ def studies(_: Path) -> list[str]:
 
 def runs(folder: Path) -> list[str]:
     """Each run's id, how it stands, and its accuracy."""
-    from vitbench.run import run_folders
+    from vitbench.records import run_folders
 
     rows = [[plain(path.name), *_standing(path)] for path in run_folders(folder)]
     if not rows:
@@ -118,7 +118,7 @@ def runs(folder: Path) -> list[str]:
 
 def _standing(folder: Path) -> tuple[str, str]:
     """How a run stands, and its test accuracy if it has one."""
-    from vitbench.run import read_record
+    from vitbench.records import read_record
 
     try:
         record = read_record(folder / "record.json")

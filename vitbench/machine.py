@@ -17,7 +17,7 @@ import torch
 from vitbench import __version__
 from vitbench.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
 from vitbench.errors import UserError
-from vitbench.run import processor
+from vitbench.provenance import processor
 
 
 @cache

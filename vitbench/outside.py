@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.data.menu import SHARE_KEYS, open_dataset
+from vitbench.disk import storage, write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION
-from vitbench.run import SCHEMA, commit, now, read_record, storage, write
+from vitbench.provenance import commit, now
+from vitbench.records import SCHEMA, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,7 +21,7 @@ from typing import Any
 from vitbench import compare
 from vitbench.config import flatten
 from vitbench.errors import UserError
-from vitbench.run import find_record
+from vitbench.records import find_record
 
 Reader = Callable[[Path], compare.Runs]
 

@@ -39,8 +39,8 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     from vitbench import study as studies
+    from vitbench.disk import storage, write
     from vitbench.formats import say
-    from vitbench.run import storage, write
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     path = Path(asked["file"]).expanduser()

@@ -26,9 +26,10 @@ from typing import Any
 from vitbench import bench, compare, evidence, fit, formats, plot, table
 from vitbench import study as studies
 from vitbench.compare import Runs, plain
+from vitbench.disk import storage, write
 from vitbench.errors import DataError, UserError
 from vitbench.formats import escape_markdown
-from vitbench.run import Run, storage, write
+from vitbench.run import Run
 from vitbench.study import Study
 from vitbench.verdict import Report, render
 
@@ -78,7 +79,7 @@ def kept(results: Path) -> list[str]:
 def collect(name: str, folder: Path, results: Path) -> None:
     """Writes runs.csv and study.yaml of a study from its runs."""
     study, source = studies.load(name), studies.find(name)
-    runs = compare.select(str(folder), {}, study)
+    runs = compare.select(str(folder), {}, replace(study, names={}))  # evidence keeps what was typed
     for note in runs.notes:
         print(f"vitbench: {plain(note)}", file=sys.stderr)
     ended = {row["id"] for row in runs.rows}
@@ -130,7 +131,8 @@ class Section:
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
         commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
         notes = folder / "notes.md"
-        return cls(replace(studies.load(str(path)), name=folder.name), _evidence(folder), commands,
+        study = replace(studies.load(str(path)), name=folder.name)
+        return cls(study, _evidence(folder).renamed(study.names), commands,
                    notes.read_text(encoding="utf-8") if notes.is_file() else "")  # fmt: skip
 
     @cached_property

@@ -18,9 +18,11 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
+from vitbench.disk import storage, write
 from vitbench.errors import UserError
 from vitbench.launch import POLL_SECONDS, Hand, cores
-from vitbench.run import Run, now, storage, write
+from vitbench.provenance import now
+from vitbench.run import Run
 
 QUEUE_SECONDS = 5.0  # between two looks at SLURM's queue
 SILENT_SECONDS = 600.0  # after that a SLURM that does not answer has no jobs

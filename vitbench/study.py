@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import CONF_DIR, STUDY_DIR, plain, register_schemas
+from vitbench.disk import storage, write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.overrides import setting, words_of
-from vitbench.run import storage, write
 
 LARGE = 10_000  # runs that need confirm=true
 
@@ -33,6 +33,9 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # what values of settings are called in tables and figures
     probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures, lines in the command line's own syntax
 
     def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
@@ -49,9 +52,8 @@ class Study:
         return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
 
 
-FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict, "figures": dict, "probes": list}  # fmt: skip
-
-
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict,
+          "figures": dict, "names": dict, "probes": list}  # fmt: skip
 RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
 
 
@@ -77,13 +79,16 @@ def load(name: str) -> Study:
             raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
     for name in RESERVED & {*content.get("tables", {})}:
         raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
+    for key, its in content.get("names", {}).items():
+        if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
+            raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
     return Study(
         path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
-        tuple(str(line) for line in content.get("probes", [])),
+        content.get("names", {}), tuple(str(line) for line in content.get("probes", [])),
     )  # fmt: skip
 
 

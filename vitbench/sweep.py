@@ -18,7 +18,8 @@ from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.interrupt import Stopped
 from vitbench.launch import IN_PROCESS, POLL_SECONDS, in_process, launch, through
 from vitbench.progress import Progress, progress
-from vitbench.run import Run, run_folders
+from vitbench.records import run_folders
+from vitbench.run import Run
 from vitbench.state import ended, expected, failure, print_plan, share_done
 from vitbench.study import Planned, load, names, plan, remember
 from vitbench.train import one_run

@@ -3,7 +3,8 @@
 Two layouts. Without `columns=` a line is a group of runs that differ in their seeds only, with its mean, interval and
 costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is one model. In both, a
 setting that nobody asked for but that tells groups apart becomes a key of the lines: nothing unlike is averaged.
-`docs/metrics.md` says what the numbers mean. CSV and JSON always have a group a line and every digit.
+With `against=resnet` the numbers are differences from the line of that name, paired by seed. `docs/metrics.md` says what
+the numbers mean. CSV and JSON always have a group a line and every digit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import compare, formats
-from vitbench.compare import Group, Runs, label, number, shown
+from vitbench.compare import Against, Group, Runs, number, shown
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import TOTAL, Table, costs_of
 
@@ -33,7 +34,7 @@ HEADS = {
     "images_per_second": "images/s",
 }  # short, for a terminal of 80 columns; docs/metrics.md has the long of it
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
-KEYS = ("rows", "columns", "value", "show")  # of a table, in a study and on the command line
+KEYS = ("rows", "columns", "value", "show", "against")  # of a table, in a study and on the command line
 STUDY_KEYS = (*KEYS, "where")  # on the command line where= holds for all tables
 
 
@@ -55,7 +56,7 @@ def main(config: Any) -> int:
     heading = compare.plain(f"{study.title}. {study.question}" if study else "")
     notes = [compare.plain(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
     if asked["file"]:
-        from vitbench.run import storage, write
+        from vitbench.disk import storage, write
 
         path = Path(asked["file"]).expanduser()
         with storage(path):
@@ -112,7 +113,7 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
 
 
 def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None, value: Any = None,
-          show: str | None = None, where: Mapping[str, Any] | None = None) -> Table:  # fmt: skip
+          show: str | None = None, against: str | None = None, where: Mapping[str, Any] | None = None) -> Table:  # fmt: skip
     """`value` is a result, or a list of them to stand side by side."""
     runs = runs.filtered(where or {})
     values = [
@@ -130,7 +131,10 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     keys = compare.telling(groups, [*across, *wanted])[len(across) :]
     keys = keys or ([] if across else ["model"])
     groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in [*keys, *across]}))
-    cells = [_cells(groups, value, show) for value in values]
+    common, warnings = compare.common(groups), compare.warnings(groups)
+    if against is not None:
+        groups = _against(groups, keys, columns, str(against))
+    cells = [_cells(groups, value, show, signed=against is not None) for value in values]
     if len(values) > 1:
         head, lines = _several(groups, keys, values, cells)
     else:
@@ -139,19 +143,36 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     intervals = [group.interval(value) for group in groups for value in values]
     ns = {i.n for i in intervals}
     over = "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
-    what = f"{label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
-    caption = f"{what}{over}; {compare.common(groups)}".rstrip("; ")
-    notes = compare.warnings(groups)
+    what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
+    minus = f"minus that of {against}, paired by seed, " if against is not None else ""
+    caption = f"{what}{minus}{over}; {common}".rstrip("; ")
+    notes = warnings
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], values)
 
 
-def _cells(groups: Sequence[Group], value: str, show: str) -> Callable[[Interval], str]:
+def _against(groups: Sequence[Group], keys: Sequence[str], columns: str | None, against: str) -> list[Group]:
+    """All lines but the one of that name, each with its runs in the same column."""
+    names = [compare.name({key: group.settings[key] for key in keys}) for group in groups]
+    if against not in names:
+        raise UserError(f"against={against}: {did_you_mean(against, dict.fromkeys(names))}")
+    references = {group.settings[columns] if columns else None: group
+                  for group, name in zip(groups, names, strict=True) if name == against}  # fmt: skip
+    others = [group for group, name in zip(groups, names, strict=True) if name != against]
+    if not others:
+        raise UserError(f"against={against}: there is no other line")
+    nothing = Group({}, [])
+    return [Against(group.settings, group.rows, references.get(group.settings[columns] if columns else None, nothing))
+            for group in others]  # fmt: skip
+
+
+def _cells(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:
     digits = compare.decimals(value, [group.interval(value) for group in groups])
 
     def cell(interval: Interval) -> str:
         mean = number(value, interval.mean, digits)
+        mean = f"+{mean}" if signed and interval.mean > 0 else mean
         if show == "mean" or interval.n == 0:
             return mean
         return f"{mean} ± {number(value, interval.half if show == 'ci95' else interval.sd, digits)}"
@@ -163,7 +184,13 @@ def _one_a_line(groups: Sequence[Group], keys: Sequence[str], _: str, value: str
                 cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
     costs = [cost for cost in costs_of(groups) if cost != value]
     diverged = any(group.diverged for group in groups)
-    head = [*keys, label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
+    head = [
+        *keys,
+        groups[0].label(value),
+        "n",
+        *(["diverged"] if diverged else []),
+        *(HEADS[cost] for cost in costs),
+    ]
     lines = []
     for group in groups:
         interval = group.interval(value)
@@ -183,7 +210,7 @@ def _several(groups: Sequence[Group], keys: Sequence[str], values: Sequence[str]
         n = max(i.n for i in found)
         shown_values = [cell(i) + (f" (n={i.n})" if 0 < i.n < n else "") for cell, i in zip(cells, found, strict=True)]
         lines.append([*(shown(group.settings[key]) for key in keys), *shown_values, str(n)])
-    return [*keys, *map(label, values), "n"], lines
+    return [*keys, *map(groups[0].label, values), "n"], lines
 
 
 def _side_by_side(groups: Sequence[Group], keys: Sequence[str], columns: str, value: str,

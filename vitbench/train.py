@@ -17,11 +17,14 @@ from vitbench.ancestor import finished
 from vitbench.check import check
 from vitbench.config import plain
 from vitbench.data.menu import forget
+from vitbench.disk import write
 from vitbench.distributed import RANK, WORLD_SIZE, check_batch, joined, leading, led, lost
 from vitbench.errors import DataError, StorageError, TryAgain, UserError
 from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
-from vitbench.run import SCHEMA, Run, commit, now, read_metrics, write
+from vitbench.provenance import commit, now
+from vitbench.records import SCHEMA
+from vitbench.run import Run, read_metrics
 
 if TYPE_CHECKING:
     from vitbench.stacked import Stack

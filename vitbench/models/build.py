@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.config import look_up
+from vitbench.disk import write
 from vitbench.errors import StorageError, UserError
 from vitbench.models.menu import MENU
-from vitbench.run import write
 
 
 def build(

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitbench.disk import write
 from vitbench.errors import UserError
-from vitbench.run import commit, now, write
+from vitbench.provenance import commit, now
 
 Row = dict[str, Any]
 

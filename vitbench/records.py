@@ -1,0 +1,157 @@
+"""What runs left behind, read: one record, or all below a folder as rows that tables, plots and notebooks take.
+
+No torch here: a thousand records are read without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vitbench.errors import UserError, did_you_mean
+from vitbench.identity import RESULTS_VERSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1  # of record.json
+
+REQUIRED: dict[str, Any] = {"config": dict, "status": str, "classes": list, "warnings": list, "steps": int,
+                            "train_images": int, "test_images": int, "train_seconds": int | float}  # fmt: skip
+
+
+class NewerSchema(UserError):
+    """A record that a later vitbench wrote."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record, or one line that says why it is none."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not a whole record (broken JSON)") from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise UserError(f"{path} is not a record of vitbench")
+    if record["schema"] > SCHEMA:
+        raise NewerSchema(f"{path} has schema {record['schema']}, this vitbench reads up to {SCHEMA}; upgrade vitbench")
+    if lacking := [name for name, kind in REQUIRED.items() if not isinstance(record.get(name), kind)]:
+        raise UserError(f"{path} is not a whole record (no {', '.join(lacking)})")
+    return record
+
+
+def find_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished or diverged run, or near misses of its name."""
+    if not (folder / "record.json").is_file():
+        known = [path.parent.name for path in folder.parent.glob("*/record.json")]
+        raise UserError(
+            f"{folder} is no finished run; {did_you_mean(folder.name, known) if known else f'there is none in {folder.parent}'}"
+        )
+    return read_record(folder / "record.json")
+
+
+class Read(NamedTuple):
+    """What a folder of runs holds. A row has the columns that its own record has."""
+
+    rows: list[dict[str, Any]]  # one a finished or diverged run
+    settings: list[str]  # the columns that are settings; the others are results
+    problems: list[str]  # a line for each folder without a readable record
+    unfinished: list[str]  # the names of runs that have begun
+    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probes/rows.py)
+
+
+def read_runs(runs: Path) -> Read:
+    """All records below a folder, as plain rows: tables and plots do without the second that pandas takes to import.
+
+    Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
+    the record's own names, and what probes measured `shift.crop.consistency`.
+    """
+    from vitbench.probes.rows import of_run
+
+    read = Read([], [], [], [], {})
+    settings: dict[str, None] = {}  # a set in order
+    for folder in run_folders(runs):
+        path = folder / "record.json"
+        try:
+            record = read_record(path)
+            if record.get("results_version", RESULTS_VERSION) != RESULTS_VERSION:
+                raise UserError(
+                    f"{path} has results_version {record['results_version']}, and {RESULTS_VERSION} gives other numbers; run it again"
+                )
+            row, its_settings = _row(folder.name, record)
+            steps = {"trained": record["steps"]} | ({} if record["config"].get("init") else {"init": 0})
+            scalars, swept, problems = of_run(folder, steps)
+            read.rows.append(row | scalars)
+            read.swept[folder.name] = swept
+            read.problems.extend(problems)
+            settings |= dict.fromkeys(its_settings)
+        except FileNotFoundError:
+            if (folder / "config.yaml").exists():
+                read.unfinished.append(folder.name)
+            else:
+                read.problems.append(f"{folder} holds no run")
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            read.problems.append(str(error) if isinstance(error, UserError) else f"{path} lacks {error}")
+        except OSError as error:
+            read.problems.append(f"{path}: {error.strerror}")
+    read.settings.extend(settings)
+    return read
+
+
+def load_runs(runs: Path) -> pd.DataFrame:
+    """`read_runs` as one DataFrame for notebooks; its other parts are in `.attrs`, by their names."""
+    import pandas as pd
+
+    read = read_runs(runs)
+    frame = pd.DataFrame(read.rows)
+    frame.attrs |= {
+        "settings": read.settings,
+        "problems": read.problems,
+        "unfinished": read.unfinished,
+        "swept": read.swept,
+    }
+    return frame
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders below `runs` by name; none where it does not exist."""
+    try:
+        return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"runs={runs}: {error.strerror}") from None
+
+
+@cache
+def _frame() -> dict[str, Any]:
+    """The defaults of what every run has."""
+    from vitbench.config import TrainConfig, flatten
+
+    flat = flatten(asdict(TrainConfig()))
+    return {key: value for key, value in flat.items() if not key.startswith("machine.")}
+
+
+CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim",
+           "objective.name": "objective"}  # fmt: skip
+LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
+
+
+def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns of one run, and which of them are settings."""
+    from vitbench.config import flatten
+
+    flat = {key: value for key, value in flatten(record["config"]).items() if not key.startswith("machine.")}
+    if "optim" in record["config"]:  # trained here, if long ago: settings that came since are at their defaults
+        flat = _frame() | LATER | flat
+    settings = {column: flat.pop(key, None) for key, column in CHOICES.items()}
+    settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
+    row = {"id": name, "status": record["status"]} | settings
+    row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
+    row.setdefault("total_train_seconds", record["train_seconds"])
+    if record.get("test_accuracy") is not None:
+        row["test_error"] = 1 - record["test_accuracy"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)
