@@ -49,6 +49,19 @@ def test_planned_ids_are_those_of_single_commands(name: str) -> None:
         assert run_id(check(plain(compose(one.overrides)))) == one.id
 
 
+def test_a_line_keeps_the_data_it_chooses_itself(tmp_path: Path) -> None:
+    grid = written(
+        tmp_path, "with: data=cifar10\nruns: [model=vit data=shapes data.train_images=500 seed=0, model=vit seed=1]"
+    )
+    typed = ["data=imagefolder", "data.root=pets", "data.name=pets", "optim.steps=3"]
+    drawn, photographs = (one.settings for one in study.plan(grid, typed))
+    assert (drawn["data"]["source"], drawn["data"]["train_images"]) == ("shapes", 500)
+    assert (photographs["data"]["source"], photographs["data"]["root"]) == ("imagefolder", "pets")
+    assert drawn["optim"]["steps"] == photographs["optim"]["steps"] == 3
+    smaller = study.plan(grid, ["data.fraction=0.1"])  # goes with no data of its own
+    assert {one.settings["data"]["fraction"] for one in smaller} == {0.1}
+
+
 def test_names_of_values_are_checked(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"mine\.yaml: names\.init must map values of init, as they are typed, to words"

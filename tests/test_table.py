@@ -159,7 +159,10 @@ def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[
         (["value=test_acuracy"], "value=test_acuracy: did you mean test_accuracy"),
         (["columns=data.fracton"], "columns=data.fracton: did you mean data.fraction"),
         (["rows=[model,seed]"], "rows=seed: choices: "),
-        (["columns=data.fraction", "against=resnt"], "against=resnt: did you mean resnet? choices: resnet, vit pe=learned, vit pe=none"),
+        (
+            ["columns=data.fraction", "against=resnt"],
+            "against=resnt: did you mean resnet? choices: resnet, vit pe=learned, vit pe=none",
+        ),
         (
             ["where.model=resnet", "rows=model", "columns=data.fraction", "against=resnet"],
             "against=resnet: there is no other line",

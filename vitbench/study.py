@@ -149,11 +149,26 @@ def count(study: Study, typed: Iterable[str] = ()) -> int:
 
 
 def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
-    """The words of each grid line with the common settings before and the typed ones after, later ones winning."""
+    """The words of each grid line with the common settings before and the typed ones after, later ones winning.
+
+    A line that chooses its own `data=` keeps it: a typed `data=`, and the `data.KEY=` that go with it, are for the others.
+    """
     typed = list(typed)
     for line in study.runs:
-        words = [*_words(study, study.common), *_words(study, line), *typed]
+        own = _words(study, line)
+        kept = (
+            typed if not (_choose_data(own) and _choose_data(typed)) else [word for word in typed if not _of_data(word)]
+        )
+        words = [*_words(study, study.common), *own, *kept]
         yield list({word.partition("=")[0]: word for word in words}.values())
+
+
+def _choose_data(words: Iterable[str]) -> bool:
+    return any(word.startswith("data=") for word in words)
+
+
+def _of_data(word: str) -> bool:
+    return word.startswith(("data=", "data."))
 
 
 def _words(study: Study, line: str) -> list[str]:
