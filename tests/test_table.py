@@ -164,8 +164,12 @@ def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[
             "against=resnt: did you mean resnet? choices: resnet, vit pe=learned, vit pe=none",
         ),
         (
+            ["columns=data.fraction", "against=pe=nne"],
+            "against=pe=nne: did you mean vit pe=none? choices: resnet, vit pe=learned, vit pe=none; or settings that a line has: ",
+        ),
+        (
             ["where.model=resnet", "rows=model", "columns=data.fraction", "against=resnet"],
-            "against=resnet: there is no other line",
+            "against=resnet: there is no other line to compare with it",
         ),
         (["show=ci"], "show=ci: did you mean ci95? choices: ci95, mean, sd"),
         (["format=html"], "format=html: choices: csv, json, md, tex, text"),
@@ -229,8 +233,40 @@ def test_a_seed_that_one_of_two_lacks_is_in_no_difference(paired: Path) -> None:
     fake_runs.write(paired, "vit-3", 0.9, seed=3)
     fake_runs.write(paired, "vit-small", 0.2, **{"data.fraction": 0.1})
     groups = groups_of(printed(paired, "json", against="resnet", columns="data.fraction"))
-    assert [group["n"] for group in groups] == [0, 3] and groups[0]["test_accuracy_difference_mean"] is None
-    assert groups[1]["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
+    assert [group["n"] for group in groups] == [3]  # and 10 % of the images have no partner at all
+    assert groups[0]["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
+
+
+@pytest.mark.parametrize("words", ["init=null", "'init=null'"])
+def test_settings_give_each_line_a_reference_of_its_own(tmp_path: Path, vitbench: Cli, words: str) -> None:
+    for model in ("vit", "resnet"):
+        for seed, (scratch, pretrained) in enumerate([(0.3, 0.4), (0.4, 0.51)]):
+            more = 0.2 * (model == "resnet") * (seed + 1)
+            fake_runs.write(
+                tmp_path / "runs", f"{model}-{seed}", scratch, seed=seed, **{"model.name": model, "init": None}
+            )
+            fake_runs.write(
+                tmp_path / "runs",
+                f"{model}-{seed}-i",
+                pretrained + more,
+                seed=seed,
+                **{"model.name": model, "init": "other-run"},
+            )
+    out = vitbench("table", f"against={words}", "rows=[model,init]", "show=mean").out
+    assert [line.split() for line in out.splitlines()[4:6]] == [
+        ["vit", "other-run", "learned", "+10.5", "2"], ["resnet", "other-run", "-", "+40.5", "2"]
+    ]  # fmt: skip
+
+
+def test_a_cnn_is_a_reference_for_every_encoding_and_has_none_among_them(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    layout = {"rows": ["model", "pe"], "columns": "data.fraction"}
+    by_name = groups_of(printed(tmp_path / "runs", "json", against="resnet", **layout))
+    assert (
+        by_name == groups_of(printed(tmp_path / "runs", "json", against="model=resnet", **layout)) and len(by_name) == 6
+    )
+    of_none = groups_of(printed(tmp_path / "runs", "json", against="pe=none", **layout))
+    assert {group["settings"]["pe"] for group in of_none} == {"learned"}  # type: ignore[index]
 
 
 # ---------------------------------------------------------------------------------------------------------- studies

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import NothingChosen, UserError, did_you_mean
-from vitbench.stats import Interval, mean_interval, paired
+from vitbench.stats import Interval, mean_interval
 
 if TYPE_CHECKING:
     from vitbench.study import Study
@@ -186,19 +186,6 @@ class Group:
     @property
     def diverged(self) -> int:
         return sum(row["status"] == "diverged" for row in self.rows)
-
-
-@dataclass(frozen=True)
-class Against(Group):
-    """Runs beside those of another group: all its numbers are differences from them, seed by seed."""
-
-    reference: Group
-
-    def interval(self, column: str) -> Interval:
-        return paired(self.by_seed(column), self.reference.by_seed(column)).interval
-
-    def label(self, column: str) -> str:
-        return label(column).replace(", %", ", points")
 
 
 def groups(runs: Runs) -> list[Group]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbench import compare
-from vitbench.compare import Against, Group
+from vitbench.compare import Group
+from vitbench.differences import Against
 
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", "images_per_second")
 TOTAL = "total_train_seconds"  # with what the runs began from

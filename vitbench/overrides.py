@@ -28,7 +28,7 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
     "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
 }  # fmt: skip
 CHOICES = ("model", "pe", "data", "augment", "optim", "objective", "probe")
-DESCRIBING = ("init", "teacher")  # settings that may hold words, which Hydra takes in quotes alone
+DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
 
 
 QUOTED = """'[^']*'|"[^"]*\""""

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench import compare, formats
-from vitbench.compare import Against, Group, Runs, number, shown
+from vitbench import compare, differences, formats
+from vitbench.compare import Group, Runs, number, shown
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import TOTAL, Table, costs_of
 
@@ -133,7 +133,7 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in [*keys, *across]}))
     common, warnings = compare.common(groups), compare.warnings(groups)
     if against is not None:
-        groups = _against(groups, keys, columns, str(against))
+        groups = differences.against(groups, keys, columns, str(against))
     cells = [_cells(groups, value, show, signed=against is not None) for value in values]
     if len(values) > 1:
         head, lines = _several(groups, keys, values, cells)
@@ -150,21 +150,6 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], values)
-
-
-def _against(groups: Sequence[Group], keys: Sequence[str], columns: str | None, against: str) -> list[Group]:
-    """All lines but the one of that name, each with its runs in the same column."""
-    names = [compare.name({key: group.settings[key] for key in keys}) for group in groups]
-    if against not in names:
-        raise UserError(f"against={against}: {did_you_mean(against, dict.fromkeys(names))}")
-    references = {group.settings[columns] if columns else None: group
-                  for group, name in zip(groups, names, strict=True) if name == against}  # fmt: skip
-    others = [group for group, name in zip(groups, names, strict=True) if name != against]
-    if not others:
-        raise UserError(f"against={against}: there is no other line")
-    nothing = Group({}, [])
-    return [Against(group.settings, group.rows, references.get(group.settings[columns] if columns else None, nothing))
-            for group in others]  # fmt: skip
 
 
 def _cells(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:

@@ -1,0 +1,72 @@
+"""Lines of a table as differences from others, seed by seed: `table against=resnet`, `table against="init=null"`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitbench import compare
+from vitbench.compare import Group, typed
+from vitbench.errors import UserError, did_you_mean
+from vitbench.stats import Interval, paired
+
+
+@dataclass(frozen=True)
+class Against(Group):
+    """Runs beside those of another group: all its numbers are differences from them, over the seeds that both have."""
+
+    reference: Group
+
+    def interval(self, column: str) -> Interval:
+        return paired(self.by_seed(column), self.reference.by_seed(column)).interval
+
+    def label(self, column: str) -> str:
+        return compare.label(column).replace(", %", ", points")
+
+
+def against(groups: Sequence[Group], keys: Sequence[str], columns: str | None, words: str) -> list[Group]:
+    """The lines that have a reference, each beside the reference's runs in the same column.
+
+    `words` are the name of a line (`vit pe=none`), which is everybody's reference; or settings (`init=null`): then a
+    line's reference has these, and otherwise the line's own settings or, where it has none (a CNN's `pe`), null.
+    """
+    names = [compare.name({key: group.settings[key] for key in keys}) for group in groups]
+    wanted = {} if words in names else _settings(words, keys, names)
+    references = [group for group, name in zip(groups, names, strict=True)
+                  if name == words or (wanted and all(typed(group.settings[key]) == its for key, its in wanted.items()))]  # fmt: skip
+    if not references:
+        raise UserError(f"against={words}: {_choices(words, keys, names)}")
+    shared = [key for key in keys if wanted and key not in wanted]
+
+    def agreeing(group: Group, one: Group) -> int:
+        """How many settings a line shares with a reference; less than 0 where it is not the line's."""
+        pairs = [(one.settings[key], group.settings[key]) for key in shared]
+        same_column = columns is None or one.settings[columns] == group.settings[columns]
+        its = same_column and all(theirs in (own, None) for theirs, own in pairs)
+        return sum(theirs == own for theirs, own in pairs) if its else -1
+
+    found: list[Group] = []
+    for group in groups:
+        best = max(references, key=lambda one: agreeing(group, one))
+        if group not in references and agreeing(group, best) >= 0:
+            found.append(Against(group.settings, group.rows, best))
+    if not found:
+        raise UserError(f"against={words}: there is no other line to compare with it")
+    return found
+
+
+def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """{"init": "null"} of `init=null`."""
+    try:
+        split = [word.partition("=") for word in shlex.split(words)]
+    except ValueError:  # an open quote
+        split = []
+    found = {key: value for key, _, value in split}
+    if len(found) < max(len(split), 1) or not all(equals and key in keys for key, equals, _ in split):
+        raise UserError(f"against={words}: {_choices(words, keys, names)}")
+    return found
+
+
+def _choices(words: str, keys: Sequence[str], names: Sequence[str]) -> str:
+    return f"{did_you_mean(words, dict.fromkeys(names))}; or settings that a line has: {', '.join(f'{key}=...' for key in keys)}"
