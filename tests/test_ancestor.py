@@ -27,6 +27,8 @@ def settings(*words: str) -> dict[str, object]:
         (["augment=strong", "model=vit", "optim=resnet"], "model=resnet size=tiny", ["augment=strong", "model=resnet", "size=tiny"]),
         (["data=cifar10", "data.count=50"], "data=shapes", ["data=shapes", "data.count=50"]),
         (["data=imagefolder", "data.root=/a/pets"], "objective=simsiam", ["data=imagefolder", "data.root=/a/pets", "objective=simsiam"]),
+        (["data.count=50"], "data.fraction=1", []), (["data.fraction=0.1"], "data.count=50", ["data.count=50"]),
+        (["optim.epochs=5"], "optim.steps=9", ["optim.steps=9"]), (["optim.steps=7"], "optim.epochs=2", ["optim.epochs=2"]),
         (["teacher=model=resnet", "distill.kind=soft", "model.distill_token=true"], "pe=rope", ["pe=rope"]),
     ],
 )  # fmt: skip

@@ -59,6 +59,10 @@ MISTAKES = {
     "an option of another encoding": (["train", "pe=none", "pe.theta=3"], "pe.theta=3: no such setting"),
     "an added key": (["train", "+modell=vit"], "+modell=vit: settings are neither added nor removed"),
     "a removed key": (["train", "~pe"], "~pe: settings are neither added nor removed"),
+    "steps and epochs": (
+        ["train", "optim.steps=5", "optim.epochs=2"],
+        "optim.steps=5 and optim.epochs=2: give one of them",
+    ),
     "a key given twice": (["train", "pe=none", "pe=rope"], "pe is given twice: pe=none and pe=rope"),
     "a bare word": (["train", "vit"], "vit: settings are typed key=value"),
     "text for a number": (["train", "seed=abc"], "seed=abc"),

@@ -31,6 +31,14 @@ def test_time_is_that_of_the_largest_size_on_one_kind_of_hardware() -> None:
     assert "train_seconds" not in costs.ratios(a, [run(images=10)], 100)
 
 
+def test_what_a_run_began_from_is_part_of_its_time() -> None:
+    tuned = run(init="other", total_train_seconds=24.0)
+    assert costs.ratios([tuned], [run(init=None)], 100)["train_seconds"] == 3.0
+    taught = run(teacher="other", total_train_seconds=16.0)
+    assert costs.ratios([run()], [taught], 100)["train_seconds"] == 0.5
+    assert "train_seconds" not in costs.ratios([run(init="timm:x")], [run()], 100)  # nobody says
+
+
 def test_what_is_not_known_or_varies_is_not_said() -> None:
     assert costs.ratios([run(parameters=None), run()], [run(multiply_adds=None)], 100) == {"train_seconds": 1.0}
     assert (

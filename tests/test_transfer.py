@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.conftest import TINY, Output
@@ -130,6 +131,41 @@ def test_a_new_head_is_the_one_that_was_drawn_and_all_else_is_kept(tmp_path: Pat
     assert about["kept_parameters"] == sum(p.numel() for p in new.parameters()) - about["new_parameters"]
 
 
+def test_a_new_head_is_new_for_the_distillation_token_too_and_both_are_trained_alone(tmp_path: Path) -> None:
+    distilled = {**VIT, "distill_token": True}
+    old, new = net(distilled, classes=7), net(distilled, 1)
+    drawn = {name: value.clone() for name, value in new.state_dict().items()}
+    transfer.begin(new, saved(tmp_path / "a", old, tuple("abcdefg")), head="new", classes=CLASSES)
+    heads = [name for name in drawn if name.startswith("head.")]
+    assert heads == ["head.weight", "head.bias", "head.dist.weight", "head.dist.bias"]
+    assert all(torch.equal(new.state_dict()[name], drawn[name]) for name in heads)
+    assert torch.equal(new.dist_token, old.dist_token)
+    below = {name: optim.depths_below_head(new)[id(p)] for name, p in new.named_parameters()}
+    assert {below[name] for name in heads} == {0} and below["dist_token"] == below["patch_embed.weight"]
+    transfer.freeze(new)
+    assert [name for name, p in new.named_parameters() if p.requires_grad] == heads
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_read_and_interpolated_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    old = net({**VIT, "pe": {"name": "learned"}})
+    path = tmp_path / "half.safetensors"
+    save_file({name: value.to(dtype) for name, value in old.state_dict().items()}, path)
+    new = net({**VIT, "pe": {"name": "learned"}}, size=24)
+    about = transfer.begin(new, Origin(str(path), "file", str(path), path), head="keep", classes=CLASSES)
+    assert about["interpolated"] == ["pe.table"] and {p.dtype for p in new.parameters()} == {torch.float32}
+    assert torch.equal(new.head.weight, old.head.weight.to(dtype).float())
+
+
+def test_a_file_of_ours_knows_its_classes(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(checkpoint.dump(net(VIT).state_dict(), {"run": "some-run", "classes": ["x", "y", "z"]}))
+    origin = Origin(str(path), "file", str(path), path)
+    with pytest.raises(UserError, match=r"its classes are x, y, z, this run's are a, b, c; head=new draws a new head"):
+        transfer.begin(net(VIT), origin, head="keep", classes=CLASSES)
+    transfer.begin(net(VIT), origin, head="new", classes=CLASSES)
+
+
 FILES = {
     "a pickle": (b"\x80\x04N.", "is a pickle, which can hold code and is not read"),
     "what torch.save makes": (b"PK\x03\x04....", "is a pickle, which can hold code and is not read"),
@@ -190,6 +226,16 @@ def test_evaluating_leaves_what_is_frozen_in_evaluation_mode() -> None:
         lambda images: images.float(),
     )  # type: ignore[arg-type]
     assert model.training and model.fc.training and not any(module.training for module in model.layer1.modules())
+
+
+def test_a_parent_that_drew_other_images_of_the_same_data_is_a_warning(vitbench: Cli, tmp_path: Path) -> None:
+    words = [*SMALL["vit"], "runs=r", "data.val_fraction=0.2"]
+    assert vitbench("train", *TINY, *words).code == 0
+    parent = folder(tmp_path / "r").name
+    done = vitbench("train", *TINY, *words, "seed=1", f"init={parent}")
+    line = f"init={parent} drew its images with another seed, so that it may have learned from this run's validation images"
+    assert done.code == 0 and done.err.count(line) == 1
+    assert line not in vitbench("train", *TINY, *words, "seed=1", f"init={parent}", "data.subset_seed=0").err
 
 
 @pytest.mark.parametrize("family", SMALL)

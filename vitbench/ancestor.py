@@ -21,6 +21,7 @@ from vitbench.overrides import explain, setting, words_of
 KEYS = ("init", "teacher")  # the settings that name a run
 # what a run that another starts from does not take over from it
 ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay", "keep")
+INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps"}  # what words say of one takes back the other
 _PLACES = {"model": "model.name", "pe": "model.pe.name", "optim": "optim.name", "augment": "augment.name",
            "data": "data.source", "objective": "objective.name"}  # fmt: skip
 _BRINGS = {"model": ("pe", "optim"), "data": ("augment",)}  # choices that another one makes
@@ -65,6 +66,9 @@ def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its run
             if key in after and after[key] == before.get(key) and not _forgotten(key, before, after):
                 OmegaConf.update(config, key, value)
         values = {one.key_or_group: one.value() for one in overrides if one.key_or_group not in chosen}
+        for key, other in [*INSTEAD.items(), *((b, a) for a, b in INSTEAD.items())]:
+            if values.get(key) is not None and other not in values:
+                values = {other: 1.0 if other == "data.fraction" else None} | values
         if "data.root" in values and settings["data"]["source"] == "imagefolder":
             config.data.name = None  # after the folder, where the words say nothing
         for key, value in values.items():
@@ -142,6 +146,24 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return folder, record
+
+
+def leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
+    """A line for each run which this one starts from that drew other images from the same data, whose fingerprint this is:
+    images that validate this run may have trained that one."""
+
+    def drawn(its: Mapping[str, Any]) -> tuple[Any, ...]:
+        seed = its["data"]["subset_seed"]
+        return its["seed"] if seed is None else seed, its["data"]["val_fraction"], its["data"].get("classes")
+
+    lines = []
+    for key in KEYS:
+        if id_of(settings, key) is not None:
+            _, record = finished(settings, key)
+            if record["data_fingerprint"] == fingerprint and drawn(record["config"]) != drawn(settings):
+                lines.append(f"{key}={record['id']} drew its images with another seed, so that it may have learned from "
+                             "this run's validation images; no run learns from test images")  # fmt: skip
+    return lines
 
 
 def command(settings: Mapping[str, Any]) -> str:

@@ -128,6 +128,8 @@ def _check_without_labels(settings: Mapping[str, Any]) -> None:
     for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
         if flat[key]:
             raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
+    if settings["freeze"] == "backbone":
+        raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
     if settings["optim"]["batch_size"] < 2:
         raise UserError(f"optim.batch_size={settings['optim']['batch_size']}: {typed} needs 2 or more images")
     if WORLD_SIZE > 1:

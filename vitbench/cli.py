@@ -44,7 +44,8 @@ difference stop mattering?
 Commands:
 {commands}
 `vitbench COMMAND --help` lists a command's settings; `vitbench ls` what can be chosen.
-Exit codes: 0 done, 1 a run failed or diverged, 2 usage, 3 data, 4 disk, 75 saved or busy: try again, 130 Ctrl-C.
+Exit codes: 0 done, 1 a run failed or diverged, 2 usage, 3 data, 4 disk, 75 saved or busy: try again,
+  130 Ctrl-C, 143 ended before anything could be saved.
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from vitbench.compare import MATCHED, Row
+from vitbench.formats import TOTAL
 
 WORDS = {
     "multiply_adds": ("FLOP-matched", "FLOPs"),
@@ -16,7 +17,8 @@ WORDS = {
 
 
 def ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, float]:
-    """Costs of model `a` over those of `b`, as far as they are known; training time at that many images.
+    """Costs of model `a` over those of `b`, as far as they are known; training time at that many images, with that of what
+    a run began from or learned from.
 
     Times compare on one kind of hardware only: where runs of the two differ in any of `hardware.*` there is no ratio.
     """
@@ -25,13 +27,20 @@ def ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, float
         its, others = ({row.get(cost) or math.nan for row in rows} for rows in (a, b))
         if len(its) == len(others) == 1:
             found[cost] = its.pop() / others.pop()
-    at = [[row for row in rows if row.get("train_images") == images and row.get("train_seconds")] for rows in (a, b)]
+    at = [[row for row in rows if row.get("train_images") == images and _seconds(row)] for rows in (a, b)]
     kinds = {tuple(sorted((key, str(value)) for key, value in row.items() if key.startswith("hardware.")))
              for rows in at for row in rows}  # fmt: skip
     if all(at) and len(kinds) == 1 and () not in kinds:
-        seconds = [fmean(row["train_seconds"] for row in rows) for rows in at]
+        seconds = [fmean(_seconds(row) or math.nan for row in rows) for rows in at]
         found["train_seconds"] = seconds[0] / seconds[1]
     return {cost: ratio for cost, ratio in found.items() if math.isfinite(ratio)}
+
+
+def _seconds(row: Row) -> float | None:
+    """All training time that a run cost; None where nobody says."""
+    alone = row.get("init") is None and row.get("teacher") is None
+    seconds: float | None = row.get(TOTAL, row.get("train_seconds") if alone else None)
+    return seconds
 
 
 def is_matched(ratio: float) -> bool:

@@ -73,6 +73,9 @@ def prepare(argv: Iterable[str]) -> list[str]:
         if key in seen:
             raise UserError(f"{key} is given twice: {seen[key]} and {word}; keep one")
         seen[key] = word
+    both = [word for key, word in seen.items() if key in ("optim.steps", "optim.epochs") and not word.endswith("=null")]
+    if len(both) == 2:
+        raise UserError(f"{' and '.join(both)}: give one of them")
     return flags + settings
 
 

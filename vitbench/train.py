@@ -12,8 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench import origin
-from vitbench.ancestor import finished
+from vitbench import ancestor, origin
 from vitbench.check import check
 from vitbench.config import plain
 from vitbench.data.menu import forget
@@ -118,7 +117,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     gradients are there.
     """
     begins_from = led(origin.of, run.settings)  # before torch is imported, and images are decoded
-    its_teacher: Any = led(finished, run.settings, "teacher") if run.settings["teacher"] else (None, None)
+    its_teacher: Any = led(ancestor.finished, run.settings, "teacher") if run.settings["teacher"] else (None, None)
 
     import torch
     from torch import nn
@@ -197,13 +196,14 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     epoch_steps = len(labels) / recipe["batch_size"]
     steps = recipe["steps"] if recipe["epochs"] is None else math.ceil(recipe["epochs"] * epoch_steps)
     every = settings["eval_every"] or math.ceil(steps / 10)
-    keep = {*(settings["keep"] or [])}
+    keep, its_own = {*(settings["keep"] or [])}, {"run": run.id, "classes": list(dataset.classes)}
     if keep and max(keep) > steps:
         raise UserError(f"keep=[{','.join(map(str, sorted(keep)))}]: must be steps of the run, 1 to {steps}")
     losses = torch.zeros(every, device=machine.device)  # step s at place s % every, until metrics.csv has it
 
     # resume from the newest state that is whole
     start, first_kept, seconds_before, warnings = 0, 0, 0.0, list(dataset.warnings)
+    warnings += led(ancestor.leaks, settings, dataset.fingerprint) if validation is not None else []
     parts = {"model": model, "objective": objective, "optimizer": optimizer, "averaged": averaged, "losses": losses}
     for path in led(run.states):
         try:
@@ -261,7 +261,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             if step + 1 in keep:
                 machine.synchronise()
                 watch.stop()
-                led(write, run.weights(step + 1), checkpoint.dump(evaluated.state_dict(), {"run": run.id}))
+                led(write, run.weights(step + 1), checkpoint.dump(evaluated.state_dict(), its_own))
             losses[step % every] = loss.detach()  # no synchronisation: read when it is logged
 
             done = step + 1
@@ -313,7 +313,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         elif not all(weight.isfinite().all() for weight in weights.values()):
             metrics["train_loss"] = math.nan
         if all(math.isfinite(value) for value in metrics.values() if value is not None):
-            led(write, run.weights(), checkpoint.dump(weights, {"run": run.id}))
+            led(write, run.weights(), checkpoint.dump(weights, its_own))
             for name, classes in predicted.items():
                 led(write, run.folder / name, _npy(classes))
         else:  # the last step broke the weights

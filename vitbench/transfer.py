@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from vitbench.origin import Origin, checksum
 from vitbench.outside import library_of
 from vitbench.pe.base import PositionEncoding
 
+HALF = (torch.float16, torch.bfloat16)  # which are not interpolated on a CPU
 NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
     r"patch_embed\.proj\.": "patch_embed.", r"pos_embed$": "pe.table",
     r"conv_proj\.": "patch_embed.", r"class_token$": "cls_token", r"encoder\.pos_embedding$": "pe.table",
     r"encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.", r"encoder\.ln\.": "norm.", r"heads\.head\.": "head.",
+    r"head_dist\.": "head.dist.",
 }  # fmt: skip
 IN_BLOCK = {
     r"ln_([12])\.": r"norm\1.", r"self_attention\.in_proj_": "attn.qkv.", r"self_attention\.out_proj\.": "attn.proj.",
@@ -32,15 +35,16 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
 
     UserError, in one line, where classes differ, or where a tensor is missing, too many or of another shape.
     """
-    tensors, sha256 = read(origin)
+    tensors, sha256, known = read(origin)
+    tensors = {name: value.float() if value.dtype in HALF else value for name, value in tensors.items()}
     own = model.state_dict()
     if origin.source != "run":
         tensors = {name if name in own else renamed(name): value for name, value in tensors.items()}
     last = _head_of(model)
     if head == "new":
         tensors = {name: value for name, value in tensors.items() if not name.startswith(last)}
-    elif origin.classes is not None and origin.classes != tuple(classes):
-        raise UserError(f"init={origin.typed}: its classes are {_listed(origin.classes)}, this run's are {_listed(classes)}; "
+    elif known is not None and known != tuple(classes):
+        raise UserError(f"init={origin.typed}: its classes are {_listed(known)}, this run's are {_listed(classes)}; "
                         "head=new draws a new head")  # fmt: skip
     before = {name: value.shape for name, value in tensors.items()}
     if isinstance(pe := getattr(model, "pe", None), PositionEncoding):
@@ -103,21 +107,22 @@ def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, l
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def read(origin: Origin) -> tuple[dict[str, Tensor], str]:
-    """The tensors, by the names they have there, and a SHA-256: of the file, or of a library's tensors."""
+def read(origin: Origin) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    """The tensors, by the names they have there; a SHA-256, of the file or of a library's tensors; classes, if known."""
     if origin.path is None:
         tensors = fetched(origin.source, origin.name)
-        return tensors, checkpoint.digest(tensors)
+        return tensors, checkpoint.digest(tensors), None
     if origin.source == "file":
-        return _file(origin.path, origin.typed), checksum(origin.path)
+        tensors, about = _file(origin.path, origin.typed)
+        return tensors, checksum(origin.path), tuple(about["classes"]) if "classes" in about else None
     tensors, about = checkpoint.load(origin.path)
     if about.get("run") != origin.name:
         raise UserError(f"{origin.path} holds the weights of another run, {about.get('run')}")
-    return tensors, checksum(origin.path)
+    return tensors, checksum(origin.path), origin.classes
 
 
-def _file(path: Path, typed: str) -> dict[str, Tensor]:
-    """Any safetensors file; one of ours is checked against the checksum that it carries."""
+def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Any safetensors file; one of ours is checked against the checksum that it carries, and says more."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
@@ -129,7 +134,7 @@ def _file(path: Path, typed: str) -> dict[str, Tensor]:
                             "safetensors")  # fmt: skip
         with safe_open(path, framework="pt") as file:
             ours = "vitbench" in (file.metadata() or {})
-        return checkpoint.load(path)[0] if ours else load_file(path)
+        return checkpoint.load(path) if ours else (load_file(path), {})
     except OSError as error:
         raise UserError(f"init={typed}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError, MemoryError):
@@ -154,7 +159,7 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
     try:
         weights = fetch()
     except Exception as error:  # whatever a library's downloads raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         raise UserError(f"{typed}: {library} could not fetch its weights ({reason}); a file of them on this machine can be "
                         "given as init=FILE.safetensors") from None  # fmt: skip
     return {key: value for key, value in weights.items() if torch.is_tensor(value)}

@@ -68,7 +68,7 @@ def test_the_distillation_token_has_a_head_of_its_own_and_tests_give_the_mean(po
     taught.sum().backward()
     assert model.head.weight.grad is None and model.dist_token.grad.any()
     prefix = model.states(images)[:, : model.prefix_tokens]
-    torch.testing.assert_close(model.head_dist(prefix[:, -1]), taught)
+    torch.testing.assert_close(model.head.dist(prefix[:, -1]), taught)
 
 
 def test_a_teacher_gets_images_normalised_as_its_own_were() -> None:

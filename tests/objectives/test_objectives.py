@@ -109,7 +109,7 @@ def initial_head(facts: dict[str, Any]) -> Tensor:
 
 def interrupted(dump: Callable[..., bytes]) -> Callable[..., bytes]:
     def cut(tensors: Any, about: dict[str, Any]) -> bytes:
-        if about.keys() == {"run"}:  # of a checkpoint
+        if about.keys() == {"run", "classes"}:  # of a checkpoint
             raise KeyboardInterrupt
         return dump(tensors, about)
 
@@ -176,6 +176,10 @@ def settings(*words: str) -> dict[str, Any]:
         (["objective=simsiam", "augment=strong"], "augment.mixup=0.8: objective=simsiam has no labels"),
         (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: objective=mae has no labels"),
         (["objective=simsiam", "optim.batch_size=1"], "optim.batch_size=1: objective=simsiam needs 2"),
+        (
+            ["objective=mae", "freeze=backbone"],
+            "freeze=backbone: the backbone is what objective=mae trains; drop one of them",
+        ),
         (["objective=mae", "objective.mask=1"], "objective.mask=1.0: must be above 0 and below 1"),
         (["objective=mae", "teacher=x"], "teacher=x: teaches classes, and objective=mae learns none"),
     ],

@@ -23,12 +23,13 @@ def measured(model: nn.Module, size: int = 16) -> list[Row]:
     return probe(subject, seed=0, batch=2, sizes=(1.0, 2.0), batches=(1, 2))
 
 
-def test_costs_are_those_of_the_record_and_the_weights_stay() -> None:
-    model = build("vit", **SMALL)
+@pytest.mark.parametrize("distill_token", [False, True])
+def test_costs_are_those_of_the_record_and_the_weights_stay(distill_token: bool) -> None:
+    model = build("vit", **SMALL, distill_token=distill_token)
     before = [parameter.clone() for parameter in model.parameters()]
     rows = measured(model)
     found = {row["metric"]: row["value"] for row in rows if row["protocol"] == "cost@v1"}
-    assert (found["parameters"], found["multiply_adds"]) == cost("vit", **SMALL)
+    assert (found["parameters"], found["multiply_adds"]) == cost("vit", **SMALL, distill_token=distill_token)
     assert found["tokens"] == 16 and found["peak_memory"] > 4 * 3 * found["parameters"] / 2
     assert min(found["inference_images_per_second"], found["training_images_per_second"]) > 0
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)) and not model.training

@@ -113,9 +113,10 @@ def test_the_numbers_of_a_linear_network_have_a_closed_form() -> None:
     assert {protocol for protocol, _ in found} == {"lee@v1", "lee.rotation@v1", "lee.scaling@v1"}
 
 
+@pytest.mark.parametrize("distill_token", [False, True])
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_what_the_layers_add_sums_to_the_whole(pool: str) -> None:
-    model = vit(pool=pool).double().eval()
+def test_what_the_layers_add_sums_to_the_whole(pool: str, distill_token: bool) -> None:
+    model = vit(pool=pool, distill_token=distill_token).double().eval()
     images = torch.randn(6, 3, 16, 16, dtype=torch.float64)
     with lie.forward_mode():
         found = [lie.derivative(model, images, lie.moving(images, motion)) for motion in (lie.RIGHT, lie.DOWN)]
@@ -123,7 +124,8 @@ def test_what_the_layers_add_sums_to_the_whole(pool: str) -> None:
     signs = 2.0 * torch.randint(2, (6, 5), generator=torch.Generator().manual_seed(3)) - 1
     whole = torch.stack([(signs * lie.softmax_slope(z, slope)).sum(1) for z, slope, _ in found])
     assert torch.allclose(sum(parts.values()), whole / math.sqrt(5))  # type: ignore[arg-type]
-    assert torch.allclose(parts["head"], torch.zeros(2, 6, dtype=torch.float64))  # it sees no picture
+    if not distill_token:  # whose way is past the pooled feature, and so the head's
+        assert torch.allclose(parts["head"], torch.zeros(2, 6, dtype=torch.float64))  # it sees no picture
 
 
 def test_a_layer_that_moves_with_the_picture_adds_nothing() -> None:

@@ -19,7 +19,8 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -277,3 +278,21 @@ def listed(names: list[str], noun: str, most: int = 5) -> str:
     plural = {"class": "classes"}.get(noun, noun + "s")
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{len(names):,} {noun if len(names) == 1 else plural}: {', '.join(names[:most])}{more}"
+
+
+def duplicates(
+    digests: np.ndarray, *, names: list[str], labels: np.ndarray, train: int, broken: Container[int] = ()
+) -> list[str]:
+    """Images whose decoded pixels are the same, where that spoils a measurement."""
+    places = defaultdict(list)
+    for row, digest in enumerate(digests):
+        if row not in broken:
+            places[digest.tobytes()].append(row)
+    leaked, contradictory = [], []
+    for first, *others in places.values():
+        if first < train and others and others[-1] >= train:
+            leaked.append(f"{names[first]} = {names[others[-1]]}")
+        if unlike := [row for row in others if labels[row] != labels[first]]:
+            contradictory.append(f"{names[first]} = {names[unlike[0]]}")
+    notes = [f"in train and in test: {listed(leaked, 'image')}"] if leaked else []
+    return notes + ([f"under two classes: {listed(contradictory, 'image')}"] if contradictory else [])

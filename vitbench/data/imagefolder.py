@@ -14,7 +14,6 @@ import struct
 import unicodedata
 import warnings
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vitbench.data.cache import Contents, Rows, cached, listed, write_rows
+from vitbench.data.cache import Contents, Rows, cached, duplicates, listed, write_rows
 from vitbench.data.files import Files, Pool, cores, may_start_processes
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
@@ -83,7 +82,7 @@ def load(
         rows.allocate(len(paths), 3, size, ", or machine.images=files, which decodes them whenever they are asked for")
         broken = _decode_all(paths, rows, size, progress, workers)
         names = [_shown(os.path.relpath(path, root)) for path in paths]
-        notes = partial(_duplicates, names=names, labels=labels, train=train, broken=broken)
+        notes = partial(duplicates, names=names, labels=labels, train=train, broken=broken)
         return Contents(labels[:train], labels[train:], classes, broken, notes)
 
     def read(shape: tuple[int, ...], dropped: list[int], digests: np.ndarray) -> Files:
@@ -360,21 +359,3 @@ def mapped(
             yield pool.map
     except BrokenProcessPool:
         raise DataError("a process that decoded images was killed, most likely because memory ran out") from None
-
-
-def _duplicates(
-    digests: np.ndarray, *, names: list[str], labels: np.ndarray, train: int, broken: dict[int, str]
-) -> list[str]:
-    """Images whose decoded pixels are the same, where that spoils a measurement."""
-    places = defaultdict(list)
-    for row, digest in enumerate(digests):
-        if row not in broken:
-            places[digest.tobytes()].append(row)
-    leaked, contradictory = [], []
-    for first, *others in places.values():
-        if first < train and others and others[-1] >= train:
-            leaked.append(f"{names[first]} = {names[others[-1]]}")
-        if unlike := [row for row in others if labels[row] != labels[first]]:
-            contradictory.append(f"{names[first]} = {names[unlike[0]]}")
-    notes = [f"in train and in test: {listed(leaked, 'image')}"] if leaked else []
-    return notes + ([f"under two classes: {listed(contradictory, 'image')}"] if contradictory else [])

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitbench.data.cache import STORAGE, Contents, Rows, cached, storage_errors, write_rows
+from vitbench.data.cache import STORAGE, Contents, Rows, cached, duplicates, storage_errors, write_rows
 from vitbench.data.imagefolder import mapped, rgb, square
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
@@ -94,7 +94,9 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
                     bar.update(row + len(digests))
         finally:
             _receive([])
-        return Contents(labels[:train], labels[train:], _class_names(parts[0], labels))
+        names = [f"training image {i}" for i in range(train)] + [f"test image {i}" for i in range(len(labels) - train)]
+        notes = partial(duplicates, names=names, labels=labels, train=train)
+        return Contents(labels[:train], labels[train:], _class_names(parts[0], labels), find_warnings=notes)
 
     # the sets are fixed and checksummed, so their name says what they hold
     return cached(cache, source, [DECODING, source, size, str(root.absolute())], build)

@@ -11,5 +11,5 @@ Shape letters, everywhere in vitbench:
 Every model is `model(images) -> logits`, (B,C,H,W) -> (B,K), and names the places worth observing in
 `model.taps`, a dict of modules in depth order. A tap's output is a map (B,D,h,w) or a list of tokens (B,N,D);
 the last tap is always `head`, whose input is the pooled feature (B,D), which `model.features(images)` gives, and whose
-output are the logits. (With DeiT's distillation token there is a second head; see `vit`.)
+output are the logits. (With DeiT's distillation token it is given that token too; see `vit.TwoHeads`.)
 """

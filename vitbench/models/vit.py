@@ -94,13 +94,28 @@ class Block(nn.Module):
         return branch * (kept / (1 - self.drop_path)).to(branch.dtype)
 
 
+class TwoHeads(nn.Linear):
+    """DeiT's: logits of the pooled feature and, by a layer of its own, of the distillation token, (B,D) each -> (B,K).
+
+    Both in training, their mean in evaluation, as in DeiT's code.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.dist = nn.Linear(width, classes)
+
+    def forward(self, pooled: Tensor, token: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        logits, taught = super().forward(pooled), self.dist(token)
+        return (logits, taught) if self.training else (logits + taught) / 2
+
+
 class ViT(nn.Module):
     """A vision transformer; images of other sizes than `image_size` may come at call time.
 
     `size` gives width, depth and heads (`vitbench ls models`) where they are not set. `drop_path` is the rate of the
     last block, from 0 at the first in equal steps. `pool` is `mean` (no class token) or `cls`. `distill_token` adds DeiT's
     distillation token, after the class token if there is one, with a head of its own (Touvron et al. 2021, arXiv
-    2012.12877): the model then gives both heads' logits in training, and their mean in evaluation, as DeiT's code does.
+    2012.12877): the model then gives both heads' logits in training, and their mean in evaluation.
 
     Initialised as in the authors' code and big_vision: Xavier-uniform matrices (queries, keys and values each for
     themselves), LeCun-normal patches, biases and class token 0. The head is drawn with deviation 0.02 where theirs is
@@ -153,8 +168,7 @@ class ViT(nn.Module):
             Block(width, heads, int(mlp_ratio * width), layer, rate) for layer, rate in enumerate(rates)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, num_classes)
-        self.head_dist = nn.Linear(width, num_classes) if distill_token else None
+        self.head = (TwoHeads if distill_token else nn.Linear)(width, num_classes)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -168,20 +182,18 @@ class ViT(nn.Module):
                 nn.init.xavier_uniform_(module.fc2.weight)
         nn.init.normal_(self.patch_embed.weight, std=self.patch_embed.weight[0].numel() ** -0.5)
         nn.init.normal_(self.head.weight, std=0.02)
-        if self.dist_token is not None and self.head_dist is not None:
+        if self.dist_token is not None and isinstance(self.head, TwoHeads):
             nn.init.normal_(self.dist_token, std=0.02)  # DeiT's
-            nn.init.normal_(self.head_dist.weight, std=0.02)
+            nn.init.normal_(self.head.dist.weight, std=0.02)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         tokens = self.states(images)  # (B,N,D)
-        logits = self.head(self.pooled(tokens))  # (B,K)
-        if self.head_dist is None:
-            return logits
-        taught = self.head_dist(tokens[:, self.prefix_tokens - 1])
-        return (logits, taught) if self.training else (logits + taught) / 2
+        token = () if self.dist_token is None else (tokens[:, self.prefix_tokens - 1],)
+        logits: Tensor | tuple[Tensor, Tensor] = self.head(self.pooled(tokens), *token)  # (B,K)
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """What the head takes, (B,D)."""

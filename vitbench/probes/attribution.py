@@ -148,7 +148,9 @@ def rollout(subject: Subject, inputs: Tensor) -> Tensor:
     """(B,h,w) of our ViTs: how much of each patch reaches what is classified, by attention alone."""
     model: Any = subject.model
     reached = rolled(model.attention(inputs))
-    found = reached[:, 0] if model.pool == "cls" else reached.mean(1)
+    found = reached[:, 0] if model.pool == "cls" else reached[:, model.prefix_tokens :].mean(1)
+    if getattr(model, "dist_token", None) is not None:  # which a second head reads; answers are the mean of both
+        found = (found + reached[:, model.prefix_tokens - 1]) / 2
     found = found[:, model.prefix_tokens :]
     return found.unflatten(1, (math.isqrt(found.shape[1]),) * 2)
 

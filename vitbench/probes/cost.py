@@ -123,7 +123,9 @@ def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> d
             model(images)
 
     def train() -> None:
-        F.cross_entropy(model(images), labels).backward()
+        logits = model(images)
+        heads = logits if isinstance(logits, tuple) else (logits,)  # two with a distillation token
+        torch.stack([F.cross_entropy(head, labels) for head in heads]).sum().backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
