@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,28 @@ def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cl
     assert "| vit | blind | 21.0" in (made / "accuracy.md").read_text()
     assert "vit,blind," not in (made / "runs.csv").read_text() and "vit,none," in (made / "runs.csv").read_text()
     assert vitbench("report", "check=true").code == 0
+
+
+def test_a_study_without_figures_has_a_report_that_holds(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "shares.yaml").write_text(STUDY[: STUDY.index("figures:")])
+    assert vitbench("report", "study=shares.yaml").code == 0
+    assert vitbench("report", "check=true").code == 0
+    assert not list((tmp_path / "results" / "shares").glob("*.svg")) and not (tmp_path / "results/shares/.svg").exists()
+
+
+def test_a_fit_warns_of_the_runs_that_it_fitted(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    figure = "  errors: {x: train_images, y: test_loss, fit: true, where: {pe: [none, learned]}}\n"
+    (tmp_path / "shares.yaml").write_text(STUDY[: STUDY.index("  errors:")] + figure)
+    for path in runs.glob("None-*/record.json"):  # the ResNets, which the figure leaves out
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"commit": "other"}))
+    for path in runs.glob("*/record.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"test_loss": 2 - record["test_accuracy"]}))
+    assert vitbench("report", "study=shares.yaml").code == 0
+    fitted = (tmp_path / "results" / "shares" / "fit.md").read_text()
+    assert "test loss e over n" in fitted and "mixed commit" not in fitted
+    assert "mixed commit" in (tmp_path / "results" / "shares" / "accuracy.md").read_text()
 
 
 def test_results_are_made_again_without_the_runs(vitbench: Cli, runs: Path, tmp_path: Path) -> None:

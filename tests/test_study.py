@@ -69,6 +69,32 @@ def test_names_of_values_are_checked(tmp_path: Path) -> None:
         written(tmp_path, GRID + "names: {init: pretrained}")
 
 
+@pytest.mark.parametrize(
+    ("layout", "line"),
+    [
+        ("tables: {../../README: {}}", "tables.../../README: becomes a file; letters, digits, _ and - make a name"),
+        ("tables: {1: {}}", "tables.1: becomes a file"),
+        ("tables: {a: accuracy}", "tables.a must hold settings"),
+        ("tables: {a: {where: model=vit}}", "tables.a.where: model=vit: must be settings (KEY: VALUE)"),
+        ("tables: {a: {show: true}}", "tables.a.show: True: must be a word"),
+        ("tables: {a: {columns: 3}}", "tables.a.columns: 3: must be a word"),
+        ("figures: {a: {x: true}}", "figures.a.x: True: must be a word"),
+        ("figures: {a: {y: 1}}", "figures.a.y: 1: must be a word or a list"),
+        ("figures: {a: [x]}", "figures.a must hold settings"),
+        ("figures: {a: {fit: perhaps}}", "figures.a.fit: perhaps: must be true or false"),
+    ],
+)
+def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: str, line: str) -> None:
+    with pytest.raises(UserError) as error:
+        written(tmp_path, GRID + layout)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_two_values_have_two_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
+        written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")
+
+
 @pytest.mark.parametrize("name", study.names())
 def test_a_study_names_values_that_its_runs_have(name: str) -> None:
     here = study.load(name)

@@ -229,6 +229,15 @@ def test_several_results_have_their_differences_side_by_side(paired: Path) -> No
     assert {row["metric"] for row in rows_of(printed(paired, "csv", against="resnet"))} == {"test_accuracy_difference"}
 
 
+def test_a_table_of_differences_leaves_the_costs_of_others_alone(tmp_path: Path, vitbench: Cli) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    selected = compare.select(str(tmp_path / "runs"), {})
+    levels = table.build("levels", selected, columns="data.fraction")
+    differences = table.build("differences", selected, columns="data.fraction", against="resnet")
+    first, second = json.loads(formats.render("json", [levels, differences], "", []))["tables"]
+    assert first["groups"][0]["parameters"] == 450_000 and "parameters" not in second["groups"][0]
+
+
 def test_a_seed_that_one_of_two_lacks_is_in_no_difference(paired: Path) -> None:
     fake_runs.write(paired, "vit-3", 0.9, seed=3)
     fake_runs.write(paired, "vit-small", 0.2, **{"data.fraction": 0.1})

@@ -41,6 +41,17 @@ ALONG = {
 ALONG["multiply_adds"] = ALONG["parameters"]
 
 
+class Called(str):
+    """A value as it is typed, for which a study has another word: it is shown, and all else is as ever."""
+
+    word: str
+
+    def __new__(cls, value: str, word: str) -> Called:
+        made = super().__new__(cls, value)
+        made.word = word
+        return made
+
+
 @dataclass(frozen=True)
 class Runs:
     """The runs that were asked for, and what a reader has to know about those that are not there."""
@@ -66,11 +77,10 @@ class Runs:
         return [self.check(setting, str(key), self.keys) for key in keys]
 
     def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Runs:
-        """With the names that a study gives to values of its settings, by setting and by value as it is typed."""
+        """With the words that a study has for values of its settings, by setting and by value as it is typed."""
 
         def row_of(row: Row) -> Row:
-            there = {key: its for key, its in names.items() if row.get(key) is not None}
-            return row | {key: its.get(typed(row[key]), row[key]) for key, its in there.items()}
+            return row | {key: Called(row[key], its[row[key]]) for key, its in names.items() if row.get(key) in its}
 
         return replace(self, rows=[row_of(row) for row in self.rows])
 
@@ -142,7 +152,7 @@ def _matches(value: Any, wanted: Any) -> bool:
         return any(_matches(value, one) for one in wanted)
     if _is_number(value) and _is_number(wanted):
         return bool(value == wanted)
-    return typed(value) == typed(wanted)
+    return typed(wanted) in (typed(value), shown(value))
 
 
 def typed(value: Any) -> str:
@@ -370,7 +380,7 @@ def label(column: str) -> str:
 
 def shown(value: Any) -> str:
     """A setting in a table: as typed, a dash where the model has no such setting."""
-    return "-" if value is None else plain(typed(value))
+    return "-" if value is None else plain(value.word if isinstance(value, Called) else typed(value))
 
 
 def plain(text: str) -> str:

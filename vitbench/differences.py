@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitbench import compare
-from vitbench.compare import Group, typed
+from vitbench.compare import Group, shown, typed
 from vitbench.errors import UserError, did_you_mean
 from vitbench.stats import Interval, paired
 
@@ -34,7 +34,7 @@ def against(groups: Sequence[Group], keys: Sequence[str], columns: str | None, w
     names = [compare.name({key: group.settings[key] for key in keys}) for group in groups]
     wanted = {} if words in names else _settings(words, keys, names)
     references = [group for group, name in zip(groups, names, strict=True)
-                  if name == words or (wanted and all(typed(group.settings[key]) == its for key, its in wanted.items()))]  # fmt: skip
+                  if name == words or (wanted and all(its in (typed(group.settings[key]), shown(group.settings[key])) for key, its in wanted.items()))]  # fmt: skip
     if not references:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     shared = [key for key in keys if wanted and key not in wanted]

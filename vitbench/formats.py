@@ -205,7 +205,6 @@ def _metric(group: Group, value: str) -> str:
 
 
 def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
-    costs = costs_of([group for table in tables for group in table.groups])
     report = {
         "title": heading or None,
         "tables": [
@@ -213,7 +212,7 @@ def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
                 "name": table.name or None,
                 "caption": table.caption,
                 "unit": _unit(table.values[0]) if len(table.values) == 1 else {v: _unit(v) for v in table.values},
-                "groups": [_json_group(group, table.keys, table.values, costs) for group in table.groups],
+                "groups": [_json_group(group, table, costs_of(table.groups)) for group in table.groups],
                 "notes": table.notes,
             }
             for table in tables
@@ -227,7 +226,8 @@ def _unit(value: str) -> str:
     return "share of 1" if compare.is_share(value) else compare.label(value)
 
 
-def _json_group(group: Group, keys: Sequence[str], values: Sequence[str], costs: Sequence[str]) -> dict[str, Any]:
+def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, Any]:
+    values = table.values
     numbers: dict[str, float] = {}
     for value in values:
         i, metric = group.interval(value), _metric(group, value)
@@ -236,7 +236,7 @@ def _json_group(group: Group, keys: Sequence[str], values: Sequence[str], costs:
         numbers |= {f"{metric}_n": i.n} if len(values) > 1 else {}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {
-        "settings": {key: group.settings[key] for key in keys},
+        "settings": {key: group.settings[key] for key in table.keys},
         "runs": [row["id"] for row in group.rows],
         **({"against": [row["id"] for row in group.reference.rows]} if isinstance(group, Against) else {}),
         "n": max(group.interval(value).n for value in values),

@@ -79,7 +79,7 @@ def kept(results: Path) -> list[str]:
 def collect(name: str, folder: Path, results: Path) -> None:
     """Writes runs.csv and study.yaml of a study from its runs."""
     study, source = studies.load(name), studies.find(name)
-    runs = compare.select(str(folder), {}, replace(study, names={}))  # evidence keeps what was typed
+    runs = compare.select(str(folder), {}, study)
     for note in runs.notes:
         print(f"vitbench: {plain(note)}", file=sys.stderr)
     ended = {row["id"] for row in runs.rows}
@@ -148,11 +148,13 @@ class Section:
         drawn = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
         if drawn is None:
             return None
+        runs = self.noted().filtered(drawn.get("where") or {})
+        value = str(drawn.get("y") or "test_error")
         try:
-            lines, left_out = fit.lines_of(self.runs.filtered(drawn.get("where") or {}), "test_error")
+            lines, left_out = fit.lines_of(runs, value)
         except UserError:  # too few seeds or sizes so far
             return None
-        return fit.report_of("test_error", lines, left_out, self.noted(), heading=self.heading())
+        return fit.report_of(value, lines, left_out, runs, heading=self.heading())
 
     def noted(self) -> Runs:
         """The runs with what the study says it cannot show."""
@@ -170,6 +172,8 @@ class Section:
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
+        if not self.study.figures:
+            return
         layouts = table.choose(
             {"name": None, **dict.fromkeys(plot.KEYS)}, self.study, "figures", plot.KEYS, plot.STUDY_KEYS
         )

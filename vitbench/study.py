@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,6 +56,10 @@ class Study:
 FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict,
           "figures": dict, "names": dict, "probes": list}  # fmt: skip
 RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
+# what the keys of a table or a figure hold; which keys there are is for those who draw it
+LAYOUT: dict[str, Any] = {"rows": str | list, "columns": str, "value": str | list, "show": str, "against": str, "x": str,
+                          "y": str | list, "lines": str | list, "log": str, "fit": bool, "at": int | float, "layer": str,
+                          "where": dict}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -77,11 +82,7 @@ def load(name: str) -> Study:
             raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
         if not isinstance(value, FIELDS[key]):
             raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
-    for name in RESERVED & {*content.get("tables", {})}:
-        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
-    for key, its in content.get("names", {}).items():
-        if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
-            raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
+    _check_layouts(path, content)
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
@@ -90,6 +91,31 @@ def load(name: str) -> Study:
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
         content.get("names", {}), tuple(str(line) for line in content.get("probes", [])),
     )  # fmt: skip
+
+
+def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
+    """Tables, figures and names: what is no name of a file, or of another type than its key has, is one line."""
+    for kind in ("tables", "figures"):
+        for name, layout in content.get(kind, {}).items():
+            if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
+                raise UserError(f"{path}: {kind}.{name}: becomes a file; letters, digits, _ and - make a name")
+            if not isinstance(layout, dict):
+                raise UserError(f"{path}: {kind}.{name} must hold settings, such as value: test_accuracy")
+            for key, value in layout.items():
+                if key in LAYOUT and not isinstance(value, LAYOUT[key]):
+                    raise UserError(f"{path}: {kind}.{name}.{key}: {value}: must be {_kinds(LAYOUT[key])}")
+    for name in RESERVED & {*content.get("tables", {})}:
+        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
+    for key, its in content.get("names", {}).items():
+        if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
+            raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
+        if len({*its.values()}) < len(its):
+            raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+
+
+def _kinds(kinds: Any) -> str:
+    words = {str: "a word", list: "a list", dict: "settings (KEY: VALUE)", bool: "true or false", int: "a number"}
+    return " or ".join(words[kind] for kind in getattr(kinds, "__args__", (kinds,)) if kind in words)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

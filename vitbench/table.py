@@ -98,8 +98,6 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
     if name is not None and name not in there:
         raise UserError(f"name={name}: {did_you_mean(name, there)}")
     for title, layout in there.items():
-        if not isinstance(layout, Mapping):
-            raise UserError(f"study={study.name}: {kind}.{title} must hold settings: {', '.join(in_study)}")
         for key in layout:
             if key not in in_study:
                 raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, in_study)}")
