@@ -256,6 +256,12 @@ def test_its_interval_holds_the_ratio_and_ends_in_a_bound_where_draws_do() -> No
     assert ratios[3].high == math.inf  # 2.45 x 20,000 is close to the 50,000 there are
 
 
+def test_two_seeds_have_a_ratio_and_no_interval() -> None:
+    a, b = curve(power(3, -0.3), 2, 0.02, 1), curve(power(3 * 2.45**0.3, -0.3), 2, 0.02, 2)
+    ratio = label_efficiency(Pair.of(a, b))[1]
+    assert ratio.value == pytest.approx(2.45, rel=0.5) and math.isnan(ratio.low) and math.isnan(ratio.high)
+
+
 def test_an_error_that_rises_is_levelled_first() -> None:
     a = Curve("a", N, np.array([[0.6, 0.5, 0.35, 0.3, 0.2]] * 2), (0, 1))
     b = Curve("b", N, np.array([[0.6, 0.4, 0.5, 0.3, 0.2]] * 2), (0, 1))

@@ -22,7 +22,7 @@ COMMANDS = {
     "table": "compare runs: mean and 95 % interval over seeds",
     "plot": "accuracy against the number of training images",
     "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
-    "report": "results/: a study's runs, tables, figures and verdicts; check=true makes every number again",
+    "report": "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
     "bench": "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
     "ls": "what there is: ls models | pe | data | objectives | probes | studies | runs",
     "completion": "shell completion: completion bash | zsh | fish",

@@ -16,6 +16,8 @@ import numpy as np
 from vitbench.curves import GUARD, Array, Curve, Fits
 from vitbench.stats import mean_interval
 
+LEAST_SEEDS = 3  # of a bootstrap
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -90,7 +92,9 @@ def crossover(pair: Pair) -> Crossover:
     flips = sum(one != other for one, other in pairwise(signs))
     if flips > 1:
         return Crossover("undefined", "repeated", leader=leader)
-    low, high, rootless = _interval(_meet(pair, a.drawn_fits, b.drawn_fits, before, n[0], GUARD * n[-1]))
+    low, high, rootless = _interval(
+        _meet(pair, a.drawn_fits, b.drawn_fits, before, n[0], GUARD * n[-1]), len(pair.ratios)
+    )
     if flips:
         meet = _meet(pair, a.fitted, b.fitted, before, n[0], n[-1]).item()
         if not math.isfinite(meet):  # the fits miss what the points show
@@ -131,9 +135,14 @@ def _meet(pair: Pair, a: Fits, b: Fits, before: int, low: float, high: float) ->
     return np.where(lost[:, 0], -np.inf, np.where(lost.any(1), meet, np.inf))
 
 
-def _interval(values: Array) -> tuple[float, float, float]:
-    """The 95 % percentile interval of draws, of which some are infinite, and the share of these."""
+def _interval(values: Array, seeds: int) -> tuple[float, float, float]:
+    """The 95 % percentile interval of draws, of which some are infinite, and the share of these.
+
+    Two seeds can be drawn in three ways only, which is no distribution: NaN stands for the ends.
+    """
     ordered = np.sort(values)
+    if seeds < LEAST_SEEDS:
+        return math.nan, math.nan, float(np.isinf(values).mean())
     low, high = ordered[int(0.025 * len(ordered))], ordered[math.ceil(0.975 * len(ordered)) - 1]
     return float(low), float(high), float(np.isinf(values).mean())
 
@@ -162,7 +171,7 @@ def label_efficiency(pair: Pair) -> list[Ratio]:
     drawn = _images(b.drawn_logs, np.log(b.n), a.drawn_logs[:, at]) - np.log(pair.n)  # (R, k)
     ratios = []
     for i, n in enumerate(pair.n):
-        low, high, _ = _interval(drawn[:, i])
+        low, high, _ = _interval(drawn[:, i], len(pair.ratios))
         value, low, high = (math.exp(v) if math.isfinite(v) else v for v in (values[i], low, high))
         ratios.append(Ratio(float(n), value, low, high, b.n[0] / n, b.n[-1] / n))
     return ratios

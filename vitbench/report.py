@@ -242,8 +242,8 @@ def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]
     sections = list(sections)
     head = [
         "# Results",
-        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every number here "
-        "again and fails where one differs. `docs/metrics.md` defines them.",
+        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table and "
+        "fit again and fails where a number differs; what was read from them is written by hand. `docs/metrics.md` defines them.",
         "\n".join(f"- [{escape_markdown(plain(one.study.title))}](#{_anchor(one.study.title)}): "
                   f"{escape_markdown(plain(one.study.question))}" for one in sections),
     ]  # fmt: skip

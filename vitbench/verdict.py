@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vitbench import compare, costs, export, formats
 from vitbench.checkpoints import Checkpoints
-from vitbench.crossover import Crossover, Pair, Ratio, crossover, label_efficiency
+from vitbench.crossover import LEAST_SEEDS, Crossover, Pair, Ratio, crossover, label_efficiency
 from vitbench.curves import FEW_SEEDS, UNRELIABLE, Curve
 from vitbench.formats import Table
 from vitbench.sentences import better, verdict, worth
@@ -171,7 +171,8 @@ class Report:
 
     def foot(self) -> list[str]:
         few = min((len(pair.pair.a.seeds) for pair in self.pairs if pair.pair.paired), default=FEW_SEEDS)
-        bootstrap = [f"Intervals of crossovers and image ratios are approximate: bootstrap over {few} seeds."]
+        bootstrap = [f"Intervals of crossovers and image ratios are approximate: bootstrap over {few} seeds."
+                     if few >= LEAST_SEEDS else "Two seeds give crossovers and image ratios no interval."]  # fmt: skip
         return [*(bootstrap if few < FEW_SEEDS else []), *map(compare.plain, self.notes)]
 
 
