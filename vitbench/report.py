@@ -226,7 +226,8 @@ class Section:
                      + ("" if row["hardware.threads"] == 1 else "s") for row in rows),
             f"{hours:.1f} hours of training",
         ]  # fmt: skip
-        commands = "; ".join(f"`{command}`" for command in self.commands)
+        probed = [f"vitbench probe study={self.study.name}"] if self.study.probes else []
+        commands = "; ".join(f"`{command}`" for command in [*self.commands, *probed])
         return f"<sub>{escape_markdown(plain(', '.join(parts)))}. {commands}. Evidence: [runs.csv]({self.study.name}/runs.csv)</sub>"
 
 
@@ -242,8 +243,9 @@ def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]
     sections = list(sections)
     head = [
         "# Results",
-        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table and "
-        "fit again and fails where a number differs; what was read from them is written by hand. `docs/metrics.md` defines them.",
+        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table and fit "
+        "again and fails where a number differs. What was read from them is written by hand. `docs/metrics.md` defines the "
+        "numbers. A commit with a + had changes beside it.",
         "\n".join(f"- [{escape_markdown(plain(one.study.title))}](#{_anchor(one.study.title)}): "
                   f"{escape_markdown(plain(one.study.question))}" for one in sections),
     ]  # fmt: skip
