@@ -64,7 +64,7 @@ def main(config: Any) -> int:
 def report_of(value: str, lines: Sequence[Line], left_out: Sequence[str], runs: Runs | None = None, against: str | None = None,
               heading: str = "", folder: Path | None = None) -> Report:  # fmt: skip
     """What the curves say; `folder` is where predictions of the runs lie."""
-    from vitbench import checkpoints, costs
+    from vitbench import costs, mcnemar
     from vitbench.verdict import Facts, Report
 
     chosen, by_label, facts = pairs(lines, against), {line.curve.label: line for line in lines}, {}
@@ -75,11 +75,11 @@ def report_of(value: str, lines: Sequence[Line], left_out: Sequence[str], runs: 
         common = {*a.n.tolist()} & {*b.n.tolist()}
         if not common or not its or not others:
             continue
-        tested: list[checkpoints.Checkpoints] = []
+        tested: list[mcnemar.Checkpoints] = []
         if folder is not None and value == "test_error":
             try:
-                tested = checkpoints.compare(folder, its, others, max(common))
-            except checkpoints.Missing as error:
+                tested = mcnemar.compare(folder, its, others, max(common))
+            except mcnemar.Missing as error:
                 missing = missing or f"no McNemar: {error}"
         facts[a.label, b.label] = Facts(costs.ratios(its, others, max(common)), tested)
     warnings = [*(compare.warnings(compare.groups(runs)) if runs else []), *map(compare.plain, left_out)]

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from vitbench import compare, costs, export, formats
-from vitbench.checkpoints import Checkpoints
 from vitbench.crossover import LEAST_SEEDS, Crossover, Pair, Ratio, crossover, label_efficiency
 from vitbench.curves import FEW_SEEDS, UNRELIABLE, Curve
 from vitbench.formats import Table
+from vitbench.mcnemar import Checkpoints
 from vitbench.sentences import better, verdict, worth
 from vitbench.stats import Paired, holm, least_p, paired
 

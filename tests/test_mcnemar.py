@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Output
 from tests.test_fit import study
-from vitbench import checkpoints
+from vitbench.mcnemar import Missing, compare
 from vitbench.stats import mcnemar
 
 Cli = Callable[..., Output]
@@ -91,5 +91,5 @@ def test_a_file_that_is_no_list_of_classes_is_named(
 
 def test_other_test_images_are_not_compared(tmp_path: Path) -> None:
     rows = [{"id": name, "seed": 0, "train_images": 9, "test_accuracy": 0.5, "data_fingerprint": name} for name in "ab"]
-    with pytest.raises(checkpoints.Missing, match="a and b were tested on different images"):
-        checkpoints.compare(tmp_path, rows[:1], rows[1:], 9)
+    with pytest.raises(Missing, match="a and b were tested on different images"):
+        compare(tmp_path, rows[:1], rows[1:], 9)
