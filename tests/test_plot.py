@@ -12,6 +12,7 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench import compare, figure, plot
+from vitbench.stats import mean_interval
 
 Cli = Callable[..., Output]
 
@@ -145,3 +146,14 @@ def test_plot_prints_its_path_alone_without_torch(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"figures/accuracy.svg\n", b"")
     assert sorted(os.listdir(tmp_path)) == ["figures", "runs"]
     assert (tmp_path / "figures" / "accuracy.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_the_interval_of_two_runs_is_told_and_not_drawn() -> None:
+    assert not figure.banded(mean_interval([0.4, 0.5])) and figure.banded(mean_interval([0.4, 0.5, 0.6]))
+    assert not figure.banded(mean_interval([0.4])) and not figure.banded(mean_interval([0.4] * 3))
+    assert figure.means_of([2, 2]).startswith("mean over 2 seeds, of which no interval is drawn")
+    assert figure.means_of([3, 2, 0]) == "mean and 95 % t interval over 2 to 3 seeds, not drawn of two"
+    assert figure.means_of([1, 1]) == "one seed, no interval"
+    lines = [plot.Line("", [(1.0, 0.4), (1.0, 0.5)], [(1.0, mean_interval([0.4, 0.5]))])]
+    low, high = plot.limits(lines, "test_accuracy", log=False)
+    assert (low, high) == (pytest.approx(39.3), pytest.approx(50.7))  # of the points alone

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vitbench.stats import Interval
+
 # neighbours differ in lightness as well: blue, orange, green, vermillion, sky blue, purple, black
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -115,6 +117,22 @@ def seeds(counts: Iterable[int]) -> tuple[str, bool]:
     ns = sorted({n for n in counts if n})
     several = ns[-1] > 1
     return ("one seed" if not several else f"{ns[0]} seeds" if len(ns) == 1 else f"{ns[0]} to {ns[-1]} seeds"), several
+
+
+def banded(mean: Interval) -> bool:
+    """Whether an interval is drawn: that of two runs, 12.7 standard errors to either side, would hide all else."""
+    return mean.n > 2 and mean.why is None
+
+
+def means_of(counts: Iterable[int]) -> str:
+    """What points and bands are, for the small print."""
+    counts = [*counts]
+    over, several = seeds(counts)
+    if not several:
+        return "one seed, no interval"
+    if max(counts) == 2:
+        return f"mean over {over}, of which no interval is drawn: it reaches 12.7 standard errors to either side"
+    return f"mean and 95 % t interval over {over}" + (", not drawn of two" if 2 in counts else "")
 
 
 def foot(runs: Runs, groups: Sequence[Group], what: str, notes: Sequence[str], characters: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vitbench import compare, figure
 from vitbench import fit as fits
 from vitbench.compare import Group, Runs
+from vitbench.crossover import LEAST_SEEDS
 from vitbench.curves import FEW_SEEDS, GUARD, Curve
 from vitbench.errors import UserError
 from vitbench.plot import Line, draw_line, limits
@@ -97,7 +98,8 @@ def _draw_curve(axes: Axes, line: Line, curve: Curve, i: int, scale: int, number
     inside, beyond = np.geomspace(first, last, 100), np.geomspace(last, GUARD * last, 60)
     for grid, alpha, dash in ((inside, 0.16, "-"), (beyond, 0.07, BEYOND)):
         low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
-        axes.fill_between(grid, low, high, color=look["color"], alpha=alpha, linewidth=0)
+        if len(curve.seeds) >= LEAST_SEEDS:
+            axes.fill_between(grid, low, high, color=look["color"], alpha=alpha, linewidth=0)
         axes.plot(grid, np.exp(curve.fitted.logs(grid)[0]) * scale, linestyle=dash, linewidth=1.2, **look)
     words = "\n".join(part for part in (line.label, *(_fitted(curve, scale) if numbered else [])) if part)
     axes.plot(curve.n, np.exp(curve.mean_logs) * scale, linestyle="none", label=words, **figure.marker(i),
@@ -154,10 +156,16 @@ def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
     over, several = figure.seeds(group.interval(y).n for group in groups)
     if not curves:
         return f"markers: means over {over}; small points: single runs" if several else f"points: single runs, {over}"
-    few = f", approximate below {FEW_SEEDS} seeds" if min(len(c.seeds) for c in curves.values()) < FEW_SEEDS else ""
+    fewest = min(len(c.seeds) for c in curves.values())
+    few = f", approximate below {FEW_SEEDS} seeds" if fewest < FEW_SEEDS else ""
+    bands = (
+        f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"
+        if fewest >= LEAST_SEEDS
+        else "no bands of two seeds"
+    )
     forms = sorted({curve.form for curve in curves.values()})
     return (f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}), dashed "
-            f"beyond the largest size; bands: 95 % of fits to seeds drawn anew (bootstrap{few}); exponents with 95 % intervals")  # fmt: skip
+            f"beyond the largest size; {bands}; exponents with 95 % intervals")  # fmt: skip
 
 
 def _not_fitted(drawn: Sequence[Line], curves: dict[str, Curve]) -> str:

@@ -270,8 +270,7 @@ def _figure(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Any
     if named := [name for name in labels if name]:
         shown_as = [f" {name}" if name.startswith("_") else name for name in named]  # which a legend would leave out
         made.legend([handles[name] for name in named], shown_as, loc="outside right upper", frameon=False)
-    over, many = figure.seeds(mean.n for panel in panels for line in panel.lines for _, mean in line.means)
-    what = f"mean and 95 % t interval over {over}" if many else "one seed, no interval"
+    what = figure.means_of(mean.n for panel in panels for line in panel.lines for _, mean in line.means)
     characters = 125 if not several else 20 + 60 * across
     groups = panels[0].groups
     figure.small_print(made, figure.foot(runs, groups, f"{what}; small points: single runs", [caveat], characters))
@@ -307,7 +306,7 @@ def draw_line(axes: Axes, line: Line, i: int, scale: int) -> Any:
     (drawn,) = axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label,
                          clip_on=False, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, **figure.marker(i), **look)  # fmt: skip
     axes.scatter([at for at, _ in line.points], [scale * value for _, value in line.points], s=4, linewidths=0, **look)
-    banded = [(at, mean) for at, mean in line.means if mean.why is None]
+    banded = [(at, mean) for at, mean in line.means if figure.banded(mean)]
     if banded:
         low, high = [scale * mean.low for _, mean in banded], [scale * mean.high for _, mean in banded]
         axes.fill_between([at for at, _ in banded], low, high, color=look["color"], alpha=0.13, linewidth=0)
@@ -318,7 +317,7 @@ def _draw_beside(axes: Axes, line: Line, i: int, offset: float, scale: int) -> A
     """Means with error bars, and their runs beside them: between words there is nothing to draw a line through."""
     look: dict[str, Any] = {"color": figure.colour(i), "zorder": 3}
     at = [place + offset for place, _ in line.means]
-    bars = [0.0 if mean.why else scale * mean.half for _, mean in line.means]
+    bars = [scale * mean.half if figure.banded(mean) else 0.0 for _, mean in line.means]
     drawn = axes.errorbar(at, [scale * mean.mean for _, mean in line.means], bars, label=line.label, linestyle="none",
                   elinewidth=1.2, capsize=2.5, **figure.marker(i), **look)  # fmt: skip
     axes.scatter([place + offset for place, _ in line.points], [scale * value for _, value in line.points], s=4,
@@ -341,10 +340,10 @@ def _name(axes: Axes, names: Sequence[Any], x: str) -> None:
 
 
 def limits(lines: Sequence[Line], y: str, log: bool) -> tuple[float, float]:
-    """Room for all points, and for bands within reason: over two seeds they can be very wide."""
+    """Room for all points, and for bands within reason: over three seeds they can be very wide."""
     scale = 100 if compare.is_share(y) else 1
     values = [scale * value for line in lines for _, value in line.points]
-    means = [mean for line in lines for _, mean in line.means if mean.why is None]
+    means = [mean for line in lines for _, mean in line.means if figure.banded(mean)]
     bands = [scale * end for mean in means for end in (mean.low, mean.high)]
     low, high = min(values), max(values)
     if log:
