@@ -18,6 +18,7 @@ from vitbench import cli, compare
 from vitbench.data.loader import draw
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
+from vitbench.origin import checksum
 from vitbench.probes.menu import FIGURES, TOGETHER
 from vitbench.probes.subject import Row, Subject
 from vitbench.records import read_record
@@ -304,6 +305,22 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
         "vit",
     }
     assert "name it by model=" in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+
+
+def test_a_file_of_weights_is_not_loaded_into_another_network_than_its_own(vitbench: Cli, tmp_path: Path) -> None:
+    call = [word for word in OUTSIDE if word != "probe=shift"] + ["probe=cka", "figures=false"]
+    first = weights(tmp_path)
+    second = tmp_path / "second.pth"
+    torch.save({name: 2 * value for name, value in torch.load(first)["state_dict"].items()}, second)
+    for path in (first, second):
+        assert vitbench(*call, f"weights={path}").code == 0
+    there = {
+        read_record(path)["config"]["model"]["weights"]: path.parent for path in Path("runs").glob("*/record.json")
+    }
+    other = there[checksum(second)].name
+    output = vitbench(*call, f"weights={first}", f"probe.cka.other={other}")
+    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one can be typed" in output.err
+    assert output.err.count("\n") == 1
 
 
 class Evil:

@@ -19,6 +19,7 @@ from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.disk import storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.jobs import OTHER, Job, asked_for, jobs_of, jobs_of_all, with_partners
+from vitbench.origin import checksum
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
@@ -253,7 +254,12 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
     if record["config"]["model"]["name"] in FAMILIES:
         if asked["weights"] is None:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
-        return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
+        if job.checkpoint != "trained":
+            return build_outside(record, None)
+        if checksum(Path(asked["weights"]).expanduser()) != record["config"]["model"]["weights"]:
+            raise UserError(f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
+                            "network trained elsewhere is compared with what vitbench trained")  # fmt: skip
+        return build_outside(record, asked["weights"])
     draw(record["config"]["seed"], 0)  # as `train` begins
     model = of_record(record)
     if job.checkpoint != "init":
