@@ -31,7 +31,7 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    rows = _among("rows", asked["rows"], MENU) or list(MENU)
+    rows = list(MENU) if asked["rows"] is None else _among("rows", asked["rows"], MENU)
     models = _among("models", asked["models"], MODELS)
     sizes = _among("sizes", asked["sizes"], SIZES)
     for key, least in (("windows", 1), ("seconds", 0)):
@@ -65,6 +65,8 @@ def main(config: Any) -> int:
 
 def _among(key: str, value: Any, menu: Iterable[str]) -> list[str]:
     names = [str(name) for name in (value if isinstance(value, list) else [] if value is None else [value])]
+    if not names:
+        raise UserError(f"{key}={'null' if value is None else '[]'}: {did_you_mean('', menu)}")
     for name in names:
         if name not in menu:
             raise UserError(f"{key}={name}: {did_you_mean(name, menu)}")
