@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from tests.conftest import TINY, Output
-from vitbench import cli, compare
+from vitbench import cli, compare, partners
 from vitbench.data.loader import draw
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
 from vitbench.origin import checksum
+from vitbench.partners import reader
 from vitbench.probes.menu import FIGURES, TOGETHER
 from vitbench.probes.subject import Row, Subject
 from vitbench.records import read_record
@@ -189,6 +190,24 @@ def test_a_picture_is_left_beside_the_rows_unless_it_is_not_wanted(
     shutil.copy(tmp_path / "runs" / trained / "record.json", tmp_path / "runs" / "second" / "record.json")
     assert vitbench("probe", f"run=[{trained},second]", "probe=shift", "file=two.svg").code == 0
     assert Path("two.svg").read_text() == ".svg 0 4 2"
+
+
+def test_a_picture_of_a_study_shows_the_networks_of_all_its_lines_each_once(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sketch(subjects: dict[str, Subject], *, seed: int, ending: str, draws: int) -> bytes:
+        return f"{draws} {[*subjects]}".encode()
+
+    monkeypatch.setattr("vitbench.probe.look_up", lambda kind, name, menu: sketch)
+    monkeypatch.setattr("vitbench.probe.parameters", lambda target: {"draws": None})
+    monkeypatch.setitem(TOGETHER, "shift", FIGURES["equivariance"])
+    made: list[object] = []
+    monkeypatch.setattr(partners, "reader", lambda: made.append(0) or reader())
+    (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=shift checkpoint=trained\n")
+    assert vitbench("probe", "study=mine.yaml", "file=two.svg").code == 0
+    assert Path("two.svg").read_text() == f"5 ['{trained}', '{trained} (init)']" and len(made) == 1
+    (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=lie\n")
+    assert "draws one probe of one network" in vitbench("probe", "study=mine.yaml", "file=two.svg").err
 
 
 def test_a_probe_that_does_not_apply_is_refused_by_name_and_left_out_of_all(

@@ -18,7 +18,7 @@ from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.disk import storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
-from vitbench.jobs import OTHER, Job, asked_for, jobs_of, jobs_of_all, with_partners
+from vitbench.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
 from vitbench.origin import checksum
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
@@ -37,7 +37,7 @@ def main(config: Any) -> int:
     forget()
     calls, typed = asked_for(config)
     if config.file is not None:
-        return _draw(calls[0], typed)
+        return _draw(calls, typed)
     todo: list[Job] = []
     planned: set[Path] = set()
     jobs, code = jobs_of_all(calls, typed), 0
@@ -143,16 +143,22 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 
-def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
-    """The figure of a probe, of one network or of several side by side, wherever it shall lie."""
+def _draw(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
+    """The figure of a probe, of one network or of several side by side, wherever it shall lie: of all that the lines of
+    a study name, each once, with the first line's options."""
     from vitbench.machine import Machine
     from vitbench.plot import ENDINGS
 
-    path, names = Path(asked["file"]).expanduser(), list(asked["probe"])
+    asked = calls[0]
+    path, names = Path(asked["file"]).expanduser(), list({name: None for call in calls for name in call["probe"]})
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
-    jobs = [with_partners(job, partners.reader()) for job in jobs_of(asked, typed)]
+    each: dict[str, Job] = {}
+    for job in jobs_of_all(calls, typed):
+        each.setdefault(job.name, job)
+    read = partners.reader()
+    jobs = [with_partners(job, read) for job in each.values()]
     if len(names) != 1 or names[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
         several = f", or run=[ID,ID] probe={'|'.join(TOGETHER)}" if TOGETHER else ""
         raise UserError(
