@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ import torch
 from tests.conftest import TINY, Output
 from vitbench import cli, compare, partners
 from vitbench.data.loader import draw
+from vitbench.data.stream import Stream
 from vitbench.errors import DoesNotApply, UserError
+from vitbench.evaluate import Evaluation, evaluate
 from vitbench.models.build import build
 from vitbench.origin import checksum
 from vitbench.partners import reader
 from vitbench.probes.menu import FIGURES, TOGETHER
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, predict
 from vitbench.records import read_record
 
 Cli = Callable[..., Output]
@@ -324,6 +327,22 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
         "vit",
     }
     assert "name it by model=" in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+
+
+def test_a_network_from_outside_is_tested_on_all_images_a_batch_at_a_time(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[object] = []
+
+    def watched(model: torch.nn.Module, images: Stream, *given: Any, **more: Any) -> Evaluation:
+        met.append(images)
+        return evaluate(model, images, *given, **more)
+
+    monkeypatch.setattr("vitbench.evaluate.evaluate", watched)
+    assert vitbench(*OUTSIDE[:-1], "images=50", f"weights={weights(tmp_path)}").code == 0
+    (folder,) = (tmp_path / "runs").glob("torchvision-*")
+    right = (predict(SEEN[0]).argmax(1) == SEEN[0].labels).double().mean().item()
+    assert isinstance(met[0], Stream) and read_record(folder / "record.json")["test_accuracy"] == right
 
 
 def test_a_file_of_weights_is_not_loaded_into_another_network_than_its_own(vitbench: Cli, tmp_path: Path) -> None:

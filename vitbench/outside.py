@@ -95,15 +95,15 @@ def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any
     import torch
 
     from vitbench.data.loader import Normalise
+    from vitbench.data.stream import Stream
     from vitbench.evaluate import evaluate
     from vitbench.machine import Machine
 
     hardware = {key: asked["machine"][key] for key in ("device", "threads")}
     machine = Machine.of(**hardware, precision="float32", compile=False)
     model = build(record, asked["weights"]).to(machine.device)
-    images, labels = (
-        torch.from_numpy(np.array(array)).to(machine.device) for array in (dataset.test.images, dataset.test.labels)
-    )
+    images = Stream(dataset.test.images, np.arange(len(dataset.test)), machine.device)  # a batch of them in memory
+    labels = torch.from_numpy(np.array(dataset.test.labels)).to(machine.device)
     normalise = Normalise(record["mean"], record["std"], machine.device)
     result = evaluate(model, images, labels, normalise, batch_size=100)
     parameters = sum(parameter.numel() for parameter in model.parameters())
