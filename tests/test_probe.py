@@ -18,10 +18,10 @@ from tests.conftest import TINY, Output
 from vitbench import cli, compare, partners
 from vitbench.data.loader import draw
 from vitbench.data.stream import Stream
+from vitbench.disk import checksum
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.evaluate import Evaluation, evaluate
 from vitbench.models.build import build
-from vitbench.origin import checksum
 from vitbench.partners import reader
 from vitbench.probes.menu import FIGURES, TOGETHER
 from vitbench.probes.subject import Row, Subject, predict

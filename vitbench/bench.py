@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import look_up
-from vitbench.disk import storage, write
+from vitbench.disk import write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import Table, print_rich, render, say
 from vitbench.models.menu import MENU as MODELS
@@ -49,9 +49,7 @@ def main(config: Any) -> int:
     report = _measure(rows, models, sizes, asked, kept)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     if file is not None:
-        with storage(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, text.encode())
+        write(file, text.encode(), folders=True)
     if asked["format"] == "json":
         print(text, end="")
         return 0

@@ -39,7 +39,7 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     from vitbench import study as studies
-    from vitbench.disk import storage, write
+    from vitbench.disk import write
     from vitbench.formats import say
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -56,9 +56,7 @@ def main(config: Any) -> int:
         layout = _without_what_is_not_for(asked["y"], runs, layout, {key for key in KEYS if asked[key] is not None})
     blob = draw(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
                 **layout)  # fmt: skip
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, blob)
+    write(path, blob, folders=True)
     say(f"{path}\n")
     return 0
 

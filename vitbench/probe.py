@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import partners
-from vitbench.config import Choice, look_up, parameters
+from vitbench.config import Choice, cache_folder, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
-from vitbench.disk import storage, write
+from vitbench.disk import checksum, storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
-from vitbench.origin import checksum
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
@@ -174,9 +173,7 @@ def _draw(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
             blob = _picture(TOGETHER, names[0], subjects, jobs[0], ending)
     except DoesNotApply as error:
         raise UserError(_why_not(jobs[0], names[0], error)) from None
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, blob)
+    write(path, blob, folders=True)
     print(path)
     return 0
 
@@ -214,10 +211,8 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
     if any(word.startswith("data.root=") for word in typed):
         data["root"] = os.path.expanduser(asked["data"]["root"])
-    cache = asked["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
-    dataset = open_dataset(
-        **data | {"cache": os.path.expanduser(cache)}, progress=asked["machine"]["progress"] is not False
-    )
+    cache = cache_folder(asked["data"]["cache"])
+    dataset = open_dataset(**data | {"cache": cache}, progress=asked["machine"]["progress"] is not False)
     if dataset.fingerprint != record["data_fingerprint"]:
         raise DataError(f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
                         f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})")  # fmt: skip
@@ -262,7 +257,7 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
         if job.checkpoint != "trained":
             return build_outside(record, None)
-        if checksum(Path(asked["weights"]).expanduser()) != record["config"]["model"]["weights"]:
+        if checksum(Path(asked["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
             raise UserError(f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
                             "network trained elsewhere is compared with what vitbench trained")  # fmt: skip
         return build_outside(record, asked["weights"])
