@@ -14,6 +14,7 @@ from tests.conftest import Output
 from vitbench.bench import page, read
 from vitbench.config import CONF_DIR
 from vitbench.formats import render
+from vitbench.timing import rows
 from vitbench.timing.menu import MENU
 from vitbench.timing.windows import Figure, alternate, figure, ratios, steps_for
 
@@ -65,6 +66,9 @@ def test_the_help_names_every_row() -> None:
     ("rows=lop", "rows=lop: did you mean loop? choices: "),
     ("models=vitt", "models=vitt: did you mean vit? choices: resnet, vit"),
     ("sizes=[nano,tinny]", "sizes=tinny: did you mean tiny? choices: base, micro, nano, small, tiny"),
+    ("rows=[]", "rows=[]: choices: defaults, "),
+    ("models=[]", "models=[]: choices: resnet, vit"),
+    ("sizes=null", "sizes=null: choices: base, micro, nano, small, tiny"),
     ("windows=0", "windows=0: must be 1 or more"),
     ("seconds=0", "seconds=0.0: must be above 0"),
     ("format=jsn", "format=jsn: did you mean json? choices: json, text"),
@@ -83,6 +87,11 @@ def test_without_a_gpu_its_rows_say_so(vitbench: Callable[..., Output]) -> None:
     output = vitbench("bench", "rows=[peak,stacked]", "device=cpu")
     assert output.code == 0
     assert output.out.count("no GPU") == 3
+
+
+def test_on_a_gpu_the_row_of_the_cpu_says_so(tmp_path: Path) -> None:
+    (one,) = rows.defaults(rows.Bench(["vit"], ["nano"], 1, 0.1, "cuda", tmp_path, print))
+    assert (one.value, one.met, one.note) == (None, None, "on a CPU alone")
 
 
 def test_a_file_keeps_the_rows_that_were_not_asked_for(vitbench: Callable[..., Output]) -> None:

@@ -101,6 +101,22 @@ MISTAKES = {
     "no folder of runs": (["train", "runs="], "runs=: must not be empty"),
     "a seed of many digits": (["train", "seed=99999999999"], "seed=99999999999: must be 0 to 4294967295"),
     "several values": (["train", "seed=0,1"], "seed=0,1: several values; -m runs them all"),
+    "several values of a setting that is the encoding's": (
+        ["train", "pe=rope", "pe.theta=1,2"],
+        ": pe.theta=1,2: several",
+    ),
+    "an option that the encoding has not": (
+        ["train", "pe=rope", "pe.thta=1"],
+        ": pe.thta=1: no such setting of `vitbench train`; did you mean pe.theta or pe.name?",
+    ),
+    "an option of the encoding twice": (
+        ["train", "pe.theta=1", "pe.theta=2"],
+        "pe.theta is given twice: pe.theta=1 and pe",
+    ),
+    "several networks": (["probe", "model=a,b"], "model=a,b: several values; model= is one network"),
+    "a list of networks": (["probe", "model=[a,b]"], "model=[a,b]: Cannot convert"),
+    "a word near model": (["probe", "modl=timm"], "modl=timm: no such setting of `vitbench probe`; did you mean model"),
+    "several runs": (["probe", "run=a,b"], "run=a,b: several values; a list is typed run=[a,b]"),
     "a table of many": (["table", "-m", "where.seed=1"], "vitbench table has no --multirun"),
     "a study": (["sweep", "study=quickstrat"], "did you mean quickstart?"),
     "no study": (["sweep"], "study=NAME is missing"),

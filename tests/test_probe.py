@@ -9,17 +9,22 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.conftest import TINY, Output
-from vitbench import cli, compare
+from vitbench import cli, compare, partners
 from vitbench.data.loader import draw
+from vitbench.data.stream import Stream
+from vitbench.disk import checksum
 from vitbench.errors import DoesNotApply, UserError
+from vitbench.evaluate import Evaluation, evaluate
 from vitbench.models.build import build
+from vitbench.partners import reader
 from vitbench.probes.menu import FIGURES, TOGETHER
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, predict
 from vitbench.records import read_record
 
 Cli = Callable[..., Output]
@@ -190,6 +195,24 @@ def test_a_picture_is_left_beside_the_rows_unless_it_is_not_wanted(
     assert Path("two.svg").read_text() == ".svg 0 4 2"
 
 
+def test_a_picture_of_a_study_shows_the_networks_of_all_its_lines_each_once(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sketch(subjects: dict[str, Subject], *, seed: int, ending: str, draws: int) -> bytes:
+        return f"{draws} {[*subjects]}".encode()
+
+    monkeypatch.setattr("vitbench.probe.look_up", lambda kind, name, menu: sketch)
+    monkeypatch.setattr("vitbench.probe.parameters", lambda target: {"draws": None})
+    monkeypatch.setitem(TOGETHER, "shift", FIGURES["equivariance"])
+    made: list[object] = []
+    monkeypatch.setattr(partners, "reader", lambda: made.append(0) or reader())
+    (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=shift checkpoint=trained\n")
+    assert vitbench("probe", "study=mine.yaml", "file=two.svg").code == 0
+    assert Path("two.svg").read_text() == f"5 ['{trained}', '{trained} (init)']" and len(made) == 1
+    (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=lie\n")
+    assert "draws one probe of one network" in vitbench("probe", "study=mine.yaml", "file=two.svg").err
+
+
 def test_a_probe_that_does_not_apply_is_refused_by_name_and_left_out_of_all(
     vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +327,38 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
         "vit",
     }
     assert "name it by model=" in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+
+
+def test_a_network_from_outside_is_tested_on_all_images_a_batch_at_a_time(
+    vitbench: Cli, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[object] = []
+
+    def watched(model: torch.nn.Module, images: Stream, *given: Any, **more: Any) -> Evaluation:
+        met.append(images)
+        return evaluate(model, images, *given, **more)
+
+    monkeypatch.setattr("vitbench.evaluate.evaluate", watched)
+    assert vitbench(*OUTSIDE[:-1], "images=50", f"weights={weights(tmp_path)}").code == 0
+    (folder,) = (tmp_path / "runs").glob("torchvision-*")
+    right = (predict(SEEN[0]).argmax(1) == SEEN[0].labels).double().mean().item()
+    assert isinstance(met[0], Stream) and read_record(folder / "record.json")["test_accuracy"] == right
+
+
+def test_a_file_of_weights_is_not_loaded_into_another_network_than_its_own(vitbench: Cli, tmp_path: Path) -> None:
+    call = [word for word in OUTSIDE if word != "probe=shift"] + ["probe=cka", "figures=false"]
+    first = weights(tmp_path)
+    second = tmp_path / "second.pth"
+    torch.save({name: 2 * value for name, value in torch.load(first)["state_dict"].items()}, second)
+    for path in (first, second):
+        assert vitbench(*call, f"weights={path}").code == 0
+    there = {
+        read_record(path)["config"]["model"]["weights"]: path.parent for path in Path("runs").glob("*/record.json")
+    }
+    other = there[checksum(second)].name
+    output = vitbench(*call, f"weights={first}", f"probe.cka.other={other}")
+    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one can be typed" in output.err
+    assert output.err.count("\n") == 1
 
 
 class Evil:

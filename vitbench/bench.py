@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.config import look_up
-from vitbench.disk import storage, write
+from vitbench.disk import write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import Table, print_rich, render, say
 from vitbench.models.menu import MENU as MODELS
@@ -31,7 +31,7 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    rows = _among("rows", asked["rows"], MENU) or list(MENU)
+    rows = list(MENU) if asked["rows"] is None else _among("rows", asked["rows"], MENU)
     models = _among("models", asked["models"], MODELS)
     sizes = _among("sizes", asked["sizes"], SIZES)
     for key, least in (("windows", 1), ("seconds", 0)):
@@ -49,9 +49,7 @@ def main(config: Any) -> int:
     report = _measure(rows, models, sizes, asked, kept)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     if file is not None:
-        with storage(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, text.encode())
+        write(file, text.encode(), folders=True)
     if asked["format"] == "json":
         print(text, end="")
         return 0
@@ -65,6 +63,8 @@ def main(config: Any) -> int:
 
 def _among(key: str, value: Any, menu: Iterable[str]) -> list[str]:
     names = [str(name) for name in (value if isinstance(value, list) else [] if value is None else [value])]
+    if not names:
+        raise UserError(f"{key}={'null' if value is None else '[]'}: {did_you_mean('', menu)}")
     for name in names:
         if name not in menu:
             raise UserError(f"{key}={name}: {did_you_mean(name, menu)}")

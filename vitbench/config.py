@@ -380,13 +380,17 @@ def plain(config: Any) -> dict[str, Any]:
     if settings["optim"]["epochs"] is not None:
         settings["optim"]["steps"] = None  # epochs were asked for
     settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
-    cache_dir = settings["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
-    settings["data"]["cache"] = os.path.expanduser(cache_dir)
+    settings["data"]["cache"] = cache_folder(settings["data"]["cache"])
     if settings["data"]["name"] is None:
         data = settings["data"]
         folder = Path(data["root"]).resolve().name
         data["name"] = (folder or data["source"]) if data["source"] == "imagefolder" else data["source"]
     return {key: value for key, value in settings.items() if key not in SWEEP_KEYS}
+
+
+def cache_folder(typed: str | None) -> str:
+    """Where decoded images lie, of `data.cache` as it was typed."""
+    return os.path.expanduser(typed or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from vitbench.errors import StorageError
+from vitbench.errors import StorageError, UserError
 
 
 @contextmanager
@@ -19,8 +21,11 @@ def storage(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write(path: Path, blob: bytes) -> None:
-    """Writes a file whole or not at all."""
+def write(path: Path, blob: bytes, folders: bool = False) -> None:
+    """Writes a file whole or not at all; with the `folders` around it, where a user says where it shall lie."""
+    if folders:
+        with storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
     fresh = write_beside(path, blob)
     with storage(path):
         os.replace(fresh, path)
@@ -46,3 +51,18 @@ def write_all(descriptor: int, blob: bytes) -> None:
     view = memoryview(blob)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def checksum(path: Path, typed: str = "") -> str:
+    """A file's SHA-256, computed once as long as it stays as it is; UserError, which begins as `typed`, without it."""
+    try:
+        status = path.stat()
+        return _checksum(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{typed}{path} cannot be read: {error.strerror}") from None
+
+
+@cache
+def _checksum(path: Path, size: int, time: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

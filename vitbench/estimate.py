@@ -17,8 +17,7 @@ from statistics import median
 from typing import Any
 
 from vitbench.errors import UserError
-from vitbench.launch import cores
-from vitbench.provenance import processor
+from vitbench.provenance import cores, processor
 from vitbench.records import read_record, run_folders
 
 

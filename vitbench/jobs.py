@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vitbench import partners
 from vitbench.check import SEEDS, check_open
 from vitbench.errors import NothingChosen, UserError, did_you_mean
+from vitbench.overrides import as_typed
 from vitbench.probes import rows as files
 from vitbench.probes.menu import MENU
 from vitbench.records import find_record
@@ -72,7 +73,7 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
     ways = [key for key in ("run", "outside") if asked[key] is not None]
     ways += ["study"] if asked["study"] is not None else ["where"] if asked["where"] else []
     if len(ways) != 1:
-        given = " ".join(f"{key}={asked[key]}" for key in ways).replace("outside=", "model=")
+        given = as_typed(" ".join(f"{key}={asked[key]}" for key in ways))
         raise UserError(
             f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, where.KEY=VALUE, model=torchvision|timm"
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from vitbench.errors import StorageError, UserError
 from vitbench.interrupt import STOPPING, Stopped
+from vitbench.provenance import cores as cores
 from vitbench.run import Run
 
 SAVE_SECONDS = 8.0  # for workers to save after a signal
@@ -25,10 +26,6 @@ IN_PROCESS = ("basic", "stacked")  # launchers that are not asked to compose aga
 Hand = Callable[
     [list[str]], dict[str, str]
 ]  # does runs by their ids; what jobs raised beside what their runs wrote down
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Hand:

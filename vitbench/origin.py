@@ -10,14 +10,13 @@ No torch here.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench import ancestor
+from vitbench.disk import checksum
 from vitbench.errors import UserError
 from vitbench.overrides import words_of
 
@@ -75,20 +74,6 @@ def of(settings: Mapping[str, Any]) -> Origin | None:
         return Origin(typed, "file", typed, _file(typed))
     library, _, name = typed.partition(":")
     return Origin(typed, library, name)
-
-
-def checksum(path: Path) -> str:
-    try:
-        status = path.stat()
-        return _checksum(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-@cache
-def _checksum(path: Path, size: int, time: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(typed: str) -> Path:

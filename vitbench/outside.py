@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.data.menu import SHARE_KEYS, open_dataset
-from vitbench.disk import storage, write
+from vitbench.disk import checksum, write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION
 from vitbench.provenance import commit, now
@@ -53,7 +53,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     dataset = open_dataset(**{key: value for key, value in data.items() if key not in SHARE_KEYS},
                            progress=asked["machine"]["progress"] is not False)  # fmt: skip
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
-    model = {"name": family, "network": name, "weights": _sha256(Path(weights).expanduser())}
+    model = {"name": family, "network": name, "weights": checksum(Path(weights).expanduser(), "weights=")}
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
     readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
     folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -68,9 +68,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
         "warnings": list(dataset.warnings),
     }  # fmt: skip
     record |= _tested(record, dataset, asked)
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
     return folder, record
 
 
@@ -81,29 +79,21 @@ def _channels(key: str, given: Any, channels: int) -> list[float]:
     return [float(value) for value in values]
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"weights={path}: {error.strerror}") from None
-
-
 def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the record says after the test: accuracy, loss, parameters, hardware."""
     import numpy as np
     import torch
 
     from vitbench.data.loader import Normalise
+    from vitbench.data.stream import Stream
     from vitbench.evaluate import evaluate
     from vitbench.machine import Machine
 
     hardware = {key: asked["machine"][key] for key in ("device", "threads")}
     machine = Machine.of(**hardware, precision="float32", compile=False)
     model = build(record, asked["weights"]).to(machine.device)
-    images, labels = (
-        torch.from_numpy(np.array(array)).to(machine.device) for array in (dataset.test.images, dataset.test.labels)
-    )
+    images = Stream(dataset.test.images, np.arange(len(dataset.test)), machine.device)  # a batch of them in memory
+    labels = torch.from_numpy(np.array(dataset.test.labels)).to(machine.device)
     normalise = Normalise(record["mean"], record["std"], machine.device)
     result = evaluate(model, images, labels, normalise, batch_size=100)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -71,7 +71,7 @@ def prepare(argv: Iterable[str]) -> list[str]:
     for word in settings:
         key = word.split("=")[0].lstrip("+")
         if key in seen:
-            raise UserError(f"{key} is given twice: {seen[key]} and {word}; keep one")
+            raise UserError(as_typed(f"{key} is given twice: {seen[key]} and {word}; keep one"))
         seen[key] = word
     both = [word for key, word in seen.items() if key in ("optim.steps", "optim.epochs") and not word.endswith("=null")]
     if len(both) == 2:
@@ -127,45 +127,55 @@ def _quoted(value: str) -> str:
     return f"{quote}{value}{quote}"
 
 
+def as_typed(line: str) -> str:
+    """A line about settings, by the names that users type and not by those that Hydra is given."""
+    return re.sub(r"(?<![\w.])outside=", "model=", line.replace("model.pe.", "pe."))
+
+
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
     """One line for what Hydra or OmegaConf refused."""
+    return UserError(as_typed(_explained(error, command, arguments)))
+
+
+def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     import yaml
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        return UserError(f"a configuration file is no valid YAML: {' '.join(str(error).split())}")
+        return f"a configuration file is no valid YAML: {' '.join(str(error).split())}"
     typed = [word for word in arguments if not word.startswith("-")]
     if isinstance(error, OverrideParseException):
-        return UserError(f"{(error.override or '').removeprefix('+')}: {_first_line(error)}")
+        return f"{(error.override or '').removeprefix('+')}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher" and option in ("submitit_slurm", "submitit_local"):
-            return UserError(f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'")
+            return f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'"
         options = [name for name in error.options if name != "schema"]
-        return UserError(f"{group}={option}: {did_you_mean(option, options)}")
+        return f"{group}={option}: {did_you_mean(option, options)}"
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
         keys = {w: w.lstrip("+").split("=")[0] for w in typed}
         word = next((w for w in typed if keys[w] == key or keys[w].startswith(f"{key}.")), None)
         if isinstance(cause, AttributeError | KeyError) and cause.parent_node is not None and word is not None:
-            settings = [str(k) for k in cause.parent_node]
+            settings = ["model" if k == "outside" else str(k) for k in cause.parent_node]
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
-            return UserError(f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}")
-        return UserError(f"{(word or key).removeprefix('+')}: {_first_line(cause)}")
+            return f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}"
+        return f"{(word or key).removeprefix('+')}: {_first_line(cause)}"
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
         word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
-        return UserError(
-            f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CHOICES)}"
-        )
+        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CHOICES)}"
     if message.startswith("Ambiguous value for argument"):
         word = next((w for w in typed if f"'{w}'" in message), "")
-        return UserError(f"{word}: several values; -m runs them all, a list is typed {word.replace('=', '=[')}]")
-    return UserError(message)
+        if word.startswith("outside="):
+            return f"{word}: several values; model= is one network"
+        all_of_them = "-m runs them all, " if command in ("train", "sweep") else ""
+        return f"{word}: several values; {all_of_them}a list is typed {word.replace('=', '=[')}]"
+    return message
 
 
 def _first_line(error: BaseException) -> str:

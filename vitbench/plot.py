@@ -39,7 +39,7 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     from vitbench import study as studies
-    from vitbench.disk import storage, write
+    from vitbench.disk import write
     from vitbench.formats import say
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -56,9 +56,7 @@ def main(config: Any) -> int:
         layout = _without_what_is_not_for(asked["y"], runs, layout, {key for key in KEYS if asked[key] is not None})
     blob = draw(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
                 **layout)  # fmt: skip
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, blob)
+    write(path, blob, folders=True)
     say(f"{path}\n")
     return 0
 
@@ -223,6 +221,10 @@ def _swept_panel(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str]
         raise UserError(f"y={y}: was measured along two things; choose layer=NAME ({layers}, ...) or at=NUMBER "
                         f"({', '.join(f'{value:g}' for value in sorted(along_at))})")  # fmt: skip
     by_layer = len(along_layer) > 1
+    if not by_layer and (wanted_x == "layer" or any("at" not in row for row in kept)):
+        typed = f"y={y}" if layer is None else f"y={y} layer={layer}"
+        raise UserError(f"{typed}: is of one layer, {', '.join(along_layer)}, and lies along nothing"
+                        f"{'' if layer is None else '; leave layer= out'}")  # fmt: skip
     x = "relative depth of the layer" if by_layer else next((row["at_unit"] for row in kept if "at_unit" in row), "at")
     groups = compare.groups(runs)
     drawn = []

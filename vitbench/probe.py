@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import partners
-from vitbench.config import Choice, look_up, parameters
+from vitbench.config import Choice, cache_folder, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
-from vitbench.disk import storage, write
+from vitbench.disk import checksum, storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
-from vitbench.jobs import OTHER, Job, asked_for, jobs_of, jobs_of_all, with_partners
+from vitbench.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
@@ -36,7 +36,7 @@ def main(config: Any) -> int:
     forget()
     calls, typed = asked_for(config)
     if config.file is not None:
-        return _draw(calls[0], typed)
+        return _draw(calls, typed)
     todo: list[Job] = []
     planned: set[Path] = set()
     jobs, code = jobs_of_all(calls, typed), 0
@@ -142,16 +142,22 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 
-def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
-    """The figure of a probe, of one network or of several side by side, wherever it shall lie."""
+def _draw(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
+    """The figure of a probe, of one network or of several side by side, wherever it shall lie: of all that the lines of
+    a study name, each once, with the first line's options."""
     from vitbench.machine import Machine
     from vitbench.plot import ENDINGS
 
-    path, names = Path(asked["file"]).expanduser(), list(asked["probe"])
+    asked = calls[0]
+    path, names = Path(asked["file"]).expanduser(), list({name: None for call in calls for name in call["probe"]})
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(ENDINGS)}")
-    jobs = [with_partners(job, partners.reader()) for job in jobs_of(asked, typed)]
+    each: dict[str, Job] = {}
+    for job in jobs_of_all(calls, typed):
+        each.setdefault(job.name, job)
+    read = partners.reader()
+    jobs = [with_partners(job, read) for job in each.values()]
     if len(names) != 1 or names[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
         several = f", or run=[ID,ID] probe={'|'.join(TOGETHER)}" if TOGETHER else ""
         raise UserError(
@@ -167,9 +173,7 @@ def _draw(asked: dict[str, Any], typed: Sequence[str]) -> int:
             blob = _picture(TOGETHER, names[0], subjects, jobs[0], ending)
     except DoesNotApply as error:
         raise UserError(_why_not(jobs[0], names[0], error)) from None
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, blob)
+    write(path, blob, folders=True)
     print(path)
     return 0
 
@@ -207,10 +211,8 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
     if any(word.startswith("data.root=") for word in typed):
         data["root"] = os.path.expanduser(asked["data"]["root"])
-    cache = asked["data"]["cache"] or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench"
-    dataset = open_dataset(
-        **data | {"cache": os.path.expanduser(cache)}, progress=asked["machine"]["progress"] is not False
-    )
+    cache = cache_folder(asked["data"]["cache"])
+    dataset = open_dataset(**data | {"cache": cache}, progress=asked["machine"]["progress"] is not False)
     if dataset.fingerprint != record["data_fingerprint"]:
         raise DataError(f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
                         f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})")  # fmt: skip
@@ -253,7 +255,12 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
     if record["config"]["model"]["name"] in FAMILIES:
         if asked["weights"] is None:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
-        return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
+        if job.checkpoint != "trained":
+            return build_outside(record, None)
+        if checksum(Path(asked["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
+            raise UserError(f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
+                            "network trained elsewhere is compared with what vitbench trained")  # fmt: skip
+        return build_outside(record, asked["weights"])
     draw(record["config"]["seed"], 0)  # as `train` begins
     model = of_record(record)
     if job.checkpoint != "init":

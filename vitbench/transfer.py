@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vitbench import checkpoint
+from vitbench.disk import checksum
 from vitbench.errors import UserError
-from vitbench.origin import Origin, checksum
+from vitbench.origin import Origin
 from vitbench.outside import library_of
 from vitbench.pe.base import PositionEncoding
 

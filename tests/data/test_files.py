@@ -21,6 +21,7 @@ from vitbench.data import files as module
 from vitbench.data.split import Dataset
 from vitbench.data.stream import Stream
 from vitbench.errors import DataError, StorageError
+from vitbench.provenance import cores
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(module.cores() < 2, reason="with one core nothing is decoded elsewhere")
+@pytest.mark.skipif(cores() < 2, reason="with one core nothing is decoded elsewhere")
 def test_processes_end_with_a_parent_that_is_killed_and_not_before(root: Path) -> None:  # noqa: F811
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(root), str(root.parent / "cache")],

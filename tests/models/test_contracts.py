@@ -181,7 +181,7 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
             {"name": "vit", "heads": 32, "pe": {"name": "rope"}},
             "pe=rope model.width=64 model.heads=32: the width of a head, 2, must be divisible by 4",
         ),
-        ({"name": "vit", "pe": {"name": "rope", "theta": 0.0}}, "model.pe.theta=0.0: must be greater than 0"),
+        ({"name": "vit", "pe": {"name": "rope", "theta": 0.0}}, "pe.theta=0.0: must be greater than 0"),
         (
             {"name": "vit", "width": 66, "heads": 3, "pe": {"name": "sincos2d"}},
             "pe=sincos2d model.width=66: the width must be 8 or more, divisible by 4",

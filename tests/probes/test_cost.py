@@ -56,6 +56,14 @@ def test_peak_memory_of_a_known_step_is_its_tensors() -> None:
     assert peak_memory(step, nn.Identity(), x) == 12_000
 
 
+def test_tokens_are_counted_in_timms_vits_too() -> None:
+    import timm
+
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "num_classes": 4}
+    rows = measured(timm.create_model("vit_tiny_patch16_224", depth=1, **sizes))
+    assert [row["value"] for row in rows if row["metric"] == "tokens" and "at" not in row] == [4]
+
+
 class Fixed(nn.Module):
     """Takes images of one size, and counts on them."""
 

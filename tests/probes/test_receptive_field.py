@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.probes.known import find, noise, subject, value
-from vitbench.errors import UserError
+from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build
 from vitbench.probes import how_far
 from vitbench.probes.receptive_field import draw, fields, from_middle, numbers, probe
@@ -96,6 +96,14 @@ def test_figures_are_drawn_of_one_network_and_of_two_side_by_side() -> None:
     both = {name: of(nano(name)) for name in ("vit", "resnet")}
     assert draw(both["vit"], seed=0, images=1, channels=1).startswith(b"\x89PNG")
     assert how_far.draw(both, seed=0, images=1, channels=1).startswith(b"<?xml")
+
+
+def test_a_vit_of_one_patch_has_no_fields_and_an_empty_panel_beside_others() -> None:
+    one = of(build("vit", image_size=32, channels=3, num_classes=5, patch_size=32))
+    for ask in (probe, draw):
+        with pytest.raises(DoesNotApply, match="none of its layers has more than one position"):
+            ask(one, seed=0)
+    assert how_far.draw({"vit": one}, seed=0).startswith(b"<?xml")
 
 
 def test_a_slip_gets_one_line() -> None:

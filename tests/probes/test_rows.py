@@ -128,6 +128,11 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
         ({"y": ["stub.size", "test_acuracy"]}, "did you mean test_accuracy"),
         ({"y": "stub.layers.error"}, "choose layer=NAME (block1, head, stem, ...) or at=NUMBER (1, 2)"),
         ({"y": "stub.layers.error", "layer": "haed"}, "layer=haed: stub.layers.error has block1, head, stem"),
+        (
+            {"y": "stub.size", "x": "layer", "layer": "head"},
+            "y=stub.size layer=head: is of one layer, head, and lies along nothing; leave layer= out",
+        ),
+        ({"y": "stub.layers.error", "x": "layer", "layer": "head"}, "is of one layer, head"),
         ({"y": "stub.along.size", "x": "seed"}, "is its x"),
         ({"y": "stub.size", "at": 1.0}, "y=stub.size was not"),
         ({"y": "stub.along.siez"}, "did you mean stub.along.size"),

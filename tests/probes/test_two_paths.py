@@ -13,10 +13,10 @@ from vitbench.probes import two_paths
 from vitbench.probes.subject import Subject
 
 
-def of(name: str, channels: int = 3) -> Subject:
+def of(name: str, channels: int = 3, size: int = 32, **options: object) -> Subject:
     torch.manual_seed(0)
-    model = build(name, image_size=32, channels=channels, num_classes=5).eval()
-    pixels = torch.randint(256, (1, channels, 32, 32), dtype=torch.uint8)
+    model = build(name, image_size=size, channels=channels, num_classes=5, **options).eval()  # type: ignore[arg-type]
+    pixels = torch.randint(256, (1, channels, size, size), dtype=torch.uint8)
     return Subject(
         model,
         pixels,
@@ -45,6 +45,13 @@ def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
 def test_it_is_a_picture_also_of_one_grey_channel() -> None:
     subject = of("resnet", channels=1)
     assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name, size, options", [
+    ("resnet", 31, {}), ("vit", 31, {"patch_size": 31}), ("vit", 32, {"patch_size": 32}),
+])  # fmt: skip
+def test_it_is_a_picture_also_of_images_that_few_patches_divide(name: str, size: int, options: dict[str, int]) -> None:
+    assert two_paths.draw(of(name, size=size, **options), seed=0, ending=".png").startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

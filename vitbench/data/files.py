@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vitbench.distributed import LOCAL_WORLD_SIZE
 from vitbench.errors import DataError
+from vitbench.provenance import cores
 
 CHUNK = 16  # images that a process decodes at a time
 
@@ -54,10 +55,6 @@ class Pool:
                 raise _killed() from None
 
         return result
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def may_start_processes() -> bool:

@@ -27,10 +27,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitbench.data.cache import Contents, Rows, cached, duplicates, listed, write_rows
-from vitbench.data.files import Files, Pool, cores, may_start_processes
+from vitbench.data.files import Files, Pool, may_start_processes
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
 from vitbench.progress import progress as progress_bar
+from vitbench.provenance import cores
 
 DECODING = 1  # bump when the rule above changes
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -36,7 +36,7 @@ class RoPE(PositionEncoding):
                 f"{geometry.width // geometry.heads}, must be divisible by 4"
             )
         if not theta > 0:
-            raise UserError(f"model.pe.theta={theta}: must be greater than 0")
+            raise UserError(f"pe.theta={theta}: must be greater than 0")
         self.theta = theta
         cos, sin = self.turns(geometry.grid)
         self.register_buffer("cos", cos, persistent=False)

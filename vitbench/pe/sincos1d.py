@@ -27,7 +27,7 @@ class SinCos1D(PositionEncoding):
         if geometry.width % 2:
             raise UserError(f"pe=sincos1d model.width={geometry.width}: the width must be even, for sine and cosine")
         if not theta > 0:
-            raise UserError(f"model.pe.theta={theta}: must be greater than 0")
+            raise UserError(f"pe.theta={theta}: must be greater than 0")
         self.theta = theta
         self.register_buffer("table", self.waves(geometry.grid), persistent=False)
 

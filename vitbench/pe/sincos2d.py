@@ -26,7 +26,7 @@ class SinCos2D(PositionEncoding):
         if geometry.width % 4 or geometry.width < 8:
             raise UserError(f"pe=sincos2d model.width={geometry.width}: the width must be 8 or more, divisible by 4")
         if not theta > 0:
-            raise UserError(f"model.pe.theta={theta}: must be greater than 0")
+            raise UserError(f"pe.theta={theta}: must be greater than 0")
         self.theta = theta
         self.register_buffer("table", self.waves(geometry.grid), persistent=False)
 

@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.errors import UserError
+from vitbench.probes.distorted import patch_size
 from vitbench.probes.subject import Row, Subject
 
 WINDOW_SECONDS = 0.05  # at least
@@ -110,7 +111,8 @@ def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]
     operators = {str(operator): flops for operator, flops in counter.get_flop_counts()["Global"].items()}
     total = sum(operators.values())
     attention = sum(flops for name, flops in operators.items() if name.partition(".")[2].startswith(PRODUCTS))
-    tokens = {} if not hasattr(model, "patch_size") else {"tokens": float((width // model.patch_size) ** 2)}  # type: ignore[operator]
+    patch = patch_size(model)
+    tokens = {} if patch is None else {"tokens": float((width // patch) ** 2)}
     return {"multiply_adds": total / 4, "attention_share": attention / total if total else 0.0} | tokens
 
 

@@ -208,6 +208,10 @@ def divisors(size: int, option: str = "", grid: int | None = None) -> list[int]:
 
 
 def patch_size(model: torch.nn.Module) -> int | None:
-    """Pixels a side of a ViT's patches (ours and torchvision's, or timm's); None for a network without."""
-    size = getattr(model, "patch_size", None) or getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    """Pixels a side of a ViT's patches (ours and torchvision's, or timm's); None for a network without, or whose patches
+    overlap."""
+    embed = getattr(model, "patch_embed", None)
+    size = getattr(model, "patch_size", None) or getattr(embed, "patch_size", None)
+    if getattr(getattr(embed, "proj", None), "stride", size) != size:
+        return None
     return size[0] if isinstance(size, Sequence) else size

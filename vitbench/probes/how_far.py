@@ -27,10 +27,17 @@ def draw(
     subjects: dict[str, Subject], *, seed: int, ending: str = ".svg", images: int = 32, channels: int = 16
 ) -> bytes:
     """A panel a network, by its name."""
-    found = [(name, subject, fields(subject, seed, images, channels), attention(subject))
+    found = [(name, subject, receptive(subject, seed, images, channels), attention(subject))
              for name, subject in subjects.items()]  # fmt: skip
     with figure.style():
         return figure.save(_figure(found, images, channels), ending)
+
+
+def receptive(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
+    try:
+        return fields(subject, seed, images, channels)
+    except DoesNotApply:
+        return {}
 
 
 def attention(subject: Subject) -> Distances | None:

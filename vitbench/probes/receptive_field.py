@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vitbench import figure
-from vitbench.errors import UserError
+from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.resnet import BasicBlock, Bottleneck
 from vitbench.models.vit import Block
 from vitbench.probes.subject import Row, Subject
@@ -101,7 +101,7 @@ def from_middle(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1)  # the figure shows what the rows were made of
 def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
-    """Of every layer with a grid, in depth order."""
+    """Of every layer with a grid, in depth order; DoesNotApply where none has one."""
     for option, value in {"images": images, "channels": channels}.items():
         if value < 1:
             raise UserError(f"probe.receptive_field.{option}={value}: must be 1 or more")
@@ -122,8 +122,11 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
                 continue
             if grid.shape[2] * grid.shape[3] > 1:
                 sums[key] = sums.get(key, 0) + _sum_of_gradients(grid, batch, start, channels, seed)
-    return {name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
-            for name in places if (name, False) in sums}  # fmt: skip
+    found = {name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
+             for name in places if (name, False) in sums}  # fmt: skip
+    if not found:
+        raise DoesNotApply("none of its layers has more than one position")
+    return found
 
 
 def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ Shifts are circular and so is the padding of the convolutions, so that strides a
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -108,8 +109,8 @@ def layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
 
 
 def _patch(size: int) -> int:
-    """A patch that divides the image: 4 px at 32, in proportion elsewhere."""
-    return min((p for p in range(2, size // 2 + 1) if size % p == 0), key=lambda p: abs(p - size / 8))
+    """A patch that divides the image: 4 px at 32, in proportion elsewhere; 1 px where the side is prime."""
+    return min((p for p in range(2, size // 2 + 1) if size % p == 0), key=lambda p: abs(p - size / 8), default=1)
 
 
 def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, Paths, Paths]]) -> Any:
@@ -133,7 +134,7 @@ def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, P
         panels[0, column].imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
         panels[0, column].set_title(text, fontsize=9, fontweight="normal")
     for (layer, far, near), line in zip(rows, panels[1:], strict=True):
-        channel = int(far.shifted_after.flatten(1).std(1).argmax())
+        channel = int(far.shifted_after.flatten(1).std(1, correction=0).argmax())
         a, b = far.shifted_after[channel], far.shifted_before[channel]
         low, high = (float(torch.stack([a, b]).quantile(q)) for q in (0.01, 0.99))
         greys: Any = {"cmap": "gray", "vmin": low, "vmax": high, "interpolation": "nearest"}
@@ -144,7 +145,8 @@ def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, P
         line[2].imshow((b - a).numpy(), **colours)
         line[3].imshow((near.shifted_before[channel] - near.shifted_after[channel]).numpy(), **colours)
         for panel, error in ((line[2], far.error), (line[3], near.error)):
-            panel.set_xlabel("no difference" if error < 1e-5 else f"error {error:.2f}", fontsize=8, labelpad=2)
+            text = "no difference" if error < 1e-5 else f"error {error:.2f}" if math.isfinite(error) else "one position"
+            panel.set_xlabel(text, fontsize=8, labelpad=2)
         h, w = a.shape
         line[0].set_xlabel(f"{h}x{w}", fontsize=8, labelpad=2)
         line[0].set_ylabel(layer.name, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)

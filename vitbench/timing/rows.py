@@ -129,6 +129,7 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
 
 def defaults(bench: Bench) -> Iterator[Figure]:
     if bench.device != "cpu":
+        yield Figure("defaults", "vitbench / defaults", None, "", at_least=1.15, note="on a CPU alone")
         return
     settings, batch = bench.settings("model=resnet", "model.size=small"), 128
     limit = Limit(settings, batch_size=batch)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitbench.provenance import cores
 from vitbench.timing.ours import Limit, Ours
 from vitbench.timing.rows import NO_GPU, Bench
 from vitbench.timing.windows import Figure, figure, ratios
@@ -109,9 +110,8 @@ def _whole(command: list[str], **options: Any) -> tuple[float, float]:
 
 def parallel(bench: Bench) -> Iterator[Figure]:
     """Training seconds as the runs record them; each run's weights must be those of the run alone, to the last bit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     what = "two runs, a thread each / in turn on two threads"
-    if cores < 2:
+    if cores() < 2:
         yield Figure("parallel", what, None, "", at_least=1.5, note="one core")
         return
     words = ["model=vit", "model.size=micro", "optim.steps=60", "data=shapes", "data.train_images=2000",
