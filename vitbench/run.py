@@ -167,11 +167,10 @@ class Run:
         """Drops the lines of metrics.csv after `step`, and a torn last one: they will be written again."""
         path = self.folder / "metrics.csv"
         rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step]
-        if step == 0:
+        if not rows:  # the next line brings the header, with the columns of the objective
             path.unlink(missing_ok=True)
-        elif path.exists():
-            lines = [_csv_line(rows[0] if rows else METRICS)] + [_csv_line(row.values()) for row in rows]
-            write(path, "".join(lines).encode())
+        else:
+            write(path, "".join([_csv_line(rows[0]), *(_csv_line(row.values()) for row in rows)]).encode())
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """The last write of a run; what only resuming needed goes."""
