@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench import partners
-from vitbench.check import SEEDS, check_open
+from vitbench.check import SEEDS, check_machine, check_open
 from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.probes import rows as files
 from vitbench.probes.menu import MENU
@@ -87,6 +87,7 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"images={asked['images']}: must be 1 or more")
     if not 0 <= asked["seed"] < SEEDS:
         raise UserError(f"seed={asked['seed']}: must be 0 to {SEEDS - 1}")
+    check_machine(asked["machine"]["device"], asked["machine"]["threads"])
     asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
     for checkpoint in asked["checkpoint"]:
         if checkpoint not in (*files.CHECKPOINTS, "kept") and not str(checkpoint).isdigit():
