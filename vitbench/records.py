@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ class NewerSchema(UserError):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record, or one line that says why it is none."""
+    """A record, or one line that says why it is none; FileNotFoundError or NotADirectoryError where there is no file."""
     try:
         record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not a whole record (broken JSON)") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
@@ -45,12 +49,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def find_record(folder: Path) -> dict[str, Any]:
     """The record of a finished or diverged run, or near misses of its name."""
-    if not (folder / "record.json").is_file():
+    try:
+        return read_record(folder / "record.json")
+    except (FileNotFoundError, NotADirectoryError):
         known = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise UserError(
             f"{folder} is no finished run; {did_you_mean(folder.name, known) if known else f'there is none in {folder.parent}'}"
-        )
-    return read_record(folder / "record.json")
+        ) from None
 
 
 class Read(NamedTuple):

@@ -57,9 +57,7 @@ class Run:
             return read_record(self.folder / "record.json")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise StorageError(f"{self.folder / 'record.json'} cannot be read: {error.strerror}") from error
-        except NewerSchema:
+        except (NewerSchema, StorageError):
             raise
         except UserError:
             return None  # torn by something other than us: the run is done again
