@@ -72,11 +72,10 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         jobs = _jobs(config, todo) if name not in IN_PROCESS else {}
         if not config.wait:
             before, new = slurm.Queue(launcher, jobs, missing).submit(waves[0])
-            if before or new:
-                later = len(todo) - len(waves[0])
-                after = f"; {later} start from them: repeat the command then" if later else ""
-                print(slurm.submitted(before, new) + after)
-                return
+            later = len(todo) - len(waves[0])
+            after = f"; {later} start from them: repeat the command then" if later else ""
+            print(slurm.submitted(waves[0], before, new) + after)
+            return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             display.say(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
