@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,24 @@ def test_names_of_values_are_checked(tmp_path: Path) -> None:
         UserError, match=r"mine\.yaml: names\.init must map values of init, as they are typed, to words"
     ):
         written(tmp_path, GRID + "names: {init: pretrained}")
+
+
+def test_sweeps_of_a_study_that_begin_together_both_note_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, noted = written(tmp_path, GRID), study._noted
+
+    def slow(path: Path) -> tuple[list[str], list[str]]:
+        found = noted(path)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(study, "_noted", slow)
+    with ThreadPoolExecutor() as sweeps:
+        for seed in "12":
+            sweeps.submit(study.remember, grid, [study.Planned([], {}, f"vit-s{seed}")], tmp_path, [f"seed={seed}"])
+    assert sorted(study.planned_ids(grid, tmp_path)) == ["vit-s1", "vit-s2"]
+    assert sorted(study.typed_words(grid, tmp_path)) == ["seed=1", "seed=2"]
 
 
 @pytest.mark.parametrize("name", study.names())

@@ -287,14 +287,17 @@ def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterab
 
     Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the runs.
     """
+    from filelock import FileLock
+
     path = _plans(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    ids, commands = _noted(path)
-    ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
-    if (words := shlex.join(typed)) not in commands:
-        commands.append(words)
-    write(path, json.dumps({"ids": ids, "typed": commands}).encode())
+        with FileLock(path.with_suffix(".lock")):  # another sweep of the study may note its own
+            ids, commands = _noted(path)
+            ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
+            if (words := shlex.join(typed)) not in commands:
+                commands.append(words)
+            write(path, json.dumps({"ids": ids, "typed": commands}).encode())
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
