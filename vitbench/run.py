@@ -35,6 +35,8 @@ from vitbench.records import NewerSchema, read_record
 
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
 
+LOOKING_SECONDS = 1.0  # a lock may be taken for a moment by who asks whether the run is held
+
 
 @dataclass(frozen=True)
 class Run:
@@ -67,11 +69,11 @@ class Run:
         """Holds the run for this process; raises TryAgain naming the holder. The lock dies with the process."""
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / ".lock", blocking=False)
+        lock = FileLock(self.folder / ".lock")
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire()
+                lock.acquire(timeout=LOOKING_SECONDS)
             except Timeout:
                 raise TryAgain(f"{self.id} is held by {self._holder()}; try again when it has ended") from None
         try:
