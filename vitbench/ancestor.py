@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,25 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return folder, record
+
+
+def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:
+    """Refuses a teacher that has not learned to tell these classes on these images."""
+    name, theirs = record["id"], record["classes"]
+    if [*theirs] != [*classes]:
+        known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (theirs, classes))
+        raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
+    if record["data_fingerprint"] != fingerprint:
+        raise UserError(f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
+                        f"{record['image_size']} px); a teacher must have the data of its student")  # fmt: skip
+    if record["test_accuracy"] is None:
+        raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
+
+
+def seconds(record: Mapping[str, Any]) -> float | None:
+    """Of training that a run cost, with all that it started from; None: nobody says."""
+    total: float | None = record.get("total_train_seconds", record["train_seconds"])
+    return total
 
 
 def leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:

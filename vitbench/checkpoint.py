@@ -50,6 +50,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(text)
 
 
+def weights_of(run: str, path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's file; UserError where another run's weights lie there."""
+    tensors, about = load(path)
+    if about.get("run") != run:
+        raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
+    return tensors
+
+
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """Names, types, shapes and values, in whatever order they come."""
     seen = hashlib.sha256(text.encode())

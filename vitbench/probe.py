@@ -22,7 +22,6 @@ from vitbench.jobs import OTHER, Job, asked_for, jobs_of, jobs_of_all, with_part
 from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
-from vitbench.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,11 +242,11 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
 
 
 def _network(job: Job, asked: dict[str, Any]) -> Any:
-    from vitbench import checkpoint
     from vitbench.data.loader import draw
     from vitbench.models.build import of_record
     from vitbench.outside import FAMILIES
     from vitbench.outside import build as build_outside
+    from vitbench.transfer import trained
 
     record = job.record
     if record["config"]["model"]["name"] in FAMILIES:
@@ -255,11 +254,6 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
         return build_outside(record, asked["weights"] if job.checkpoint == "trained" else None)
     draw(record["config"]["seed"], 0)  # as `train` begins
-    model = of_record(record)
-    if job.checkpoint != "init":
-        path = Run(job.folder, {}).weights(int(job.checkpoint) if job.checkpoint.isdigit() else None)
-        tensors, about = checkpoint.load(path)
-        if about.get("run") != record["id"]:
-            raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
-        checkpoint.fit(model, tensors, path)
-    return model
+    if job.checkpoint == "init":
+        return of_record(record)
+    return trained(job.folder, record, int(job.checkpoint) if job.checkpoint.isdigit() else None)
