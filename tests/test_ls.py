@@ -44,6 +44,8 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
     fake_runs.write(runs, "b-diverged", None)
     (runs / "c-failed").mkdir()
     (runs / "c-failed" / "failure.json").write_text('{"error": "KeyError: \'x\'", "traceback": "..."}')
+    (runs / "c-torn").mkdir()
+    (runs / "c-torn" / "failure.json").write_text("{")
     (runs / "d-killed").mkdir()
     (runs / "d-killed" / "config.yaml").write_text("optim: {steps: 1200, epochs: null}\n")
     (runs / "d-killed" / "metrics.csv").write_text("step,epoch\n600,1\n1100,")
@@ -54,6 +56,7 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
         "a-finished": "finished 43.21 %",
         "b-diverged": "diverged",
         "c-failed": "failed: KeyError: 'x'",
+        "c-torn": "failed: unreadable failure.json",
         "d-killed": "unfinished: step 600 of 1,200",
         "e-torn": "unreadable: elsewhere/e-torn/record.json is not a whole record (broken JSON)",
         "f-empty": "no run",

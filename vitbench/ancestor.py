@@ -129,7 +129,6 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
     """The folder and the record of that run; UserError where it has not finished."""
     from vitbench.records import run_folders
     from vitbench.run import Run
-    from vitbench.state import failure
 
     described, name = settings_of(settings, key), str(id_of(settings, key))
     folder = Path(settings["runs"] if described is None else described["runs"]).expanduser() / name
@@ -141,7 +140,7 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
         raise UserError(f"{key}={name}: no finished run in runs={settings['runs']}; {near}")
     typed = f"{key}={name}" if described is None else f"{key}='{settings[key]}'"
     if record is None:
-        why = f"failed ({reason})" if (reason := failure(run)) else "is not finished"
+        why = f"failed ({reason})" if (reason := run.failure()) else "is not finished"
         raise UserError(f"{typed}: {name} {why}; it is trained by: {command(described or {})}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +118,7 @@ def runs(folder: Path) -> list[str]:
 def _standing(folder: Path) -> tuple[str, str]:
     """How a run stands, and its test accuracy if it has one."""
     from vitbench.records import read_record
+    from vitbench.run import Run
 
     try:
         record = read_record(folder / "record.json")
@@ -128,11 +128,9 @@ def _standing(folder: Path) -> tuple[str, str]:
         pass
     except (UserError, OSError) as error:
         return f"unreadable: {plain(str(error))}", ""
-    try:
-        failure = json.loads((folder / "failure.json").read_bytes())
-        return f"failed: {plain(str(failure['error']))[:120]}", ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
+    if why := Run(folder, {}).failure():
+        return f"failed: {plain(why)[:120]}", ""
+    return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
 
 
 def _progress(folder: Path) -> str:

@@ -64,6 +64,15 @@ class Run:
         except UserError:
             return None  # torn by something other than us: the run is done again
 
+    def failure(self) -> str | None:
+        """Why the run failed, where it did."""
+        try:
+            return str(json.loads((self.folder / "failure.json").read_text())["error"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return "unreadable failure.json"
+
     @contextmanager
     def claim(self) -> Iterator[None]:
         """Holds the run for this process; raises TryAgain naming the holder. The lock dies with the process."""
