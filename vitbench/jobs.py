@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench import partners
+from vitbench import probe_rows as files
 from vitbench.check import SEEDS, check_machine, check_open
 from vitbench.errors import NothingChosen, UserError, did_you_mean
-from vitbench.probes import rows as files
 from vitbench.probes.menu import MENU
 from vitbench.records import find_record
 from vitbench.run import Run

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import partners
+from vitbench import probe_rows as files
 from vitbench.config import Choice, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.disk import storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.jobs import OTHER, Job, asked_for, jobs_of, jobs_of_all, with_partners
-from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION
+from vitbench.probe_rows import of_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Read(NamedTuple):
     settings: list[str]  # the columns that are settings; the others are results
     problems: list[str]  # a line for each folder without a readable record
     unfinished: list[str]  # the names of runs that have begun
-    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probes/rows.py)
+    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probe_rows.py)
 
 
 def read_runs(runs: Path) -> Read:
@@ -74,8 +75,6 @@ def read_runs(runs: Path) -> Read:
     Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
     the record's own names, and what probes measured `shift.crop.consistency`.
     """
-    from vitbench.probes.rows import of_run
-
     read = Read([], [], [], [], {})
     settings: dict[str, None] = {}  # a set in order
     for folder in run_folders(runs):
