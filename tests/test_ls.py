@@ -10,7 +10,7 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import config, ls
+from vitbench import config, overrides
 from vitbench.data.menu import MENU as DATA
 from vitbench.models.menu import SIZES
 from vitbench.pe.menu import MENU as ENCODINGS
@@ -81,9 +81,9 @@ def test_a_wrong_word_gets_one_line(vitbench: Cli, words: list[str], said: str) 
     assert (done.code, done.out, done.err) == (2, "", f"vitbench: {said}\n")
 
 
-def test_kinds_are_the_groups_of_the_command_line() -> None:
+def test_choices_are_the_groups_of_the_command_line() -> None:
     groups = {path.name for path in config.CONF_DIR.iterdir() if path.is_dir()}
-    assert set(ls.KINDS) == groups - {"hydra", "schema"}
+    assert set(overrides.CHOICES) == groups - {"hydra", "schema"}
 
 
 def test_ls_imports_nothing_heavy_and_makes_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbench.config import CONF_DIR, flatten, plain
+from vitbench.config import CONF_DIR, compose, flatten, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.identity import run_id
 from vitbench.overrides import explain, setting, words_of
@@ -80,9 +80,7 @@ def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its run
 
 @cache
 def _composed(groups: tuple[str, ...]) -> Any:
-    from vitbench.study import compose_groups
-
-    return compose_groups([*groups])
+    return compose([*groups])
 
 
 def _choices(settings: Mapping[str, Any]) -> dict[str, str]:

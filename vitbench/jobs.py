@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vitbench import partners
 from vitbench import probe_rows as files
 from vitbench.check import SEEDS, check_machine, check_open
+from vitbench.config import compose
 from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.probes.menu import MENU
 from vitbench.records import find_record
@@ -37,7 +38,6 @@ class Job(NamedTuple):
 
 def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """What is asked, once or once for each line of a study's `probes:`, under what was typed; and the words typed."""
-    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -53,7 +53,7 @@ def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
             said = [word for word in line
                     if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
             lines.append([*said, *typed])
-            configs.append(compose("probe", lines[-1]))
+            configs.append(compose(lines[-1], "probe"))
     return [_checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
             for one, words in zip(configs, lines, strict=True)], typed  # fmt: skip
 

@@ -10,8 +10,6 @@ from vitbench.compare import number, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import align, say
 
-KINDS = ("model", "pe", "data", "optim", "augment", "objective", "probe")  # the groups of the command line
-
 
 def main(words: Sequence[str]) -> int:
     word, options = (words[0], words[1:]) if words else ("", [])
