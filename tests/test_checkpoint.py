@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,3 +63,49 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weight is \(3, 9\) there and \(3, 2\) here"):
         checkpoint.fit(nn.Linear(2, 3), nn.Linear(9, 3).state_dict(), tmp_path / "other.safetensors")
+
+
+def parts() -> dict[str, Any]:
+    """What a state holds, as it is after a step of training."""
+    model, objective = nn.Linear(2, 3), nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1, momentum=0.9)
+    objective(model(torch.ones(1, 2))).backward()
+    optimizer.step()
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    return {
+        "model": model,
+        "objective": objective,
+        "optimizer": optimizer,
+        "averaged": averaged,
+        "losses": torch.ones(4),
+    }
+
+
+def test_a_state_is_put_back_into_every_part(tmp_path: Path) -> None:
+    path, before, after = tmp_path / "state", parts(), parts()
+    path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **before))
+    assert checkpoint.restore(path, "r", **after) == {"run": "r", "step": 3}
+    assert checkpoint.gather({}, **after) == checkpoint.gather({}, **before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"objective.weight": torch.ones(1, 7)}, r"is from another model: weight is \(1, 7\) there and \(1, 3\) here"),
+        ({"averaged.module.bias": None}, "is from another model: module.bias is nothing there"),
+        ({"optimizer.9.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 9.momentum"),
+        ({"optimizer.0.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 0.momentum"),
+        ({"losses": None}, "is no whole state: it has no losses"),
+    ],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
+    tmp_path: Path, changed: dict[str, Any], line: str
+) -> None:
+    path, after = tmp_path / "state", parts()
+    path.write_bytes(checkpoint.gather({"run": "r"}, **parts()))
+    tensors, about = checkpoint.load(path)
+    path.write_bytes(checkpoint.dump({k: v for k, v in (tensors | changed).items() if v is not None}, about))
+    before = checkpoint.gather({}, **after)
+    with pytest.raises(UserError, match=line):
+        checkpoint.restore(path, "r", **after)
+    assert checkpoint.gather({}, **after) == before

@@ -10,7 +10,7 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import config, ls
+from vitbench import config, overrides
 from vitbench.data.menu import MENU as DATA
 from vitbench.models.menu import SIZES
 from vitbench.pe.menu import MENU as ENCODINGS
@@ -44,6 +44,8 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
     fake_runs.write(runs, "b-diverged", None)
     (runs / "c-failed").mkdir()
     (runs / "c-failed" / "failure.json").write_text('{"error": "KeyError: \'x\'", "traceback": "..."}')
+    (runs / "c-torn").mkdir()
+    (runs / "c-torn" / "failure.json").write_text("{")
     (runs / "d-killed").mkdir()
     (runs / "d-killed" / "config.yaml").write_text("optim: {steps: 1200, epochs: null}\n")
     (runs / "d-killed" / "metrics.csv").write_text("step,epoch\n600,1\n1100,")
@@ -54,6 +56,7 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
         "a-finished": "finished 43.21 %",
         "b-diverged": "diverged",
         "c-failed": "failed: KeyError: 'x'",
+        "c-torn": "failed: unreadable failure.json",
         "d-killed": "unfinished: step 600 of 1,200",
         "e-torn": "unreadable: elsewhere/e-torn/record.json is not a whole record (broken JSON)",
         "f-empty": "no run",
@@ -78,9 +81,9 @@ def test_a_wrong_word_gets_one_line(vitbench: Cli, words: list[str], said: str) 
     assert (done.code, done.out, done.err) == (2, "", f"vitbench: {said}\n")
 
 
-def test_kinds_are_the_groups_of_the_command_line() -> None:
+def test_choices_are_the_groups_of_the_command_line() -> None:
     groups = {path.name for path in config.CONF_DIR.iterdir() if path.is_dir()}
-    assert set(ls.KINDS) == groups - {"hydra", "schema"}
+    assert set(overrides.CHOICES) == groups - {"hydra", "schema"}
 
 
 def test_ls_imports_nothing_heavy_and_makes_nothing(tmp_path: Path) -> None:

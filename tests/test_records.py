@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from vitbench.errors import UserError
-from vitbench.records import SCHEMA, load_runs, read_record
+from vitbench.errors import StorageError, UserError
+from vitbench.records import SCHEMA, find_record, load_runs, read_record
+from vitbench.run import Run
 
 
 def finished(folder: Path, **changes: Any) -> None:
@@ -84,3 +85,15 @@ def test_a_record_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text('{"schema": 99, "config": {}}')
     with pytest.raises(UserError, match=f"schema 99, this vitbench reads up to {SCHEMA}; upgrade"):
         read_record(tmp_path / "record.json")
+
+
+def test_a_record_that_cannot_be_read_is_one_line_to_whoever_asks(tmp_path: Path) -> None:
+    finished(tmp_path / "good")
+    record = tmp_path / "bad" / "record.json"
+    record.mkdir(parents=True)  # for root, too, no file to be read
+    line = f"{record} cannot be read: Is a directory"
+    for ask in (lambda: read_record(record), lambda: find_record(record.parent), Run(record.parent, {}).record):
+        with pytest.raises(StorageError, match=line):
+            ask()
+    frame = load_runs(tmp_path)
+    assert list(frame["id"]) == ["good"] and frame.attrs["problems"] == [line]

@@ -4,11 +4,14 @@ import errno
 import multiprocessing
 import os
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from vitbench.disk import write
 from vitbench.errors import StorageError, TryAgain
@@ -81,6 +84,15 @@ def test_metrics_lines_survive_concurrent_writers_and_a_torn_end(run: Run) -> No
     assert float(rows[0]["train_loss"]) == 0.1 + 0.2  # to the last digit
 
 
+@pytest.mark.parametrize("left", ["", "step,epo"])
+def test_metrics_without_a_whole_header_get_one_that_names_every_column(run: Run, left: str) -> None:
+    (run.folder / "metrics.csv").write_text(left)
+    run.rewind(4)
+    run.log({"step": 6, "train_loss": 0.5, "spread": 0.25})  # which an objective measures
+    (row,) = read_metrics(run.folder)
+    assert (row["step"], row["spread"]) == ("6", "0.25") and None not in row
+
+
 def hold(folder: str, seconds: float, report: Any) -> None:
     try:
         with Run(Path(folder), {}).claim():
@@ -94,7 +106,7 @@ def hold(folder: str, seconds: float, report: Any) -> None:
 def test_of_eight_processes_one_gets_the_run_and_the_others_name_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     report = context.Queue()
-    children = [context.Process(target=hold, args=(str(tmp_path / "r"), 3.0, report)) for _ in range(8)]
+    children = [context.Process(target=hold, args=(str(tmp_path / "r"), 4.0, report)) for _ in range(8)]
     for child in children:
         child.start()
     answers = [report.get(timeout=60) for _ in children]
@@ -102,6 +114,16 @@ def test_of_eight_processes_one_gets_the_run_and_the_others_name_it(tmp_path: Pa
         child.join()
     assert answers.count("held") == 1
     assert all("is held by process" in answer for answer in answers if answer != "held")
+
+
+def test_who_looks_whether_a_run_is_held_does_not_keep_it_from_starting(run: Run) -> None:
+    look = FileLock(run.folder / ".lock", thread_local=False)
+    look.acquire()
+    end = threading.Timer(0.2, look.release)
+    end.start()
+    with run.claim():
+        assert run.held() == f"held by process {os.getpid()} on {socket.gethostname()}"
+    end.join()
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:

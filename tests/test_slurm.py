@@ -162,6 +162,29 @@ def test_without_the_extra_one_line_names_it() -> None:
     assert str(explain(missing, "sweep", [SLURM])).endswith("pip install 'vitbench[slurm]'")
 
 
+def test_runs_of_other_studies_in_the_queue_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_live", lambda: {"7_0", "8_0", "8_1"})
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    for array, names in (("7", ["vit-1"]), ("8", ["vit-2", "vit-3"])):
+        (tmp_path / slurm.MEMORY / array).mkdir(parents=True)
+        noted = {name: f"{array}_{place}" for place, name in enumerate(names)}
+        (tmp_path / slurm.MEMORY / array / "jobs.json").write_text(json.dumps(noted))
+    before, new = slurm.Queue(None, {}, {"vit-1": slurm.Run(tmp_path / "vit-1", {})}).submit(["vit-1"])
+    assert (before, new) == ({"vit-1": "7_0"}, {})
+
+
+def test_wait_false_returns_where_others_hold_every_run(
+    vitbench: Cli, tmp_path: Path, small: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small("model=vit pe=none seed=0")
+    monkeypatch.setattr(slurm, "_live", set)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    name = vitbench("sweep", *ENDLESS, "dry_run=true").out.split()[0]
+    with slurm.Run(tmp_path / "r" / name, {}).claim():
+        output = vitbench("sweep", *ENDLESS, "wait=false")
+    assert (output.code, output.out) == (0, "no run submitted; 1 is held by other processes\n"), output.err
+
+
 @pytest.mark.parametrize("answer", [None, set()], ids=["silent", "empty"])
 def test_a_slurm_that_does_not_answer_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: set[str] | None

@@ -26,7 +26,6 @@ from vitbench.models.build import build
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.run import Run, read_metrics
 from vitbench.stacked import Stack, Stacked, stacks_of
-from vitbench.state import failure
 
 Cli = Callable[..., Output]
 CPU = Machine(torch.device("cpu"), "float32", compile=False, threads=1)
@@ -173,7 +172,7 @@ def test_a_run_that_is_held_or_broken_is_left_out_of_its_stack(tmp_path: Path, m
     with several[0].claim():
         assert Stack(several).train() == {several[3].id: "ZeroDivisionError('ours')"}
     assert [run.record() is not None for run in several] == [False, True, True, False]
-    assert failure(several[3]) == "ZeroDivisionError: ours" and failure(several[0]) is None
+    assert several[3].failure() == "ZeroDivisionError: ours" and several[0].failure() is None
     assert not any(run.held() for run in several)
 
 
@@ -186,7 +185,7 @@ def test_what_breaks_the_stack_is_written_down_in_each_of_its_runs(
     monkeypatch.setattr(Stacked, "losses", full)
     several = [Run.of(settings(tmp_path, seed)) for seed in range(5)]
     Stack(several).train()
-    assert {failure(run) for run in several} == {
+    assert {run.failure() for run in several} == {
         "UserError: 5 runs at once need more memory than there is; hydra.launcher.max_runs=2 needs less"}  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,24 @@ def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: 
 def test_two_values_have_two_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
         written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")
+
+
+def test_sweeps_of_a_study_that_begin_together_both_note_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, noted = written(tmp_path, GRID), study._noted
+
+    def slow(path: Path) -> tuple[list[str], list[str]]:
+        found = noted(path)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(study, "_noted", slow)
+    with ThreadPoolExecutor() as sweeps:
+        for seed in "12":
+            sweeps.submit(study.remember, grid, [study.Planned([], {}, f"vit-s{seed}")], tmp_path, [f"seed={seed}"])
+    assert sorted(study.planned_ids(grid, tmp_path)) == ["vit-s1", "vit-s2"]
+    assert sorted(study.typed_words(grid, tmp_path)) == ["seed=1", "seed=2"]
 
 
 @pytest.mark.parametrize("name", study.names())

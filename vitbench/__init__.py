@@ -21,17 +21,11 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     """A finished run for a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
 
     The model expects images normalised by `record["mean"]` and `record["std"]` (of values in 0..1).
-    Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged.
+    Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged or another run's.
     """
-    from vitbench import checkpoint
-    from vitbench.models.build import of_record
     from vitbench.records import find_record
-    from vitbench.run import Run
+    from vitbench.transfer import trained
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)
-    path = Run(folder, {}).weights()
-    tensors, _ = checkpoint.load(path)
-    model = of_record(record)
-    checkpoint.fit(model, tensors, path)
-    return Loaded(model.eval(), record["config"], record)
+    return Loaded(trained(folder, record).eval(), record["config"], record)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbench.config import CONF_DIR, flatten, plain
+from vitbench.config import CONF_DIR, compose, flatten, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.identity import run_id
 from vitbench.overrides import explain, setting, words_of
@@ -80,9 +80,7 @@ def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its run
 
 @cache
 def _composed(groups: tuple[str, ...]) -> Any:
-    from vitbench.study import compose_groups
-
-    return compose_groups([*groups])
+    return compose([*groups])
 
 
 def _choices(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -129,7 +127,6 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
     """The folder and the record of that run; UserError where it has not finished."""
     from vitbench.records import run_folders
     from vitbench.run import Run
-    from vitbench.state import failure
 
     described, name = settings_of(settings, key), str(id_of(settings, key))
     folder = Path(settings["runs"] if described is None else described["runs"]).expanduser() / name
@@ -141,11 +138,30 @@ def finished(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any
         raise UserError(f"{key}={name}: no finished run in runs={settings['runs']}; {near}")
     typed = f"{key}={name}" if described is None else f"{key}='{settings[key]}'"
     if record is None:
-        why = f"failed ({reason})" if (reason := failure(run)) else "is not finished"
+        why = f"failed ({reason})" if (reason := run.failure()) else "is not finished"
         raise UserError(f"{typed}: {name} {why}; it is trained by: {command(described or {})}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return folder, record
+
+
+def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:
+    """Refuses a teacher that has not learned to tell these classes on these images."""
+    name, theirs = record["id"], record["classes"]
+    if [*theirs] != [*classes]:
+        known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (theirs, classes))
+        raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
+    if record["data_fingerprint"] != fingerprint:
+        raise UserError(f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
+                        f"{record['image_size']} px); a teacher must have the data of its student")  # fmt: skip
+    if record["test_accuracy"] is None:
+        raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
+
+
+def seconds(record: Mapping[str, Any]) -> float | None:
+    """Of training that a run cost, with all that it started from; None: nobody says."""
+    total: float | None = record.get("total_train_seconds", record["train_seconds"])
+    return total
 
 
 def leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:

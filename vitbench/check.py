@@ -7,6 +7,7 @@ the images are known.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import field, make_dataclass
 from functools import cache
@@ -235,7 +236,6 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     need("augment.magnitude", "0 to 30", lambda v: 0 <= v <= 30)
     need("augment.mixup", "0 or more", lambda v: v >= 0)
     need("augment.cutmix", "0 or more", lambda v: v >= 0)
-    need("machine.threads", "1 or more", lambda v: v >= 1)
     need("objective.width", "1 or more", lambda v: v >= 1)
     need("objective.depth", "1 or more blocks", lambda v: v >= 1)
     need("objective.mask", "above 0 and below 1 (a share of the patches)", lambda v: 0 < v < 1)
@@ -244,9 +244,15 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     need("objective.grey", "0 to 1 (a share of the views)", lambda v: 0 <= v <= 1)
     one_of("machine.precision", "auto", "float32", "bfloat16")
     one_of("machine.images", "auto", "memory", "cache", "files")
-    device = str(flat["machine.device"])
-    if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+    check_machine(flat["machine.device"], flat["machine.threads"])
+
+
+def check_machine(device: str, threads: int | None) -> None:
+    """What training and probes both have of `machine`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise UserError(f"machine.device={device}: must be auto, cpu, cuda or cuda:N")
+    if threads is not None and threads < 1:
+        raise UserError(f"machine.threads={threads}: must be 1 or more")
 
 
 def _finite(value: Any) -> bool:

@@ -50,6 +50,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(text)
 
 
+def weights_of(run: str, path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's file; UserError where another run's weights lie there."""
+    tensors, about = load(path)
+    if about.get("run") != run:
+        raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
+    return tensors
+
+
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """Names, types, shapes and values, in whatever order they come."""
     seen = hashlib.sha256(text.encode())
@@ -62,6 +70,12 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Loads weights into a model, or says in one line what does not fit."""
+    check_fit(model, tensors, path)
+    model.load_state_dict(dict(tensors))
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """What `fit` refuses, without loading the rest."""
     own = model.state_dict()
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
     other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
@@ -71,7 +85,6 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         wanted = tuple(own[example].shape) if example in own else "nothing"
         count = len(missing) + len(unknown) + len(other)
         raise UserError(f"{path} is from another model: {example} is {found} there and {wanted} here ({count} of {len(own)} tensors do not fit)")  # fmt: skip
-    model.load_state_dict(dict(tensors))
 
 
 # ------------------------------------------------------------------------------------------------ a training's state
@@ -91,7 +104,10 @@ def gather(about: Mapping[str, Any], *, model: nn.Module, objective: nn.Module, 
 
 def restore(path: Path, run: str, *, model: nn.Module, objective: nn.Module, optimizer: Optimizer,
             averaged: nn.Module | None, losses: Tensor) -> dict[str, Any]:  # fmt: skip
-    """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about."""
+    """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about.
+
+    UserError where a part is not theirs; all of them are then as they were.
+    """
     tensors, about = led(load, path)
     if about.get("run") != run:
         raise UserError(f"{path} is the state of another run, {about.get('run')}")
@@ -99,14 +115,22 @@ def restore(path: Path, run: str, *, model: nn.Module, objective: nn.Module, opt
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = value
-    fit(model, parts["model"], path)
-    fit(objective, parts["objective"], path)
-    if averaged is not None:
-        fit(averaged, parts["averaged"], path)
+    modules = {"model": model, "objective": objective} | ({} if averaged is None else {"averaged": averaged})
+    for part, module in modules.items():
+        check_fit(module, parts[part], path)
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {str(place): parameter for place, parameter in enumerate(order)}
+    for name, value in parts["optimizer"].items():
+        place = name.partition(".")[0]
+        if place not in places or (value.dim() and value.shape != places[place].shape):
+            raise UserError(f"{path} is from another optimizer: no parameter here takes {name}")
+    if "" not in parts["losses"]:
+        raise UserError(f"{path} is no whole state: it has no losses")
+    for part, module in modules.items():
+        module.load_state_dict(parts[part])
     for name, value in parts["optimizer"].items():
         place, _, key = name.partition(".")
-        parameter = order[int(place)]
+        parameter = places[place]
         # fused optimizers read memory in the parameter's own order, channels-last for convolutions
         like = parameter if value.shape == parameter.shape else torch.empty_like(value, device=parameter.device)
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)

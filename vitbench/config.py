@@ -361,11 +361,14 @@ def tunables(target: str) -> dict[str, Parameter]:
 
 
 def compose(overrides: list[str], command: str = "train") -> Any:
-    """The configuration that `vitbench COMMAND OVERRIDES` would see, checked (for tests, notebooks and reports)."""
+    """What `vitbench COMMAND OVERRIDES` would see, also within a command of Hydra's; not yet what `check` makes of it."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     register_schemas()
+    if GlobalHydra.instance().is_initialized():
+        return hydra_compose(command, overrides)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose(command, overrides)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench import partners
-from vitbench.check import SEEDS, check_open
+from vitbench import probe_rows as files
+from vitbench.check import SEEDS, check_machine, check_open
+from vitbench.config import compose
 from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.overrides import as_typed
-from vitbench.probes import rows as files
 from vitbench.probes.menu import MENU
 from vitbench.records import find_record
 from vitbench.run import Run
@@ -38,7 +39,6 @@ class Job(NamedTuple):
 
 def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """What is asked, once or once for each line of a study's `probes:`, under what was typed; and the words typed."""
-    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -54,7 +54,7 @@ def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
             said = [word for word in line
                     if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
             lines.append([*said, *typed])
-            configs.append(compose("probe", lines[-1]))
+            configs.append(compose(lines[-1], "probe"))
     return [_checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
             for one, words in zip(configs, lines, strict=True)], typed  # fmt: skip
 
@@ -88,6 +88,7 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"images={asked['images']}: must be 1 or more")
     if not 0 <= asked["seed"] < SEEDS:
         raise UserError(f"seed={asked['seed']}: must be 0 to {SEEDS - 1}")
+    check_machine(asked["machine"]["device"], asked["machine"]["threads"])
     asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
     for checkpoint in asked["checkpoint"]:
         if checkpoint not in (*files.CHECKPOINTS, "kept") and not str(checkpoint).isdigit():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from vitbench.compare import number, plain
 from vitbench.errors import UserError, did_you_mean
 from vitbench.formats import align, say
-
-KINDS = ("model", "pe", "data", "optim", "augment", "objective", "probe")  # the groups of the command line
 
 
 def main(words: Sequence[str]) -> int:
@@ -119,6 +116,7 @@ def runs(folder: Path) -> list[str]:
 def _standing(folder: Path) -> tuple[str, str]:
     """How a run stands, and its test accuracy if it has one."""
     from vitbench.records import read_record
+    from vitbench.run import Run
 
     try:
         record = read_record(folder / "record.json")
@@ -128,11 +126,9 @@ def _standing(folder: Path) -> tuple[str, str]:
         pass
     except (UserError, OSError) as error:
         return f"unreadable: {plain(str(error))}", ""
-    try:
-        failure = json.loads((folder / "failure.json").read_bytes())
-        return f"failed: {plain(str(failure['error']))[:120]}", ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
+    if why := Run(folder, {}).failure():
+        return f"failed: {plain(why)[:120]}", ""
+    return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
 
 
 def _progress(folder: Path) -> str:

@@ -68,8 +68,7 @@ def of(settings: Mapping[str, Any]) -> Origin | None:
     if run := ancestor.id_of(settings, "init"):
         folder, record = ancestor.finished(settings, "init")
         typed = f"'{typed}'" if ancestor.is_words(typed) else typed
-        seconds = record.get("total_train_seconds", record["train_seconds"])
-        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), seconds)
+        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), ancestor.seconds(record))
     if typed.endswith(".safetensors"):
         return Origin(typed, "file", typed, _file(typed))
     library, _, name = typed.partition(":")

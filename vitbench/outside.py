@@ -13,6 +13,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
     readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
     folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    if (folder / "record.json").is_file():
+    with suppress(FileNotFoundError, NotADirectoryError):
         return folder, read_record(folder / "record.json")
     record = {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": folder.name, "status": "finished",

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import partners
+from vitbench import probe_rows as files
 from vitbench.config import Choice, cache_folder, look_up, parameters
 from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.disk import checksum, storage, write
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
-from vitbench.probes import rows as files
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
 from vitbench.records import find_record
-from vitbench.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,11 +244,11 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
 
 
 def _network(job: Job, asked: dict[str, Any]) -> Any:
-    from vitbench import checkpoint
     from vitbench.data.loader import draw
     from vitbench.models.build import of_record
     from vitbench.outside import FAMILIES
     from vitbench.outside import build as build_outside
+    from vitbench.transfer import trained
 
     record = job.record
     if record["config"]["model"]["name"] in FAMILIES:
@@ -262,11 +261,6 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
                             "network trained elsewhere is compared with what vitbench trained")  # fmt: skip
         return build_outside(record, asked["weights"])
     draw(record["config"]["seed"], 0)  # as `train` begins
-    model = of_record(record)
-    if job.checkpoint != "init":
-        path = Run(job.folder, {}).weights(int(job.checkpoint) if job.checkpoint.isdigit() else None)
-        tensors, about = checkpoint.load(path)
-        if about.get("run") != record["id"]:
-            raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
-        checkpoint.fit(model, tensors, path)
-    return model
+    if job.checkpoint == "init":
+        return of_record(record)
+    return trained(job.folder, record, int(job.checkpoint) if job.checkpoint.isdigit() else None)

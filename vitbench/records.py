@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.identity import RESULTS_VERSION
+from vitbench.probe_rows import of_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +30,13 @@ class NewerSchema(UserError):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record, or one line that says why it is none."""
+    """A record, or one line that says why it is none; FileNotFoundError or NotADirectoryError where there is no file."""
     try:
         record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not a whole record (broken JSON)") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
@@ -45,12 +50,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def find_record(folder: Path) -> dict[str, Any]:
     """The record of a finished or diverged run, or near misses of its name."""
-    if not (folder / "record.json").is_file():
+    try:
+        return read_record(folder / "record.json")
+    except (FileNotFoundError, NotADirectoryError):
         known = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise UserError(
             f"{folder} is no finished run; {did_you_mean(folder.name, known) if known else f'there is none in {folder.parent}'}"
-        )
-    return read_record(folder / "record.json")
+        ) from None
 
 
 class Read(NamedTuple):
@@ -60,7 +66,7 @@ class Read(NamedTuple):
     settings: list[str]  # the columns that are settings; the others are results
     problems: list[str]  # a line for each folder without a readable record
     unfinished: list[str]  # the names of runs that have begun
-    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probes/rows.py)
+    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/probe_rows.py)
 
 
 def read_runs(runs: Path) -> Read:
@@ -69,8 +75,6 @@ def read_runs(runs: Path) -> Read:
     Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
     the record's own names, and what probes measured `shift.crop.consistency`.
     """
-    from vitbench.probes.rows import of_run
-
     read = Read([], [], [], [], {})
     settings: dict[str, None] = {}  # a set in order
     for folder in run_folders(runs):

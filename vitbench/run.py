@@ -35,6 +35,8 @@ from vitbench.records import NewerSchema, read_record
 
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
 
+LOOKING_SECONDS = 1.0  # a lock may be taken for a moment by who asks whether the run is held
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,23 +59,30 @@ class Run:
             return read_record(self.folder / "record.json")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise StorageError(f"{self.folder / 'record.json'} cannot be read: {error.strerror}") from error
-        except NewerSchema:
+        except (NewerSchema, StorageError):
             raise
         except UserError:
             return None  # torn by something other than us: the run is done again
+
+    def failure(self) -> str | None:
+        """Why the run failed, where it did."""
+        try:
+            return str(json.loads((self.folder / "failure.json").read_text())["error"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return "unreadable failure.json"
 
     @contextmanager
     def claim(self) -> Iterator[None]:
         """Holds the run for this process; raises TryAgain naming the holder. The lock dies with the process."""
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / ".lock", blocking=False)
+        lock = FileLock(self.folder / ".lock")
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire()
+                lock.acquire(timeout=LOOKING_SECONDS)
             except Timeout:
                 raise TryAgain(f"{self.id} is held by {self._holder()}; try again when it has ended") from None
         try:
@@ -167,11 +176,10 @@ class Run:
         """Drops the lines of metrics.csv after `step`, and a torn last one: they will be written again."""
         path = self.folder / "metrics.csv"
         rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step]
-        if step == 0:
+        if not rows:  # the next line brings the header, with the columns of the objective
             path.unlink(missing_ok=True)
-        elif path.exists():
-            lines = [_csv_line(rows[0] if rows else METRICS)] + [_csv_line(row.values()) for row in rows]
-            write(path, "".join(lines).encode())
+        else:
+            write(path, "".join([_csv_line(rows[0]), *(_csv_line(row.values()) for row in rows)]).encode())
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """The last write of a run; what only resuming needed goes."""

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,10 @@ class Queue:
                 "hydra/launcher=submitit_slurm: there is no sbatch here; it is for a SLURM cluster's login node"
             )
 
-    def submit(self, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Runs that were in the queue before, and those put there now, with their jobs; all in one array, or none."""
-        before = queued(self.folder)
+    def submit(self, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Which of the runs were in the queue before, and those put there now, with their jobs; all in one array, or none."""
+        there = queued(self.folder)
+        before = {name: there[name] for name in names if name in there}
         new = [name for name in names if name not in before and not self.runs[name].held()]
         if not new:
             return before, {}
@@ -64,7 +65,7 @@ class Queue:
 
         def hand(names: list[str]) -> dict[str, str]:
             before, new = self.submit(names)
-            say(submitted(before, new))
+            say(submitted(names, before, new))
             return self._wait({name: self.runs[name] for name in names}, before | new, ended)
 
         return hand
@@ -92,12 +93,15 @@ class Queue:
             time.sleep(QUEUE_SECONDS)
 
 
-def submitted(before: Mapping[str, str], new: Mapping[str, str]) -> str:
+def submitted(names: Sequence[str], before: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """A line on the runs of these names, after `submit`."""
     array = {job.partition("_")[0] for job in new.values()}
-    there = f"{len(before)} were in the queue before" if before else ""
-    if not new:
-        return f"no run submitted; {there}" if there else "no run submitted"
-    return f"{len(new)} runs submitted as job {' '.join(array)}" + (f"; {there}" if there else "")
+    said = [f"{len(new)} runs submitted as job {' '.join(array)}" if new else "no run submitted"]
+    if before:
+        said.append(f"{len(before)} were in the queue before")
+    if elsewhere := len(names) - len(before) - len(new):
+        said.append(f"{elsewhere} {'is' if elsewhere == 1 else 'are'} held by other processes")
+    return "; ".join(said)
 
 
 def queued(folder: Path) -> dict[str, str]:

@@ -33,7 +33,6 @@ from vitbench.machine import Machine, Stopwatch
 from vitbench.models.build import compiled
 from vitbench.models.menu import MENU
 from vitbench.run import Run
-from vitbench.state import failure
 from vitbench.train import Training, attempt
 
 
@@ -146,7 +145,7 @@ class Stack:
 
     def _claimed(self, run: Run) -> Training:
         """As a sweep does a run in its own process; nothing where it has ended."""
-        if run.record() is None and failure(run) is None:
+        if run.record() is None and run.failure() is None:
             with run.claim():
                 if run.record() is None:  # another process may have finished it since
                     return (yield from attempt(run, self._interrupt, True, self))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -26,18 +25,8 @@ def ended(run: Run) -> str | None:
         accuracy = record["test_accuracy"]  # None where no classes were learned
         result = f"{100 * accuracy:.1f} %" if accuracy is not None else f"loss {record['train_loss']:.3f}"
         return f"{run.id}: {result}, {record['train_seconds']:.0f} s"
-    why = failure(run)
+    why = run.failure()
     return f"{run.id}: failed, {why}" if why else None
-
-
-def failure(run: Run) -> str | None:
-    """Why a run failed, where it did."""
-    try:
-        return str(json.loads((run.folder / "failure.json").read_text())["error"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unreadable failure.json"
 
 
 def share_done(one: Planned, run: Run) -> float:
@@ -54,7 +43,7 @@ def state(one: Planned, run: Run, todo: bool, job: str | None) -> str:
     record = run.record()
     if record is not None:
         return str(record["status"])
-    if (why := failure(run)) and not todo:
+    if (why := run.failure()) and not todo:
         return f"failed: {why}"
     if holder := run.held():
         return f"running, {share_done(one, run):.0%}: {holder}"

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbench.config import CONF_DIR, STUDY_DIR, plain, register_schemas
+from vitbench.config import CONF_DIR, STUDY_DIR, compose, plain
 from vitbench.disk import storage, write
 from vitbench.errors import UserError, did_you_mean
 from vitbench.overrides import setting, words_of
@@ -248,25 +248,13 @@ class Planner:
         typed = [(override.key_or_group, override.value()) for override in map(parsed, values)]
         key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
         if key not in self._composed:
-            self._composed[key] = compose_groups(groups)
+            self._composed[key] = compose(groups)
         config = self._composed[key]
         if any(isinstance(value, dict) for _, value in typed):  # but a mapping, which is merged
             config = config.copy()
         for name, value in typed:
             OmegaConf.update(config, name, value)
         return check(plain(config))
-
-
-def compose_groups(groups: list[str]) -> Any:
-    """What `vitbench train` would see with these words, also within a command of Hydra's."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    register_schemas()
-    if GlobalHydra.instance().is_initialized():
-        return compose("train", groups)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", groups)
 
 
 @dataclass(frozen=True)
@@ -313,14 +301,17 @@ def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterab
 
     Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the runs.
     """
+    from filelock import FileLock
+
     path = _plans(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    ids, commands = _noted(path)
-    ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
-    if (words := shlex.join(typed)) not in commands:
-        commands.append(words)
-    write(path, json.dumps({"ids": ids, "typed": commands}).encode())
+        with FileLock(path.with_suffix(".lock")):  # another sweep of the study may note its own
+            ids, commands = _noted(path)
+            ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
+            if (words := shlex.join(typed)) not in commands:
+                commands.append(words)
+            write(path, json.dumps({"ids": ids, "typed": commands}).encode())
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:

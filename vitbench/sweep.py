@@ -20,7 +20,7 @@ from vitbench.launch import IN_PROCESS, POLL_SECONDS, in_process, launch, throug
 from vitbench.progress import Progress, progress
 from vitbench.records import run_folders
 from vitbench.run import Run
-from vitbench.state import ended, expected, failure, print_plan, share_done
+from vitbench.state import ended, expected, print_plan, share_done
 from vitbench.study import Planned, load, names, plan, remember
 from vitbench.train import one_run
 
@@ -36,7 +36,7 @@ def main(config: Any) -> int:
 
 def work(settings: dict[str, Any]) -> int:
     """A run, unless it failed in another sweep since this one began."""
-    return 1 if failure(Run.of(settings)) else one_run(settings, in_sweep=True)
+    return 1 if Run.of(settings).failure() else one_run(settings, in_sweep=True)
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
@@ -51,7 +51,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     planned = plan(study, typed, config.confirm)
     runs = {one.id: Run(runs_folder / one.id, one.settings) for one in planned}
     todo = [
-        one for one in planned if runs[one.id].record() is None and (config.retry_failed or not failure(runs[one.id]))
+        one for one in planned if runs[one.id].record() is None and (config.retry_failed or not runs[one.id].failure())
     ]
     if config.dry_run:
         in_queue = slurm.queued(runs_folder / slurm.MEMORY) if name == "submitit_slurm" else {}
@@ -72,11 +72,10 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         jobs = _jobs(config, todo) if name not in IN_PROCESS else {}
         if not config.wait:
             before, new = slurm.Queue(launcher, jobs, missing).submit(waves[0])
-            if before or new:
-                later = len(todo) - len(waves[0])
-                after = f"; {later} start from them: repeat the command then" if later else ""
-                print(slurm.submitted(before, new) + after)
-                return
+            later = len(todo) - len(waves[0])
+            after = f"; {later} start from them: repeat the command then" if later else ""
+            print(slurm.submitted(waves[0], before, new) + after)
+            return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             display.say(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
@@ -191,7 +190,7 @@ def _conclude(runs: dict[str, Run], errors: dict[str, str]) -> None:
     finished = sum(record is not None and record["status"] == "finished" for record in records.values())
     diverged = [name for name, record in records.items() if record is not None and record["status"] == "diverged"]
     failed = {
-        name: failure(runs[name]) or runs[name].held() or errors.get(name) or "lost: its process was killed"
+        name: runs[name].failure() or runs[name].held() or errors.get(name) or "lost: its process was killed"
         for name, record in records.items()
         if record is None
     }

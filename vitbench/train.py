@@ -173,8 +173,12 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
 
     # what it learns: classes, from a teacher too, or something that needs no labels
     normalise = Normalise.of(images, model.channels_last)
+    teacher = None
     folder, taught_by = its_teacher
-    teacher = all_or_none(objectives.teacher, folder, taught_by, dataset, normalise) if taught_by else None
+    if taught_by:
+        led(ancestor.check_teacher, taught_by, dataset.classes, dataset.fingerprint)
+        network = all_or_none(transfer.trained, folder, taught_by)
+        teacher = objectives.teacher(network, normalise, mean=taught_by["mean"], std=taught_by["std"])
     objective = objectives.build(
         **settings["objective"], model=model, label_smoothing=recipe["label_smoothing"], teacher=teacher,
         distill=settings["distill"],
@@ -320,7 +324,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             diverged, metrics = steps, dict.fromkeys(metrics)
     before = [
         begins_from.seconds if begins_from else 0.0,
-        objectives.seconds(taught_by),
+        ancestor.seconds(taught_by) if taught_by else 0.0,
     ]  # None: nobody says
     return {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,

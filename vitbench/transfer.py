@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from vitbench import checkpoint
 from vitbench.disk import checksum
 from vitbench.errors import UserError
+from vitbench.models.build import of_record
 from vitbench.origin import Origin
 from vitbench.outside import library_of
 from vitbench.pe.base import PositionEncoding
+from vitbench.run import Run
 
 HALF = (torch.float16, torch.bfloat16)  # which are not interpolated on a CPU
 NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
@@ -29,6 +31,17 @@ IN_BLOCK = {
     r"ln_([12])\.": r"norm\1.", r"self_attention\.in_proj_": "attn.qkv.", r"self_attention\.out_proj\.": "attn.proj.",
     r"mlp\.0\.": "mlp.fc1.", r"mlp\.3\.": "mlp.fc2.", r"mlp\.linear_([12])\.": r"mlp.fc\1.",
 }  # fmt: skip
+
+
+def trained(folder: Path, record: Mapping[str, Any], step: int | None = None) -> Any:
+    """The network of a run as training left it, or as it was after a step that `keep` names; on the CPU.
+
+    UserError where its weights are not there, damaged, or those of another run or model.
+    """
+    path = Run(folder, {}).weights(step)
+    model = of_record(record)
+    checkpoint.fit(model, checkpoint.weights_of(record["id"], path), path)
+    return model
 
 
 def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -116,10 +129,7 @@ def read(origin: Origin) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None
     if origin.source == "file":
         tensors, about = _file(origin.path, origin.typed)
         return tensors, checksum(origin.path), tuple(about["classes"]) if "classes" in about else None
-    tensors, about = checkpoint.load(origin.path)
-    if about.get("run") != origin.name:
-        raise UserError(f"{origin.path} holds the weights of another run, {about.get('run')}")
-    return tensors, checksum(origin.path), origin.classes
+    return checkpoint.weights_of(origin.name, origin.path), checksum(origin.path), origin.classes
 
 
 def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,12 @@ from torch import Tensor
 from tests import fake_runs
 from tests.conftest import TINY, Output
 from tests.objectives.test_objectives import SMALL, settings, vit
-from vitbench import checkpoint
-from vitbench.ancestor import finished
+from vitbench import checkpoint, load
+from vitbench.ancestor import check_teacher, finished
 from vitbench.data.loader import Normalise
-from vitbench.data.split import Dataset, Split
 from vitbench.errors import UserError
 from vitbench.models.build import build
-from vitbench.objectives.build import _between, teacher
+from vitbench.objectives.build import _between
 from vitbench.objectives.classify import Classify, Distill
 
 Cli = Callable[..., Output]
@@ -138,11 +136,22 @@ def test_a_teacher_that_has_not_finished_gets_one_line(
     ],
 )  # fmt: skip
 def test_a_teacher_of_other_images_or_classes_is_refused(changed: dict[str, Any], line: str) -> None:
-    none = Split(np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64), tuple(map(str, range(10))))
-    normalise = Normalise((0.5,) * 3, (0.2,) * 3, torch.device("cpu"))
     with pytest.raises(UserError) as error:
-        teacher(Path(), fake_runs.record(0.5, **changed) | {"id": "t"}, Dataset(none, none, "shapes"), normalise)
+        check_teacher(fake_runs.record(0.5, **changed) | {"id": "t"}, [*map(str, range(10))], "shapes")
     assert str(error.value).startswith(line)
+
+
+def test_a_copied_file_of_weights_teaches_nobody_and_is_loaded_by_nobody(vitbench: Cli, tmp_path: Path) -> None:
+    train = ("train", *TINY, *TEACHER.split())
+    ids = [vitbench(*train, f"seed={seed}").out.partition(":")[0] for seed in range(2)]
+    right, wrong = (tmp_path / "runs" / name / "checkpoint.safetensors" for name in ids)
+    wrong.write_bytes(right.read_bytes())
+    for learning in (f"teacher={ids[1]}", f"init={ids[1]}"):
+        output = vitbench(*train, "seed=2", learning)
+        assert output.code == 2 and f"{ids[1]}/checkpoint.safetensors holds the weights of another run, {ids[0]}" in output.err  # fmt: skip
+    assert load(ids[0]).record["id"] == ids[0]
+    with pytest.raises(UserError, match=f"holds the weights of another run, {ids[0]}"):
+        load(ids[1])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
 from vitbench.models.vit import ViT
-from vitbench.probes.rows import column
+from vitbench.probe_rows import column
 from vitbench.probes.shift import draw_offsets, probe, translate
 from vitbench.probes.subject import Subject
 

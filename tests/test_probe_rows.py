@@ -14,9 +14,9 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench import compare, evidence, plot
+from vitbench import probe_rows as files
 from vitbench import study as studies
 from vitbench.errors import DataError, UserError
-from vitbench.probes import rows as files
 from vitbench.study import Planned
 
 Cli = Callable[..., Output]
