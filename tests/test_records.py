@@ -33,6 +33,15 @@ def test_a_run_is_a_row_with_choices_settings_and_results(tmp_path: Path) -> Non
     assert (row["test_accuracy"], row["test_error"]) == (0.75, 0.25)
 
 
+def test_accuracy_by_cost_is_over_millions_and_seconds_and_not_where_a_cost_is_unknown(tmp_path: Path) -> None:
+    finished(tmp_path / "one", parameters=500_000, multiply_adds=3_000_000)
+    finished(tmp_path / "two", test_accuracy=None)
+    one, two = (load_runs(tmp_path).iloc[i] for i in range(2))
+    assert one["test_accuracy_per_million_parameters"] == 1.5 and one["test_accuracy_per_million_multiply_adds"] == 0.25
+    assert one["test_accuracy_per_train_second"] == 0.5
+    assert two[[key for key in two.index if "_per_" in key]].isna().all()
+
+
 BROKEN = {
     "half": '{"schema": 1, "con',
     "a list": "[1, 2]",

@@ -17,6 +17,7 @@ import pytest
 
 import vitbench as package
 from tests.conftest import TINY, Output, process
+from vitbench import checkpoint
 from vitbench import run as runs_module
 from vitbench.data.loader import Loader
 from vitbench.errors import UserError
@@ -186,7 +187,8 @@ def test_validation_images_are_optional(vitbench: Cli, tmp_path: Path) -> None:
 
 
 def test_epochs_replace_steps(vitbench: Cli, tmp_path: Path) -> None:
-    assert vitbench("train", *TINY, "optim.epochs=0.5", "runs=r").code == 0
+    words = [word for word in TINY if not word.startswith("optim.steps=")]
+    assert vitbench("train", *words, "optim.epochs=0.5", "runs=r").code == 0
     assert record(tmp_path / "r")["steps"] == 6  # half of 180 images in batches of 16
     assert record(tmp_path / "r")["config"]["optim"]["epochs"] == 0.5
 
@@ -249,6 +251,26 @@ def test_torn_and_later_lines_of_metrics_are_dropped(
         lines.write("6,1,0.1,9,9,9,9\n5,0.4")
     vitbench("train", *TINY, "runs=r")
     assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "r"))
+
+
+def test_a_run_that_lost_its_metrics_after_the_last_step_still_ends(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = checkpoint.dump
+
+    def cut(tensors: Any, about: dict[str, Any]) -> bytes:
+        if "classes" in about:  # of a checkpoint, after the last step's state
+            raise KeyboardInterrupt
+        return dump(tensors, about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "dump", cut)
+        assert vitbench("train", *TINY, "runs=r").code == 130
+    (folder(tmp_path / "r") / "metrics.csv").unlink()
+    assert vitbench("train", *TINY, "runs=r").code == 0
+    vitbench("train", *TINY, "runs=whole")
+    lost, whole = record(tmp_path / "r"), record(tmp_path / "whole")
+    assert lost["test_accuracy"] == whole["test_accuracy"] and lost["train_loss"] is None
 
 
 def test_a_run_refuses_images_that_changed_since_it_began(

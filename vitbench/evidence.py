@@ -17,7 +17,7 @@ from typing import Any
 
 from vitbench.compare import NOWHERE, Row, Runs, ordered, plain, sort_key
 from vitbench.errors import DataError
-from vitbench.records import REQUIRED, SCHEMA
+from vitbench.records import REQUIRED, SCHEMA, derived
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")
@@ -64,7 +64,7 @@ def load(path: Path) -> Runs:
         row = {key: _value(cell) for key, cell in zip(head, cells, strict=True)} | {"id": cells[0]}
         _check(row, f"{path} line {number}")
         # a setting that a model does not have is None; a result that a run does not have is not there
-        rows.append({key: value for key, value in row.items() if key in settings or value is not None})
+        rows.append(derived(row) | {key: value for key, value in row.items() if key in settings or value is not None})
     if not rows:
         raise DataError(f"{path}: no run there has ended")
     notes = [f"{len(absent)} of the {len(ids)} planned runs have no result: {_counted(absent)}"] if absent else []

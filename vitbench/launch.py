@@ -15,7 +15,6 @@ from typing import Any
 
 from vitbench.errors import StorageError, UserError
 from vitbench.interrupt import STOPPING, Stopped
-from vitbench.provenance import cores as cores
 from vitbench.run import Run
 
 SAVE_SECONDS = 8.0  # for workers to save after a signal

@@ -17,7 +17,7 @@ import torch
 from vitbench import __version__
 from vitbench.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
 from vitbench.errors import UserError
-from vitbench.provenance import processor
+from vitbench.provenance import cores, processor
 
 
 @cache
@@ -64,8 +64,7 @@ class Machine:
                 f"machine.device={device}: there are {gpus or 'no'} GPUs; machine.device=cpu works anywhere"
             )
         on_gpu = device != "cpu"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = threads or max(1, cores // LOCAL_WORLD_SIZE)
+        threads = threads or max(1, cores() // LOCAL_WORLD_SIZE)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in evaluation above all

@@ -144,6 +144,17 @@ CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "a
 LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
 
 
+def derived(row: Mapping[str, Any]) -> dict[str, float]:
+    """What follows from a run's results: its error, and its accuracy by what it costs."""
+    accuracy = row.get("test_accuracy")
+    if accuracy is None:
+        return {}
+    costs = {"million_parameters": (row.get("parameters") or 0) / 1e6, "million_multiply_adds": (row.get("multiply_adds") or 0) / 1e6,
+             "train_second": row.get("train_seconds") or 0}  # fmt: skip
+    by_cost = {f"test_accuracy_per_{unit}": accuracy / cost for unit, cost in costs.items() if cost}
+    return {"test_error": 1 - accuracy} | by_cost
+
+
 def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The columns of one run, and which of them are settings."""
     from vitbench.config import flatten
@@ -156,6 +167,5 @@ def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     row = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
     row.setdefault("total_train_seconds", record["train_seconds"])
-    if record.get("test_accuracy") is not None:
-        row["test_error"] = 1 - record["test_accuracy"]
+    row |= derived(row)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)

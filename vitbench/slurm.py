@@ -20,8 +20,8 @@ from typing import Any
 
 from vitbench.disk import storage, write
 from vitbench.errors import UserError
-from vitbench.launch import POLL_SECONDS, Hand, cores
-from vitbench.provenance import now
+from vitbench.launch import POLL_SECONDS, Hand
+from vitbench.provenance import cores, now
 from vitbench.run import Run
 
 QUEUE_SECONDS = 5.0  # between two looks at SLURM's queue

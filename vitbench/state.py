@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.estimate import Estimate, spoken, total
-from vitbench.launch import IN_PROCESS, cores
+from vitbench.launch import IN_PROCESS
+from vitbench.provenance import cores
 from vitbench.run import Run, read_metrics
 from vitbench.slurm import processes
 from vitbench.study import Planned

@@ -56,12 +56,10 @@ def main(config: Any) -> int:
     heading = compare.plain(f"{study.title}. {study.question}" if study else "")
     notes = [compare.plain(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
     if asked["file"]:
-        from vitbench.disk import storage, write
+        from vitbench.disk import write
 
         path = Path(asked["file"]).expanduser()
-        with storage(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, formats.render(form, tables, heading, notes).encode("utf-8", "backslashreplace"))
+        write(path, formats.render(form, tables, heading, notes).encode("utf-8", "backslashreplace"), folders=True)
         formats.say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(tables, heading, notes)

@@ -101,7 +101,8 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
     if done_before and (lost := run.lost()):
         print(f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
               file=sys.stderr)  # fmt: skip
-    result = f"loss {record['train_loss']:.4f}"  # where no classes were learned
+    loss = record["train_loss"]
+    result = "loss unknown" if loss is None else f"loss {loss:.4f}"  # where no classes were learned
     if record["test_accuracy"] is not None:
         result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
     print(
@@ -307,7 +308,8 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
     }
     if not diverged:
         weights, predicted = evaluated.state_dict(), {}
-        last = {key: float(value) for key, value in led(read_metrics, run.folder)[-1].items() if value}
+        *_, line = [{}, *led(read_metrics, run.folder)]  # none where somebody removed metrics.csv
+        last = {key: float(value) for key, value in line.items() if value}
         metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss", *objective.measures)}
         if objective.classifies:
             test_images, test_labels = share.test(machine.device)
