@@ -290,8 +290,9 @@ class ProbeConfig:
 SWEEP_KEYS = frozenset(f.name for f in fields(SweepConfig)) - frozenset(f.name for f in fields(TrainConfig))
 
 
+@cache
 def register_schemas() -> None:
-    """Makes the dataclasses known to Hydra; conf/*.yaml names them in their defaults lists."""
+    """Makes the dataclasses known to Hydra, once a process; conf/*.yaml names them in their defaults lists."""
     from hydra.core.config_store import ConfigStore
 
     for name, schema in SCHEMAS.items():
