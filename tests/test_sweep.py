@@ -156,7 +156,8 @@ def test_the_table_of_a_study_holds_what_its_last_sweep_asked_for(vitbench: Cli,
     assert table.code == 0 and sum(group["n"] for group in json.loads(table.out)["tables"][0]["groups"]) == 4
 
 
-@pytest.mark.parametrize("decoded_before", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("decoded_before", [False, True])
 def test_new_images_are_decoded_in_a_sweep_of_several_processes(
     vitbench: Cli, tmp_path: Path, study: str, monkeypatch: pytest.MonkeyPatch, decoded_before: bool
 ) -> None:
