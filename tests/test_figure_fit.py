@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,20 @@ def test_every_pair_with_the_cnn_is_written_out_and_a_crossover_has_a_mark(tmp_p
     assert "crossover" in text.splitlines() and "extrapolated" in text.splitlines()
     assert "exponent -0.31" in text and "bootstrap, approximate below 10 seeds" in text
     assert "vit pe=learned, vit pe=none" not in text
+
+
+def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, vitbench: Cli) -> None:
+    text = text_of(study(tmp_path / "runs", seeds=2), lines=["model", "pe"])
+    assert "no bands of two seeds" in text and "bootstrap" not in text
+    out = vitbench("fit").out
+    assert "x [n/a] the images of" in out and "Two seeds give crossovers and image ratios no interval." in out
+    report = json.loads(vitbench("fit", "format=json").out)  # which would refuse a NaN
+    assert report["pairs"] and report["notes"]
+    more = study(tmp_path / "more", seeds=2)
+    for path in study(tmp_path / "three").glob("learned-*-2"):
+        shutil.copytree(path, more / path.name)
+    text = text_of(more, lines=["model", "pe"])
+    assert "(bootstrap, approximate below 10 seeds), no bands of two seeds" in text.replace("\n", " ")
 
 
 def test_no_crossover_has_no_mark(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
+from vitbench import evidence
 from vitbench import study as studies
 from vitbench.study import Planned
 
@@ -71,6 +73,29 @@ def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cl
     assert "| vit | blind | 21.0" in (made / "accuracy.md").read_text()
     assert "vit,blind," not in (made / "runs.csv").read_text() and "vit,none," in (made / "runs.csv").read_text()
     assert vitbench("report", "check=true").code == 0
+
+
+def test_names_of_a_study_are_in_captions_too_and_a_setting_that_is_none_is_named(
+    vitbench: Cli, runs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shares.yaml").write_text(STUDY + "names: {pe: {learned: table}}\n")
+    out = vitbench("table", "study=shares.yaml", "where.pe=learned", "rows=model").out
+    assert "pe=table" in out and "learned" not in out
+    (tmp_path / "shares.yaml").write_text(STUDY + "names: {pee: {learned: table}}\n")
+    assert "names.pee: did you mean pe" in vitbench("table", "study=shares.yaml").err
+
+
+def test_runs_of_before_have_accuracy_by_cost(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    vitbench("report", "study=shares.yaml")
+    path = tmp_path / "results" / "shares" / "runs.csv"
+    lines = list(csv.reader(path.read_text().splitlines()))
+    kept = [i for i, name in enumerate(lines[0]) if "_per_" not in name]
+    assert len(kept) < len(lines[0])
+    path.write_text("".join(",".join('"' + line[i].replace('"', '""') + '"' for i in kept) + "\n" for line in lines))
+    loaded = evidence.load(path)
+    assert {row["test_accuracy_per_million_parameters"] for row in loaded.rows if row["model"] == "resnet"} >= {
+        next(row["test_accuracy"] for row in loaded.rows if row["model"] == "resnet") / 0.11
+    }
 
 
 def test_a_study_without_figures_has_a_report_that_holds(vitbench: Cli, runs: Path, tmp_path: Path) -> None:

@@ -267,6 +267,31 @@ def test_settings_give_each_line_a_reference_of_its_own(tmp_path: Path, vitbench
     ]  # fmt: skip
 
 
+def test_a_line_without_a_counterpart_is_named_and_compared_with_nothing_else(tmp_path: Path) -> None:
+    for seed in range(2):
+        for model, init in (("vit", None), ("vit", "pre"), ("resnet", None)):
+            fake_runs.write(
+                tmp_path / "runs", f"{model}-{init}-{seed}", 0.5, seed=seed, **{"model.name": model, "init": init}
+            )
+    runs = compare.select(str(tmp_path / "runs"), {})
+    made = table.build("", runs, rows=["model", "init"], against="model=resnet")
+    assert [group.settings["init"] for group in made.groups] == [None]  # a pretrained ResNet is not there
+    assert "no model=resnet to compare with: vit init=pre pe=learned" in made.notes
+    with pytest.raises(UserError, match="against=init=pre: no line is like another but for that"):
+        table.build(
+            "", runs.filtered({"id": ["vit-pre-0", "resnet-None-0"]}), rows=["model", "init"], against="init=pre"
+        )
+
+
+@pytest.mark.parametrize("words", ["data.fraction=0.2", "data.fraction=0.20"])
+def test_numbers_of_a_reference_compare_by_value(tmp_path: Path, words: str) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    made = table.build(
+        "", compare.select(str(tmp_path / "runs"), {}), rows=["model", "pe", "data.fraction"], against=words
+    )
+    assert len(made.groups) == 6 and {group.settings["data.fraction"] for group in made.groups} == {0.05, 1.0}
+
+
 def test_a_cnn_is_a_reference_for_every_encoding_and_has_none_among_them(tmp_path: Path) -> None:
     fake_runs.quickstart(tmp_path / "runs")
     layout = {"rows": ["model", "pe"], "columns": "data.fraction"}

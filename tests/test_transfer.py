@@ -228,6 +228,33 @@ def test_evaluating_leaves_what_is_frozen_in_evaluation_mode() -> None:
     assert model.training and model.fc.training and not any(module.training for module in model.layer1.modules())
 
 
+def test_a_second_head_under_its_former_name_is_read(tmp_path: Path) -> None:
+    old = net({**VIT, "distill_token": True})
+    names = {name: name.replace("head.dist.", "head_dist.") for name in old.state_dict()}
+    blob = checkpoint.dump({names[name]: value for name, value in old.state_dict().items()}, {"run": "a"})
+    (tmp_path / "a").write_bytes(blob)
+    new = net({**VIT, "distill_token": True}, 1)
+    transfer.begin(new, Origin("a", "run", "a", tmp_path / "a", CLASSES), head="keep", classes=CLASSES)
+    assert all(torch.equal(value, old.state_dict()[name]) for name, value in new.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "line"),
+    [
+        ("data.val_fraction=0.2", "data.val_fraction=0.1", ""),
+        ("data.val_fraction=0.1", "data.val_fraction=0.2", "held fewer images back for validation"),
+    ],
+)
+def test_a_parent_that_held_more_back_leaks_nothing(
+    vitbench: Cli, tmp_path: Path, parent: str, child: str, line: str
+) -> None:
+    words = [*TINY, *SMALL["vit"], "runs=r", "optim.steps=2"]
+    words = [word for word in words if word != "optim.steps=6"]
+    assert vitbench("train", *words, parent).code == 0
+    done = vitbench("train", *words, child, f"init={folder(tmp_path / 'r').name}")
+    assert done.code == 0 and ("validation images" in done.err) == bool(line) and line in done.err
+
+
 def test_a_parent_that_drew_other_images_of_the_same_data_is_a_warning(vitbench: Cli, tmp_path: Path) -> None:
     words = [*SMALL["vit"], "runs=r", "data.val_fraction=0.2"]
     assert vitbench("train", *TINY, *words).code == 0

@@ -158,27 +158,26 @@ def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint
         raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
 
 
-def seconds(record: Mapping[str, Any]) -> float | None:
-    """Of training that a run cost, with all that it started from; None: nobody says."""
-    total: float | None = record.get("total_train_seconds", record["train_seconds"])
-    return total
-
-
 def leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
-    """A line for each run which this one starts from that drew other images from the same data, whose fingerprint this is:
-    images that validate this run may have trained that one."""
+    """A line for each run which this one starts from, at the same images (whose fingerprint this is), and which may have
+    learned from images that validate this run: it drew with another seed, or held fewer back."""
 
-    def drawn(its: Mapping[str, Any]) -> tuple[Any, ...]:
-        seed = its["data"]["subset_seed"]
-        return its["seed"] if seed is None else seed, its["data"]["val_fraction"], its["data"].get("classes")
+    def seed(its: Mapping[str, Any]) -> int:
+        drawn: int | None = its["data"]["subset_seed"]
+        return its["seed"] if drawn is None else drawn
 
     lines = []
     for key in KEYS:
-        if id_of(settings, key) is not None:
-            _, record = finished(settings, key)
-            if record["data_fingerprint"] == fingerprint and drawn(record["config"]) != drawn(settings):
-                lines.append(f"{key}={record['id']} drew its images with another seed, so that it may have learned from "
-                             "this run's validation images; no run learns from test images")  # fmt: skip
+        if id_of(settings, key) is None:
+            continue
+        _, record = finished(settings, key)
+        theirs = record["config"]
+        why = ("drew its images with another seed" if seed(theirs) != seed(settings)
+               else "held fewer images back for validation"
+               if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"] else "")  # fmt: skip
+        if why and record["data_fingerprint"] == fingerprint:
+            lines.append(f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
+                         "no run learns from test images")  # fmt: skip
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ def weights_of(run: str, path: Path) -> dict[str, Tensor]:
     tensors, about = load(path)
     if about.get("run") != run:
         raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
-    return tensors
+    # what DeiT's second head was called here once, and is in timm
+    return {re.sub(r"^head_dist\.", "head.dist.", name): tensor for name, tensor in tensors.items()}
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

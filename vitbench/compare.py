@@ -82,6 +82,9 @@ class Runs:
         def row_of(row: Row) -> Row:
             return row | {key: Called(row[key], its[row[key]]) for key, its in names.items() if row.get(key) in its}
 
+        for key in names:
+            if key not in self.settings:
+                raise UserError(f"names.{key}: {did_you_mean(key, self.settings)}")
         return replace(self, rows=[row_of(row) for row in self.rows])
 
     def filtered(self, where: Mapping[str, Any]) -> Runs:
@@ -91,7 +94,7 @@ class Runs:
         for key, wanted in _filters(where).items():
             if key not in columns:
                 raise UserError(f"where.{key}={typed(wanted)}: {did_you_mean(key, columns)}")
-            kept = [row for row in rows if _matches(row.get(key), wanted)]
+            kept = [row for row in rows if matches(row.get(key), wanted)]
             if not kept:
                 there = sorted({typed(row.get(key)) for row in rows})
                 some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
@@ -147,9 +150,10 @@ def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
     return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
 
 
-def _matches(value: Any, wanted: Any) -> bool:
+def matches(value: Any, wanted: Any) -> bool:
+    """Whether a setting is what was typed, or one of a list of them; numbers by value, words also by a study's name."""
     if isinstance(wanted, list) and not (isinstance(value, list | tuple) and [*value] == wanted):
-        return any(_matches(value, one) for one in wanted)
+        return any(matches(value, one) for one in wanted)
     if _is_number(value) and _is_number(wanted):
         return bool(value == wanted)
     return typed(wanted) in (typed(value), shown(value))
@@ -304,7 +308,7 @@ def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
 
 def common(compared: Sequence[Group]) -> str:
     """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
-    words = [f"{key}={typed(compared[0].settings[key])}" for key in FIRST
+    words = [f"{key}={shown(compared[0].settings[key])}" for key in FIRST
              if compared[0].settings.get(key) not in (None, USUAL.get(key)) and _parts(compared, [key]) == 1]  # fmt: skip
     steps = {row.get("steps") for group in compared for row in group.rows}
     return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))

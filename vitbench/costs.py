@@ -8,11 +8,12 @@ from statistics import fmean
 
 from vitbench.compare import MATCHED, Row
 from vitbench.formats import TOTAL
+from vitbench.records import total_seconds
 
 WORDS = {
     "multiply_adds": ("FLOP-matched", "FLOPs"),
     "parameters": ("param-matched", "parameters"),
-    "train_seconds": ("time-matched", "training time"),
+    TOTAL: ("time-matched", "training time"),
 }  # of what is matched, and of what is not
 
 
@@ -27,20 +28,13 @@ def ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, float
         its, others = ({row.get(cost) or math.nan for row in rows} for rows in (a, b))
         if len(its) == len(others) == 1:
             found[cost] = its.pop() / others.pop()
-    at = [[row for row in rows if row.get("train_images") == images and _seconds(row)] for rows in (a, b)]
+    at = [[row for row in rows if row.get("train_images") == images and total_seconds(row, row)] for rows in (a, b)]
     kinds = {tuple(sorted((key, str(value)) for key, value in row.items() if key.startswith("hardware.")))
              for rows in at for row in rows}  # fmt: skip
     if all(at) and len(kinds) == 1 and () not in kinds:
-        seconds = [fmean(_seconds(row) or math.nan for row in rows) for rows in at]
-        found["train_seconds"] = seconds[0] / seconds[1]
+        seconds = [fmean(total_seconds(row, row) or math.nan for row in rows) for rows in at]
+        found[TOTAL] = seconds[0] / seconds[1]
     return {cost: ratio for cost, ratio in found.items() if math.isfinite(ratio)}
-
-
-def _seconds(row: Row) -> float | None:
-    """All training time that a run cost; None where nobody says."""
-    alone = row.get("init") is None and row.get("teacher") is None
-    seconds: float | None = row.get(TOTAL, row.get("train_seconds") if alone else None)
-    return seconds
 
 
 def is_matched(ratio: float) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vitbench import compare
-from vitbench.compare import Group, shown, typed
+from vitbench.compare import Group, matches
 from vitbench.errors import UserError, did_you_mean
 from vitbench.stats import Interval, paired
 
@@ -25,44 +27,56 @@ class Against(Group):
         return compare.label(column).replace(", %", ", points")
 
 
-def against(groups: Sequence[Group], keys: Sequence[str], columns: str | None, words: str) -> list[Group]:
-    """The lines that have a reference, each beside the reference's runs in the same column.
+def against(
+    groups: Sequence[Group], keys: Sequence[str], columns: str | None, words: str
+) -> tuple[list[Group], list[str]]:
+    """The lines that have a reference, each beside the reference's runs in the same column; and the names of those that
+    have none.
 
     `words` are the name of a line (`vit pe=none`), which is everybody's reference; or settings (`init=null`): then a
-    line's reference has these, and otherwise the line's own settings or, where it has none (a CNN's `pe`), null.
+    line's reference has these, and otherwise the line's own settings but for those that its model lacks (a CNN's `pe`).
     """
     names = [compare.name({key: group.settings[key] for key in keys}) for group in groups]
     wanted = {} if words in names else _settings(words, keys, names)
     references = [group for group, name in zip(groups, names, strict=True)
-                  if name == words or (wanted and all(its in (typed(group.settings[key]), shown(group.settings[key])) for key, its in wanted.items()))]  # fmt: skip
+                  if name == words or (wanted and all(matches(group.settings[key], its) for key, its in wanted.items()))]  # fmt: skip
     if not references:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     shared = [key for key in keys if wanted and key not in wanted]
 
     def agreeing(group: Group, one: Group) -> int:
         """How many settings a line shares with a reference; less than 0 where it is not the line's."""
-        pairs = [(one.settings[key], group.settings[key]) for key in shared]
-        same_column = columns is None or one.settings[columns] == group.settings[columns]
-        its = same_column and all(theirs in (own, None) for theirs, own in pairs)
-        return sum(theirs == own for theirs, own in pairs) if its else -1
+        same = [key for key in shared if one.settings[key] == group.settings[key]]
+        lacking = [key for key in shared if one.settings[key] is None and key.partition(".")[0] in ("pe", "model")]
+        its = columns is None or one.settings[columns] == group.settings[columns]
+        return len(same) if its and {*same, *lacking} == {*shared} else -1
 
     found: list[Group] = []
-    for group in groups:
+    without: list[str] = []
+    for group, name in zip(groups, names, strict=True):
         best = max(references, key=lambda one: agreeing(group, one))
-        if group not in references and agreeing(group, best) >= 0:
+        if group in references:
+            continue
+        if agreeing(group, best) >= 0:
             found.append(Against(group.settings, group.rows, best))
+        else:
+            without.append(name)
     if not found:
-        raise UserError(f"against={words}: there is no other line to compare with it")
-    return found
+        why = "no line is like another but for that" if without else "there is no other line to compare with it"
+        raise UserError(f"against={words}: {why}")
+    compared = {compare.name({key: group.settings[key] for key in keys}) for group in found}
+    return found, [name for name in dict.fromkeys(without) if name not in compared]
 
 
-def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """{"init": "null"} of `init=null`."""
+def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """{"init": None} of `init=null`."""
+    import yaml
+
     try:
         split = [word.partition("=") for word in shlex.split(words)]
     except ValueError:  # an open quote
         split = []
-    found = {key: value for key, _, value in split}
+    found = {key: yaml.safe_load(value) if re.fullmatch(r"[\w.+-]*", value) else value for key, _, value in split}
     if len(found) < max(len(split), 1) or not all(equals and key in keys for key, equals, _ in split):
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     return found

@@ -97,8 +97,8 @@ def _draw_curve(axes: Axes, line: Line, curve: Curve, i: int, scale: int, number
     first, last = curve.n[0], curve.n[-1]
     inside, beyond = np.geomspace(first, last, 100), np.geomspace(last, GUARD * last, 60)
     for grid, alpha, dash in ((inside, 0.16, "-"), (beyond, 0.07, BEYOND)):
-        low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
         if len(curve.seeds) >= LEAST_SEEDS:
+            low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
             axes.fill_between(grid, low, high, color=look["color"], alpha=alpha, linewidth=0)
         axes.plot(grid, np.exp(curve.fitted.logs(grid)[0]) * scale, linestyle=dash, linewidth=1.2, **look)
     words = "\n".join(part for part in (line.label, *(_fitted(curve, scale) if numbered else [])) if part)
@@ -156,13 +156,10 @@ def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
     over, several = figure.seeds(group.interval(y).n for group in groups)
     if not curves:
         return f"markers: means over {over}; small points: single runs" if several else f"points: single runs, {over}"
-    fewest = min(len(c.seeds) for c in curves.values())
-    few = f", approximate below {FEW_SEEDS} seeds" if fewest < FEW_SEEDS else ""
-    bands = (
-        f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"
-        if fewest >= LEAST_SEEDS
-        else "no bands of two seeds"
-    )
+    ns = [len(c.seeds) for c in curves.values()]
+    few = f", approximate below {FEW_SEEDS} seeds" if min(ns) < FEW_SEEDS else ""
+    drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []
+    bands = ", ".join([*drawn, *(["no bands of two seeds"] if min(ns) < LEAST_SEEDS else [])])
     forms = sorted({curve.form for curve in curves.values()})
     return (f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}), dashed "
             f"beyond the largest size; {bands}; exponents with 95 % intervals")  # fmt: skip
@@ -170,4 +167,8 @@ def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
 
 def _not_fitted(drawn: Sequence[Line], curves: dict[str, Curve]) -> str:
     lacking = [line.label for line in drawn if curves and line.label and line.label not in curves]
-    return f"no fitted curve, points joined and 95 % t intervals: {', '.join(lacking)}" if lacking else ""
+    return (
+        f"no fitted curve, points joined, 95 % t intervals of three seeds or more: {', '.join(lacking)}"
+        if lacking
+        else ""
+    )

@@ -124,7 +124,7 @@ def _standing(folder: Path) -> tuple[str, str]:
         return str(record.get("status")), f"{100 * accuracy:.2f} %" if isinstance(accuracy, float | int) else ""
     except FileNotFoundError:
         pass
-    except (UserError, OSError) as error:
+    except UserError as error:
         return f"unreadable: {plain(str(error))}", ""
     if why := Run(folder, {}).failure():
         return f"failed: {plain(why)[:120]}", ""

@@ -28,7 +28,7 @@ class Origin(NamedTuple):
     source: str  # run, file, torchvision or timm
     name: str  # the run's id, the file as typed, the library's name of the network
     path: Path | None = None  # of the weights
-    classes: tuple[str, ...] | None = None  # None: nobody says
+    classes: tuple[str, ...] | None = None  # of a run; a file of ours says so itself
     seconds: float | None = None  # of training, with all that went before; None: nobody says
 
 
@@ -60,6 +60,7 @@ def named(settings: Mapping[str, Any]) -> str:
 
 def of(settings: Mapping[str, Any]) -> Origin | None:
     """Where a run begins from, None for random weights; UserError where that is not there or not finished."""
+    from vitbench.records import total_seconds
     from vitbench.run import Run
 
     typed = settings["init"]
@@ -68,7 +69,14 @@ def of(settings: Mapping[str, Any]) -> Origin | None:
     if run := ancestor.id_of(settings, "init"):
         folder, record = ancestor.finished(settings, "init")
         typed = f"'{typed}'" if ancestor.is_words(typed) else typed
-        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), ancestor.seconds(record))
+        return Origin(
+            typed,
+            "run",
+            run,
+            Run(folder, {}).weights(),
+            tuple(record["classes"]),
+            total_seconds(record, record["config"]),
+        )
     if typed.endswith(".safetensors"):
         return Origin(typed, "file", typed, _file(typed))
     library, _, name = typed.partition(":")

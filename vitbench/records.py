@@ -92,15 +92,13 @@ def read_runs(runs: Path) -> Read:
             read.swept[folder.name] = swept
             read.problems.extend(problems)
             settings |= dict.fromkeys(its_settings)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if (folder / "config.yaml").exists():
                 read.unfinished.append(folder.name)
             else:
                 read.problems.append(f"{folder} holds no run")
         except (UserError, KeyError, TypeError, AttributeError) as error:
             read.problems.append(str(error) if isinstance(error, UserError) else f"{path} lacks {error}")
-        except OSError as error:
-            read.problems.append(f"{path}: {error.strerror}")
     read.settings.extend(settings)
     return read
 
@@ -144,6 +142,19 @@ CHOICES = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "a
 LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
 
 
+def loss_of(record: Mapping[str, Any]) -> str:
+    """What a run without labels has for a result: loss 0.7483"""
+    loss = record["train_loss"]  # null where metrics.csv was lost after the last step
+    return "loss unknown" if loss is None else f"loss {loss:.4f}"
+
+
+def total_seconds(its: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
+    """Of training that a run cost, with all that it started from; None: nobody says."""
+    alone = settings.get("init") is None and settings.get("teacher") is None
+    seconds: float | None = its.get("total_train_seconds", its.get("train_seconds") if alone else None)
+    return seconds
+
+
 def derived(row: Mapping[str, Any]) -> dict[str, float]:
     """What follows from a run's results: its error, and its accuracy by what it costs."""
     accuracy = row.get("test_accuracy")
@@ -166,6 +177,6 @@ def _row(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
     row = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
-    row.setdefault("total_train_seconds", record["train_seconds"])
+    row["total_train_seconds"] = total_seconds(record, record["config"])
     row |= derived(row)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)

@@ -102,7 +102,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
 
 def _state(folder: Path) -> str:
     run = Run(folder, {})
-    return "failed" if (folder / "failure.json").exists() else "unfinished" if run.states() else "missing"
+    return "failed" if run.failure() else "unfinished" if run.states() else "missing"
 
 
 def _without_places(words: Iterable[str]) -> list[str]:

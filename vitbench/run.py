@@ -10,7 +10,7 @@
                 record.json             last: present = finished (or diverged)
                 failure.json            the traceback, where something else ended the run
 
-No torch here: tables and plots read a thousand records without it.
+No torch here.
 """
 
 from __future__ import annotations

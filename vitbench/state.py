@@ -11,6 +11,7 @@ from typing import Any
 from vitbench.estimate import Estimate, spoken, total
 from vitbench.launch import IN_PROCESS
 from vitbench.provenance import cores
+from vitbench.records import loss_of
 from vitbench.run import Run, read_metrics
 from vitbench.slurm import processes
 from vitbench.study import Planned
@@ -24,7 +25,7 @@ def ended(run: Run) -> str | None:
         if record["status"] == "diverged":
             return f"{run.id}: diverged"
         accuracy = record["test_accuracy"]  # None where no classes were learned
-        result = f"{100 * accuracy:.1f} %" if accuracy is not None else f"loss {record['train_loss']:.3f}"
+        result = f"{100 * accuracy:.1f} %" if accuracy is not None else loss_of(record)
         return f"{run.id}: {result}, {record['train_seconds']:.0f} s"
     why = run.failure()
     return f"{run.id}: failed, {why}" if why else None

@@ -95,6 +95,8 @@ def load(name: str) -> Study:
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
     """Tables, figures and names: what is no name of a file, or of another type than its key has, is one line."""
+    import yaml
+
     for kind in ("tables", "figures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
@@ -109,6 +111,9 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
     for key, its in content.get("names", {}).items():
         if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
             raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
+        for value in its:
+            if not isinstance(yaml.safe_load(value), str):
+                raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
         if len({*its.values()}) < len(its):
             raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
 

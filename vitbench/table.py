@@ -129,7 +129,8 @@ def build(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None
     groups.sort(key=lambda group: compare.sort_key({key: group.settings[key] for key in [*keys, *across]}))
     common, warnings = compare.common(groups), compare.warnings(groups)
     if against is not None:
-        groups = differences.against(groups, keys, columns, str(against))
+        groups, without = differences.against(groups, keys, columns, str(against))
+        warnings += [f"no {against} to compare with: {', '.join(without)}"] if without else []
     cells = [_cells(groups, value, show, signed=against is not None) for value in values]
     if len(values) > 1:
         head, lines = _several(groups, keys, values, cells)

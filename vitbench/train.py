@@ -22,7 +22,7 @@ from vitbench.errors import DataError, StorageError, TryAgain, UserError
 from vitbench.identity import RESULTS_VERSION
 from vitbench.interrupt import Interrupt, Stopped
 from vitbench.provenance import commit, now
-from vitbench.records import SCHEMA
+from vitbench.records import SCHEMA, loss_of, total_seconds
 from vitbench.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
     if done_before and (lost := run.lost()):
         print(f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
               file=sys.stderr)  # fmt: skip
-    loss = record["train_loss"]
-    result = "loss unknown" if loss is None else f"loss {loss:.4f}"  # where no classes were learned
+    result = loss_of(record)  # where no classes were learned
     if record["test_accuracy"] is not None:
         result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
     print(
@@ -313,7 +312,9 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         metrics |= {key: last.get(key) for key in ("train_loss", "val_accuracy", "val_loss", *objective.measures)}
         if objective.classifies:
             test_images, test_labels = share.test(machine.device)
-            result = evaluate(evaluated, test_images, test_labels, normalise)  # the only use of the test images
+            result = evaluate(
+                evaluated, test_images, test_labels, normalise
+            )  # the only use of the test images in training
             metrics |= {"test_accuracy": result.accuracy, "test_loss": result.loss}
             predicted = {"predictions.npy": result.predictions, "labels.npy": test_labels}
         elif not all(weight.isfinite().all() for weight in weights.values()):
@@ -326,7 +327,7 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             diverged, metrics = steps, dict.fromkeys(metrics)
     before = [
         begins_from.seconds if begins_from else 0.0,
-        ancestor.seconds(taught_by) if taught_by else 0.0,
+        total_seconds(taught_by, taught_by["config"]) if taught_by else 0.0,
     ]  # None: nobody says
     return {
         "schema": SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,

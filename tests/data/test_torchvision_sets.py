@@ -61,6 +61,26 @@ def test_colour_images_come_back_as_they_are_and_are_downloaded_once(
     assert np.array_equal(dataset.train.images, expected) and len(dataset.test) == 6
 
 
+def test_images_that_are_there_twice_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = fake(monkeypatch, "CIFAR10")
+    draw = kind.__init__
+
+    def twice(self: Any, root: str, **options: Any) -> None:
+        draw(self, root, **options)
+        if options["train"]:
+            self.pixels[7] = self.pixels[3]  # of the classes 1 and 0
+            self.pixels[11] = 9
+        else:
+            self.pixels[5] = 9  # of the same class
+
+    monkeypatch.setattr(kind, "__init__", twice)
+    dataset = torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
+    assert dataset.warnings == (
+        "in train and in test: 1 image: training image 11 = test image 5",
+        "under two classes: 1 image: training image 3 = training image 7",
+    )
+
+
 def test_grey_images_keep_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = fake(monkeypatch, "MNIST", mode="L", size=(28, 28))
     dataset = torchvision_sets.mnist(root=tmp_path, cache=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,9 @@ from vitbench.objectives.mae import MAE, encode
 from vitbench.objectives.simsiam import SimSiam, distance
 from vitbench.overrides import prepare
 from vitbench.pe.menu import MENU as ENCODINGS
+from vitbench.run import Run
 from vitbench.stacked import stacks_of
+from vitbench.state import ended
 
 Cli = Callable[..., Output]
 
@@ -105,6 +108,16 @@ def initial_head(facts: dict[str, Any]) -> Tensor:
     draw(facts["config"]["seed"], 0)
     model: Any = of_record(facts)
     return model.taps["head"].weight.detach()  # type: ignore[no-any-return]
+
+
+def test_a_run_without_labels_that_lost_its_metrics_has_an_unknown_loss(vitbench: Cli, tmp_path: Path) -> None:
+    words = [*SMALL["vit"], "objective=mae", "optim.steps=2", "runs=r"]
+    words = [*(word for word in TINY if not word.startswith("optim.steps")), *words]
+    assert vitbench("train", *words).code == 0
+    path = folder(tmp_path / "r")
+    (path / "record.json").write_text(json.dumps(record(tmp_path / "r") | {"train_loss": None}))
+    assert "finished, loss unknown after 2 steps" in vitbench("train", *words).out
+    assert str(ended(Run(path, {}))).startswith(f"{path.name}: loss unknown, ")
 
 
 def interrupted(dump: Callable[..., bytes]) -> Callable[..., bytes]:

@@ -105,6 +105,14 @@ def test_a_vit_has_all_maps_also_with_a_class_token(pool: str) -> None:
     assert (rolled.sum((1, 2)) <= share + 1e-5).all() and (rolled > 0).all()
 
 
+def test_rollout_of_two_heads_is_the_mean_of_what_each_reads() -> None:
+    vit = network("vit", pe={"name": "sincos2d"}, distill_token=True)
+    inputs = vit.normalise(vit.images) / 100 - 1
+    reached = attribution.rolled(vit.model.attention(inputs))  # type: ignore[operator]
+    both = (reached[:, 1:].mean(1) + reached[:, 0]) / 2  # of the patches, and of the token before them
+    torch.testing.assert_close(attribution.rollout(vit, inputs), both[:, 1:].unflatten(1, (8, 8)))
+
+
 def test_ties_fall_at_random_and_tiles_are_means() -> None:
     random = torch.Generator().manual_seed(0)
     ranks = attribution.ranks(torch.tensor([[0.0] * 15 + [1.0]]).expand(200, 16), random)
