@@ -66,7 +66,7 @@ def test_a_curve_that_cannot_be_fitted_is_drawn_and_named(tmp_path: Path) -> Non
     for share in (0.01, 0.2, 1.0):
         write(runs, f"rope-{share}", 0.5 - share / 5, "rope", share, 0)
     text = text_of(runs)
-    assert "no fitted curve, points joined and 95 % t intervals: vit pe=rope" in text
+    assert "no fitted curve, points joined, 95 % t intervals of three seeds or more: vit pe=rope" in text
     assert "vit pe=rope: one seed; a curve takes 2 or more" in text
 
 
