@@ -239,7 +239,8 @@ class Planner:
     """Override lists -> settings. Hydra composes once for each choice of groups; other settings are set on that."""
 
     def __init__(self) -> None:
-        self._composed: dict[tuple[str, ...], Any] = {}
+        self._chosen: dict[tuple[str, ...], Any] = {}  # by what was chosen of groups, never changed
+        self._composed: dict[tuple[str, ...], Any] = {}  # a copy for runs that set the same keys
 
     def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
         from omegaconf import OmegaConf
@@ -253,7 +254,9 @@ class Planner:
         typed = [(override.key_or_group, override.value()) for override in map(parsed, values)]
         key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
         if key not in self._composed:
-            self._composed[key] = compose(groups)
+            if (choice := tuple(groups)) not in self._chosen:
+                self._chosen[choice] = compose(groups)
+            self._composed[key] = self._chosen[choice].copy()
         config = self._composed[key]
         if any(isinstance(value, dict) for _, value in typed):  # but a mapping, which is merged
             config = config.copy()
