@@ -91,6 +91,13 @@ def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: 
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", ["null", "0.1", "true", "[0,1]"])
+def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"names\.init: .*: only words can have another name"):
+        written(tmp_path, GRID + f"names: {{init: {{'{value}': scratch}}}}")
+    assert written(tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}").names  # whatever letters it has
+
+
 def test_two_values_have_two_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
         written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")

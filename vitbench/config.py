@@ -193,9 +193,7 @@ class TableConfig:
     columns: str | None = None  # a setting whose values become columns
     value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
-    against: str | None = (
-        None  # a line's name, how far all others are from it; or settings, each line from its own counterpart
-    )
+    against: str | None = None  # a line's name, or settings of each line's own counterpart: how far others are from it
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,15 +67,18 @@ def against(
 
 
 def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """{"init": None} of `init=null`."""
-    import yaml
+    """{"init": None} of `init=null`, in the command line's own syntax."""
+    from hydra.errors import HydraException
+
+    from vitbench.overrides import words_of
+    from vitbench.study import parsed
 
     try:
-        split = [word.partition("=") for word in shlex.split(words)]
-    except ValueError:  # an open quote
-        split = []
-    found = {key: yaml.safe_load(value) if re.fullmatch(r"[\w.+-]*", value) else value for key, _, value in split}
-    if len(found) < max(len(split), 1) or not all(equals and key in keys for key, equals, _ in split):
+        typed = [parsed(word) for word in words_of(words)]
+        found = {one.key_or_group: one.value() for one in typed}
+    except (HydraException, UserError):  # a name, or an open quote
+        typed, found = [], {}
+    if not found or len(found) < len(typed) or not {*found} <= {*keys}:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     return found
 

@@ -69,14 +69,8 @@ def of(settings: Mapping[str, Any]) -> Origin | None:
     if run := ancestor.id_of(settings, "init"):
         folder, record = ancestor.finished(settings, "init")
         typed = f"'{typed}'" if ancestor.is_words(typed) else typed
-        return Origin(
-            typed,
-            "run",
-            run,
-            Run(folder, {}).weights(),
-            tuple(record["classes"]),
-            total_seconds(record, record["config"]),
-        )
+        seconds = total_seconds(record, record["config"])
+        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), seconds)
     if typed.endswith(".safetensors"):
         return Origin(typed, "file", typed, _file(typed))
     library, _, name = typed.partition(":")

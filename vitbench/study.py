@@ -95,8 +95,6 @@ def load(name: str) -> Study:
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
     """Tables, figures and names: what is no name of a file, or of another type than its key has, is one line."""
-    import yaml
-
     for kind in ("tables", "figures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
@@ -112,10 +110,19 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
         if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
             raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
         for value in its:
-            if not isinstance(yaml.safe_load(value), str):
+            if not _is_word(value):
                 raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
         if len({*its.values()}) < len(its):
             raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+
+
+def _is_word(typed: str) -> bool:
+    """Whether what is typed stands for itself, and not for null, a number, true, false or a list."""
+    try:
+        json.loads(typed)
+    except ValueError:
+        return True
+    return False
 
 
 def _kinds(kinds: Any) -> str:

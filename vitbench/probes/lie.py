@@ -27,7 +27,8 @@ L_l = d/dt of rho(-t) a_l(rho(t) x), which is the jvp minus the motion of the ma
 
 is by the product rule what the part of the network from tap l - 1 to tap l adds to z.L p, and sums to it over l. What
 layers add may cancel, so attributions need not sum to `squared`. A position encoding added to the patches counts for
-the first block; a distillation token, which is read beside the pooled feature, for the head. The authors attribute to each leaf module, with normal z.
+the first block; a distillation token, which is read beside the pooled feature, for the head. The authors attribute to
+each leaf module, with normal z.
 
 Compared with the reference code, ngruver/lie-deriv `lee/lie_derivs.py`, on a trained ViT and a trained ResNet of 32 px
 (50 images each, softmax, both translations, rotation and scale): `lee.gruver` has the same derivatives, each to 2e-6 of
