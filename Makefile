@@ -18,9 +18,10 @@ test: .venv  ## the fast tests (5 minutes)
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
-lint: .venv  ## ruff
+lint: .venv  ## ruff, and that imports go down (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv  ## mypy
 	$(BIN)/mypy

@@ -10,16 +10,18 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import config, overrides
 from vitbench.data.menu import MENU as DATA
+from vitbench.menu import Choice
 from vitbench.models.menu import SIZES
 from vitbench.pe.menu import MENU as ENCODINGS
+from vitbench.settings.compose import CONF_DIR
+from vitbench.settings.overrides import GROUPS
 
 Cli = Callable[..., Output]
 
 
 @pytest.mark.parametrize(("word", "menu"), [("pe", ENCODINGS), ("data", DATA)])
-def test_a_list_has_a_line_for_each_choice(vitbench: Cli, word: str, menu: dict[str, config.Choice]) -> None:
+def test_a_list_has_a_line_for_each_choice(vitbench: Cli, word: str, menu: dict[str, Choice]) -> None:
     lines = vitbench("ls", word).out.splitlines()
     assert [line.split()[0] for line in lines] == list(menu)
     assert all(line.endswith(choice.help) for line, choice in zip(lines, menu.values(), strict=True))
@@ -82,8 +84,8 @@ def test_a_wrong_word_gets_one_line(vitbench: Cli, words: list[str], said: str) 
 
 
 def test_choices_are_the_groups_of_the_command_line() -> None:
-    groups = {path.name for path in config.CONF_DIR.iterdir() if path.is_dir()}
-    assert set(overrides.CHOICES) == groups - {"hydra", "schema"}
+    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    assert set(GROUPS) == groups - {"hydra", "schema"}
 
 
 def test_ls_imports_nothing_heavy_and_makes_nothing(tmp_path: Path) -> None:

@@ -12,14 +12,19 @@ ROOT = Path(__file__).parent.parent
 TREE = re.search(r"## The code\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text())
 
 
-def test_the_tree_in_the_readme_names_every_file_and_no_other() -> None:
+def test_the_tree_in_the_readme_names_every_room_and_every_file_at_the_root_and_no_other() -> None:
     assert TREE is not None
-    tree = TREE[1]
-    named = set(re.findall(r"([a-z_]+\.py)", tree))
-    there = {path.name for path in (ROOT / "vitbench").glob("*.py")} - {"__init__.py"}
-    assert named == there
-    for folder in re.findall(r"^ {4,6}(\w+)/", tree, re.MULTILINE):
-        assert (ROOT / folder).is_dir() or (ROOT / "vitbench" / folder).is_dir(), folder
+    package = ROOT / "vitbench"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^ {6}(\w+)/", TREE[1], re.MULTILINE)) == rooms
+    assert set(re.findall(r"\b(\w+\.py)", TREE[1])) == files
+    assert all((ROOT / folder).is_dir() for folder in re.findall(r"^ {4}(\w+)/", TREE[1], re.MULTILINE))
+
+
+def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
+    rooms = {path.parent.name for path in (ROOT / "vitbench").glob("*/__init__.py")}
+    assert {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")} == rooms
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

@@ -11,14 +11,19 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import compare, figure, plot
-from vitbench.stats import mean_interval
+from vitbench import plot
+from vitbench.comparing import figure
+from vitbench.comparing.grouping import groups_of
+from vitbench.comparing.panels import _categories, _lines
+from vitbench.comparing.select import select_runs
+from vitbench.numbers import look
+from vitbench.numbers.intervals import mean_interval
 
 Cli = Callable[..., Output]
 
 
-def lines_of(runs: Path, x: str = "train_images", y: str = "test_accuracy") -> dict[str, plot.Line]:
-    return {line.label: line for line in plot._lines(compare.groups(compare.select(str(runs), {})), x, y, [])}
+def lines_of(runs: Path, x: str = "train_images", y: str = "test_accuracy") -> dict[str, figure.PlottedLine]:
+    return {line.label: line for line in _lines(groups_of(select_runs(str(runs), {})), x, y, [])}
 
 
 def test_a_line_is_a_model_a_marker_a_mean_and_a_point_a_run(tmp_path: Path) -> None:
@@ -41,13 +46,13 @@ def test_settings_that_are_words_or_pairs_stand_side_by_side(tmp_path: Path) -> 
         for place in ([0.67, 1.0], [-1.0, -0.67]):
             settings = {"augment.name": name, "augment.crop": i / 10, "data.test": {"x": place}}
             fake_runs.write(tmp_path, f"{name}{place[0]}", 0.5, **settings, result_data_fingerprint=str(place))
-    groups = compare.groups(compare.select(str(tmp_path), {}))
-    assert plot._categories(groups, "augment") == ["none", "light", "strong"]
-    assert plot._categories(groups, "data.test.x") == [(-1.0, -0.67), (0.67, 1.0)]
-    lines = plot._lines(groups, "augment", "test_accuracy", ["model"], ["none", "light", "strong"])
+    groups = groups_of(select_runs(str(tmp_path), {}))
+    assert _categories(groups, "augment") == ["none", "light", "strong"]
+    assert _categories(groups, "data.test.x") == [(-1.0, -0.67), (0.67, 1.0)]
+    lines = _lines(groups, "augment", "test_accuracy", ["model"], ["none", "light", "strong"])
     assert [line.label for line in lines] == ["vit data.test.x=[-1,-0.67]", "vit data.test.x=[0.67,1]"]
     assert [at for at, _ in lines[0].means] == [0, 1, 2]
-    assert plot.draw(compare.select(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
+    assert plot.draw_figure(select_runs(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
 
 
 def test_two_accuracies_are_in_percent_with_the_line_on_which_they_are_equal(tmp_path: Path) -> None:
@@ -55,21 +60,21 @@ def test_two_accuracies_are_in_percent_with_the_line_on_which_they_are_equal(tmp
         fake_runs.write(tmp_path, str(i), right, seed=i, result_val_accuracy=left)
     (line,) = lines_of(tmp_path, x="val_accuracy").values()
     assert line.points == [(40, 0.3), (50, 0.6)]
-    runs = compare.select(str(tmp_path), {})
-    drawn = plot.draw(runs, x="val_accuracy", log="none")
-    assert b"equal" in drawn and b"equal" not in plot.draw(runs)
+    runs = select_runs(str(tmp_path), {})
+    drawn = plot.draw_figure(runs, x="val_accuracy", log="none")
+    assert b"equal" in drawn and b"equal" not in plot.draw_figure(runs)
 
 
-@pytest.mark.parametrize("ending", plot.ENDINGS)
+@pytest.mark.parametrize("ending", look.FIGURE_ENDINGS)
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path, ending: str) -> None:
-    runs = compare.select(str(fake_runs.quickstart(tmp_path)), {})
-    assert plot.draw(runs, ending=ending) == plot.draw(runs, ending=ending)
+    runs = select_runs(str(fake_runs.quickstart(tmp_path)), {})
+    assert plot.draw_figure(runs, ending=ending) == plot.draw_figure(runs, ending=ending)
 
 
 def test_names_stay_text_in_svg(tmp_path: Path) -> None:
     for i, name in enumerate(["<script>alert(1)</script>", "$\\frac{1}$ a_b%#{} $x", "--> ]]> &amp;"]):
         fake_runs.write(tmp_path, str(i), 0.5, **{"data.name": name})
-    svg = plot.draw(compare.select(str(tmp_path), {}), title="<b> $\\alpha$ </b>")
+    svg = plot.draw_figure(select_runs(str(tmp_path), {}), title="<b> $\\alpha$ </b>")
     tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()}
     assert "script" not in tags and "b" not in tags
 
@@ -77,8 +82,8 @@ def test_names_stay_text_in_svg(tmp_path: Path) -> None:
 def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None:
     runs = fake_runs.quickstart(tmp_path, seeds=3)
     fake_runs.write(runs, "diverged", None, seed=9)
-    selected = compare.select(str(runs), {})
-    groups = compare.groups(selected)
+    selected = select_runs(str(runs), {})
+    groups = groups_of(selected)
     over, _ = figure.seeds(group.interval("test_accuracy").n for group in groups)
     foot = figure.foot(selected, groups, f"over {over}", ["Too short."], 125)
     assert foot.endswith("\nToo short.") and max(map(len, foot.splitlines())) <= 125
@@ -89,7 +94,7 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
 def test_two_seeds_do_not_squeeze_the_points(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # an interval of 0.5 ± 1.27
-    low, high = plot.limits([*lines_of(tmp_path).values()], "test_accuracy", False)
+    low, high = figure.limits([*lines_of(tmp_path).values()], "test_accuracy", False)
     assert 0 <= low < 40 and 60 < high < 80
 
 
@@ -98,10 +103,8 @@ def test_ticks_are_numbers_as_one_says_them() -> None:
 
 
 def test_every_line_looks_different() -> None:
-    looks = {
-        (i % len(figure.COLOURS), i % len(figure.MARKERS)) for i in range(len(figure.COLOURS) * len(figure.MARKERS))
-    }
-    assert len(looks) == len(figure.COLOURS) * len(figure.MARKERS)
+    looks = {(i % len(look.COLOURS), i % len(look.MARKERS)) for i in range(len(look.COLOURS) * len(look.MARKERS))}
+    assert len(looks) == len(look.COLOURS) * len(look.MARKERS)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +152,11 @@ def test_plot_prints_its_path_alone_without_torch(tmp_path: Path) -> None:
 
 
 def test_the_interval_of_two_runs_is_told_and_not_drawn() -> None:
-    assert not figure.banded(mean_interval([0.4, 0.5])) and figure.banded(mean_interval([0.4, 0.5, 0.6]))
-    assert not figure.banded(mean_interval([0.4])) and not figure.banded(mean_interval([0.4] * 3))
+    assert not figure.is_banded(mean_interval([0.4, 0.5])) and figure.is_banded(mean_interval([0.4, 0.5, 0.6]))
+    assert not figure.is_banded(mean_interval([0.4])) and not figure.is_banded(mean_interval([0.4] * 3))
     assert figure.means_of([2, 2]).startswith("mean over 2 seeds, of which no interval is drawn")
     assert figure.means_of([3, 2, 0]) == "mean and 95 % t interval over 2 to 3 seeds, not drawn of two"
     assert figure.means_of([1, 1]) == "one seed, no interval"
-    lines = [plot.Line("", [(1.0, 0.4), (1.0, 0.5)], [(1.0, mean_interval([0.4, 0.5]))])]
-    low, high = plot.limits(lines, "test_accuracy", log=False)
+    lines = [figure.PlottedLine("", [(1.0, 0.4), (1.0, 0.5)], [(1.0, mean_interval([0.4, 0.5]))])]
+    low, high = figure.limits(lines, "test_accuracy", log=False)
     assert (low, high) == (pytest.approx(39.3), pytest.approx(50.7))  # of the points alone

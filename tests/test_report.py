@@ -12,9 +12,9 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
-from vitbench import evidence
-from vitbench import study as studies
-from vitbench.study import Planned
+from vitbench.comparing.evidence import read_evidence
+from vitbench.runs.plan import Planned, remember
+from vitbench.runs.study import load_study
 
 Cli = Callable[..., Output]
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ def runs(tmp_path: Path) -> Path:
     (folder / "broken" / "failure.json").write_text('{"error": "KeyError"}')
     ids = [*sorted(path.name for path in folder.iterdir()), "never"]
     words = ["data=imagefolder", "data.root=/home/me/pets", "runs=runs", "machine.threads=1"]
-    studies.remember(studies.load(str(tmp_path / "shares.yaml")), [Planned([], {}, id_) for id_ in ids], folder, words)
+    remember(load_study(str(tmp_path / "shares.yaml")), [Planned([], {}, id_) for id_ in ids], folder, words)
     return folder
 
 
@@ -92,7 +92,7 @@ def test_runs_of_before_have_accuracy_by_cost(vitbench: Cli, runs: Path, tmp_pat
     kept = [i for i, name in enumerate(lines[0]) if "_per_" not in name]
     assert len(kept) < len(lines[0])
     path.write_text("".join(",".join('"' + line[i].replace('"', '""') + '"' for i in kept) + "\n" for line in lines))
-    loaded = evidence.load(path)
+    loaded = read_evidence(path)
     assert {row["test_accuracy_per_million_parameters"] for row in loaded.rows if row["model"] == "resnet"} >= {
         next(row["test_accuracy"] for row in loaded.rows if row["model"] == "resnet") / 0.11
     }

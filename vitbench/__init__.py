@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vitbench.version import __version__
+
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = "0.1.0"
+__all__ = ["Loaded", "__version__", "load"]
 
 
 class Loaded(NamedTuple):
@@ -23,8 +25,8 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     The model expects images normalised by `record["mean"]` and `record["std"]` (of values in 0..1).
     Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged or another run's.
     """
-    from vitbench.records import find_record
-    from vitbench.transfer import trained
+    from vitbench.runs.records import find_record
+    from vitbench.training.transfer import trained
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)

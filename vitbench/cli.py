@@ -6,26 +6,42 @@ Answers `--help` without importing anything heavy; everything a user can get wro
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from vitbench import __version__, errors
-from vitbench.distributed import WORLD_SIZE, hush, let_process_0_speak
+from vitbench import errors
+from vitbench.machine.distributed import WORLD_SIZE, hush, let_process_0_speak
+from vitbench.menu import Choice, look_up
+from vitbench.version import __version__
 
-COMMANDS = {
-    "train": "one model on a share of a dataset; the same command again resumes or says it is done",
-    "sweep": "all runs of a study, finished ones skipped: sweep study=NAME",
-    "probe": "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
-    "table": "compare runs: mean and 95 % interval over seeds",
-    "plot": "accuracy against the number of training images",
-    "fit": "learning curves: exponents, where one model overtakes another, what one needs in images",
-    "report": "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
-    "bench": "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
-    "ls": "what there is: ls models | pe | data | objectives | probes | studies | runs",
-    "completion": "shell completion: completion bash | zsh | fish",
+COMMANDS: dict[str, Choice] = {
+    "train": Choice(
+        "vitbench.training.train:main",
+        "one model on a share of a dataset; the same command again resumes or says it is done",
+    ),
+    "sweep": Choice("vitbench.sweeping.sweep:main", "all runs of a study, finished ones skipped: sweep study=NAME"),
+    "probe": Choice(
+        "vitbench.probing.probe:main",
+        "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
+    ),
+    "table": Choice("vitbench.comparing.table:main", "compare runs: mean and 95 % interval over seeds"),
+    "plot": Choice("vitbench.plot:main", "accuracy against the number of training images"),
+    "fit": Choice(
+        "vitbench.fitting.fit:main",
+        "learning curves: exponents, where one model overtakes another, what one needs in images",
+    ),
+    "report": Choice(
+        "vitbench.report:main",
+        "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
+    ),
+    "bench": Choice(
+        "vitbench.timing.bench:main",
+        "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
+    ),
+    "ls": Choice("vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs"),
+    "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
 }
 READ_ONLY = {"table", "plot", "fit", "report", "bench"}
 PLAIN = {"ls", "completion"}  # take positional words and no config
@@ -92,7 +108,7 @@ def _discard_stdout() -> None:
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="".join(f"  {name:<11}{line}\n" for name, line in COMMANDS.items())), end="")
+        print(HELP.format(commands="".join(f"  {name:<11}{line}\n" for name, (_, line) in COMMANDS.items())), end="")
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"vitbench {__version__}")
@@ -100,18 +116,17 @@ def _dispatch(argv: list[str]) -> int:
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
         raise errors.UserError(f"{command} is no command: {errors.did_you_mean(command, COMMANDS)}")
-    module = importlib.import_module(f"vitbench.{command}")
-    if command in PLAIN:
-        return int(module.main(rest) or 0)
-    return _hydra(command, module.main, rest)
+    task = look_up("command", command, COMMANDS)
+    return int(task(rest) or 0) if command in PLAIN else _hydra(command, task, rest)
 
 
 def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> int:
     """Hands a command's settings to Hydra, and Hydra's refusals to one line."""
-    from vitbench import overrides
-    from vitbench.config import CONF_DIR, register_schemas
+    from vitbench.settings.compose import CONF_DIR
+    from vitbench.settings.overrides import explain, prepare
+    from vitbench.settings.schema import register_schemas
 
-    arguments = overrides.prepare(argv)
+    arguments = prepare(argv)
     if command == "probe":  # a model of its own, not one of the group that Hydra knows by this word
         arguments = [word.replace("model=", "outside=", 1) if word.startswith("model=") else word for word in arguments]
     if command in {*READ_ONLY, "probe"} and {"-m", "--multirun"} & set(arguments):
@@ -125,7 +140,7 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vitbench.interrupt import Stopped
+    from vitbench.machine.interrupt import Stopped
 
     register_schemas()
     sys.argv = [f"vitbench {command}", *arguments]
@@ -142,7 +157,7 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
         except (errors.UserError, OmegaConfBaseException) as error:
             if command == "sweep" and isinstance(error, errors.StorageError):
                 raise  # nothing could be written down: told to the sweep
-            refusal = error if isinstance(error, errors.UserError) else overrides.explain(error, command, arguments)
+            refusal = error if isinstance(error, errors.UserError) else explain(error, command, arguments)
             if command != "sweep":  # a sweep tells what its runs wrote down
                 print(f"vitbench: {refusal}", file=sys.stderr)
             code = max(code, refusal.exit_code)
@@ -151,5 +166,5 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(checked)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise overrides.explain(error, command, arguments) from None
+        raise explain(error, command, arguments) from None
     return code

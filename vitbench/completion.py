@@ -90,9 +90,9 @@ def fitting(line: str) -> list[str]:
         return []
     key, equals, _ = word.partition("=")
     if equals and key == "study":
-        from vitbench.study import names
+        from vitbench.runs.study import study_names
 
-        return _beginning(word, [f"study={name}" for name in names()])
+        return _beginning(word, [f"study={name}" for name in study_names()])
     if equals and (values := VALUES.get(key)):
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitbench.compare import number, plain
 from vitbench.errors import UserError, did_you_mean
-from vitbench.formats import align, say
+from vitbench.numbers.text import align, say
+from vitbench.numbers.words import printable, shown_number
 
 
 def main(words: Sequence[str]) -> int:
@@ -31,8 +31,8 @@ def main(words: Sequence[str]) -> int:
 
 def overview() -> list[str]:
     """What can be listed, and the names of it."""
-    from vitbench import study
-    from vitbench.config import CONF_DIR
+    from vitbench.runs.study import study_names
+    from vitbench.settings.compose import CONF_DIR
 
     def names(group: str) -> str:
         return "|".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
@@ -43,7 +43,7 @@ def overview() -> list[str]:
         "data": " ".join(_menu("data")),
         "objectives": " ".join(_menu("objective")),
         "probes": " ".join(_menu("probe")),
-        "studies": " ".join(study.names()),
+        "studies": " ".join(study_names()),
         "runs": "what has been trained, and what has not ended",
     }
     return [
@@ -81,7 +81,7 @@ def models(_: Path) -> list[str]:
         for name, model in pair.items():
             rows.append([
                 size, name, " ".join(f"{key}={value}" for key, value in model.options.items()),
-                number("parameters", model.parameters, 0), number("multiply_adds", model.multiply_adds, 0),
+                shown_number("parameters", model.parameters, 0), shown_number("multiply_adds", model.multiply_adds, 0),
                 f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}",
             ])  # fmt: skip
     grid = align(rows, 3)
@@ -90,22 +90,22 @@ def models(_: Path) -> list[str]:
 
 def studies(_: Path) -> list[str]:
     """Each study's name and question; one that cannot be read says why."""
-    from vitbench import study
+    from vitbench.runs.study import load_study, study_names
 
     rows = []
-    for name in study.names():
+    for name in study_names():
         try:
-            rows.append([name, plain(study.load(name).question)])
+            rows.append([name, printable(load_study(name).question)])
         except UserError as error:
-            rows.append([name, f"cannot be read: {plain(str(error))}"])
+            rows.append([name, f"cannot be read: {printable(str(error))}"])
     return align(rows, 2) if rows else []
 
 
 def runs(folder: Path) -> list[str]:
     """Each run's id, how it stands, and its accuracy."""
-    from vitbench.records import run_folders
+    from vitbench.runs.records import run_folders
 
-    rows = [[plain(path.name), *_standing(path)] for path in run_folders(folder)]
+    rows = [[printable(path.name), *_standing(path)] for path in run_folders(folder)]
     if not rows:
         import sys
 
@@ -115,8 +115,8 @@ def runs(folder: Path) -> list[str]:
 
 def _standing(folder: Path) -> tuple[str, str]:
     """How a run stands, and its test accuracy if it has one."""
-    from vitbench.records import read_record
-    from vitbench.run import Run
+    from vitbench.runs.records import read_record
+    from vitbench.runs.run import Run
 
     try:
         record = read_record(folder / "record.json")
@@ -125,16 +125,16 @@ def _standing(folder: Path) -> tuple[str, str]:
     except FileNotFoundError:
         pass
     except UserError as error:
-        return f"unreadable: {plain(str(error))}", ""
+        return f"unreadable: {printable(str(error))}", ""
     if why := Run(folder, {}).failure():
-        return f"failed: {plain(why)[:120]}", ""
+        return f"failed: {printable(why)[:120]}", ""
     return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
 
 
 def _progress(folder: Path) -> str:
     """The last step in metrics.csv, of as many as the settings ask for."""
-    from vitbench.run import read_metrics
-    from vitbench.study import read_yaml
+    from vitbench.runs.run import read_metrics
+    from vitbench.settings.compose import read_yaml
 
     metrics = read_metrics(folder)
     step = f"step {int(metrics[-1]['step']):,}" if metrics else "no step logged"

@@ -1,6 +1,6 @@
 """Results that anyone can check: `vitbench report study=NAME`, `vitbench report`, `vitbench report check=true`.
 
-    results/<study>/  runs.csv        the evidence: a row a run (vitbench/evidence.py); with probes.csv, if figures need it
+    results/<study>/  runs.csv        the evidence: a row a run (vitbench/comparing/evidence.py); with probes.csv, if figures need it
                       study.yaml      the study as it was run, with the commands above it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       notes.md        what was read from it; written by hand, never touched
@@ -23,15 +23,23 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vitbench import bench, compare, evidence, fit, formats, plot, table
-from vitbench import study as studies
-from vitbench.compare import Runs, plain
-from vitbench.disk import storage, write
+from vitbench import plot
+from vitbench.comparing import formats, table
+from vitbench.comparing.evidence import evidence_text, read_evidence, read_swept, swept_text
+from vitbench.comparing.formats import escape_markdown
+from vitbench.comparing.select import Runs, select_runs
 from vitbench.errors import DataError, UserError
-from vitbench.formats import escape_markdown
-from vitbench.run import Run
-from vitbench.study import Study
-from vitbench.verdict import Report, render
+from vitbench.fitting import fit
+from vitbench.fitting.findings import Report
+from vitbench.fitting.lines import lines_of
+from vitbench.fitting.verdict import render_report, report_sentences
+from vitbench.machine.disk import storage, write
+from vitbench.numbers.text import say
+from vitbench.numbers.words import printable
+from vitbench.runs.plan import planned_ids, typed_words
+from vitbench.runs.run import Run
+from vitbench.runs.study import Study, find_study, load_study
+from vitbench.timing import bench
 
 TOLERANCE = 1e-6  # relative, of a number that is made again
 FORMS = ("md", "csv", "tex")
@@ -49,25 +57,25 @@ def main(config: Any) -> int:
     all_kept = kept(results)
     if not all_kept:
         raise UserError(f"results={results}: no study there; `vitbench report study=NAME` writes one from its runs")
-    mine = [studies.find(asked["study"]).stem] if named else all_kept
+    mine = [find_study(asked["study"]).stem] if named else all_kept
     if named and mine[0] not in all_kept:
         raise UserError(f"study={asked['study']}: not in {results}; there: {', '.join(all_kept)}")
     sections = {name: Section.read(results / name) for name in all_kept}
     files = {results / name / file: text for name in mine for file, text in sections[name].texts.items()}
-    speeds = {path: bench.read(path) for path in sorted((results / "bench").glob("*.json"))}
+    speeds = {path: bench.read_bench(path) for path in sorted((results / "bench").glob("*.json"))}
     files |= {path.with_suffix(".md"): bench.markdown(report) for path, report in speeds.items()}
     files[results / "README.md"] = readme(sections.values(), speeds)
     if asked["check"]:
         for path, text in files.items():
-            check(path, text)
+            check_file(path, text)
         for name in mine:
             sections[name].check_folder(results / name)
-        formats.say(f"{results}: {len(files)} files agree with the runs.csv of {', '.join(mine)}\n")
+        say(f"{results}: {len(files)} files agree with the runs.csv of {', '.join(mine)}\n")
         return 0
     figures = {results / name / file: blob for name in mine for file, blob in sections[name].figures()}
     for path, blob in [*figures.items(), *((path, text.encode()) for path, text in files.items())]:
         write(path, blob)
-    formats.say("".join(f"{path}\n" for path in [*files, *figures]))
+    say("".join(f"{path}\n" for path in [*files, *figures]))
     return 0
 
 
@@ -78,13 +86,13 @@ def kept(results: Path) -> list[str]:
 
 def collect(name: str, folder: Path, results: Path) -> None:
     """Writes runs.csv and study.yaml of a study from its runs."""
-    study, source = studies.load(name), studies.find(name)
-    runs = compare.select(str(folder), {}, study)
+    study, source = load_study(name), find_study(name)
+    runs = select_runs(str(folder), {}, study)
     for note in runs.notes:
-        print(f"vitbench: {plain(note)}", file=sys.stderr)
+        print(f"vitbench: {printable(note)}", file=sys.stderr)
     ended = {row["id"] for row in runs.rows}
-    others = {id_: _state(folder / id_) for id_ in studies.planned_ids(study, folder) if id_ not in ended}
-    typed = [_without_places(shlex.split(words)) for words in studies.typed_words(study, folder) or [""]]
+    others = {id_: _state(folder / id_) for id_ in planned_ids(study, folder) if id_ not in ended}
+    typed = [_without_places(shlex.split(words)) for words in typed_words(study, folder) or [""]]
     commands = dict.fromkeys(shlex.join(["vitbench", "sweep", f"study={study.name}", *words]) for words in typed)
     made = results / study.name
     with storage(made):
@@ -92,8 +100,8 @@ def collect(name: str, folder: Path, results: Path) -> None:
     text = source.read_text(encoding="utf-8-sig")
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study that came out of results
     write(made / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
-    write(made / "runs.csv", evidence.dump(runs, others).encode())
-    swept = evidence.dump_swept(runs, plot.results(study.figures.values()))
+    write(made / "runs.csv", evidence_text(runs, others).encode())
+    swept = swept_text(runs, plot.results(study.figures.values()))
     if swept:
         write(made / "probes.csv", swept.encode())
     else:
@@ -131,16 +139,20 @@ class Section:
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
         commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
         notes = folder / "notes.md"
-        study = replace(studies.load(str(path)), name=folder.name)
+        study = replace(load_study(str(path)), name=folder.name)
         return cls(study, _evidence(folder).renamed(study.names), commands,
                    notes.read_text(encoding="utf-8") if notes.is_file() else "")  # fmt: skip
 
     @cached_property
     def tables(self) -> list[formats.Table]:
         layouts = table.choose(
-            {"name": None, **dict.fromkeys(table.KEYS)}, self.study, "tables", table.KEYS, table.STUDY_KEYS
+            {"name": None, **dict.fromkeys(table.TABLE_KEYS)},
+            self.study,
+            "tables",
+            table.TABLE_KEYS,
+            table.STUDY_TABLE_KEYS,
         )
-        return [table.build(name or "results", self.runs, **layout) for name, layout in layouts.items()]
+        return [table.build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
 
     @cached_property
     def fitted(self) -> Report | None:
@@ -151,7 +163,7 @@ class Section:
         runs = self.noted().filtered(drawn.get("where") or {})
         value = str(drawn.get("y") or "test_error")
         try:
-            lines, left_out = fit.lines_of(runs, value)
+            lines, left_out = lines_of(runs, value)
         except UserError:  # too few seeds or sizes so far
             return None
         return fit.report_of(value, lines, left_out, runs, heading=self.heading())
@@ -163,22 +175,26 @@ class Section:
     @cached_property
     def texts(self) -> dict[str, str]:
         """The files that hold numbers, by name."""
-        heading, notes = self.heading(), [plain(note) for note in self.noted().notes]
-        files = {f"{one.name}.{form}": formats.render(form, [one], heading, notes)
+        heading, notes = self.heading(), [printable(note) for note in self.noted().notes]
+        files = {f"{one.name}.{form}": formats.render_tables(form, [one], heading, notes)
                  for one in self.tables for form in FORMS}  # fmt: skip
         report = self.fitted
         if report is not None:
-            files |= {f"fit.{form}": render(form, report) for form in FORMS}
+            files |= {f"fit.{form}": render_report(form, report) for form in FORMS}
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
         if not self.study.figures:
             return
         layouts = table.choose(
-            {"name": None, **dict.fromkeys(plot.KEYS)}, self.study, "figures", plot.KEYS, plot.STUDY_KEYS
+            {"name": None, **dict.fromkeys(plot.FIGURE_KEYS)},
+            self.study,
+            "figures",
+            plot.FIGURE_KEYS,
+            plot.STUDY_FIGURE_KEYS,
         )
         for name, layout in layouts.items():
-            yield f"{name}.svg", plot.draw(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
+            yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
     def check_folder(self, folder: Path) -> None:
         """Raises DataError where a figure is missing, or where a file lies that no report made."""
@@ -190,26 +206,26 @@ class Section:
             raise DataError(f"{folder / name}: no report makes such a file; remove it")
 
     def heading(self) -> str:
-        return plain(f"{self.study.title}. {self.study.question}")
+        return printable(f"{self.study.title}. {self.study.question}")
 
     def markdown(self) -> str:
         name, study = self.study.name, self.study
-        parts = [f"## {escape_markdown(plain(study.title))}", f"**{escape_markdown(plain(study.question))}**"]
+        parts = [f"## {escape_markdown(printable(study.title))}", f"**{escape_markdown(printable(study.question))}**"]
         if study.expect:
-            parts.append(f"Expected: {escape_markdown(plain(study.expect))}")
+            parts.append(f"Expected: {escape_markdown(printable(study.expect))}")
         for one in self.tables:
             named = f"**{escape_markdown(one.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
-            parts.append(named + formats.render("md", [one], "", []).strip())
-        parts += [f"![{escape_markdown(plain(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
+            parts.append(named + formats.render_tables("md", [one], "", []).strip())
+        parts += [f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
         report = self.fitted
         if report is not None:
-            said = [f"- {escape_markdown(f'{pair}: ' + ' '.join(lines))}" for pair, lines in report.sentences()]
+            said = [f"- {escape_markdown(f'{pair}: ' + ' '.join(lines))}" for pair, lines in report_sentences(report)]
             parts.append(
                 "\n".join([f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:", "", *said])
             )
         if self.notes:
             parts.append(re.sub(r"^(#+) ", r"##\1 ", self.notes.strip(), flags=re.MULTILINE))
-        parts += [escape_markdown(plain(note)) for note in self.noted().notes]
+        parts += [escape_markdown(printable(note)) for note in self.noted().notes]
         return "\n\n".join([*parts, self.foot()])
 
     def foot(self) -> str:
@@ -228,11 +244,11 @@ class Section:
         ]  # fmt: skip
         probed = [f"vitbench probe study={self.study.name}"] if self.study.probes else []
         commands = "; ".join(f"`{command}`" for command in [*self.commands, *probed])
-        return f"<sub>{escape_markdown(plain(', '.join(parts)))}. {commands}. Evidence: [runs.csv]({self.study.name}/runs.csv)</sub>"
+        return f"<sub>{escape_markdown(printable(', '.join(parts)))}. {commands}. Evidence: [runs.csv]({self.study.name}/runs.csv)</sub>"
 
 
 def _evidence(folder: Path) -> Runs:
-    return replace(evidence.load(folder / "runs.csv"), swept=evidence.load_swept(folder / "probes.csv"))
+    return replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
 
 
 def _several(words: Iterable[str]) -> str:
@@ -246,8 +262,8 @@ def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]
         "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table and fit "
         "again and fails where a number differs. What was read from them is written by hand. `docs/metrics.md` defines the "
         "numbers. A commit with a + had changes beside it.",
-        "\n".join(f"- [{escape_markdown(plain(one.study.title))}](#{_anchor(one.study.title)}): "
-                  f"{escape_markdown(plain(one.study.question))}" for one in sections),
+        "\n".join(f"- [{escape_markdown(printable(one.study.title))}](#{_anchor(one.study.title)}): "
+                  f"{escape_markdown(printable(one.study.question))}" for one in sections),
     ]  # fmt: skip
     machines = [
         f"- [{escape_markdown(report['hardware']['name'])}](bench/{path.stem}.md)" for path, report in speeds.items()
@@ -270,7 +286,7 @@ def _anchor(title: str) -> str:
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
-def check(path: Path, made: str) -> None:
+def check_file(path: Path, made: str) -> None:
     """Raises DataError at the first line of a committed file that is not what its runs.csv gives."""
     try:
         committed = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`hydra/launcher=stacked`: its settings. The work is in `vitbench/stacked.py`, where the study sweeper hands it runs."""
+"""`hydra/launcher=stacked`: its settings. The work is in `vitbench/sweeping/stacked.py`, where the study sweeper hands it runs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from vitbench.sweep import sweep
+        from vitbench.sweeping.sweep import sweep
 
         return sweep(self.config, arguments, self.launcher)
 

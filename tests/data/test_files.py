@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from tests.data.test_imagefolder import count_decoding, draw, opened, refused, root  # noqa: F401
-from tests.test_train import Cli, assert_same_run, folder
+from tests.training.test_train import Cli, assert_same_run, folder
 from vitbench.data import files as module
 from vitbench.data.split import Dataset
 from vitbench.data.stream import Stream
 from vitbench.errors import DataError, StorageError
-from vitbench.provenance import cores
+from vitbench.machine.provenance import cores
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from vitbench.data import imagefolder
-from vitbench.data.imagefolder import decode, load
+from vitbench.data.decode import decode
+from vitbench.data.imagefolder import load
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
 

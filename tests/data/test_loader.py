@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitbench.data.loader import Loader, Normalise, draw
+from vitbench.data.loader import Loader, Normalise, seed_random_state
 
 
 def loader(images: int, batch_size: int, seed: int = 0) -> Loader:
@@ -34,12 +34,12 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
 
 def test_random_numbers_of_a_step_depend_on_seed_and_step() -> None:
     def numbers(seed: int, step: int) -> list[float]:
-        draw(seed, step)
+        seed_random_state(seed, step)
         return torch.rand(3).tolist()
 
     assert numbers(1, 5) == numbers(1, 5)
     assert len({tuple(numbers(seed, step)) for seed in range(20) for step in range(20)}) == 400
-    draw(0, 2**32 + 5)  # more steps than torch's 32 bits of seed
+    seed_random_state(0, 2**32 + 5)  # more steps than torch's 32 bits of seed
     assert torch.rand(3).tolist() != numbers(0, 5)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitbench.data.shapes import CHUNK, RELATIONS, SHAPES, TASKS, Nuisances, defaults, draw, load
+from vitbench.data.shapes import CHUNK, RELATIONS, SHAPES, TASKS, Nuisances, defaults, draw_shapes, load
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 
 FLAT = Nuisances(texture=0.0, background=0.0, noise=0.0)  # one colour on mid-grey
 TEN = np.arange(10)
@@ -33,10 +33,10 @@ def centre(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @BY_TASK
 def test_an_image_is_the_same_whatever_is_drawn_with_it(task: str) -> None:
-    images, labels = draw(np.arange(2 * CHUNK + 44), task=task)
+    images, labels = draw_shapes(np.arange(2 * CHUNK + 44), task=task)
     shuffled = np.random.default_rng(0).permutation(len(images))
     for chosen in ([0], [299], np.arange(131, 264), shuffled[:77], shuffled[77:], [5, 5, 5]):
-        again, same = draw(np.asarray(chosen), task=task)
+        again, same = draw_shapes(np.asarray(chosen), task=task)
         assert np.array_equal(again, images[chosen]) and np.array_equal(same, labels[chosen])
 
 
@@ -44,18 +44,19 @@ def test_an_image_is_the_same_whatever_is_drawn_with_it(task: str) -> None:
 def test_an_image_is_the_same_in_another_process(task: str) -> None:
     code = f"""
 import hashlib, numpy as np
-from vitbench.data.shapes import draw
-print(hashlib.sha256(draw(np.arange(3, 40), task={task!r}, split="test", image_seed=7)[0].tobytes()).hexdigest())"""
+from vitbench.data.shapes import draw_shapes
+print(hashlib.sha256(draw_shapes(np.arange(3, 40), task={task!r}, split="test", image_seed=7)[0].tobytes()).hexdigest())"""
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert (
-        there == hashlib.sha256(draw(np.arange(3, 40), task=task, split="test", image_seed=7)[0].tobytes()).hexdigest()
+        there
+        == hashlib.sha256(draw_shapes(np.arange(3, 40), task=task, split="test", image_seed=7)[0].tobytes()).hexdigest()
     )
 
 
 @BY_TASK
 def test_train_and_test_images_and_seeds_are_never_the_same(task: str) -> None:
     drawn = [
-        draw(np.arange(200), task=task, split=split, image_seed=seed)[0]
+        draw_shapes(np.arange(200), task=task, split=split, image_seed=seed)[0]
         for split in ("train", "test")
         for seed in (0, 1)
     ]
@@ -65,7 +66,7 @@ def test_train_and_test_images_and_seeds_are_never_the_same(task: str) -> None:
 @BY_TASK
 def test_classes_are_balanced_in_every_block_and_not_in_a_fixed_order(task: str) -> None:
     K = len(TASKS[task])
-    labels = draw(np.arange(50 * K), task=task)[1].reshape(50, K)
+    labels = draw_shapes(np.arange(50 * K), task=task)[1].reshape(50, K)
     assert np.array_equal(np.sort(labels, axis=1), np.tile(np.arange(K), (50, 1)))
     assert len({tuple(block) for block in labels.tolist()}) > 10
 
@@ -75,8 +76,8 @@ def test_the_data_set_is_the_drawing_and_a_smaller_one_begins_it(tmp_path: Path)
     small = load(cache=tmp_path, train_images=1029, test_images=11, image_size=16)
     assert np.array_equal(large.train.images[:1029], small.train.images)
     assert np.array_equal(large.test.images[:11], small.test.images)
-    assert np.array_equal(small.train.images, draw(np.arange(1029), image_size=16)[0])
-    assert np.array_equal(small.test.images, draw(np.arange(11), image_size=16, split="test")[0])
+    assert np.array_equal(small.train.images, draw_shapes(np.arange(1029), image_size=16)[0])
+    assert np.array_equal(small.test.images, draw_shapes(np.arange(11), image_size=16, split="test")[0])
     assert large.fingerprint != small.fingerprint and small.classes == tuple(SHAPES)
 
 
@@ -84,13 +85,13 @@ def test_the_data_set_is_the_drawing_and_a_smaller_one_begins_it(tmp_path: Path)
 
 
 def test_no_noise_texture_background_and_contrast_is_mid_grey() -> None:
-    images = draw(TEN, Nuisances(texture=0, background=0, contrast=0, noise=0))[0]
+    images = draw_shapes(TEN, Nuisances(texture=0, background=0, contrast=0, noise=0))[0]
     assert (images == 128).all()
 
 
 def test_without_texture_and_noise_an_image_has_two_colours_and_their_mixtures() -> None:
     nuisances = Nuisances(texture=0.0, noise=0.0)
-    for image in draw(TEN, nuisances)[0]:
+    for image in draw_shapes(TEN, nuisances)[0]:
         colours = image.reshape(3, -1).T.astype(float)
         away = colours - colours[0]  # the corner is background
         line = away[np.abs(away).max(axis=1).argmax()]
@@ -101,7 +102,7 @@ def test_without_texture_and_noise_an_image_has_two_colours_and_their_mixtures()
 def test_place_moves_the_object_to_the_sides_asked_for(name: str, images_at: int) -> None:
     for low, high in ((-1.0, -0.5), (0.5, 1.0)):
         nuisances = replace(FLAT, radius=(0.5, 0.5), **{name: (low, high)})
-        images, labels = draw(np.arange(300), nuisances)
+        images, labels = draw_shapes(np.arange(300), nuisances)
         middle = centre(images)[images_at][labels == 0]  # discs: the middle of the others is not the circle's
         assert low / 2 - 0.01 <= middle.min() < low / 2 + 0.05  # half of the half width is left beside the circle
         assert high / 2 - 0.05 < middle.max() <= high / 2 + 0.01
@@ -110,7 +111,7 @@ def test_place_moves_the_object_to_the_sides_asked_for(name: str, images_at: int
 def test_the_object_stays_inside_the_image() -> None:
     border = np.ones((32, 32), bool)
     border[1:-1, 1:-1] = False
-    images, labels = draw(np.arange(400), FLAT)
+    images, labels = draw_shapes(np.arange(400), FLAT)
     corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners == 128).all()
     assert (np.abs(images[labels == 0].astype(int) - 128)[:, :, border] <= 60).all()
@@ -118,7 +119,7 @@ def test_the_object_stays_inside_the_image() -> None:
 
 def test_radius_scales_the_object() -> None:
     def area(radius: float) -> float:
-        images, labels = draw(np.arange(100), replace(FLAT, radius=(radius, radius)))
+        images, labels = draw_shapes(np.arange(100), replace(FLAT, radius=(radius, radius)))
         cover = np.abs(images[labels == 0].astype(float) - 128).max(axis=1)
         return float((cover / cover.max(axis=(1, 2), keepdims=True)).sum(axis=(1, 2)).mean())
 
@@ -129,7 +130,7 @@ def test_radius_scales_the_object() -> None:
 def test_rotation_turns_the_bar() -> None:
     def extent(degrees: float) -> np.ndarray:
         nuisances = replace(FLAT, rotation=(degrees, degrees))
-        images = draw(TEN, nuisances, labels=np.full(10, list(SHAPES).index("bar")))[0]
+        images = draw_shapes(TEN, nuisances, labels=np.full(10, list(SHAPES).index("bar")))[0]
         seen = (images != 128).any(axis=1)
         return np.array([seen.any(axis=1).sum(axis=1), seen.any(axis=2).sum(axis=1)]).T  # (10, width and height)
 
@@ -139,19 +140,19 @@ def test_rotation_turns_the_bar() -> None:
 
 def test_contrast_is_the_largest_difference_from_the_background() -> None:
     for contrast in (0.1, 0.35):
-        images = draw(np.arange(100), replace(FLAT, contrast=contrast))[0]
+        images = draw_shapes(np.arange(100), replace(FLAT, contrast=contrast))[0]
         assert np.abs(images.astype(int) - 128).max(axis=(1, 2, 3)) == pytest.approx(255 * contrast, abs=1.5)
 
 
 def test_noise_and_texture_have_the_size_asked_for() -> None:
-    noisy = draw(TEN, Nuisances(texture=0, background=0, contrast=0, noise=0.05))[0].astype(float)
+    noisy = draw_shapes(TEN, Nuisances(texture=0, background=0, contrast=0, noise=0.05))[0].astype(float)
     assert noisy.std() == pytest.approx(0.05 * 255, rel=0.03) and noisy.mean() == pytest.approx(127.5, abs=0.5)
-    waves = draw(np.arange(50), Nuisances(texture=0.1, background=0, contrast=0, noise=0))[0].astype(int) - 128
+    waves = draw_shapes(np.arange(50), Nuisances(texture=0.1, background=0, contrast=0, noise=0))[0].astype(int) - 128
     assert 0.1 * 255 < np.abs(waves).max() <= 2 * 0.1 * 255 + 1  # two waves
 
 
 def test_background_varies_within_its_range_only() -> None:
-    images = draw(np.arange(100), Nuisances(texture=0, background=0.2, contrast=0, noise=0))[0].astype(int)
+    images = draw_shapes(np.arange(100), Nuisances(texture=0, background=0.2, contrast=0, noise=0))[0].astype(int)
     assert images.std(axis=(2, 3)).max() == 0
     assert 0.15 * 255 < np.abs(images - 128).max() <= 0.2 * 255 + 1
 
@@ -171,7 +172,9 @@ def test_test_options_change_test_images_alone(tmp_path: Path) -> None:
 
 def versions(size: int = 32, M: int = 12) -> np.ndarray:
     """The same images with each of the four answers, (4,M,3,H,W)."""
-    return np.stack([draw(np.arange(M), task="relation", image_size=size, labels=np.full(M, k))[0] for k in range(4)])
+    return np.stack(
+        [draw_shapes(np.arange(M), task="relation", image_size=size, labels=np.full(M, k))[0] for k in range(4)]
+    )
 
 
 def patches(image: np.ndarray, patch: int) -> list[bytes]:
@@ -194,7 +197,7 @@ def test_the_class_says_on_which_side_of_the_disc_the_square_lies() -> None:
     nuisances = Nuisances(
         radius=(0.8, 0.8), texture=0, background=0, noise=0, contrast=0.5, rotation=(0, 0), x=(0, 0), y=(0, 0)
     )
-    images, labels = draw(np.arange(40), nuisances, task="relation")
+    images, labels = draw_shapes(np.arange(40), nuisances, task="relation")
     seen = (images != 128).any(axis=1)
     quadrant = seen.reshape(40, 2, 16, 2, 16).transpose(0, 1, 3, 2, 4).reshape(40, 2, 2, 256).sum(axis=3)
     for areas, label in zip(quadrant, labels, strict=True):
@@ -209,7 +212,7 @@ def test_the_class_says_on_which_side_of_the_disc_the_square_lies() -> None:
 @pytest.mark.parametrize("pe, equal", [("none", True), ("learned", False)])
 def test_a_vit_without_encodings_sees_no_difference_and_one_with_them_does(pe: str, equal: bool, patch: int) -> None:
     torch.manual_seed(0)
-    vit = build(
+    vit = build_model(
         "vit", image_size=32, channels=3, num_classes=4, pe={"name": pe}, size="nano", patch_size=patch, depth=2
     )
     vit = vit.double().eval()

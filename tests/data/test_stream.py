@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from tests.test_train import Cli, assert_same_run, cut_run, folder
+from tests.training.test_train import Cli, assert_same_run, cut_run, folder
 from vitbench.data import stream as module
 from vitbench.data.loader import Loader, Normalise
-from vitbench.data.room import FILES, _left_by_groups
 from vitbench.data.share import Share
 from vitbench.data.split import Dataset, Split
 from vitbench.data.stream import Stream
+from vitbench.machine.memory import FILES, _left_by_groups
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
@@ -30,7 +30,7 @@ def images(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     if request.param == "an array":
         return IMAGES[10:]
     if request.param == "a map read ahead":
-        monkeypatch.setattr(module, "LARGE", 0)
+        monkeypatch.setattr(module, "LARGE_SPLIT", 0)
     IMAGES.tofile(tmp_path / "images")
     return np.asarray(np.memmap(tmp_path / "images", np.uint8, "r", 0, IMAGES.shape))[10:]
 
@@ -76,7 +76,7 @@ def test_without_room_images_are_streamed_and_the_user_is_told(
 ) -> None:
     split = Split(IMAGES, np.arange(60) % 4, ("a", "b", "c", "d"))
     share = Share(Dataset(split, split, ""), np.arange(50), np.arange(50, 60), "auto")
-    monkeypatch.setattr("vitbench.data.share.room", lambda device: 4 * IMAGES[:40].nbytes // 2)
+    monkeypatch.setattr("vitbench.data.share.free_bytes", lambda device: 4 * IMAGES[:40].nbytes // 2)
     (train, _), (held_out, labels) = share.train(CPU), share.validation(CPU) or (None, None)
     assert isinstance(train, Stream) and isinstance(held_out, torch.Tensor)
     assert torch.equal(held_out, torch.from_numpy(IMAGES[50:])) and labels.tolist() == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
@@ -93,7 +93,7 @@ from vitbench.data.loader import Loader, Normalise
 from vitbench.data.share import Share
 from vitbench.data.split import Dataset, Split
 from vitbench.data.stream import Stream
-from vitbench.evaluate import evaluate
+from vitbench.training.evaluate import evaluate
 
 def used(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024

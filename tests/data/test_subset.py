@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vitbench.data.subset import order, split_and_subset
+from vitbench.data.subset import nested_order, split_and_subset
 from vitbench.errors import UserError
 
 BALANCED = np.arange(1000) % 10
@@ -30,7 +30,7 @@ def test_a_smaller_share_lies_inside_every_larger_one(name: str) -> None:
 @pytest.mark.parametrize("count", [100, 137, 500])
 def test_every_class_has_its_share_within_one_image(name: str, count: int) -> None:
     labels = SETS[name]
-    first = order(labels, seed=3)[:count]
+    first = nested_order(labels, seed=3)[:count]
     expected = np.bincount(labels) * count / len(labels)
     assert np.abs(np.bincount(labels[first], minlength=len(expected)) - expected).max() <= 1
 

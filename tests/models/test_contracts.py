@@ -10,12 +10,13 @@ import pytest
 import torch
 import yaml
 
-from vitbench.config import CONF_DIR, look_up, tunables
 from vitbench.errors import UserError
-from vitbench.models.build import build, cost
+from vitbench.menu import look_up, tunables
+from vitbench.models.build import build_model, cost
 from vitbench.models.menu import MENU, SIZES
 from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.pe.menu import MENU as ENCODINGS
+from vitbench.settings.compose import CONF_DIR
 
 CASES: dict[str, dict[str, Any]] = {
     **{f"vit-{name}": {"name": "vit", "pe": {"name": name}} for name in ENCODINGS},
@@ -27,7 +28,7 @@ EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 def nano(case: dict[str, Any]) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(**case, image_size=32, channels=3, num_classes=10)
+    return build_model(**case, image_size=32, channels=3, num_classes=10)
 
 
 @EVERY_CASE
@@ -76,7 +77,7 @@ def test_taps_are_met_in_depth_order_and_end_with_the_pooled_feature(case: dict[
 
 @EVERY_CASE
 def test_a_grey_image_of_another_size_can_be_the_training_image(case: dict[str, Any]) -> None:
-    model = build(**case, image_size=28, channels=1, num_classes=3)
+    model = build_model(**case, image_size=28, channels=1, num_classes=3)
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 3)
 
 
@@ -194,5 +195,5 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
 )
 def test_a_slip_gets_one_line_with_what_would_work(options: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as error:
-        build(**{"image_size": 32, "channels": 3, "num_classes": 10, **options})
+        build_model(**{"image_size": 32, "channels": 3, "num_classes": 10, **options})
     assert str(error.value) == line

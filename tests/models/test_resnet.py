@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from vitbench.models.build import build, cost
+from vitbench.models.build import build_model, cost
 from vitbench.models.resnet import ResNet, Subsample
 
 
 def resnet(image_size: int = 32, **options: object) -> ResNet:
     torch.manual_seed(0)
-    model = build("resnet", image_size=image_size, channels=3, num_classes=10, **options)
+    model = build_model("resnet", image_size=image_size, channels=3, num_classes=10, **options)
     assert isinstance(model, ResNet)
     return model
 
@@ -30,7 +30,7 @@ def test_it_is_torchvisions_resnet(depth: int) -> None:
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    ours = build("resnet", image_size=224, channels=3, num_classes=1000, depth=depth)
+    ours = build_model("resnet", image_size=224, channels=3, num_classes=1000, depth=depth)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.models.vit import Block, ViT
 from vitbench.pe.menu import MENU as ENCODINGS
 
@@ -22,7 +22,7 @@ def shuffled(images: Tensor, patch: int, order: Tensor) -> Tensor:
 def vit(pe: str = "none", seed: int = 0, **options: object) -> ViT:
     """A nano ViT in float64 whose weights are large enough for every part to matter."""
     torch.manual_seed(seed)
-    model = build("vit", image_size=32, channels=3, num_classes=10, pe={"name": pe}, **options).double().eval()
+    model = build_model("vit", image_size=32, channels=3, num_classes=10, pe={"name": pe}, **options).double().eval()
     assert isinstance(model, ViT)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -76,7 +76,7 @@ def test_it_is_timms_vision_transformer() -> None:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)  # norms, biases and class token, too
-    ours = build(
+    ours = build_model(
         "vit",
         image_size=224,
         channels=3,

@@ -15,13 +15,14 @@ from torch import Tensor
 from tests import fake_runs
 from tests.conftest import TINY, Output
 from tests.objectives.test_objectives import SMALL, settings, vit
-from vitbench import checkpoint, load
-from vitbench.ancestor import check_teacher, finished
+from vitbench import load
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.objectives.build import _between
 from vitbench.objectives.classify import Classify, Distill
+from vitbench.runs.ancestor import check_teacher, finished_parent
+from vitbench.training import checkpoint
 
 Cli = Callable[..., Output]
 
@@ -58,7 +59,7 @@ def test_the_losses_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_the_distillation_token_has_a_head_of_its_own_and_tests_give_the_mean(pool: str) -> None:
     shape = {"image_size": 16, "channels": 3, "num_classes": 4, "width": 16, "depth": 2, "heads": 2}
-    model: Any = build("vit", **shape, pool=pool, pe={"name": "relative_bias"}, distill_token=True)
+    model: Any = build_model("vit", **shape, pool=pool, pe={"name": "relative_bias"}, distill_token=True)
     images = torch.randn(2, 3, 16, 16)
     labelled, taught = model(images)
     assert not torch.allclose(labelled, taught)
@@ -94,7 +95,9 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
     teacher = next(its for its in runs.values() if its["config"]["model"]["name"] == "resnet")
     alone, nothing, taught = (next(its for its in runs.values() if its is not teacher and its["config"]["distill"]["kind"] == kind)
                               for kind in (None, "hard", "soft"))  # fmt: skip
-    one, other = (checkpoint.load(tmp_path / "s" / its["id"] / "checkpoint.safetensors")[0] for its in (alone, nothing))
+    one, other = (
+        checkpoint.load_tensors(tmp_path / "s" / its["id"] / "checkpoint.safetensors")[0] for its in (alone, nothing)
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert taught["teacher_run"] == nothing["teacher_run"] == teacher["id"] and alone["teacher_run"] is None
     assert taught["config"]["distill"] == {"kind": "soft", "alpha": 0.1, "temperature": 3.0}
@@ -123,7 +126,7 @@ def test_a_teacher_that_has_not_finished_gets_one_line(
     fake_runs.write(tmp_path / "runs", "good-one", 0.5)
     fake_runs.write(tmp_path / "runs", "diverged", None)
     with pytest.raises(UserError) as error:
-        finished(settings(f"teacher={typed}"), "teacher")
+        finished_parent(settings(f"teacher={typed}"), "teacher")
     assert str(error.value).startswith(line)
 
 

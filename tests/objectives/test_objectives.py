@@ -15,21 +15,21 @@ from torch import Tensor
 
 from tests import fake_runs
 from tests.conftest import TINY, Output
-from tests.test_train import cut_run, folder, record, without_times
-from vitbench import checkpoint
-from vitbench.check import check
-from vitbench.config import compose, plain
-from vitbench.data.loader import draw
+from tests.training.test_train import cut_run, folder, record, without_times
+from vitbench.data.loader import seed_random_state
 from vitbench.errors import UserError
-from vitbench.models.build import build, of_record
+from vitbench.models.build import build_model, of_record
 from vitbench.models.vit import ViT
 from vitbench.objectives.mae import MAE, encode
 from vitbench.objectives.simsiam import SimSiam, distance
-from vitbench.overrides import prepare
 from vitbench.pe.menu import MENU as ENCODINGS
-from vitbench.run import Run
-from vitbench.stacked import stacks_of
-from vitbench.state import ended
+from vitbench.runs.run import Run
+from vitbench.settings.check import check
+from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.overrides import prepare
+from vitbench.sweeping.stacked import stacks_of
+from vitbench.sweeping.status import ended
+from vitbench.training import checkpoint
 
 Cli = Callable[..., Output]
 
@@ -39,7 +39,7 @@ SMALL = {"vit": ["model=vit", "model.width=16", "model.depth=2", "model.heads=2"
 
 def vit(pe: str, pool: str = "mean") -> ViT:
     torch.manual_seed(0)
-    model = build(
+    model = build_model(
         "vit", image_size=16, channels=3, num_classes=4, width=16, depth=2, heads=2, pool=pool, pe={"name": pe}
     )
     assert isinstance(model, ViT)
@@ -105,7 +105,7 @@ def test_a_view_is_another_crop_and_other_colours_of_each_image() -> None:
 
 
 def initial_head(facts: dict[str, Any]) -> Tensor:
-    draw(facts["config"]["seed"], 0)
+    seed_random_state(facts["config"]["seed"], 0)
     model: Any = of_record(facts)
     return model.taps["head"].weight.detach()  # type: ignore[no-any-return]
 
@@ -141,7 +141,7 @@ def test_a_run_without_labels_leaves_an_encoder_and_resumes_exactly(
     assert output.code == 0 and "finished, loss " in output.out, output.err
     cut_run(vitbench, monkeypatch, *words, "runs=cut")
     with monkeypatch.context() as patch:  # and again between its last step and its record
-        patch.setattr(checkpoint, "dump", interrupted(checkpoint.dump))
+        patch.setattr(checkpoint, "to_bytes", interrupted(checkpoint.to_bytes))
         assert vitbench("train", *TINY, *words, "runs=cut").code == 130
     assert vitbench("train", *TINY, *words, "runs=cut").code == 0
     whole, cut = folder(tmp_path / "whole"), folder(tmp_path / "cut")
@@ -152,10 +152,10 @@ def test_a_run_without_labels_leaves_an_encoder_and_resumes_exactly(
     assert facts["test_accuracy"] is facts["val_accuracy"] is None and math.isfinite(facts["train_loss"])
     assert facts["train_loss"] == float(lines[-1]["train_loss"])
     assert not (whole / "predictions.npy").exists()
-    weights, _ = checkpoint.load(whole / "checkpoint.safetensors")
+    weights, _ = checkpoint.load_tensors(whole / "checkpoint.safetensors")
     model: Any = of_record(facts)
     assert weights.keys() == model.state_dict().keys()
-    draw(0, 0)
+    seed_random_state(0, 0)
     before = of_record(facts).state_dict()
     moved = {name for name, value in weights.items() if not torch.equal(value, before[name])}
     heads = {"vit": {"head.weight", "head.bias"}, "resnet": {"fc.weight", "fc.bias"}}[family]
@@ -179,7 +179,7 @@ def test_commands_that_read_cope_with_a_run_without_test_accuracy(vitbench: Cli,
 
 
 def settings(*words: str) -> dict[str, Any]:
-    return check(plain(compose(prepare(words))))
+    return check(as_settings(compose(prepare(words))))
 
 
 @pytest.mark.parametrize(

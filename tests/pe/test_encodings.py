@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitbench.config import look_up
+from vitbench.menu import look_up
 from vitbench.pe.alibi2d import slopes
 from vitbench.pe.base import Geometry, PositionEncoding
 from vitbench.pe.menu import MENU

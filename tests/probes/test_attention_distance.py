@@ -10,7 +10,7 @@ import torch
 
 from tests.probes.known import noise, subject, value
 from vitbench.errors import DoesNotApply
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.attention_distance import apart, distances, draw, of_weights, probe
 from vitbench.probes.subject import Subject
 from vitbench.probes.taps import central
@@ -19,7 +19,7 @@ from vitbench.probes.taps import central
 def vit(pool: str = "mean", pe: str = "none", uniform: bool = True) -> Subject:
     """A nano ViT of 8x8 patches of 4 px whose queries and keys are 0, so that it attends to all tokens alike."""
     torch.manual_seed(0)
-    model = build("vit", image_size=32, channels=3, num_classes=5, pool=pool, pe={"name": pe})
+    model = build_model("vit", image_size=32, channels=3, num_classes=5, pool=pool, pe={"name": pe})
     for block in model.blocks:  # type: ignore[union-attr]
         if uniform:
             block.attn.qkv.weight.data[:128] = 0
@@ -71,6 +71,6 @@ def test_the_whole_network_has_its_most_local_and_its_median_head() -> None:
 
 def test_the_figure_is_drawn_and_a_resnet_has_no_attention() -> None:
     assert draw(vit(), seed=0).startswith(b"<?xml")
-    model = build("resnet", image_size=32, channels=3, num_classes=5)
+    model = build_model("resnet", image_size=32, channels=3, num_classes=5)
     with pytest.raises(DoesNotApply, match="no attention"):
         probe(subject(model, noise(2, 32), torch.zeros(2), 5), seed=0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.probes.known import curve, find, noise, subject, value
 from vitbench.errors import NotInstalled, UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes import attribution
 from vitbench.probes.subject import Row, Subject
 
@@ -74,7 +74,7 @@ def test_rollout_of_known_attention() -> None:
 
 def network(name: str, **options: object) -> Subject:
     torch.manual_seed(0)
-    model = build(name, image_size=32, channels=3, num_classes=5, **options)  # type: ignore[arg-type]
+    model = build_model(name, image_size=32, channels=3, num_classes=5, **options)  # type: ignore[arg-type]
     return subject(model, noise(4, 32), torch.arange(4), 5)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vitbench.data.loader import Normalise
-from vitbench.models.build import build, cost
+from vitbench.models.build import build_model, cost
 from vitbench.probes.cost import peak_memory, probe
 from vitbench.probes.subject import Row, Subject
 
@@ -25,7 +25,7 @@ def measured(model: nn.Module, size: int = 16) -> list[Row]:
 
 @pytest.mark.parametrize("distill_token", [False, True])
 def test_costs_are_those_of_the_record_and_the_weights_stay(distill_token: bool) -> None:
-    model = build("vit", **SMALL, distill_token=distill_token)
+    model = build_model("vit", **SMALL, distill_token=distill_token)
     before = [parameter.clone() for parameter in model.parameters()]
     rows = measured(model)
     found = {row["metric"]: row["value"] for row in rows if row["protocol"] == "cost@v1"}
@@ -36,7 +36,7 @@ def test_costs_are_those_of_the_record_and_the_weights_stay(distill_token: bool)
 
 
 def test_attention_takes_its_share_by_the_square_of_the_tokens() -> None:
-    rows = measured(build("vit", **SMALL))
+    rows = measured(build_model("vit", **SMALL))
     share = {row["at"]: row["value"] for row in rows if row["metric"] == "attention_share" and "at" in row}
     adds = {row["at"]: row["value"] for row in rows if row["metric"] == "multiply_adds" and "at" in row}
     products = {size: 2 * (size // 4) ** 4 * 16 for size in (16, 32)}  # q k and weights v: N N D each

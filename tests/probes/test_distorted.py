@@ -82,9 +82,9 @@ def test_an_image_resized_to_its_own_size_is_itself() -> None:
 def test_patches_are_found_in_ours_and_in_timms_vits() -> None:
     import timm
 
-    from vitbench.models.build import build
+    from vitbench.models.build import build_model
 
-    assert patch_size(build("vit", image_size=16, channels=3, num_classes=2)) == 4
-    assert patch_size(build("resnet", image_size=16, channels=3, num_classes=2)) is None
+    assert patch_size(build_model("vit", image_size=16, channels=3, num_classes=2)) == 4
+    assert patch_size(build_model("resnet", image_size=16, channels=3, num_classes=2)) is None
     assert patch_size(timm.create_model("vit_tiny_patch16_224", depth=1)) == 16
     assert patch_size(timm.create_model("pvt_v2_b0")) is None  # whose patches of 7 px are 4 px apart

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.equivariance import move, probe
 from vitbench.probes.shift import translate
 from vitbench.probes.subject import Subject
@@ -90,7 +90,7 @@ def test_a_bare_patch_embedding_commutes_with_shifts_by_whole_patches() -> None:
 @pytest.mark.parametrize("pe, exact", [("none", True), ("learned", False), ("rope", False)])
 def test_a_vit_without_positions_is_unmoved_by_rolls_of_whole_patches(pe: str, exact: bool) -> None:
     """Rotary positions are relative, but know where the image ends: a roll is no translation for them."""
-    model = build("vit", image_size=16, channels=3, num_classes=5, depth=2, width=32, pe={"name": pe})
+    model = build_model("vit", image_size=16, channels=3, num_classes=5, depth=2, width=32, pe={"name": pe})
     if pe == "learned":
         nn.init.normal_(model.pe.table)
     found = errors(model)
@@ -160,7 +160,7 @@ def test_maps_are_moved_by_fractions_of_a_position() -> None:
 
 
 def test_the_whole_network_has_its_last_map_pooled_feature_and_logits_with_an_interval() -> None:
-    model = build("resnet", image_size=16, channels=3, num_classes=5)
+    model = build_model("resnet", image_size=16, channels=3, num_classes=5)
     rows = probe(subject(model), seed=0)
     scalars = {row["metric"]: row for row in rows if "layer" not in row and "circular" in row["protocol"]}
     of_layer = {(row["metric"], row["layer"]): row for row in rows if "layer" in row and "circular" in row["protocol"]}

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.probes.known import noise, subject, value
 from vitbench.errors import DoesNotApply
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.filters import components, draw, mean_frequency, probe
 from vitbench.probes.subject import Row, Subject
 
@@ -58,7 +58,7 @@ def test_components_are_those_that_the_filters_are_made_of() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_it_is_a_picture_of_either_family(name: str) -> None:
-    network = of(build(name, image_size=32, channels=3, num_classes=5))
+    network = of(build_model(name, image_size=32, channels=3, num_classes=5))
     assert draw(network, seed=0).startswith(b"\x89PNG")
     assert 0 < value(probe(network, seed=0), "mean_frequency") < 0.5
 

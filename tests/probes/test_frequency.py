@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.probes.known import curve, find, noise, subject, value
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.distorted import generator
 from vitbench.probes.frequency import balance, low_pass, partners, probe, ring_power, spectrum
 
@@ -126,7 +126,7 @@ def test_features_of_a_layer_do_not_depend_on_their_scale() -> None:
 def test_every_layer_with_a_grid_has_a_spectrum_up_to_its_nyquist_frequency(name: str, layers: dict) -> None:
     torch.manual_seed(0)
     options = {"pool": "cls"} if name == "vit" else {}
-    model = build(name, image_size=16, channels=3, num_classes=3, **options)
+    model = build_model(name, image_size=16, channels=3, num_classes=3, **options)
     rows = probe(subject(model, noise(12, 16), torch.arange(12) % 3, 3), seed=0, step=1.0)
     for layer, nyquist in layers.items():
         found = curve(rows, "log_amplitude", layer=layer)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes import lie
 from vitbench.probes.equivariance import probe as equivariance
 from vitbench.probes.subject import Subject
@@ -30,7 +30,9 @@ def subject(model: nn.Module) -> Subject:
 
 
 def vit(**options: Any) -> nn.Module:
-    return build("vit", image_size=16, channels=3, num_classes=5, depth=2, width=32, pe={"name": "learned"}, **options)
+    return build_model(
+        "vit", image_size=16, channels=3, num_classes=5, depth=2, width=32, pe={"name": "learned"}, **options
+    )
 
 
 def cubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vitbench.config import CONF_DIR, compose, tunables
+from vitbench.menu import tunables
 from vitbench.probes.menu import MENU, VERSIONS
+from vitbench.settings.compose import CONF_DIR, compose
 
 
 @pytest.mark.parametrize("name", MENU)

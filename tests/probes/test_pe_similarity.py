@@ -10,7 +10,7 @@ import torch
 
 from tests.probes.known import noise, subject, value
 from vitbench.errors import DoesNotApply
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.models.vit import ViT
 from vitbench.probes.attention_distance import apart
 from vitbench.probes.pe_similarity import by_offset, draw, maps, numbers, probe
@@ -22,7 +22,7 @@ DISTANCE = apart(8, 8, 1).double().numpy()
 
 def of(pe: str, pool: str = "mean") -> Subject:
     torch.manual_seed(0)
-    model = build("vit", image_size=32, channels=3, num_classes=5, pe={"name": pe}, pool=pool)
+    model = build_model("vit", image_size=32, channels=3, num_classes=5, pe={"name": pe}, pool=pool)
     return subject(model, noise(2, 32), torch.zeros(2), 5)
 
 
@@ -86,7 +86,7 @@ def test_a_bias_has_a_map_for_each_block_and_head_and_its_table_is_found_again()
 def test_no_encoding_and_no_transformer_have_nothing_to_compare() -> None:
     with pytest.raises(DoesNotApply, match="pe=none tells the tokens no positions"):
         probe(of("none"), seed=0)
-    cnn = build("resnet", image_size=32, channels=3, num_classes=5)
+    cnn = build_model("resnet", image_size=32, channels=3, num_classes=5)
     with pytest.raises(DoesNotApply, match="no position encoding"):
         draw(subject(cnn, noise(2, 32), torch.zeros(2), 5), seed=0)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.probes.known import find, noise, subject, value
 from vitbench.errors import DoesNotApply, UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes import how_far
 from vitbench.probes.receptive_field import draw, fields, from_middle, numbers, probe
 from vitbench.probes.subject import Subject
@@ -22,7 +22,7 @@ def of(model: nn.Module, size: int = 32, channels: int = 3) -> Subject:
 
 def nano(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return build(name, image_size=32, channels=3, num_classes=5)
+    return build_model(name, image_size=32, channels=3, num_classes=5)
 
 
 def ends(*layers: nn.Module) -> nn.Module:
@@ -99,7 +99,7 @@ def test_figures_are_drawn_of_one_network_and_of_two_side_by_side() -> None:
 
 
 def test_a_vit_of_one_patch_has_no_fields_and_an_empty_panel_beside_others() -> None:
-    one = of(build("vit", image_size=32, channels=3, num_classes=5, patch_size=32))
+    one = of(build_model("vit", image_size=32, channels=3, num_classes=5, patch_size=32))
     for ask in (probe, draw):
         with pytest.raises(DoesNotApply, match="none of its layers has more than one position"):
             ask(one, seed=0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.probes.known import curve, find, noise, subject, value
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.resolution import probe
 
 
@@ -35,7 +35,7 @@ def test_the_mean_of_flat_images_is_the_same_at_every_size() -> None:
 def test_a_network_is_tested_at_the_sizes_it_takes_and_its_own_is_clean(name: str, sizes: list[int]) -> None:
     torch.manual_seed(0)
     images, labels = noise(20, 16), torch.arange(20) % 3
-    model = build(
+    model = build_model(
         name, image_size=16, channels=3, num_classes=3, **({"pe": {"name": "learned"}} if name == "vit" else {})
     )
     known = subject(model, images, labels, 3)
@@ -47,7 +47,7 @@ def test_a_network_is_tested_at_the_sizes_it_takes_and_its_own_is_clean(name: st
 
 
 def test_sizes_that_a_network_does_not_take_are_refused_or_left_out() -> None:
-    vit = build("vit", image_size=16, channels=3, num_classes=2, pe={"name": "none"})
+    vit = build_model("vit", image_size=16, channels=3, num_classes=2, pe={"name": "none"})
     labels = torch.zeros(4, dtype=torch.int64)
     with pytest.raises(
         UserError, match=r"^probe\.resolution\.size=30: must be a whole number of patches of 4 px; 28 or 32 works$"

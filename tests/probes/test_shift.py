@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
 from vitbench.models.vit import ViT
-from vitbench.probe_rows import column
 from vitbench.probes.shift import draw_offsets, probe, translate
 from vitbench.probes.subject import Subject
+from vitbench.runs.probe_rows import column
 
 IMAGES = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 LABELS = torch.arange(12) % 4

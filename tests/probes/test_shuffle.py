@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.probes.known import curve, noise, said, subject, value
 from vitbench.errors import UserError
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.distorted import generator
 from vitbench.probes.shuffle import from_tiles, probe, shuffle, to_tiles
 
@@ -27,7 +27,7 @@ def quadrants(images: Tensor) -> Tensor:
 
 def vit(pe: str, pool: str = "mean") -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build("vit", image_size=16, channels=3, num_classes=10, patch_size=4, width=16, depth=2, heads=2,
+    model = build_model("vit", image_size=16, channels=3, num_classes=10, patch_size=4, width=16, depth=2, heads=2,
                   pool=pool, pe={"name": pe})  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes.taps import grid_of, record
 
 IMAGES = torch.randn(2, 3, 32, 32)
@@ -11,7 +11,7 @@ IMAGES = torch.randn(2, 3, 32, 32)
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_tokens_become_the_grid_of_patches_and_prefix_tokens_are_dropped(pool: str) -> None:
-    model = build("vit", image_size=32, channels=3, num_classes=10, pool=pool).eval()
+    model = build_model("vit", image_size=32, channels=3, num_classes=10, pool=pool).eval()
     with record(model) as features:
         logits = model(IMAGES)
     assert list(features) == ["patch_embed", "block1", "block2", "block3", "block4", "norm", "pooled", "head"]
@@ -22,7 +22,7 @@ def test_tokens_become_the_grid_of_patches_and_prefix_tokens_are_dropped(pool: s
 
 
 def test_the_maps_of_a_resnet_are_grids_already() -> None:
-    model = build("resnet", image_size=32, channels=3, num_classes=10).eval()
+    model = build_model("resnet", image_size=32, channels=3, num_classes=10).eval()
     with record(model) as features:
         model(IMAGES)
     shapes = [grid_of(model, name, features).shape[1:] for name in ("stem", "layer2.0", "layer3.2")]
@@ -30,7 +30,7 @@ def test_the_maps_of_a_resnet_are_grids_already() -> None:
 
 
 def test_hooks_are_gone_after_the_with_even_when_it_fails() -> None:
-    model = build("vit", image_size=32, channels=3, num_classes=10)
+    model = build_model("vit", image_size=32, channels=3, num_classes=10)
     with pytest.raises(ValueError, match="blok1: no tap"), record(model, ["blok1"]):
         raise AssertionError("never here")
     with pytest.raises(RuntimeError), record(model, ["norm"]) as features:

@@ -8,14 +8,14 @@ import torch
 
 from tests.conftest import TINY, Output
 from vitbench.data.loader import Normalise
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.probes import two_paths
 from vitbench.probes.subject import Subject
 
 
 def of(name: str, channels: int = 3, size: int = 32, **options: object) -> Subject:
     torch.manual_seed(0)
-    model = build(name, image_size=size, channels=channels, num_classes=5, **options).eval()  # type: ignore[arg-type]
+    model = build_model(name, image_size=size, channels=channels, num_classes=5, **options).eval()  # type: ignore[arg-type]
     pixels = torch.randint(256, (1, channels, size, size), dtype=torch.uint8)
     return Subject(
         model,

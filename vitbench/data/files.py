@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.distributed import LOCAL_WORLD_SIZE
 from vitbench.errors import DataError
-from vitbench.provenance import cores
+from vitbench.machine.distributed import LOCAL_WORLD_SIZE
+from vitbench.machine.provenance import cores
 
 CHUNK = 16  # images that a process decodes at a time
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitbench.data.stream import Batches, Stream
 
 
-def draw(seed: int, step: int) -> None:
+def seed_random_state(seed: int, step: int) -> None:
     """Seeds torch's random numbers for one step: augmentation, drop path and MixUp of step s depend on (seed, s) only.
 
     Both numbers go through NumPy's SeedSequence, because torch's CPU generator keeps only 32 bits of a seed.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.config import Choice, look_up
 from vitbench.errors import UserError
+from vitbench.menu import Choice, look_up
 
 if TYPE_CHECKING:
     from vitbench.data.split import Dataset

@@ -24,7 +24,7 @@ from vitbench.data.cache import Contents, Rows, cached
 from vitbench.data.counted import counted, gauss, keys_of, uniform
 from vitbench.data.split import Dataset
 from vitbench.errors import UserError, did_you_mean
-from vitbench.progress import progress as progress_bar
+from vitbench.machine.progress import progress as progress_bar
 
 DRAWING = 1  # bump when a pixel changes: the cache and every fingerprint follow
 CHUNK = 128  # images drawn at once, so that intermediates stay in the processor's cache
@@ -137,7 +137,7 @@ TASKS = {"shape": tuple(SHAPES), "relation": RELATIONS}
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def draw(
+def draw_shapes(
     indices: np.ndarray,
     nuisances: Nuisances | None = None,
     *,
@@ -361,7 +361,7 @@ def load(
                 labels[split] = np.empty(count, np.int64)
                 for i in range(0, count, 1024):
                     chosen = np.arange(i, min(i + 1024, count))
-                    images, labels[split][chosen] = draw(
+                    images, labels[split][chosen] = draw_shapes(
                         chosen, by_split[split], task=task, split=split, image_seed=image_seed, image_size=size
                     )
                     rows.write(first + i, images)

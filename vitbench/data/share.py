@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.data.menu import open_dataset
-from vitbench.data.room import room
 from vitbench.data.split import Dataset, Split
 from vitbench.data.stream import Stream
 from vitbench.data.subset import split_and_subset
-from vitbench.distributed import LOCAL_WORLD_SIZE
+from vitbench.machine.distributed import LOCAL_WORLD_SIZE
+from vitbench.machine.memory import free_bytes
 
 Images = tuple[Tensor | Stream, Tensor]  # uint8 (M, C, H, W), int64 (M,) on the device
 MOST = 0.5  # of the room there is, that images may take for good
@@ -42,7 +42,10 @@ class Share(NamedTuple):
     def _placed(self, split: Split, rows: NDArray[np.int64], device: torch.device, name: str) -> Images:
         images, labels = Stream(split.images, rows, device), torch.from_numpy(split.labels[rows]).to(device)
         if self.images == "auto":
-            needed, free = int(np.prod(images.shape)), room(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1)
+            needed, free = (
+                int(np.prod(images.shape)),
+                free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1),
+            )
             if needed > MOST * free:
                 print(f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
                       f"{device}: they come from data.cache a batch at a time (machine.images=cache)", file=sys.stderr)  # fmt: skip

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.data.classes import Chosen
-from vitbench.data.room import room
+from vitbench.machine.memory import free_bytes
 
 if TYPE_CHECKING:
     from vitbench.data.files import Files
 
 AHEAD = 2  # batches that are begun before they are asked for
 PART = 1 << 24  # bytes copied at a time where all images are wanted
-LARGE = 1 << 14  # bytes of an image from which on asking for it ahead costs next to nothing
+LARGE_SPLIT = 1 << 14  # bytes of an image from which on asking for it ahead costs next to nothing
 
 Rows = NDArray[np.int64]
 Read = Callable[[NDArray[np.uint8]], Any]  # writes the images that were begun into an array (B, C, H, W)
@@ -151,7 +151,7 @@ def _begin_mapped(images: NDArray[np.uint8]) -> Callable[[Rows], Read]:
     each = int(np.prod(images.shape[1:]))
     ahead = isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED")
     # small images of a file that memory will hold are sooner read than asked for: each fault brings their neighbours
-    ahead = ahead and (each >= LARGE or len(base) > room(torch.device("cpu")))
+    ahead = ahead and (each >= LARGE_SPLIT or len(base) > free_bytes(torch.device("cpu")))
     first = images.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data if ahead else 0
 
     def begin(rows: Rows) -> Read:

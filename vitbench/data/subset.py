@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vitbench.errors import UserError
 
 
-def order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """All images (M,), such that every prefix is a stratified random subset."""
     random = np.random.default_rng((seed, 0, 1))  # three numbers: a stream that no (seed, epoch) of the batches has
     position = np.empty(len(labels))
@@ -36,7 +36,7 @@ def split_and_subset(
     Validation images are the end of the order and training images its beginning, so validation is the same for every
     share and never overlaps. Raises UserError where the share is empty, too large, or leaves a class without an image.
     """
-    ordered = order(np.asarray(labels), seed)
+    ordered = nested_order(np.asarray(labels), seed)
     held_out = round(val_fraction * len(ordered))
     pool = ordered[: len(ordered) - held_out]
     given = f"data.count={count}" if count is not None else f"data.fraction={fraction:g}"

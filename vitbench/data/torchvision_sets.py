@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitbench.data.cache import STORAGE, Contents, Rows, cached, duplicates, storage_errors, write_rows
-from vitbench.data.imagefolder import mapped, rgb, square
+from vitbench.data.decode import mapped, rgb, square
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
-from vitbench.progress import progress as progress_bar
+from vitbench.machine.progress import progress as progress_bar
 
 DECODING = 1  # bump when a pixel changes
 CHUNK = 512  # images decoded between two writes

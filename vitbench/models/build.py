@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitbench.config import look_up
-from vitbench.disk import write
 from vitbench.errors import StorageError, UserError
+from vitbench.machine.disk import write
+from vitbench.menu import look_up
 from vitbench.models.menu import MENU
 
 
-def build(
+def build_model(
     name: str,
     *,
     image_size: int,
@@ -46,7 +46,7 @@ def build(
 def of_record(record: Mapping[str, Any]) -> nn.Module:
     """The model of a run, freshly initialised."""
     shape = {"image_size": record["image_size"], "channels": record["channels"], "num_classes": len(record["classes"])}
-    return build(**record["config"]["model"], **shape)
+    return build_model(**record["config"]["model"], **shape)
 
 
 def cost(
@@ -90,7 +90,7 @@ def _sources() -> str:
 def _cost(architecture: str) -> tuple[int, int]:
     asked = json.loads(architecture)
     with torch.device("meta"):
-        model = build(**asked).train()
+        model = build_model(**asked).train()
         images = torch.empty(2, asked["channels"], asked["image_size"], asked["image_size"])
     with FlopCounterMode(display=False) as counter:
         model(images)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 
 MENU: dict[str, Choice] = {
     "vit": Choice("vitbench.models.vit:ViT", "vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)"),

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitbench.config import look_up
-from vitbench.distributed import WORLD_SIZE, mine
 from vitbench.errors import UserError, did_you_mean
+from vitbench.machine.distributed import WORLD_SIZE, mine
+from vitbench.menu import look_up
 from vitbench.models.menu import SIZES
 from vitbench.pe.base import Geometry, PositionEncoding
 from vitbench.pe.menu import MENU as ENCODINGS

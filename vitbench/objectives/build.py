@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbench.config import look_up
 from vitbench.data.loader import Normalise
+from vitbench.menu import look_up
 from vitbench.objectives.base import Objective
 from vitbench.objectives.classify import Classify, Distill
 from vitbench.objectives.menu import MENU
 
 
-def build(name: str, model: nn.Module, *, label_smoothing: float, teacher: Callable[[Tensor], Tensor] | None,
+def build_objective(name: str, model: nn.Module, *, label_smoothing: float, teacher: Callable[[Tensor], Tensor] | None,
           distill: Mapping[str, Any], **options: Any) -> Objective:  # fmt: skip
     """Its own modules are drawn from torch's global generator, on the CPU."""
     if name == "classify":

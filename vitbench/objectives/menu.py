@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 
 MENU: dict[str, Choice] = {
     "classify": Choice("vitbench.objectives.classify:Classify", "the classes of images, by cross-entropy"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 
 MENU: dict[str, Choice] = {
     "none": Choice("vitbench.pe.base:PositionEncoding", "none: the tokens are a bag of patches"),

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitbench import figure
 from vitbench.errors import DoesNotApply
 from vitbench.models.vit import ViT
+from vitbench.numbers import look
 from vitbench.probes.distorted import bootstrap
 from vitbench.probes.subject import Row, Subject
 from vitbench.probes.taps import central
@@ -133,8 +133,8 @@ def of_weights(weights: Tensor, between: Tensor, middle: Tensor) -> Tensor:
 def draw(subject: Subject, *, seed: int, ending: str = ".svg") -> bytes:
     """Distance against depth, a dot a head, as in figure 11 of the paper."""
     found = distances(subject)
-    with figure.style():
-        return figure.save(_figure(found, subject), ending)
+    with look.figure_style():
+        return look.save_figure(_figure(found, subject), ending)
 
 
 def _figure(found: Distances, subject: Subject) -> Any:
@@ -146,9 +146,9 @@ def _figure(found: Distances, subject: Subject) -> Any:
     made = Figure(figsize=(4.8, 3.5), layout="constrained")
     axes = made.subplots()
     axes.axhline(found.uniform, color="0.45", linewidth=0.9, linestyle=(0, (2, 2)), zorder=1, label="uniform attention")
-    axes.plot(blocks, np.median(heads, 1), color=figure.colour(0), linewidth=1.2, label="median head")
+    axes.plot(blocks, np.median(heads, 1), color=look.colour(0), linewidth=1.2, label="median head")
     for block, of_block in zip(blocks, heads, strict=True):
-        axes.scatter(np.full(len(of_block), block), of_block, s=16, color=figure.colour(0), alpha=0.55, linewidths=0,
+        axes.scatter(np.full(len(of_block), block), of_block, s=16, color=look.colour(0), alpha=0.55, linewidths=0,
                      zorder=3, label="a head" if block == 1 else None)  # fmt: skip
     axes.set(xlabel="block", ylabel="mean attention distance (px)", title="How far attention looks",
              ylim=(0, 1.08 * max(found.uniform, float(np.max(heads)))))  # fmt: skip
@@ -158,5 +158,5 @@ def _figure(found: Distances, subject: Subject) -> Any:
     )
     shares.set_ylabel("share of the image's width")
     axes.legend(loc="lower right", frameon=False)
-    figure.small_print(made, f"{len(subject.images):,} test images of {width} px; mean over queries and images.")
+    look.small_print(made, f"{len(subject.images):,} test images of {width} px; mean over queries and images.")
     return made

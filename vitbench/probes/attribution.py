@@ -32,12 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitbench import figure
 from vitbench.errors import NotInstalled
+from vitbench.numbers import look
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.distorted import at_least_one, divisors, generator
 from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, grid_of, record, room
-from vitbench.stats import bootstrap_ratio
+from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
 
 TITLES = {"rollout": "attention\nrollout", "grad_cam": "Grad-CAM", "integrated_gradients": "integrated\ngradients",
           "random": "random\norder"}  # fmt: skip
@@ -100,7 +100,7 @@ def explain(
     why = {}
     if not hasattr(subject.model, "attention"):
         why["rollout"] = "the network has no attention weights to roll out"
-    step = room(subject.model, one)
+    step = spare_memory(subject.model, one)
     if "rollout" not in why:
         model: Any = subject.model
         with torch.no_grad():
@@ -247,7 +247,7 @@ def draw(subject: Subject, *, seed: int, grid: int | None = None, ending: str = 
     names = subject.classes or tuple(map(str, range(subject.num_classes)))
     methods = [method for method in TITLES if method in found]
     images = subject.images.cpu()
-    with figure.style():
+    with look.figure_style():
         made = Figure(figsize=(1.0 + 1.25 * (1 + len(methods)), 0.9 + 1.42 * len(images)), layout="constrained")
         panels = made.subplots(len(images), 1 + len(methods), squeeze=False)
         for panel in panels.flat:
@@ -274,8 +274,8 @@ def draw(subject: Subject, *, seed: int, grid: int | None = None, ending: str = 
             f"right) and inserted (high is right), most important first; of {DRAWS} random orders at the right. Light: important;\n"
             "integrated gradients: orange for the class, purple against it. A name in orange: the network is wrong."
         )
-        figure.small_print(made, text)
-        return figure.save(made, ending)
+        look.small_print(made, text)
+        return look.save_figure(made, ending)
 
 
 def _show(panel: Any, its: Tensor, picture: Any, method: str) -> None:

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitbench import figure
 from vitbench.errors import UserError, did_you_mean
+from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, record, room
+from vitbench.probes.taps import POOLED, record, spare_memory
 
 BATCH = 128  # images at least
 ROOM = 2**27  # numbers of features that are kept at a time, 512 MiB
@@ -54,7 +54,7 @@ class Similarity(NamedTuple):
 def probe(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, ...] | None = None) -> list[Row]:
     """`other` are the runs to compare with: an id, or {label: id}, of which None says that the only run meant is the
     subject's own. On the command line a label may also name the settings that the other run differs in
-    (vitbench/partners.py). `layers` are own ones; null: all.
+    (vitbench/probing/partners.py). `layers` are own ones; null: all.
 
     Swept: `similarity` of a layer with each of the other's, at their relative depth; `best`, the largest of them, and
     `best_at`, where. Scalars: `mean_best` over own layers; `last`, of the features that the heads are given;
@@ -123,7 +123,7 @@ def _layers(subject: Subject) -> dict[str, int]:
 def centred_grams(subject: Subject, images: Tensor, sizes: Mapping[str, int]) -> Tensor:
     """The U-centred gram matrix of each layer, (L,n*n) in float64. Layers whose features are too many to be kept at a
     time take another forward."""
-    found, step = {}, room(subject.model, subject.normalise(images[:1]))
+    found, step = {}, spare_memory(subject.model, subject.normalise(images[:1]))
     for names in _groups(sizes, ROOM // len(images)):
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
         for batch in images.split(step):
@@ -217,7 +217,7 @@ def draw(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, .
         raise UserError("probe.cka.other: no other run to draw")
     width = sum(1.1 + 0.24 * len(found.others) for found in panels.values())
     height = 1.9 + 0.24 * len(next(iter(panels.values())).own)
-    with figure.style():
+    with look.figure_style():
         made = Figure(figsize=(max(width + 1.1, 5.2), height), layout="constrained")
         axes = made.subplots(1, len(panels), squeeze=False,
                              width_ratios=[len(found.others) + 2 for found in panels.values()])[0]  # fmt: skip
@@ -240,5 +240,5 @@ def draw(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, .
         bar.ax.tick_params(labelsize=7)
         made.suptitle("Which layers say the same of the same images?", fontsize=10, fontweight="bold")
         dots = "; dots: the other's most similar layer" if [*panels] != ["self"] else ""
-        figure.small_print(made, f"{len(subject.images):,} test images{dots}")
-        return figure.save(made, ending)
+        look.small_print(made, f"{len(subject.images):,} test images{dots}")
+        return look.save_figure(made, ending)

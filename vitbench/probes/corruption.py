@@ -18,7 +18,7 @@ from vitbench.probes.distorted import (
     bootstrap,
     generator,
     guesses,
-    predict,
+    predicted_classes,
     relative_drop,
     rounded,
     row,
@@ -48,7 +48,7 @@ def probe(subject: Subject, *, seed: int, kind: str | None = None) -> list[Row]:
         raise UserError(f"probe.corruption.kind={kind}: {did_you_mean(kind, SEVERITIES)}")
     if subject.images.shape[1] not in (1, 3):
         raise UserError(f"probe=corruption: images of {subject.images.shape[1]} channels; must have 1 or 3")
-    clean = predict(subject)
+    clean = predicted_classes(subject)
     found = {}
     for name in SEVERITIES if kind is None else [kind]:
         levels: dict[float, list[Distort]] = {0: []}

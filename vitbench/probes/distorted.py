@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.subject import predict as logits
+from vitbench.probes.subject import Row, Subject, predict
 
 Distort = Callable[[Tensor], Tensor]  # uint8 (B,C,H,W) -> uint8 (B,C,h,w), called on batch after batch, in order
 Array = NDArray[np.float64]
@@ -57,10 +56,10 @@ def batches(images: Tensor) -> Sequence[Tensor]:
 
 
 @torch.inference_mode()
-def predict(subject: Subject, distort: Distort | None = None) -> Tensor:
+def predicted_classes(subject: Subject, distort: Distort | None = None) -> Tensor:
     """The class (M,) that is said of every image, once distorted."""
     shown = (batch if distort is None else distort(batch) for batch in batches(subject.images))
-    return torch.cat([logits(subject, batch).argmax(1) for batch in shown])
+    return torch.cat([predict(subject, batch).argmax(1) for batch in shown])
 
 
 # ------------------------------------------------------------------------------------------------------------- sweep
@@ -80,8 +79,8 @@ def sweep(
     subject: Subject, levels: Mapping[float, Sequence[Distort]], reference: float, clean: Tensor | None = None
 ) -> Sweep:
     """Distorts all images at all levels; no distortions are the untouched images, of which `clean` may say the classes."""
-    clean = predict(subject) if clean is None else clean
-    said = {at: [predict(subject, one) for one in levels[at]] or [clean] for at in sorted(levels)}
+    clean = predicted_classes(subject) if clean is None else clean
+    said = {at: [predicted_classes(subject, one) for one in levels[at]] or [clean] for at in sorted(levels)}
 
     def shares(truth: Tensor) -> Array:
         return torch.stack([(torch.stack(one) == truth).double().mean(0) for one in said.values()], 1).cpu().numpy()

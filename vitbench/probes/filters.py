@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitbench import figure
 from vitbench.errors import DoesNotApply
+from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject
 
 PROTOCOL = "filters@v1"
@@ -77,8 +77,8 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
     layer = first_convolution(subject)
     w = layer.weight.detach().double().cpu()
     patches = layer.stride == layer.kernel_size
-    with figure.style():
-        return figure.save(_figure(w, patches), ending)
+    with look.figure_style():
+        return look.save_figure(_figure(w, patches), ending)
 
 
 def _figure(w: Tensor, patches: bool) -> Any:
@@ -109,5 +109,5 @@ def _figure(w: Tensor, patches: bool) -> Any:
         if shares is not None:
             panel.set_title(f"{100 * shares[i]:.1f} %", fontsize=6.5, fontweight="normal", y=-0.32)
     made.suptitle(title, fontsize=10, fontweight="bold")
-    figure.small_print(made, note + "Grey is zero, each on its own scale.")
+    look.small_print(made, note + "Grey is zero, each on its own scale.")
     return made

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.distorted import Array, area, batches, bootstrap, generator, logits, rounded, row
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.distorted import Array, area, batches, bootstrap, generator, rounded, row
+from vitbench.probes.subject import Row, Subject, predict
 from vitbench.probes.taps import grid_of, record
 
 HYBRID, SPECTRUM = "frequency.hybrid@v1", "frequency.spectrum@v1"
@@ -55,7 +55,7 @@ def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
         said = []
         for index in batches(torch.arange(len(labels), device=labels.device).view(-1, 1, 1, 1)):
             a, b = subject.images[index.flatten()].float(), subject.images[partner[index.flatten()]].float()
-            said.append(logits(subject, rounded(low_pass(a, cutoff) + (b - low_pass(b, cutoff)))).argmax(1))
+            said.append(predict(subject, rounded(low_pass(a, cutoff) + (b - low_pass(b, cutoff)))).argmax(1))
         low_columns.append(torch.cat(said) == labels)
         high_columns.append(torch.cat(said) == labels[partner])
     columns = torch.stack(low_columns + high_columns, 1).double().cpu().numpy()  # (M,2L)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vitbench import figure
 from vitbench.errors import DoesNotApply
+from vitbench.numbers import look
 from vitbench.probes.attention_distance import Distances, distances
 from vitbench.probes.receptive_field import Field, fields, from_middle, numbers
 from vitbench.probes.subject import Subject
@@ -29,8 +29,8 @@ def draw(
     """A panel a network, by its name."""
     found = [(name, subject, receptive(subject, seed, images, channels), attention(subject))
              for name, subject in subjects.items()]  # fmt: skip
-    with figure.style():
-        return figure.save(_figure(found, images, channels), ending)
+    with look.figure_style():
+        return look.save_figure(_figure(found, images, channels), ending)
 
 
 def receptive(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
@@ -61,17 +61,17 @@ def _figure(found: list[tuple[str, Subject, dict[str, Field], Distances | None]]
         for which, colour, label, style in (("after", 0, "receptive field, output of a layer", "-"),
                                             ("before", 1, "receptive field, before the residual sum", "--")):  # fmt: skip
             radii = [numbers(getattr(field, which))["radius"] for field in maps.values()]
-            (line,) = panel.plot(depth, radii, style, color=figure.colour(colour), linewidth=1.3,
-                                 **figure.marker(colour) | {"markersize": 4.5})  # fmt: skip
+            (line,) = panel.plot(depth, radii, style, color=look.colour(colour), linewidth=1.3,
+                                 **look.marker(colour) | {"markersize": 4.5})  # fmt: skip
             handles[label] = line
         if looks is not None:
             heads = looks.central.mean(0)  # (L,A)
             places = depth[-len(heads) :]  # the blocks, which follow the patch embedding
-            (line,) = panel.plot(places, heads.mean(1), ":", color=figure.colour(2), linewidth=1.3,
-                                 **figure.marker(2) | {"markersize": 4.5})  # fmt: skip
+            (line,) = panel.plot(places, heads.mean(1), ":", color=look.colour(2), linewidth=1.3,
+                                 **look.marker(2) | {"markersize": 4.5})  # fmt: skip
             handles["attention distance, mean of heads"] = line
             for place, of_block in zip(places, heads, strict=True):
-                dots = panel.scatter(np.full(len(of_block), place), of_block, s=9, color=figure.colour(2), alpha=0.6,
+                dots = panel.scatter(np.full(len(of_block), place), of_block, s=9, color=look.colour(2), alpha=0.6,
                                      linewidths=0, zorder=3)  # fmt: skip
             handles["attention distance, a head"] = dots
         panel.set_title(textwrap.fill(name, 42), fontsize=8)
@@ -81,7 +81,7 @@ def _figure(found: list[tuple[str, Subject, dict[str, Field], Distances | None]]
     smallest = min(len(subject.images) for _, subject, _, _ in found)
     made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False,
                 title=f"fields: {min(images, smallest)} images, {channels} channels a layer; attention: {smallest:,} images, "
-                      "central queries", title_fontsize=figure.SMALL)  # fmt: skip
+                      "central queries", title_fontsize=look.SMALL)  # fmt: skip
     made.suptitle("How far layers look", fontsize=10, fontweight="bold")
     return made
 

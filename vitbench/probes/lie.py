@@ -52,9 +52,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitbench.errors import UserError
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import prefix_of, record, room, to_grid
-from vitbench.stats import bootstrap_ratio
+from vitbench.probes.taps import prefix_of, record, spare_memory, to_grid
 
 Motion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # the velocity of the points at (x, y) from the centre
 
@@ -80,7 +80,7 @@ def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) 
     slopes: dict[str, list[Tensor]] = {}  # of each protocol and batch: d logits / dt, (A,B,K) for A motions
     added: dict[str, list[Tensor]] = {}  # of each tap and batch: c^2 / C, (B,)
     with forward_mode():
-        for part in subject.images.split(room(model, subject.normalise(subject.images[:1])) // 2 or 1):
+        for part in subject.images.split(spare_memory(model, subject.normalise(subject.images[:1])) // 2 or 1):
             batch = subject.normalise(part)
             for name, motions in MOTIONS.items():
                 found = [derivative(model, batch, moving(batch, motion)) for motion in motions]

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, prefix_of, record, room
-from vitbench.stats import bootstrap_ratio
+from vitbench.probes.taps import POOLED, prefix_of, record, spare_memory
 
 SHOTS = (1, 5, 10, 25)
 PENALTIES = torch.tensor([2.0**k for k in range(-10, 20)], dtype=torch.float64)
@@ -80,7 +80,7 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
 @torch.inference_mode()
 def features_of(subject: Subject, images: Tensor) -> dict[str, Tensor]:
     """The pooled feature (M,D) of every layer but the head, in depth order, in float64."""
-    step = room(subject.model, subject.normalise(images[:1]))
+    step = spare_memory(subject.model, subject.normalise(images[:1]))
     found: dict[str, list[Tensor]] = {}
     for batch in images.split(step):
         with record(subject.model) as features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 
 MENU: dict[str, Choice] = {
     "shift": Choice("vitbench.probes.shift:probe", "is the class the same when the image moves? (1904.11486)"),

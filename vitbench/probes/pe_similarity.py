@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vitbench import figure
 from vitbench.errors import DoesNotApply
 from vitbench.models.vit import ViT
+from vitbench.numbers import look
 from vitbench.pe.base import PositionEncoding
 from vitbench.probes.attention_distance import apart
 from vitbench.probes.subject import Row, Subject
@@ -172,9 +172,9 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
     grid = grid_of_images(subject, model)
     found = maps(model.pe, grid)
     name = type(model.pe).__name__
-    with figure.style():
+    with look.figure_style():
         made = _positions(found[0], grid, name) if found[0].block is None else _biases(found, grid, name)
-        return figure.save(made, ending)
+        return look.save_figure(made, ending)
 
 
 def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:

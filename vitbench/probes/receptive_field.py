@@ -27,12 +27,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitbench import figure
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.resnet import BasicBlock, Bottleneck
 from vitbench.models.vit import Block
+from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import central, grid_of, room, taps_of
+from vitbench.probes.taps import central, grid_of, spare_memory, taps_of
 
 PROTOCOL = "receptive_field@v1"
 POINTWISE = ("norm", "head")  # taps that look no further than the layer before them
@@ -109,7 +109,9 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
     places = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
     branches = {name: branch for name, module in places.items() if (branch := branch_of(module)) is not None}
     sums: dict[tuple[str, bool], Tensor] = {}
-    step = max(1, room(model, subject.normalise(chosen[:1])) // 4)  # the graph is kept, which is more than the taps
+    step = max(
+        1, spare_memory(model, subject.normalise(chosen[:1])) // 4
+    )  # the graph is kept, which is more than the taps
     for start in range(0, len(chosen), step):
         batch = subject.normalise(chosen[start : start + step]).detach().requires_grad_()
         with watch({(name, True): branch for name, branch in branches.items()}
@@ -184,8 +186,8 @@ def watch(places: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str,
 def draw(subject: Subject, *, seed: int, ending: str = ".png", images: int = 32, channels: int = 16) -> bytes:
     """The maps against depth: of each layer's output, and below of its branch before the residual sum."""
     found = fields(subject, seed, images, channels)
-    with figure.style():
-        return figure.save(_figure(found, min(images, len(subject.images)), channels), ending)
+    with look.figure_style():
+        return look.save_figure(_figure(found, min(images, len(subject.images)), channels), ending)
 
 
 def _figure(found: dict[str, Field], images: int, channels: int) -> Any:
@@ -215,6 +217,6 @@ def _figure(found: dict[str, Field], images: int, channels: int) -> Any:
         panels[1, first].set_ylabel("before the sum", fontsize=8)
     made.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
     H, W = next(field.after.shape for field in found.values() if field.after is not None)
-    figure.small_print(made, f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
+    look.small_print(made, f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
                              f"of the share of the peak; {images} test images, {channels} channels a layer.")  # fmt: skip
     return made

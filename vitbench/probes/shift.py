@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.subject import Row, Subject, predict
-from vitbench.stats import bootstrap_ratio
 
 FILLS = {"crop": "reflect", "circular": "circular", "zero": "zero"}
 AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up

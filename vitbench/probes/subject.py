@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vitbench.data.loader import Normalise
 from vitbench.data.split import Split
-from vitbench.data.subset import order
+from vitbench.data.subset import nested_order
 from vitbench.errors import UserError
-from vitbench.evaluate import logits_of
+from vitbench.training.evaluate import logits_of
 
 Row = dict[str, Any]
 
@@ -35,7 +35,7 @@ def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tu
     """`images` of a split without replacement, stratified: a smaller number is the beginning of a larger one."""
     if not 1 <= images <= len(test):
         raise UserError(f"images={images}: there are {len(test):,} test images; images={len(test)} takes them all")
-    chosen = order(test.labels, seed)[:images]
+    chosen = nested_order(test.labels, seed)[:images]
     pixels = torch.from_numpy(test.images[chosen])  # copied out of the memory map: these images and no others
     return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
 

@@ -85,7 +85,7 @@ def to_grid(tokens: Tensor, prefix: int) -> Tensor:
 
 
 @torch.no_grad()
-def room(model: nn.Module, one: Tensor) -> int:
+def spare_memory(model: nn.Module, one: Tensor) -> int:
     """How many images a batch may have so that all taps of it take about 64 MiB, seen by one image (1,C,H,W)."""
     with record(model) as features:
         model(one)

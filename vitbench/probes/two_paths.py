@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitbench import figure
-from vitbench.models.build import build
+from vitbench.models.build import build_model
 from vitbench.models.resnet import ResNet
 from vitbench.models.vit import ViT
+from vitbench.numbers import look
 from vitbench.pe.base import PositionEncoding
 from vitbench.probes.equivariance import move
 from vitbench.probes.shift import translate
@@ -51,8 +51,8 @@ def draw(subject: Subject, *, seed: int, ending: str = ".svg") -> bytes:
     off, on = two_shifts(patch, image.shape[-1])
     moved = {by: translate(image, torch.tensor([[0, by]]), "circular")[0].cpu() for by in (off, on)}
     found = [(layer, walk(subject, layer, off), walk(subject, layer, on)) for layer in rows]
-    with figure.style():
-        return figure.save(_figure(image[0].cpu(), moved, found), ending)
+    with look.figure_style():
+        return look.save_figure(_figure(image[0].cpu(), moved, found), ending)
 
 
 def walk(subject: Subject, layer: Layer, by: int) -> Paths:
@@ -81,7 +81,7 @@ def layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
             return subject.model, "of this network"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build(name, image_size=size, channels=channels, num_classes=subject.num_classes, **options)  # type: ignore[arg-type]
+            model = build_model(name, image_size=size, channels=channels, num_classes=subject.num_classes, **options)  # type: ignore[arg-type]
         return model.to(subject.images.device).eval(), "random"
 
     cnn, of_cnn = own_or_random(ResNet, "resnet")
@@ -160,5 +160,5 @@ def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, P
         "0 where both paths agree, 1.41 where they have nothing in common."
         + (f" Random weights: {random}." if random else "")
     )
-    figure.small_print(made, "\n".join(textwrap.wrap(text, 125)))
+    look.small_print(made, "\n".join(textwrap.wrap(text, 125)))
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 from vitbench.models.menu import MENU
 
 NAME = "linear"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitbench.config import Choice
+from vitbench.menu import Choice
 
 _ROWS = "vitbench.timing.rows"
 _WHOLE = "vitbench.timing.whole"

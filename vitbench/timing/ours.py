@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vitbench import optim
-from vitbench.machine import Machine
-from vitbench.models.build import build, compiled, cost
-from vitbench.study import Planner
+from vitbench.machine.hardware import Machine
+from vitbench.models.build import build_model, compiled, cost
+from vitbench.runs.plan import Planner
 from vitbench.timing.windows import clock
-from vitbench.train import one_run
+from vitbench.training import optim
+from vitbench.training.train import one_run
 
 LOGGED = 100  # steps between two log lines and saves: ten a run of 1,000 steps, the default
 
@@ -39,7 +39,7 @@ class Limit:
         architecture = {**settings["model"], "image_size": image_size, "channels": 3, "num_classes": 10}
         self.parameters, self.multiply_adds = cost(**architecture)
         torch.manual_seed(0)
-        model: Any = build(**architecture)
+        model: Any = build_model(**architecture)
         form = torch.channels_last if model.channels_last else torch.contiguous_format
         model.to(
             self.machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format
@@ -47,7 +47,7 @@ class Limit:
         self.model, self.forward = (
             compiled(model, architecture, lambda it: it) if self.machine.compile else (model, model)
         )
-        self.optimizer = optim.build(self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")})  # fmt: skip
+        self.optimizer = optim.build_optimizer(self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")})  # fmt: skip
         shape = (self.batch_size, 3, image_size, image_size)
         self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=form)
         self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)

@@ -65,12 +65,12 @@ def main(*, what: str, model: dict[str, Any], optimizer: str, batch_size: int, i
 
 def _network(model: dict[str, Any], image_size: int) -> Any:
     """Ours, as it is built; or torchvision's ResNet-18 with the CIFAR stem."""
-    from vitbench.models.build import build
+    from vitbench.models.build import build_model
     from vitbench.timing import linear
 
     linear.offer()
     if model["name"] != "torchvision":
-        return build(**model, image_size=image_size, channels=3, num_classes=10)
+        return build_model(**model, image_size=image_size, channels=3, num_classes=10)
     import torchvision
     from torch import nn
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vitbench.provenance import cores
+from vitbench.machine.provenance import cores
 from vitbench.timing.ours import Limit, Ours
 from vitbench.timing.rows import NO_GPU, Bench
 from vitbench.timing.windows import Figure, figure, ratios

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fake_runs
+from tests.conftest import Output
+from tests.fitting.test_fit import study, write
+from vitbench import plot
+from vitbench.comparing import figure
+from vitbench.comparing.select import select_runs
+from vitbench.fitting import figure_fit
+from vitbench.fitting.findings import Report
+from vitbench.fitting.lines import lines_of, main_pairs
+
+Cli = Callable[..., Output]
+
+
+def text_of(runs: Path, **asked: Any) -> str:
+    """The words of the figure, from an SVG that keeps them as text."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        svg = plot.draw_figure(select_runs(str(runs), {}), y="test_error", fit=True, **asked).decode()
+    words = re.findall(r"<text[^>]*>([^<]*)</text>|<!-- (.*?) -->", svg)
+    return "\n".join(a or b for a, b in words).replace("&gt;", ">").replace("- -", "--")
+
+
+def test_every_pair_with_the_cnn_is_written_out_and_a_crossover_has_a_mark(tmp_path: Path) -> None:
+    text = text_of(study(tmp_path / "runs"), lines=["model", "pe"])
+    assert "- vit pe=none, resnet: no crossover up to 45,000 images; resnet leads, parallel curves" in text
+    assert re.search(
+        r"\N{BLACK STAR} vit pe=learned would overtake resnet at 1\d\d,000 images \[.*\] \(extrapolated x3", text
+    )
+    assert "crossover" in text.splitlines() and "extrapolated" in text.splitlines()
+    assert "exponent -0.31" in text and "bootstrap, approximate below 10 seeds" in text
+    assert "vit pe=learned, vit pe=none" not in text
+
+
+def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, vitbench: Cli) -> None:
+    text = text_of(study(tmp_path / "runs", seeds=2), lines=["model", "pe"])
+    assert "no bands of two seeds" in text and "bootstrap" not in text
+    out = vitbench("fit").out
+    assert "x [n/a] the images of" in out and "Two seeds give crossovers and image ratios no interval." in out
+    report = json.loads(vitbench("fit", "format=json").out)  # which would refuse a NaN
+    assert report["pairs"] and report["notes"]
+    more = study(tmp_path / "more", seeds=2)
+    for path in study(tmp_path / "three").glob("learned-*-2"):
+        shutil.copytree(path, more / path.name)
+    text = text_of(more, lines=["model", "pe"])
+    assert "(bootstrap, approximate below 10 seeds), no bands of two seeds" in text.replace("\n", " ")
+
+
+def test_no_crossover_has_no_mark(tmp_path: Path) -> None:
+    runs = study(tmp_path / "runs")
+    for folder in runs.glob("learned-*"):
+        (folder / "record.json").unlink()
+    text = text_of(runs)
+    assert "crossover" not in text.splitlines() and "no crossover up to 45,000 images" in text
+
+
+def test_a_curve_that_cannot_be_fitted_is_drawn_and_named(tmp_path: Path) -> None:
+    runs = study(tmp_path / "runs")
+    for share in (0.01, 0.2, 1.0):
+        write(runs, f"rope-{share}", 0.5 - share / 5, "rope", share, 0)
+    text = text_of(runs)
+    assert "no fitted curve, points joined, 95 % t intervals of three seeds or more: vit pe=rope" in text
+    assert "vit pe=rope: one seed; a curve takes 2 or more" in text
+
+
+def test_runs_that_allow_no_curve_are_drawn_all_the_same(tmp_path: Path) -> None:
+    text = text_of(study(tmp_path / "runs", seeds=1))
+    assert "no fitted curves: vit pe=none: one seed; a curve takes 2 or more" in text and "exponent" not in text
+
+
+def test_curves_go_as_far_as_the_guard_and_no_further(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
+    axes = Figure().subplots()
+    figure_fit._draw_curve(axes, figure.PlottedLine("a", [], []), lines[0].curve, 0, 100, True)
+    solid, dashed, *_ = axes.get_lines()
+    assert max(solid.get_xdata()) == pytest.approx(45_000) and max(dashed.get_xdata()) == pytest.approx(180_000)
+    assert solid.get_ydata()[-1] == pytest.approx(100 * lines[0].curve.predict(45_000))
+    assert solid.get_linestyle() == "-" and dashed.get_linestyle() == "--"
+
+
+def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
+    (_, crossing) = Report("test_error", [], main_pairs(lines)).pairs
+    axes = Figure().subplots()
+    figure_fit._mark(axes, crossing, ["vit pe=learned"], 100)
+    bar, star = axes.get_lines()
+    (x,), (y,) = star.get_data()
+    assert x == crossing.crossover.n
+    assert y == pytest.approx(100 * lines[-1].curve.predict(x), rel=1e-3)
+    assert max(bar.get_xdata()) == 180_000  # draws that do not meet within the guard end there
+
+
+def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
+    lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
+    said = figure_fit._said(Report("test_error", [], main_pairs(lines) * 9).pairs)
+    assert len(said) == 8 and said[-1] == "and 11 other pairs, see `vitbench fit`"
+
+
+def test_a_study_asks_for_it_in_its_file(tmp_path: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [folder.name for folder in study(tmp_path / "runs").iterdir()]
+    monkeypatch.setattr("vitbench.runs.plan.planned_ids", lambda *_: ids)
+    (tmp_path / "mine.yaml").write_text(
+        "title: Mine\nruns: [seed=0]\nfigures: {a: {y: test_error, lines: [model, pe], fit: true}}"
+    )
+    assert vitbench("plot", "study=mine.yaml", "file=a.svg").out == "a.svg\n"
+    assert vitbench("plot", "study=mine.yaml", "fit=false", "file=b.svg").out == "b.svg\n"
+    fitted, joined = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
+    assert fitted.count("  exponent -") == 3 and "exponent" not in joined
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    runs = select_runs(str(fake_runs.quickstart(tmp_path)), {})
+    assert plot.draw_figure(runs, y="test_error", fit=True) == plot.draw_figure(runs, y="test_error", fit=True)

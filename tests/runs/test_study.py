@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vitbench.errors import UserError
+from vitbench.runs.plan import Planned, _noted, expand, number_of_runs, plan, planned_ids, remember, typed_words
+from vitbench.runs.study import Study, load_study, study_names
+from vitbench.settings.check import check
+from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.identity import run_id
+
+
+def written(folder: Path, text: str) -> Study:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return load_study(str(path))
+
+
+GRID = """
+title: Mine
+with: data=shapes optim.steps=3
+runs:
+  - model=vit pe=none,rope data.fraction=0.1,1 seed=range(3)
+  - model=resnet data.fraction=0.1,1 seed=0,1,2 optim.steps=5
+"""
+
+
+def test_lines_are_products_and_not_one_product(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID)
+    assert number_of_runs(grid) == len(list(expand(grid))) == len(plan(grid)) == 12 + 6
+
+
+def test_a_line_wins_over_the_common_settings_and_the_typed_word_over_both(tmp_path: Path) -> None:
+    planned = plan(written(tmp_path, GRID), ["seed=7"])
+    assert {one.settings["seed"] for one in planned} == {7}
+    assert {(one.settings["model"]["name"], one.settings["optim"]["steps"]) for one in planned} == {
+        ("vit", 3),
+        ("resnet", 5),
+    }
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_planned_ids_are_those_of_single_commands(name: str) -> None:
+    """The plan sets plain keys on copies of a composed choice; Hydra composing each run from scratch must agree."""
+    planned = plan(load_study(name))
+    for one in planned[len(planned) // 4 :: max(1, len(planned) // 2)]:
+        assert run_id(check(as_settings(compose(one.overrides)))) == one.id
+
+
+def test_a_line_keeps_the_data_it_chooses_itself(tmp_path: Path) -> None:
+    grid = written(
+        tmp_path, "with: data=cifar10\nruns: [model=vit data=shapes data.train_images=500 seed=0, model=vit seed=1]"
+    )
+    typed = ["data=imagefolder", "data.root=pets", "data.name=pets", "optim.steps=3"]
+    drawn, photographs = (one.settings for one in plan(grid, typed))
+    assert (drawn["data"]["source"], drawn["data"]["train_images"]) == ("shapes", 500)
+    assert (photographs["data"]["source"], photographs["data"]["root"]) == ("imagefolder", "pets")
+    assert drawn["optim"]["steps"] == photographs["optim"]["steps"] == 3
+    smaller = plan(grid, ["data.fraction=0.1"])  # goes with no data of its own
+    assert {one.settings["data"]["fraction"] for one in smaller} == {0.1}
+
+
+def test_names_of_values_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"mine\.yaml: names\.init must map values of init, as they are typed, to words"
+    ):
+        written(tmp_path, GRID + "names: {init: pretrained}")
+
+
+@pytest.mark.parametrize(
+    ("layout", "line"),
+    [
+        ("tables: {../../README: {}}", "tables.../../README: becomes a file; letters, digits, _ and - make a name"),
+        ("tables: {1: {}}", "tables.1: becomes a file"),
+        ("tables: {a: accuracy}", "tables.a must hold settings"),
+        ("tables: {a: {where: model=vit}}", "tables.a.where: model=vit: must be settings (KEY: VALUE)"),
+        ("tables: {a: {show: true}}", "tables.a.show: True: must be a word"),
+        ("tables: {a: {columns: 3}}", "tables.a.columns: 3: must be a word"),
+        ("figures: {a: {x: true}}", "figures.a.x: True: must be a word"),
+        ("figures: {a: {y: 1}}", "figures.a.y: 1: must be a word or a list"),
+        ("figures: {a: [x]}", "figures.a must hold settings"),
+        ("figures: {a: {fit: perhaps}}", "figures.a.fit: perhaps: must be true or false"),
+    ],
+)
+def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: str, line: str) -> None:
+    with pytest.raises(UserError) as error:
+        written(tmp_path, GRID + layout)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["null", "0.1", "true", "[0,1]"])
+def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"names\.init: .*: only words can have another name"):
+        written(tmp_path, GRID + f"names: {{init: {{'{value}': scratch}}}}")
+    assert written(tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}").names  # whatever letters it has
+
+
+def test_two_values_have_two_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
+        written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")
+
+
+def test_sweeps_of_a_study_that_begin_together_both_note_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, noted = written(tmp_path, GRID), _noted
+
+    def slow(path: Path) -> tuple[list[str], list[str]]:
+        found = noted(path)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr("vitbench.runs.plan._noted", slow)
+    with ThreadPoolExecutor() as sweeps:
+        for seed in "12":
+            sweeps.submit(remember, grid, [Planned([], {}, f"vit-s{seed}")], tmp_path, [f"seed={seed}"])
+    assert sorted(planned_ids(grid, tmp_path)) == ["vit-s1", "vit-s2"]
+    assert sorted(typed_words(grid, tmp_path)) == ["seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_study_names_values_that_its_runs_have(name: str) -> None:
+    here = load_study(name)
+    for key, its in here.names.items():
+        assert all(f"{key}='{value}'" in " ".join(here.runs) for value in its), key
+
+
+def test_an_encoding_of_a_cnn_in_a_grid_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resnet is not a ViT"):
+        plan(written(tmp_path, "runs: ['model=resnet,vit pe=rope']"))
+
+
+def test_a_hundred_thousand_runs_are_counted_not_built(tmp_path: Path) -> None:
+    grid = written(tmp_path, "runs: ['model=vit seed=range(1000) optim.lr=range(1,101)']")
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"asks for 100,000 runs; add confirm=true"):
+        plan(grid)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"asks for no run; seed=range\(0\): an empty range"):
+        plan(written(tmp_path, GRID), ["seed=range(0)"])
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_are_planned_in_seconds(tmp_path: Path) -> None:
+    grid = written(
+        tmp_path, "runs: ['model=vit pe=none,rope,learned,alibi2d,sincos2d data.fraction=0.1,1 seed=range(50)']"
+    )
+    assert len(plan(grid)) == 500
+
+
+REFUSED = {
+    "empty": ("", "must hold settings"),
+    "a list": ("- model=vit", "must hold settings"),
+    "tabs": ("runs:\n\t- model=vit", "is not valid YAML"),
+    "a key twice": ("runs: [seed=1]\nruns: [seed=2]", "runs is given twice"),
+    "an unknown key": ("run: [seed=1]", "did you mean runs?"),
+    "no runs": ("title: x", "runs must list lines"),
+    "code": ("runs: [!!python/object/apply:os.system ['touch executed']]", "is not valid YAML"),
+    "an alias bomb": ("a: &a [1,1]\nb: &b [*a,*a,*a]\nruns: [*b,*b]", "aliases"),
+    "hydra's own settings": ("runs: [seed=1 hydra/launcher=joblib]", "hydra/launcher=joblib is no setting of a run"),
+    "a callback": ("runs: [seed=1 +hydra.callbacks.x._target_=os.system]", "is no setting of a run"),
+    "a deletion": ("runs: [~pe]", "is no setting of a run"),
+    "an open list": ("runs: ['data.x=[0,1']", "data.x="),
+    "an unknown setting": ("runs: [data.fracton=1]", "did you mean data.fraction"),
+    "an unknown model": ("runs: [model=vitt]", "did you mean vit?"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_study_file_is_data_and_is_checked(tmp_path: Path, kind: str) -> None:
+    text, expected = REFUSED[kind]
+    with pytest.raises(UserError, match=expected.replace("?", r"\?")) as error:
+        plan(written(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes("title: é".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_study(str(tmp_path / "mine.yaml"))
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbf" + GRID.encode())
+    assert load_study(str(tmp_path / "mine.yaml")).title == "Mine"

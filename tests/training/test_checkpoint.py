@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vitbench.errors import UserError
+from vitbench.training import checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(checkpoint.to_bytes({"w": torch.arange(12.0).view(3, 4), "n": torch.tensor(7)}, {"step": 3}))
+    return path
+
+
+def test_what_was_written_is_read_back(saved: Path) -> None:
+    tensors, about = checkpoint.load_tensors(saved)
+    assert about == {"step": 3}
+    assert torch.equal(tensors["w"], torch.arange(12.0).view(3, 4)) and tensors["n"] == 7
+
+
+def test_channels_last_tensors_keep_their_values(tmp_path: Path) -> None:
+    weight = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    (tmp_path / "w").write_bytes(checkpoint.to_bytes({"w": weight}, {}))
+    assert torch.equal(checkpoint.load_tensors(tmp_path / "w")[0]["w"], weight)
+
+
+def test_every_flipped_bit_is_noticed(saved: Path) -> None:
+    whole = saved.read_bytes()
+    for place in range(len(whole)):
+        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError):
+            checkpoint.load_tensors(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 0.5, -1])
+def test_a_truncated_file_is_refused_in_one_line(saved: Path, keep: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(keep if keep != 0.5 else len(whole) / 2)])
+    with pytest.raises(UserError, match=r"damaged|not written by vitbench") as error:
+        checkpoint.load_tensors(saved)
+    assert "\n" not in str(error.value) and str(saved) in str(error.value)
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "executed",))  # type: ignore[return-value]
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError):
+        checkpoint.load_tensors(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weight is \(3, 9\) there and \(3, 2\) here"):
+        checkpoint.fit_tensors(nn.Linear(2, 3), nn.Linear(9, 3).state_dict(), tmp_path / "other.safetensors")
+
+
+def parts() -> dict[str, Any]:
+    """What a state holds, as it is after a step of training."""
+    model, objective = nn.Linear(2, 3), nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1, momentum=0.9)
+    objective(model(torch.ones(1, 2))).backward()
+    optimizer.step()
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    return {
+        "model": model,
+        "objective": objective,
+        "optimizer": optimizer,
+        "averaged": averaged,
+        "losses": torch.ones(4),
+    }
+
+
+def test_a_state_is_put_back_into_every_part(tmp_path: Path) -> None:
+    path, before, after = tmp_path / "state", parts(), parts()
+    path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **before))
+    assert checkpoint.restore(path, "r", **after) == {"run": "r", "step": 3}
+    assert checkpoint.gather({}, **after) == checkpoint.gather({}, **before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"objective.weight": torch.ones(1, 7)}, r"is from another model: weight is \(1, 7\) there and \(1, 3\) here"),
+        ({"averaged.module.bias": None}, "is from another model: module.bias is nothing there"),
+        ({"optimizer.9.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 9.momentum"),
+        ({"optimizer.0.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 0.momentum"),
+        ({"losses": None}, "is no whole state: it has no losses"),
+    ],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
+    tmp_path: Path, changed: dict[str, Any], line: str
+) -> None:
+    path, after = tmp_path / "state", parts()
+    path.write_bytes(checkpoint.gather({"run": "r"}, **parts()))
+    tensors, about = checkpoint.load_tensors(path)
+    path.write_bytes(checkpoint.to_bytes({k: v for k, v in (tensors | changed).items() if v is not None}, about))
+    before = checkpoint.gather({}, **after)
+    with pytest.raises(UserError, match=line):
+        checkpoint.restore(path, "r", **after)
+    assert checkpoint.gather({}, **after) == before

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vitbench.training import optim
+
+
+def test_warm_up_is_linear_and_reaches_the_peak() -> None:
+    assert [optim.schedule(step, 100, 0.1) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+
+
+def test_cosine_falls_from_the_peak_to_nearly_zero() -> None:
+    assert optim.schedule(10, 100, 0.1) == 1.0
+    assert optim.schedule(55, 100, 0.1) == pytest.approx(0.5)
+    assert optim.schedule(99, 100, 0.1) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+@pytest.mark.parametrize("warmup", [0, 0.1, 0.5, 1])
+def test_every_step_of_short_runs_has_a_rate_in_0_to_1(steps: int, warmup: float) -> None:
+    rates = [optim.schedule(step, steps, warmup) for step in range(steps)]
+    assert all(0 <= rate <= 1 for rate in rates) and max(rates) > 0
+
+
+def test_only_weights_of_linear_and_convolutional_layers_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
+    model.register_parameter("token", nn.Parameter(torch.zeros(1, 1, 4)))
+    decayed, rest = optim.parameter_groups(model, 0.05)
+    assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight)}  # type: ignore[attr-defined]
+    assert rest["weight_decay"] == 0.0
+    assert len(decayed["params"]) + len(rest["params"]) == len(list(model.parameters()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_a_step_equals_the_unfused_optimizer_of_torch(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    models = [nn.Linear(3, 2, dtype=torch.float64) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = optim.build_optimizer(models[0], optimizer=name, lr=0.1, weight_decay=0.1, momentum=0.9, beta2=0.99)
+    settings = {"lr": 0.1, "betas": (0.9, 0.99)} if name == "adamw" else {"lr": 0.1, "momentum": 0.9, "nesterov": True}
+    theirs = kind(optim.parameter_groups(models[1], 0.1), **settings)  # type: ignore[arg-type]
+    for step in range(3):
+        for model, optimizer in zip(models, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            (model(torch.full((1, 3), 1.0 + step, dtype=torch.float64)) ** 2).sum().backward()
+            optimizer.step()
+    for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)

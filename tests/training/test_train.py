@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vitbench as package
+from tests.conftest import TINY, Output, process
+from vitbench.data.loader import Loader
+from vitbench.errors import UserError
+from vitbench.runs import run as runs_module
+from vitbench.training import checkpoint
+
+Cli = Callable[..., Output]
+
+FAMILIES = {
+    "vit": ["model=vit", "model.drop_path=0.2", "optim.ema=0.9"],
+    "resnet": ["model=resnet", "augment=light"],
+    "strong": ["model=vit", "pe=relative_bias", "augment=strong", "data.flip=true"],
+}
+
+
+def folder(root: Path) -> Path:
+    (only,) = (path for path in root.iterdir() if path.is_dir())
+    return only
+
+
+def record(root: Path) -> dict[str, Any]:
+    return json.loads((folder(root) / "record.json").read_text())  # type: ignore[no-any-return]
+
+
+def without_times(path: Path) -> list[dict[str, str]]:
+    with path.open() as lines:
+        return [{key: value for key, value in row.items() if key != "train_seconds"} for row in csv.DictReader(lines)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("checkpoint.safetensors", "predictions.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert without_times(one / "metrics.csv") == without_times(other / "metrics.csv")
+    records = [json.loads((path / "record.json").read_text()) for path in (one, other)]
+    for key in ("test_accuracy", "test_loss", "val_accuracy", "val_loss", "train_loss", "train_images"):
+        assert records[0][key] == records[1][key], key
+
+
+def cut_run(vitbench: Cli, monkeypatch: pytest.MonkeyPatch, *words: str, stop: int = 5) -> None:
+    batch = Loader.batch
+
+    def cut(self: Loader, step: int) -> Any:
+        if step == stop:
+            raise KeyboardInterrupt
+        return batch(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "batch", cut)
+        assert vitbench("train", *TINY, *words).code == 130
+
+
+def test_a_run_leaves_what_the_documentation_says(vitbench: Cli, tmp_path: Path) -> None:
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 0, output.err
+    assert "test accuracy" in output.out and output.out.count("\n") == 1
+    names = {path.name for path in folder(tmp_path / "r").iterdir() if path.name != ".lock"}
+    assert names == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoint.safetensors",
+        "predictions.npy",
+        "labels.npy",
+        "record.json",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]  # and nothing beside it
+
+
+def test_the_record_agrees_with_its_files(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    facts = record(tmp_path / "r")
+    assert (facts["train_images"], facts["val_images"], facts["test_images"]) == (180, 20, 50)
+    predictions, labels = (np.load(folder(tmp_path / "r") / f"{name}.npy") for name in ("predictions", "labels"))
+    assert len(predictions) == 50 and predictions.max() < len(facts["classes"]) == 10
+    assert facts["steps"] == 6 and facts["hardware"]["precision"] == "float32"
+    assert facts["test_accuracy"] == (predictions == labels).mean() and facts["images_per_second"] > 0
+    loaded = package.load(facts["id"], runs=tmp_path / "r")
+    assert loaded.record == facts
+    assert sum(p.numel() for p in loaded.model.parameters()) == facts["parameters"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_config_gives_the_same_bytes(vitbench: Cli, tmp_path: Path, family: str) -> None:
+    for runs in ("a", "b"):
+        assert vitbench("train", *TINY, *FAMILIES[family], f"runs={runs}").code == 0
+    assert_same_run(folder(tmp_path / "a"), folder(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("family", "stop"), [pytest.param("resnet", 1, marks=pytest.mark.slow), ("resnet", 4), ("vit", 3), ("strong", 5)]
+)
+def test_a_run_cut_off_at_any_step_ends_like_one_that_was_not(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, stop: int
+) -> None:
+    assert vitbench("train", *TINY, *FAMILIES[family], "runs=whole").code == 0
+    cut_run(vitbench, monkeypatch, *FAMILIES[family], "runs=cut", stop=stop)
+    assert not (folder(tmp_path / "cut") / "record.json").exists()
+    assert vitbench("train", *TINY, *FAMILIES[family], "runs=cut").code == 0
+    assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "cut"))
+
+
+def test_a_finished_run_is_not_run_again_and_says_so(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    before = (folder(tmp_path / "r") / "record.json").stat().st_mtime_ns
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 0 and "finished" in output.out and "nothing to do" in output.out
+    assert (folder(tmp_path / "r") / "record.json").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_answered_without_torch(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    words = ["train", *TINY, "runs=r"]
+    code = f"import sys; from vitbench import cli; cli.run({words!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(vitbench: Cli, tmp_path: Path) -> None:
+    output = vitbench("train", *TINY, "optim=resnet", "optim.lr=1e30", "runs=r")
+    assert output.code == 1 and "diverged" in output.err
+    facts = record(tmp_path / "r")
+    assert facts["status"] == "diverged" and 1 <= facts["diverged_step"] <= 6
+    assert facts["test_accuracy"] is None
+    assert vitbench("train", *TINY, "optim=resnet", "optim.lr=1e30", "runs=r").code == 1  # and stays so
+
+
+def test_weights_broken_by_the_last_step_are_a_diverged_run(vitbench: Cli, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("optim.steps")]
+    output = vitbench("train", *words, "optim=resnet", "optim.lr=1e30", "optim.steps=1", "runs=r")
+    assert output.code == 1 and "diverged" in output.err
+    assert record(tmp_path / "r")["diverged_step"] == 1
+
+
+def test_the_logged_loss_is_a_mean_of_the_steps_since_the_last_line(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [word for word in TINY if not word.startswith("eval_every")]
+    vitbench("train", *words, "eval_every=1", "runs=each")
+    each = [float(row["train_loss"]) for row in without_times(folder(tmp_path / "each") / "metrics.csv")]
+    vitbench("train", *words, "eval_every=4", "runs=some")
+    some = [float(row["train_loss"]) for row in without_times(folder(tmp_path / "some") / "metrics.csv")]
+    assert some == pytest.approx([sum(each[:4]) / 4, sum(each[4:]) / 2])
+    cut_run(vitbench, monkeypatch, "runs=changed", stop=3)  # saved at step 2, evaluating every 2
+    vitbench("train", *words, "eval_every=4", "runs=changed")
+    changed = [float(row["train_loss"]) for row in without_times(folder(tmp_path / "changed") / "metrics.csv")]
+    assert changed == pytest.approx([sum(each[:2]) / 2, sum(each[2:4]) / 2, sum(each[4:]) / 2])
+
+
+def test_weights_are_kept_after_the_steps_that_keep_names(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vitbench("train", *TINY, "runs=none")
+    vitbench("train", *TINY, "runs=some", "keep=[1,3,6]")
+    cut_run(vitbench, monkeypatch, "runs=cut", "keep=[1,3,6]", stop=2)
+    vitbench("train", *TINY, "runs=cut", "keep=[1,3,6]")
+    kept, again, plain = (folder(tmp_path / name) for name in ("some", "cut", "none"))
+    assert sorted(path.name for path in kept.glob("checkpoint*")) == [
+        *(f"checkpoint.{step}.safetensors" for step in (1, 3, 6)), "checkpoint.safetensors"]  # fmt: skip
+    for path in kept.glob("checkpoint*"):
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    last = (plain / "checkpoint.safetensors").read_bytes()  # of a run that kept nothing, which is the same run
+    assert last == (kept / "checkpoint.6.safetensors").read_bytes() != (kept / "checkpoint.3.safetensors").read_bytes()
+    assert "finished before, without keep=[1]" in vitbench("train", *TINY, "runs=none", "keep=[1]").err
+    output = vitbench("train", *TINY, "runs=wrong", "keep=[1,7]")
+    assert output.code == 2 and "keep=[1,7]: must be steps of the run, 1 to 6" in output.err
+
+
+def test_validation_images_are_optional(vitbench: Cli, tmp_path: Path) -> None:
+    assert vitbench("train", *TINY, "data.val_fraction=0", "runs=r").code == 0
+    assert record(tmp_path / "r")["val_accuracy"] is None
+
+
+def test_epochs_replace_steps(vitbench: Cli, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("optim.steps=")]
+    assert vitbench("train", *words, "optim.epochs=0.5", "runs=r").code == 0
+    assert record(tmp_path / "r")["steps"] == 6  # half of 180 images in batches of 16
+    assert record(tmp_path / "r")["config"]["optim"]["epochs"] == 0.5
+
+
+def test_a_bug_keeps_its_traceback_and_is_written_down(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Loader, step: int) -> Any:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Loader, "batch", broken)
+    with pytest.raises(ZeroDivisionError):
+        vitbench("train", *TINY, "runs=r")
+    assert "ZeroDivisionError: ours" in json.loads((folder(tmp_path / "r") / "failure.json").read_text())["traceback"]
+
+
+def test_what_is_refused_leaves_no_folder(vitbench: Cli, tmp_path: Path) -> None:
+    assert vitbench("train", *TINY, "data.fraction=0.001", "runs=r").code in (2, 3)
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- resuming
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vitbench("train", *TINY, "runs=whole")
+    cut_run(vitbench, monkeypatch, "runs=cut")
+    blob = (folder(tmp_path / "cut") / "state.safetensors").read_bytes()
+    damages = {
+        "half": blob[: len(blob) // 2], "one bit": blob[:-9] + bytes([blob[-9] ^ 1]) + blob[-8:], "a pickle": b"\x80\x04N.",
+    }  # fmt: skip
+    for damage, content in damages.items():
+        runs = tmp_path / damage.replace(" ", "_")
+        shutil.copytree(tmp_path / "cut", runs)
+        state = folder(runs) / "state.safetensors"
+        state.write_bytes(content)
+        assert state.with_name("state.previous.safetensors").exists()
+        output = vitbench("train", *TINY, f"runs={runs}")
+        assert output.code == 0 and "warning" in output.err and "state.safetensors" in output.err, damage
+        assert_same_run(folder(tmp_path / "whole"), folder(runs))
+
+
+def test_a_state_of_another_run_is_not_loaded(vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_run(vitbench, monkeypatch, "runs=foreign", "model.width=32")
+    cut_run(vitbench, monkeypatch, "runs=r")
+    state = folder(tmp_path / "r") / "state.safetensors"
+    state.write_bytes((folder(tmp_path / "foreign") / "state.safetensors").read_bytes())
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 0 and "is the state of another run" in output.err
+
+
+def test_torn_and_later_lines_of_metrics_are_dropped(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vitbench("train", *TINY, "runs=whole")
+    cut_run(vitbench, monkeypatch, "runs=r")
+    with (folder(tmp_path / "r") / "metrics.csv").open("a") as lines:
+        lines.write("6,1,0.1,9,9,9,9\n5,0.4")
+    vitbench("train", *TINY, "runs=r")
+    assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "r"))
+
+
+def test_a_run_that_lost_its_metrics_after_the_last_step_still_ends(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = checkpoint.to_bytes
+
+    def cut(tensors: Any, about: dict[str, Any]) -> bytes:
+        if "classes" in about:  # of a checkpoint, after the last step's state
+            raise KeyboardInterrupt
+        return dump(tensors, about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "to_bytes", cut)
+        assert vitbench("train", *TINY, "runs=r").code == 130
+    (folder(tmp_path / "r") / "metrics.csv").unlink()
+    assert vitbench("train", *TINY, "runs=r").code == 0
+    vitbench("train", *TINY, "runs=whole")
+    lost, whole = record(tmp_path / "r"), record(tmp_path / "whole")
+    assert lost["test_accuracy"] == whole["test_accuracy"] and lost["train_loss"] is None
+
+
+def test_a_run_refuses_images_that_changed_since_it_began(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_run(vitbench, monkeypatch, "runs=r")
+    from vitbench.data import shapes
+
+    load = shapes.load
+
+    def other(**options: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(load(**options), fingerprint="other")
+
+    monkeypatch.setattr(shapes, "load", other)
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 3 and "changed since" in output.err
+
+
+def test_a_held_run_names_its_holder_and_exits_75(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    held = folder(tmp_path / "r")
+    (held / "record.json").unlink()
+    with runs_module.Run(held, {}).claim():
+        output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 75 and f"process {os.getpid()}" in output.err
+
+
+def test_a_record_of_a_newer_schema_is_not_overwritten(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    path = folder(tmp_path / "r") / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 2 and "schema 99" in output.err and "upgrade" in output.err
+
+
+def test_a_torn_record_means_not_finished(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    path = folder(tmp_path / "r") / "record.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert vitbench("train", *TINY, "runs=r").code == 0
+    assert record(tmp_path / "r")["status"] == "finished"
+
+
+def test_loading_a_run_that_does_not_exist_names_near_misses(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=r")
+    name = folder(tmp_path / "r").name
+    with pytest.raises(UserError, match=f"did you mean {name}"):
+        package.load(name[:-1], runs=tmp_path / "r")
+
+
+# ------------------------------------------------------------------------------------------------------------ signals
+
+LONG = [word for word in TINY if not word.startswith(("optim.steps", "eval_every"))] + [
+    "optim.steps=100000",
+    "eval_every=1",
+]
+
+
+def started(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+    child = process("train", *LONG, "runs=r", *words, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "r").glob("*/state.safetensors")):
+        assert child.poll() is None and time.monotonic() < deadline, child.communicate()
+        time.sleep(0.05)
+    return child
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGTERM", 75),
+        ("SIGINT", 130),
+        pytest.param("SIGUSR1", 75, marks=pytest.mark.slow),
+        pytest.param("SIGHUP", 75, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_tells_how_to_go_on(tmp_path: Path, name: str, code: int) -> None:
+    child = started(tmp_path)
+    child.send_signal(getattr(signal, name))
+    _, errors = child.communicate(timeout=10)
+    assert child.returncode == code
+    assert (
+        "saved at step" in errors
+        and "to go on: vitbench train data.train_images=200" in errors
+        and "Traceback" not in errors
+    )
+    assert not list((tmp_path / "r").glob("*/.holder.json"))

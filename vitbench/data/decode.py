@@ -1,0 +1,132 @@
+"""An image file as an array of pixels, over several processes where there are many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vitbench.data.files import may_start_processes
+from vitbench.errors import DataError
+from vitbench.machine.provenance import cores
+
+LARGEST = 100_000_000  # pixels of a file before it is scaled down; a PNG of 12 kB can ask for 400 million
+# where the seven passes of an interlaced PNG begin, and their steps: x, y, across, down
+_PASSES = (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image file; what is wrong with its contents is a ValueError with the reason.
+
+    What the system has to say (no permission, too many open files) is a DataError: that is no broken image, and may be
+    gone the next time.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            yield file
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("no image") from None
+    except Exception as error:  # Pillow raises what its decoders raise: OSError, SyntaxError, struct.error, KeyError
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"{shown_path(path)} cannot be read: {error.strerror}") from None
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def decode(path: str | Path, size: int) -> np.ndarray:
+    """One file as uint8 (3, size, size); raises ValueError with the reason where it cannot be read whole."""
+    with opened(path) as file:
+        width, height = file.size
+        if width * height > LARGEST:
+            raise ValueError(f"{width:,} x {height:,} px, more than {LARGEST:,} pixels")
+        file.draft("RGB", (size, size))  # large JPEGs decode at a fraction of their size
+        image = ImageOps.exif_transpose(file)
+        if file.format == "PNG" and _png_is_short(path):
+            raise ValueError("image file has too few rows")
+    return square(rgb(image), size)
+
+
+def _png_is_short(path: str | Path) -> bool:
+    """Whether a PNG holds fewer rows than it promises, which Pillow fills with black and does not mention."""
+    unpack, held, promised = zlib.decompressobj(), 0, 0
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            data = file.read(length)
+            file.seek(4, os.SEEK_CUR)
+            if kind == b"IHDR":
+                width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
+                bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+                for x, y, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+                    columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+                    promised += rows * (1 + -(-columns * bits // 8)) if min(columns, rows) > 0 else 0
+            elif kind == b"IDAT":
+                while data and held < promised:
+                    held += len(unpack.decompress(data, 1 << 20))
+                    data = unpack.unconsumed_tail
+    return held + len(unpack.flush()) < promised
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB, by the rule above; ValueError where there is none."""
+    if image.mode.startswith("I"):  # convert() would clip at 255
+        grey: np.ndarray = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("grey of more than 16 bits")
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("pixels are floating-point numbers, whose range no rule tells")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Shortest side to `size`, middle cut out: uint8 (C, size, size)."""
+    width, height = image.size
+    if (width, height) != (size, size):
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2  # whole pixels: half a pixel off would blur
+        # only the middle is resized: the same picture, and a 10,000 x 10 image costs no more than a small one
+        box = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+
+
+@contextmanager
+def mapped(
+    workers: int | None, jobs: int, initialise: Callable[..., None] | None = None, *given: Any
+) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map`, over processes (None: one for each core) where there is more than one job; each begins with `initialise`."""
+    workers = min(workers or cores(), jobs)
+    if workers <= 1 or not may_start_processes():
+        if initialise:
+            initialise(*given)
+        yield map
+        return
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initialise, given) as pool:
+            yield pool.map
+    except BrokenProcessPool:
+        raise DataError("a process that decoded images was killed, most likely because memory ran out") from None
+
+
+def shown_path(path: str | Path) -> str:
+    """A name as text on one line, whatever bytes it has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,98 @@
+"""How a setting or a result is written for people: its name, its unit, its digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from vitbench.numbers.intervals import Interval
+
+
+class RenamedValue(str):
+    """A value as it is typed, for which a study has another word: it is shown, and all else is as ever."""
+
+    word: str
+
+    def __new__(cls, value: str, word: str) -> RenamedValue:
+        made = super().__new__(cls, value)
+        made.word = word
+        return made
+
+
+def typed_value(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
+          "train_seconds": "training seconds", "total_train_seconds": "total training seconds",
+          "images_per_second": "images/s"}  # fmt: skip
+
+
+IN_PIXELS = ("distance.smallest_head", "distance.median_head", "distance.mean", "distance.mean_central", ".decay_length",
+          "receptive_field.radius", "receptive_field.half_mass", "receptive_field.luo")  # fmt: skip
+
+
+def plural(n: int, word: str) -> str:
+    """1 run, 2 runs"""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def is_share(column: str) -> bool:
+    """Whether a result is a share of 1, which people read in percent."""
+    return column.endswith(("_accuracy", "_error"))
+
+
+def column_label(column: str) -> str:
+    """What a result is called in tables and on axes, with its unit; settings keep the name one types."""
+    if is_share(column):
+        return f"{column.replace('_', ' ')}, %"
+    if column.endswith(IN_PIXELS):
+        return f"{column}, px"
+    return LABELS.get(column, column if "." in column else column.replace("_", " "))
+
+
+def shown_value(value: Any) -> str:
+    """A setting in a table: as typed, a dash where the model has no such setting."""
+    return "-" if value is None else printable(value.word if isinstance(value, RenamedValue) else typed_value(value))
+
+
+def printable(text: str) -> str:
+    """Text without line breaks and without what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.splitlines()))
+
+
+def decimals_of(column: str, intervals: Iterable[Interval]) -> int:
+    """Digits after the point so that the middle one of a column's intervals keeps two; percents have one or two."""
+    scale = 100 if is_share(column) else 1
+    kept = [i for i in intervals if i.n]
+    halves = sorted(scale * i.half for i in kept if i.why is None)
+    means = [abs(scale * i.mean) / 30 for i in kept if i.mean]
+    size = halves[len(halves) // 2] if halves else min(means, default=0.0)
+    digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
+    return min(max(digits, 1), 2) if is_share(column) else min(max(digits, 0), 6)
+
+
+def shown_number(column: str, value: float, digits: int) -> str:
+    """A result for people: percent of a share, millions of parameters and multiply-adds."""
+    if value != value:
+        return "n/a"
+    if is_share(column):
+        return f"{100 * value:.{digits}f}"
+    if column in ("parameters", "multiply_adds"):
+        millions = value / 1e6
+        return f"{millions:,.{3 if millions < 0.1 else 2 if millions < 10 else 1 if millions < 100 else 0}f} M"
+    return f"{value:,.{digits}f}"

@@ -1,0 +1,170 @@
+"""Networks that were trained elsewhere: torchvision's and timm's, entered as runs of no training, so that tables read them.
+
+    vitbench probe model=torchvision name=resnet50 weights=FILE data=imagefolder data.root=FOLDER data.image_size=224
+
+A weights file is data: .safetensors, or what `torch.save` made of a state_dict, read with `weights_only=True`. The record
+names it by its SHA-256 and the classes of the data must be the network's, in its order. These networks have no taps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitbench.data.menu import SHARE_KEYS, open_dataset
+from vitbench.errors import UserError, did_you_mean
+from vitbench.machine.disk import checksum, write
+from vitbench.machine.provenance import commit, now
+from vitbench.runs.records import RECORD_SCHEMA, read_record
+from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.training.transfer import library_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vitbench.data.split import Dataset
+
+FAMILIES = ("timm", "torchvision")
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
+PREFIX = "module."  # which DistributedDataParallel puts before every name
+
+
+def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder and the record of a network on these data, which are tested and recorded where they were not before."""
+    from vitbench.runs.plan import Planner
+
+    family, name, weights = asked["outside"], asked["name"], asked["weights"]
+    if family not in FAMILIES:
+        raise UserError(
+            f"model={family}: {did_you_mean(str(family), FAMILIES)}; what vitbench trained is named by run=ID"
+        )
+    for key, example in {"name": "resnet50", "weights": "resnet50.pth"}.items():
+        if asked[key] is None:
+            raise UserError(f"model={family}: {key}= is missing, for example {key}={example}")
+    words = [word for word in typed if word.partition("=")[0].partition(".")[0] == "data"]
+    if not any(word.startswith("data=") for word in words):
+        raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
+    data = Planner().settings(words)["data"]
+    dataset = open_dataset(**{key: value for key, value in data.items() if key not in SHARE_KEYS},
+                           progress=asked["machine"]["progress"] is not False)  # fmt: skip
+    channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
+    model = {"name": family, "network": name, "weights": checksum(Path(weights).expanduser(), "weights=")}
+    key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
+    readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
+    folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return folder, read_record(folder / "record.json")
+    record = {
+        "schema": RECORD_SCHEMA, "results_version": RESULTS_VERSION, "id": folder.name, "status": "finished",
+        "config": {"seed": 0, "model": model, "data": data}, "classes": list(dataset.classes),
+        "image_size": dataset.test.image_size, "channels": dataset.test.channels, "train_images": 0, "val_images": 0,
+        "test_images": len(dataset.test), **channels, "data_fingerprint": dataset.fingerprint, "steps": 0,
+        "train_seconds": 0.0, "images_per_second": None, "diverged_step": None, "created": now(), "commit": commit(),
+        "warnings": list(dataset.warnings),
+    }  # fmt: skip
+    record |= _tested(record, dataset, asked)
+    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
+    return folder, record
+
+
+def _channels(key: str, given: Any, channels: int) -> list[float]:
+    values = IMAGENET[key] if given is None else given
+    if not isinstance(values, list) or len(values) != channels or not all(isinstance(v, int | float) for v in values):
+        raise UserError(f"{key}={given}: must be {channels} numbers, one a channel of the images, in 0..1")
+    return [float(value) for value in values]
+
+
+def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says after the test: accuracy, loss, parameters, hardware."""
+    import numpy as np
+    import torch
+
+    from vitbench.data.loader import Normalise
+    from vitbench.data.stream import Stream
+    from vitbench.machine.hardware import Machine
+    from vitbench.training.evaluate import evaluate
+
+    hardware = {key: asked["machine"][key] for key in ("device", "threads")}
+    machine = Machine.of(**hardware, precision="float32", compile=False)
+    model = build_outside(record, asked["weights"]).to(machine.device)
+    images = Stream(dataset.test.images, np.arange(len(dataset.test)), machine.device)  # a batch of them in memory
+    labels = torch.from_numpy(np.array(dataset.test.labels)).to(machine.device)
+    normalise = Normalise(record["mean"], record["std"], machine.device)
+    result = evaluate(model, images, labels, normalise, batch_size=100)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "test_accuracy": result.accuracy, "test_loss": result.loss, **machine.described()}
+
+
+def build_outside(record: Mapping[str, Any], weights: str | None) -> nn.Module:
+    """The network of a record, with the weights of a file or freshly initialised; UserError says what does not fit."""
+    import torch
+
+    from vitbench.data.loader import seed_random_state
+
+    family, name = record["config"]["model"]["name"], record["config"]["model"]["network"]
+    classes = len(record["classes"])
+    typed = f"model={family} name={name}"
+    seed_random_state(record["config"]["seed"], 0)
+    library = library_of(family, name, typed)
+    if family == "torchvision":
+        more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        model: nn.Module = library.get_model(name, weights=None, num_classes=classes, **more)
+    else:
+        model = library.create_model(name, pretrained=False, num_classes=classes, in_chans=record["channels"])
+    if weights is not None:
+        _load(model, Path(weights).expanduser(), classes)
+    shape = (2, record["channels"], record["image_size"], record["image_size"])
+    try:
+        with torch.inference_mode():
+            logits = model.eval()(torch.zeros(shape))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{typed}: takes no images of {shape[1]} x {shape[2]} x {shape[3]}: {str(error)[:160]}"
+        ) from None
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+        raise UserError(f"{typed}: does not give a number for each of {classes} classes")
+    return model
+
+
+def _load(model: nn.Module, path: Path, classes: int) -> None:
+    from vitbench.training import checkpoint
+
+    tensors = _read(path)
+    own = model.state_dict()
+    other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    outputs = {tensors[name].shape[:1] for name in other if own[name].shape[:1] == (classes,)}
+    if other and len(outputs) == 1 and all(own[name].shape[1:] == tensors[name].shape[1:] for name in other):
+        raise UserError(f"weights={path}: for {outputs.pop()[0]:,} classes, and the data have {classes:,}")
+    checkpoint.fit_tensors(model, tensors, path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A state_dict; nothing in the file is executed, and it takes no more memory than it has bytes."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size:
+                    raise UserError(f"weights={path}: an archive that unpacks to more than twice its size")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as error:
+        reason = "holds more than tensors, and code is not run" if isinstance(error, pickle.UnpicklingError) else "is damaged or no file of weights"  # fmt: skip
+        raise UserError(f"weights={path}: {reason}") from None
+    for key in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"weights={path}: is no state_dict, a dict of names and tensors")
+    return {name.removeprefix(PREFIX): value for name, value in content.items()}

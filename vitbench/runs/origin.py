@@ -1,0 +1,54 @@
+"""`init=`: which weights a run begins from, and what they cost. How they are put into a model is in training/transfer.py.
+
+    init=vit-rope-shapes-f1-s0-3fa9c1d2    a finished run in runs=
+    init=FILE.safetensors                  a file, ours or another's
+    init=torchvision:NAME, timm:NAME       pretrained weights, which the library fetches
+    init='data.fraction=1'                 words: the run that has this run's settings but for these (settings/described.py)
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.runs.ancestor import finished_parent
+from vitbench.runs.records import total_seconds
+from vitbench.runs.run import Run
+from vitbench.settings.identity import file_of_init, id_of
+from vitbench.settings.overrides import is_words
+from vitbench.errors import UserError
+
+
+
+class Origin(NamedTuple):
+    typed: str  # what follows init=
+    source: str  # run, file, torchvision or timm
+    name: str  # the run's id, the file as typed, the library's name of the network
+    path: Path | None = None  # of the weights
+    classes: tuple[str, ...] | None = None  # of a run; a file of ours says so itself
+    seconds: float | None = None  # of training, with all that went before; None: nobody says
+
+
+
+
+
+
+def find_origin(settings: Mapping[str, Any]) -> Origin | None:
+    """Where a run begins from, None for random weights; UserError where that is not there or not finished."""
+    typed = settings["init"]
+    if typed is None:
+        return None
+    if run := id_of(settings, "init"):
+        folder, record = finished_parent(settings, "init")
+        typed = f"'{typed}'" if is_words(typed) else typed
+        seconds = total_seconds(record, record["config"])
+        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), seconds)
+    if typed.endswith(".safetensors"):
+        return Origin(typed, "file", typed, file_of_init(typed))
+    library, _, name = typed.partition(":")
+    return Origin(typed, library, name)
+
+

@@ -1,0 +1,177 @@
+"""A study file -> the runs it asks for. The file is data: it chooses among what exists and holds no code."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitbench.settings.compose import CONF_DIR, STUDY_DIR, as_settings, compose
+from vitbench.machine.disk import storage, write
+from vitbench.errors import UserError, did_you_mean
+from vitbench.settings.overrides import setting, words_of
+from vitbench.settings.compose import read_yaml
+
+
+
+@dataclass(frozen=True)
+class Study:
+    name: str
+    title: str
+    question: str
+    runs: tuple[str, ...]  # lines of overrides in the command line's own syntax
+    common: str = ""  # `with:` in the file
+    expect: str = ""
+    notes: str = ""  # what the study cannot show
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # what values of settings are called in tables and figures
+    probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures, lines in the command line's own syntax
+
+    def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
+        """The words of each line of `probes:`; one empty line where there is none. `keys` are allowed, and what is in them."""
+        lines = [words_of_line(self, line) for line in self.probes]
+        for word in itertools.chain(*lines):
+            if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
+                raise UserError(f"study={self.name}: probes: {key}: {did_you_mean(key, keys)}")
+        return lines or [[]]
+
+    @property
+    def caveat(self) -> str:
+        """The first sentence of the notes, for the foot of a figure."""
+        return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
+
+
+FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict,
+          "figures": dict, "names": dict, "probes": list}  # fmt: skip
+RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
+# what the keys of a table or a figure hold; which keys there are is for those who draw it
+LAYOUT_TYPES: dict[str, Any] = {"rows": str | list, "columns": str, "value": str | list, "show": str, "against": str, "x": str,
+                          "y": str | list, "lines": str | list, "log": str, "fit": bool, "at": int | float, "layer": str,
+                          "where": dict}  # fmt: skip
+
+
+def study_names() -> list[str]:
+    return sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a name in experiments/, or the path of a yaml file of one's own."""
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"study={name}: {did_you_mean(name, study_names())}, or the path of a .yaml file")
+    return path
+
+
+def load_study(name: str) -> Study:
+    path = find_study(name)
+    content = read_yaml(path)
+    for key, value in content.items():
+        if key not in FIELDS:
+            raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
+        if not isinstance(value, FIELDS[key]):
+            raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
+    _check_layouts(path, content)
+    lines = content.get("runs") or []
+    if not lines or not all(isinstance(line, str) for line in lines):
+        raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
+    return Study(
+        path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
+        content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
+        content.get("names", {}), tuple(str(line) for line in content.get("probes", [])),
+    )  # fmt: skip
+
+
+def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
+    """Tables, figures and names: what is no name of a file, or of another type than its key has, is one line."""
+    for kind in ("tables", "figures"):
+        for name, layout in content.get(kind, {}).items():
+            if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
+                raise UserError(f"{path}: {kind}.{name}: becomes a file; letters, digits, _ and - make a name")
+            if not isinstance(layout, dict):
+                raise UserError(f"{path}: {kind}.{name} must hold settings, such as value: test_accuracy")
+            for key, value in layout.items():
+                if key in LAYOUT_TYPES and not isinstance(value, LAYOUT_TYPES[key]):
+                    raise UserError(f"{path}: {kind}.{name}.{key}: {value}: must be {_kinds(LAYOUT_TYPES[key])}")
+    for name in RESERVED & {*content.get("tables", {})}:
+        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
+    for key, its in content.get("names", {}).items():
+        if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
+            raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
+        for value in its:
+            if not _is_word(value):
+                raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
+        if len({*its.values()}) < len(its):
+            raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+
+
+def _is_word(typed: str) -> bool:
+    """Whether what is typed stands for itself, and not for null, a number, true, false or a list."""
+    try:
+        json.loads(typed)
+    except ValueError:
+        return True
+    return False
+
+
+def _kinds(kinds: Any) -> str:
+    words = {str: "a word", list: "a list", dict: "settings (KEY: VALUE)", bool: "true or false", int: "a number"}
+    return " or ".join(words[kind] for kind in getattr(kinds, "__args__", (kinds,)) if kind in words)
+
+
+
+
+# ------------------------------------------------------------------------------------------------------- expanding
+
+
+
+
+
+
+
+
+
+
+
+
+def words_of_line(study: Study, line: str) -> list[str]:
+    try:
+        words = words_of(line)
+    except UserError as error:
+        raise UserError(f"study={study.name}: {error}") from None
+    for word in words:
+        key = word.partition("=")[0]
+        if "=" not in word or not key or key[0] in "+~-" or key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
+    return [setting(word) for word in words]
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+

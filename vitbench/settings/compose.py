@@ -1,0 +1,105 @@
+"""Typed words become settings: Hydra composes `conf/`, and what it gives becomes nested dicts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import UserError
+from vitbench.settings.schema import SWEEP_KEYS, register_schemas
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _shipped(folder: str) -> Path:
+    """A folder beside the package in a checkout, inside it in an installed wheel."""
+    return next(path for path in (PACKAGE / folder, PACKAGE.parent / folder) if path.is_dir())
+
+
+CONF_DIR = _shipped("conf")
+
+
+STUDY_DIR = _shipped("experiments")
+
+
+def compose(overrides: list[str], command: str = "train") -> Any:
+    """What `vitbench COMMAND OVERRIDES` would see, also within a command of Hydra's; not yet what `check` makes of it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_schemas()
+    if GlobalHydra.instance().is_initialized():
+        return hydra_compose(command, overrides)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra_compose(command, overrides)
+
+
+def as_settings(config: Any) -> dict[str, Any]:
+    """A composed configuration as nested dicts, every interpolation resolved."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
+    if settings["optim"]["epochs"] is not None:
+        settings["optim"]["steps"] = None  # epochs were asked for
+    settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
+    settings["data"]["cache"] = cache_folder(settings["data"]["cache"])
+    if settings["data"]["name"] is None:
+        data = settings["data"]
+        folder = Path(data["root"]).resolve().name
+        data["name"] = (folder or data["source"]) if data["source"] == "imagefolder" else data["source"]
+    return {key: value for key, value in settings.items() if key not in SWEEP_KEYS}
+
+
+def cache_folder(typed: str | None) -> str:
+    """Where decoded images lie, of `data.cache` as it was typed."""
+    return os.path.expanduser(typed or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data": {"fraction": 0.1}} -> {"data.fraction": 0.1}"""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a yaml file made by anyone: no aliases, no tags, no key twice, at most 1 MB."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases (*name) are not read")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if len(set(keys)) < len(keys):
+                raise yaml.YAMLError(f"{Counter(keys).most_common(1)[0][0]} is given twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        blob = path.read_bytes()
+        if len(blob) > 1_000_000:
+            raise UserError(f"{path} has {len(blob):,} bytes; a configuration has at most 1,000,000")
+        content = yaml.load(blob.decode("utf-8-sig"), Loader)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} must hold settings (key: value), not {type(content).__name__}")
+    return content

@@ -1,0 +1,103 @@
+"""What makes two runs the same run: the settings that decide their numbers, as a short hash behind a readable prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import UserError
+from vitbench.machine.disk import checksum
+from vitbench.menu import tunables
+from vitbench.settings.compose import flatten
+from vitbench.settings.described import settings_of
+from vitbench.settings.schema import SWEEP_KEYS, DataConfig, FolderConfig, ShapesConfig, TrainConfig
+
+RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
+
+# what changes where or how fast a run is computed, not which numbers it means to compute
+NOT_IDENTITY = {"runs", "eval_every", "keep", "machine", "data.root", "data.cache", "optim.name", "augment.name",
+                *SWEEP_KEYS}  # fmt: skip
+
+
+@cache
+def _defaults(model: str, pe: str | None, source: str, objective: str) -> dict[str, Any]:
+    """What these choices would be with every option at the default of its schema, flat."""
+    from omegaconf import OmegaConf
+
+    from vitbench.models.menu import MENU as MODELS
+    from vitbench.objectives.menu import MENU as OBJECTIVES
+    from vitbench.pe.menu import MENU as ENCODINGS
+
+    data = {"shapes": ShapesConfig, "imagefolder": FolderConfig}.get(source, DataConfig)
+    options: dict[str, Any] = {key: option.default for key, option in tunables(MODELS[model].target).items()}
+    if pe is not None:
+        options["pe"] = {key: option.default for key, option in tunables(ENCODINGS[pe].target).items()}
+    frame: Any = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
+    frame |= {"data": OmegaConf.to_container(OmegaConf.structured(data)), "model": options}
+    own = {key: option.default for key, option in tunables(OBJECTIVES[objective].target).items()}
+    frame["objective"] = {"name": "classify", **own}
+    return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
+
+
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a run's numbers: what is chosen, and what differs from the schema's defaults."""
+    flat, model = flatten(settings), settings["model"]
+    objective = settings.get("objective", {}).get("name", "classify")
+    defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"], objective)
+    chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
+    deciding = {
+        key: value
+        for key, value in sorted(flat.items())
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
+        and (key in chosen or key not in defaults or value != defaults[key])
+    }
+    if "init" in deciding:
+        deciding["init"] = identity_of_init(settings)  # whichever way it was typed
+    if "teacher" in deciding:
+        deciding["teacher"] = id_of(settings, "teacher")  # whichever way it was typed
+    return deciding
+
+
+def run_id(settings: Mapping[str, Any]) -> str:
+    """vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of all that decides the run's numbers."""
+    text = json.dumps([RESULTS_VERSION, identity(settings)], sort_keys=True, allow_nan=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    data = settings["data"]
+    share = f"n{data['count']}" if data["count"] is not None else f"f{data['fraction']:g}"
+    model = settings["model"]
+    parts = [model["name"], *([model["pe"]["name"]] if model.get("pe") else []), data["name"], share]
+    readable = "-".join([*parts, f"s{settings['seed']}"])
+    return (
+        "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)[:80].lstrip(".")
+        + "-"
+        + digest
+    )
+
+
+def identity_of_init(settings: Mapping[str, Any]) -> str:
+    """What init adds to a run's identity: a run's id, a file's checksum, a library's name."""
+    typed: str = settings["init"]
+    if run := id_of(settings, "init"):
+        return run
+    return f"sha256:{checksum(file_of_init(typed))}" if typed.endswith(".safetensors") else typed
+
+
+def file_of_init(typed: str) -> Path:
+    path = Path(typed).expanduser()
+    if not path.is_file():
+        raise UserError(f"init={typed}: no such file")
+    return path
+
+
+def id_of(settings: Mapping[str, Any], key: str) -> str | None:
+    """The id of the run that `key` names or describes; None where it is null, or weights from elsewhere."""
+    described = settings_of(settings, key)
+    if described is not None:
+        return run_id(described)
+    value = settings.get(key)
+    elsewhere = value is not None and key == "init" and (":" in value or value.endswith(".safetensors"))
+    return None if value is None or elsewhere else str(value)

@@ -1,0 +1,196 @@
+"""The words of a command line before Hydra sees them, and Hydra's refusals as one line that names what was typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import UserError, did_you_mean
+
+FLAGS = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+    "--shell-completion",
+    "-sc",
+    "--version",
+)
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing listed: anything
+    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--info": _INFO, "-i": _INFO,
+    "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
+}  # fmt: skip
+GROUPS = ("model", "pe", "data", "augment", "optim", "objective", "probe")
+DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
+
+
+QUOTED = """'[^']*'|"[^"]*\""""
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line, each with its quotes."""
+    word = rf"""(?:[^\s'"]|{QUOTED})+"""
+    if re.sub(word, "", line).strip():
+        raise UserError(f"`{line}`: a quote that is not closed")
+    return re.findall(word, line)
+
+
+def prepare(argv: Iterable[str]) -> list[str]:
+    """Flags first (Hydra refuses `a=1 -m b=2`), then settings: none twice, none added or removed."""
+    flags: list[str] = []
+    settings: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word.startswith("--experimental"):
+            raise UserError(f"{word} is refused: it executes what a file says; repeat the command instead")
+        if word.startswith("-"):
+            flag, equals, value = word.partition("=")
+            if flag not in {*FLAGS, *VALUE_FLAGS}:
+                raise UserError(f"{word}: {did_you_mean(flag, [*FLAGS, *VALUE_FLAGS])}")
+            flags.append(flag)
+            if flag in VALUE_FLAGS:
+                given = value if equals else next(words, "")
+                allowed = VALUE_FLAGS[flag]
+                if not given or (allowed and given not in allowed):
+                    raise UserError(
+                        f"{flag} {given}: " + (did_you_mean(given, allowed) if allowed else "needs a value")
+                    )
+                flags.append(given)
+                if flag in ("--config-dir", "-cd"):
+                    _read_all(Path(given))
+        else:
+            settings.append(setting(word))
+    seen: dict[str, str] = {}
+    for word in settings:
+        key = word.split("=")[0].lstrip("+")
+        if key in seen:
+            raise UserError(as_typed(f"{key} is given twice: {seen[key]} and {word}; keep one"))
+        seen[key] = word
+    both = [word for key, word in seen.items() if key in ("optim.steps", "optim.epochs") and not word.endswith("=null")]
+    if len(both) == 2:
+        raise UserError(f"{' and '.join(both)}: give one of them")
+    return flags + settings
+
+
+def _read_all(folder: Path) -> None:
+    """Every yaml of a folder of one's own, so that a broken one is named before Hydra meets it."""
+    from vitbench.settings.compose import read_yaml
+
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    for path in sorted(folder.rglob("*.yaml")):
+        read_yaml(path)
+
+
+def setting(word: str) -> str:
+    """A setting as Hydra wants it; refuses what would silently mean nothing."""
+    if "=" not in word and not word.startswith("~"):
+        raise UserError(f"{word}: settings are typed key=value, for example seed=1")
+    if word.startswith("where."):  # filters are any column; the schema cannot list them
+        key, equals, value = word.partition("=")
+        if key.removeprefix("where.") in GROUPS:
+            key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
+        return f"+{key}{equals}{_quoted(value)}"
+    key, _, value = word.partition("=")
+    if word == "pe=null":
+        raise UserError("pe=null: pe=none is a ViT without encodings")
+    if key in GROUPS and value in ("", "null"):
+        raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
+    if key in ("model.name", "model.pe.name", "data.source", "objective.name"):
+        raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
+    if key == "size":
+        return f"model.{word}"
+    if key in DESCRIBING:
+        return f"{key}={_quoted(value)}"
+    if word.startswith("pe."):
+        return f"model.{word}"  # as tables call it; the encoding is a part of the model
+    if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
+        bare = word.lstrip("+~")
+        raise UserError(
+            f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
+        )
+    return word
+
+
+def _quoted(value: str) -> str:
+    """Words as a value: Hydra wants quotes around an `=`, and the shell has taken them off."""
+    if not re.search("[=~]", re.sub(QUOTED, "", value)):
+        return value
+    quote = '"' if "'" in value else "'"
+    return f"{quote}{value}{quote}"
+
+
+def as_typed(line: str) -> str:
+    """A line about settings, by the names that users type and not by those that Hydra is given."""
+    return re.sub(r"(?<![\w.])outside=", "model=", line.replace("model.pe.", "pe."))
+
+
+def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
+    """One line for what Hydra or OmegaConf refused."""
+    return UserError(as_typed(_explained(error, command, arguments)))
+
+
+def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
+    import yaml
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return f"a configuration file is no valid YAML: {' '.join(str(error).split())}"
+    typed = [word for word in arguments if not word.startswith("-")]
+    if isinstance(error, OverrideParseException):
+        return f"{(error.override or '').removeprefix('+')}: {_first_line(error)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and option in ("submitit_slurm", "submitit_local"):
+            return f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'"
+        options = [name for name in error.options if name != "schema"]
+        return f"{group}={option}: {did_you_mean(option, options)}"
+    cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or cause.key or "")
+        keys = {w: w.lstrip("+").split("=")[0] for w in typed}
+        word = next((w for w in typed if keys[w] == key or keys[w].startswith(f"{key}.")), None)
+        if isinstance(cause, AttributeError | KeyError) and cause.parent_node is not None and word is not None:
+            settings = ["model" if k == "outside" else str(k) for k in cause.parent_node]
+            prefix = key.rpartition(".")[0]
+            names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
+            return f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}"
+        return f"{(word or key).removeprefix('+')}: {_first_line(cause)}"
+    message = _first_line(error)
+    missing = re.match(r"Could not override '([^']*)'", message)
+    if missing:
+        word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
+        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], GROUPS)}"
+    if message.startswith("Ambiguous value for argument"):
+        word = next((w for w in typed if f"'{w}'" in message), "")
+        if word.startswith("outside="):
+            return f"{word}: several values; model= is one network"
+        all_of_them = "-m runs them all, " if command in ("train", "sweep") else ""
+        return f"{word}: several values; {all_of_them}a list is typed {word.replace('=', '=[')}]"
+    return message
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+@cache
+def parsed(word: str) -> Any:
+    """A grid has few words, each in many runs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(word)
+
+
+def is_words(value: str) -> bool:
+    """Whether a value describes a run and does not name one."""
+    return "=" in value

@@ -1,0 +1,100 @@
+"""How long missing runs would take, from the runs that are recorded: seconds in proportion to the images seen.
+
+A recorded run is comparable where model, encoding, size, augmentation, objective, teacher, images and hardware (kind,
+name, threads, precision) are the same; the median of the comparable ones counts. Training time alone: evaluation is not in it.
+A run that was stacked took its share of the stack's time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from vitbench.errors import UserError
+from vitbench.machine.provenance import cores, processor
+from vitbench.runs.records import read_record, run_folders
+
+
+class Estimate:
+    """`seconds(settings)` of a run from what is recorded below `runs`; None where nothing is comparable."""
+
+    def __init__(self, runs: Path, threads: int | None, anywhere: bool = False, stacked: bool = False):
+        """`threads`: of a run that asks for none. `anywhere`: on whatever hardware, for jobs that run elsewhere.
+
+        `stacked`: by runs that were stacked, and by others only where there is none.
+        """
+        self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or cores()
+        self._kinds = (True, False) if stacked else (False,)
+        rates: dict[str, list[float]] = defaultdict(list)
+        self._train_images: dict[str, int] = {}
+        for folder in run_folders(runs):
+            with suppress(OSError, UserError, KeyError, TypeError, ZeroDivisionError):
+                record = read_record(folder / "record.json")
+                config, hardware = record["config"], record["hardware"]
+                self._train_images[_share(config)] = record["train_images"]
+                together = hardware.get("stacked", 1)
+                images = together * record["steps"] * config["optim"]["batch_size"]
+                if record["status"] == "finished" and record["train_seconds"] > 0:
+                    rates[self._key(config, hardware, together > 1)].append(record["train_seconds"] / images)
+        self._rates = {key: median(values) for key, values in rates.items()}
+
+    def seconds(self, settings: Mapping[str, Any]) -> float | None:
+        machine, optim = settings["machine"], settings["optim"]
+        device = machine["device"].partition(":")[0]
+        device = ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
+        precision = machine["precision"]
+        if precision == "auto":
+            precision = "bfloat16" if device == "cuda" else "float32"
+        hardware = {"device": device, "name": self._here.get(device), "precision": precision, "threads": machine["threads"] or self._threads}  # fmt: skip
+        keys = [self._key(settings, hardware, stacked) for stacked in self._kinds]
+        rate = next((self._rates[key] for key in keys if key in self._rates), None)
+        images = optim["steps"] and optim["steps"] * optim["batch_size"]
+        if optim["epochs"] is not None and (size := self._train_images.get(_share(settings))):
+            images = optim["epochs"] * size
+        return rate * images if rate is not None and images else None
+
+    def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
+        data = {key: config["data"][key] for key in ("source", "name", "image_size")}
+        named = (
+            ("device", "name", "precision", "threads")
+            if hardware["device"] == "cpu"
+            else ("device", "name", "precision")
+        )
+        where = [] if self._anywhere else [hardware[key] for key in named]
+        augment = {key: value for key, value in config["augment"].items() if value}  # knobs that old records lack are 0
+        learned = [config.get("objective"), config.get("teacher")]
+        return json.dumps([config["model"], augment, learned, data, where, stacked], sort_keys=True)
+
+
+def _share(config: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")}, sort_keys=True)  # fmt: skip
+
+
+def _hardware() -> dict[str, str]:
+    """The names that records give to this machine's processor and first GPU, without importing torch."""
+    found = {"cpu": processor()}
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+            with suppress(OSError, StopIteration):
+                lines = path.read_text(errors="replace").splitlines()
+                found["cuda"] = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
+                break
+    return found
+
+
+def total(seconds: Iterable[float], at_once: int) -> float:
+    """Of runs that share `at_once` places; no shorter than the longest."""
+    each = list(seconds)
+    return max(sum(each) / at_once, max(each, default=0.0))
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,98 @@
+"""The optimizer's parameter groups, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """The share of the peak learning rate at `step` (0-based): linear warm-up, then a cosine that ends at 0.
+
+    Cosine without restarts: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5 with one period.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens or encodings.
+
+    What is frozen is in no group. The learning rate of a group is `scale` times the schedule's: 1 for all, or
+    `layer_decay` to the power of how far the layer lies below the head, whose groups then come first.
+    """
+    decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    below = depths_below_head(model) if layer_decay != 1 else {}
+    groups = []
+    for depth in sorted({below.get(id(p), 0) for p in parameters}):
+        layer, scale = [p for p in parameters if below.get(id(p), 0) == depth], layer_decay**depth
+        groups += [
+            {"params": [p for p in layer if id(p) in decayed], "weight_decay": weight_decay, "scale": scale},
+            {"params": [p for p in layer if id(p) not in decayed], "weight_decay": 0.0, "scale": scale},
+        ]
+    return groups
+
+
+def depths_below_head(model: Any) -> dict[int, int]:
+    """By the id of each parameter, how many layers below the head it lies, as in BEiT (Bao et al. 2022, arXiv 2106.08254)
+    and MAE: with L blocks the head and the last norm are at 0, block l of 1..L at L + 1 - l, and what comes before the
+    blocks (patches or stem, class token, position encoding) at L + 1. Blocks are those of `model.taps`, in depth order.
+    """
+    taps: dict[str, nn.Module] = model.taps
+    _, *blocks = [module for name, module in taps.items() if name not in ("norm", "head")]
+    top = [module for name, module in taps.items() if name in ("norm", "head")]
+    below = {id(p): len(blocks) + 1 for p in model.parameters()}
+    for layer, block in enumerate(blocks, start=1):
+        below |= {id(p): len(blocks) + 1 - layer for p in block.parameters()}
+    return below | {id(p): 0 for module in top for p in module.parameters()}
+
+
+def _spare_the_compiler() -> None:
+    """Keeps the methods of torch's optimizers from importing its compiler (2 s) only to be left alone by it."""
+    for method in vars(torch.optim.Optimizer).values():
+        inner, code = getattr(method, "__wrapped__", None), getattr(method, "__code__", None)
+        if inner is not None and code is not None and "disable_fn" in code.co_varnames:  # by torch._disable_dynamo
+            setattr(inner, "__dynamo_disable", inner)  # by its string, which a class would mangle
+
+
+def build_optimizer(model: nn.Module, beside: nn.Module | None = None, *, optimizer: str, lr: float, weight_decay: float,
+          momentum: float, beta2: float, layer_decay: float = 1.0) -> torch.optim.Optimizer:  # fmt: skip
+    """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form. What is trained `beside` the model has
+    groups of its own."""
+    compiling = "torch._dynamo" in sys.modules
+    if not compiling:
+        _spare_the_compiler()
+    groups = parameter_groups(model, weight_decay, layer_decay)
+    groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
+    built: torch.optim.Optimizer
+    if optimizer == "adamw":
+        built = torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
+    else:
+        built = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    if not compiling:  # its own step, beneath what asks the compiler
+        own = partial(inspect.unwrap(type(built).step), built)
+        built.step = torch.no_grad()(own)  # type: ignore[method-assign]
+    return built
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers, `decay` a step (Polyak and Juditsky 1992); torch's own."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def of_floats(its: Any, newest: Any, updates: Any) -> None:  # of one type each
+        if its[0].is_floating_point():
+            average(its, newest, updates)
+
+    frozen = not all(p.requires_grad for p in model.parameters())
+    # an integer that stands still, batch norm's count of batches, would be rounded down by its own average
+    return AveragedModel(model, multi_avg_fn=of_floats if frozen else average, use_buffers=True)

@@ -1,0 +1,207 @@
+"""Weights that were trained before, put into a model: names, position tables of another grid, a new head, a frozen backbone."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitbench.errors import UserError, did_you_mean
+from vitbench.machine.disk import checksum
+from vitbench.models.build import of_record
+from vitbench.pe.base import PositionEncoding
+from vitbench.runs.origin import Origin
+from vitbench.runs.run import Run
+from vitbench.training import checkpoint
+
+HALF = (torch.float16, torch.bfloat16)  # which are not interpolated on a CPU
+NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
+    r"patch_embed\.proj\.": "patch_embed.", r"pos_embed$": "pe.table",
+    r"conv_proj\.": "patch_embed.", r"class_token$": "cls_token", r"encoder\.pos_embedding$": "pe.table",
+    r"encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.", r"encoder\.ln\.": "norm.", r"heads\.head\.": "head.",
+    r"head_dist\.": "head.dist.",
+}  # fmt: skip
+IN_BLOCK = {
+    r"ln_([12])\.": r"norm\1.", r"self_attention\.in_proj_": "attn.qkv.", r"self_attention\.out_proj\.": "attn.proj.",
+    r"mlp\.0\.": "mlp.fc1.", r"mlp\.3\.": "mlp.fc2.", r"mlp\.linear_([12])\.": r"mlp.fc\1.",
+}  # fmt: skip
+
+
+def trained(folder: Path, record: Mapping[str, Any], step: int | None = None) -> Any:
+    """The network of a run as training left it, or as it was after a step that `keep` names; on the CPU.
+
+    UserError where its weights are not there, damaged, or those of another run or model.
+    """
+    path = Run(folder, {}).weights(step)
+    model = of_record(record)
+    checkpoint.fit_tensors(model, checkpoint.weights_of(record["id"], path), path)
+    return model
+
+
+def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> dict[str, Any]:
+    """Puts the weights into a freshly drawn model, whose head stays where `head` is new; returns what a record says of it.
+
+    UserError, in one line, where classes differ, or where a tensor is missing, too many or of another shape.
+    """
+    tensors, sha256, known = read_weights(origin)
+    tensors = {name: value.float() if value.dtype in HALF else value for name, value in tensors.items()}
+    own = model.state_dict()
+    if origin.source != "run":
+        tensors = {name if name in own else renamed(name): value for name, value in tensors.items()}
+    last = _head_of(model)
+    if head == "new":
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(last)}
+    elif known is not None and known != tuple(classes):
+        raise UserError(f"init={origin.typed}: its classes are {_listed(known)}, this run's are {_listed(classes)}; "
+                        "head=new draws a new head")  # fmt: skip
+    before = {name: value.shape for name, value in tensors.items()}
+    if isinstance(pe := getattr(model, "pe", None), PositionEncoding):
+        tables = {name.removeprefix("pe."): value for name, value in tensors.items() if name.startswith("pe.")}
+        tensors |= {f"pe.{name}": value for name, value in pe.carried(tables).items()}
+    kept = {name: value for name, value in own.items() if head != "new" or not name.startswith(last)}
+    _fit(kept, tensors, origin.typed, last)
+    model.load_state_dict(tensors, strict=False)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    parameters = sum(size for name, size in sizes.items() if name in tensors)
+    return {
+        "source": origin.source, "name": origin.name, "sha256": sha256,
+        "interpolated": [name for name in tensors if tensors[name].shape != before[name]],
+        "kept_parameters": parameters, "new_parameters": sum(sizes.values()) - parameters,
+    }  # fmt: skip
+
+
+def freeze(model: Any) -> None:
+    """Leaves the head alone to be trained: the rest gets no gradient and stays in evaluation mode, so that batch norm
+    keeps its statistics and nothing is dropped."""
+    for module in model.children():
+        if module is not model.taps["head"]:
+            module.eval()
+    last = _head_of(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(last))
+
+
+def _head_of(model: Any) -> str:
+    """What the names of the head's parameters begin with."""
+    return next(name for name, module in model.named_modules() if module is model.taps["head"]) + "."
+
+
+def _listed(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
+    return ", ".join(classes[:3]) + more
+
+
+def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, last: str) -> None:
+    """One line with the first tensor that does not fit, in the model's order, and how many do."""
+
+    def shape(names: Mapping[str, Tensor], name: str) -> str:
+        return str(tuple(names[name].shape)) if name in names else "not"
+
+    # which counts batches for a mean over all of them, which nobody takes, and files of old lack
+    asked = [name for name in own if name in tensors or not name.endswith("num_batches_tracked")]
+    other = [name for name in asked if name not in tensors or tensors[name].shape != own[name].shape]
+    wrong = other + sorted(name for name in tensors if name not in own)
+    if not wrong:
+        return
+    first, fitting = wrong[0], len(asked) - len(other)
+    if all(name.startswith(last) for name in wrong):
+        K = next(iter(own[name].shape[0] for name in own if name.startswith(last)))
+        there = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
+        raise UserError(f"init={typed}: {there}, and this run has {K:,}; head=new draws a new head")
+    raise UserError(f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(own, first)} "
+                    f"here; {fitting} of {len(asked)} tensors fit")  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def read_weights(origin: Origin) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    """The tensors, by the names they have there; a SHA-256, of the file or of a library's tensors; classes, if known."""
+    if origin.path is None:
+        tensors = fetched(origin.source, origin.name)
+        return tensors, checkpoint.digest(tensors), None
+    if origin.source == "file":
+        tensors, about = _file(origin.path, origin.typed)
+        return tensors, checksum(origin.path), tuple(about["classes"]) if "classes" in about else None
+    return checkpoint.weights_of(origin.name, origin.path), checksum(origin.path), origin.classes
+
+
+def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Any safetensors file; one of ours is checked against the checksum that it carries, and says more."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with path.open("rb") as file:
+            first = file.read(4)
+        if first[:1] == b"\x80" or first == b"PK\x03\x04":
+            raise UserError(f"init={typed}: is a pickle, which can hold code and is not read; save its tensors as "
+                            "safetensors")  # fmt: skip
+        with safe_open(path, framework="pt") as file:
+            ours = "vitbench" in (file.metadata() or {})
+        return checkpoint.load_tensors(path) if ours else (load_file(path), {})
+    except OSError as error:
+        raise UserError(f"init={typed}: cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, MemoryError):
+        raise UserError(f"init={typed}: is damaged or is no safetensors file") from None
+
+
+def fetched(library: str, name: str) -> dict[str, Tensor]:
+    """A library's pretrained weights, from its own cache or its own place on the network."""
+    typed = f"init={library}:{name}"
+    weights: dict[str, Tensor]
+    there = library_of(library, name, typed)
+    if library == "torchvision":
+        choice = there.get_model_weights(name).DEFAULT
+
+        def fetch() -> dict[str, Tensor]:
+            return dict(choice.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    else:
+
+        def fetch() -> dict[str, Tensor]:
+            return dict(there.create_model(name, pretrained=True).state_dict())
+
+    try:
+        weights = fetch()
+    except Exception as error:  # whatever a library's downloads raise
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
+        raise UserError(f"{typed}: {library} could not fetch its weights ({reason}); a file of them on this machine can be "
+                        "given as init=FILE.safetensors") from None  # fmt: skip
+    return {key: value for key, value in weights.items() if torch.is_tensor(value)}
+
+
+def renamed(name: str) -> str:
+    """A tensor's name here, from its name in timm or torchvision."""
+    for pattern, ours in NAMES.items():
+        name, found = re.subn(f"^{pattern}", ours, name)
+        if found:
+            break
+    block = re.match(r"blocks\.\d+\.", name)
+    if block is None:
+        return name
+    rest = name[block.end() :]
+    for pattern, ours in IN_BLOCK.items():
+        rest = re.sub(f"^{pattern}", ours, rest)
+    return block.group() + rest
+
+
+def library_of(family: str, name: str, typed: str) -> Any:
+    """`torchvision.models` or `timm`, which has a network of that name; UserError, for what was `typed`, where not."""
+    if family == "torchvision":
+        from torchvision import models
+
+        if name not in (known := models.list_models(module=models)):
+            raise UserError(f"{typed}: {did_you_mean(name, known)}")
+        return models
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'") from None
+    if not timm.is_model(name):
+        raise UserError(f"{typed}: {did_you_mean(name, timm.list_models())}")
+    return timm
