@@ -14,8 +14,14 @@ import pytest
 from vitbench import cli
 
 # small enough for a second: 180 training images, 20 for validation, 50 for testing
-TINY = ["data.train_images=200", "data.test_images=50", "optim.steps=6", "optim.batch_size=16", "eval_every=2",
-        "machine.threads=1"]  # fmt: skip
+TINY = [
+    "data.train_images=200",
+    "data.test_images=50",
+    "optim.steps=6",
+    "optim.batch_size=16",
+    "eval_every=2",
+    "machine.threads=1",
+]
 
 
 class Output(NamedTuple):

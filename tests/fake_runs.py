@@ -14,14 +14,25 @@ def record(accuracy: float | None, /, **changed: Any) -> dict[str, Any]:
     model = changed.get("model.name", "vit")
     recipe = {"vit": {"name": "vit", "lr": 1e-3}, "resnet": {"name": "resnet", "lr": 0.1}}.get(model, {"name": "vit"})
     settings: dict[str, Any] = {
-        "seed": 0, "runs": "runs", "eval_every": None,
+        "seed": 0,
+        "runs": "runs",
+        "eval_every": None,
         "model": {"name": model, "size": "nano"} | ({"pe": {"name": "learned"}} if model == "vit" else {}),
-        "data": {"source": "shapes", "name": "shapes", "root": "data", "cache": "/c", "fraction": 1.0, "count": None,
-                 "subset_seed": None, "x": [-1.0, 1.0], "train_images": 10_000},
+        "data": {
+            "source": "shapes",
+            "name": "shapes",
+            "root": "data",
+            "cache": "/c",
+            "fraction": 1.0,
+            "count": None,
+            "subset_seed": None,
+            "x": [-1.0, 1.0],
+            "train_images": 10_000,
+        },
         "optim": recipe | {"steps": 120, "epochs": None},
         "augment": {"name": "none"},
         "machine": {"device": "auto", "threads": None},
-    }  # fmt: skip
+    }
     results: dict[str, Any] = {}
     for key, value in changed.items():
         if key.startswith("result_"):
@@ -35,17 +46,36 @@ def record(accuracy: float | None, /, **changed: Any) -> dict[str, Any]:
     data = settings["data"]
     parameters, multiply_adds = COSTS.get(model, (1, 1))
     return {
-        "schema": 1, "id": "", "status": "finished" if accuracy is not None else "diverged", "config": settings,
-        "classes": [str(k) for k in range(10)], "image_size": 32, "channels": 3,
-        "train_images": data["count"] or int(data["fraction"] * data["train_images"]), "val_images": 0,
-        "test_images": 1000, "mean": [0.5] * 3, "std": [0.2] * 3, "data_fingerprint": data["name"],
-        "parameters": parameters, "multiply_adds": multiply_adds, "steps": 120, "train_seconds": 10.0,
-        "images_per_second": 768.0, "diverged_step": None if accuracy is not None else 7, "commit": "0123456789",
+        "schema": 1,
+        "id": "",
+        "status": "finished" if accuracy is not None else "diverged",
+        "config": settings,
+        "classes": [str(k) for k in range(10)],
+        "image_size": 32,
+        "channels": 3,
+        "train_images": data["count"] or int(data["fraction"] * data["train_images"]),
+        "val_images": 0,
+        "test_images": 1000,
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
+        "data_fingerprint": data["name"],
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "steps": 120,
+        "train_seconds": 10.0,
+        "images_per_second": 768.0,
+        "diverged_step": None if accuracy is not None else 7,
+        "commit": "0123456789",
         "versions": {"python": "3.12.1", "vitbench": "0.1.0", "torch": "2.15", "numpy": "2.5"},
         "hardware": {"device": "cpu", "name": "Xeon", "threads": 1, "precision": "float32", "compiled": False},
-        "created": "2026-01-01T00:00:00Z", "train_loss": 1.0, "val_accuracy": None, "val_loss": None,
-        "test_accuracy": accuracy, "test_loss": None if accuracy is None else 1.5, "warnings": [],
-    } | results  # fmt: skip
+        "created": "2026-01-01T00:00:00Z",
+        "train_loss": 1.0,
+        "val_accuracy": None,
+        "val_loss": None,
+        "test_accuracy": accuracy,
+        "test_loss": None if accuracy is None else 1.5,
+        "warnings": [],
+    } | results
 
 
 def write(runs: Path, name: str, accuracy: float | None, /, **changed: Any) -> Path:

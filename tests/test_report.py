@@ -55,8 +55,13 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
     assert done.code == 0, done.err
     made = tmp_path / "results" / "shares"
     assert {path.name for path in made.iterdir()} == {
-        "runs.csv", "study.yaml", "accuracy.md", "accuracy.csv", "accuracy.tex", "errors.svg"
-    }  # fmt: skip
+        "runs.csv",
+        "study.yaml",
+        "accuracy.md",
+        "accuracy.csv",
+        "accuracy.tex",
+        "errors.svg",
+    }
     readme = (tmp_path / "results" / "README.md").read_text()
     assert "## Shares &lt;of&gt; data" in readme and "**Which leads?**" in readme and "Expected: The CNN." in readme
     assert "| resnet | - | 36.0" in readme and "shares/errors.svg" in readme and "18 runs, seeds 0, 1" in readme
@@ -159,9 +164,10 @@ def test_notes_are_shown_and_kept(vitbench: Cli, runs: Path, tmp_path: Path) -> 
         ("shares/runs.csv", "0.605", "0.705", "results/shares/accuracy.md line"),
         ("shares/study.yaml", "value: test_accuracy", "value: test_error", "results/shares/accuracy.md line"),
     ],
-)  # fmt: skip
-def test_a_changed_number_fails_the_check(vitbench: Cli, runs: Path, tmp_path: Path, file: str, old: str, new: str,
-                                          said: str) -> None:  # fmt: skip
+)
+def test_a_changed_number_fails_the_check(
+    vitbench: Cli, runs: Path, tmp_path: Path, file: str, old: str, new: str, said: str
+) -> None:
     vitbench("report", "study=shares.yaml")
     assert vitbench("report", "check=true").out.startswith("results: 4 files agree with the runs.csv of shares")
     path = tmp_path / "results" / file
@@ -191,8 +197,9 @@ def test_rounding_in_the_last_digits_passes_the_check(vitbench: Cli, runs: Path,
         (lambda made: (made / "runs.csv").write_text("a,b\n"), "runs.csv is no runs.csv"),
     ],
 )
-def test_a_file_too_few_or_too_many_fails_the_check(vitbench: Cli, runs: Path, tmp_path: Path,
-                                                    change: Callable[[Path], None], said: str) -> None:  # fmt: skip
+def test_a_file_too_few_or_too_many_fails_the_check(
+    vitbench: Cli, runs: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
     vitbench("report", "study=shares.yaml")
     change(tmp_path / "results" / "shares")
     done = vitbench("report", "check=true")

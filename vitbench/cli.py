@@ -132,8 +132,10 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     if command in {*READ_ONLY, "probe"} and {"-m", "--multirun"} & set(arguments):
         raise errors.UserError(f"vitbench {command} has no --multirun; it takes all runs at once")
     if WORLD_SIZE > 1 and (command != "train" or {"-m", "--multirun"} & set(arguments)):
-        raise errors.UserError(f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
-                               "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)")  # fmt: skip
+        raise errors.UserError(
+            f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
+            "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)"
+        )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed and turned into exit code 1
     import hydra
     import yaml

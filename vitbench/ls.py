@@ -79,11 +79,16 @@ def models(_: Path) -> list[str]:
     rows = [["size", "model", "options", "parameters", "multiply-adds", "to vit"]]
     for size, pair in _sizes().items():
         for name, model in pair.items():
-            rows.append([
-                size, name, " ".join(f"{key}={value}" for key, value in model.options.items()),
-                shown_number("parameters", model.parameters, 0), shown_number("multiply_adds", model.multiply_adds, 0),
-                f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    size,
+                    name,
+                    " ".join(f"{key}={value}" for key, value in model.options.items()),
+                    shown_number("parameters", model.parameters, 0),
+                    shown_number("multiply_adds", model.multiply_adds, 0),
+                    f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}",
+                ]
+            )
     grid = align(rows, 3)
     return [*_choices("model"), "", "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:", *grid]
 

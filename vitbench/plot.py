@@ -51,8 +51,13 @@ def main(config: Any) -> int:
         layout = _without_what_is_not_for(
             asked["y"], runs, layout, {key for key in FIGURE_KEYS if asked[key] is not None}
         )
-    blob = draw_figure(runs, title=study.title if study else None, caveat=study.caveat if study else "", ending=path.suffix.lower(),
-                **layout)  # fmt: skip
+    blob = draw_figure(
+        runs,
+        title=study.title if study else None,
+        caveat=study.caveat if study else "",
+        ending=path.suffix.lower(),
+        **layout,
+    )
     write(path, blob, folders=True)
     say(f"{path}\n")
     return 0
@@ -69,9 +74,21 @@ def _without_what_is_not_for(y: Any, runs: Runs, layout: dict[str, Any], typed: 
     return {key: value for key, value in layout.items() if key in typed or key not in left_out}
 
 
-def draw_figure(runs: Runs, *, x: str | None = None, y: Any = None, lines: Any = None, log: str | None = None,
-         fit: Any = None, at: float | None = None, layer: str | None = None, where: Mapping[str, Any] | None = None,
-         title: str | None = None, caveat: str = "", ending: str = ".svg") -> bytes:  # fmt: skip
+def draw_figure(
+    runs: Runs,
+    *,
+    x: str | None = None,
+    y: Any = None,
+    lines: Any = None,
+    log: str | None = None,
+    fit: Any = None,
+    at: float | None = None,
+    layer: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    caveat: str = "",
+    ending: str = ".svg",
+) -> bytes:
     """The figure as a file's bytes; several results stand side by side."""
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")

@@ -116,8 +116,11 @@ def _state(folder: Path) -> str:
 def _without_places(words: Iterable[str]) -> list[str]:
     """What was typed, for others: their folders are called otherwise."""
     keys = {word: word.partition("=")[0] for word in words}
-    return ["data.root=FOLDER" if key == "data.root" else word
-            for word, key in keys.items() if key not in PLACES and not key.startswith("machine.")]  # fmt: skip
+    return [
+        "data.root=FOLDER" if key == "data.root" else word
+        for word, key in keys.items()
+        if key not in PLACES and not key.startswith("machine.")
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- sections
@@ -140,8 +143,12 @@ class Section:
         commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
         notes = folder / "notes.md"
         study = replace(load_study(str(path)), name=folder.name)
-        return cls(study, _evidence(folder).renamed(study.names), commands,
-                   notes.read_text(encoding="utf-8") if notes.is_file() else "")  # fmt: skip
+        return cls(
+            study,
+            _evidence(folder).renamed(study.names),
+            commands,
+            notes.read_text(encoding="utf-8") if notes.is_file() else "",
+        )
 
     @cached_property
     def tables(self) -> list[formats.Table]:
@@ -176,8 +183,11 @@ class Section:
     def texts(self) -> dict[str, str]:
         """The files that hold numbers, by name."""
         heading, notes = self.heading(), [printable(note) for note in self.noted().notes]
-        files = {f"{one.name}.{form}": formats.render_tables(form, [one], heading, notes)
-                 for one in self.tables for form in FORMS}  # fmt: skip
+        files = {
+            f"{one.name}.{form}": formats.render_tables(form, [one], heading, notes)
+            for one in self.tables
+            for form in FORMS
+        }
         report = self.fitted
         if report is not None:
             files |= {f"fit.{form}": render_report(form, report) for form in FORMS}
@@ -235,16 +245,23 @@ class Section:
         days = sorted({str(row["created"])[:10] for row in rows})
         hours = sum(row["train_seconds"] for row in rows) / 3600
         parts = [
-            f"{len(rows)} runs", f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+            f"{len(rows)} runs",
+            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
             f"commit {_several(row.get('commit') or 'none' for row in rows)}",
             days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
-            _several(f"{row['hardware.name']}, {row['hardware.precision']}, {row['hardware.threads']} thread"
-                     + ("" if row["hardware.threads"] == 1 else "s") for row in rows),
+            _several(
+                f"{row['hardware.name']}, {row['hardware.precision']}, {row['hardware.threads']} thread"
+                + ("" if row["hardware.threads"] == 1 else "s")
+                for row in rows
+            ),
             f"{hours:.1f} hours of training",
-        ]  # fmt: skip
+        ]
         probed = [f"vitbench probe study={self.study.name}"] if self.study.probes else []
         commands = "; ".join(f"`{command}`" for command in [*self.commands, *probed])
-        return f"<sub>{escape_markdown(printable(', '.join(parts)))}. {commands}. Evidence: [runs.csv]({self.study.name}/runs.csv)</sub>"
+        return (
+            f"<sub>{escape_markdown(printable(', '.join(parts)))}. {commands}. Evidence:"
+            f" [runs.csv]({self.study.name}/runs.csv)</sub>"
+        )
 
 
 def _evidence(folder: Path) -> Runs:
@@ -259,12 +276,17 @@ def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]
     sections = list(sections)
     head = [
         "# Results",
-        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table and fit "
-        "again and fails where a number differs. What was read from them is written by hand. `docs/metrics.md` defines the "
-        "numbers. A commit with a + had changes beside it.",
-        "\n".join(f"- [{escape_markdown(printable(one.study.title))}](#{_anchor(one.study.title)}): "
-                  f"{escape_markdown(printable(one.study.question))}" for one in sections),
-    ]  # fmt: skip
+        (
+            "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table"
+            " and fit again and fails where a number differs. What was read from them is written by hand."
+            " `docs/metrics.md` defines the numbers. A commit with a + had changes beside it."
+        ),
+        "\n".join(
+            f"- [{escape_markdown(printable(one.study.title))}](#{_anchor(one.study.title)}): "
+            f"{escape_markdown(printable(one.study.question))}"
+            for one in sections
+        ),
+    ]
     machines = [
         f"- [{escape_markdown(report['hardware']['name'])}](bench/{path.stem}.md)" for path, report in speeds.items()
     ]

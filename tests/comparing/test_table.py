@@ -146,8 +146,13 @@ def test_mixtures_are_flagged(tmp_path: Path, changed: dict[str, object], said: 
 )
 def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[str], n: int) -> None:
     fake_runs.quickstart(tmp_path / "runs")
-    fake_runs.write(tmp_path / "runs", "other", 0.5, seed=7, **{"data.name": "other", "model.name": "else",
-                    "model.size": "micro", "model.pe.name": "rope"})  # fmt: skip
+    fake_runs.write(
+        tmp_path / "runs",
+        "other",
+        0.5,
+        seed=7,
+        **{"data.name": "other", "model.name": "else", "model.size": "micro", "model.pe.name": "rope"},
+    )
     done = vitbench("table", "format=json", *words)
     assert done.code == 0, done.err
     assert sum(len(group["runs"]) for group in groups_named(done.out)) == n  # type: ignore[arg-type,misc]
@@ -168,7 +173,10 @@ def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[
         ),
         (
             ["columns=data.fraction", "against=pe=nne"],
-            "against=pe=nne: did you mean vit pe=none? choices: resnet, vit pe=learned, vit pe=none; or settings that a line has: ",
+            (
+                "against=pe=nne: did you mean vit pe=none? choices: resnet, vit pe=learned, vit pe=none; or settings"
+                " that a line has: "
+            ),
         ),
         (
             ["where.model=resnet", "rows=model", "columns=data.fraction", "against=resnet"],
@@ -266,8 +274,9 @@ def test_settings_give_each_line_a_reference_of_its_own(tmp_path: Path, vitbench
             )
     out = vitbench("table", f"against={words}", "rows=[model,init]", "show=mean").out
     assert [line.split() for line in out.splitlines()[4:6]] == [
-        ["vit", "other-run", "learned", "+10.5", "2"], ["resnet", "other-run", "-", "+40.5", "2"]
-    ]  # fmt: skip
+        ["vit", "other-run", "learned", "+10.5", "2"],
+        ["resnet", "other-run", "-", "+40.5", "2"],
+    ]
 
 
 def test_a_line_without_a_counterpart_is_named_and_compared_with_nothing_else(tmp_path: Path) -> None:
@@ -435,8 +444,12 @@ def command(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedP
         "import sys; from vitbench import cli; code = cli.run(sys.argv[1:]);"
         "sys.exit(code or ('torch is imported' if 'torch' in sys.modules else 0))"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], cwd=cwd, capture_output=True,
-                          env={**os.environ, **environment})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *words],
+        cwd=cwd,
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
     assert done.returncode == 0, done.stderr.decode()
     return done
 
@@ -451,8 +464,12 @@ def test_a_pipe_in_an_ascii_locale_gets_everything_without_torch_or_folders(nast
 def test_a_thousand_runs_take_less_than_three_seconds_of_processor_time(tmp_path: Path) -> None:
     for seed in range(10):
         for share in range(1, 101):
-            fake_runs.write(tmp_path / "runs", f"{seed}-{share}", share / 200 + seed / 1000,
-                            **{"seed": seed, "data.fraction": share / 100})  # fmt: skip
+            fake_runs.write(
+                tmp_path / "runs",
+                f"{seed}-{share}",
+                share / 200 + seed / 1000,
+                **{"seed": seed, "data.fraction": share / 100},
+            )
     assert len(run_folders(tmp_path / "runs")) == 1000
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert command("table", cwd=tmp_path).stdout.count(b"\n") >= 100
@@ -462,8 +479,11 @@ def test_a_thousand_runs_take_less_than_three_seconds_of_processor_time(tmp_path
 
 def test_numbers_for_people_keep_their_size() -> None:
     assert [shown_number("multiply_adds", n, 0) for n in (450_000, 14_900_000, 1_297_829_888, 4_000)] == [
-        "0.45 M", "14.9 M", "1,298 M", "0.004 M",
-    ]  # fmt: skip
+        "0.45 M",
+        "14.9 M",
+        "1,298 M",
+        "0.004 M",
+    ]
     with pytest.raises(UserError, match="did you mean"):
         Runs.check("value", "test_acuracy", ["test_accuracy"])
 

@@ -63,8 +63,10 @@ def test_shares_and_validation_are_cut_from_them(cache: Path, images: str) -> No
     assert len(labels) == 18 and len(share.held_out) == 4 and labels.unique().tolist() == [0, 1]
     shown = torch.cat(list(pixels.split(5))) if images == "cache" else pixels
     whole = open_dataset("shapes", **options(cache)).train
-    assert all((whole.images[whole.labels == (4, 9)[label]] == image.numpy()).all((1, 2, 3)).any()
-               for image, label in zip(shown, labels.tolist(), strict=True))  # fmt: skip
+    assert all(
+        (whole.images[whole.labels == (4, 9)[label]] == image.numpy()).all((1, 2, 3)).any()
+        for image, label in zip(shown, labels.tolist(), strict=True)
+    )
 
 
 def test_what_is_not_there_is_refused(cache: Path) -> None:

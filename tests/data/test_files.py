@@ -120,8 +120,10 @@ if __name__ == "__main__":
 def test_processes_end_with_a_parent_that_is_killed_and_not_before(root: Path) -> None:  # noqa: F811
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(root), str(root.parent / "cache")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert parent.stdout is not None
     workers = [int(word) for word in parent.stdout.readline().split()]
     assert workers

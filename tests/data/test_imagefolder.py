@@ -190,9 +190,16 @@ def test_exif_rotation_is_undone(orientation: int, tmp_path: Path) -> None:
     upright[0, :, 0] = 255  # a red line on top
     upright[:, 0, 2] = 255  # a blue one on the left
     how_stored = [
-        None, None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
-    ][orientation]  # fmt: skip
+        None,
+        None,
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_270,
+    ][orientation]
     stored, exif = Image.fromarray(upright), Image.Exif()
     if how_stored is not None:
         stored = stored.transpose(how_stored)

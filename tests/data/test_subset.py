@@ -66,11 +66,17 @@ def test_a_count_is_a_count() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [({"fraction": 0.001}, "data.fraction=0.001: 1 images leave no image of class"), ({"count": 3}, "data.count=3"),
-     ({"count": 901}, "data.count=901: must be 1 to 900 images"), ({"fraction": 0.0}, "data.fraction=0: must be above 0"),
-     ({"fraction": -1.0}, "must be above 0"), ({"fraction": 1.5}, "must be above 0"), ({"fraction": float("nan")}, "data.fraction=nan"),
-     ({"count": 0}, "data.count=0")],
-)  # fmt: skip
+    [
+        ({"fraction": 0.001}, "data.fraction=0.001: 1 images leave no image of class"),
+        ({"count": 3}, "data.count=3"),
+        ({"count": 901}, "data.count=901: must be 1 to 900 images"),
+        ({"fraction": 0.0}, "data.fraction=0: must be above 0"),
+        ({"fraction": -1.0}, "must be above 0"),
+        ({"fraction": 1.5}, "must be above 0"),
+        ({"fraction": float("nan")}, "data.fraction=nan"),
+        ({"count": 0}, "data.count=0"),
+    ],
+)
 def test_what_cannot_be_is_one_line(asked: dict[str, float], says: str) -> None:
     with pytest.raises(UserError) as error:
         subset(BALANCED, **asked)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
-    (_, crossing) = Report("test_error", [], main_pairs(lines)).pairs
+    _, crossing = Report("test_error", [], main_pairs(lines)).pairs
     axes = Figure().subplots()
     figure_fit._mark(axes, crossing, ["vit pe=learned"], 100)
     bar, star = axes.get_lines()

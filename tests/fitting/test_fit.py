@@ -72,8 +72,10 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     out = vitbench("fit", f"runs={study(tmp_path / 'runs')}").out
     lines = out.splitlines()
     at = lines.index("vit pe=none against resnet (FLOP-matched 0.94x; parameters 4.1x; time-matched 1.00x):")
-    assert lines[at + 1] == (
-        "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel within their intervals."
+    assert (
+        lines[at + 1]
+        == "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel within"
+        " their intervals."
     )
     assert lines[at + 2].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 2]
     assert lines[at + 2].endswith("] the images of resnet to match its error at 2,250.")
@@ -115,8 +117,15 @@ def test_only_what_differs_in_model_or_encoding_is_compared(tmp_path: Path, vitb
         for pe in ("none", None):
             for share in SHARES:
                 for seed in range(2):
-                    write(tmp_path / "runs", f"{data}{pe}{share}{seed}", LAWS[pe](share * IMAGES) * (1 + seed / 100), pe,
-                          share, seed, **{"data.name": data})  # fmt: skip
+                    write(
+                        tmp_path / "runs",
+                        f"{data}{pe}{share}{seed}",
+                        LAWS[pe](share * IMAGES) * (1 + seed / 100),
+                        pe,
+                        share,
+                        seed,
+                        **{"data.name": data},
+                    )
     found = reported(vitbench("fit", "format=json").out)["pairs"]
     assert [(p["model"], p["against"]) for p in found] == [("a vit pe=none", "a resnet"), ("b vit pe=none", "b resnet")]
     one = reported(vitbench("fit", "format=json", 'against="a vit pe=none"').out)["pairs"]
@@ -142,8 +151,15 @@ def test_unfinished_seeds_and_sizes_are_left_out_and_named(tmp_path: Path, vitbe
 def test_the_loss_has_curves_too(tmp_path: Path, vitbench: Cli) -> None:
     for seed in (0, 1, 2):
         for share in SHARES:
-            write(tmp_path / "runs", f"{seed}{share}", 0.5, "none", share, seed,
-                  result_test_loss=9 * (share * IMAGES) ** -0.3 * (1 + seed / 100))  # fmt: skip
+            write(
+                tmp_path / "runs",
+                f"{seed}{share}",
+                0.5,
+                "none",
+                share,
+                seed,
+                result_test_loss=9 * (share * IMAGES) ** -0.3 * (1 + seed / 100),
+            )
     (only,) = reported(vitbench("fit", "value=test_loss", "format=json").out)["curves"]
     assert only["exponent"]["value"] == pytest.approx(-0.3) and only["chance"] == pytest.approx(math.log(10))
     assert "test loss e over n" in vitbench("fit", "value=test_loss").out
@@ -212,7 +228,10 @@ def test_curves_import_no_more_of_scipy_than_they_need(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, vitbench.fitting.verdict, vitbench.fitting.fit; from vitbench.numbers import intervals; intervals.t_quantile(0.9, 3); sys.exit('torch' in sys.modules or 'scipy.stats' in sys.modules)"
+    code = (
+        "import sys, vitbench.fitting.verdict, vitbench.fitting.fit; from vitbench.numbers import intervals;"
+        " intervals.t_quantile(0.9, 3); sys.exit('torch' in sys.modules or 'scipy.stats' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
@@ -259,8 +278,9 @@ def test_a_copied_run_is_refused(tmp_path: Path, vitbench: Cli) -> None:
 
 def test_diverged_runs_are_no_points(tmp_path: Path, vitbench: Cli) -> None:
     runs = study(tmp_path / "runs")
-    fake_runs.write(runs, "diverged", None, **{"model.name": "resnet", "data.fraction": 1.0, "seed": 9,
-                    "data.train_images": IMAGES})  # fmt: skip
+    fake_runs.write(
+        runs, "diverged", None, **{"model.name": "resnet", "data.fraction": 1.0, "seed": 9, "data.train_images": IMAGES}
+    )
     report = reported(vitbench("fit", "format=json").out)
     assert report["curves"][-1]["seeds"] == 3 and any("1 of 46 runs diverged" in note for note in report["notes"])
 
@@ -269,8 +289,10 @@ def test_diverged_runs_are_no_points(tmp_path: Path, vitbench: Cli) -> None:
 
 TABLE = "model,images,seed,error\n" + "".join(
     f"{model},{n},{seed},{round(b * n**-0.25 * (1 + seed / 100), 6)}\n"
-    for model, b in (("mine", 2.5), ("theirs", 2.0)) for n in (100, 400, 1600, 6400) for seed in (0, 1, 2)
-)  # fmt: skip
+    for model, b in (("mine", 2.5), ("theirs", 2.0))
+    for n in (100, 400, 1600, 6400)
+    for seed in (0, 1, 2)
+)
 
 
 def test_a_table_of_others_is_fitted_under_its_own_names(tmp_path: Path, vitbench: Cli) -> None:
@@ -309,10 +331,14 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
         ("mine,100,0,0.790569", ",100,0,0.7", "line 2: model is empty"),
         (TABLE, "", "no column model; there are none"),
         (TABLE, "model,images,seed,error\n", "no row below the column names"),
-        (TABLE, "model,images,seed,error\na,1,0,.5\na,1,1,.5\na,2,0,.4\na,2,1,.4\n", "model=a has 2 sizes; a curve takes 3"),
+        (
+            TABLE,
+            "model,images,seed,error\na,1,0,.5\na,1,1,.5\na,2,0,.4\na,2,1,.4\n",
+            "model=a has 2 sizes; a curve takes 3",
+        ),
         (TABLE, "model,images,seed,error\na,1,0,.5\na,2,0,.5\na,4,0,.4\n", "model=a has 1 seed; a curve takes 2"),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_is_wrong_gets_one_line(tmp_path: Path, vitbench: Cli, old: str, new: str, said: str) -> None:
     assert old in TABLE
     (tmp_path / "t.csv").write_text(TABLE.replace(old, new, 1))

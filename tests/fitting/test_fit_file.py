@@ -38,8 +38,11 @@ def test_runs_csv_says_what_its_runs_say(tmp_path: Path, vitbench: Cli) -> None:
     evidence_of(runs)
     of_runs, of_file = fitted(vitbench), fitted(vitbench, "file=runs.csv")
     assert [one["label"] for one in of_file["curves"]] == [
-        "vit pe=none model.size=nano", "vit pe=learned model.size=nano", "vit pe=rope model.size=tiny", "resnet model.size=nano",
-    ]  # fmt: skip
+        "vit pe=none model.size=nano",
+        "vit pe=learned model.size=nano",
+        "vit pe=rope model.size=tiny",
+        "resnet model.size=nano",
+    ]
     for report in (of_runs, of_file):
         report["notes"] = [note for note in report["notes"] if "McNemar" not in note]
     assert of_file == of_runs
@@ -52,9 +55,9 @@ def test_rows_that_repeat_or_lack_are_named_by_their_lines(tmp_path: Path, vitbe
             [*lines, "copy" + lines[4][lines[4].index(",") :]]
         ): "file=runs.csv line 47 repeats file=runs.csv line 5: same",
         "\n".join([*lines, lines[4]]): "runs.csv line 47: none-0.05-0 is there twice, in line 5 too",
-        "\n".join([*lines[:4], *lines[5:]]): (
-            "file=runs.csv: no row with vit pe=none images=2250 seed=0, whose other sizes are in line 2, 7, 10, 13"
-        ),
+        "\n".join(
+            [*lines[:4], *lines[5:]]
+        ): "file=runs.csv: no row with vit pe=none images=2250 seed=0, whose other sizes are in line 2, 7, 10, 13",
     }.items():
         (tmp_path / "runs.csv").write_text(text + "\n")
         done = vitbench("fit", "file=runs.csv")
@@ -89,6 +92,8 @@ def test_an_encoding_tells_curves_apart_in_a_table_of_ones_own(tmp_path: Path, v
     found = fitted(vitbench, "file=t.csv")
     assert [one["label"] for one in found["curves"]] == ["vit pe=none", "vit pe=rope", "resnet"]
     assert [(one["model"], one["against"]) for one in found["pairs"]] == [
-        ("vit pe=none", "resnet"), ("vit pe=rope", "resnet"), ("vit pe=rope", "vit pe=none"),
-    ]  # fmt: skip
+        ("vit pe=none", "resnet"),
+        ("vit pe=rope", "resnet"),
+        ("vit pe=rope", "vit pe=none"),
+    ]
     assert all(one["costs"] == {} for one in found["pairs"])

@@ -37,8 +37,10 @@ def test_runs_of_one_seed_are_compared_on_the_same_images_at_the_largest_size(tm
     report: dict[str, Any] = json.loads(vitbench("fit", "format=json").out)
     first = report["pairs"][0]["checkpoints"]
     assert [(one["images"], one["seed"], one["only_a"], one["only_b"]) for one in first] == [
-        (45_000, 0, 100, 100), (45_000, 1, 100, 100), (45_000, 2, 0, 100),
-    ]  # fmt: skip
+        (45_000, 0, 100, 100),
+        (45_000, 1, 100, 100),
+        (45_000, 2, 0, 100),
+    ]
     assert [one["p"] for one in first] == pytest.approx([mcnemar(100, 100)] * 2 + [2.0**-99])
     assert first[2]["p_holm"] == pytest.approx(9 * first[2]["p"])  # three pairs of models, three seeds
     assert not any("McNemar" in note for note in report["notes"])
@@ -60,8 +62,10 @@ def test_it_is_told_as_a_table_and_in_a_sentence(tmp_path: Path, vitbench: Cli) 
 def test_without_labels_or_predictions_a_note_says_so_and_nothing_else_changes(tmp_path: Path, vitbench: Cli) -> None:
     runs = study(tmp_path / "runs")
     none = vitbench("fit")
-    assert none.code == 0 and none.out.splitlines()[-1] == (
-        "no McNemar: neither none-1.0-0 nor None-1.0-0 has labels.npy beside its predictions"
+    assert (
+        none.code == 0
+        and none.out.splitlines()[-1]
+        == "no McNemar: neither none-1.0-0 nor None-1.0-0 has labels.npy beside its predictions"
     )
     predicted(runs)
     (runs / "none-1.0-0" / "labels.npy").unlink()  # the other run's will do

@@ -23,8 +23,11 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 def points(task: str, split: str) -> tuple[Array, Array]:
-    found = [(float(row["images"]), float(row["error"])) for row in rows("scaling_law_benchmark.csv")
-             if (row["task"], row["split"]) == (task, split)]  # fmt: skip
+    found = [
+        (float(row["images"]), float(row["error"]))
+        for row in rows("scaling_law_benchmark.csv")
+        if (row["task"], row["split"]) == (task, split)
+    ]
     n, errors = np.array(found).T
     return n, np.log(errors)
 
@@ -68,7 +71,7 @@ def test_bigger_models_are_more_label_efficient() -> None:
             wide, narrow = (curves[f"resnet{depth} {width}{kernel}"] for width in ("2x", "1x"))
             few, _, all_labels = label_efficiency(Pair(wide, narrow))
             assert 3 < few.value < 12 and all_labels.value == np.inf
-    (few, *_) = label_efficiency(Pair(curves["resnet152 3x sk"], curves["resnet50 1x"]))
+    few, *_ = label_efficiency(Pair(curves["resnet152 3x sk"], curves["resnet50 1x"]))
     assert few.value == pytest.approx(63, rel=0.01)  # by hand: 10^(1 + log(31.6 / 25.1) / log(31.6 / 23.7))
 
 

@@ -36,11 +36,17 @@ def ranks(*words: str, cwd: Path, count: int = 2, **options: Any) -> list[Output
     children = []
     for rank in range(count):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        children.append(subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "vitbench", *words], cwd=cwd, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=os.environ | address | {key: str(value) for key, value in place.items()},
-            **options,
-        ))  # fmt: skip
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "vitbench", *words],
+                cwd=cwd,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | address | {key: str(value) for key, value in place.items()},
+                **options,
+            )
+        )
     printed = [child.communicate(timeout=240) for child in children]
     return [Output(child.returncode, *streams) for child, streams in zip(children, printed, strict=True)]
 

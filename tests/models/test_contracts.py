@@ -155,13 +155,17 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
         ({"name": "resnet", "size": "big"}, "model.size=big: choices: base, micro, nano, small, tiny"),
         (
             {"name": "vit", "image_size": 30, "patch_size": 16},
-            "data.image_size=30 model.patch_size=16: an image must be a whole number of patches; "
-            "data.image_size=16 or 32 works, or model.patch_size=15",
+            (
+                "data.image_size=30 model.patch_size=16: an image must be a whole number of patches; "
+                "data.image_size=16 or 32 works, or model.patch_size=15"
+            ),
         ),
         (
             {"name": "vit", "image_size": 8, "patch_size": 16},
-            "data.image_size=8 model.patch_size=16: an image must be a whole number of patches; "
-            "data.image_size=16 works, or model.patch_size=8",
+            (
+                "data.image_size=8 model.patch_size=16: an image must be a whole number of patches; "
+                "data.image_size=16 works, or model.patch_size=8"
+            ),
         ),
         (
             {"name": "vit", "width": 64, "heads": 5},

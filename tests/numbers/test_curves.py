@@ -14,8 +14,13 @@ N = np.array([500.0, 2000, 8000, 20000, 50000])
 
 
 def curve(
-    error: Callable[[Array], Array], seeds: int = 5, noise: float = 0.01, rng: int = 0, n: Array = N, chance: float = math.nan
-) -> Curve:  # fmt: skip
+    error: Callable[[Array], Array],
+    seeds: int = 5,
+    noise: float = 0.01,
+    rng: int = 0,
+    n: Array = N,
+    chance: float = math.nan,
+) -> Curve:
     """Runs around a known curve: a seed shifts all its sizes a little, and each run by itself."""
     draw = np.random.default_rng(rng).normal(0, noise, (seeds, len(n) + 1))
     errors = error(n) * np.exp(draw[:, 1:] + draw[:, :1] / 2)
@@ -127,10 +132,16 @@ def test_the_exponents_interval_covers_it_as_often_as_it_says(seeds: int, e_inf:
 # so of benchmark.vision.csv (MiX/B/16, bird_5) that Alabdulmohsin et al. 2022 published with their estimator, in
 # github.com/google-research/google-research/tree/master/revisiting_neural_scaling_laws/data; 200 classes.
 BIRDS = {
-    4096000: 0.9830801095813513, 11980004: 0.9577002748847008, 23991045: 0.9024516567587852,
-    48044244: 0.8007596582174301, 96212957: 0.658235490322113, 192675173: 0.5549608469009399,
-    385849511: 0.48453467289606733, 772698644: 0.43283597628275555, 1547399122: 0.39177063867157585,
-}  # fmt: skip
+    4096000: 0.9830801095813513,
+    11980004: 0.9577002748847008,
+    23991045: 0.9024516567587852,
+    48044244: 0.8007596582174301,
+    96212957: 0.658235490322113,
+    192675173: 0.5549608469009399,
+    385849511: 0.48453467289606733,
+    772698644: 0.43283597628275555,
+    1547399122: 0.39177063867157585,
+}
 
 
 def test_a_published_curve_that_begins_near_chance_needs_m4() -> None:

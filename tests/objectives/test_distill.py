@@ -72,7 +72,10 @@ def test_the_distillation_token_has_a_head_of_its_own_and_tests_give_the_mean(po
 
 def test_a_teacher_gets_images_normalised_as_its_own_were() -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    here, there = (Normalise(mean, std, torch.device("cpu")) for mean, std in (((0.1, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.4, 0.5, 0.2), (0.3, 0.1, 0.2))))  # fmt: skip
+    here, there = (
+        Normalise(mean, std, torch.device("cpu"))
+        for mean, std in (((0.1, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.4, 0.5, 0.2), (0.3, 0.1, 0.2)))
+    )
     scale, shift = _between(here, there.mean, there.std)
     torch.testing.assert_close(here(images) * scale + shift, there(images))
     same, nothing = _between(here, here.mean, here.std)
@@ -86,15 +89,21 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
     vitbench: Cli, tmp_path: Path
 ) -> None:
     path, student = tmp_path / "mine.yaml", " ".join(SMALL["vit"])
-    lines = [f"{student} teacher='{TEACHER}' distill.alpha=0", f"{student} teacher='{TEACHER}' distill.kind=soft model.distill_token=true",
-             student, TEACHER]  # fmt: skip
+    lines = [
+        f"{student} teacher='{TEACHER}' distill.alpha=0",
+        f"{student} teacher='{TEACHER}' distill.kind=soft model.distill_token=true",
+        student,
+        TEACHER,
+    ]
     path.write_text("with: augment=light data.flip=true\nruns:\n" + "".join(f"  - {line}\n" for line in lines))
     output = vitbench("sweep", f"study={path}", *TINY, "runs=s")
     assert output.code == 0 and output.out == "4 of 4 runs finished\n", output.err
     runs = {place.name: json.loads((place / "record.json").read_text()) for place in (tmp_path / "s").glob("[rv]*")}
     teacher = next(its for its in runs.values() if its["config"]["model"]["name"] == "resnet")
-    alone, nothing, taught = (next(its for its in runs.values() if its is not teacher and its["config"]["distill"]["kind"] == kind)
-                              for kind in (None, "hard", "soft"))  # fmt: skip
+    alone, nothing, taught = (
+        next(its for its in runs.values() if its is not teacher and its["config"]["distill"]["kind"] == kind)
+        for kind in (None, "hard", "soft")
+    )
     one, other = (
         checkpoint.load_tensors(tmp_path / "s" / its["id"] / "checkpoint.safetensors")[0] for its in (alone, nothing)
     )
@@ -135,9 +144,12 @@ def test_a_teacher_that_has_not_finished_gets_one_line(
     [
         ({"result_classes": ["a", "b"]}, "teacher=t: knows 2 classes (a, b ...), these images have 10"),
         ({"result_data_fingerprint": "other"}, "teacher=t: saw other images (data.name=shapes, 32 px)"),
-        ({"objective.name": "mae", "result_test_accuracy": None}, "teacher=t: was not trained to classify (objective=mae)"),
+        (
+            {"objective.name": "mae", "result_test_accuracy": None},
+            "teacher=t: was not trained to classify (objective=mae)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_teacher_of_other_images_or_classes_is_refused(changed: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as error:
         check_teacher(fake_runs.record(0.5, **changed) | {"id": "t"}, [*map(str, range(10))], "shapes")
@@ -151,7 +163,10 @@ def test_a_copied_file_of_weights_teaches_nobody_and_is_loaded_by_nobody(vitbenc
     wrong.write_bytes(right.read_bytes())
     for learning in (f"teacher={ids[1]}", f"init={ids[1]}"):
         output = vitbench(*train, "seed=2", learning)
-        assert output.code == 2 and f"{ids[1]}/checkpoint.safetensors holds the weights of another run, {ids[0]}" in output.err  # fmt: skip
+        assert (
+            output.code == 2
+            and f"{ids[1]}/checkpoint.safetensors holds the weights of another run, {ids[0]}" in output.err
+        )
     assert load(ids[0]).record["id"] == ids[0]
     with pytest.raises(UserError, match=f"holds the weights of another run, {ids[0]}"):
         load(ids[1])

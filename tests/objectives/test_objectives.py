@@ -33,8 +33,10 @@ from vitbench.training import checkpoint
 
 Cli = Callable[..., Output]
 
-SMALL = {"vit": ["model=vit", "model.width=16", "model.depth=2", "model.heads=2"],
-         "resnet": ["model=resnet", "model.base_width=2"]}  # fmt: skip
+SMALL = {
+    "vit": ["model=vit", "model.width=16", "model.depth=2", "model.heads=2"],
+    "resnet": ["model=resnet", "model.base_width=2"],
+}
 
 
 def vit(pe: str, pool: str = "mean") -> ViT:
@@ -58,7 +60,12 @@ def test_a_visible_token_keeps_its_place_under_every_encoding(pe: str, pool: str
     shuffled = torch.rand(3, N).argsort(1)  # all are seen, in another order in each image
     whole = model.states(images).gather(1, shuffled[..., None].expand(-1, -1, 16))
     torch.testing.assert_close(encode(model, tokens, grid, shuffled), whole)
-    some, others = shuffled[:, :5], torch.randn_like(tokens).scatter(1, shuffled[:, :5, None].expand(-1, -1, 16), tokens.gather(1, shuffled[:, :5, None].expand(-1, -1, 16)))  # fmt: skip
+    some, others = (
+        shuffled[:, :5],
+        torch.randn_like(tokens).scatter(
+            1, shuffled[:, :5, None].expand(-1, -1, 16), tokens.gather(1, shuffled[:, :5, None].expand(-1, -1, 16))
+        ),
+    )
     assert torch.equal(encode(model, tokens, grid, some), encode(model, others, grid, some)), "hidden ones are not seen"
 
 

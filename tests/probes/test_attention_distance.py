@@ -55,8 +55,15 @@ def test_what_a_class_token_takes_is_missing_from_the_raw_distance_alone() -> No
 
 def test_the_whole_network_has_its_most_local_and_its_median_head() -> None:
     rows = probe(vit(), seed=0)
-    for metric, expected in {"smallest_head": 16.546, "median_head": 16.546, "mean": 16.546, "mean_central": 12.376,
-                             "mean_of_uniform": 1, "uniform": 16.546, "uniform_central": 12.376}.items():  # fmt: skip
+    for metric, expected in {
+        "smallest_head": 16.546,
+        "median_head": 16.546,
+        "mean": 16.546,
+        "mean_central": 12.376,
+        "mean_of_uniform": 1,
+        "uniform": 16.546,
+        "uniform_central": 12.376,
+    }.items():
         assert value(rows, metric) == pytest.approx(expected, abs=1e-3)
     assert value(rows, "share_of_width", 3, layer="block1") == pytest.approx(16.546 / 32, abs=1e-4)
     trained = vit(pe="alibi2d", uniform=False)

@@ -180,9 +180,12 @@ def test_the_seed_decides_the_shifts_and_nothing_else() -> None:
     "options, line",
     [
         ({"max_shift": 16}, "probe.equivariance.max_shift=16: must be 1 to 15 pixels, for images of 16 px"),
-        ({"resample": "bilinaer"}, "probe.equivariance.resample=bilinaer: did you mean bilinear? choices: bilinear, fourier"),
+        (
+            {"resample": "bilinaer"},
+            "probe.equivariance.resample=bilinaer: did you mean bilinear? choices: bilinear, fourier",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_slip_gets_one_line(options: dict, line: str) -> None:
     with pytest.raises(UserError) as error:
         errors(Net(8, conv=conv(3, 8)), **options)

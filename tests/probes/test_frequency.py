@@ -122,7 +122,10 @@ def test_features_of_a_layer_do_not_depend_on_their_scale() -> None:
     )
 
 
-@pytest.mark.parametrize("name, layers", [("vit", {"patch_embed": 2, "block1": 2, "norm": 2}), ("resnet", {"stem": 8, "layer2.0": 4, "layer3.0": 2})])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, layers",
+    [("vit", {"patch_embed": 2, "block1": 2, "norm": 2}), ("resnet", {"stem": 8, "layer2.0": 4, "layer3.0": 2})],
+)
 def test_every_layer_with_a_grid_has_a_spectrum_up_to_its_nyquist_frequency(name: str, layers: dict) -> None:
     torch.manual_seed(0)
     options = {"pool": "cls"} if name == "vit" else {}

@@ -53,9 +53,12 @@ def cubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 MOVES = {  # where the content at (x, y) from the centre comes from, when it moves by t
     "right": (lie.RIGHT, lambda x, y, t: (x - t, y)),
     "down": (lie.DOWN, lambda x, y, t: (x, y - t)),
-    "rotation": (lie.MOTIONS[".rotation"][0], lambda x, y, t: (x * math.cos(t) + y * math.sin(t), y * math.cos(t) - x * math.sin(t))),
+    "rotation": (
+        lie.MOTIONS[".rotation"][0],
+        lambda x, y, t: (x * math.cos(t) + y * math.sin(t), y * math.cos(t) - x * math.sin(t)),
+    ),
     "scaling": (lie.MOTIONS[".scaling"][0], lambda x, y, t: (x * math.exp(-t), y * math.exp(-t))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MOVES)

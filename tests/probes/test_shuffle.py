@@ -27,8 +27,18 @@ def quadrants(images: Tensor) -> Tensor:
 
 def vit(pe: str, pool: str = "mean") -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build_model("vit", image_size=16, channels=3, num_classes=10, patch_size=4, width=16, depth=2, heads=2,
-                  pool=pool, pe={"name": pe})  # fmt: skip
+    model = build_model(
+        "vit",
+        image_size=16,
+        channels=3,
+        num_classes=10,
+        patch_size=4,
+        width=16,
+        depth=2,
+        heads=2,
+        pool=pool,
+        pe={"name": pe},
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)  # large enough for every part to matter

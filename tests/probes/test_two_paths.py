@@ -47,9 +47,9 @@ def test_it_is_a_picture_also_of_one_grey_channel() -> None:
     assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name, size, options", [
-    ("resnet", 31, {}), ("vit", 31, {"patch_size": 31}), ("vit", 32, {"patch_size": 32}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, size, options", [("resnet", 31, {}), ("vit", 31, {"patch_size": 31}), ("vit", 32, {"patch_size": 32})]
+)
 def test_it_is_a_picture_also_of_images_that_few_patches_divide(name: str, size: int, options: dict[str, int]) -> None:
     assert two_paths.draw(of(name, size=size, **options), seed=0, ending=".png").startswith(b"\x89PNG")
 

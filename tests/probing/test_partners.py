@@ -31,7 +31,10 @@ def test_a_partner_differs_in_what_is_said_and_else_as_little_as_can_be(runs: Pa
 def test_of_several_seeds_the_first_that_is_another_run(runs: Path) -> None:
     words = {"seed": {"seed": [0, 1]}}
     assert [resolve(runs, f"none-0.2-{seed}", words)["seed"] for seed in range(3)] == [
-        "none-0.2-1", "none-0.2-0", "none-0.2-0"]  # fmt: skip
+        "none-0.2-1",
+        "none-0.2-0",
+        "none-0.2-0",
+    ]
 
 
 def test_a_run_that_has_the_settings_itself_has_no_partner(runs: Path) -> None:
@@ -47,12 +50,15 @@ def test_what_cannot_be_gets_one_line(runs: Path) -> None:
         "diverged": "other=diverged: diverged and has no weights",
     }
     words = {
-        "model=transformer": ({"model": "transformer"}, r"other.cnn: model=transformer: none of 29 runs; there model is resnet, vit"),
+        "model=transformer": (
+            {"model": "transformer"},
+            r"other.cnn: model=transformer: none of 29 runs; there model is resnet, vit",
+        ),
         "unknown": ({"modle": "vit"}, r"other.cnn: modle=vit: did you mean model"),
         "a tie": ({"model": "resnet", "seed": 9}, "seed=9: none of"),
         "elsewhere": ({"data": "photographs"}, "no other run has been trained on the images of none-0.2-0"),
         "no settings": ({}, "must be the ID of a run, or settings"),
-    }  # fmt: skip
+    }
     for other, expected in mistakes.items():
         with pytest.raises(UserError, match=expected):
             resolve(runs, "none-0.2-0", other)

@@ -159,7 +159,8 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     assert "measured before: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
     runs = select_runs("runs", {})
     assert [(row["at"], row["at_unit"]) for row in runs.swept[trained] if row["column"] == "stub.size"] == [
-        (step, "step") for step in (0, 2, 4, 6)]  # fmt: skip
+        (step, "step") for step in (0, 2, 4, 6)
+    ]
     assert runs.rows[0]["stub.size"] == 4 and vitbench("plot", "y=stub.size", "x=step").code == 0
     assert vitbench("table", "value=[stub.size,init.stub.size]").code == 0
     output = vitbench(*call, "checkpoint=3")
@@ -313,8 +314,16 @@ def weights(tmp_path: Path, classes: int = 10) -> Path:
     return path
 
 
-OUTSIDE = ["probe", "probe=shift", "model=torchvision", "name=squeezenet1_1", "data=shapes", "data.test_images=50",
-           "data.train_images=200", "images=10"]  # fmt: skip
+OUTSIDE = [
+    "probe",
+    "probe=shift",
+    "model=torchvision",
+    "name=squeezenet1_1",
+    "data=shapes",
+    "data.test_images=50",
+    "data.train_images=200",
+    "images=10",
+]
 
 
 def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tmp_path: Path, trained: str) -> None:
@@ -377,9 +386,13 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     few = weights(tmp_path, 7)
     for file, expected in {
-        "none.pth": "No such file", "evil.pth": "code is not run", "text.pth": "is damaged or no file of weights", "list.pth": "is no state_dict",
-        "text.safetensors": "No such file", few.name: "for 7 classes, and the data have 10",
-    }.items():  # fmt: skip
+        "none.pth": "No such file",
+        "evil.pth": "code is not run",
+        "text.pth": "is damaged or no file of weights",
+        "list.pth": "is no state_dict",
+        "text.safetensors": "No such file",
+        few.name: "for 7 classes, and the data have 10",
+    }.items():
         output = vitbench(*OUTSIDE, f"weights={tmp_path / file}")
         assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, (file, output.err)
     assert not (tmp_path / "executed").exists() and SEEN == []

@@ -32,7 +32,7 @@ def settings(*words: str) -> dict[str, object]:
         (["optim.epochs=5"], "optim.steps=9", ["optim.steps=9"]), (["optim.steps=7"], "optim.epochs=2", ["optim.epochs=2"]),
         (["teacher=model=resnet", "distill.kind=soft", "model.distill_token=true"], "pe=rope", ["pe=rope"]),
     ],
-)  # fmt: skip
+)
 def test_words_describe_the_run_that_a_command_line_would_start(own: list[str], words: str, same: list[str]) -> None:
     assert run_id(settings_described(settings(*own), words)) == run_id(settings(*same))
 

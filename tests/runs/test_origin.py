@@ -35,7 +35,7 @@ WORDS = {
         ["data=imagefolder", "data.root=/a"], "data.root=/b", ["data=imagefolder", "data.root=/b"],
     ),
     "words within words": (["optim.steps=9"], "optim.steps=5 init='optim.steps=3'", ["optim.steps=5", "init=optim.steps=3"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WORDS)
@@ -108,7 +108,7 @@ def test_pretrained_models_are_compared_with_themselves_from_scratch(tmp_path: P
             for seed in range(2):
                 for share, factor in {0.05: 0.6, 0.2: 0.8, 1.0: 1.0}.items():
                     fake_runs.write(tmp_path, f"{model}{init}{seed}{share}", best * factor + more + seed / 100, **begun,
-                                    **{"model.name": model, "data.fraction": share, "seed": seed})  # fmt: skip
+                                    **{"model.name": model, "data.fraction": share, "seed": seed})
     runs = select_runs(str(tmp_path), {})
     lines, _ = lines_of(runs, "test_error")
     names = {(a.label, b.label) for a, b in pairs(lines)}

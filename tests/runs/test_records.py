@@ -21,7 +21,7 @@ def finished(folder: Path, **changes: Any) -> None:
         "config": {"seed": 0, "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
                    "data": {"name": "shapes", "fraction": 0.1, "root": "."}, "augment": {"name": "none"},
                    "optim": {"name": "vit", "lr": 0.001}, "machine": {"threads": 1}},
-    }  # fmt: skip
+    }
     (folder / "record.json").write_text(json.dumps(record | changes))
 
 

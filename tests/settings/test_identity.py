@@ -17,17 +17,37 @@ def base() -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "word", ["machine.threads=1", "machine.device=cpu", "data.root=/elsewhere", "data.cache=/tmp/c", "runs=other", "eval_every=7",
-             "keep=[1,2]"]
-)  # fmt: skip
+    "word",
+    [
+        "machine.threads=1",
+        "machine.device=cpu",
+        "data.root=/elsewhere",
+        "data.cache=/tmp/c",
+        "runs=other",
+        "eval_every=7",
+        "keep=[1,2]",
+    ],
+)
 def test_where_and_how_fast_is_no_part_of_a_run(base: dict[str, object], word: str) -> None:
     assert run_id(settings(word)) == run_id(base)
 
 
 @pytest.mark.parametrize(
-    "word", ["seed=1", "pe=none", "model=resnet", "model.width=32", "data.fraction=0.5", "data.noise=0.1", "optim.lr=0.01",
-             "augment=light", "data.subset_seed=3", "data.test.x=[0,1]", "optim.steps=7"]
-)  # fmt: skip
+    "word",
+    [
+        "seed=1",
+        "pe=none",
+        "model=resnet",
+        "model.width=32",
+        "data.fraction=0.5",
+        "data.noise=0.1",
+        "optim.lr=0.01",
+        "augment=light",
+        "data.subset_seed=3",
+        "data.test.x=[0,1]",
+        "optim.steps=7",
+    ],
+)
 def test_what_decides_the_numbers_is(base: dict[str, object], word: str) -> None:
     assert run_id(settings(word)) != run_id(base)
 

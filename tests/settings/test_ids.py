@@ -33,8 +33,12 @@ IDS = {
     "init=torchvision:resnet18 model=resnet": "resnet-shapes-f1-s0-2ab9e78b",
     "init='data.fraction=0.5' optim.layer_decay=0.7": "vit-learned-shapes-f1-s0-68ce040d",
     "teacher='model=resnet'": "vit-learned-shapes-f1-s0-60c49213",
-    "teacher=resnet-shapes-f1-s0-00000000 distill.kind=soft model.distill_token=true model.pool=cls": "vit-learned-shapes-f1-s0-258eccd2",
-    "data.subset_seed=7 data.val_fraction=0.2 eval_every=3 machine.threads=1 keep=[2]": "vit-learned-shapes-f1-s0-10f394e5",
+    "teacher=resnet-shapes-f1-s0-00000000 distill.kind=soft model.distill_token=true model.pool=cls": (
+        "vit-learned-shapes-f1-s0-258eccd2"
+    ),
+    "data.subset_seed=7 data.val_fraction=0.2 eval_every=3 machine.threads=1 keep=[2]": (
+        "vit-learned-shapes-f1-s0-10f394e5"
+    ),
     "model.size=base model.drop_path=0.1": "vit-learned-shapes-f1-s0-ae713529",
     "data.test={x:[0.5,1.0]} data.train_images=64000": "vit-learned-shapes-f1-s0-4f62022e",
 }

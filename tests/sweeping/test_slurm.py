@@ -129,7 +129,9 @@ def test_a_preempted_job_saves_and_goes_on_in_the_same_folder(cluster: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["hydra.launcher.partition=nope", "hydra.launcher.gpus_per_node=1"])
-def test_a_rejected_job_is_one_line_and_leaves_nothing(cluster: Path, vitbench: Cli, tmp_path: Path, small, word: str) -> None:  # type: ignore[no-untyped-def] # fmt: skip
+def test_a_rejected_job_is_one_line_and_leaves_nothing(
+    cluster: Path, vitbench: Cli, tmp_path: Path, small, word: str
+) -> None:  # type: ignore[no-untyped-def]
     small("model=vit pe=none seed=0,1")
 
     def jobs() -> set[str]:

@@ -124,8 +124,10 @@ def test_what_cannot_be_stacked_goes_alone_and_a_diverging_run_takes_no_other_al
     grid = study(tmp_path, f"{vit} optim.lr=0.1,1e30", "model=resnet optim.lr=0.1", f"{vit} pe=rope")
     output = vitbench("sweep", grid, *words, STACKED, "runs=s")
     assert output.code == 1 and "3 of 4 runs finished" in output.out and output.err.count(" diverged") >= 1
-    assert ("2 of 4 runs one after the other: model=resnet (stacked convolutions become grouped ones, which are slower); "
-            "no other run differs from it in seed or optim.lr alone") in output.err  # fmt: skip
+    assert (
+        "2 of 4 runs one after the other: model=resnet (stacked convolutions become grouped ones, which are slower); "
+        "no other run differs from it in seed or optim.lr alone" in output.err
+    )
     diverged = next(record for record in runs(tmp_path / "s").values() if record["status"] == "diverged")
     assert diverged["config"]["optim"]["lr"] == 1e30 and 1 <= diverged["diverged_step"] <= 6
     assert vitbench("train", *words, *vit.split(), "optim.lr=0.1", "runs=a").code == 0
@@ -186,13 +188,20 @@ def test_what_breaks_the_stack_is_written_down_in_each_of_its_runs(
     several = [Run.of(settings(tmp_path, seed)) for seed in range(5)]
     Stack(several).train()
     assert {run.failure() for run in several} == {
-        "UserError: 5 runs at once need more memory than there is; hydra.launcher.max_runs=2 needs less"}  # fmt: skip
+        "UserError: 5 runs at once need more memory than there is; hydra.launcher.max_runs=2 needs less"
+    }
 
 
 def test_only_runs_that_differ_in_seed_or_learning_rate_alone_are_stacked(tmp_path: Path) -> None:
-    asked = {"a": settings(tmp_path, 0), "b": settings(tmp_path, 0, lr=0.1), "c": settings(tmp_path, 1, lr=0.1),
-             "d": settings(tmp_path, 1, weight_decay=0), "e": settings(tmp_path, 2),
-             "f": settings(tmp_path, 3, "model", drop_path=0.1), "g": settings(tmp_path, 4)}  # fmt: skip
+    asked = {
+        "a": settings(tmp_path, 0),
+        "b": settings(tmp_path, 0, lr=0.1),
+        "c": settings(tmp_path, 1, lr=0.1),
+        "d": settings(tmp_path, 1, weight_decay=0),
+        "e": settings(tmp_path, 2),
+        "f": settings(tmp_path, 3, "model", drop_path=0.1),
+        "g": settings(tmp_path, 4),
+    }
     stacks, alone = stacks_of(asked, max_runs=4)
     assert stacks == [["a", "b"], ["c", "e", "g"]] and alone.keys() == {"d", "f"}
 

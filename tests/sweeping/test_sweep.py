@@ -48,7 +48,11 @@ def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tm
     first = vitbench("sweep", study, *WORDS, "runs=r")
     assert first.code == 0 and first.out == "4 of 4 runs finished\n"
     assert {(r["config"]["model"]["pe"]["name"], r["config"]["seed"]) for r in records(tmp_path)} == {
-        ("none", 0), ("none", 1), ("rope", 0), ("rope", 1)}  # fmt: skip
+        ("none", 0),
+        ("none", 1),
+        ("rope", 0),
+        ("rope", 1),
+    }
     created = [r["created"] for r in records(tmp_path)]
     done = vitbench("sweep", study, *WORDS, "runs=r", "dry_run=true")
     assert "4 runs, 0 to do: 4 finished, 0 failed, 0 missing\nnothing to do" in done.out
@@ -59,7 +63,9 @@ def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tm
 REFUSED = {
     "study=smalll": "study=smalll: ",
     "study=missing.yaml": "study=missing.yaml: ",
-    "study=small.yaml data.fracton=0.1": "data.fracton=0.1: no such setting of `vitbench sweep`; did you mean data.fraction",
+    "study=small.yaml data.fracton=0.1": (
+        "data.fracton=0.1: no such setting of `vitbench sweep`; did you mean data.fraction"
+    ),
     "study=small.yaml hydra/launcher=jobli": "hydra/launcher=jobli: did you mean joblib?",
     "study=small.yaml pe=rope model=resnet": "resnet is not a ViT and takes no position encoding; drop pe=rope",
     "study=small.yaml seed=range(0)": "study=small asks for no run; seed=range(0): an empty range",
@@ -75,8 +81,14 @@ def test_a_slip_is_one_line_before_anything_is_begun(vitbench: Cli, tmp_path: Pa
 
 
 def test_what_else_lies_in_the_folder_of_runs_is_left_alone(vitbench: Cli, tmp_path: Path, study: str) -> None:
-    foreign = {"notes.txt": "", "other/thing.bin": "", "torn/record.json": "{", "list/record.json": "[]",
-               "old/record.json": '{"schema": 1, "status": "finished"}', "newer/record.json": '{"schema": 99}'}  # fmt: skip
+    foreign = {
+        "notes.txt": "",
+        "other/thing.bin": "",
+        "torn/record.json": "{",
+        "list/record.json": "[]",
+        "old/record.json": '{"schema": 1, "status": "finished"}',
+        "newer/record.json": '{"schema": 99}',
+    }
     for name, text in foreign.items():
         (tmp_path / "r" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "r" / name).write_text(text)
@@ -91,8 +103,14 @@ def test_the_time_is_estimated_from_comparable_runs(tmp_path: Path, monkeypatch:
     for place, seconds in enumerate((10.0, 12.0, 50.0)):
         fake_runs.write(tmp_path, f"a{place}", 0.5, **same, result_train_seconds=seconds)
     fake_runs.write(tmp_path, "b", 0.5, **same | {"model.pe.name": "rope"}, result_train_seconds=1000.0)
-    fake_runs.write(tmp_path, "c", 0.5, **same, result_train_seconds=1000.0, result_hardware={
-        "device": "cpu", "name": "Xeon", "threads": 2, "precision": "float32"})  # fmt: skip
+    fake_runs.write(
+        tmp_path,
+        "c",
+        0.5,
+        **same,
+        result_train_seconds=1000.0,
+        result_hardware={"device": "cpu", "name": "Xeon", "threads": 2, "precision": "float32"},
+    )
     asked = fake_runs.record(0.5, **same, **{"optim.steps": 240})["config"]
     assert Estimate(tmp_path, threads=1).seconds(asked) == pytest.approx(24)
     assert Estimate(tmp_path, threads=4).seconds(asked) is None
@@ -221,7 +239,15 @@ def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> 
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope seed=0,1,2']")
-    words = ["sweep", "study=small.yaml", *WORDS[:2], "optim.steps=20", "optim.batch_size=16", "runs=r", "machine.threads=1"]  # fmt: skip
+    words = [
+        "sweep",
+        "study=small.yaml",
+        *WORDS[:2],
+        "optim.steps=20",
+        "optim.batch_size=16",
+        "runs=r",
+        "machine.threads=1",
+    ]
     sweeps = [process(*words, cwd=tmp_path) for _ in range(2)]
     outputs = [sweep.communicate() for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs

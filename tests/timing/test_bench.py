@@ -40,11 +40,18 @@ def test_a_window_has_as_many_steps_as_take_its_seconds() -> None:
     assert steps_for(lambda steps: 60.0 * steps, 2.0) == 2
 
 
-@pytest.mark.parametrize("value, goal, met", [
-    (12.0, {"at_most": 12.0}, True), (12.1, {"at_most": 12.0}, False), (0.97, {"at_least": 0.97}, True),
-    (0.96, {"at_least": 0.97}, False), (5.0, {}, None),
-    (4.0, {"at_least": -5.0, "at_most": 5.0}, True), (-6.0, {"at_least": -5.0, "at_most": 5.0}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, goal, met",
+    [
+        (12.0, {"at_most": 12.0}, True),
+        (12.1, {"at_most": 12.0}, False),
+        (0.97, {"at_least": 0.97}, True),
+        (0.96, {"at_least": 0.97}, False),
+        (5.0, {}, None),
+        (4.0, {"at_least": -5.0, "at_most": 5.0}, True),
+        (-6.0, {"at_least": -5.0, "at_most": 5.0}, False),
+    ],
+)
 def test_a_goal_is_met_or_not(value: float, goal: dict[str, float], met: bool | None) -> None:
     assert figure("loop", "speed", "", [value], **goal).met is met
 
@@ -62,20 +69,23 @@ def test_the_help_names_every_row() -> None:
     assert named == list(MENU)
 
 
-@pytest.mark.parametrize("word, line", [
-    ("rows=lop", "rows=lop: did you mean loop? choices: "),
-    ("models=vitt", "models=vitt: did you mean vit? choices: resnet, vit"),
-    ("sizes=[nano,tinny]", "sizes=tinny: did you mean tiny? choices: base, micro, nano, small, tiny"),
-    ("rows=[]", "rows=[]: choices: defaults, "),
-    ("models=[]", "models=[]: choices: resnet, vit"),
-    ("sizes=null", "sizes=null: choices: base, micro, nano, small, tiny"),
-    ("windows=0", "windows=0: must be 1 or more"),
-    ("seconds=0", "seconds=0.0: must be above 0"),
-    ("format=jsn", "format=jsn: did you mean json? choices: json, text"),
-    ("timm=nowhere.py", "timm=nowhere.py: no such file; it is the train.py of a checkout of pytorch-image-models"),
-    ("file=bench.csv", "file=bench.csv: must end in .json; `vitbench report` makes the page from it"),
-    ("device=gpu", "device=gpu: did you mean cpu? choices: auto, cpu, cuda"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "word, line",
+    [
+        ("rows=lop", "rows=lop: did you mean loop? choices: "),
+        ("models=vitt", "models=vitt: did you mean vit? choices: resnet, vit"),
+        ("sizes=[nano,tinny]", "sizes=tinny: did you mean tiny? choices: base, micro, nano, small, tiny"),
+        ("rows=[]", "rows=[]: choices: defaults, "),
+        ("models=[]", "models=[]: choices: resnet, vit"),
+        ("sizes=null", "sizes=null: choices: base, micro, nano, small, tiny"),
+        ("windows=0", "windows=0: must be 1 or more"),
+        ("seconds=0", "seconds=0.0: must be above 0"),
+        ("format=jsn", "format=jsn: did you mean json? choices: json, text"),
+        ("timm=nowhere.py", "timm=nowhere.py: no such file; it is the train.py of a checkout of pytorch-image-models"),
+        ("file=bench.csv", "file=bench.csv: must end in .json; `vitbench report` makes the page from it"),
+        ("device=gpu", "device=gpu: did you mean cpu? choices: auto, cpu, cuda"),
+    ],
+)
 def test_a_slip_gets_one_line(vitbench: Callable[..., Output], word: str, line: str) -> None:
     output = vitbench("bench", word)
     assert output.code == 2

@@ -93,11 +93,17 @@ def test_a_state_is_put_back_into_every_part(tmp_path: Path) -> None:
     [
         ({"objective.weight": torch.ones(1, 7)}, r"is from another model: weight is \(1, 7\) there and \(1, 3\) here"),
         ({"averaged.module.bias": None}, "is from another model: module.bias is nothing there"),
-        ({"optimizer.9.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 9.momentum"),
-        ({"optimizer.0.momentum_buffer": torch.ones(3)}, "is from another optimizer: no parameter here takes 0.momentum"),
+        (
+            {"optimizer.9.momentum_buffer": torch.ones(3)},
+            "is from another optimizer: no parameter here takes 9.momentum",
+        ),
+        (
+            {"optimizer.0.momentum_buffer": torch.ones(3)},
+            "is from another optimizer: no parameter here takes 0.momentum",
+        ),
         ({"losses": None}, "is no whole state: it has no losses"),
     ],
-)  # fmt: skip
+)
 def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
     tmp_path: Path, changed: dict[str, Any], line: str
 ) -> None:

@@ -21,9 +21,14 @@ from tests.training.test_train import assert_same_run, folder
 pytestmark = pytest.mark.slow
 
 WORDS = [
-    "train", "data.train_images=200", "data.test_images=50", "optim.steps=60", "optim.batch_size=16", "eval_every=3",
+    "train",
+    "data.train_images=200",
+    "data.test_images=50",
+    "optim.steps=60",
+    "optim.batch_size=16",
+    "eval_every=3",
     "machine.threads=1",
-]  # fmt: skip
+]
 
 
 def command(*words: str) -> list[str]:
@@ -157,8 +162,12 @@ def test_no_home_no_locale_and_a_closed_pipe_are_no_obstacle(tmp_path: Path) -> 
     assert table.returncode == 0 and "vit" in table.stdout
     pipe = subprocess.run(
         f"{' '.join(map(repr, command('table', 'runs=r', 'format=json')))} | head -1",
-        shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in pipe.stderr
 
 
@@ -181,9 +190,15 @@ def test_a_terminated_sweep_saves_and_leaves_no_process_behind(tmp_path: Path) -
     (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope seed=0,1']")
     words = [*WORDS[1:3], "machine.threads=1", "optim.steps=100000", "eval_every=100000"]  # only a signal saves
     child = process(
-        "sweep", "study=small.yaml", *words, "runs=r", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-        cwd=tmp_path, start_new_session=True,
-    )  # fmt: skip
+        "sweep",
+        "study=small.yaml",
+        *words,
+        "runs=r",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        cwd=tmp_path,
+        start_new_session=True,
+    )
     while len(begun := list((tmp_path / "r").glob("*/config.yaml"))) < 2:
         assert child.poll() is None, child.communicate()
         time.sleep(0.05)

@@ -21,8 +21,18 @@ from vitbench.models.build import build_model
 from vitbench.runs.plan import Planner
 
 STEPS, BATCH = 50, 16
-WORDS = [f"optim.steps={STEPS}", f"optim.batch_size={BATCH}", "eval_every=1", "augment=light", "seed=3", "data.val_fraction=0",
-         "data.train_images=100", "data.test_images=20", "machine.device=cpu", "machine.threads=1"]  # fmt: skip
+WORDS = [
+    f"optim.steps={STEPS}",
+    f"optim.batch_size={BATCH}",
+    "eval_every=1",
+    "augment=light",
+    "seed=3",
+    "data.val_fraction=0",
+    "data.train_images=100",
+    "data.test_images=20",
+    "machine.device=cpu",
+    "machine.threads=1",
+]
 # batch norm lets rounding grow: two plain loops whose memory layouts differ are 1e-2 apart after 50 steps at a rate of
 # 0.01, and in proportion to it
 MODELS = {

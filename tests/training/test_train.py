@@ -171,7 +171,9 @@ def test_weights_are_kept_after_the_steps_that_keep_names(
     vitbench("train", *TINY, "runs=cut", "keep=[1,3,6]")
     kept, again, plain = (folder(tmp_path / name) for name in ("some", "cut", "none"))
     assert sorted(path.name for path in kept.glob("checkpoint*")) == [
-        *(f"checkpoint.{step}.safetensors" for step in (1, 3, 6)), "checkpoint.safetensors"]  # fmt: skip
+        *(f"checkpoint.{step}.safetensors" for step in (1, 3, 6)),
+        "checkpoint.safetensors",
+    ]
     for path in kept.glob("checkpoint*"):
         assert path.read_bytes() == (again / path.name).read_bytes()
     last = (plain / "checkpoint.safetensors").read_bytes()  # of a run that kept nothing, which is the same run
@@ -220,8 +222,10 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     cut_run(vitbench, monkeypatch, "runs=cut")
     blob = (folder(tmp_path / "cut") / "state.safetensors").read_bytes()
     damages = {
-        "half": blob[: len(blob) // 2], "one bit": blob[:-9] + bytes([blob[-9] ^ 1]) + blob[-8:], "a pickle": b"\x80\x04N.",
-    }  # fmt: skip
+        "half": blob[: len(blob) // 2],
+        "one bit": blob[:-9] + bytes([blob[-9] ^ 1]) + blob[-8:],
+        "a pickle": b"\x80\x04N.",
+    }
     for damage, content in damages.items():
         runs = tmp_path / damage.replace(" ", "_")
         shutil.copytree(tmp_path / "cut", runs)

@@ -104,13 +104,33 @@ def test_without_network_one_line_says_what_else_there_is(library: str, monkeypa
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 MISFITS: dict[str, tuple[dict[str, Any], int, tuple[str, ...] | None, str]] = {
-    "another width": ({**VIT, "width": 8}, 3, CLASSES, r"is from another model: patch_embed.weight is \(8, 3, 4, 4\) there and "
-                                                       r"\(16, 3, 4, 4\) here; 1 of 30 tensors fit"),
-    "another depth": ({**VIT, "depth": 3}, 3, CLASSES, r"is from another model: blocks.2.attn.proj.bias is \(16,\) there and not here; 30 of 30 tensors fit"),
-    "another family": (RESNET, 3, CLASSES, r"is from another model: patch_embed.weight is not there and \(16, 3, 4, 4\) here; 0 of 30 tensors fit"),
-    "other classes": (VIT, 3, ("a", "b", "d"), "its classes are a, b, d, this run's are a, b, c; head=new draws a new head"),
+    "another width": (
+        {**VIT, "width": 8},
+        3,
+        CLASSES,
+        r"is from another model: patch_embed.weight is \(8, 3, 4, 4\) there and "
+        r"\(16, 3, 4, 4\) here; 1 of 30 tensors fit",
+    ),
+    "another depth": (
+        {**VIT, "depth": 3},
+        3,
+        CLASSES,
+        r"is from another model: blocks.2.attn.proj.bias is \(16,\) there and not here; 30 of 30 tensors fit",
+    ),
+    "another family": (
+        RESNET,
+        3,
+        CLASSES,
+        r"is from another model: patch_embed.weight is not there and \(16, 3, 4, 4\) here; 0 of 30 tensors fit",
+    ),
+    "other classes": (
+        VIT,
+        3,
+        ("a", "b", "d"),
+        "its classes are a, b, d, this run's are a, b, c; head=new draws a new head",
+    ),
     "another number of classes": (VIT, 7, None, "for 7 classes, and this run has 3; head=new draws a new head"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", MISFITS)
@@ -260,7 +280,10 @@ def test_a_parent_that_drew_other_images_of_the_same_data_is_a_warning(vitbench:
     assert vitbench("train", *TINY, *words).code == 0
     parent = folder(tmp_path / "r").name
     done = vitbench("train", *TINY, *words, "seed=1", f"init={parent}")
-    line = f"init={parent} drew its images with another seed, so that it may have learned from this run's validation images"
+    line = (
+        f"init={parent} drew its images with another seed, so that it may have learned from this run's validation"
+        " images"
+    )
     assert done.code == 0 and done.err.count(line) == 1
     assert line not in vitbench("train", *TINY, *words, "seed=1", f"init={parent}", "data.subset_seed=0").err
 
@@ -288,8 +311,14 @@ def test_a_fine_tuned_run_cut_off_ends_like_one_that_was_not(
 ) -> None:
     """From a run of other classes and another image size; the record says where from and what all of it cost."""
     words = [*SMALL["vit"], "data.classes=[0,1,2]", "runs=r"]
-    tuned = [*SMALL["vit"], "data.classes=[4,3]", "data.image_size=24", "head=new", "optim.layer_decay=0.7",
-             "init=data.classes=[0,1,2] data.image_size=null runs=r"]  # fmt: skip
+    tuned = [
+        *SMALL["vit"],
+        "data.classes=[4,3]",
+        "data.image_size=24",
+        "head=new",
+        "optim.layer_decay=0.7",
+        "init=data.classes=[0,1,2] data.image_size=null runs=r",
+    ]
     output = vitbench("train", *TINY, *tuned, "runs=r")
     assert output.code == 2 and "is not finished; it is trained by: vitbench train " in output.err
     assert vitbench("train", *TINY, *words).code == 0

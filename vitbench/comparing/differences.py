@@ -37,8 +37,11 @@ def against(
     """
     names = [line_name({key: group.settings[key] for key in keys}) for group in groups]
     wanted = {} if words in names else _settings(words, keys, names)
-    references = [group for group, name in zip(groups, names, strict=True)
-                  if name == words or (wanted and all(matches(group.settings[key], its) for key, its in wanted.items()))]  # fmt: skip
+    references = [
+        group
+        for group, name in zip(groups, names, strict=True)
+        if name == words or (wanted and all(matches(group.settings[key], its) for key, its in wanted.items()))
+    ]
     if not references:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     shared = [key for key in keys if wanted and key not in wanted]
@@ -84,4 +87,7 @@ def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str
 
 
 def _choices(words: str, keys: Sequence[str], names: Sequence[str]) -> str:
-    return f"{did_you_mean(words, dict.fromkeys(names))}; or settings that a line has: {', '.join(f'{key}=...' for key in keys)}"
+    return (
+        f"{did_you_mean(words, dict.fromkeys(names))}; or settings that a line has:"
+        f" {', '.join(f'{key}=...' for key in keys)}"
+    )

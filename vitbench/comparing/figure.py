@@ -59,14 +59,31 @@ def chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
     level = share if above else 100 - share
     low, high = axes.get_ylim()
     if axes.get_yscale() == "linear" and max(low - level, level - high) > high - low:
-        axes.annotate(f"chance: {level:.3g} %", (1, 0 if above else 1), xycoords="axes fraction", textcoords="offset points",
-                      xytext=(-2, 3 if above else -3), ha="right", va="bottom" if above else "top", fontsize=7, color="0.35")  # fmt: skip
+        axes.annotate(
+            f"chance: {level:.3g} %",
+            (1, 0 if above else 1),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            xytext=(-2, 3 if above else -3),
+            ha="right",
+            va="bottom" if above else "top",
+            fontsize=7,
+            color="0.35",
+        )
         return
     axes.set_ylim(min(low, level * 0.9), max(high, min(level * 1.05, 100.0)))
     axes.axhline(level, color="0.45", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-    axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), textcoords="offset points",
-                  xytext=(-2, 2 if above else -2), ha="right", va="bottom" if above else "top", fontsize=7,
-                  color="0.35")  # fmt: skip
+    axes.annotate(
+        "chance",
+        (1, level),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        xytext=(-2, 2 if above else -2),
+        ha="right",
+        va="bottom" if above else "top",
+        fontsize=7,
+        color="0.35",
+    )
 
 
 def diagonal(axes: Axes) -> None:
@@ -75,8 +92,16 @@ def diagonal(axes: Axes) -> None:
     axes.axline((0, 0), slope=1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
     axes.set(xlim=x, ylim=y)
     middle = (max(x[0], y[0]) + min(x[1], y[1])) / 2
-    axes.annotate("equal", (middle, middle), textcoords="offset points", xytext=(-4, 4), ha="right", va="bottom",
-                  fontsize=7, color="0.35")  # fmt: skip
+    axes.annotate(
+        "equal",
+        (middle, middle),
+        textcoords="offset points",
+        xytext=(-4, 4),
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color="0.35",
+    )
 
 
 def seeds(counts: Iterable[int]) -> tuple[str, bool]:
@@ -104,8 +129,13 @@ def means_of(counts: Iterable[int]) -> str:
 
 def foot(runs: Runs, groups: Sequence[Group], what: str, notes: Sequence[str], characters: int) -> str:
     """What a reader must know to trust the figure, in small print: what is drawn, settings, hardware, caveats."""
-    machines = sorted({" ".join(str(row.get(f"hardware.{key}") or "?") for key in ("name", "precision"))
-                       for group in groups for row in group.rows})  # fmt: skip
+    machines = sorted(
+        {
+            " ".join(str(row.get(f"hardware.{key}") or "?") for key in ("name", "precision"))
+            for group in groups
+            for row in group.rows
+        }
+    )
     hardware = machines[0] if len(machines) == 1 else f"{len(machines)} kinds of hardware or precision"
     lines = [f"{what}; {shared_settings(groups)}; {hardware}", *comparison_warnings(groups), *runs.notes, *notes]
     return "\n".join(part for line in lines for part in textwrap.wrap(printable(line), characters))
@@ -123,8 +153,16 @@ class PlottedLine:
 
 def draw_line(axes: Axes, line: PlottedLine, i: int, scale: int) -> Any:
     drawing: dict[str, Any] = {"color": look.colour(i), "zorder": 3}
-    (drawn,) = axes.plot([at for at, _ in line.means], [scale * mean.mean for _, mean in line.means], label=line.label,
-                         clip_on=False, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, **look.marker(i), **drawing)  # fmt: skip
+    (drawn,) = axes.plot(
+        [at for at, _ in line.means],
+        [scale * mean.mean for _, mean in line.means],
+        label=line.label,
+        clip_on=False,
+        linestyle=DASHES[i % len(DASHES)],
+        linewidth=1.4,
+        **look.marker(i),
+        **drawing,
+    )
     axes.scatter(
         [at for at, _ in line.points], [scale * value for _, value in line.points], s=4, linewidths=0, **drawing
     )

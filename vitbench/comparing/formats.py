@@ -130,20 +130,45 @@ def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
     """A float for \\input{...}; what a reader must know is in its caption."""
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
-        words = [escape_latex(word) + ("" if word[-1] in ".?!" else ".")
-                 for word in [heading, table.caption, *table.notes, *notes] if word]  # fmt: skip
+        words = [
+            escape_latex(word) + ("" if word[-1] in ".?!" else ".")
+            for word in [heading, table.caption, *table.notes, *notes]
+            if word
+        ]
         body = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in [table.head, *table.lines]]
-        parts.append("\n".join([
-            r"\begin{table}", r"\centering", rf"\caption{{{' '.join(words)}}}",
-            rf"\begin{{tabular}}{{{'l' * table.left}{'r' * (len(table.head) - table.left)}}}", r"\toprule", body[0],
-            r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}",
-        ]))  # fmt: skip
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{' '.join(words)}}}",
+                    rf"\begin{{tabular}}{{{'l' * table.left}{'r' * (len(table.head) - table.left)}}}",
+                    r"\toprule",
+                    body[0],
+                    r"\midrule",
+                    *body[1:],
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
     return "\n\n".join(parts) + "\n"
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-         ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "[": "{[}", "]": "{]}",
-         "`": "{`}", **{c: f"\\{c}" for c in "{}$&#_%"}}  # fmt: skip
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "[": "{[}",
+    "]": "{]}",
+    "`": "{`}",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
+}
 
 
 def escape_latex(text: str) -> str:
@@ -159,8 +184,17 @@ def _csv(table: Table) -> str:
     for group in table.groups:
         for value in table.values:
             i = group.interval(value)
-            cells = [*(group.settings[key] for key in table.keys), _metric(group, value), i.mean, i.low, i.high, i.sd, i.n,
-                     group.diverged, *(group.interval(cost).mean for cost in costs)]  # fmt: skip
+            cells = [
+                *(group.settings[key] for key in table.keys),
+                _metric(group, value),
+                i.mean,
+                i.low,
+                i.high,
+                i.sd,
+                i.n,
+                group.diverged,
+                *(group.interval(cost).mean for cost in costs),
+            ]
             writer.writerow([escape_csv(cell) for cell in cells])
     return out.getvalue()
 
@@ -206,8 +240,12 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
     numbers: dict[str, float] = {}
     for value in values:
         i, metric = group.interval(value), _metric(group, value)
-        numbers |= {f"{metric}_mean": i.mean, f"{metric}_ci95_low": i.low, f"{metric}_ci95_high": i.high,
-                    f"{metric}_sd": i.sd}  # fmt: skip
+        numbers |= {
+            f"{metric}_mean": i.mean,
+            f"{metric}_ci95_low": i.low,
+            f"{metric}_ci95_high": i.high,
+            f"{metric}_sd": i.sd,
+        }
         numbers |= {f"{metric}_n": i.n} if len(values) > 1 else {}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {

@@ -158,8 +158,11 @@ def lines_along(
 
 def line_name(settings: Mapping[str, Any]) -> str:
     """What a line is called: vit pe=rope"""
-    words = (shown_value(setting) if key in ("model", "data") else f"{key}={shown_value(setting)}"
-             for key, setting in settings.items() if setting is not None)  # fmt: skip
+    words = (
+        shown_value(setting) if key in ("model", "data") else f"{key}={shown_value(setting)}"
+        for key, setting in settings.items()
+        if setting is not None
+    )
     return " ".join(words)
 
 
@@ -169,8 +172,11 @@ def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
 
 def shared_settings(compared: Sequence[Group]) -> str:
     """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
-    words = [f"{key}={shown_value(compared[0].settings[key])}" for key in FIRST_KEYS
-             if compared[0].settings.get(key) not in (None, USUAL.get(key)) and _parts(compared, [key]) == 1]  # fmt: skip
+    words = [
+        f"{key}={shown_value(compared[0].settings[key])}"
+        for key in FIRST_KEYS
+        if compared[0].settings.get(key) not in (None, USUAL.get(key)) and _parts(compared, [key]) == 1
+    ]
     steps = {row.get("steps") for group in compared for row in group.rows}
     return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
 
@@ -179,13 +185,17 @@ def comparison_warnings(compared: Sequence[Group]) -> list[str]:
     """What makes the groups less comparable than they look, a line each."""
     lines = []
     if _parts(compared, [key for key in compared[0].settings if key != IMAGES_KEY]) < len(compared):
-        lines.append("WRONG: runs of the same settings saw different images (data_fingerprint); they are not averaged "
-                     "together. Give each set of images its own data.name")  # fmt: skip
+        lines.append(
+            "WRONG: runs of the same settings saw different images (data_fingerprint); they are not averaged "
+            "together. Give each set of images its own data.name"
+        )
     distinct = sum(len({tuple(row.get(key) for key in SEED_KEYS) for row in group.rows}) for group in compared)
     rows = [row for group in compared for row in group.rows]
     if distinct < len(rows):
-        lines.append(f"WRONG: {plural(len(rows) - distinct, 'run')} too many, of the settings and seed of another (copied folders, or "
-                     "records of another version): n is too large and the interval too narrow")  # fmt: skip
+        lines.append(
+            f"WRONG: {plural(len(rows) - distinct, 'run')} too many, of the settings and seed of another (copied"
+            " folders, or records of another version): n is too large and the interval too narrow"
+        )
     if diverged := sum(group.diverged for group in compared):
         lines.append(f"{diverged} of {plural(len(rows), 'run')} diverged and have no number, so they are in no mean")
     machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
@@ -210,7 +220,8 @@ def _unmatched(rows: Sequence[Row]) -> list[str]:
         if len(single) > 1 and single[-1][0] > MATCHED * single[0][0]:
             ratio = single[-1][0] / single[0][0]
             lines.append(
-                f"multiply-adds of size {size} are not matched here: {single[-1][1]} has {ratio:.2f} times those of {single[0][1]}"
+                f"multiply-adds of size {size} are not matched here: {single[-1][1]} has {ratio:.2f} times those of"
+                f" {single[0][1]}"
             )
     return lines
 

@@ -40,8 +40,16 @@ class Panel:
     swept: bool = False
 
 
-def _panel(runs: Runs, x: str | None, y: str | None, lines: Any, log: str | None, fit: bool | None, at: float | None,
-           layer: str | None) -> Panel:  # fmt: skip
+def _panel(
+    runs: Runs,
+    x: str | None,
+    y: str | None,
+    lines: Any,
+    log: str | None,
+    fit: bool | None,
+    at: float | None,
+    layer: str | None,
+) -> Panel:
     swept = {row["column"] for rows in runs.swept.values() for row in rows}
     y = runs.check("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept})
     along = _abscissas(runs, y)
@@ -87,7 +95,9 @@ def _categories(groups: Sequence[Group], x: str) -> list[Any]:
     return sorted({group.settings[x] for group in groups}, key=lambda value: sort_key({x: value}))
 
 
-def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names: Sequence[Any] | None = None) -> list[PlottedLine]:  # fmt: skip
+def _lines(
+    groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names: Sequence[Any] | None = None
+) -> list[PlottedLine]:
     made = []
     scale = 100 if names is None and is_share(x) else 1  # an axis of shares is in %
     for line in lines_along(groups, x, wanted):
@@ -95,8 +105,11 @@ def _lines(groups: Sequence[Group], x: str, y: str, wanted: Sequence[str], names
         means: list[tuple[float, Interval]] = []
         for group in line.groups:
             at = [row.get(x) if names is None else names.index(group.settings[x]) for row in group.rows]
-            here = [(scale * float(a), float(row[y])) for a, row in zip(at, group.rows, strict=True)
-                    if a is not None and row.get(y) is not None]  # fmt: skip
+            here = [
+                (scale * float(a), float(row[y]))
+                for a, row in zip(at, group.rows, strict=True)
+                if a is not None and row.get(y) is not None
+            ]
             if here:
                 points += here
                 means.append((mean_interval(at for at, _ in here).mean, mean_interval(value for _, value in here)))
@@ -113,29 +126,52 @@ def _abscissas(runs: Runs, y: str) -> set[str]:
     return {name for rows in runs.swept.values() for row in rows if row["column"] == y for name in _along(row)}
 
 
-def _swept_panel(runs: Runs, y: str, wanted_x: str | None, wanted: Sequence[str], log: str | None, at: float | None,
-                 layer: str | None) -> Panel:  # fmt: skip
+def _swept_panel(
+    runs: Runs,
+    y: str,
+    wanted_x: str | None,
+    wanted: Sequence[str],
+    log: str | None,
+    at: float | None,
+    layer: str | None,
+) -> Panel:
     """Swept rows against their abscissa, or against the depth of their layer: a line a group of runs."""
-    rows = {id_: [row for row in its if row["column"] == y and (at is None or row.get("at") == at)
-                  and (layer is None or row.get("layer") == layer) and (wanted_x is None or wanted_x in _along(row))]
-            for id_, its in runs.swept.items()}  # fmt: skip
+    rows = {
+        id_: [
+            row
+            for row in its
+            if row["column"] == y
+            and (at is None or row.get("at") == at)
+            and (layer is None or row.get("layer") == layer)
+            and (wanted_x is None or wanted_x in _along(row))
+        ]
+        for id_, its in runs.swept.items()
+    }
     kept = [row for its in rows.values() for row in its]
     for name, asked in {"at": at, "layer": layer}.items():
         if asked is not None and not kept:
-            there = {f"{row[name]:g}" if name == "at" else row[name]
-                     for its in runs.swept.values() for row in its if row["column"] == y and name in row}  # fmt: skip
+            there = {
+                f"{row[name]:g}" if name == "at" else row[name]
+                for its in runs.swept.values()
+                for row in its
+                if row["column"] == y and name in row
+            }
             raise UserError(f"{name}={asked}: {y} has {', '.join(sorted(there)) or f'no {name}'}")
     along_at = {row["at"] for row in kept if "at" in row}
     along_layer = {row["layer"] for row in kept if "layer" in row}
     if len(along_at) > 1 and len(along_layer) > 1:
         layers = ", ".join(sorted(along_layer)[:8])
-        raise UserError(f"y={y}: was measured along two things; choose layer=NAME ({layers}, ...) or at=NUMBER "
-                        f"({', '.join(f'{value:g}' for value in sorted(along_at))})")  # fmt: skip
+        raise UserError(
+            f"y={y}: was measured along two things; choose layer=NAME ({layers}, ...) or at=NUMBER "
+            f"({', '.join(f'{value:g}' for value in sorted(along_at))})"
+        )
     by_layer = len(along_layer) > 1
     if not by_layer and (wanted_x == "layer" or any("at" not in row for row in kept)):
         typed = f"y={y}" if layer is None else f"y={y} layer={layer}"
-        raise UserError(f"{typed}: is of one layer, {', '.join(along_layer)}, and lies along nothing"
-                        f"{'' if layer is None else '; leave layer= out'}")  # fmt: skip
+        raise UserError(
+            f"{typed}: is of one layer, {', '.join(along_layer)}, and lies along nothing"
+            f"{'' if layer is None else '; leave layer= out'}"
+        )
     x = "relative depth of the layer" if by_layer else next((row["at_unit"] for row in kept if "at_unit" in row), "at")
     groups = groups_of(runs)
     drawn = []
@@ -216,10 +252,24 @@ def _draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: in
     drawing: dict[str, Any] = {"color": look.colour(i), "zorder": 3}
     at = [place + offset for place, _ in line.means]
     bars = [scale * mean.half if figure.is_banded(mean) else 0.0 for _, mean in line.means]
-    drawn = axes.errorbar(at, [scale * mean.mean for _, mean in line.means], bars, label=line.label, linestyle="none",
-                  elinewidth=1.2, capsize=2.5, **look.marker(i), **drawing)  # fmt: skip
-    axes.scatter([place + offset for place, _ in line.points], [scale * value for _, value in line.points], s=4,
-                 linewidths=0, **drawing | {"zorder": 4})  # fmt: skip
+    drawn = axes.errorbar(
+        at,
+        [scale * mean.mean for _, mean in line.means],
+        bars,
+        label=line.label,
+        linestyle="none",
+        elinewidth=1.2,
+        capsize=2.5,
+        **look.marker(i),
+        **drawing,
+    )
+    axes.scatter(
+        [place + offset for place, _ in line.points],
+        [scale * value for _, value in line.points],
+        s=4,
+        linewidths=0,
+        **drawing | {"zorder": 4},
+    )
     return drawn
 
 

@@ -101,12 +101,16 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
         kept = [row for row in rows if row["id"] in set(planned)]
         missing = set(planned) - {row["id"] for row in kept}
         if not kept:
-            raise UserError(f"study={study.name}: none of its {len(planned)} runs has ended in runs={folder}; "
-                            f"`vitbench sweep study={study.name}` starts them")  # fmt: skip
+            raise UserError(
+                f"study={study.name}: none of its {len(planned)} runs has ended in runs={folder}; "
+                f"`vitbench sweep study={study.name}` starts them"
+            )
         if missing:
             begun = len(missing & set(unfinished))
-            notes.append(f"missing: {len(missing)} of the {len(planned)} planned runs"
-                         + (f", {begun} of them begun (`vitbench ls runs`)" if begun else ""))  # fmt: skip
+            notes.append(
+                f"missing: {len(missing)} of the {len(planned)} planned runs"
+                + (f", {begun} of them begun (`vitbench ls runs`)" if begun else "")
+            )
         rows = kept
     elif unfinished:
         notes.append(f"{plural(len(unfinished), 'more run')} in {folder}, begun and not ended (`vitbench ls runs`)")

@@ -96,8 +96,9 @@ def _format(name: str, file: str | None) -> str:
     return formats.TABLE_ENDINGS[ending]
 
 
-def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str],
-           in_study: Sequence[str]) -> dict[str, dict[str, Any]]:  # fmt: skip
+def choose(
+    asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str], in_study: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """The tables (or figures) to make: the study's or one of no name, with what the command line says on top."""
     name, typed = asked["name"], {key: asked[key] for key in keys if asked[key] is not None}
     if study is None:
@@ -120,8 +121,17 @@ def choose(asked: Mapping[str, Any], study: Study | None, kind: str, keys: Seque
 # ---------------------------------------------------------------------------------------------------------- layout
 
 
-def build_table(name: str, runs: Runs, *, rows: Any = None, columns: str | None = None, value: Any = None,
-          show: str | None = None, against: str | None = None, where: Mapping[str, Any] | None = None) -> Table:  # fmt: skip
+def build_table(
+    name: str,
+    runs: Runs,
+    *,
+    rows: Any = None,
+    columns: str | None = None,
+    value: Any = None,
+    show: str | None = None,
+    against: str | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Table:
     """`value` is a result, or a list of them to stand side by side."""
     runs = runs.filtered(where or {})
     values = [
@@ -174,29 +184,30 @@ def _cells(groups: Sequence[Group], value: str, show: str, signed: bool) -> Call
     return cell
 
 
-def _one_a_line(groups: Sequence[Group], keys: Sequence[str], _: str, value: str,
-                cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+def _one_a_line(
+    groups: Sequence[Group], keys: Sequence[str], _: str, value: str, cell: Callable[[Interval], str]
+) -> tuple[list[str], list[list[str]]]:
     costs = [cost for cost in costs_of(groups) if cost != value]
     diverged = any(group.diverged for group in groups)
-    head = [
-        *keys,
-        groups[0].label(value),
-        "n",
-        *(["diverged"] if diverged else []),
-        *(HEADS[cost] for cost in costs),
-    ]
+    head = [*keys, groups[0].label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
     lines = []
     for group in groups:
         interval = group.interval(value)
-        lines.append([
-            *(shown_value(group.settings[key]) for key in keys), cell(interval), str(interval.n),
-            *([str(group.diverged)] if diverged else []), *(_span(cost, [group]) for cost in costs),
-        ])  # fmt: skip
+        lines.append(
+            [
+                *(shown_value(group.settings[key]) for key in keys),
+                cell(interval),
+                str(interval.n),
+                *([str(group.diverged)] if diverged else []),
+                *(_span(cost, [group]) for cost in costs),
+            ]
+        )
     return head, lines
 
 
-def _several(groups: Sequence[Group], keys: Sequence[str], values: Sequence[str],
-             cells: Sequence[Callable[[Interval], str]]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+def _several(
+    groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], cells: Sequence[Callable[[Interval], str]]
+) -> tuple[list[str], list[list[str]]]:
     """Results side by side, a line a group; how many runs have one is said where not all have it."""
     lines = []
     for group in groups:
@@ -207,8 +218,9 @@ def _several(groups: Sequence[Group], keys: Sequence[str], values: Sequence[str]
     return [*keys, *map(groups[0].label, values), "n"], lines
 
 
-def _side_by_side(groups: Sequence[Group], keys: Sequence[str], columns: str, value: str,
-                  cell: Callable[[Interval], str]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+def _side_by_side(
+    groups: Sequence[Group], keys: Sequence[str], columns: str, value: str, cell: Callable[[Interval], str]
+) -> tuple[list[str], list[list[str]]]:
     across = sorted({group.settings[columns] for group in groups}, key=lambda v: sort_key({columns: v}))
     by_line: dict[tuple[Any, ...], dict[Any, Group]] = {}
     for group in groups:

@@ -67,8 +67,20 @@ def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
 class Augment:
     """Settings of `conf/augment/*.yaml` as two functions: one on uint8 images, one on normalised images and labels."""
 
-    def __init__(self, *, num_classes: int, image_size: int, crop: float, flip: bool, randaugment: int, magnitude: int,
-                 mixup: float, cutmix: float, rotate: float = 0.0, scale: float = 0.0):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_size: int,
+        crop: float,
+        flip: bool,
+        randaugment: int,
+        magnitude: int,
+        mixup: float,
+        cutmix: float,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+    ):
         self.padding = min(round(crop * image_size), image_size - 1)
         self.flip = flip
         self.rotate, self.scale = rotate, scale

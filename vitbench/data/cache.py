@@ -115,9 +115,14 @@ def _pwrite(file: int, rest: memoryview, at: int) -> None:
 
 
 def cached(
-    cache: Path, name: str, identity: Any, build: Callable[[Rows], Contents], *, skip_broken: bool = True,
+    cache: Path,
+    name: str,
+    identity: Any,
+    build: Callable[[Rows], Contents],
+    *,
+    skip_broken: bool = True,
     files: Reader | None = None,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """The data set of this identity, opened or, by the first process that asks, built. With `files`, no pixels are kept.
 
     Broken files are all found before any is reported, and the rest is kept: repeating the command with

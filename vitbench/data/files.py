@@ -99,10 +99,17 @@ class Files:
         """Begins to decode; what is returned writes the images into an array (B, C, H, W)."""
         chunks = [rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK)]
         results = [
-            self.pool.begin(partial(_decoded, self.decode, [self.paths[row] for row in chunk.tolist()],
-                                    self.digests[chunk], self.shape[1:]))
+            self.pool.begin(
+                partial(
+                    _decoded,
+                    self.decode,
+                    [self.paths[row] for row in chunk.tolist()],
+                    self.digests[chunk],
+                    self.shape[1:],
+                )
+            )
             for chunk in chunks
-        ]  # fmt: skip
+        ]
 
         def read(out: NDArray[np.uint8]) -> None:
             for number, result in enumerate(results):

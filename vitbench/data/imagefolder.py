@@ -163,7 +163,10 @@ def _follow(path: Path, split: Path, root: Path, follow_links: bool) -> bool:
     if not os.path.exists(target):
         raise DataError(f"{shown_path(path)} is a broken link (to {shown_path(os.readlink(path))}); remove it")
     if not follow_links and not target.is_relative_to(root.resolve()):
-        raise DataError(f"{shown_path(path)} is a link out of data.root, to {shown_path(target)}; set data.follow_links=true to read it")  # fmt: skip
+        raise DataError(
+            f"{shown_path(path)} is a link out of data.root, to {shown_path(target)}; set data.follow_links=true to"
+            " read it"
+        )
     here = split.resolve()
     if target.is_relative_to(here):
         return not any(part.startswith(".") for part in target.relative_to(here).parts)
@@ -176,7 +179,10 @@ def _classes(train: Found, test: Found) -> tuple[str, ...]:
     for name in sorted(train.files.keys() | test.files.keys()):
         plain = " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
         if plain in alike:
-            raise DataError(f"data.root: classes {alike[plain]!a} and {name!a} differ only in case, space or Unicode form; rename one")  # fmt: skip
+            raise DataError(
+                f"data.root: classes {alike[plain]!a} and {name!a} differ only in case, space or Unicode form;"
+                " rename one"
+            )
         alike[plain] = name
     if different := sorted(train.files.keys() ^ test.files.keys()):
         names = [f"{shown_path(name)} (only in {'train' if name in train.files else 'test'})" for name in different]
@@ -210,7 +216,10 @@ def _common_size(paths: list[str]) -> int:
             continue  # reported when it is decoded
         if width != height or (first is not None and width != first[1]):
             unlike = f" and {shown_path(first[0])} {first[1]} x {first[1]}" if first and width == height else ""
-            raise DataError(f"{shown_path(path)} has {width} x {height} px{unlike}: set data.image_size=PIXELS to scale all to one square size")  # fmt: skip
+            raise DataError(
+                f"{shown_path(path)} has {width} x {height} px{unlike}: set data.image_size=PIXELS to scale all to one"
+                " square size"
+            )
         first = first or (path, width)
     if first is None:
         raise DataError(f"{shown_path(paths[0])}: none of the {len(paths):,} files can be read as an image")

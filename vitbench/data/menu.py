@@ -34,9 +34,16 @@ SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip"
 
 
 def open_dataset(
-    source: str, *, root: str, cache: str, image_size: int | None, progress: bool, files: bool = False,
-    classes: Sequence[int] | None = None, **options: Any,
-) -> Dataset:  # fmt: skip
+    source: str,
+    *,
+    root: str,
+    cache: str,
+    image_size: int | None,
+    progress: bool,
+    files: bool = False,
+    classes: Sequence[int] | None = None,
+    **options: Any,
+) -> Dataset:
     """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch.
 
     `classes` are the only ones kept, renumbered in this order. The cache holds all of them.
@@ -50,8 +57,10 @@ def open_dataset(
         load = look_up("data", source, MENU)
         if files:
             if "files" not in inspect.signature(load).parameters:
-                raise UserError(f"machine.images=files: data={source} cannot; data=imagefolder can, and "
-                                "machine.images=cache needs no memory either")  # fmt: skip
+                raise UserError(
+                    f"machine.images=files: data={source} cannot; data=imagefolder can, and "
+                    "machine.images=cache needs no memory either"
+                )
             options["files"] = True
         dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
         forget()

@@ -79,8 +79,9 @@ def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) ->
 
 def _edges(x: np.ndarray, y: np.ndarray, n: int, apothem: float) -> list[np.ndarray]:
     """Distances to n lines around the centre, the first one below it."""
-    turns = (np.float32(math.sin(2 * math.pi * k / n)) * x + np.float32(math.cos(2 * math.pi * k / n)) * y
-             for k in range(n))  # fmt: skip
+    turns = (
+        np.float32(math.sin(2 * math.pi * k / n)) * x + np.float32(math.cos(2 * math.pi * k / n)) * y for k in range(n)
+    )
     return [d - np.float32(apothem) for d in turns]
 
 
@@ -346,9 +347,15 @@ def load(
     if not 0 <= image_seed < 2**63:
         raise UserError(f"data.image_seed={image_seed}: expected 0 or more (below 2^63)")
     given = {
-        "x": x, "y": y, "rotation": rotation, "radius": radius,
-        "background": background, "texture": texture, "contrast": contrast, "noise": noise,
-    }  # fmt: skip
+        "x": x,
+        "y": y,
+        "rotation": rotation,
+        "radius": radius,
+        "background": background,
+        "texture": texture,
+        "contrast": contrast,
+        "noise": noise,
+    }
     by_split = {"train": _changed(defaults(task), given, "data", task)}
     by_split["test"] = _changed(by_split["train"], test or {}, "data.test", task)
     counts = {"train": train_images, "test": test_images}

@@ -47,22 +47,39 @@ class Share(NamedTuple):
                 free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1),
             )
             if needed > MOST * free:
-                print(f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
-                      f"{device}: they come from data.cache a batch at a time (machine.images=cache)", file=sys.stderr)  # fmt: skip
+                print(
+                    f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
+                    f"{device}: they come from data.cache a batch at a time (machine.images=cache)",
+                    file=sys.stderr,
+                )
                 return images, labels
         return (images.whole() if self.images in ("auto", "memory") else images), labels
 
 
 def load(
-    source: str, *, root: str, cache: str, image_size: int | None, progress: bool,
-    fraction: float, count: int | None, val_fraction: float, subset_seed: int, images: str = "memory", **options: Any,
-) -> Share:  # fmt: skip
+    source: str,
+    *,
+    root: str,
+    cache: str,
+    image_size: int | None,
+    progress: bool,
+    fraction: float,
+    count: int | None,
+    val_fraction: float,
+    subset_seed: int,
+    images: str = "memory",
+    **options: Any,
+) -> Share:
     """`options` are the source's own; `count` replaces `fraction` where it is given; `images` is as in Share."""
     dataset = open_dataset(
         source, root=root, cache=cache, image_size=image_size, progress=progress, files=images == "files", **options
     )
     chosen, held_out = split_and_subset(
-        dataset.train.labels, dataset.classes, fraction=None if count is not None else fraction, count=count,
-        val_fraction=val_fraction, seed=subset_seed,
-    )  # fmt: skip
+        dataset.train.labels,
+        dataset.classes,
+        fraction=None if count is not None else fraction,
+        count=count,
+        val_fraction=val_fraction,
+        seed=subset_seed,
+    )
     return Share(dataset, chosen, held_out, images)

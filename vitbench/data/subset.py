@@ -28,9 +28,14 @@ def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def split_and_subset(
-    labels: NDArray[np.int64], classes: Sequence[str], *, fraction: float | None, count: int | None,
-    val_fraction: float, seed: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    fraction: float | None,
+    count: int | None,
+    val_fraction: float,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the training and of the validation images; `fraction` or `count` is of what validation leaves.
 
     Validation images are the end of the order and training images its beginning, so validation is the same for every
@@ -54,7 +59,10 @@ def split_and_subset(
             )
         needed = 1 + max(int(places[0]) for places in firsts)
         smallest = f"data.count={needed}" if count is not None else f"data.fraction={_up(needed / len(pool))}"
-        raise UserError(f"{given}: {taken} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all {len(classes)} classes")  # fmt: skip
+        raise UserError(
+            f"{given}: {taken} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all"
+            f" {len(classes)} classes"
+        )
     return chosen, ordered[len(pool) :]
 
 

@@ -28,7 +28,16 @@ from vitbench.machine.progress import progress as progress_bar
 DECODING = 1  # bump when a pixel changes
 CHUNK = 512  # images decoded between two writes
 # what torchvision lets through when files are missing, broken or not to be had; URLError is an OSError
-UNAVAILABLE = (RuntimeError, OSError, HTTPException, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
+UNAVAILABLE = (
+    RuntimeError,
+    OSError,
+    HTTPException,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 class Source(NamedTuple):

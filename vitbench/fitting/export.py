@@ -75,8 +75,16 @@ def rows(report: Report) -> Iterator[list[Any]]:
         for ratio in pair.ratios:
             bound = {-math.inf: "<", math.inf: ">"}.get(ratio.value, "")
             number = ratio.least if bound == "<" else ratio.most if bound else ratio.value
-            yield [pair.follower.label, pair.leader.label, ratio.n, "label_efficiency", number,
-                   *(_finite(ratio.low, ratio.high) if not bound else (None, None)), seeds, bound or None]  # fmt: skip
+            yield [
+                pair.follower.label,
+                pair.leader.label,
+                ratio.n,
+                "label_efficiency",
+                number,
+                *(_finite(ratio.low, ratio.high) if not bound else (None, None)),
+                seeds,
+                bound or None,
+            ]
         for one, p_holm in pair.tested:
             seed = f"seed {one.seed}"
             yield [a, b, one.images, "only_model_right", one.only_a, None, None, 1, seed]
@@ -88,29 +96,57 @@ def rows(report: Report) -> Iterator[list[Any]]:
 def _curve(curve: Curve) -> dict[str, Any]:
     offset = curve.offset
     return {
-        "label": curve.label, "form": curve.form, "images": curve.n.tolist(), "seeds": len(curve.seeds),
+        "label": curve.label,
+        "form": curve.form,
+        "images": curve.n.tolist(),
+        "seeds": len(curve.seeds),
         "exponent": _ends(curve.exponent.mean, curve.exponent.low, curve.exponent.high),
         "offset": None if offset is None else _ends(offset.mean, offset.low, offset.high),
-        "log_b": curve.fitted.log_b.item(), "alpha": curve.fitted.alpha.item() if curve.form == "m4" else None,
-        "chance": curve.chance, "r2_log_error": curve.r2, "held_back_error": curve.held_back,
-        "reliable": curve.held_back <= UNRELIABLE, "aicc": curve.aicc, "means": [math.exp(v) for v in curve.mean_logs],
-    }  # fmt: skip
+        "log_b": curve.fitted.log_b.item(),
+        "alpha": curve.fitted.alpha.item() if curve.form == "m4" else None,
+        "chance": curve.chance,
+        "r2_log_error": curve.r2,
+        "held_back_error": curve.held_back,
+        "reliable": curve.held_back <= UNRELIABLE,
+        "aicc": curve.aicc,
+        "means": [math.exp(v) for v in curve.mean_logs],
+    }
 
 
 def _pair(pair: Compared, value: str) -> dict[str, Any]:
     found = pair.crossover
     return {
-        "model": pair.pair.a.label, "against": pair.pair.b.label, "seeds": len(pair.pair.a.seeds),
+        "model": pair.pair.a.label,
+        "against": pair.pair.b.label,
+        "seeds": len(pair.pair.a.seeds),
         "costs": {cost: {"ratio": ratio, "matched": is_matched(ratio)} for cost, ratio in pair.costs.items()},
-        "differences": [{"images": n, **_ends(interval.mean, interval.low, interval.high), "n": interval.n,
-                         "p": p, "p_holm": p_holm} for n, (interval, p), p_holm in pair.differences],
-        "crossover": {"verdict": found.verdict, "why": found.why or None, "leads_at_first": found.leader or None,
-                      **_ends(found.n, found.low, found.high, "images"), "times_largest": found.times,
-                      "share_of_draws_without": found.rootless, "sentence": verdict(pair, value)},
-        "label_efficiency": {"model": pair.follower.label, "matches": pair.leader.label,
-                             "sentence": worth(pair) or None, "at": [_ratio(ratio) for ratio in pair.ratios]},
+        "differences": [
+            {
+                "images": n,
+                **_ends(interval.mean, interval.low, interval.high),
+                "n": interval.n,
+                "p": p,
+                "p_holm": p_holm,
+            }
+            for n, (interval, p), p_holm in pair.differences
+        ],
+        "crossover": {
+            "verdict": found.verdict,
+            "why": found.why or None,
+            "leads_at_first": found.leader or None,
+            **_ends(found.n, found.low, found.high, "images"),
+            "times_largest": found.times,
+            "share_of_draws_without": found.rootless,
+            "sentence": verdict(pair, value),
+        },
+        "label_efficiency": {
+            "model": pair.follower.label,
+            "matches": pair.leader.label,
+            "sentence": worth(pair) or None,
+            "at": [_ratio(ratio) for ratio in pair.ratios],
+        },
         "checkpoints": [{**one._asdict(), "p_holm": p_holm} for one, p_holm in pair.tested],
-    }  # fmt: skip
+    }
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:

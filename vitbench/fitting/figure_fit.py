@@ -38,8 +38,16 @@ SIZE = 7.2  # points, of what is said of pairs
 LINE = 1.3 / 72  # inches of a line of text per point of its size
 
 
-def make(runs: Runs, groups: Sequence[Group], drawn: Sequence[PlottedLine], y: str, log: str, wanted: Sequence[str],
-         title: str, caveat: str) -> Figure:  # fmt: skip
+def make(
+    runs: Runs,
+    groups: Sequence[Group],
+    drawn: Sequence[PlottedLine],
+    y: str,
+    log: str,
+    wanted: Sequence[str],
+    title: str,
+    caveat: str,
+) -> Figure:
     from matplotlib.figure import Figure
 
     falling(runs, y, "y")
@@ -88,8 +96,13 @@ def make(runs: Runs, groups: Sequence[Group], drawn: Sequence[PlottedLine], y: s
     if any(one.crossover.verdict in CROSSED for one in compared):
         axes.plot([], [], color="0.35", linestyle="none", marker="*", markersize=9, label="crossover")
     if len(drawn) > 1 or curves:
-        above.legend(loc="outside lower left" if wide else "outside right upper", ncols=columns, frameon=False,
-                     fontsize=7.8, labelspacing=0.45)  # fmt: skip
+        above.legend(
+            loc="outside lower left" if wide else "outside right upper",
+            ncols=columns,
+            frameon=False,
+            fontsize=7.8,
+            labelspacing=0.45,
+        )
     return made
 
 
@@ -105,10 +118,21 @@ def _draw_curve(axes: Axes, line: PlottedLine, curve: Curve, i: int, scale: int,
             axes.fill_between(grid, low, high, color=drawing["color"], alpha=alpha, linewidth=0)
         axes.plot(grid, np.exp(curve.fitted.logs(grid)[0]) * scale, linestyle=dash, linewidth=1.2, **drawing)
     words = "\n".join(part for part in (line.label, *(_fitted(curve, scale) if numbered else [])) if part)
-    axes.plot(curve.n, np.exp(curve.mean_logs) * scale, linestyle="none", label=words, **look.marker(i),
-              **drawing | {"zorder": 4})  # fmt: skip
-    axes.scatter([at for at, _ in line.points], [scale * value for _, value in line.points], s=4, linewidths=0,
-                 **drawing | {"zorder": 5})  # fmt: skip
+    axes.plot(
+        curve.n,
+        np.exp(curve.mean_logs) * scale,
+        linestyle="none",
+        label=words,
+        **look.marker(i),
+        **drawing | {"zorder": 4},
+    )
+    axes.scatter(
+        [at for at, _ in line.points],
+        [scale * value for _, value in line.points],
+        s=4,
+        linewidths=0,
+        **drawing | {"zorder": 5},
+    )
 
 
 def _fitted(curve: Curve, scale: int) -> list[str]:
@@ -130,8 +154,17 @@ def _mark(axes: Axes, compared: Compared, labels: Sequence[str], scale: int) -> 
     colour = look.colour(labels.index(compared.trail.label) if compared.trail.label in labels else 0)
     ends = np.clip([found.low, found.high], pair.n[0], GUARD * pair.n[-1])
     axes.plot(ends, [e, e], color="black", linewidth=0.9, solid_capstyle="butt", zorder=6)
-    axes.plot([found.n], [e], marker="*", markersize=10, markerfacecolor=colour, markeredgecolor="black",
-              markeredgewidth=0.8, zorder=7, clip_on=False)  # fmt: skip
+    axes.plot(
+        [found.n],
+        [e],
+        marker="*",
+        markersize=10,
+        markerfacecolor=colour,
+        markeredgecolor="black",
+        markeredgewidth=0.8,
+        zorder=7,
+        clip_on=False,
+    )
 
 
 def _limit(axes: Axes, drawn: Sequence[PlottedLine], curves: dict[str, Curve], y: str, log: str) -> None:
@@ -164,8 +197,10 @@ def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
     drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []
     bands = ", ".join([*drawn, *(["no bands of two seeds"] if min(ns) < LEAST_SEEDS else [])])
     forms = sorted({curve.form for curve in curves.values()})
-    return (f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}), dashed "
-            f"beyond the largest size; {bands}; exponents with 95 % intervals")  # fmt: skip
+    return (
+        f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}),"
+        f" dashed beyond the largest size; {bands}; exponents with 95 % intervals"
+    )
 
 
 def _not_fitted(drawn: Sequence[PlottedLine], curves: dict[str, Curve]) -> str:

@@ -81,8 +81,11 @@ class Report:
         for a, b in self.chosen:
             pair = Pair.of(a, b)
             seeds = [seed for seed in a.seeds if seed in b.seeds]
-            at = [(n, *(dict(zip(c.seeds, c.errors[:, c.n.tolist().index(n)].tolist(), strict=True)) for c in (a, b)))
-                  for n in pair.n.tolist() if seeds]  # fmt: skip
+            at = [
+                (n, *(dict(zip(c.seeds, c.errors[:, c.n.tolist().index(n)].tolist(), strict=True)) for c in (a, b)))
+                for n in pair.n.tolist()
+                if seeds
+            ]
             found.append((pair, [(n, paired(of_a, of_b)) for n, of_a, of_b in at]))
         corrected = iter(holm([one.p for _, differences in found for _, one in differences]))
         facts = [self.facts.get((a.label, b.label), Facts({}, [])) for a, b in self.chosen]
@@ -93,8 +96,18 @@ class Report:
             ahead = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
             follower, leader = (pair.b, pair.a) if ahead else (pair.a, pair.b)
             ratios = label_efficiency(Pair(leader, follower)) if pair.paired else []
-            made.append(Compared(pair, differences, crossover(pair), follower, leader, ratios,
-                                 its.costs, [Tested(one, next(p_holm)) for one in its.checkpoints]))  # fmt: skip
+            made.append(
+                Compared(
+                    pair,
+                    differences,
+                    crossover(pair),
+                    follower,
+                    leader,
+                    ratios,
+                    its.costs,
+                    [Tested(one, next(p_holm)) for one in its.checkpoints],
+                )
+            )
         return made
 
 
@@ -119,8 +132,11 @@ def cost_ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, 
         if len(its) == len(others) == 1:
             found[cost] = its.pop() / others.pop()
     at = [[row for row in rows if row.get("train_images") == images and total_seconds(row, row)] for rows in (a, b)]
-    kinds = {tuple(sorted((key, str(value)) for key, value in row.items() if key.startswith("hardware.")))
-             for rows in at for row in rows}  # fmt: skip
+    kinds = {
+        tuple(sorted((key, str(value)) for key, value in row.items() if key.startswith("hardware.")))
+        for rows in at
+        for row in rows
+    }
     if all(at) and len(kinds) == 1 and () not in kinds:
         seconds = [fmean(total_seconds(row, row) or math.nan for row in rows) for rows in at]
         found[TOTAL] = seconds[0] / seconds[1]

@@ -60,8 +60,15 @@ def main(config: Any) -> int:
     return 0
 
 
-def report_of(value: str, lines: Sequence[CurveOfRuns], left_out: Sequence[str], runs: Runs | None = None, against: str | None = None,
-              heading: str = "", folder: Path | None = None) -> Report:  # fmt: skip
+def report_of(
+    value: str,
+    lines: Sequence[CurveOfRuns],
+    left_out: Sequence[str],
+    runs: Runs | None = None,
+    against: str | None = None,
+    heading: str = "",
+    folder: Path | None = None,
+) -> Report:
     """What the curves say; `folder` is where predictions of the runs lie."""
     from vitbench.fitting import mcnemar
     from vitbench.fitting.findings import Facts, Report, cost_ratios

@@ -76,8 +76,10 @@ def _all_there(path: Path, name: str, rows: Sequence[Row], numbers: dict[str, in
         for (_, seed), there in by_seed.items():
             if n not in there:
                 at = ", ".join(map(str, sorted(there.values())))
-                raise DataError(f"file={path}: no row with {name} images={n} seed={seed}, whose other sizes are in line {at}; "
-                                "every seed needs every size")  # fmt: skip
+                raise DataError(
+                    f"file={path}: no row with {name} images={n} seed={seed}, whose other sizes are in line {at}; "
+                    "every seed needs every size"
+                )
 
 
 # ----------------------------------------------------------------------------------------------- tables of one's own
@@ -141,8 +143,11 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _rows(path: Path, value: str | None) -> tuple[str, list[tuple[int, dict[str, str]]]]:
     """Which column is the result, and each row under our names, with its line number."""
     head, cells = _cells(path)
-    there = {name: next(alias for alias in aliases if alias in head)
-             for name, aliases in COLUMNS.items() if set(aliases) & set(head)}  # fmt: skip
+    there = {
+        name: next(alias for alias in aliases if alias in head)
+        for name, aliases in COLUMNS.items()
+        if set(aliases) & set(head)
+    }
     settings = {name: name for name in head if name in SETTINGS or name.startswith(PREFIXES)}
     for name in ("model", "images", "seed"):
         if name not in there:
@@ -176,7 +181,8 @@ def _complete(path: Path, name: str, points: Sequence[Point]) -> None:
         before = seen.setdefault((point.seed, point.n), point)
         if before is not point:
             raise DataError(
-                f"{point.source} repeats {before.source.rsplit('line ', 1)[1]}: {name} images={point.n} seed={point.seed}"
+                f"{point.source} repeats {before.source.rsplit('line ', 1)[1]}: {name} images={point.n}"
+                f" seed={point.seed}"
             )
     sizes, seeds = sorted({n for _, n in seen}), dict.fromkeys(seed for seed, _ in seen)
     for seed in seeds:

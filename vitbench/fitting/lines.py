@@ -46,8 +46,13 @@ class Point:
     source: str  # what to call it in an error line
 
 
-def lines_of(runs: Runs, value: str, first: Sequence[str] = (), source: Callable[[Row], str] | None = None,
-             error: type[UserError] = UserError) -> tuple[list[CurveOfRuns], list[str]]:  # fmt: skip
+def lines_of(
+    runs: Runs,
+    value: str,
+    first: Sequence[str] = (),
+    source: Callable[[Row], str] | None = None,
+    error: type[UserError] = UserError,
+) -> tuple[list[CurveOfRuns], list[str]]:
     """The curves of these runs, and a note for each seed, size or curve that is left out.
 
     `first` are settings that name a curve even where they do not vary; `source` is what a run is called in an error.
@@ -57,9 +62,16 @@ def lines_of(runs: Runs, value: str, first: Sequence[str] = (), source: Callable
     curves = lines_along(groups_of(runs), "train_images", first, otherwise=["model"])
     for one in curves:
         name, rows = one.name, one.rows
-        points = [Point(row["train_images"], (row.get("data.subset_seed"), row["seed"]), row[value],
-                        source(row) if source else f"run {row['id']}")
-                  for row in rows if row.get(value) is not None and row.get("train_images")]  # fmt: skip
+        points = [
+            Point(
+                row["train_images"],
+                (row.get("data.subset_seed"), row["seed"]),
+                row[value],
+                source(row) if source else f"run {row['id']}",
+            )
+            for row in rows
+            if row.get(value) is not None and row.get("train_images")
+        ]
         classes = {len(row.get("classes") or ()) for row in rows}
         curve, why = curve_of(name, points, value, classes.pop() if len(classes) == 1 else 0, error)
         notes.extend(f"{name}: {line}" for line in why)
@@ -70,7 +82,9 @@ def lines_of(runs: Runs, value: str, first: Sequence[str] = (), source: Callable
     return lines, notes
 
 
-def curve_of(label: str, points: Sequence[Point], value: str, classes: int, error: type[UserError] = UserError) -> tuple[Curve | None, list[str]]:  # fmt: skip
+def curve_of(
+    label: str, points: Sequence[Point], value: str, classes: int, error: type[UserError] = UserError
+) -> tuple[Curve | None, list[str]]:
     """Every seed at every size; sizes that have one seed only are left out, then seeds that lack a size."""
     import math
 
@@ -97,8 +111,12 @@ def curve_of(label: str, points: Sequence[Point], value: str, classes: int, erro
             f"{len(seeds)} of {len(found)} seeds have all {len(sizes)} sizes; a curve takes {FEWEST_SEEDS} or more"
         ]
     else:
-        notes += [f"seed {seed[1] if isinstance(seed, tuple) else seed} is left out, it lacks {len(set(sizes) - row.keys())} of the {len(sizes)} sizes"
-                  for seed, row in found.items() if seed not in seeds]  # fmt: skip
+        notes += [
+            f"seed {seed[1] if isinstance(seed, tuple) else seed} is left out, it lacks {len(set(sizes) - row.keys())}"
+            f" of the {len(sizes)} sizes"
+            for seed, row in found.items()
+            if seed not in seeds
+        ]
         errors = np.array([[found[seed][n].value for n in sizes] for seed in seeds], float)
         chance = math.nan if classes < 2 else math.log(classes) if value.endswith("_loss") else 1 - 1 / classes
         return Curve(label, np.array(sizes, float), errors, tuple(seeds), chance), notes
@@ -117,7 +135,8 @@ def check_point(point: Point, value: str, error: type[UserError]) -> None:
     if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
         allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
         raise error(
-            f"{point.source}: {value} is {point.value:g} with {point.n:,} images; a curve takes values {allowed}, ends excluded"
+            f"{point.source}: {value} is {point.value:g} with {point.n:,} images; a curve takes values {allowed}, ends"
+            " excluded"
         )
 
 
@@ -132,8 +151,13 @@ def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tupl
     cnns = [line for line in lines if _is_cnn(line)]
     without = [line for line in lines if line.settings.get("pe") == "none"]
     others = [line for line in lines if not _is_cnn(line)]
-    chosen = [(a, b) for references in (cnns, without) for b in references for a in others
-              if a is not b and _context(a) == _context(b)]  # fmt: skip
+    chosen = [
+        (a, b)
+        for references in (cnns, without)
+        for b in references
+        for a in others
+        if a is not b and _context(a) == _context(b)
+    ]
     scratch = [line for line in lines if "init" in line.settings and line.settings["init"] is None]
     chosen += [(a, b) for b in scratch for a in lines if a.settings["init"] is not None and _alike(a) == _alike(b)]
     if not chosen:
@@ -159,6 +183,10 @@ def _alike(line: CurveOfRuns) -> dict[str, Any]:
 
 def _context(line: CurveOfRuns) -> dict[str, Any]:
     """What two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
-    return {key: value for key, value in line.settings.items()
-            if key not in ("model", "pe", "optim") and not key.startswith(("pe.", "optim."))
-            and (key == "model.size" or not key.startswith("model."))}  # fmt: skip
+    return {
+        key: value
+        for key, value in line.settings.items()
+        if key not in ("model", "pe", "optim")
+        and not key.startswith(("pe.", "optim."))
+        and (key == "model.size" or not key.startswith("model."))
+    }

@@ -34,8 +34,14 @@ class Missing(Exception):
 
 def compare(folder: Path, a: Sequence[Row], b: Sequence[Row], images: float) -> list[Checkpoints]:
     """Each seed that runs of both models have, at one number of training images; Missing says what is lacking."""
-    ended = [{(row.get("data.subset_seed"), row["seed"]): row for row in rows
-              if row.get("train_images") == images and row.get("test_accuracy") is not None} for rows in (a, b)]  # fmt: skip
+    ended = [
+        {
+            (row.get("data.subset_seed"), row["seed"]): row
+            for row in rows
+            if row.get("train_images") == images and row.get("test_accuracy") is not None
+        }
+        for rows in (a, b)
+    ]
     made = []
     for key, one in ended[0].items():
         if (other := ended[1].get(key)) is None:

@@ -28,18 +28,27 @@ def verdict(compared: Compared, value: str) -> str:
     nowhere = f"{missed} cross within {GUARD:g} times the largest size"
     trust = _doubt(compared)
     if found.verdict == "observed":
-        return f"Crossover observed: {trail} overtakes {found.leader} at about {_about(found.n)} images {_where(compared)}; {nowhere}."
+        return (
+            f"Crossover observed: {trail} overtakes {found.leader} at about {_about(found.n)} images"
+            f" {_where(compared)}; {nowhere}."
+        )
     if found.verdict == "extrapolated":
-        return (f"Crossover extrapolated x{found.times:.1f}: {trail} would overtake {found.leader} at about "
-                f"{_about(found.n)} images {_where(compared)}, {found.times:.1f} times the largest size; {nowhere}{trust}.")  # fmt: skip
+        return (
+            f"Crossover extrapolated x{found.times:.1f}: {trail} would overtake {found.leader} at about "
+            f"{_about(found.n)} images {_where(compared)}, {found.times:.1f} times the largest size; {nowhere}{trust}."
+        )
     if found.verdict == "beyond guard":
-        return (f"No crossover up to {largest} images, and beyond guard after that: {gap.rstrip(',')}, and the curves would meet "
-                f"only beyond {GUARD:g} times as many, which is not extrapolated{trust}.")  # fmt: skip
+        return (
+            f"No crossover up to {largest} images, and beyond guard after that: {gap.rstrip(',')}, and the curves would"
+            f" meet only beyond {GUARD:g} times as many, which is not extrapolated{trust}."
+        )
     if found.verdict == "none":
         if found.why == "grows":
             ratios = np.exp(-np.abs(pair.ratios.mean(0)))[[0, -1]]
-            return (f"No crossover up to {largest} images: {found.leader} pulls away, its error falls from "
-                    f"{ratios[0]:.2f} to {ratios[1]:.2f} times that of {trail}.")  # fmt: skip
+            return (
+                f"No crossover up to {largest} images: {found.leader} pulls away, its error falls from "
+                f"{ratios[0]:.2f} to {ratios[1]:.2f} times that of {trail}."
+            )
         parallel, never = "the curves are parallel within their intervals", "the fitted curves never meet"
         rest = {"parallel": parallel, "never": never}[found.why]
         return f"No crossover up to {largest} images: {gap} {'but' if gaps[-1] < max(gaps) else 'and'} {rest}."
@@ -55,8 +64,10 @@ def brief(compared: Compared) -> str:
     if found.verdict == "observed":
         return f"{trail} overtakes {found.leader} at {_about(found.n)} images {_where(compared)}"
     if found.verdict == "extrapolated":
-        return (f"{trail} would overtake {found.leader} at {_about(found.n)} images {_where(compared)} "
-                f"(extrapolated x{found.times:.1f}{_doubt(compared, 'held-back check failed')})")  # fmt: skip
+        return (
+            f"{trail} would overtake {found.leader} at {_about(found.n)} images {_where(compared)} "
+            f"(extrapolated x{found.times:.1f}{_doubt(compared, 'held-back check failed')})"
+        )
     if found.verdict == "undefined":
         return f"{a}, {b}: crossover undefined, {_unsettled(compared)}"
     why = {
@@ -75,7 +86,10 @@ def worth(compared: Compared) -> str:
     if known:
         r = known[-1]
         where = _bounded(r.low, r.high, _times, r.least, r.most)
-        words = f"{who} {_times(r.value)}x {where} the images of {compared.leader.label} to match its error at {images(r.n)}"
+        words = (
+            f"{who} {_times(r.value)}x {where} the images of {compared.leader.label} to match its error at"
+            f" {images(r.n)}"
+        )
         last = compared.ratios[-1]
         more = last.value == math.inf and last.most > 1.05  # at B's own largest size it goes without saying
         return words + (f", and more than {_times(last.most)}x at {images(last.n)}." if more else ".")

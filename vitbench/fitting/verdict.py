@@ -61,14 +61,21 @@ def _curves(report: Report) -> Table:
     lines, notes = [], list(report.warnings)
     for curve in report.curves:
         offset = curve.offset
-        lines.append([
-            curve.label, curve.form, _bracketed(curve.exponent.mean, curve.exponent.low, curve.exponent.high, 3),
-            "-" if offset is None else shown_number(report.value, offset.mean, 1 if share else 3),
-            _fixed(curve.r2, 3), f"{100 * curve.held_back:.1f} %", *([_sizes(curve)] if len(sizes) > 1 else []),
-        ])  # fmt: skip
+        lines.append(
+            [
+                curve.label,
+                curve.form,
+                _bracketed(curve.exponent.mean, curve.exponent.low, curve.exponent.high, 3),
+                "-" if offset is None else shown_number(report.value, offset.mean, 1 if share else 3),
+                _fixed(curve.r2, 3),
+                f"{100 * curve.held_back:.1f} %",
+                *([_sizes(curve)] if len(sizes) > 1 else []),
+            ]
+        )
         if curve.held_back > UNRELIABLE:
             notes.append(
-                f"{curve.label}: unreliable; without its largest size the fit misses it by {100 * curve.held_back:.0f} %"
+                f"{curve.label}: unreliable; without its largest size the fit misses it by"
+                f" {100 * curve.held_back:.0f} %"
             )
     what = column_label(report.value).split(",")[0]
     over = sizes.pop() if len(sizes) == 1 else ""
@@ -85,8 +92,17 @@ def _differences(report: Report) -> Table:
     for pair in report.pairs:
         for n, (interval, p), p_holm in pair.differences:
             mean, half = (shown_number(report.value, x, digits) for x in (interval.mean, interval.half))
-            lines.append([pair.pair.a.label, pair.pair.b.label, f"{n:,.0f}", f"{'+' if interval.mean > 0 else ''}{mean} ± {half}",
-                          str(interval.n), _p(p), _p(p_holm)])  # fmt: skip
+            lines.append(
+                [
+                    pair.pair.a.label,
+                    pair.pair.b.label,
+                    f"{n:,.0f}",
+                    f"{'+' if interval.mean > 0 else ''}{mean} ± {half}",
+                    str(interval.n),
+                    _p(p),
+                    _p(p_holm),
+                ]
+            )
     notes = []
     ns = [one.paired.interval.n for one in tests]
     least = least_p(max(ns))
@@ -94,8 +110,10 @@ def _differences(report: Report) -> Table:
         corrected = (
             f", {_p(min(1.0, least * len(tests)))} after Holm's correction for {len(tests)}" if len(tests) > 1 else ""
         )
-        notes.append(f"{max(ns)} pairs cannot go below p = {_p(least)}{corrected}: no p here can call a difference "
-                     "significant; read the intervals")  # fmt: skip
+        notes.append(
+            f"{max(ns)} pairs cannot go below p = {_p(least)}{corrected}: no p here can call a difference "
+            "significant; read the intervals"
+        )
     points = " in points" if is_share(report.value) else ""
     caption = f"Differences of {what}{points}, first minus second, paired by seed and subset: mean ± 95 % interval"
     head = ["model", "against", "images", "difference", "n", "p", "Holm p"]
@@ -103,8 +121,20 @@ def _differences(report: Report) -> Table:
 
 
 def _checkpoints(report: Report) -> Table:
-    lines = [[pair.pair.a.label, pair.pair.b.label, f"{one.images:,}", str(one.seed), f"{one.only_a:,}", f"{one.only_b:,}",
-              _p(one.p), _p(p_holm)] for pair in report.pairs for one, p_holm in pair.tested]  # fmt: skip
+    lines = [
+        [
+            pair.pair.a.label,
+            pair.pair.b.label,
+            f"{one.images:,}",
+            str(one.seed),
+            f"{one.only_a:,}",
+            f"{one.only_b:,}",
+            _p(one.p),
+            _p(p_holm),
+        ]
+        for pair in report.pairs
+        for one, p_holm in pair.tested
+    ]
     caption = (
         "Runs of one seed on the same test images: how many images only one of the two has right, and McNemar's exact p"
     )
@@ -114,8 +144,10 @@ def _checkpoints(report: Report) -> Table:
 
 def report_sentences(report: Report) -> list[tuple[str, list[str]]]:
     """Of each pair its name, where they cross, what one is worth in the other's images, and which of two runs is better."""
-    return [(pair.name, [line for line in (verdict(pair, report.value), worth(pair), better(pair)) if line])
-            for pair in report.pairs]  # fmt: skip
+    return [
+        (pair.name, [line for line in (verdict(pair, report.value), worth(pair), better(pair)) if line])
+        for pair in report.pairs
+    ]
 
 
 def report_lines(report: Report) -> list[str]:
@@ -126,6 +158,9 @@ def report_lines(report: Report) -> list[str]:
 
 def report_foot(report: Report) -> list[str]:
     few = min((len(pair.pair.a.seeds) for pair in report.pairs if pair.pair.paired), default=FEW_SEEDS)
-    bootstrap = [f"Intervals of crossovers and image ratios are approximate: bootstrap over {few} seeds."
-                 if few >= LEAST_SEEDS else "Two seeds give crossovers and image ratios no interval."]  # fmt: skip
+    bootstrap = [
+        f"Intervals of crossovers and image ratios are approximate: bootstrap over {few} seeds."
+        if few >= LEAST_SEEDS
+        else "Two seeds give crossovers and image ratios no interval."
+    ]
     return [*(bootstrap if few < FEW_SEEDS else []), *map(printable, report.notes)]

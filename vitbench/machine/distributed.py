@@ -72,8 +72,10 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         if not lost(error):
             raise
-        message = (f"another of the {WORLD_SIZE} processes has gone (its own message or torchrun's says why); repeating "
-                   "the command goes on from the last save")  # fmt: skip
+        message = (
+            f"another of the {WORLD_SIZE} processes has gone (its own message or torchrun's says why); repeating "
+            "the command goes on from the last save"
+        )
         if RANK == 1:  # it may be process 0 that has gone
             print(f"vitbench: {message}", file=sys.__stderr__)
         raise RunFailed(message) from None
@@ -93,8 +95,10 @@ def check_batch(batch_size: int) -> None:
     if batch_size % WORLD_SIZE:
         below = batch_size - batch_size % WORLD_SIZE
         sizes = " or ".join(str(size) for size in (below, below + WORLD_SIZE) if size)
-        raise UserError(f"optim.batch_size={batch_size}: is shared by the {WORLD_SIZE} processes of torchrun and must be "
-                        f"divisible by {WORLD_SIZE}; {sizes} works")  # fmt: skip
+        raise UserError(
+            f"optim.batch_size={batch_size}: is shared by the {WORLD_SIZE} processes of torchrun and must be "
+            f"divisible by {WORLD_SIZE}; {sizes} works"
+        )
 
 
 # -------------------------------------------------------------------------------------------------- deciding as one

@@ -54,9 +54,11 @@ class Machine:
             device = "cuda" if gpus else "cpu"
         if WORLD_SIZE > 1 and device != "cpu":
             if device != "cuda" or gpus < LOCAL_WORLD_SIZE:
-                raise UserError(f"machine.device={device}: torchrun started {LOCAL_WORLD_SIZE} processes here, and each "
-                                f"takes a GPU of its own, of {gpus or 'none'}; --nproc-per-node={max(gpus, 1)} works, or "
-                                "machine.device=cpu")  # fmt: skip
+                raise UserError(
+                    f"machine.device={device}: torchrun started {LOCAL_WORLD_SIZE} processes here, and each "
+                    f"takes a GPU of its own, of {gpus or 'none'}; --nproc-per-node={max(gpus, 1)} works, or "
+                    "machine.device=cpu"
+                )
             device = f"cuda:{LOCAL_RANK}"
             torch.cuda.set_device(LOCAL_RANK)
         if device != "cpu" and int(device.removeprefix("cuda").lstrip(":") or 0) >= gpus:
@@ -90,12 +92,24 @@ class Machine:
         """What the record says of hardware and versions; `stacked`: runs that trained as one model."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
         return {
-            "hardware": {"device": self.device.type, "name": name, "threads": self.threads, "precision": self.precision,
-                         "compiled": self.compile} | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {})
-                        | ({"stacked": stacked} if stacked > 1 else {}),
-            "versions": {"python": platform.python_version(), "vitbench": __version__, "torch": torch.__version__,
-                         "numpy": version("numpy")},
-        }  # fmt: skip
+            "hardware": (
+                {
+                    "device": self.device.type,
+                    "name": name,
+                    "threads": self.threads,
+                    "precision": self.precision,
+                    "compiled": self.compile,
+                }
+                | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {})
+                | ({"stacked": stacked} if stacked > 1 else {})
+            ),
+            "versions": {
+                "python": platform.python_version(),
+                "vitbench": __version__,
+                "torch": torch.__version__,
+                "numpy": version("numpy"),
+            },
+        }
 
 
 class Stopwatch:

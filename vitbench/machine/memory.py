@@ -10,7 +10,10 @@ import torch
 
 GROUPS = Path("/sys/fs/cgroup")  # where batch systems and containers set limits
 # limit, use and the part of the use that the system gives back, in versions 2 and 1 of Linux's control groups
-FILES = ("memory.max", "memory.current", "inactive_file"), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")  # fmt: skip
+FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -53,10 +53,15 @@ def progress(label: str, total: float, unit: str, wanted: bool | None = None) ->
         yield Progress(label, total, unit)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # fmt: skip
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}")]  # fmt: skip
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             yield Progress(label, total, unit, bar)

@@ -22,13 +22,7 @@ from vitbench.models.menu import MENU
 
 
 def build_model(
-    name: str,
-    *,
-    image_size: int,
-    channels: int,
-    num_classes: int,
-    pe: Mapping[str, Any] | None = None,
-    **options: Any,
+    name: str, *, image_size: int, channels: int, num_classes: int, pe: Mapping[str, Any] | None = None, **options: Any
 ) -> nn.Module:
     """A freshly initialised model, drawn from torch's global generator.
 

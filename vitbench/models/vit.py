@@ -242,14 +242,7 @@ class ViT(nn.Module):
 
 
 def _check(
-    image_size: int,
-    patch_size: int,
-    width: int,
-    depth: int,
-    heads: int,
-    mlp_ratio: float,
-    pool: str,
-    drop_path: float,
+    image_size: int, patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float, pool: str, drop_path: float
 ) -> None:
     """Refuses what makes no network, in the words of the command line."""
     for setting, value in {

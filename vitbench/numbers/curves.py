@@ -138,7 +138,14 @@ def _m4_log_e(power: Array, e_inf: Array, alpha: Array, chance: float, logit: Ar
     return np.log(e), room * share * (1 - share) / (e * (1 - share + alpha * share)), logit
 
 
-def _zoom(solve: Callable[[Array, Array], Solved], least: Array, most: Array, coarse: tuple[int, int], fine: tuple[int, int], rounds: int) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+def _zoom(
+    solve: Callable[[Array, Array], Solved],
+    least: Array,
+    most: Array,
+    coarse: tuple[int, int],
+    fine: tuple[int, int],
+    rounds: int,
+) -> tuple[Array, Array, Array, Array]:
     """The best e_inf in [0, least) and alpha in [0, most] of each refit, with log b and c.
 
     A grid over both, then ever finer ones around the best point so far.
@@ -147,8 +154,10 @@ def _zoom(solve: Callable[[Array, Array], Solved], least: Array, most: Array, co
     tops = (least * (1 - 1e-6), most)
     ends = [(0 * top, top) for top in tops]
     for _ in range(rounds):
-        axes = [low[:, None] + (high - low)[:, None] * np.linspace(0, 1, p)
-                for (low, high), p in zip(ends, points, strict=True)]  # fmt: skip
+        axes = [
+            low[:, None] + (high - low)[:, None] * np.linspace(0, 1, p)
+            for (low, high), p in zip(ends, points, strict=True)
+        ]
         e_inf = np.repeat(axes[0], points[1], 1)  # (R, G)
         alpha = np.tile(axes[1], points[0])
         with np.errstate(all="ignore"):

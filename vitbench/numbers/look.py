@@ -43,11 +43,21 @@ def figure_style() -> Iterator[None]:
     import matplotlib
 
     settings: Any = {
-        "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "legend.fontsize": 8.5,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "0.9",
-        "grid.linewidth": 0.6, "axes.axisbelow": True, "text.parse_math": False, "svg.hashsalt": "vitbench",
-        "pdf.fonttype": 42, "figure.dpi": 200,
-    }  # fmt: skip
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "legend.fontsize": 8.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "text.parse_math": False,
+        "svg.hashsalt": "vitbench",
+        "pdf.fonttype": 42,
+        "figure.dpi": 200,
+    }
     with matplotlib.rc_context(settings):
         yield
 

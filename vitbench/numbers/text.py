@@ -10,10 +10,12 @@ def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
     """Cells as lines of text, the first `left` columns to the left and the others to the right; nothing is cut."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return [
-        "  ".join(cell.ljust(width) if i < left else cell.rjust(width)
-                  for i, (cell, width) in enumerate(zip(cells, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
         for cells in lines
-    ]  # fmt: skip
+    ]
 
 
 def say(text: str) -> None:

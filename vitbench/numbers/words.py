@@ -37,13 +37,26 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-LABELS = {"train_images": "training images", "parameters": "parameters", "multiply_adds": "multiply-adds",
-          "train_seconds": "training seconds", "total_train_seconds": "total training seconds",
-          "images_per_second": "images/s"}  # fmt: skip
+LABELS = {
+    "train_images": "training images",
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds",
+    "train_seconds": "training seconds",
+    "total_train_seconds": "total training seconds",
+    "images_per_second": "images/s",
+}
 
 
-IN_PIXELS = ("distance.smallest_head", "distance.median_head", "distance.mean", "distance.mean_central", ".decay_length",
-          "receptive_field.radius", "receptive_field.half_mass", "receptive_field.luo")  # fmt: skip
+IN_PIXELS = (
+    "distance.smallest_head",
+    "distance.median_head",
+    "distance.mean",
+    "distance.mean_central",
+    ".decay_length",
+    "receptive_field.radius",
+    "receptive_field.half_mass",
+    "receptive_field.luo",
+)
 
 
 def plural(n: int, word: str) -> str:

@@ -15,8 +15,15 @@ from vitbench.objectives.classify import Classify, Distill
 from vitbench.objectives.menu import MENU
 
 
-def build_objective(name: str, model: nn.Module, *, label_smoothing: float, teacher: Callable[[Tensor], Tensor] | None,
-          distill: Mapping[str, Any], **options: Any) -> Objective:  # fmt: skip
+def build_objective(
+    name: str,
+    model: nn.Module,
+    *,
+    label_smoothing: float,
+    teacher: Callable[[Tensor], Tensor] | None,
+    distill: Mapping[str, Any],
+    **options: Any,
+) -> Objective:
     """Its own modules are drawn from torch's global generator, on the CPU."""
     if name == "classify":
         return Classify(label_smoothing) if teacher is None else Distill(label_smoothing, teacher, **distill)
@@ -24,7 +31,9 @@ def build_objective(name: str, model: nn.Module, *, label_smoothing: float, teac
     return objective
 
 
-def teacher(model: Any, normalise: Normalise, *, mean: Iterable[float], std: Iterable[float]) -> Callable[[Tensor], Tensor]:  # fmt: skip
+def teacher(
+    model: Any, normalise: Normalise, *, mean: Iterable[float], std: Iterable[float]
+) -> Callable[[Tensor], Tensor]:
     """A trained network, in evaluation mode, as a function of what this run's `normalise` gives.
 
     It gets images normalised as its own were, by `mean` and `std`.

@@ -43,8 +43,13 @@ class Distill(Classify):
     """
 
     def __init__(
-        self, label_smoothing: float, teacher: Callable[[Tensor], Tensor], kind: str, alpha: float, temperature: float | None
-    ) -> None:  # fmt: skip
+        self,
+        label_smoothing: float,
+        teacher: Callable[[Tensor], Tensor],
+        kind: str,
+        alpha: float,
+        temperature: float | None,
+    ) -> None:
         super().__init__(label_smoothing)
         self.teacher = teacher  # a function, not a module: nothing of it is trained or saved here
         self.kind, self.alpha, self.temperature = kind, alpha, temperature

@@ -38,9 +38,12 @@ class SimSiam(Objective):
         head: Any = model.taps["head"]  # type: ignore[index]
         narrow = max(1, width // 4)
         self.projector = nn.Sequential(
-            nn.Linear(head.in_features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(),
-            nn.Linear(width, width, bias=False), nn.BatchNorm1d(width),
-        )  # fmt: skip
+            nn.Linear(head.in_features, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width),
+        )
         self.predictor = nn.Sequential(
             nn.Linear(width, narrow, bias=False), nn.BatchNorm1d(narrow), nn.ReLU(), nn.Linear(narrow, width)
         )

@@ -68,15 +68,22 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
             layer = {} if place is None else {"layer": f"block{place + 1}"}
             rows.append(_row(metric, value[n], low[n], high[n], **layer))
 
-    for metric, of, unit in (("distance", found.renormalised, 1.0), ("distance_raw", found.raw, 1.0),
-                             ("share_of_width", found.renormalised, width), ("of_uniform", found.renormalised, found.uniform),
-                             ("distance_central", found.central, 1.0)):  # fmt: skip
+    for metric, of, unit in (
+        ("distance", found.renormalised, 1.0),
+        ("distance_raw", found.raw, 1.0),
+        ("share_of_width", found.renormalised, width),
+        ("of_uniform", found.renormalised, found.uniform),
+        ("distance_central", found.central, 1.0),
+    ):
         M, L, A = of.shape
         value, low, high = (
             part.reshape(L, A) / unit for part in bootstrap(of.reshape(M, -1), lambda means: means, seed)
         )
-        rows += [_row(metric, value[i, a], low[i, a], high[i, a], layer=f"block{i + 1}", at=a + 1, at_unit="head")
-                 for i in range(L) for a in range(A)]  # fmt: skip
+        rows += [
+            _row(metric, value[i, a], low[i, a], high[i, a], layer=f"block{i + 1}", at=a + 1, at_unit="head")
+            for i in range(L)
+            for a in range(A)
+        ]
     add("smallest_head", found.renormalised, lambda heads: heads.min(1))
     add("median_head", found.renormalised, lambda heads: np.median(heads, 1))
     add("mean", found.renormalised, lambda heads: heads.mean(1))
@@ -89,8 +96,14 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
 
 
 def _row(metric: str, value: float, low: float, high: float, **where: Any) -> Row:
-    return {"protocol": PROTOCOL, "metric": metric, "value": float(value), "low": float(low), "high": float(high),
-            **where}  # fmt: skip
+    return {
+        "protocol": PROTOCOL,
+        "metric": metric,
+        "value": float(value),
+        "low": float(low),
+        "high": float(high),
+        **where,
+    }
 
 
 @torch.no_grad()
@@ -108,8 +121,10 @@ def distances(subject: Subject) -> Distances:
     step = max(1, 2**24 // (heads * (len(between) + model.prefix_tokens) ** 2))
     parts = []
     for images in subject.images.split(step):
-        blocks = [of_weights(weights[..., model.prefix_tokens :, model.prefix_tokens :], between, middle)
-                  for weights in model.attention(subject.normalise(images))]  # fmt: skip
+        blocks = [
+            of_weights(weights[..., model.prefix_tokens :, model.prefix_tokens :], between, middle)
+            for weights in model.attention(subject.normalise(images))
+        ]
         parts.append(torch.stack(blocks, 2).cpu())  # (3,b,L,A)
     renormalised, raw, of_middle = torch.cat(parts, 1).double().numpy()
     return Distances(renormalised, raw, of_middle, between.mean().item(), between[middle].mean().item())
@@ -148,10 +163,22 @@ def _figure(found: Distances, subject: Subject) -> Any:
     axes.axhline(found.uniform, color="0.45", linewidth=0.9, linestyle=(0, (2, 2)), zorder=1, label="uniform attention")
     axes.plot(blocks, np.median(heads, 1), color=look.colour(0), linewidth=1.2, label="median head")
     for block, of_block in zip(blocks, heads, strict=True):
-        axes.scatter(np.full(len(of_block), block), of_block, s=16, color=look.colour(0), alpha=0.55, linewidths=0,
-                     zorder=3, label="a head" if block == 1 else None)  # fmt: skip
-    axes.set(xlabel="block", ylabel="mean attention distance (px)", title="How far attention looks",
-             ylim=(0, 1.08 * max(found.uniform, float(np.max(heads)))))  # fmt: skip
+        axes.scatter(
+            np.full(len(of_block), block),
+            of_block,
+            s=16,
+            color=look.colour(0),
+            alpha=0.55,
+            linewidths=0,
+            zorder=3,
+            label="a head" if block == 1 else None,
+        )
+    axes.set(
+        xlabel="block",
+        ylabel="mean attention distance (px)",
+        title="How far attention looks",
+        ylim=(0, 1.08 * max(found.uniform, float(np.max(heads)))),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     shares = axes.secondary_yaxis(
         "right", functions=(lambda px: np.divide(px, width), lambda share: np.multiply(share, width))

@@ -39,8 +39,12 @@ from vitbench.probes.distorted import at_least_one, divisors, generator
 from vitbench.probes.subject import Row, Subject
 from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
 
-TITLES = {"rollout": "attention\nrollout", "grad_cam": "Grad-CAM", "integrated_gradients": "integrated\ngradients",
-          "random": "random\norder"}  # fmt: skip
+TITLES = {
+    "rollout": "attention\nrollout",
+    "grad_cam": "Grad-CAM",
+    "integrated_gradients": "integrated\ngradients",
+    "random": "random\norder",
+}
 STEPS = 32  # of integrated gradients
 LEVELS = 16  # of a curve
 DRAWS = 3  # random orders
@@ -68,13 +72,23 @@ def probe(subject: Subject, *, seed: int, count: int = 48, grid: int | None = No
     for method in TITLES:
         protocol = {"protocol": f"attribution.{method}@v1"}
         if method in why:
-            rows += [{**protocol, "metric": metric, "value": math.nan, "reason": why[method]}
-                     for metric in ("deletion", "insertion", "over_random")]  # fmt: skip
+            rows += [
+                {**protocol, "metric": metric, "value": math.nan, "reason": why[method]}
+                for metric in ("deletion", "insertion", "over_random")
+            ]
             continue
         curves = found[method][1]
         for name, curve in curves._asdict().items():
-            rows += [{**protocol, "metric": f"{name}_curve", "at": 100 * k / LEVELS, "at_unit": "% of the tiles",
-                      **_mean(curve[:, k], seed)} for k in range(LEVELS + 1)]  # fmt: skip
+            rows += [
+                {
+                    **protocol,
+                    "metric": f"{name}_curve",
+                    "at": 100 * k / LEVELS,
+                    "at_unit": "% of the tiles",
+                    **_mean(curve[:, k], seed),
+                }
+                for k in range(LEVELS + 1)
+            ]
         (deleted, inserted), (least, most) = curves.areas(), control.areas()
         rows.append({**protocol, "metric": "deletion", **_mean(deleted, seed)})
         rows.append({**protocol, "metric": "insertion", **_mean(inserted, seed)})
@@ -184,8 +198,9 @@ def integrated_gradients(subject: Subject, inputs: Tensor, classes: Tensor, step
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(subject.model)
-    found = method.attribute(inputs.clone().requires_grad_(), target=classes, n_steps=STEPS,
-                             internal_batch_size=max(step, len(inputs)))  # fmt: skip
+    found = method.attribute(
+        inputs.clone().requires_grad_(), target=classes, n_steps=STEPS, internal_batch_size=max(step, len(inputs))
+    )
     return found.sum(1).detach()
 
 
@@ -259,8 +274,15 @@ def draw(subject: Subject, *, seed: int, grid: int | None = None, ending: str = 
             best = int(said[i].argmax())
             line[0].imshow(picture, interpolation="nearest")
             truth = names[int(subject.labels[i])]
-            line[0].set_ylabel(f"{truth}\nsays {names[best]}\n({said[i, best]:.2f})", rotation=0, ha="right", va="center",
-                               fontsize=8, color="black" if best == int(subject.labels[i]) else "#D55E00", labelpad=4)  # fmt: skip
+            line[0].set_ylabel(
+                f"{truth}\nsays {names[best]}\n({said[i, best]:.2f})",
+                rotation=0,
+                ha="right",
+                va="center",
+                fontsize=8,
+                color="black" if best == int(subject.labels[i]) else "#D55E00",
+                labelpad=4,
+            )
             for panel, method in zip(line[1:], methods, strict=True):
                 maps, its = found[method]
                 _show(panel, maps[i].cpu(), picture, method)
@@ -270,9 +292,10 @@ def draw(subject: Subject, *, seed: int, grid: int | None = None, ending: str = 
             panel.set_title(TITLES.get(method, "image"), fontsize=9, fontweight="normal")
         made.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
-            "Of the class that the network says. del, ins: area under its probability while tiles are deleted (low is\n"
-            f"right) and inserted (high is right), most important first; of {DRAWS} random orders at the right. Light: important;\n"
-            "integrated gradients: orange for the class, purple against it. A name in orange: the network is wrong."
+            "Of the class that the network says. del, ins: area under its probability while tiles are deleted (low"
+            f" is\nright) and inserted (high is right), most important first; of {DRAWS} random orders at the right."
+            " Light: important;\nintegrated gradients: orange for the class, purple against it. A name in orange: the"
+            " network is wrong."
         )
         look.small_print(made, text)
         return look.save_figure(made, ending)

@@ -92,18 +92,24 @@ def similarities(
         n = len(part)
         mine = centred_grams(subject, subject.images[part], own) / math.sqrt(n * (n - 3))
         for label, total in sums.items():
-            theirs = mine if label not in others else (
-                centred_grams(others[label], subject.images[part], sizes[label]) / math.sqrt(n * (n - 3))
-            )  # fmt: skip
+            theirs = (
+                mine
+                if label not in others
+                else (centred_grams(others[label], subject.images[part], sizes[label]) / math.sqrt(n * (n - 3)))
+            )
             for i, term in enumerate((mine @ theirs.T, mine.square().sum(1), theirs.square().sum(1))):
                 total[i] = total[i] + term
     found: dict[str, Similarity | None] = {label: None for label, _ in other}
     for label, (xy, xx, yy) in sums.items():
         spread = (xx[:, None] * yy).sqrt()  # HSIC_1 of a layer with itself is a sum of squares here
         values = torch.where(spread > 0, xy / spread, math.nan).cpu()
-        found[label] = Similarity(values, [*own], [*sizes.get(label, own)],
-                                  others[label].name if label in others else subject.name,
-                                  everything == [*sizes.get(label, own)])  # fmt: skip
+        found[label] = Similarity(
+            values,
+            [*own],
+            [*sizes.get(label, own)],
+            others[label].name if label in others else subject.name,
+            everything == [*sizes.get(label, own)],
+        )
     return found
 
 
@@ -176,8 +182,10 @@ def _rows(protocol: str, found: Similarity | None, itself: bool) -> list[Row]:
     unit = f"relative depth in {found.name or 'the other network'}"
     rows, best = [], []
     for name, line in zip(found.own, found.values.tolist(), strict=True):
-        rows += [_row(protocol, "similarity", value, same, layer=name, at=at, at_unit=unit)
-                 for value, at in zip(line, depth, strict=True)]  # fmt: skip
+        rows += [
+            _row(protocol, "similarity", value, same, layer=name, at=at, at_unit=unit)
+            for value, at in zip(line, depth, strict=True)
+        ]
         best.append(
             max((pair for pair in zip(line, depth, strict=True) if pair[0] == pair[0]), default=(math.nan,) * 2)
         )
@@ -190,7 +198,14 @@ def _rows(protocol: str, found: Similarity | None, itself: bool) -> list[Row]:
     rows.append(_row(protocol, "mean_best", sum(value for value, _ in best) / len(best), same))
     last = POOLED in found.own and POOLED in found.others
     pooled = found.values[found.own.index(POOLED), found.others.index(POOLED)] if last else math.nan
-    rows.append(_row(protocol, "last", float(pooled), same if last else "the features that a head is given are not among the layers"))  # fmt: skip
+    rows.append(
+        _row(
+            protocol,
+            "last",
+            float(pooled),
+            same if last else "the features that a head is given are not among the layers",
+        )
+    )
     diagonal, why = math.nan, "the networks have different layers"
     if found.alike:
         twins = [found.values[i, found.others.index(name)] for i, name in enumerate(found.own)]
@@ -206,8 +221,9 @@ def _row(protocol: str, metric: str, value: float, reason: str, **where: Any) ->
 # ------------------------------------------------------------------------------------------------------------ figure
 
 
-def draw(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, ...] | None = None,
-         ending: str = ".svg") -> bytes:  # fmt: skip
+def draw(
+    subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, ...] | None = None, ending: str = ".svg"
+) -> bytes:
     """A heat map for each of the other runs side by side, own layers upwards, the other's to the right; a dot on the
     most similar one."""
     from matplotlib.figure import Figure
@@ -219,8 +235,9 @@ def draw(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, .
     height = 1.9 + 0.24 * len(next(iter(panels.values())).own)
     with look.figure_style():
         made = Figure(figsize=(max(width + 1.1, 5.2), height), layout="constrained")
-        axes = made.subplots(1, len(panels), squeeze=False,
-                             width_ratios=[len(found.others) + 2 for found in panels.values()])[0]  # fmt: skip
+        axes = made.subplots(
+            1, len(panels), squeeze=False, width_ratios=[len(found.others) + 2 for found in panels.values()]
+        )[0]
         for panel, (label, found) in zip(axes, panels.items(), strict=True):
             image = panel.imshow(found.values.numpy(), origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto")
             panel.grid(False)

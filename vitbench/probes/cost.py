@@ -48,9 +48,14 @@ PRODUCTS = (
 
 
 def probe(
-    subject: Subject, *, seed: int, batch: int = 8, sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
-    batches: tuple[int, ...] = (1, 8, 64), windows: int = 5,
-) -> list[Row]:  # fmt: skip
+    subject: Subject,
+    *,
+    seed: int,
+    batch: int = 8,
+    sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
+    batches: tuple[int, ...] = (1, 8, 64),
+    windows: int = 5,
+) -> list[Row]:
     """`sizes` are multiples of the images' own width."""
     if windows < 5:
         raise UserError(f"probe.cost.windows={windows}: must be 5 or more")

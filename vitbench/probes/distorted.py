@@ -179,8 +179,15 @@ def area(x: Array, y: Array) -> Array:
     return ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0])
 
 
-def row(protocol: str, metric: str, value: float, low: float = math.nan, high: float = math.nan, reason: str = "",
-        **where: Any) -> Row:  # fmt: skip
+def row(
+    protocol: str,
+    metric: str,
+    value: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    reason: str = "",
+    **where: Any,
+) -> Row:
     """A row of a probe's file: a value with its interval, if it has one, or the reason why there is none."""
     made: Row = {"protocol": protocol, "metric": metric, "value": math.nan if reason else float(value), **where}
     if reason:

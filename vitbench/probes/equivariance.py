@@ -154,9 +154,12 @@ def _matrix(size: int, t: Tensor, mode: str, resample: str) -> tuple[Tensor, Ten
 
 
 def _rows(
-    strides: dict[str, tuple[float, float]], names: list[str], sums: dict[tuple[str, str, str], Tensor], lattice: int,
+    strides: dict[str, tuple[float, float]],
+    names: list[str],
+    sums: dict[tuple[str, str, str], Tensor],
+    lattice: int,
     seed: int,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     def value(mode: str, kind: str, name: str | None) -> Row:
         found, why = (math.nan,) * 3, "the same for every image"
         if name is None:

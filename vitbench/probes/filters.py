@@ -33,11 +33,22 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     w = first_convolution(subject).weight.detach().double().cpu()
     variances = components(w)[1]
     shares = variances.cumsum(0) / variances.sum()
-    rows: list[Row] = [{"protocol": PROTOCOL, "metric": "variance_share", "value": shares[k - 1].item(), "at": k,
-                        "at_unit": "principal components"} for k in COMPONENTS if k <= len(shares)]  # fmt: skip
+    rows: list[Row] = [
+        {
+            "protocol": PROTOCOL,
+            "metric": "variance_share",
+            "value": shares[k - 1].item(),
+            "at": k,
+            "at_unit": "principal components",
+        }
+        for k in COMPONENTS
+        if k <= len(shares)
+    ]
     colour = (w - w.mean(1, keepdim=True)).square().sum() / w.square().sum()
-    scalars = {"effective_components": variances.sum() ** 2 / variances.square().sum(),
-               "mean_frequency": mean_frequency(w)}  # fmt: skip
+    scalars = {
+        "effective_components": variances.sum() ** 2 / variances.square().sum(),
+        "mean_frequency": mean_frequency(w),
+    }
     rows += [{"protocol": PROTOCOL, "metric": name, "value": value.item()} for name, value in scalars.items()]
     grey = {"value": float("nan"), "reason": "the images have one channel"}
     rows.append(
@@ -96,8 +107,9 @@ def _figure(w: Tensor, patches: bool) -> Any:
         note = "All of them. " if len(w) <= 64 else f"The first 64 of {len(w)}. "
     columns = min(7 if patches else 8, len(shown))
     lines = -(-len(shown) // columns)
-    made = Figure(figsize=(max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if patches else 0.62) * lines),
-                  layout="constrained")  # fmt: skip
+    made = Figure(
+        figsize=(max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if patches else 0.62) * lines), layout="constrained"
+    )
     panels = made.subplots(lines, columns, squeeze=False).flat
     for panel in panels:
         panel.set_axis_off()

@@ -144,7 +144,18 @@ def spectra(subject: Subject, seed: int) -> list[Row]:
         columns = power[:, alive].reshape(len(power), D * F)
         value, low, high = bootstrap(columns, partial(spectrum, channels=D), seed)
         for k in range(F):
-            rows.append(row(SPECTRUM, "log_amplitude", value[k], low[k], high[k], layer=name, at=float(k), at_unit="cycles/image"))  # fmt: skip
+            rows.append(
+                row(
+                    SPECTRUM,
+                    "log_amplitude",
+                    value[k],
+                    low[k],
+                    high[k],
+                    layer=name,
+                    at=float(k),
+                    at_unit="cycles/image",
+                )
+            )
         rows.append(row(SPECTRUM, "log_amplitude", value[-1], low[-1], high[-1], layer=name))
     return rows
 

@@ -27,8 +27,10 @@ def draw(
     subjects: dict[str, Subject], *, seed: int, ending: str = ".svg", images: int = 32, channels: int = 16
 ) -> bytes:
     """A panel a network, by its name."""
-    found = [(name, subject, receptive(subject, seed, images, channels), attention(subject))
-             for name, subject in subjects.items()]  # fmt: skip
+    found = [
+        (name, subject, receptive(subject, seed, images, channels), attention(subject))
+        for name, subject in subjects.items()
+    ]
     with look.figure_style():
         return look.save_figure(_figure(found, images, channels), ending)
 
@@ -56,32 +58,58 @@ def _figure(found: list[tuple[str, Subject, dict[str, Field], Distances | None]]
     for panel, (name, subject, maps, looks) in zip(panels, found, strict=True):
         depth = np.linspace(0, 1, len(maps))
         H, W = subject.images.shape[-2:]
-        handles["the same everywhere"] = panel.axhline(_uniform(H, W), color="0.45", linewidth=0.9, zorder=1,
-                                                       linestyle=(0, (2, 2)))  # fmt: skip
-        for which, colour, label, style in (("after", 0, "receptive field, output of a layer", "-"),
-                                            ("before", 1, "receptive field, before the residual sum", "--")):  # fmt: skip
+        handles["the same everywhere"] = panel.axhline(
+            _uniform(H, W), color="0.45", linewidth=0.9, zorder=1, linestyle=(0, (2, 2))
+        )
+        for which, colour, label, style in (
+            ("after", 0, "receptive field, output of a layer", "-"),
+            ("before", 1, "receptive field, before the residual sum", "--"),
+        ):
             radii = [numbers(getattr(field, which))["radius"] for field in maps.values()]
-            (line,) = panel.plot(depth, radii, style, color=look.colour(colour), linewidth=1.3,
-                                 **look.marker(colour) | {"markersize": 4.5})  # fmt: skip
+            (line,) = panel.plot(
+                depth,
+                radii,
+                style,
+                color=look.colour(colour),
+                linewidth=1.3,
+                **look.marker(colour) | {"markersize": 4.5},
+            )
             handles[label] = line
         if looks is not None:
             heads = looks.central.mean(0)  # (L,A)
             places = depth[-len(heads) :]  # the blocks, which follow the patch embedding
-            (line,) = panel.plot(places, heads.mean(1), ":", color=look.colour(2), linewidth=1.3,
-                                 **look.marker(2) | {"markersize": 4.5})  # fmt: skip
+            (line,) = panel.plot(
+                places, heads.mean(1), ":", color=look.colour(2), linewidth=1.3, **look.marker(2) | {"markersize": 4.5}
+            )
             handles["attention distance, mean of heads"] = line
             for place, of_block in zip(places, heads, strict=True):
-                dots = panel.scatter(np.full(len(of_block), place), of_block, s=9, color=look.colour(2), alpha=0.6,
-                                     linewidths=0, zorder=3)  # fmt: skip
+                dots = panel.scatter(
+                    np.full(len(of_block), place),
+                    of_block,
+                    s=9,
+                    color=look.colour(2),
+                    alpha=0.6,
+                    linewidths=0,
+                    zorder=3,
+                )
             handles["attention distance, a head"] = dots
         panel.set_title(textwrap.fill(name, 42), fontsize=8)
         panel.set_xlabel("relative depth of the layer")
         panel.set_ylim(bottom=0)
     panels[0].set_ylabel("mean distance from the middle (px)")
     smallest = min(len(subject.images) for _, subject, _, _ in found)
-    made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False,
-                title=f"fields: {min(images, smallest)} images, {channels} channels a layer; attention: {smallest:,} images, "
-                      "central queries", title_fontsize=look.SMALL)  # fmt: skip
+    made.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        title=(
+            f"fields: {min(images, smallest)} images, {channels} channels a layer; attention: {smallest:,} images, "
+            "central queries"
+        ),
+        title_fontsize=look.SMALL,
+    )
     made.suptitle("How far layers look", fontsize=10, fontweight="bold")
     return made
 

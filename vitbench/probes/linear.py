@@ -67,8 +67,16 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
                 rows.append({"protocol": "linear@v1", "metric": "accuracy", "layer": name, **one})
                 accuracy[name] = one["value"]
             else:
-                rows.append({"protocol": "linear.shots@v1", "metric": "accuracy", "layer": name, "at": float(shots),
-                             "at_unit": "images a class", **one})  # fmt: skip
+                rows.append(
+                    {
+                        "protocol": "linear.shots@v1",
+                        "metric": "accuracy",
+                        "layer": name,
+                        "at": float(shots),
+                        "at_unit": "images a class",
+                        **one,
+                    }
+                )
             if name == POOLED:
                 scalar = ("linear@v1", "accuracy") if shots is None else ("linear.shots@v1", f"accuracy_{shots}")
                 rows.append({"protocol": scalar[0], "metric": scalar[1], **one})
@@ -106,8 +114,16 @@ def few(labels: Tensor, classes: int, shots: int, draws: int, seed: int) -> list
     ]
 
 
-def best(fit: Tensor, labels: Tensor, sets: list[Tensor], held: Tensor, truth: Tensor, test: Tensor, test_truth: Tensor,
-         classes: int) -> Tensor:  # fmt: skip
+def best(
+    fit: Tensor,
+    labels: Tensor,
+    sets: list[Tensor],
+    held: Tensor,
+    truth: Tensor,
+    test: Tensor,
+    test_truth: Tensor,
+    classes: int,
+) -> Tensor:
     """Which test images (M,) are classified rightly, the mean over the sets, at the penalty that is best on `held`."""
     chosen, tested = torch.zeros(len(PENALTIES)), torch.zeros(len(PENALTIES), len(test), dtype=torch.float64)
     for places in sets:

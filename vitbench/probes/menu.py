@@ -49,7 +49,7 @@ FIGURES: dict[str, Choice] = {
 
 # Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes
 TOGETHER: dict[str, Choice] = {
-    "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth"),
+    "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth")
 }
 
 # Figures that are made of pixels: .png beside the rows, where others are .svg

@@ -64,11 +64,21 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     for metric in of_each[0]:
         values = [numbers_[metric] for numbers_ in of_each]
         if found[0].block is not None:
-            rows += [{"protocol": PROTOCOL, "metric": metric, "layer": f"block{each.block}", "at": each.head,
-                      "at_unit": "head", **_value(value)} for each, value in zip(found, values, strict=True)]  # fmt: skip
+            rows += [
+                {
+                    "protocol": PROTOCOL,
+                    "metric": metric,
+                    "layer": f"block{each.block}",
+                    "at": each.head,
+                    "at_unit": "head",
+                    **_value(value),
+                }
+                for each, value in zip(found, values, strict=True)
+            ]
         defined = [value for value in values if not math.isnan(value)]
-        rows.append({"protocol": PROTOCOL, "metric": metric,
-                     **_value(sum(defined) / len(defined) if defined else math.nan)})  # fmt: skip
+        rows.append(
+            {"protocol": PROTOCOL, "metric": metric, **_value(sum(defined) / len(defined) if defined else math.nan)}
+        )
     return rows
 
 
@@ -182,8 +192,10 @@ def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
     from matplotlib.figure import Figure
 
     h, w = grid
-    rows, columns = (sorted({round(i * (side - 1) / (min(side, SHOWN) - 1)) for i in range(min(side, SHOWN))})
-                     if side > 1 else [0] for side in grid)  # fmt: skip
+    rows, columns = (
+        sorted({round(i * (side - 1) / (min(side, SHOWN) - 1)) for i in range(min(side, SHOWN))}) if side > 1 else [0]
+        for side in grid
+    )
     gap = max(1, round(max(h, w) / 8))
     whole = np.full((len(rows) * (h + gap) - gap, len(columns) * (w + gap) - gap), np.nan)
     for i, row in enumerate(rows):
@@ -219,8 +231,14 @@ def _biases(found: list[Map], grid: tuple[int, int], name: str) -> Any:
     for block in range(1, blocks + 1):
         for head in range(1, heads + 1):
             panel = panels[block - 1, head - 1]
-            shown = panel.imshow(tables[block, head], cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
-                                 extent=(-w + 0.5, w - 0.5, h - 0.5, -h + 0.5))  # fmt: skip
+            shown = panel.imshow(
+                tables[block, head],
+                cmap="viridis",
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+                extent=(-w + 0.5, w - 0.5, h - 0.5, -h + 0.5),
+            )
             panel.grid(False)
             panel.set(
                 xticks=[-w + 1, 0, w - 1] if block == blocks else [], yticks=[-h + 1, 0, h - 1] if head == 1 else []

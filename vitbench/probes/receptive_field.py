@@ -114,8 +114,10 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
     )  # the graph is kept, which is more than the taps
     for start in range(0, len(chosen), step):
         batch = subject.normalise(chosen[start : start + step]).detach().requires_grad_()
-        with watch({(name, True): branch for name, branch in branches.items()}
-                   | {(name, False): module for name, module in places.items()}) as seen:  # fmt: skip
+        with watch(
+            {(name, True): branch for name, branch in branches.items()}
+            | {(name, False): module for name, module in places.items()}
+        ) as seen:
             model(batch)
         for key, output in seen.items():
             try:
@@ -124,8 +126,11 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
                 continue
             if grid.shape[2] * grid.shape[3] > 1:
                 sums[key] = sums.get(key, 0) + _sum_of_gradients(grid, batch, start, channels, seed)
-    found = {name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
-             for name in places if (name, False) in sums}  # fmt: skip
+    found = {
+        name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
+        for name in places
+        if (name, False) in sums
+    }
     if not found:
         raise DoesNotApply("none of its layers has more than one position")
     return found
@@ -171,8 +176,10 @@ def watch(places: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str,
         seen[key] = output
         return output.clone()
 
-    handles = [module.register_forward_hook(lambda module, inputs, output, key=key: keep(key, output))
-               for key, module in places.items()]  # fmt: skip
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, key=key: keep(key, output))
+        for key, module in places.items()
+    ]
     try:
         yield seen
     finally:
@@ -217,6 +224,9 @@ def _figure(found: dict[str, Field], images: int, channels: int) -> Any:
         panels[1, first].set_ylabel("before the sum", fontsize=8)
     made.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
     H, W = next(field.after.shape for field in found.values() if field.after is not None)
-    look.small_print(made, f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
-                             f"of the share of the peak; {images} test images, {channels} channels a layer.")  # fmt: skip
+    look.small_print(
+        made,
+        f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
+        f"of the share of the peak; {images} test images, {channels} channels a layer.",
+    )
     return made

@@ -47,9 +47,14 @@ AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 
 
 def probe(
-    subject: Subject, *, seed: int, max_shift: int | None = None, draws: int = 4, worst: int | None = None,
+    subject: Subject,
+    *,
+    seed: int,
+    max_shift: int | None = None,
+    draws: int = 4,
+    worst: int | None = None,
     max_length: int | None = None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """`max_shift` null: an eighth of the width; `worst` null: a quarter of that; `max_length` null: twice it."""
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))

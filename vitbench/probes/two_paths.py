@@ -126,8 +126,9 @@ def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, P
         panel.grid(False)
         for spine in panel.spines.values():
             spine.set(visible=True, linewidth=0.5, color="0.6")
-    for column, (text, image) in enumerate({"the picture": picture, f"shifted by {off} px": moved[off],
-                                            "": None, f"shifted by {on} px": moved[on]}.items()):  # fmt: skip
+    for column, (text, image) in enumerate(
+        {"the picture": picture, f"shifted by {off} px": moved[off], "": None, f"shifted by {on} px": moved[on]}.items()
+    ):
         if image is None:
             panels[0, column].set_axis_off()
             continue
@@ -155,9 +156,9 @@ def _figure(picture: Tensor, moved: dict[int, Tensor], rows: list[tuple[Layer, P
         panel.set_title(text, fontsize=9)
     random = ", ".join(" ".join(layer.name.split()) for layer, *_ in rows if layer.weights == "random")
     text = (
-        f"What leaves at the right enters at the left. {on} px are whole strides and patches, {off} px are not, and the map is "
-        f"moved by a fraction of its positions (bilinearly); the first two columns are of {off} px. Error: of all channels, "
-        "0 where both paths agree, 1.41 where they have nothing in common."
+        f"What leaves at the right enters at the left. {on} px are whole strides and patches, {off} px are not, and the"
+        f" map is moved by a fraction of its positions (bilinearly); the first two columns are of {off} px. Error: of"
+        " all channels, 0 where both paths agree, 1.41 where they have nothing in common."
         + (f" Random weights: {random}." if random else "")
     )
     look.small_print(made, "\n".join(textwrap.wrap(text, 125)))

@@ -51,12 +51,17 @@ def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
         lines, configs = [], []
         keys = {_key(word) for word in typed}
         for line in load_study(config.study).probe_words(STUDY_PROBE_KEYS):
-            said = [word for word in line
-                    if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)]  # fmt: skip
+            said = [
+                word
+                for word in line
+                if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)
+            ]
             lines.append([*said, *typed])
             configs.append(compose(lines[-1], "probe"))
-    return [_checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
-            for one, words in zip(configs, lines, strict=True)], typed  # fmt: skip
+    return [
+        _checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
+        for one, words in zip(configs, lines, strict=True)
+    ], typed
 
 
 def _key(word: str) -> str:
@@ -82,8 +87,10 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
     for name in asked["probe"]:
         if name not in MENU:
             raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
-    asked["probe"] = {name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
-                      for name, options in asked["probe"].items()}  # fmt: skip
+    asked["probe"] = {
+        name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
+        for name, options in asked["probe"].items()
+    }
     if asked["images"] < 1:
         raise UserError(f"images={asked['images']}: must be 1 or more")
     if not 0 <= asked["seed"] < SEED_LIMIT:
@@ -148,8 +155,10 @@ def jobs_of(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
                     raise
                 said.append(error)
                 continue
-            jobs += [Job(folder, record, name, asked["images"], asked["seed"], asked["probe"], asked["every"])
-                     for name in names]  # fmt: skip
+            jobs += [
+                Job(folder, record, name, asked["images"], asked["seed"], asked["probe"], asked["every"])
+                for name in names
+            ]
     if said and not jobs:
         raise said[0]
     for line in said:
@@ -172,7 +181,13 @@ def _checkpoints(asked: str, folder: Path, record: dict[str, Any]) -> list[str]:
 
 def with_partners(job: Job, read: Reader) -> Job:
     """With the ids of the runs that a probe shall compare this one with, so that its file says which they were."""
-    return job._replace(probes={
-        name: options | {OTHER: resolve_partners(f"probe.{name}.{OTHER}", options[OTHER], job.folder, read)}
-        if options.get(OTHER) is not None else options for name, options in job.probes.items()
-    })  # fmt: skip
+    return job._replace(
+        probes={
+            name: (
+                options | {OTHER: resolve_partners(f"probe.{name}.{OTHER}", options[OTHER], job.folder, read)}
+                if options.get(OTHER) is not None
+                else options
+            )
+            for name, options in job.probes.items()
+        }
+    )

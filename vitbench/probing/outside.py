@@ -52,8 +52,10 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     if not any(word.startswith("data=") for word in words):
         raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
     data = Planner().settings(words)["data"]
-    dataset = open_dataset(**{key: value for key, value in data.items() if key not in SHARE_KEYS},
-                           progress=asked["machine"]["progress"] is not False)  # fmt: skip
+    dataset = open_dataset(
+        **{key: value for key, value in data.items() if key not in SHARE_KEYS},
+        progress=asked["machine"]["progress"] is not False,
+    )
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
     model = {"name": family, "network": name, "weights": checksum(Path(weights).expanduser(), "weights=")}
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
@@ -62,13 +64,27 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     with suppress(FileNotFoundError, NotADirectoryError):
         return folder, read_record(folder / "record.json")
     record = {
-        "schema": RECORD_SCHEMA, "results_version": RESULTS_VERSION, "id": folder.name, "status": "finished",
-        "config": {"seed": 0, "model": model, "data": data}, "classes": list(dataset.classes),
-        "image_size": dataset.test.image_size, "channels": dataset.test.channels, "train_images": 0, "val_images": 0,
-        "test_images": len(dataset.test), **channels, "data_fingerprint": dataset.fingerprint, "steps": 0,
-        "train_seconds": 0.0, "images_per_second": None, "diverged_step": None, "created": now(), "commit": commit(),
+        "schema": RECORD_SCHEMA,
+        "results_version": RESULTS_VERSION,
+        "id": folder.name,
+        "status": "finished",
+        "config": {"seed": 0, "model": model, "data": data},
+        "classes": list(dataset.classes),
+        "image_size": dataset.test.image_size,
+        "channels": dataset.test.channels,
+        "train_images": 0,
+        "val_images": 0,
+        "test_images": len(dataset.test),
+        **channels,
+        "data_fingerprint": dataset.fingerprint,
+        "steps": 0,
+        "train_seconds": 0.0,
+        "images_per_second": None,
+        "diverged_step": None,
+        "created": now(),
+        "commit": commit(),
         "warnings": list(dataset.warnings),
-    }  # fmt: skip
+    }
     record |= _tested(record, dataset, asked)
     write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
     return folder, record
@@ -160,7 +176,11 @@ def _read(path: Path) -> dict[str, Tensor]:
                     raise UserError(f"weights={path}: an archive that unpacks to more than twice its size")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = "holds more than tensors, and code is not run" if isinstance(error, pickle.UnpicklingError) else "is damaged or no file of weights"  # fmt: skip
+        reason = (
+            "holds more than tensors, and code is not run"
+            if isinstance(error, pickle.UnpicklingError)
+            else "is damaged or no file of weights"
+        )
         raise UserError(f"weights={path}: {reason}") from None
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):

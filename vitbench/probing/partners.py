@@ -76,15 +76,25 @@ def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
 
     def differs(row: Row) -> list[str]:
         """The settings that nobody named and that no named one brings along."""
-        changed = [key for key in there.settings if row.get(key) != own.get(key)
-                   and key not in {*UNIMPORTANT_KEYS, *wanted} and key.partition(".")[0] not in free]  # fmt: skip
-        return [key for key in changed if not (
-            "model" in wanted and key.startswith("model.") and None in (row.get(key), own.get(key)))]  # fmt: skip
+        changed = [
+            key
+            for key in there.settings
+            if row.get(key) != own.get(key)
+            and key not in {*UNIMPORTANT_KEYS, *wanted}
+            and key.partition(".")[0] not in free
+        ]
+        return [
+            key
+            for key in changed
+            if not ("model" in wanted and key.startswith("model.") and None in (row.get(key), own.get(key)))
+        ]
 
     def rank(row: Row) -> tuple[int, ...]:
         """In how much a row differs at all, after the place of its values in the lists."""
-        places = (one.index(row.get(key)) if isinstance(one, list) and row.get(key) in one else 0
-                  for key, one in wanted.items())  # fmt: skip
+        places = (
+            one.index(row.get(key)) if isinstance(one, list) and row.get(key) in one else 0
+            for key, one in wanted.items()
+        )
         return (*places, sum(row.get(key) != own.get(key) for key in there.settings if key not in UNIMPORTANT_KEYS))
 
     fit = sorted((row for row in others if not differs(row)), key=rank)

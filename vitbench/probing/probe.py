@@ -51,8 +51,11 @@ def main(config: Any) -> int:
             code = max(code, error.exit_code)
             job = job._replace(probes={name: its for name, its in job.probes.items() if its.get(OTHER) is None})
         paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
-        done = [name for name, options in job.probes.items() if files.is_done(
-            paths[name], images=job.images, seed=job.seed, options=options, version=version(name))]  # fmt: skip
+        done = [
+            name
+            for name, options in job.probes.items()
+            if files.is_done(paths[name], images=job.images, seed=job.seed, options=options, version=version(name))
+        ]
         if done:
             print(f"{job.name}: measured before: {', '.join(done)}")
         missing = {name: job.probes[name] for name in job.probes if name not in done and paths[name] not in planned}
@@ -74,8 +77,9 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
     from vitbench.machine.hardware import Machine
     from vitbench.machine.progress import progress
 
-    machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
-                         threads=asked["machine"]["threads"])  # fmt: skip
+    machine = Machine.of(
+        device=asked["machine"]["device"], precision="float32", compile=False, threads=asked["machine"]["threads"]
+    )
     total, done, code = sum(len(job.probes) for job in todo), 0, 0
     show = asked["machine"]["progress"]
     left_out: set[str] = set()  # said once for all networks of a kind
@@ -109,8 +113,10 @@ def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -
                     _save(job, name, rows, machine)
                     if asked["figures"] and name in FIGURES:
                         ending = ".png" if name in PIXELS else ".svg"
-                        write(files.picture_of(job.folder, name, job.checkpoint, ending),
-                              _picture(FIGURES, name, subject, job, ending))  # fmt: skip
+                        write(
+                            files.picture_of(job.folder, name, job.checkpoint, ending),
+                            _picture(FIGURES, name, subject, job, ending),
+                        )
                 except StorageError:
                     raise
                 except DoesNotApply as error:
@@ -163,8 +169,9 @@ def _draw(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
         raise UserError(
             f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}{several}"
         )
-    machine = Machine.of(device=asked["machine"]["device"], precision="float32", compile=False,
-                         threads=asked["machine"]["threads"])  # fmt: skip
+    machine = Machine.of(
+        device=asked["machine"]["device"], precision="float32", compile=False, threads=asked["machine"]["threads"]
+    )
     subjects = {job.name: _subject(job, asked, typed, machine, at_most=True) for job in jobs}
     try:
         if len(jobs) == 1:
@@ -194,8 +201,14 @@ def _save(job: Job, name: str, rows: list[files.ProbeRow], machine: Machine) -> 
         path.parent.mkdir(exist_ok=True)
         for ending in (".svg", ".png"):  # of what was measured before
             files.picture_of(job.folder, name, job.checkpoint, ending).unlink(missing_ok=True)
-    files.save_rows(path, rows, images=job.images, seed=job.seed, options=job.probes[name],
-               hardware=f"{described['name']}, {described['threads']} threads")  # fmt: skip
+    files.save_rows(
+        path,
+        rows,
+        images=job.images,
+        seed=job.seed,
+        options=job.probes[name],
+        hardware=f"{described['name']}, {described['threads']} threads",
+    )
 
 
 def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Machine, at_most: bool = False) -> Subject:
@@ -214,8 +227,10 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     cache = cache_folder(asked["data"]["cache"])
     dataset = open_dataset(**data | {"cache": cache}, progress=asked["machine"]["progress"] is not False)
     if dataset.fingerprint != record["data_fingerprint"]:
-        raise DataError(f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
-                        f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})")  # fmt: skip
+        raise DataError(
+            f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
+            f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})"
+        )
     count = min(job.images, len(dataset.test)) if at_most else job.images
     images, labels = draw_images(dataset.test, count, job.seed, machine.device)
 
@@ -230,8 +245,10 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     def network(name: str) -> Subject:
         other = Job(job.folder.parent / name, find_record(job.folder.parent / name), "trained", 0, 0, {}, False)
         if other.record["data_fingerprint"] != record["data_fingerprint"]:
-            raise DataError(f"{name} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
-                            f"{job.folder.name} ({record['data_fingerprint']}): they have none to be compared on")  # fmt: skip
+            raise DataError(
+                f"{name} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
+                f"{job.folder.name} ({record['data_fingerprint']}): they have none to be compared on"
+            )
         return made(other)
 
     def made(job: Job) -> Subject:
@@ -258,8 +275,10 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
         if job.checkpoint != "trained":
             return build_outside(record, None)
         if checksum(Path(asked["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
-            raise UserError(f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
-                            "network trained elsewhere is compared with what vitbench trained")  # fmt: skip
+            raise UserError(
+                f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
+                "network trained elsewhere is compared with what vitbench trained"
+            )
         return build_outside(record, asked["weights"])
     seed_random_state(record["config"]["seed"], 0)  # as `train` begins
     if job.checkpoint == "init":

@@ -67,9 +67,9 @@ def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint
         raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
     if record["data_fingerprint"] != fingerprint:
         raise UserError(f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
-                        f"{record['image_size']} px); a teacher must have the data of its student")  # fmt: skip
+                        f"{record['image_size']} px); a teacher must have the data of its student")
     if record["test_accuracy"] is None:
-        raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")  # fmt: skip
+        raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")
 
 
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
@@ -88,10 +88,10 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
         theirs = record["config"]
         why = ("drew its images with another seed" if seed(theirs) != seed(settings)
                else "held fewer images back for validation"
-               if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"] else "")  # fmt: skip
+               if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"] else "")
         if why and record["data_fingerprint"] == fingerprint:
             lines.append(f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
-                         "no run learns from test images")  # fmt: skip
+                         "no run learns from test images")
     return lines
 
 
@@ -99,7 +99,7 @@ def training_command(settings: Mapping[str, Any]) -> str:
     """The command line of a run, without what says how fast it is computed."""
     model, planner = settings["model"], Planner()
     words = [f"model={model['name']}", *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
-             f"data={settings['data']['source']}"]  # fmt: skip
+             f"data={settings['data']['source']}"]
     chosen = planner.settings(words)
     for group in ("optim", "augment", "objective"):
         if chosen[group]["name"] != settings[group]["name"]:

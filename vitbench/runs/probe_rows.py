@@ -42,7 +42,7 @@ def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
 def save_rows(path: Path, rows: Sequence[ProbeRow], *, images: int, seed: int, options: Mapping[str, Any], hardware: str) -> None:
     """Writes the rows of one call whole or not at all."""
     made = {"images": images, "seed": seed, "options": canonical(options), "commit": commit(), "hardware": hardware,
-            "created": now()}  # fmt: skip
+            "created": now()}
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RECORD_SCHEMA = 1  # of record.json
 
 REQUIRED_FIELDS: dict[str, Any] = {"config": dict, "status": str, "classes": list, "warnings": list, "steps": int,
-                            "train_images": int, "test_images": int, "train_seconds": int | float}  # fmt: skip
+                            "train_images": int, "test_images": int, "train_seconds": int | float}
 
 
 class NewerSchema(UserError):
@@ -139,7 +139,7 @@ def _frame() -> dict[str, Any]:
 
 
 COLUMN_OF_CHOICE = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim",
-           "objective.name": "objective"}  # fmt: skip
+           "objective.name": "objective"}
 LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
 
 
@@ -162,7 +162,7 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
     if accuracy is None:
         return {}
     costs = {"million_parameters": (row.get("parameters") or 0) / 1e6, "million_multiply_adds": (row.get("multiply_adds") or 0) / 1e6,
-             "train_second": row.get("train_seconds") or 0}  # fmt: skip
+             "train_second": row.get("train_seconds") or 0}
     by_cost = {f"test_accuracy_per_{unit}": accuracy / cost for unit, cost in costs.items() if cost}
     return {"test_error": 1 - accuracy} | by_cost
 

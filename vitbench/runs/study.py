@@ -54,12 +54,12 @@ class Study:
 
 
 FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict,
-          "figures": dict, "names": dict, "probes": list}  # fmt: skip
+          "figures": dict, "names": dict, "probes": list}
 RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
 # what the keys of a table or a figure hold; which keys there are is for those who draw it
 LAYOUT_TYPES: dict[str, Any] = {"rows": str | list, "columns": str, "value": str | list, "show": str, "against": str, "x": str,
                           "y": str | list, "lines": str | list, "log": str, "fit": bool, "at": int | float, "layer": str,
-                          "where": dict}  # fmt: skip
+                          "where": dict}
 
 
 def study_names() -> list[str]:
@@ -90,7 +90,7 @@ def load_study(name: str) -> Study:
         path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
         content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
         content.get("names", {}), tuple(str(line) for line in content.get("probes", [])),
-    )  # fmt: skip
+    )
 
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:

@@ -103,11 +103,15 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["data"]["source"] not in DATA:
         raise UserError(f"data={settings['data']['source']}: {did_you_mean(settings['data']['source'], DATA)}")
     if settings["data"].get("task") == "relation" and settings["augment"]["flip"] and settings["data"]["flip"]:
-        raise UserError(f"augment={settings['augment']['name']}: a mirror image changes the class of data.task=relation; "
-                        "add data.flip=false")  # fmt: skip
+        raise UserError(
+            f"augment={settings['augment']['name']}: a mirror image changes the class of data.task=relation; "
+            "add data.flip=false"
+        )
     if settings["data"].get("task") == "relation" and settings["augment"]["rotate"] >= 45:
-        raise UserError(f"augment.rotate={settings['augment']['rotate']:g}: turning changes the class of "
-                        "data.task=relation; below 45 works")  # fmt: skip
+        raise UserError(
+            f"augment.rotate={settings['augment']['rotate']:g}: turning changes the class of "
+            "data.task=relation; below 45 works"
+        )
     objective = dict(settings["objective"])
     trained_for = objective.pop("name", None)
     if trained_for not in OBJECTIVES:
@@ -126,8 +130,10 @@ def _check_without_labels(settings: Mapping[str, Any]) -> None:
     """What an objective without labels has no use for is refused, not ignored."""
     flat, typed = flatten(settings), f"objective={settings['objective']['name']}"
     if settings["objective"]["name"] == "mae" and "model.patch_size" not in flat:
-        raise UserError(f"{typed}: hides patches, and model={flat['model.name']} has none; model=vit has, "
-                        "and objective=simsiam serves every model")  # fmt: skip
+        raise UserError(
+            f"{typed}: hides patches, and model={flat['model.name']} has none; model=vit has, "
+            "and objective=simsiam serves every model"
+        )
     for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
         if flat[key]:
             raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
@@ -208,8 +214,10 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
     classes = flat["data.classes"]
     if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
-        raise UserError(f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
-                        "each once, for example [0,1]")  # fmt: skip
+        raise UserError(
+            f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
+            "each once, for example [0,1]"
+        )
     kept, steps = flat["keep"], flat["optim.steps"]
     if kept is not None and not all(0 < step <= (steps or step) for step in kept):
         raise UserError(f"keep=[{','.join(map(str, kept))}]: must be steps of the run, 1 to {steps or 'its last'}")
@@ -276,5 +284,6 @@ def check_init(settings: Mapping[str, Any]) -> None:
     if colon and (library not in LIBRARIES or not name):
         raise UserError(f"init={typed}: must be torchvision:NAME or timm:NAME")
     if not colon and re.search(r"/|\.(pth?|ckpt|bin|pkl|npz)$", typed) and not typed.endswith(".safetensors"):
-        raise UserError(f"init={typed}: must be a run's id below runs=, or a file that ends in .safetensors (others can hold "
-                        "code)")  # fmt: skip
+        raise UserError(
+            f"init={typed}: must be a run's id below runs=, or a file that ends in .safetensors (others can hold code)"
+        )

@@ -23,8 +23,14 @@ ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", 
 INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps"}  # what words say of one takes back the other
 
 
-_PLACES = {"model": "model.name", "pe": "model.pe.name", "optim": "optim.name", "augment": "augment.name",
-           "data": "data.source", "objective": "objective.name"}  # fmt: skip
+_PLACES = {
+    "model": "model.name",
+    "pe": "model.pe.name",
+    "optim": "optim.name",
+    "augment": "augment.name",
+    "data": "data.source",
+    "objective": "objective.name",
+}
 
 
 _BRINGS = {"model": ("pe", "optim"), "data": ("augment",)}  # choices that another one makes

@@ -19,8 +19,17 @@ from vitbench.settings.schema import SWEEP_KEYS, DataConfig, FolderConfig, Shape
 RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
 
 # what changes where or how fast a run is computed, not which numbers it means to compute
-NOT_IDENTITY = {"runs", "eval_every", "keep", "machine", "data.root", "data.cache", "optim.name", "augment.name",
-                *SWEEP_KEYS}  # fmt: skip
+NOT_IDENTITY = {
+    "runs",
+    "eval_every",
+    "keep",
+    "machine",
+    "data.root",
+    "data.cache",
+    "optim.name",
+    "augment.name",
+    *SWEEP_KEYS,
+}
 
 
 @cache

@@ -25,9 +25,17 @@ FLAGS = (
 )
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing listed: anything
-    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--info": _INFO, "-i": _INFO,
-    "--package": (), "-p": (), "--config-dir": (), "-cd": (), "--config-name": (), "-cn": (),
-}  # fmt: skip
+    "--cfg": ("job", "hydra", "all"),
+    "-c": ("job", "hydra", "all"),
+    "--info": _INFO,
+    "-i": _INFO,
+    "--package": (),
+    "-p": (),
+    "--config-dir": (),
+    "-cd": (),
+    "--config-name": (),
+    "-cn": (),
+}
 GROUPS = ("model", "pe", "data", "augment", "optim", "objective", "probe")
 DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
 

@@ -51,7 +51,12 @@ class Estimate:
         precision = machine["precision"]
         if precision == "auto":
             precision = "bfloat16" if device == "cuda" else "float32"
-        hardware = {"device": device, "name": self._here.get(device), "precision": precision, "threads": machine["threads"] or self._threads}  # fmt: skip
+        hardware = {
+            "device": device,
+            "name": self._here.get(device),
+            "precision": precision,
+            "threads": machine["threads"] or self._threads,
+        }
         keys = [self._key(settings, hardware, stacked) for stacked in self._kinds]
         rate = next((self._rates[key] for key in keys if key in self._rates), None)
         images = optim["steps"] and optim["steps"] * optim["batch_size"]
@@ -73,7 +78,10 @@ class Estimate:
 
 
 def _share(config: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")}, sort_keys=True)  # fmt: skip
+    return json.dumps(
+        {key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")},
+        sort_keys=True,
+    )
 
 
 def _hardware() -> dict[str, str]:

@@ -57,7 +57,11 @@ def through(launcher: Any, jobs: Mapping[str, list[str]]) -> Hand:
             returns = launcher.launch([jobs[name] for name in names], initial_job_idx=0)
         except SystemExit as stopped:  # a worker was asked to end, and saved
             raise BrokenProcessPool(str(stopped)) from None
-        failed = [(name, job._return_value) for name, job in zip(names, returns, strict=True) if job.status == JobStatus.FAILED]  # fmt: skip
+        failed = [
+            (name, job._return_value)
+            for name, job in zip(names, returns, strict=True)
+            if job.status == JobStatus.FAILED
+        ]
         return {name: str(error) if isinstance(error, UserError) else repr(error) for name, error in failed}
 
     return hand

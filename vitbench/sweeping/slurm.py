@@ -89,7 +89,10 @@ class Queue:
                 else:  # twice, because a shared file system shows a record late
                     missed[name] = missed.get(name, 0) + 1
                     if missed[name] > 1:
-                        lost[name] = f"lost: job {jobs.get(name, '')} left SLURM's queue before it was finished; repeating the command goes on"  # fmt: skip
+                        lost[name] = (
+                            f"lost: job {jobs.get(name, '')} left SLURM's queue before it was finished; repeating the"
+                            " command goes on"
+                        )
             time.sleep(QUEUE_SECONDS)
 
 
@@ -133,7 +136,9 @@ def requeue() -> None:
         return
     job = os.environ["SLURM_JOB_ID"]
     with suppress(OSError, subprocess.TimeoutExpired):
-        state = subprocess.run(["squeue", "--noheader", "--jobs", job, "--format", "%T"], capture_output=True, text=True, timeout=30)  # fmt: skip
+        state = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job, "--format", "%T"], capture_output=True, text=True, timeout=30
+        )
         if state.stdout.split() == ["RUNNING"]:
             subprocess.run(["scontrol", "requeue", job], capture_output=True, timeout=30)
 

@@ -135,13 +135,20 @@ class Stack:
                 losses = stacked.losses(images, targets, label_smoothing)
             except torch.OutOfMemoryError:
                 fewer = max(2, len(names) // 2)
-                self._throw(names, UserError(f"{len(names)} runs at once need more memory than there is; "
-                                             f"hydra.launcher.max_runs={fewer} needs less"))  # fmt: skip
+                self._throw(
+                    names,
+                    UserError(
+                        f"{len(names)} runs at once need more memory than there is; "
+                        f"hydra.launcher.max_runs={fewer} needs less"
+                    ),
+                )
                 return
             except Exception as error:
                 self._throw(names, error)
                 return
-            batches = self._each({name: partial(self._training[name].send, loss) for name, loss in zip(names, losses, strict=True)})  # fmt: skip
+            batches = self._each(
+                {name: partial(self._training[name].send, loss) for name, loss in zip(names, losses, strict=True)}
+            )
 
     def _claimed(self, run: Run) -> Training:
         """As a sweep does a run in its own process; nothing where it has ended."""

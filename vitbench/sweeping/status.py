@@ -77,18 +77,27 @@ def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], flo
     if not todo:
         return "nothing to do"
     options, threads = config.hydra.launcher, config.machine.threads
-    at_once = {"basic": lambda: 1, "submitit_local": lambda: processes(options),
-               "submitit_slurm": lambda: options.array_parallelism}.get(launcher, lambda: options.get("n_jobs") or 1)()  # fmt: skip
+    at_once = {
+        "basic": lambda: 1,
+        "submitit_local": lambda: processes(options),
+        "submitit_slurm": lambda: options.array_parallelism,
+    }.get(launcher, lambda: options.get("n_jobs") or 1)()
     at_once = min(len(todo), at_once if at_once > 0 else cores())
     runs = Path(config.runs).expanduser()
-    estimate = Estimate(runs, threads or (None if launcher in IN_PROCESS else 1),
-                        anywhere=launcher == "submitit_slurm", stacked=launcher == "stacked")  # fmt: skip
+    estimate = Estimate(
+        runs,
+        threads or (None if launcher in IN_PROCESS else 1),
+        anywhere=launcher == "submitit_slurm",
+        stacked=launcher == "stacked",
+    )
     each = [(estimate.seconds(settings), settings, done) for settings, done in todo]
     known = [seconds * (1 - done) for seconds, _, done in each if seconds is not None]
     unknown = sorted({_named(settings) for seconds, settings, _ in each if seconds is None})
     few = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
     if not known:
-        return f"no estimate: no recorded run of {few} in {runs}" + ("" if launcher == "submitit_slurm" else " on this hardware")  # fmt: skip
+        return f"no estimate: no recorded run of {few} in {runs}" + (
+            "" if launcher == "submitit_slurm" else " on this hardware"
+        )
     how = "stacked" if launcher == "stacked" else f"{at_once} at a time"
     line = f"about {spoken(total(known, at_once))} of training, {how}, by the runs recorded in {runs}"
     return line + (f"; {len(each) - len(known)} runs not counted: none recorded of {few}" if unknown else "")

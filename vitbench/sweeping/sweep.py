@@ -85,7 +85,9 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
             display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
             display.say(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
             if name in IN_PROCESS:
-                silent = {one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo}  # fmt: skip
+                silent = {
+                    one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo
+                }
                 hand = in_process(work, silent)
                 if name == "stacked":
                     from vitbench.sweeping import stacked
@@ -144,8 +146,12 @@ def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
     for one in planned:
         record, asked = runs[one.id].record(), one.settings["data"]
         if record and asked["source"] != "shapes" and record["config"]["data"]["root"] != asked["root"]:
-            print(f"warning: finished runs on data.name={asked['name']} read data.root={record['config']['data']['root']}, "
-                  f"not {asked['root']}; set data.name to tell two sets of images apart", file=sys.stderr)  # fmt: skip
+            print(
+                f"warning: finished runs on data.name={asked['name']} read"
+                f" data.root={record['config']['data']['root']}, not {asked['root']}; set data.name to tell two sets of"
+                " images apart",
+                file=sys.stderr,
+            )
             return
 
 
@@ -153,8 +159,11 @@ def _warn_of_lost_weights(ended: list[Run]) -> None:
     """Runs that ended are what they are, whatever `keep` says now."""
     lacking = sorted(run.id for run in ended if run.lost())
     if lacking:
-        print(f"warning: {len(lacking)} of the finished runs kept no weights as keep= says; remove their folders to train them again, "
-              f"the first is {lacking[0]}", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {len(lacking)} of the finished runs kept no weights as keep= says; remove their folders to train"
+            f" them again, the first is {lacking[0]}",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

@@ -72,7 +72,9 @@ def _among(key: str, value: Any, menu: Iterable[str]) -> list[str]:
     return names
 
 
-def _measure(rows: list[str], models: list[str], sizes: list[str], asked: Mapping[str, Any], kept: dict[str, Any] | None) -> dict[str, Any]:  # fmt: skip
+def _measure(
+    rows: list[str], models: list[str], sizes: list[str], asked: Mapping[str, Any], kept: dict[str, Any] | None
+) -> dict[str, Any]:
     import torch
 
     from vitbench.machine.hardware import Machine
@@ -81,14 +83,25 @@ def _measure(rows: list[str], models: list[str], sizes: list[str], asked: Mappin
     machine = Machine.of(device=asked["device"], precision="auto", compile=None, threads=None)
     about = machine.described()
     if kept is not None and kept["hardware"]["name"] != about["hardware"]["name"]:
-        raise UserError(f"file={asked['file']}: was measured on {kept['hardware']['name']}, this is {about['hardware']['name']}; choose another file")  # fmt: skip
+        raise UserError(
+            f"file={asked['file']}: was measured on {kept['hardware']['name']}, this is {about['hardware']['name']};"
+            " choose another file"
+        )
     figures: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory(prefix="vitbench-bench-") as folder,
         progress("bench", len(rows), "rows") as display,
     ):
-        bench = Bench(models, sizes, asked["windows"], asked["seconds"], machine.device.type, Path(folder).resolve(),
-                      display.say, str(Path(asked["timm"]).expanduser().resolve()) if asked["timm"] else None)  # fmt: skip
+        bench = Bench(
+            models,
+            sizes,
+            asked["windows"],
+            asked["seconds"],
+            machine.device.type,
+            Path(folder).resolve(),
+            display.say,
+            str(Path(asked["timm"]).expanduser().resolve()) if asked["timm"] else None,
+        )
         for done, row in enumerate(rows):
             display.update(done, row)
             about_row = {"created": now(), "commit": commit(), "torch": torch.__version__}
@@ -132,8 +145,10 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     several = {key: sorted({str(one.get(key)) for one in report["figures"]}) for key in ("commit", "torch")}
     days = sorted({one["created"][:10] for one in report["figures"]})
     shared = "CPU time of one thread" if report["hardware"]["device"] == "cpu" else "seconds as they pass"
-    return [f"{shared}, unless a line says otherwise; windows alternate; commit {', '.join(several['commit'])}, "
-            f"torch {', '.join(several['torch'])}, {days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}"]  # fmt: skip
+    return [
+        f"{shared}, unless a line says otherwise; windows alternate; commit {', '.join(several['commit'])}, "
+        f"torch {', '.join(several['torch'])}, {days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}"
+    ]
 
 
 def _line(one: Mapping[str, Any]) -> list[str]:

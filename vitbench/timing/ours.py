@@ -33,7 +33,11 @@ class Limit:
     """Forward, backward and optimizer on one fixed batch that is on the device already, normalised."""
 
     def __init__(self, settings: dict[str, Any], image_size: int = 32, batch_size: int | None = None) -> None:
-        hardware = {key: value for key, value in settings["machine"].items() if key in ("device", "precision", "compile", "threads")}  # fmt: skip
+        hardware = {
+            key: value
+            for key, value in settings["machine"].items()
+            if key in ("device", "precision", "compile", "threads")
+        }
         self.machine, self.recipe = Machine.of(**hardware), settings["optim"]
         self.batch_size = batch_size or self.recipe["batch_size"]
         architecture = {**settings["model"], "image_size": image_size, "channels": 3, "num_classes": 10}
@@ -47,7 +51,9 @@ class Limit:
         self.model, self.forward = (
             compiled(model, architecture, lambda it: it) if self.machine.compile else (model, model)
         )
-        self.optimizer = optim.build_optimizer(self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")})  # fmt: skip
+        self.optimizer = optim.build_optimizer(
+            self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
+        )
         shape = (self.batch_size, 3, image_size, image_size)
         self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=form)
         self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)

@@ -63,8 +63,16 @@ def _draw_files(root: Path) -> None:
 
     from vitbench.data.shapes import load
 
-    dataset = load(root=root, cache=root.parent / "drawn", image_size=32, progress=False, task="shape",
-                   train_images=5000, test_images=100, image_seed=0)  # fmt: skip
+    dataset = load(
+        root=root,
+        cache=root.parent / "drawn",
+        image_size=32,
+        progress=False,
+        task="shape",
+        train_images=5000,
+        test_images=100,
+        image_seed=0,
+    )
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for name in split.classes:
             (root / part / name).mkdir(parents=True)
@@ -77,8 +85,17 @@ def _draw_files(root: Path) -> None:
 def overhead(bench: Bench) -> Iterator[Figure]:
     settings = bench.costing_nothing(*bench.files())
     limit, ours = Limit(settings), Ours(settings)
-    usual = Usual(what="folder", root=str(bench.images / "train"), model=settings["model"], optimizer="adamw",
-                  batch_size=128, image_size=32, device=bench.device, workers=0, threads=bench.threads or 1)  # fmt: skip
+    usual = Usual(
+        what="folder",
+        root=str(bench.images / "train"),
+        model=settings["model"],
+        optimizer="adamw",
+        batch_size=128,
+        image_size=32,
+        device=bench.device,
+        workers=0,
+        threads=bench.threads or 1,
+    )
     with closing(usual):
         contestants: dict[str, Contestant] = {"limit": limit, "ours": ours, "usual": usual}
         steps = dict.fromkeys(("limit", "ours"), steps_for(limit, bench.seconds)) | {
@@ -104,9 +121,17 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     limit, ours, batch = Limit(settings), Ours(settings), settings["optim"]["batch_size"]
     reset_peak_memory(bench.device)
     workers = 0 if bench.device == "cpu" else 16
-    usual = Usual(what="folder", root=str(bench.images / "train"), model=settings["model"], workers=workers,
-                  optimizer=settings["optim"]["optimizer"], batch_size=batch, image_size=32, device=bench.device,
-                  threads=bench.threads or 1)  # fmt: skip
+    usual = Usual(
+        what="folder",
+        root=str(bench.images / "train"),
+        model=settings["model"],
+        workers=workers,
+        optimizer=settings["optim"]["optimizer"],
+        batch_size=batch,
+        image_size=32,
+        device=bench.device,
+        threads=bench.threads or 1,
+    )
     name = f"{model} {size}"
     with closing(usual):
         steps = dict.fromkeys(("limit", "ours", "usual"), steps_for(limit, bench.seconds))
@@ -124,7 +149,12 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [one / 1e9 for one in work])
     yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * one / most for one in work])
     yield figure("loop", f"{name}: a run beside training", "s", ours.beside_training(taken["limit"]))
-    yield Figure("loop", f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory", peak_memory(bench.device), "MiB")  # fmt: skip
+    yield Figure(
+        "loop",
+        f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory",
+        peak_memory(bench.device),
+        "MiB",
+    )
 
 
 def defaults(bench: Bench) -> Iterator[Figure]:
@@ -133,8 +163,16 @@ def defaults(bench: Bench) -> Iterator[Figure]:
         return
     settings, batch = bench.settings("model=resnet", "model.size=small"), 128
     limit = Limit(settings, batch_size=batch)
-    usual = Usual(what="batch", model={"name": "torchvision"}, optimizer="sgd", batch_size=batch, image_size=32, device="cpu",
-                  workers=0, threads=1)  # fmt: skip
+    usual = Usual(
+        what="batch",
+        model={"name": "torchvision"},
+        optimizer="sgd",
+        batch_size=batch,
+        image_size=32,
+        device="cpu",
+        workers=0,
+        threads=1,
+    )
     with closing(usual):
         steps = steps_for(limit, 2 * bench.seconds, 1)
         taken = alternate({"ours": limit, "usual": usual}, dict.fromkeys(("ours", "usual"), steps), bench.windows)
@@ -147,10 +185,21 @@ def defaults(bench: Bench) -> Iterator[Figure]:
 
 def epoch(bench: Bench) -> Iterator[Figure]:
     shares = (0.01, 0.1, 1.0)
-    runs = {f"{share:g}": Ours(bench.settings("model=vit", "model.size=nano", "data=shapes", "data.train_images=50000",
-                                              "data.test_images=100", "data.val_fraction=0", f"data.fraction={share}",
-                                              "augment=light"))
-            for share in shares}  # fmt: skip
+    runs = {
+        f"{share:g}": Ours(
+            bench.settings(
+                "model=vit",
+                "model.size=nano",
+                "data=shapes",
+                "data.train_images=50000",
+                "data.test_images=100",
+                "data.val_fraction=0",
+                f"data.fraction={share}",
+                "augment=light",
+            )
+        )
+        for share in shares
+    }
     steps = steps_for(Limit(runs["1"].settings), bench.seconds)
     taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
     for share in runs:
@@ -201,8 +250,10 @@ def resolution(bench: Bench) -> Iterator[Figure]:
 
 
 def peak(bench: Bench) -> Iterator[Figure]:
-    cases = {"ResNet-18 at 32 px": (["model=resnet", "model.size=small"], 32, 512),
-             "ViT small at 224 px": (["model=vit", "model.size=base", "model.patch_size=16"], 224, 256)}  # fmt: skip
+    cases = {
+        "ResNet-18 at 32 px": (["model=resnet", "model.size=small"], 32, 512),
+        "ViT small at 224 px": (["model=vit", "model.size=base", "model.patch_size=16"], 224, 256),
+    }
     for name, (words, px, batch) in cases.items():
         what = f"{name}, bfloat16: share of the largest matrix product"
         if bench.device == "cpu":

@@ -33,8 +33,18 @@ class Usual:
         self._process.communicate()
 
 
-def main(*, what: str, model: dict[str, Any], optimizer: str, batch_size: int, image_size: int, device: str, workers: int,
-         threads: int, root: str = "") -> None:  # fmt: skip
+def main(
+    *,
+    what: str,
+    model: dict[str, Any],
+    optimizer: str,
+    batch_size: int,
+    image_size: int,
+    device: str,
+    workers: int,
+    threads: int,
+    root: str = "",
+) -> None:
     import torch
     from torch.nn import functional as F
 
@@ -84,12 +94,23 @@ def _folder(root: str, batch_size: int, image_size: int, workers: int) -> Iterat
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    transform = transforms.Compose([
-        transforms.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"),
-        transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3),
-    ])  # fmt: skip
-    loader: Any = DataLoader(datasets.ImageFolder(root, transform), batch_size, shuffle=True, drop_last=True,
-                             num_workers=workers, pin_memory=workers > 0, persistent_workers=workers > 0)  # fmt: skip
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+    loader: Any = DataLoader(
+        datasets.ImageFolder(root, transform),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=workers > 0,
+        persistent_workers=workers > 0,
+    )
     while True:
         yield from loader
 

@@ -71,7 +71,13 @@ def start(bench: Bench) -> Iterator[Figure]:
     for place, (what, goal) in enumerate(
         (("CPU time", 3.5 if bench.device == "cpu" else None), ("seconds as they pass", None))
     ):
-        yield figure("start", f"process start to first step, cached data, {what}", "s", [one[place] for one in ours[1:]], at_most=goal)  # fmt: skip
+        yield figure(
+            "start",
+            f"process start to first step, cached data, {what}",
+            "s",
+            [one[place] for one in ours[1:]],
+            at_most=goal,
+        )
         yield figure("start", f"import torch alone, {what}", "s", [one[place] for one in torch_alone[1:]])
     settings = bench.settings("model=vit", "model.size=nano", *words[2:])
     again, limit = Ours(settings), Limit(settings)
@@ -114,14 +120,32 @@ def parallel(bench: Bench) -> Iterator[Figure]:
     if cores() < 2:
         yield Figure("parallel", what, None, "", at_least=1.5, note="one core")
         return
-    words = ["model=vit", "model.size=micro", "optim.steps=60", "data=shapes", "data.train_images=2000",
-             "data.test_images=100", "data.val_fraction=0", "eval_every=60", "machine.device=cpu"]  # fmt: skip
+    words = [
+        "model=vit",
+        "model.size=micro",
+        "optim.steps=60",
+        "data=shapes",
+        "data.train_images=2000",
+        "data.test_images=100",
+        "data.val_fraction=0",
+        "eval_every=60",
+        "machine.device=cpu",
+    ]
 
     def runs(name: str, threads: int, seeds: tuple[int, ...], together: bool) -> dict[int, Path]:
         folder = bench.folder / name
         shutil.rmtree(folder, ignore_errors=True)
-        commands = {seed: [*VITBENCH, "train", *words, f"seed={seed}", f"machine.threads={threads}", f"runs={folder / str(seed)}"]
-                    for seed in seeds}  # fmt: skip
+        commands = {
+            seed: [
+                *VITBENCH,
+                "train",
+                *words,
+                f"seed={seed}",
+                f"machine.threads={threads}",
+                f"runs={folder / str(seed)}",
+            ]
+            for seed in seeds
+        }
         started = []
         for command in commands.values():
             started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
@@ -159,16 +183,22 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
     """
     what, goal = "12 short runs: twelve processes of timm's train.py / one sweep", 2.0
     if bench.timm is None:
-        note = "timm=PATH/train.py names timm's trainer, which its package does not install (github.com/huggingface/pytorch-image-models)"  # fmt: skip
+        note = (
+            "timm=PATH/train.py names timm's trainer, which its package does not install"
+            " (github.com/huggingface/pytorch-image-models)"
+        )
         yield Figure("timm", what, None, "", at_least=goal, note=note)
         return
     steps, root = 40, bench.images
     study = bench.folder / "twelve.yaml"
     study.write_text(
-        "with: " + " ".join([*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"])
+        "with: "
+        + " ".join(
+            [*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"]
+        )
         + "\nruns:\n  - model=vit pe=none,learned data.count=640,2560 seed=0,1\n"
         "  - model=resnet model.depth=18 model.stem=imagenet data.count=640,2560 seed=0,1\n"
-    )  # fmt: skip
+    )
     shares = {count: _share(root, bench.folder / f"share{count}", count) for count in (640, 2560)}
     common = [
         "--num-classes",
@@ -184,19 +214,36 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
         "--epochs",
     ]
     models = {
-        "none": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "embed_dim=64", "num_heads=4", "pos_embed=none", "--opt", "adamw"],
-        "learned": ["--model", "vit_tiny_patch16_224", "--model-kwargs", "img_size=32", "patch_size=4", "depth=4", "embed_dim=64", "num_heads=4", "--opt", "adamw"],
+        "none": [
+            "--model",
+            "vit_tiny_patch16_224",
+            "--model-kwargs",
+            "img_size=32",
+            "patch_size=4",
+            "depth=4",
+            "embed_dim=64",
+            "num_heads=4",
+            "pos_embed=none",
+            "--opt",
+            "adamw",
+        ],
+        "learned": [
+            "--model",
+            "vit_tiny_patch16_224",
+            "--model-kwargs",
+            "img_size=32",
+            "patch_size=4",
+            "depth=4",
+            "embed_dim=64",
+            "num_heads=4",
+            "--opt",
+            "adamw",
+        ],
         "resnet": ["--model", "resnet18", "--opt", "sgd"],
-    }  # fmt: skip
+    }
     cpu: dict[str, float] = {}
     wall: dict[str, float] = {}
-    sweep = [
-        *VITBENCH,
-        "sweep",
-        f"study={study}",
-        f"runs={bench.folder / 'twelve'}",
-        f"machine.device={bench.device}",
-    ]
+    sweep = [*VITBENCH, "sweep", f"study={study}", f"runs={bench.folder / 'twelve'}", f"machine.device={bench.device}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     cpu["ours"], wall["ours"] = _whole(
         [*sweep, *(["machine.threads=1"] if bench.device == "cpu" else [])], env=environment
@@ -217,7 +264,20 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
                     "--data-dir",
                     str(folder),
                 ]
-                cpu["timm"] += _whole([sys.executable, bench.timm, *model, *common, epochs, "--sched-on-updates", "--warmup-epochs", "0", *output], env=environment)[0]  # fmt: skip
+                cpu["timm"] += _whole(
+                    [
+                        sys.executable,
+                        bench.timm,
+                        *model,
+                        *common,
+                        epochs,
+                        "--sched-on-updates",
+                        "--warmup-epochs",
+                        "0",
+                        *output,
+                    ],
+                    env=environment,
+                )[0]
     wall["timm"] = time.monotonic() - begin
     unit = cpu if bench.device == "cpu" else wall
     kind = "CPU time" if bench.device == "cpu" else "seconds as they pass"

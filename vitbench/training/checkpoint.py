@@ -86,14 +86,24 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
         found = tuple(tensors[example].shape) if example in tensors else "nothing"
         wanted = tuple(own[example].shape) if example in own else "nothing"
         count = len(missing) + len(unknown) + len(other)
-        raise UserError(f"{path} is from another model: {example} is {found} there and {wanted} here ({count} of {len(own)} tensors do not fit)")  # fmt: skip
+        raise UserError(
+            f"{path} is from another model: {example} is {found} there and {wanted} here ({count} of {len(own)} tensors"
+            " do not fit)"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ a training's state
 
 
-def gather(about: Mapping[str, Any], *, model: nn.Module, objective: nn.Module, optimizer: Optimizer,
-           averaged: nn.Module | None, losses: Tensor) -> bytes:  # fmt: skip
+def gather(
+    about: Mapping[str, Any],
+    *,
+    model: nn.Module,
+    objective: nn.Module,
+    optimizer: Optimizer,
+    averaged: nn.Module | None,
+    losses: Tensor,
+) -> bytes:
     """The file that resuming needs. Random numbers are no part of it: each step draws its own from (seed, step)."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
@@ -104,8 +114,16 @@ def gather(about: Mapping[str, Any], *, model: nn.Module, objective: nn.Module, 
     return to_bytes(tensors | {"losses": losses}, about)
 
 
-def restore(path: Path, run: str, *, model: nn.Module, objective: nn.Module, optimizer: Optimizer,
-            averaged: nn.Module | None, losses: Tensor) -> dict[str, Any]:  # fmt: skip
+def restore(
+    path: Path,
+    run: str,
+    *,
+    model: nn.Module,
+    objective: nn.Module,
+    optimizer: Optimizer,
+    averaged: nn.Module | None,
+    losses: Tensor,
+) -> dict[str, Any]:
     """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about.
 
     UserError where a part is not theirs; all of them are then as they were.

@@ -65,8 +65,17 @@ def _spare_the_compiler() -> None:
             setattr(inner, "__dynamo_disable", inner)  # by its string, which a class would mangle
 
 
-def build_optimizer(model: nn.Module, beside: nn.Module | None = None, *, optimizer: str, lr: float, weight_decay: float,
-          momentum: float, beta2: float, layer_decay: float = 1.0) -> torch.optim.Optimizer:  # fmt: skip
+def build_optimizer(
+    model: nn.Module,
+    beside: nn.Module | None = None,
+    *,
+    optimizer: str,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    beta2: float,
+    layer_decay: float = 1.0,
+) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form. What is trained `beside` the model has
     groups of its own."""
     compiling = "torch._dynamo" in sys.modules

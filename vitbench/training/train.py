@@ -100,16 +100,23 @@ def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
         record["config"]["data"]["root"] != run.settings["data"]["root"]
         and record["config"]["data"]["source"] != "shapes"
     ):
-        print(f"warning: its images came from data.root={record['config']['data']['root']}; set data.name to tell two "
-              "sets of images apart", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: its images came from data.root={record['config']['data']['root']}; set data.name to tell two "
+            "sets of images apart",
+            file=sys.stderr,
+        )
     if record["status"] == "diverged":
         step, lr = record["diverged_step"], record["config"]["optim"]["lr"]
-        print(f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
+            file=sys.stderr,
+        )
         return
     if done_before and (lost := run.lost()):
-        print(f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
+            file=sys.stderr,
+        )
     result = loss_of(record)  # where no classes were learned
     if record["test_accuracy"] is not None:
         result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
@@ -189,9 +196,12 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         network = all_or_none(transfer.trained, folder, taught_by)
         teacher = objectives.teacher(network, normalise, mean=taught_by["mean"], std=taught_by["std"])
     objective = objectives.build_objective(
-        **settings["objective"], model=model, label_smoothing=recipe["label_smoothing"], teacher=teacher,
+        **settings["objective"],
+        model=model,
+        label_smoothing=recipe["label_smoothing"],
+        teacher=teacher,
         distill=settings["distill"],
-    ).to(machine.device)  # fmt: skip
+    ).to(machine.device)
     validation = validation if objective.classifies else None
     optimizer = optim.build_optimizer(
         model,
@@ -225,8 +235,10 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
             warnings.append(f"{error}; went back to the save before it")
             continue
         if about["data"] != dataset.fingerprint:
-            raise DataError(f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
-                            f"{run.folder} to begin again")  # fmt: skip
+            raise DataError(
+                f"data.root={data['root']}: the images changed since {run.id} began; restore them, or remove "
+                f"{run.folder} to begin again"
+            )
         start, seconds_before = about["step"], about["train_seconds"]
         if lacking := [kept for kept in run.lost() if kept <= start]:
             warnings.append(f"resumed at step {start}, so keep=[{','.join(map(str, lacking))}] came too late")
@@ -292,12 +304,19 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
                         break
                     valued = evaluate(evaluated, *validation, normalise) if validation else None
                     shown = f"loss {recent.mean().item():.3f}"
-                    led(run.log, {
-                        "step": done, "epoch": done / epoch_steps, "lr": optimizer.param_groups[0]["lr"],
-                        "train_loss": recent.mean().item(), "train_seconds": round(train_seconds, 3),
-                        "val_accuracy": valued and valued.accuracy, "val_loss": valued and valued.loss,
-                        **objective.measured(),
-                    })  # fmt: skip
+                    led(
+                        run.log,
+                        {
+                            "step": done,
+                            "epoch": done / epoch_steps,
+                            "lr": optimizer.param_groups[0]["lr"],
+                            "train_loss": recent.mean().item(),
+                            "train_seconds": round(train_seconds, 3),
+                            "val_accuracy": valued and valued.accuracy,
+                            "val_loss": valued and valued.loss,
+                            **objective.measured(),
+                        },
+                    )
                 about = {"run": run.id, "step": done, "train_seconds": train_seconds, "every": every}
                 led(save, about | {"data": dataset.fingerprint, "commit": code})
                 if received := agreed(interrupt.received):
@@ -339,19 +358,35 @@ def train(run: Run, interrupt: Interrupt, stack: Stack | None = None) -> Trainin
         total_seconds(taught_by, taught_by["config"]) if taught_by else 0.0,
     ]  # None: nobody says
     return {
-        "schema": RECORD_SCHEMA, "results_version": RESULTS_VERSION, "id": run.id,
-        "status": "diverged" if diverged else "finished", "config": dict(settings),
-        "classes": list(dataset.classes), "image_size": shape["image_size"], "channels": shape["channels"],
-        "train_images": len(labels), "val_images": len(share.held_out), "test_images": len(dataset.test),
-        "mean": normalise.mean, "std": normalise.std, "data_fingerprint": dataset.fingerprint,
-        "parameters": parameters, "multiply_adds": multiply_adds, "steps": steps, "train_seconds": train_seconds,
+        "schema": RECORD_SCHEMA,
+        "results_version": RESULTS_VERSION,
+        "id": run.id,
+        "status": "diverged" if diverged else "finished",
+        "config": dict(settings),
+        "classes": list(dataset.classes),
+        "image_size": shape["image_size"],
+        "channels": shape["channels"],
+        "train_images": len(labels),
+        "val_images": len(share.held_out),
+        "test_images": len(dataset.test),
+        "mean": normalise.mean,
+        "std": normalise.std,
+        "data_fingerprint": dataset.fingerprint,
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "steps": steps,
+        "train_seconds": train_seconds,
         "teacher_run": taught_by and taught_by["id"],
         "total_train_seconds": None if None in before else train_seconds + sum(filter(None, before)),
         "images_per_second": None if diverged else steps * recipe["batch_size"] / train_seconds,
-        "diverged_step": diverged, **metrics, "created": now(), "commit": code,
-        **machine.described(stack.size if stack else 1), **({"init": begun} if begun else {}),
+        "diverged_step": diverged,
+        **metrics,
+        "created": now(),
+        "commit": code,
+        **machine.described(stack.size if stack else 1),
+        **({"init": begun} if begun else {}),
         "warnings": warnings,
-    }  # fmt: skip
+    }
 
 
 def _npy(classes: Any) -> bytes:  # a tensor (M,)

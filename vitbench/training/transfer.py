@@ -21,15 +21,24 @@ from vitbench.training import checkpoint
 
 HALF = (torch.float16, torch.bfloat16)  # which are not interpolated on a CPU
 NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
-    r"patch_embed\.proj\.": "patch_embed.", r"pos_embed$": "pe.table",
-    r"conv_proj\.": "patch_embed.", r"class_token$": "cls_token", r"encoder\.pos_embedding$": "pe.table",
-    r"encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.", r"encoder\.ln\.": "norm.", r"heads\.head\.": "head.",
+    r"patch_embed\.proj\.": "patch_embed.",
+    r"pos_embed$": "pe.table",
+    r"conv_proj\.": "patch_embed.",
+    r"class_token$": "cls_token",
+    r"encoder\.pos_embedding$": "pe.table",
+    r"encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.",
+    r"encoder\.ln\.": "norm.",
+    r"heads\.head\.": "head.",
     r"head_dist\.": "head.dist.",
-}  # fmt: skip
+}
 IN_BLOCK = {
-    r"ln_([12])\.": r"norm\1.", r"self_attention\.in_proj_": "attn.qkv.", r"self_attention\.out_proj\.": "attn.proj.",
-    r"mlp\.0\.": "mlp.fc1.", r"mlp\.3\.": "mlp.fc2.", r"mlp\.linear_([12])\.": r"mlp.fc\1.",
-}  # fmt: skip
+    r"ln_([12])\.": r"norm\1.",
+    r"self_attention\.in_proj_": "attn.qkv.",
+    r"self_attention\.out_proj\.": "attn.proj.",
+    r"mlp\.0\.": "mlp.fc1.",
+    r"mlp\.3\.": "mlp.fc2.",
+    r"mlp\.linear_([12])\.": r"mlp.fc\1.",
+}
 
 
 def trained(folder: Path, record: Mapping[str, Any], step: int | None = None) -> Any:
@@ -57,8 +66,10 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
     if head == "new":
         tensors = {name: value for name, value in tensors.items() if not name.startswith(last)}
     elif known is not None and known != tuple(classes):
-        raise UserError(f"init={origin.typed}: its classes are {_listed(known)}, this run's are {_listed(classes)}; "
-                        "head=new draws a new head")  # fmt: skip
+        raise UserError(
+            f"init={origin.typed}: its classes are {_listed(known)}, this run's are {_listed(classes)}; "
+            "head=new draws a new head"
+        )
     before = {name: value.shape for name, value in tensors.items()}
     if isinstance(pe := getattr(model, "pe", None), PositionEncoding):
         tables = {name.removeprefix("pe."): value for name, value in tensors.items() if name.startswith("pe.")}
@@ -69,10 +80,13 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     parameters = sum(size for name, size in sizes.items() if name in tensors)
     return {
-        "source": origin.source, "name": origin.name, "sha256": sha256,
+        "source": origin.source,
+        "name": origin.name,
+        "sha256": sha256,
         "interpolated": [name for name in tensors if tensors[name].shape != before[name]],
-        "kept_parameters": parameters, "new_parameters": sum(sizes.values()) - parameters,
-    }  # fmt: skip
+        "kept_parameters": parameters,
+        "new_parameters": sum(sizes.values()) - parameters,
+    }
 
 
 def freeze(model: Any) -> None:
@@ -113,8 +127,10 @@ def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, l
         K = next(iter(own[name].shape[0] for name in own if name.startswith(last)))
         there = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
         raise UserError(f"init={typed}: {there}, and this run has {K:,}; head=new draws a new head")
-    raise UserError(f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(own, first)} "
-                    f"here; {fitting} of {len(asked)} tensors fit")  # fmt: skip
+    raise UserError(
+        f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(own, first)} "
+        f"here; {fitting} of {len(asked)} tensors fit"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -140,8 +156,9 @@ def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with path.open("rb") as file:
             first = file.read(4)
         if first[:1] == b"\x80" or first == b"PK\x03\x04":
-            raise UserError(f"init={typed}: is a pickle, which can hold code and is not read; save its tensors as "
-                            "safetensors")  # fmt: skip
+            raise UserError(
+                f"init={typed}: is a pickle, which can hold code and is not read; save its tensors as safetensors"
+            )
         with safe_open(path, framework="pt") as file:
             ours = "vitbench" in (file.metadata() or {})
         return checkpoint.load_tensors(path) if ours else (load_file(path), {})
@@ -161,6 +178,7 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
 
         def fetch() -> dict[str, Tensor]:
             return dict(choice.get_state_dict(progress=False, check_hash=True, weights_only=True))
+
     else:
 
         def fetch() -> dict[str, Tensor]:
@@ -170,8 +188,10 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
         weights = fetch()
     except Exception as error:  # whatever a library's downloads raise
         reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
-        raise UserError(f"{typed}: {library} could not fetch its weights ({reason}); a file of them on this machine can be "
-                        "given as init=FILE.safetensors") from None  # fmt: skip
+        raise UserError(
+            f"{typed}: {library} could not fetch its weights ({reason}); a file of them on this machine can be "
+            "given as init=FILE.safetensors"
+        ) from None
     return {key: value for key, value in weights.items() if torch.is_tensor(value)}
 
 
