@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitbench.settings.compose import flatten
 from vitbench.numbers.words import typed_value
@@ -40,8 +40,13 @@ PARENT_KEYS = ("init", "teacher")  # the settings that name a run
 
 
 
-def finished_parent(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[str, Any]]:
-    """The folder and the record of that run; UserError where it has not finished."""
+class FinishedRun(NamedTuple):
+    folder: Path
+    record: dict[str, Any]
+
+
+def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
+    """The run that `key` (init or teacher) names or describes; UserError where it has not finished."""
     described, name = settings_of(settings, key), str(id_of(settings, key))
     folder = Path(settings["runs"] if described is None else described["runs"]).expanduser() / name
     run = Run(folder, {})
@@ -56,7 +61,7 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> tuple[Path, dict[s
         raise UserError(f"{typed}: {name} {why}; it is trained by: {training_command(described or {})}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
-    return folder, record
+    return FinishedRun(folder, record)
 
 
 def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:

@@ -1,7 +1,7 @@
 """`hydra/launcher=stacked`: runs that differ in nothing but seed and learning rate train as one model.
 
-Each run is an ordinary one: `train.train` builds its model, draws its batches, steps its optimizer, evaluates, saves and
-writes its record, in its own folder. It only leaves forward and backward to the stack. There each parameter lies in a
+Each run is an ordinary one: a `Training` builds its model, draws its batches, steps its optimizer, evaluates, saves and
+writes its record, in its own folder. Only forward and backward are the stack's. There each parameter lies in a
 stacked tensor (S,...) of which the run's own parameter is slice s, and its gradient slice s of the stacked gradient; one
 forward and backward through `torch.func` (`vmap` over `functional_call`) serves all. What a GPU computes in many small
 kernels for one small network after another it then computes in few for S of them.
@@ -15,6 +15,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -31,9 +32,13 @@ from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.menu import look_up
 from vitbench.models.build import compiled
 from vitbench.models.menu import MENU
+from vitbench.runs.origin import find_parents
 from vitbench.runs.run import Run
 from vitbench.sweeping.launch import Hand
-from vitbench.training.train import Training, attempt
+from vitbench.training.finish import finish
+from vitbench.training.prepare import prepare
+from vitbench.training.train import failures_written_down
+from vitbench.training.training import Training
 
 
 class Stacked:
@@ -101,9 +106,11 @@ class Stack:
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        self.watch = Stopwatch()
-        self.size = 1  # runs that train together
-        self._training: dict[str, Training] = {run.id: self._claimed(run) for run in runs}
+        self._runs = {run.id: run for run in runs}
+        self._claims: dict[str, ExitStack] = {}  # of the runs that have not ended
+        self._training: dict[str, Training] = {}
+        self._batches: dict[str, tuple[Tensor, ...]] = {}  # the next one of each run
+        self._watch = Stopwatch()
         self._errors: dict[str, str] = {}
         self._stops: list[Stopped] = []
 
@@ -113,73 +120,93 @@ class Stack:
             try:
                 self._train()
             finally:
-                for training in self._training.values():
-                    training.close()
+                for claim in self._claims.values():
+                    claim.close()
             if (received := self._interrupt.received) is not None:
                 saved = f"{len(self._stops)} runs, of them " if len(self._stops) > 1 else ""
                 raise Stopped(saved + str(self._stops[0]) if self._stops else "stopped", received)
         return self._errors
 
     def _train(self) -> None:
-        ready = self._each({name: partial(next, training) for name, training in self._training.items()})
-        self.size = len(ready)
-        batches = self._each({name: partial(next, self._training[name]) for name in ready})
-        names: list[str] = []
-        while batches:
+        self._each(self._begin, self._runs)
+        for training in self._training.values():
+            training.stacked = len(self._training)
+        self._each(self._draw_or_finish, self._training)
+        members: list[Training] = []
+        while self._batches:
             try:
-                if names != list(batches):
-                    names = list(batches)
-                    _, architecture, machine, label_smoothing = ready[names[0]]
-                    stacked = Stacked([ready[name][0] for name in names], architecture, machine)
-                images, targets = zip(*batches.values(), strict=True)
-                losses = stacked.losses(images, targets, label_smoothing)
+                if members != (there := [self._training[run] for run in self._batches]):
+                    members, first = there, there[0]
+                    together = Stacked([one.model for one in members], first.architecture, first.machine)
+                images, targets = zip(*self._batches.values(), strict=True)
+                losses = together.losses(images, targets, first.run.settings["optim"]["label_smoothing"])
             except torch.OutOfMemoryError:
-                fewer = max(2, len(names) // 2)
-                self._throw(
-                    names,
+                fewer = max(2, len(members) // 2)
+                self._fail(
                     UserError(
-                        f"{len(names)} runs at once need more memory than there is; "
+                        f"{len(members)} runs at once need more memory than there is; "
                         f"hydra.launcher.max_runs={fewer} needs less"
-                    ),
+                    )
                 )
-                return
             except Exception as error:
-                self._throw(names, error)
-                return
-            batches = self._each(
-                {name: partial(self._training[name].send, loss) for name, loss in zip(names, losses, strict=True)}
-            )
+                self._fail(error)
+            else:
+                self._each(partial(self._step, dict(zip(self._batches, losses, strict=True))), self._batches)
 
-    def _claimed(self, run: Run) -> Training:
-        """As a sweep does a run in its own process; nothing where it has ended."""
-        if run.record() is None and run.failure() is None:
-            with run.claim():
-                if run.record() is None:  # another process may have finished it since
-                    return (yield from attempt(run, self._interrupt, True, self))
-        return {}
-
-    def _each(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """What runs ask for next. Those that ended are left out; how they did is in their folders."""
-        asked: dict[str, Any] = {}
-        for name, call in calls.items():
+    def _each(self, act: Callable[[str], None], runs: Iterable[str]) -> None:
+        """Acts for each run; one that ends at it, in whatever way, leaves the stack. How it did is in its folder."""
+        for run in [*runs]:
             try:
-                asked[name] = call()
+                with failures_written_down(self._runs[run], in_sweep=True):
+                    act(run)
                 continue
-            except StopIteration:
-                pass
             except Stopped as stopped:
                 self._stops.append(stopped)
             except StorageError as error:
-                self._errors[name] = str(error)
+                self._errors[run] = str(error)
             except UserError:
                 pass  # it is in the run's folder, or another process holds the run
             except Exception as error:
-                self._errors[name] = repr(error)
-            self._interrupt.saves()  # what a signal does is no longer that run's to say
-        return asked
+                self._errors[run] = repr(error)
+            self._let_go(run)
 
-    def _throw(self, names: Iterable[str], error: Exception) -> None:
-        self._each({name: partial(self._training[name].throw, error) for name in names})
+    def _begin(self, run: str) -> None:
+        """Claims and prepares a run, as a sweep does in a process of its own; one that has ended is left out."""
+        folder, self._claims[run] = self._runs[run], ExitStack()
+        if folder.record() is None and folder.failure() is None:
+            self._claims[run].enter_context(folder.claim())
+            if folder.record() is None:  # another process may have finished it since
+                training = prepare(folder, find_parents(folder.settings), self._watch)
+                training.resume()
+                self._training[run] = training
+                self._interrupt.saves()
+                return
+        self._let_go(run)
+
+    def _step(self, losses: Mapping[str, Tensor], run: str) -> None:
+        self._training[run].update(losses[run])
+        self._training[run].log_and_save(self._interrupt)
+        self._draw_or_finish(run)
+
+    def _draw_or_finish(self, run: str) -> None:
+        training = self._training[run]
+        if training.goes_on():
+            self._batches[run] = training.next_batch()
+        else:
+            training.run.finish(finish(training, self._interrupt))
+            self._let_go(run)
+
+    def _let_go(self, run: str) -> None:
+        self._claims.pop(run).close()
+        self._training.pop(run, None)
+        self._batches.pop(run, None)
+        self._interrupt.saves()  # what a signal does is no longer this run's to say
+
+    def _fail(self, error: Exception) -> None:
+        def fail(run: str) -> None:
+            raise error
+
+        self._each(fail, self._batches)
 
 
 # ----------------------------------------------------------------------------------------------------- who goes with whom

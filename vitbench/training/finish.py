@@ -1,0 +1,105 @@
+"""The end of a run: the test, the files that training leaves behind, and the record."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vitbench.machine.disk import write
+from vitbench.machine.distributed import led
+from vitbench.machine.interrupt import Interrupt
+from vitbench.machine.provenance import now
+from vitbench.runs.records import RECORD_SCHEMA
+from vitbench.runs.run import read_metrics
+from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.training.evaluate import evaluate
+from vitbench.training.training import Training
+
+METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
+
+
+def finish(training: Training, interrupt: Interrupt) -> dict[str, Any]:
+    """Tests what was trained, writes weights and predictions, and returns the record; a diverged run leaves neither."""
+    interrupt.stops(f"{training.run.id}: trained and saved, not yet tested")
+    metrics: dict[str, float | None] = dict.fromkeys(METRICS)
+    if training.diverged_step is None:
+        metrics |= _last_logged(training)
+        predictions = _test(training, metrics) if training.objective.classifies else {}
+        if _is_finite(training, metrics):
+            led(write, training.run.weights(), training.weights())
+            for file, classes in predictions.items():
+                led(write, training.run.folder / file, _npy(classes))
+        else:  # the last step broke the weights
+            training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
+    return _record(training, metrics)
+
+
+def _last_logged(training: Training) -> dict[str, float | None]:
+    """The metrics of the last line of metrics.csv; None where somebody removed the file."""
+    *_, line = [{}, *led(read_metrics, training.run.folder)]
+    return {
+        key: float(line[key]) if line.get(key) else None
+        for key in ("train_loss", "val_accuracy", "val_loss", *training.objective.measures)
+    }
+
+
+def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Tensor]:
+    """Adds the test's results to the metrics and returns the classes to be kept: a run uses its test images here alone."""
+    images, labels = training.share.test(training.machine.device)
+    tested = evaluate(training.evaluated, images, labels, training.normalise)
+    metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+    return {"predictions.npy": tested.predictions, "labels.npy": labels}
+
+
+def _is_finite(training: Training, metrics: dict[str, float | None]) -> bool:
+    """Whether the run has a result: a test tells of broken weights, and without one they are looked at."""
+    if not all(math.isfinite(value) for value in metrics.values() if value is not None):
+        return False
+    weights = training.evaluated.state_dict().values()
+    return training.objective.classifies or all(bool(weight.isfinite().all()) for weight in weights)
+
+
+def _npy(classes: Tensor) -> bytes:  # (M,)
+    buffer = io.BytesIO()
+    np.save(buffer, classes.cpu().numpy().astype(np.int16), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _record(training: Training, metrics: dict[str, float | None]) -> dict[str, Any]:
+    settings, dataset, before = training.run.settings, training.share.dataset, training.parents.seconds
+    images = training.steps * settings["optim"]["batch_size"]
+    diverged = training.diverged_step is not None
+    return {
+        "schema": RECORD_SCHEMA,
+        "results_version": RESULTS_VERSION,
+        "id": training.run.id,
+        "status": "diverged" if diverged else "finished",
+        "config": dict(settings),
+        "classes": list(dataset.classes),
+        "image_size": training.architecture["image_size"],
+        "channels": training.architecture["channels"],
+        "train_images": len(training.loader.labels),
+        "val_images": len(training.share.held_out),
+        "test_images": len(dataset.test),
+        "mean": training.normalise.mean,
+        "std": training.normalise.std,
+        "data_fingerprint": dataset.fingerprint,
+        "parameters": training.parameters,
+        "multiply_adds": training.multiply_adds,
+        "steps": training.steps,
+        "train_seconds": training.train_seconds,
+        "teacher_run": training.parents.teacher and training.parents.teacher.record["id"],
+        "total_train_seconds": None if before is None else training.train_seconds + before,
+        "images_per_second": None if diverged else images / training.train_seconds,
+        "diverged_step": training.diverged_step,
+        **metrics,
+        "created": now(),
+        "commit": training.commit,
+        **training.machine.described(training.stacked),
+        **({"init": training.init} if training.init else {}),
+        "warnings": training.warnings,
+    }

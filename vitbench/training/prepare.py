@@ -1,0 +1,152 @@
+"""What a run trains with, made from its settings: images, model, objective, optimizer and batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitbench.data.augment import Augment
+from vitbench.data.loader import Loader, Normalise, seed_random_state
+from vitbench.data.share import Share, load
+from vitbench.errors import UserError
+from vitbench.machine.distributed import all_or_none, led, replicated
+from vitbench.machine.hardware import Machine, Stopwatch
+from vitbench.machine.provenance import commit
+from vitbench.models.build import build_model, compiled, cost
+from vitbench.objectives import build as objectives
+from vitbench.runs.ancestor import check_teacher, validation_leaks
+from vitbench.runs.origin import Parents
+from vitbench.runs.run import Run
+from vitbench.training import optim, transfer
+from vitbench.training.training import Training
+
+
+def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Training:
+    """Everything a run needs for its first step, in the order in which random numbers are drawn.
+
+    `together` is the watch of a stack of runs, which compiles its own model of all of them.
+    """
+    settings, recipe = run.settings, run.settings["optim"]
+    code = commit()
+    machine = _machine(settings)
+    share = _share(settings)
+    validation = share.validation(machine.device)
+    images, labels = share.train(machine.device)
+    architecture = {
+        **settings["model"],
+        "image_size": share.dataset.train.image_size,
+        "channels": share.dataset.train.channels,
+        "num_classes": len(share.dataset.classes),
+    }
+    parameters, multiply_adds = cost(**architecture, memory=Path(settings["data"]["cache"]))
+    model, init = _model(settings, architecture, parents, share, machine)
+    if machine.compile and together is None:
+        whole = {**architecture, "frozen": settings["freeze"] == "backbone"}
+        model, forward = compiled(model, whole, replicated)
+    else:
+        forward = replicated(model)
+    normalise = Normalise.of(images, model.channels_last)
+    objective = objectives.build_objective(
+        **settings["objective"],
+        model=model,
+        label_smoothing=recipe["label_smoothing"],
+        teacher=_teacher(parents, share, normalise),
+        distill=settings["distill"],
+    ).to(machine.device)
+    validation = validation if objective.classifies else None
+    chosen = ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")
+    optimizer = optim.build_optimizer(model, objective, **{key: recipe[key] for key in chosen})
+    steps = _steps(settings, len(labels))
+    return Training(
+        run=run,
+        parents=parents,
+        init=init,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        machine=machine,
+        share=share,
+        validation=validation,
+        architecture=architecture,
+        model=model,
+        forward=forward,
+        normalise=normalise,
+        objective=objective,
+        optimizer=optimizer,
+        averaged=optim.averaged(model, recipe["ema"]) if recipe["ema"] else None,
+        augment=_augment(settings, architecture),
+        loader=Loader(images, labels, recipe["batch_size"], settings["seed"]),
+        steps=steps,
+        every=settings["eval_every"] or math.ceil(steps / 10),
+        commit=code,
+        watch=together or Stopwatch(),
+        warnings=_warnings(settings, share, validation is not None),
+    )
+
+
+def _machine(settings: Mapping[str, Any]) -> Machine:
+    options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads")}
+    if settings["objective"]["name"] != "classify":
+        options["compile"] = False  # the loss takes the model apart
+    return all_or_none(Machine.of, **options)
+
+
+def _share(settings: Mapping[str, Any]) -> Share:
+    """The run's part of the training images, after validation images were cut off."""
+    data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
+    if data["subset_seed"] is None:
+        data["subset_seed"] = settings["seed"]
+    machine = settings["machine"]
+    return all_or_none(load, **data, images=machine["images"], progress=machine["progress"] is not False)
+
+
+def _model(
+    settings: Mapping[str, Any], architecture: dict[str, Any], parents: Parents, share: Share, machine: Machine
+) -> tuple[Any, dict[str, Any] | None]:
+    """The network on its device, and what the record says of the weights it begins from."""
+    seed_random_state(settings["seed"], 0)
+    model: Any = build_model(**architecture)
+    init = parents.origin and all_or_none(
+        transfer.begin, model, parents.origin, head=settings["head"], classes=share.dataset.classes
+    )
+    if settings["freeze"] == "backbone":
+        transfer.freeze(model)
+    layout = torch.channels_last if model.channels_last else torch.preserve_format
+    return model.to(machine.device, memory_format=layout), init
+
+
+def _teacher(parents: Parents, share: Share, normalise: Normalise) -> Callable[[Tensor], Tensor] | None:
+    if parents.teacher is None:
+        return None
+    folder, record = parents.teacher
+    led(check_teacher, record, share.dataset.classes, share.dataset.fingerprint)
+    network = all_or_none(transfer.trained, folder, record)
+    return objectives.teacher(network, normalise, mean=record["mean"], std=record["std"])
+
+
+def _augment(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Augment:
+    options = {key: value for key, value in settings["augment"].items() if key != "name"}
+    options["flip"] = options["flip"] and settings["data"]["flip"]
+    return Augment(**options, num_classes=architecture["num_classes"], image_size=architecture["image_size"])
+
+
+def _steps(settings: Mapping[str, Any], train_images: int) -> int:
+    """How many steps the run has; UserError where `keep` names one that it has not."""
+    recipe, keep = settings["optim"], settings["keep"]
+    steps: int | None = recipe["steps"]
+    if recipe["epochs"] is not None:
+        steps = math.ceil(recipe["epochs"] * (train_images / recipe["batch_size"]))
+    assert steps is not None
+    if keep and max(keep) > steps:
+        raise UserError(f"keep=[{','.join(map(str, sorted({*keep})))}]: must be steps of the run, 1 to {steps}")
+    return steps
+
+
+def _warnings(settings: Mapping[str, Any], share: Share, validates: bool) -> list[str]:
+    """What was noticed before the first step; `leaks` matter where the run has validation images."""
+    leaks = led(validation_leaks, settings, share.dataset.fingerprint) if validates else []
+    return [*share.dataset.warnings, *leaks]

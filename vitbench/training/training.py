@@ -1,0 +1,214 @@
+"""A run while it trains: what it trains with, how far it is, and what it does beside the backward call.
+
+`train.py` has the loop of a single run, and vitbench/sweeping/stacked.py that of several which compute together. Both
+call the same methods around forward and backward.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from vitbench.data.augment import Augment
+from vitbench.data.loader import Loader, Normalise, seed_random_state
+from vitbench.data.share import Images, Share
+from vitbench.errors import DataError, UserError
+from vitbench.machine.disk import write
+from vitbench.machine.distributed import agreed, average, led, mine
+from vitbench.machine.hardware import Machine, Stopwatch
+from vitbench.machine.interrupt import Interrupt, Stopped
+from vitbench.objectives.base import Objective
+from vitbench.runs.origin import Parents
+from vitbench.runs.run import Run
+from vitbench.training import checkpoint, optim, transfer
+from vitbench.training.evaluate import evaluate
+
+SECONDS_BETWEEN_SAVES = 300  # a run that evaluates more rarely saves in between
+
+
+@dataclass(eq=False)
+class Training:
+    run: Run
+    parents: Parents  # what it begins from or learns from
+    init: dict[str, Any] | None  # what the record says of the weights it begins from
+    machine: Machine
+    share: Share  # its images
+    validation: Images | None  # None where there are none, or where the objective learns no classes
+    architecture: dict[str, Any]  # what `build_model` was given
+    parameters: int
+    multiply_adds: int  # of one forward of one image
+    model: Any
+    forward: Any  # the model, compiled or replicated over processes
+    normalise: Normalise
+    objective: Objective
+    optimizer: Optimizer
+    averaged: AveragedModel | None  # the moving average of the weights, where optim.ema asks for one
+    augment: Augment
+    loader: Loader
+    steps: int  # of the whole run
+    every: int  # steps between two evaluations
+    commit: str | None  # of the code that is running, also if files change meanwhile
+    watch: Stopwatch  # one for all runs of a stack
+    stacked: int = 1  # runs that train as one model
+
+    step: int = 0  # steps that are done
+    diverged_step: int | None = None
+    train_seconds: float = 0.0
+    note: str = ""  # the newest loss, for the progress bar
+    warnings: list[str] = field(default_factory=list)
+    _seconds_before: float = 0.0  # of training, before this process resumed it
+    _first_loss: int = 0  # the first step whose loss this process knows
+    _saved: float = field(default_factory=time.monotonic)
+
+    # ------------------------------------------------------------------------------------------------------ resuming
+
+    @cached_property
+    def _losses(self) -> Tensor:
+        """The loss of step s at place s % every, until metrics.csv has it."""
+        return torch.zeros(self.every, device=self.machine.device)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What a saved state holds."""
+        return {
+            "model": self.model,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "averaged": self.averaged,
+            "losses": self._losses,
+        }
+
+    def resume(self) -> None:
+        """Goes on from the newest saved state that is whole, or begins; from here on the run's folder says so."""
+        for path in led(self.run.states):
+            try:
+                saved = checkpoint.restore(path, self.run.id, **self._parts)
+            except UserError as error:
+                self.warnings.append(f"{error}; went back to the save before it")
+                continue
+            self._go_on_from(saved)
+            break
+        led(self.run.start)
+        led(self.run.rewind, self.step)
+        self.model.train()
+        if self.run.settings["freeze"] == "backbone":
+            transfer.freeze(self.model)
+        self._saved = time.monotonic()
+
+    def _go_on_from(self, saved: dict[str, Any]) -> None:
+        """Takes over what a saved state says of itself; its tensors are in their places already."""
+        if saved["data"] != self.share.dataset.fingerprint:
+            raise DataError(
+                f"data.root={self.run.settings['data']['root']}: the images changed since {self.run.id} began; restore "
+                f"them, or remove {self.run.folder} to begin again"
+            )
+        self.step, self._seconds_before = saved["step"], saved["train_seconds"]
+        self.train_seconds = self._seconds_before
+        if too_late := [step for step in self.run.lost() if step <= self.step]:
+            self.warnings.append(f"resumed at step {self.step}, so keep=[{','.join(map(str, too_late))}] came too late")
+        # with another eval_every the saved losses lie at other places, and say nothing
+        self._first_loss = 0 if saved["every"] == self.every else self.step
+        if saved["commit"] != self.commit:
+            self.warnings.append(f"resumed at step {self.step} with commit {self.commit}; begun with {saved['commit']}")
+
+    # ---------------------------------------------------------------------------------------------------------- a step
+
+    def goes_on(self) -> bool:
+        return self.step < self.steps and self.diverged_step is None
+
+    def next_batch(self) -> tuple[Tensor, ...]:
+        """The views of the next batch: this process's rows of them, drawn by seed and step alone."""
+        self.watch.start()
+        seed_random_state(self.run.settings["seed"], self.step + 1)
+        views = self.objective.views(*self.loader.batch(self.step), self.augment, self.normalise)
+        return tuple(map(mine, views))
+
+    def update(self, loss: Tensor) -> None:
+        """Steps the optimizer by the gradients that are there, and keeps the weights where `keep` names this step."""
+        recipe = self.run.settings["optim"]
+        share_of_peak = optim.schedule(self.step, self.steps, recipe["warmup"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe["lr"] * share_of_peak * group["scale"]
+        if recipe["clip"]:
+            nn.utils.clip_grad_norm_([*self.model.parameters(), *self.objective.parameters()], recipe["clip"])
+        self.optimizer.step()
+        if self.averaged:
+            self.averaged.update_parameters(self.model)
+        self._losses[self.step % self.every] = loss.detach()  # no synchronisation: it is read when it is logged
+        self.step += 1
+        if self.step in (self.run.settings["keep"] or []):
+            self._stand_still()
+            led(write, self.run.weights(self.step), self.weights())
+
+    @property
+    def evaluated(self) -> Any:
+        """The network that is validated, tested and left behind: the averaged one, where there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    def weights(self) -> bytes:
+        """The evaluated network as a file."""
+        origin = {"run": self.run.id, "classes": list(self.share.dataset.classes)}
+        return checkpoint.to_bytes(self.evaluated.state_dict(), origin)
+
+    def _stand_still(self) -> None:
+        self.machine.synchronise()
+        self.watch.stop()
+
+    # ----------------------------------------------------------------------------------------------- between two steps
+
+    def log_and_save(self, interrupt: Interrupt) -> None:
+        """Evaluates, logs and saves where it is time to; raises Stopped after a signal, when the run is saved."""
+        evaluates = self.step % self.every == 0 or self.step == self.steps
+        is_late = time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
+        if not (evaluates or agreed(interrupt.received or is_late)):
+            return
+        self._stand_still()
+        self.train_seconds = self._seconds_before + self.watch.seconds
+        average(self._losses)
+        if evaluates:
+            self._evaluate_and_log()
+        if self.diverged_step is not None:
+            return
+        led(self._save)
+        if received := agreed(interrupt.received):
+            raise Stopped(f"{self.run.id}: saved at step {self.step} of {self.steps}", received)
+        self._saved = time.monotonic()
+
+    def _evaluate_and_log(self) -> None:
+        """Writes a line of metrics.csv for the steps since the last one, or sets `diverged_step` if a loss is not finite."""
+        first = max((self.step - 1) // self.every * self.every, self._first_loss)
+        losses = self._losses[first % self.every : (self.step - 1) % self.every + 1]
+        if not losses.isfinite().all():
+            self.diverged_step = first + int((~losses.isfinite()).nonzero()[0]) + 1
+            return
+        loss = losses.mean().item()
+        validated = evaluate(self.evaluated, *self.validation, self.normalise) if self.validation else None
+        self.note = f"loss {loss:.3f}"
+        line = {
+            "step": self.step,
+            "epoch": self.step / (len(self.loader.labels) / self.loader.batch_size),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": loss,
+            "train_seconds": round(self.train_seconds, 3),
+            "val_accuracy": validated and validated.accuracy,
+            "val_loss": validated and validated.loss,
+        }
+        led(self.run.log, line | self.objective.measured())
+
+    def _save(self) -> None:
+        about = {
+            "run": self.run.id,
+            "step": self.step,
+            "train_seconds": self.train_seconds,
+            "every": self.every,
+            "data": self.share.dataset.fingerprint,
+            "commit": self.commit,
+        }
+        self.run.save_state(checkpoint.gather(about, **self._parts))
