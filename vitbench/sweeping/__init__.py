@@ -1,1 +1,1 @@
-"""The runs of a study, handed to launchers, to SLURM or to one stacked model. Whoever trains a single run never opens this room."""
+"""The runs of a study, handed to launchers, to SLURM or to one stacked model. Who trains a single run never comes here."""

@@ -1,8 +1,8 @@
-"""How long missing runs would take, from the runs that are recorded: seconds in proportion to the images seen.
+"""How long missing runs would take: the median time an image of comparable recorded runs, times the images to be seen.
 
-A recorded run is comparable where model, encoding, size, augmentation, objective, teacher, images and hardware (kind,
-name, threads, precision) are the same; the median of the comparable ones counts. Training time alone: evaluation is not in it.
-A run that was stacked took its share of the stack's time.
+Runs are comparable when they agree in model, encoding, size, augmentation, objective, teacher, images and hardware (kind,
+name, threads, precision). The estimate holds training time only, no evaluation. A run that was stacked counts with its
+share of the stack's time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from vitbench.runs.records import read_record, run_folders
 
 
 class Estimate:
-    """`seconds(settings)` of a run from what is recorded below `runs`; None where nothing is comparable."""
+    """Estimates the training time of runs from the records below `runs`."""
 
     def __init__(self, runs: Path, threads: int | None, anywhere: bool = False, stacked: bool = False):
-        """`threads`: of a run that asks for none. `anywhere`: on whatever hardware, for jobs that run elsewhere.
+        """A run that asks for no number of threads gets `threads` (None: all cores).
 
-        `stacked`: by runs that were stacked, and by others only where there is none.
+        With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were stacked
+        count, and others only where no stacked one is comparable.
         """
         self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or cores()
         self._kinds = (True, False) if stacked else (False,)
@@ -45,6 +46,7 @@ class Estimate:
         self._rates = {key: median(values) for key, values in rates.items()}
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:
+        """The training time of a run with these settings; None where no recorded run is comparable."""
         machine, optim = settings["machine"], settings["optim"]
         device = machine["device"].partition(":")[0]
         device = ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
@@ -66,40 +68,35 @@ class Estimate:
 
     def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
         data = {key: config["data"][key] for key in ("source", "name", "image_size")}
-        named = (
-            ("device", "name", "precision", "threads")
-            if hardware["device"] == "cpu"
-            else ("device", "name", "precision")
-        )
-        where = [] if self._anywhere else [hardware[key] for key in named]
-        augment = {key: value for key, value in config["augment"].items() if value}  # knobs that old records lack are 0
+        aspects = ["device", "name", "precision"] + (["threads"] if hardware["device"] == "cpu" else [])
+        place = [] if self._anywhere else [hardware[aspect] for aspect in aspects]
+        augment = {key: value for key, value in config["augment"].items() if value}  # old records lack some that are 0
         learned = [config.get("objective"), config.get("teacher")]
-        return json.dumps([config["model"], augment, learned, data, where, stacked], sort_keys=True)
+        return json.dumps([config["model"], augment, learned, data, place, stacked], sort_keys=True)
 
 
 def _share(config: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")},
-        sort_keys=True,
-    )
+    """What decides how many training images a run has."""
+    data = {key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")}
+    return json.dumps(data, sort_keys=True)
 
 
 def _hardware() -> dict[str, str]:
     """The names that records give to this machine's processor and first GPU, without importing torch."""
-    found = {"cpu": processor()}
+    names = {"cpu": processor()}
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
         for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
             with suppress(OSError, StopIteration):
                 lines = path.read_text(errors="replace").splitlines()
-                found["cuda"] = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
+                names["cuda"] = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
                 break
-    return found
+    return names
 
 
 def total(seconds: Iterable[float], at_once: int) -> float:
-    """Of runs that share `at_once` places; no shorter than the longest."""
-    each = list(seconds)
-    return max(sum(each) / at_once, max(each, default=0.0))
+    """The time of runs of which `at_once` train side by side: at least that of the longest run."""
+    times = list(seconds)
+    return max(sum(times) / at_once, max(times, default=0.0))
 
 
 def spoken(seconds: float) -> str:

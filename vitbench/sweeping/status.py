@@ -1,4 +1,4 @@
-"""How the runs of a study are, read from their folders, and how long what is missing would take."""
+"""How far the runs of a study are, read from their folders, and how long the missing ones would take."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from vitbench.sweeping.estimate import Estimate, spoken, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
-LONG = 60  # runs that a terminal is shown one by one
+STATES = ("finished", "failed", "diverged", "running", "queued", "begun", "missing")
+LONG = 60  # a terminal is shown so many runs one by one
 
 
 def ended(run: Run) -> str | None:
+    """How the run ended, in a line; None while it has not."""
     record = run.record()
     if record is not None:
         if record["status"] == "diverged":
@@ -41,7 +43,7 @@ def share_done(one: Planned, run: Run) -> float:
 
 
 def state(one: Planned, run: Run, todo: bool, job: str | None) -> str:
-    """One word, and what there is to know beside it."""
+    """The state of a run: one of STATES, and behind it what else is known."""
     record = run.record()
     if record is not None:
         return str(record["status"])
@@ -57,23 +59,21 @@ def state(one: Planned, run: Run, todo: bool, job: str | None) -> str:
 
 
 def print_plan(planned: list[Planned], runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str]) -> None:
-    """Each run with its state, and how many there are of each; in a terminal a long list is left to a pipe."""
+    """Prints each run with its state, then how many there are of each state. A terminal is spared a long list."""
     states = {one.id: state(one, runs[one.id], one.id in todo, queued.get(one.id)) for one in planned}
-    whole = len(planned) <= LONG or not sys.stdout.isatty()
-    for name, line in states.items():
-        if whole or line.startswith("failed"):
-            print(f"{name}  {line}")
-    if not whole:
+    prints_all = len(planned) <= LONG or not sys.stdout.isatty()
+    for run, line in states.items():
+        if prints_all or line.startswith("failed"):
+            print(f"{run}  {line}")
+    if not prints_all:
         print("the runs one by one: the same command with `| less`")
-    words = [line.partition(":")[0].partition(",")[0] for line in states.values()]
-    counts = Counter(words)
-    known = ("finished", "failed", "diverged", "running", "queued", "begun", "missing")
-    shown = [f"{counts[word]} {word}" for word in known if counts[word] or word in ("finished", "failed", "missing")]
+    counts = Counter(line.partition(":")[0].partition(",")[0] for line in states.values())
+    shown = [f"{counts[word]} {word}" for word in STATES if counts[word] or word in ("finished", "failed", "missing")]
     print(f"{len(planned)} runs, {len(todo)} to do: {', '.join(shown)}")
 
 
 def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], float]]) -> str:
-    """A sentence: the time that runs (settings, share already done) would take with this launcher."""
+    """A sentence that says how long the runs, given as (settings, share already done), would take with this launcher."""
     if not todo:
         return "nothing to do"
     options, threads = config.hydra.launcher, config.machine.threads
@@ -90,19 +90,19 @@ def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], flo
         anywhere=launcher == "submitit_slurm",
         stacked=launcher == "stacked",
     )
-    each = [(estimate.seconds(settings), settings, done) for settings, done in todo]
-    known = [seconds * (1 - done) for seconds, _, done in each if seconds is not None]
-    unknown = sorted({_named(settings) for seconds, settings, _ in each if seconds is None})
-    few = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-    if not known:
-        return f"no estimate: no recorded run of {few} in {runs}" + (
-            "" if launcher == "submitit_slurm" else " on this hardware"
-        )
+    estimates = [(estimate.seconds(settings), settings, done) for settings, done in todo]
+    left = [seconds * (1 - done) for seconds, _, done in estimates if seconds is not None]
+    unknown = sorted({_kind(settings) for seconds, settings, _ in estimates if seconds is None})
+    some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+    if not left:
+        here = "" if launcher == "submitit_slurm" else " on this hardware"
+        return f"no estimate: no recorded run of {some} in {runs}{here}"
     how = "stacked" if launcher == "stacked" else f"{at_once} at a time"
-    line = f"about {spoken(total(known, at_once))} of training, {how}, by the runs recorded in {runs}"
-    return line + (f"; {len(each) - len(known)} runs not counted: none recorded of {few}" if unknown else "")
+    line = f"about {spoken(total(left, at_once))} of training, {how}, by the runs recorded in {runs}"
+    return line + (f"; {len(estimates) - len(left)} runs not counted: none recorded of {some}" if unknown else "")
 
 
-def _named(settings: Mapping[str, Any]) -> str:
+def _kind(settings: Mapping[str, Any]) -> str:
+    """vit rope nano"""
     model, pe = settings["model"], settings["model"].get("pe")
     return " ".join([model["name"], *([pe["name"]] if pe else []), str(model.get("size") or "")]).strip()
