@@ -19,8 +19,6 @@ from vitbench.runs.records import total_seconds
 from vitbench.runs.run import Run
 from vitbench.settings.identity import file_of_init, id_of
 from vitbench.settings.overrides import is_words
-from vitbench.errors import UserError
-
 
 
 class Origin(NamedTuple):
@@ -30,10 +28,6 @@ class Origin(NamedTuple):
     path: Path | None = None  # of the weights
     classes: tuple[str, ...] | None = None  # of a run; a file of ours says so itself
     seconds: float | None = None  # of training, with all that went before; None: nobody says
-
-
-
-
 
 
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
@@ -50,5 +44,3 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
         return Origin(typed, "file", typed, file_of_init(typed))
     library, _, name = typed.partition(":")
     return Origin(typed, library, name)
-
-
