@@ -10,13 +10,15 @@ from vitbench.version import __version__
 if TYPE_CHECKING:
     from torch import nn
 
+    from vitbench.runs.record import Record
+
 __all__ = ["Loaded", "__version__", "load"]
 
 
 class Loaded(NamedTuple):
     model: nn.Module  # in evaluation mode, on the CPU
     config: dict[str, Any]
-    record: dict[str, Any]
+    record: Record  # vitbench/runs/record.py says what its fields hold
 
 
 def load(run_id: str, runs: str | Path = "runs") -> Loaded:

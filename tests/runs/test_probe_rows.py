@@ -94,7 +94,7 @@ def test_steps_of_training_are_a_curve_of_one_kind_of_call(tmp_path: Path) -> No
         path.parent.mkdir(exist_ok=True)
         row = {"protocol": "stub@v1", "metric": "size", "value": float(len(checkpoint))}
         files.save_rows(path, [row], hardware="", **CALL | {"images": images})
-    scalars, swept, _ = files.of_run(tmp_path, {"trained": 6, "init": 0})
+    scalars, swept, _ = files.read_probes(tmp_path, {"trained": 6, "init": 0})
     assert {*scalars} == {"stub.size", "init.stub.size"}
     assert [row["at"] for row in swept] == [2, 4, 6]  # each step once, and none that saw other images
 

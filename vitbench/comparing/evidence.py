@@ -19,7 +19,8 @@ from vitbench.comparing.grouping import ordered_keys, sort_key
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs
 from vitbench.errors import DataError
 from vitbench.numbers.words import printable
-from vitbench.runs.records import RECORD_SCHEMA, REQUIRED_FIELDS, derived
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS
+from vitbench.runs.records import derived
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")

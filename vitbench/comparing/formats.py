@@ -15,6 +15,7 @@ from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
 from vitbench.numbers.text import align, speakable
 from vitbench.numbers.words import column_label, is_share, shown_value
+from vitbench.runs.record import total_seconds
 
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", "images_per_second")
 TOTAL = "total_train_seconds"  # with what the runs began from
@@ -41,7 +42,7 @@ def costs_of(groups: Sequence[Group]) -> list[str]:
     if any(isinstance(group, Against) for group in groups):
         return []
     rows = [row for group in groups for row in group.rows]
-    more = any(row.get(TOTAL, row.get("train_seconds")) != row.get("train_seconds") for row in rows)
+    more = any(total_seconds(row, row) != row.get("train_seconds") for row in rows)
     return [name for cost in COSTS for name in ((cost, TOTAL) if more and cost == "train_seconds" else (cost,))]
 
 

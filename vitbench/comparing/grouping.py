@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
+from vitbench.runs.record import stated
 
 if TYPE_CHECKING:
     pass
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
 USUAL = {"objective": "classify"}  # not worth a word where all have it
-UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # no setting, but runs on different images are never one group
 
@@ -200,7 +200,7 @@ def comparison_warnings(compared: Sequence[Group]) -> list[str]:
         lines.append(f"{diverged} of {plural(len(rows), 'run')} diverged and have no number, so they are in no mean")
     machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
     for key in [*machine, "commit"]:
-        counts = Counter(typed_value(row.get(key, UNSAID.get(key))) for row in rows).most_common()
+        counts = Counter(typed_value(stated(row, key)) for row in rows).most_common()
         if len(counts) > 1:
             some = ", ".join(f"{name} ({plural(n, 'run')})" for name, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))

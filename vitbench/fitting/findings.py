@@ -16,7 +16,7 @@ from vitbench.fitting.mcnemar import Checkpoints
 from vitbench.numbers.crossover import Crossover, Pair, Ratio, crossover, label_efficiency
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.intervals import Paired, holm, paired
-from vitbench.runs.records import total_seconds
+from vitbench.runs.record import total_seconds
 
 
 class Difference(NamedTuple):

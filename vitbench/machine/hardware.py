@@ -16,7 +16,7 @@ import torch
 
 from vitbench.errors import UserError
 from vitbench.machine.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
-from vitbench.machine.provenance import cores, processor
+from vitbench.machine.provenance import Hardware, Provenance, Versions, cores, processor
 from vitbench.version import __version__
 
 
@@ -88,28 +88,26 @@ class Machine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def described(self, stacked: int = 1) -> dict[str, Any]:
+    def described(self, stacked: int = 1) -> Provenance:
         """What the record says of hardware and versions; `stacked`: runs that trained as one model."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
-        return {
-            "hardware": (
-                {
-                    "device": self.device.type,
-                    "name": name,
-                    "threads": self.threads,
-                    "precision": self.precision,
-                    "compiled": self.compile,
-                }
-                | ({"processes": WORLD_SIZE} if WORLD_SIZE > 1 else {})
-                | ({"stacked": stacked} if stacked > 1 else {})
-            ),
-            "versions": {
-                "python": platform.python_version(),
-                "vitbench": __version__,
-                "torch": torch.__version__,
-                "numpy": version("numpy"),
-            },
+        hardware: Hardware = {
+            "device": self.device.type,
+            "name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor(),
+            "threads": self.threads,
+            "precision": self.precision,
+            "compiled": self.compile,
         }
+        if WORLD_SIZE > 1:
+            hardware["processes"] = WORLD_SIZE
+        if stacked > 1:
+            hardware["stacked"] = stacked
+        versions: Versions = {
+            "python": platform.python_version(),
+            "vitbench": __version__,
+            "torch": torch.__version__,
+            "numpy": version("numpy"),
+        }
+        return {"hardware": hardware, "versions": versions}
 
 
 class Stopwatch:

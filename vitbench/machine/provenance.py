@@ -8,6 +8,33 @@ import subprocess
 import time
 from functools import cache
 from pathlib import Path
+from typing import NotRequired, TypedDict
+
+
+class Hardware(TypedDict):
+    """What computed a run."""
+
+    device: str  # cpu or cuda
+    name: str  # of the processor or the GPU
+    threads: int  # of the CPU, in each process
+    precision: str  # float32, or bfloat16 where autocast chooses
+    compiled: bool  # by torch.compile
+    processes: NotRequired[int]  # of torchrun; only where there was more than one
+    stacked: NotRequired[int]  # runs that were trained as one model; only where there was more than one
+
+
+class Versions(TypedDict):
+    python: str
+    vitbench: str
+    torch: str
+    numpy: str
+
+
+class Provenance(TypedDict):
+    """What a record says of where its numbers were computed."""
+
+    hardware: Hardware
+    versions: Versions
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.probes.menu import MENU
 from vitbench.probing.partners import Reader, resolve_partners
 from vitbench.runs import probe_rows as files
+from vitbench.runs.record import Record
 from vitbench.runs.records import find_record
 from vitbench.runs.run import Run
 from vitbench.settings.check import SEED_LIMIT, check_machine, check_open
@@ -25,7 +26,7 @@ class Job(NamedTuple):
     """One network, and what is to be measured of it."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
     checkpoint: str
     images: int
     seed: int
@@ -166,7 +167,7 @@ def jobs_of(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
     return jobs
 
 
-def _checkpoints(asked: str, folder: Path, record: dict[str, Any]) -> list[str]:
+def _checkpoints(asked: str, folder: Path, record: Record) -> list[str]:
     """One, or all that a run kept; UserError where it has not what was asked for."""
     kept = [str(step) for step in Run(folder, {}).kept()]
     if asked == "trained" and record["status"] == "diverged":

@@ -1,9 +1,10 @@
-"""Networks that were trained elsewhere: torchvision's and timm's, entered as runs of no training, so that tables read them.
+"""Networks of torchvision and timm that were trained elsewhere. They become runs without training, for tables.
 
     vitbench probe model=torchvision name=resnet50 weights=FILE data=imagefolder data.root=FOLDER data.image_size=224
 
-A weights file is data: .safetensors, or what `torch.save` made of a state_dict, read with `weights_only=True`. The record
-names it by its SHA-256 and the classes of the data must be the network's, in its order. These networks have no taps.
+A file of weights is .safetensors, or what `torch.save` made of a state_dict; nothing in it is run as code. The record
+names it by its SHA-256. The classes of the data must be the network's, in its order. These networks have no taps
+(vitbench/probes/taps.py), so probes that look into layers do not apply.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from vitbench.data.menu import SHARE_KEYS, open_dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.disk import checksum, write
 from vitbench.machine.provenance import commit, now
-from vitbench.runs.records import RECORD_SCHEMA, read_record
+from vitbench.runs.record import RECORD_SCHEMA, Record
+from vitbench.runs.records import read_record
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.training.transfer import library_of
 
@@ -34,13 +36,35 @@ FAMILIES = ("timm", "torchvision")
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
 PREFIX = "module."  # which DistributedDataParallel puts before every name
+SEED = 0  # of the weights that are drawn for checkpoint=init
 
 
-def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder and the record of a network on these data, which are tested and recorded where they were not before."""
+def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]:
+    """The folder and the record of a network on these data. Where there is no record yet, the network is tested."""
     from vitbench.runs.plan import Planner
 
-    family, name, weights = asked["outside"], asked["name"], asked["weights"]
+    words = _data_words(asked, typed)
+    data = Planner().settings(words)["data"]
+    dataset = open_dataset(
+        **{key: value for key, value in data.items() if key not in SHARE_KEYS},
+        progress=asked["machine"]["progress"] is not False,
+    )
+    channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
+    family, name = asked["outside"], asked["name"]
+    model = {"name": family, "network": name, "weights": checksum(Path(asked["weights"]).expanduser(), "weights=")}
+    key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
+    readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
+    folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return folder, read_record(folder / "record.json")
+    record = _tested(folder.name, {"seed": SEED, "model": model, "data": data}, dataset, channels, asked)
+    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
+    return folder, record
+
+
+def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
+    """The words of the command line that choose the data; UserError where network, weights or data are not named."""
+    family, name = asked["outside"], asked["name"]
     if family not in FAMILIES:
         raise UserError(
             f"model={family}: {did_you_mean(str(family), FAMILIES)}; what vitbench trained is named by run=ID"
@@ -51,54 +75,21 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     words = [word for word in typed if word.partition("=")[0].partition(".")[0] == "data"]
     if not any(word.startswith("data=") for word in words):
         raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
-    data = Planner().settings(words)["data"]
-    dataset = open_dataset(
-        **{key: value for key, value in data.items() if key not in SHARE_KEYS},
-        progress=asked["machine"]["progress"] is not False,
-    )
-    channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
-    model = {"name": family, "network": name, "weights": checksum(Path(weights).expanduser(), "weights=")}
-    key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
-    readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
-    folder = Path(asked["runs"]).expanduser() / f"{family}-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return folder, read_record(folder / "record.json")
-    record = {
-        "schema": RECORD_SCHEMA,
-        "results_version": RESULTS_VERSION,
-        "id": folder.name,
-        "status": "finished",
-        "config": {"seed": 0, "model": model, "data": data},
-        "classes": list(dataset.classes),
-        "image_size": dataset.test.image_size,
-        "channels": dataset.test.channels,
-        "train_images": 0,
-        "val_images": 0,
-        "test_images": len(dataset.test),
-        **channels,
-        "data_fingerprint": dataset.fingerprint,
-        "steps": 0,
-        "train_seconds": 0.0,
-        "images_per_second": None,
-        "diverged_step": None,
-        "created": now(),
-        "commit": commit(),
-        "warnings": list(dataset.warnings),
-    }
-    record |= _tested(record, dataset, asked)
-    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
-    return folder, record
+    return words
 
 
 def _channels(key: str, given: Any, channels: int) -> list[float]:
+    """The numbers typed as `mean=` or `std=`, those of ImageNet where nothing was typed; UserError where none fit."""
     values = IMAGENET[key] if given is None else given
     if not isinstance(values, list) or len(values) != channels or not all(isinstance(v, int | float) for v in values):
         raise UserError(f"{key}={given}: must be {channels} numbers, one a channel of the images, in 0..1")
     return [float(value) for value in values]
 
 
-def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record says after the test: accuracy, loss, parameters, hardware."""
+def _tested(
+    run: str, config: dict[str, Any], dataset: Dataset, channels: Mapping[str, list[float]], asked: Mapping[str, Any]
+) -> Record:
+    """Tests the network on all test images, and returns its record, of a run that trained for no step."""
     import numpy as np
     import torch
 
@@ -109,40 +100,71 @@ def _tested(record: Mapping[str, Any], dataset: Dataset, asked: Mapping[str, Any
 
     hardware = {key: asked["machine"][key] for key in ("device", "threads")}
     machine = Machine.of(**hardware, precision="float32", compile=False)
-    model = build_outside(record, asked["weights"]).to(machine.device)
-    images = Stream(dataset.test.images, np.arange(len(dataset.test)), machine.device)  # a batch of them in memory
-    labels = torch.from_numpy(np.array(dataset.test.labels)).to(machine.device)
-    normalise = Normalise(record["mean"], record["std"], machine.device)
+    test, classes = dataset.test, list(dataset.classes)
+    shape = {"classes": len(classes), "channels": test.channels, "image_size": test.image_size}
+    model = _build(config["model"], asked["weights"], **shape).to(machine.device)
+    images = Stream(test.images, np.arange(len(test)), machine.device)  # a batch of them in memory
+    labels = torch.from_numpy(np.array(test.labels)).to(machine.device)
+    normalise = Normalise(channels["mean"], channels["std"], machine.device)
     result = evaluate(model, images, labels, normalise, batch_size=100)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "test_accuracy": result.accuracy, "test_loss": result.loss, **machine.described()}
+    return {
+        "schema": RECORD_SCHEMA,
+        "results_version": RESULTS_VERSION,
+        "id": run,
+        "status": "finished",
+        "config": config,
+        "classes": classes,
+        "image_size": test.image_size,
+        "channels": test.channels,
+        "train_images": 0,
+        "val_images": 0,
+        "test_images": len(test),
+        "mean": channels["mean"],
+        "std": channels["std"],
+        "data_fingerprint": dataset.fingerprint,
+        "steps": 0,
+        "train_seconds": 0.0,
+        "images_per_second": None,
+        "diverged_step": None,
+        "created": now(),
+        "commit": commit(),
+        "warnings": list(dataset.warnings),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "test_accuracy": result.accuracy,
+        "test_loss": result.loss,
+        **machine.described(),
+    }
 
 
-def build_outside(record: Mapping[str, Any], weights: str | None) -> nn.Module:
+def build_outside(record: Record, weights: str | None) -> nn.Module:
     """The network of a record, with the weights of a file or freshly initialised; UserError says what does not fit."""
+    shape = {"channels": record["channels"], "image_size": record["image_size"]}
+    return _build(record["config"]["model"], weights, classes=len(record["classes"]), **shape)
+
+
+def _build(about: Mapping[str, Any], weights: str | None, *, classes: int, channels: int, image_size: int) -> nn.Module:
+    """The network that `model` names in a record's settings, for images (channels, image_size, image_size)."""
     import torch
 
     from vitbench.data.loader import seed_random_state
 
-    family, name = record["config"]["model"]["name"], record["config"]["model"]["network"]
-    classes = len(record["classes"])
+    family, name = about["name"], about["network"]
     typed = f"model={family} name={name}"
-    seed_random_state(record["config"]["seed"], 0)
+    seed_random_state(SEED, 0)
     library = library_of(family, name, typed)
     if family == "torchvision":
         more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
         model: nn.Module = library.get_model(name, weights=None, num_classes=classes, **more)
     else:
-        model = library.create_model(name, pretrained=False, num_classes=classes, in_chans=record["channels"])
+        model = library.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
     if weights is not None:
         _load(model, Path(weights).expanduser(), classes)
-    shape = (2, record["channels"], record["image_size"], record["image_size"])
     try:
         with torch.inference_mode():
-            logits = model.eval()(torch.zeros(shape))
+            logits = model.eval()(torch.zeros(2, channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{typed}: takes no images of {shape[1]} x {shape[2]} x {shape[3]}: {str(error)[:160]}"
+            f"{typed}: takes no images of {channels} x {image_size} x {image_size}: {str(error)[:160]}"
         ) from None
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         raise UserError(f"{typed}: does not give a number for each of {classes} classes")
@@ -150,6 +172,7 @@ def build_outside(record: Mapping[str, Any], weights: str | None) -> nn.Module:
 
 
 def _load(model: nn.Module, path: Path, classes: int) -> None:
+    """Loads a file of weights into the network; UserError where it does not fit or is for other classes."""
     from vitbench.training import checkpoint
 
     tensors = _read(path)
@@ -162,7 +185,7 @@ def _load(model: nn.Module, path: Path, classes: int) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """A state_dict; nothing in the file is executed, and it takes no more memory than it has bytes."""
+    """The tensors of a file by their names. No code in it is run, and an archive may at most double in memory."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -264,8 +264,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
 def _network(job: Job, asked: dict[str, Any]) -> Any:
     from vitbench.data.loader import seed_random_state
     from vitbench.models.build import of_record
-    from vitbench.probing.outside import FAMILIES
-    from vitbench.probing.outside import build_outside as build_outside
+    from vitbench.probing.outside import FAMILIES, build_outside
     from vitbench.training.transfer import trained
 
     record = job.record

@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.words import typed_value
 from vitbench.runs.plan import Planner
+from vitbench.runs.record import Record
 from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
-from vitbench.settings.identity import id_of, run_id
+from vitbench.settings.identity import id_of
 
 PARENT_KEYS = ("init", "teacher")  # the settings that name a run
 
 
 class FinishedRun(NamedTuple):
     folder: Path
-    record: dict[str, Any]
+    record: Record
 
 
 def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
@@ -47,7 +48,7 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
     return FinishedRun(folder, record)
 
 
-def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:
+def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> None:
     """Refuses a teacher that has not learned to tell these classes on these images."""
     name, theirs = record["id"], record["classes"]
     if [*theirs] != [*classes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.runs.ancestor import FinishedRun, finished_parent
-from vitbench.runs.records import total_seconds
+from vitbench.runs.record import total_seconds
 from vitbench.runs.run import Run
 from vitbench.settings.identity import file_of_init, id_of
 from vitbench.settings.overrides import is_words

@@ -1,11 +1,15 @@
-"""The files of probes, `runs/<id>/probes/<probe>.csv` (`<probe>.init.csv`: of the untrained network, `<probe>.100.csv`: after
-100 steps). No torch here.
+"""The files of probes: rows of what a probe measured in one call, written and read. This module imports no torch.
 
-A file holds the rows of one call: every line repeats what it was made with (images, seed, options), so a line alone says
-what it is. Another call of the same probe with other options replaces the file: a run's column has one meaning.
-Rows without layer and abscissa are scalars and become columns of the run, `shift.crop.consistency`, those of the
-untrained network with `init.` before; the others are swept rows, which figures draw. So are scalars of weights that were kept
-in training: rows of the same column, with the step as their abscissa.
+    runs/<id>/probes/<probe>.csv       of the network as training left it
+    runs/<id>/probes/<probe>.init.csv  of the network before its first step
+    runs/<id>/probes/<probe>.100.csv   of the network after 100 steps, where training kept its weights
+
+Each line of a file says with which images, seed and options it was measured, so that it can be read alone. Another call
+of the same probe replaces the file, also where its options differ, so that a column of a run has one meaning.
+
+A row that says no `layer` and no `at` (a place on an axis) is a scalar. Scalars become columns of the run, such as
+`shift.crop.consistency`, and `init.shift.crop.consistency` before the first step. The other rows are called swept, and
+figures draw them. Scalars of several steps of training are swept rows, too: `at` is then the step.
 """
 
 from __future__ import annotations
@@ -24,26 +28,28 @@ from vitbench.machine.provenance import commit, now
 
 ProbeRow = dict[str, Any]
 
-CHECKPOINTS = ("trained", "init")
+CHECKPOINTS = ("trained", "init")  # those with a name; the others are steps
 NUMBERS = ("value", "low", "high")
-MEASURED = ("protocol", "metric", "layer", "at", "at_unit", *NUMBERS, "reason")  # of a probe's own row
-MADE = ("images", "seed", "options", "commit", "hardware", "created")  # of the call
-COLUMNS = (*MEASURED, *MADE)
+OWN_COLUMNS = ("protocol", "metric", "layer", "at", "at_unit", *NUMBERS, "reason")  # they differ from row to row
+CALL_COLUMNS = ("images", "seed", "options", "commit", "hardware", "created")  # all rows of a call have the same
+COLUMNS = (*OWN_COLUMNS, *CALL_COLUMNS)
 
 
 def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
+    """The file of a probe's rows, in the folder of a run."""
     return picture_of(folder, probe, checkpoint, ".csv")
 
 
 def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
+    """The file of a probe's picture, with the given ending."""
     return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}{ending}"
 
 
 def save_rows(
     path: Path, rows: Sequence[ProbeRow], *, images: int, seed: int, options: Mapping[str, Any], hardware: str
 ) -> None:
-    """Writes the rows of one call whole or not at all."""
-    made = {
+    """Writes the rows of one call to a file, all of them or none."""
+    call = {
         "images": images,
         "seed": seed,
         "options": canonical(options),
@@ -55,16 +61,17 @@ def save_rows(
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: "" if value is None else value for key, value in {**row, **made}.items()})
+        writer.writerow({**row, **call})
     write(path, out.getvalue().encode())
 
 
 def canonical(options: Mapping[str, Any]) -> str:
+    """The options as a text that is the same for the same options."""
     return json.dumps(options, sort_keys=True)
 
 
 def read_rows(path: Path) -> list[ProbeRow]:
-    """The rows of a file, numbers as numbers; raises UserError where it is none of ours."""
+    """The rows of a file, without empty cells and with numbers as numbers; UserError where no probe wrote the file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.DictReader(file)
@@ -86,33 +93,38 @@ def _parsed(line: Mapping[str, str]) -> ProbeRow:
 
 
 def is_done(path: Path, *, images: int, seed: int, options: Mapping[str, Any], version: int) -> bool:
-    """Whether a file holds what such a call would give: the same images, seed, options and version of the protocols."""
+    """Whether a file holds what such a call would write: the same images, seed, options and version of the protocol."""
     if not path.is_file():
         return False
     try:
         rows = read_rows(path)
     except UserError:
-        return False  # torn or of another time: made again
+        return False  # the file is torn, or of another version of vitbench, and is written again
     wanted = (images, seed, canonical(options), version)
     return bool(rows) and all((r["images"], r["seed"], r.get("options"), version_of(r)) == wanted for r in rows)
 
 
 def version_of(row: ProbeRow) -> int:
+    """The version of the protocol that a row names as `shift.crop@v2`; 0 where it names none."""
     return int(row["protocol"].partition("@v")[2] or 0)
 
 
 def column(row: ProbeRow, checkpoint: str) -> str:
-    """shift.crop.consistency, and init.shift.crop.consistency"""
+    """The name of a row's column in tables: `shift.crop.consistency`, or `init.shift.crop.consistency`."""
     name = f"{row['protocol'].partition('@')[0]}.{row['metric']}"
     return name if checkpoint == "trained" else f"{checkpoint}.{name}"
 
 
-def of_run(folder: Path, steps: Mapping[str, int] | None = None) -> tuple[ProbeRow, list[ProbeRow], list[str]]:
-    """What the probes of a run found: its columns, its swept rows with their `column`, and a line for each unreadable file.
+def read_probes(
+    folder: Path, named_steps: Mapping[str, int] | None = None
+) -> tuple[ProbeRow, list[ProbeRow], list[str]]:
+    """Reads all that probes measured of a run: its columns, its swept rows, and a line for each unreadable file.
 
-    `steps` are those of checkpoints with a name, which begin and end a curve over training. A scalar that is undefined
-    (NaN) is no column: the run has no such result.
+    A swept row has the name of its column as `column`. `named_steps` are the steps of the checkpoints with a name (0 of
+    `init`), which begin and end a curve over training. A scalar that is undefined (NaN) becomes no column, because the
+    run has no such result.
     """
+    named_steps = named_steps or {}
     at_steps: list[tuple[int, bool, ProbeRow]] = []
     scalars: ProbeRow = {}
     swept: list[ProbeRow] = []
@@ -130,26 +142,29 @@ def of_run(folder: Path, steps: Mapping[str, int] | None = None) -> tuple[ProbeR
                 continue
             if not math.isnan(row["value"]) and not checkpoint.isdigit():
                 scalars[column(row, checkpoint)] = row["value"]
-            if checkpoint.isdigit() or checkpoint in (steps or {}):
-                step = int(checkpoint) if checkpoint.isdigit() else (steps or {})[checkpoint]
-                along = {"column": column(row, "trained"), **row, "at": float(step), "at_unit": "step"}
-                at_steps.append((step, checkpoint.isdigit(), along))
+            if checkpoint.isdigit() or checkpoint in named_steps:
+                step = int(checkpoint) if checkpoint.isdigit() else named_steps[checkpoint]
+                row_at_step = {"column": column(row, "trained"), **row, "at": float(step), "at_unit": "step"}
+                at_steps.append((step, checkpoint.isdigit(), row_at_step))
     return scalars, swept + _curves(at_steps), problems
 
 
 def _curves(at_steps: Iterable[tuple[int, bool, ProbeRow]]) -> list[ProbeRow]:
-    """Each result along the steps of training, where weights were kept: of one call's images, seed and options, the one with
-    most steps, and each step once."""
-    alike: dict[str, dict[tuple[Any, ...], dict[int, tuple[bool, ProbeRow]]]] = {}
+    """The rows of each column along the steps of training, each step once.
+
+    `at_steps` are the step of a row, whether `keep` kept its weights, and the row. Rows of different calls do not make
+    one curve: of a column's calls that with most steps is drawn, where it has a step that `keep` kept.
+    """
+    by_column: dict[str, dict[tuple[Any, ...], dict[int, tuple[bool, ProbeRow]]]] = {}
     for step, kept, row in at_steps:
-        made = tuple(row.get(key) for key in ("protocol", "images", "seed", "options"))
-        alike.setdefault(row["column"], {}).setdefault(made, {})[step] = kept, row
-    longest = [max(curves.values(), key=len) for curves in alike.values()]
+        call = tuple(row.get(key) for key in ("protocol", "images", "seed", "options"))
+        by_column.setdefault(row["column"], {}).setdefault(call, {})[step] = kept, row
+    longest = [max(curves.values(), key=len) for curves in by_column.values()]
     return [curve[step][1] for curve in longest if any(kept for kept, _ in curve.values()) for step in sorted(curve)]
 
 
 def undefined(rows: Iterable[ProbeRow]) -> list[str]:
-    """What a probe could not say, and why."""
+    """A line for each reason why numbers are undefined, with the columns that lack a number for it."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if math.isnan(row["value"]):

@@ -1,35 +1,32 @@
-"""What runs left behind, read: one record, or all below a folder as rows that tables, plots and notebooks take.
+"""Reading records: one, or all below a folder as rows for tables, plots and notebooks. record.py says what one holds.
 
-No torch here: a thousand records are read without it.
+This module imports no torch, so that a thousand records are read without waiting for it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from vitbench.errors import StorageError, UserError, did_you_mean
-from vitbench.runs.probe_rows import of_run
+from vitbench.runs.probe_rows import read_probes
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, flat_settings, stated, total_seconds
+from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD_SCHEMA = 1  # of record.json
-
-REQUIRED_FIELDS: dict[str, Any] = {
-    "config": dict,
-    "status": str,
-    "classes": list,
-    "warnings": list,
-    "steps": int,
-    "train_images": int,
-    "test_images": int,
-    "train_seconds": int | float,
+# Tables call these settings by one word; every other setting is called as on the command line.
+COLUMN_OF_CHOICE = {
+    "model.name": "model",
+    "model.pe.name": "pe",
+    "data.name": "data",
+    "augment.name": "augment",
+    "optim.name": "optim",
+    "objective.name": "objective",
 }
 
 
@@ -37,8 +34,11 @@ class NewerSchema(UserError):
     """A record that a later vitbench wrote."""
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A record, or one line that says why it is none; FileNotFoundError or NotADirectoryError where there is no file."""
+def read_record(path: Path) -> Record:
+    """The record in a file; UserError or StorageError, in one line, where it holds none or cannot be read.
+
+    Where there is no such file, FileNotFoundError or NotADirectoryError passes through.
+    """
     try:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -55,49 +55,51 @@ def read_record(path: Path) -> dict[str, Any]:
         )
     if lacking := [name for name, kind in REQUIRED_FIELDS.items() if not isinstance(record.get(name), kind)]:
         raise UserError(f"{path} is not a whole record (no {', '.join(lacking)})")
-    return record
+    return cast(Record, record)  # its other fields are believed
 
 
-def find_record(folder: Path) -> dict[str, Any]:
-    """The record of a finished or diverged run, or near misses of its name."""
+def find_record(folder: Path) -> Record:
+    """The record of a finished or diverged run; UserError that suggests similar ids where there is none."""
     try:
         return read_record(folder / "record.json")
     except (FileNotFoundError, NotADirectoryError):
         known = [path.parent.name for path in folder.parent.glob("*/record.json")]
-        raise UserError(
-            f"{folder} is no finished run; {did_you_mean(folder.name, known) if known else f'there is none in {folder.parent}'}"
-        ) from None
+        hint = did_you_mean(folder.name, known) if known else f"there is none in {folder.parent}"
+        raise UserError(f"{folder} is no finished run; {hint}") from None
 
 
 class ReadRuns(NamedTuple):
-    """What a folder of runs holds. A row has the columns that its own record has."""
+    """What a folder of runs holds."""
 
-    rows: list[dict[str, Any]]  # one a finished or diverged run
+    rows: list[dict[str, Any]]  # one for each finished or diverged run; it has the columns that its own record has
     settings: list[str]  # the columns that are settings; the others are results
-    problems: list[str]  # a line for each folder without a readable record
-    unfinished: list[str]  # the names of runs that have begun
-    swept: dict[str, list[dict[str, Any]]]  # what probes measured along something, by run (vitbench/runs/probe_rows.py)
+    problems: list[str]  # a line for each file that could not be read, and for each folder that is no run
+    unfinished: list[str]  # the ids of runs that have begun and not ended
+    swept: dict[str, list[dict[str, Any]]]  # by run: what probes measured along an axis (vitbench/runs/probe_rows.py)
 
 
 def read_runs(runs: Path) -> ReadRuns:
-    """All records below a folder, as plain rows: tables and plots do without the second that pandas takes to import.
+    """Reads all records below a folder into plain rows, because pandas takes a second to import.
 
-    Choices are `model pe data augment optim`, other settings their key on the command line (`data.fraction`), results
-    the record's own names, and what probes measured `shift.crop.consistency`.
+    Columns are named as follows: choices by COLUMN_OF_CHOICE, other settings by their key on the command line
+    (`data.fraction`), results by the record's own fields (`hardware.name`), and what probes measured by probe, part and
+    metric (`shift.crop.consistency`).
     """
     read = ReadRuns([], [], [], [], {})
-    settings: dict[str, None] = {}  # a set in order
+    settings: dict[str, None] = {}  # used as a set that keeps its order
     for folder in run_folders(runs):
         path = folder / "record.json"
         try:
             record = read_record(path)
-            if record.get("results_version", RESULTS_VERSION) != RESULTS_VERSION:
+            if (version := stated(record, "results_version")) != RESULTS_VERSION:
                 raise UserError(
-                    f"{path} has results_version {record['results_version']}, and {RESULTS_VERSION} gives other numbers; run it again"
+                    f"{path} has results_version {version}, and {RESULTS_VERSION} gives other numbers; run it again"
                 )
             row, its_settings = row_of(folder.name, record)
-            steps = {"trained": record["steps"]} | ({} if record["config"].get("init") else {"init": 0})
-            scalars, swept, problems = of_run(folder, steps)
+            steps = {"trained": record["steps"]}
+            if not row.get("init"):
+                steps["init"] = 0  # a run that begins from other weights has no untrained network at its step 0
+            scalars, swept, problems = read_probes(folder, steps)
             read.rows.append(row | scalars)
             read.swept[folder.name] = swept
             read.problems.extend(problems)
@@ -114,7 +116,7 @@ def read_runs(runs: Path) -> ReadRuns:
 
 
 def load_runs(runs: Path) -> pd.DataFrame:
-    """`read_runs` as one DataFrame for notebooks; its other parts are in `.attrs`, by their names."""
+    """The rows of `read_runs` as a DataFrame for notebooks, with the other fields of ReadRuns in its `.attrs`."""
     import pandas as pd
 
     read = read_runs(runs)
@@ -129,7 +131,7 @@ def load_runs(runs: Path) -> pd.DataFrame:
 
 
 def run_folders(runs: Path) -> list[Path]:
-    """The folders below `runs` by name; none where it does not exist."""
+    """The folders below `runs`, sorted by name; an empty list where `runs` does not exist."""
     try:
         return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
     except FileNotFoundError:
@@ -138,42 +140,14 @@ def run_folders(runs: Path) -> list[Path]:
         raise UserError(f"runs={runs}: {error.strerror}") from None
 
 
-@cache
-def _frame() -> dict[str, Any]:
-    """The defaults of what every run has."""
-    from vitbench.settings.compose import flatten
-    from vitbench.settings.schema import TrainConfig
-
-    flat = flatten(asdict(TrainConfig()))
-    return {key: value for key, value in flat.items() if not key.startswith("machine.")}
-
-
-COLUMN_OF_CHOICE = {
-    "model.name": "model",
-    "model.pe.name": "pe",
-    "data.name": "data",
-    "augment.name": "augment",
-    "optim.name": "optim",
-    "objective.name": "objective",
-}
-LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
-
-
-def loss_of(record: Mapping[str, Any]) -> str:
-    """What a run without labels has for a result: loss 0.7483"""
-    loss = record["train_loss"]  # null where metrics.csv was lost after the last step
+def loss_of(record: Record) -> str:
+    """What is printed as the result of a run that learned no classes: `loss 0.7483`."""
+    loss = record["train_loss"]  # None where somebody removed metrics.csv before the run ended
     return "loss unknown" if loss is None else f"loss {loss:.4f}"
 
 
-def total_seconds(its: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
-    """Of training that a run cost, with all that it started from; None: nobody says."""
-    alone = settings.get("init") is None and settings.get("teacher") is None
-    seconds: float | None = its.get("total_train_seconds", its.get("train_seconds") if alone else None)
-    return seconds
-
-
 def derived(row: Mapping[str, Any]) -> dict[str, float]:
-    """What follows from a run's results: its error, and its accuracy by what it costs."""
+    """The columns that follow from others of a row: the test error, and the test accuracy divided by each cost."""
     accuracy = row.get("test_accuracy")
     if accuracy is None:
         return {}
@@ -186,16 +160,12 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
     return {"test_error": 1 - accuracy} | by_cost
 
 
-def row_of(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The columns of one run, and which of them are settings."""
-    from vitbench.settings.compose import flatten
-
-    flat = {key: value for key, value in flatten(record["config"]).items() if not key.startswith("machine.")}
-    if "optim" in record["config"]:  # trained here, if long ago: settings that came since are at their defaults
-        flat = _frame() | LATER | flat
+def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
+    """The columns of a run, and the names of those that are settings. Lists become tuples, which can be grouped by."""
+    flat = flat_settings(record["config"])
     settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
     settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
-    row = {"id": name, "status": record["status"]} | settings
+    row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
     row["total_train_seconds"] = total_seconds(record, record["config"])
     row |= derived(row)

@@ -1,16 +1,16 @@
-"""A run is one folder with one record: claimed by one process, resumed from its state, finished when the record is there.
+"""A run is a folder: one process at a time holds it, saves there what resuming needs, and at last writes a record.
 
     runs/<id>/  config.yaml             the settings, written first
-                metrics.csv             a line per evaluation
-                state.safetensors       what resuming needs (and state.previous.safetensors), removed at the end
+                metrics.csv             a line for each evaluation
+                state.safetensors       what resuming needs, and state.previous.safetensors; both removed at the end
                 checkpoint.100.safetensors  the weights after 100 steps, where keep= asked for them
-                checkpoint.safetensors  the weights, when training is over
+                checkpoint.safetensors  the weights at the end of training
                 predictions.npy         the predicted class of every test image
                 labels.npy              their true classes, in the same order
-                record.json             last: present = finished (or diverged)
-                failure.json            the traceback, where something else ended the run
+                record.json             written last: where it is present, the run has finished or diverged
+                failure.json            the traceback, where an error ended the run
 
-No torch here.
+This module imports no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +30,18 @@ from typing import Any
 from vitbench.errors import StorageError, TryAgain, UserError
 from vitbench.machine.disk import storage, write, write_all, write_beside
 from vitbench.machine.provenance import now
+from vitbench.runs.record import Record
 from vitbench.runs.records import NewerSchema, read_record
 from vitbench.settings.identity import run_id
 
-METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
+METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")  # columns of metrics.csv
 
-LOOKING_SECONDS = 1.0  # a lock may be taken for a moment by who asks whether the run is held
+LOOKING_SECONDS = 1.0  # how long a claim waits for the lock, which `held` of another process may take for a moment
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run. Every write is whole or not at all; what goes wrong names the file."""
+    """The folder of one run. A file is written whole or not at all, and an error of the disk names the file."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -53,8 +54,8 @@ class Run:
     def id(self) -> str:
         return self.folder.name
 
-    def record(self) -> dict[str, Any] | None:
-        """The record of a finished or diverged run; None while there is no whole one."""
+    def record(self) -> Record | None:
+        """The record of a run that has finished or diverged; None while there is no whole record."""
         try:
             return read_record(self.folder / "record.json")
         except (FileNotFoundError, NotADirectoryError):
@@ -62,10 +63,10 @@ class Run:
         except (NewerSchema, StorageError):
             raise
         except UserError:
-            return None  # torn by something other than us: the run is done again
+            return None  # something other than vitbench tore the record, and the run is done again
 
     def failure(self) -> str | None:
-        """Why the run failed, where it did."""
+        """The error that ended the run; None where none did."""
         try:
             return str(json.loads((self.folder / "failure.json").read_text())["error"])
         except (FileNotFoundError, NotADirectoryError):
@@ -75,7 +76,10 @@ class Run:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Holds the run for this process; raises TryAgain naming the holder. The lock dies with the process."""
+        """Holds the run for this process, and lets go of it when the process ends, however it ends.
+
+        Raises TryAgain, which names the holder, where another process holds the run.
+        """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / ".lock")
@@ -90,15 +94,15 @@ class Run:
             write(self.folder / ".holder.json", json.dumps(holder).encode())
             yield
         finally:
-            with suppress(OSError):  # the folder may be gone; what went wrong before says so
+            with suppress(OSError):  # the folder may be gone, and the error that is then on its way says more
                 (self.folder / ".holder.json").unlink(missing_ok=True)
-                if not any(path.name != ".lock" for path in self.folder.iterdir()):  # refused before it began
+                if not any(path.name != ".lock" for path in self.folder.iterdir()):  # the run was refused
                     (self.folder / ".lock").unlink(missing_ok=True)
                     self.folder.rmdir()
             lock.release()
 
     def held(self) -> str | None:
-        """Who holds the run now; None where nobody does."""
+        """Says which process holds the run now; None where none does."""
         from filelock import FileLock, Timeout
 
         if not (self.folder / ".lock").exists():
@@ -110,7 +114,7 @@ class Run:
             return f"held by {self._holder()}"
 
     def _holder(self) -> str:
-        for _ in range(20):  # a holder writes its name a moment after it has the lock
+        for _ in range(20):  # a process writes .holder.json a moment after it took the lock
             try:
                 holder = json.loads((self.folder / ".holder.json").read_text())
                 return f"process {holder['pid']} on {holder['host']}"
@@ -119,7 +123,7 @@ class Run:
         return "another process"
 
     def start(self) -> None:
-        """Writes the settings, so that a folder says what it is from its first moment."""
+        """Writes the settings, so that the folder says at once which run it is, and removes what a failure left."""
         (self.folder / "failure.json").unlink(missing_ok=True)
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink(missing_ok=True)
@@ -136,7 +140,7 @@ class Run:
         return [path for path in paths if path.exists()]
 
     def save_state(self, blob: bytes) -> None:
-        """The new state takes the old one's place only when it is whole; the old one is kept for one generation."""
+        """Saves a state. It takes the place of the state before it only when it is whole, and that one is kept, too."""
         path = self.folder / "state.safetensors"
         fresh = write_beside(path, blob)
         with storage(path):
@@ -145,25 +149,25 @@ class Run:
             os.replace(fresh, path)
 
     def weights(self, step: int | None = None) -> Path:
-        """The file of the weights, of the end or of a step that `keep` names."""
+        """The file of the weights at the end of training, or after a step that `keep` names."""
         return self.folder / ("checkpoint.safetensors" if step is None else f"checkpoint.{step}.safetensors")
 
     def kept(self) -> list[int]:
-        """The steps after which the weights were kept."""
+        """The steps of which the folder has the weights."""
         steps = (path.name.split(".")[1] for path in self.folder.glob("checkpoint.*.safetensors"))
         return sorted(int(step) for step in steps if step.isdigit())
 
     def lost(self) -> list[int]:
-        """The steps that `keep` names and whose weights are not there."""
+        """The steps that `keep` names and of which the folder lacks the weights."""
         wanted = self.settings["keep"]
         return sorted({*wanted} - {*self.kept()}) if wanted else []
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends a line to metrics.csv in one write; what an objective measures follows METRICS."""
+        """Appends a line to metrics.csv in one write. What the objective itself measures stands behind METRICS."""
         path = self.folder / "metrics.csv"
         columns = [*METRICS, *(key for key in row if key not in METRICS)]
         text = _csv_line(columns) if not path.exists() else ""
-        text += _csv_line([_shown(row.get(column)) for column in columns])
+        text += _csv_line(map(row.get, columns))
         with storage(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -173,33 +177,34 @@ class Run:
                 os.close(descriptor)
 
     def rewind(self, step: int) -> None:
-        """Drops the lines of metrics.csv after `step`, and a torn last one: they will be written again."""
+        """Drops the lines of metrics.csv after `step`, and a torn last line, because resuming writes them again."""
         path = self.folder / "metrics.csv"
         rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step]
-        if not rows:  # the next line brings the header, with the columns of the objective
+        if not rows:  # `log` then writes the header, too, and knows the columns of the objective
             path.unlink(missing_ok=True)
         else:
             write(path, "".join([_csv_line(rows[0]), *(_csv_line(row.values()) for row in rows)]).encode())
 
-    def finish(self, record: Mapping[str, Any]) -> None:
-        """The last write of a run; what only resuming needed goes."""
+    def finish(self, record: Record) -> None:
+        """Writes the record, which is the last write of a run, and tidies."""
         write(self.folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
         self.tidy()
 
     def tidy(self) -> None:
-        """Removes what only resuming needed."""
+        """Removes the states, which only resuming needed."""
         for path in self.states():
             with suppress(OSError):
                 path.unlink()
 
     def fail(self, error: str, traceback: str) -> None:
+        """Writes down the error that ended the run, for those who look at the folder later."""
         failure = {"error": error, "traceback": traceback, "time": now()}
         self._write_settings()
         write(self.folder / "failure.json", json.dumps(failure, indent=1).encode())
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The whole lines of metrics.csv; a torn last one is dropped."""
+    """The lines of metrics.csv by their columns, without a torn last line; none where there is no such file."""
     try:
         text = (folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -209,11 +214,7 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     return [row for row in rows if None not in row.values() and row.get("step", "").isdigit()]
 
 
-def _csv_line(cells: Any) -> str:
+def _csv_line(cells: Iterable[Any]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
-
-
-def _shown(value: Any) -> Any:
-    return "" if value is None else value

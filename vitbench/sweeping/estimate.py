@@ -18,7 +18,12 @@ from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.machine.provenance import cores, processor
+from vitbench.runs.record import flat_settings, stated
 from vitbench.runs.records import read_record, run_folders
+from vitbench.settings.compose import flatten
+
+# Runs whose settings with these keys are the same take equally long for an image on the same hardware.
+ALIKE = ("model.", "augment.", "objective.", "teacher", "data.source", "data.name", "data.image_size")
 
 
 class Estimate:
@@ -39,7 +44,7 @@ class Estimate:
                 record = read_record(folder / "record.json")
                 config, hardware = record["config"], record["hardware"]
                 self._train_images[_share(config)] = record["train_images"]
-                together = hardware.get("stacked", 1)
+                together = stated(flatten(record), "hardware.stacked")
                 images = together * record["steps"] * config["optim"]["batch_size"]
                 if record["status"] == "finished" and record["train_seconds"] > 0:
                     rates[self._key(config, hardware, together > 1)].append(record["train_seconds"] / images)
@@ -67,12 +72,10 @@ class Estimate:
         return rate * images if rate is not None and images else None
 
     def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
-        data = {key: config["data"][key] for key in ("source", "name", "image_size")}
+        alike = {key: value for key, value in flat_settings(config).items() if key.startswith(ALIKE)}
         aspects = ["device", "name", "precision"] + (["threads"] if hardware["device"] == "cpu" else [])
         place = [] if self._anywhere else [hardware[aspect] for aspect in aspects]
-        augment = {key: value for key, value in config["augment"].items() if value}  # old records lack some that are 0
-        learned = [config.get("objective"), config.get("teacher")]
-        return json.dumps([config["model"], augment, learned, data, place, stacked], sort_keys=True)
+        return json.dumps([alike, place, stacked], sort_keys=True)
 
 
 def _share(config: Mapping[str, Any]) -> str:

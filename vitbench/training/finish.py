@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,7 @@ from vitbench.machine.disk import write
 from vitbench.machine.distributed import led
 from vitbench.machine.interrupt import Interrupt
 from vitbench.machine.provenance import now
-from vitbench.runs.records import RECORD_SCHEMA
+from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.training.evaluate import evaluate
@@ -22,7 +22,7 @@ from vitbench.training.training import Training
 METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
 
 
-def finish(training: Training, interrupt: Interrupt) -> dict[str, Any]:
+def finish(training: Training, interrupt: Interrupt) -> Record:
     """Tests what was trained, writes weights and predictions, and returns the record; a diverged run leaves neither."""
     interrupt.stops(f"{training.run.id}: trained and saved, not yet tested")
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
@@ -35,7 +35,7 @@ def finish(training: Training, interrupt: Interrupt) -> dict[str, Any]:
                 led(write, training.run.folder / file, _npy(classes))
         else:  # the last step broke the weights
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
-    return _record(training, metrics)
+    return _record(training, cast(Metrics, metrics))
 
 
 def _last_logged(training: Training) -> dict[str, float | None]:
@@ -69,11 +69,11 @@ def _npy(classes: Tensor) -> bytes:  # (M,)
     return buffer.getvalue()
 
 
-def _record(training: Training, metrics: dict[str, float | None]) -> dict[str, Any]:
+def _record(training: Training, metrics: Metrics) -> Record:
     settings, dataset, before = training.run.settings, training.share.dataset, training.parents.seconds
     images = training.steps * settings["optim"]["batch_size"]
     diverged = training.diverged_step is not None
-    return {
+    record: Record = {
         "schema": RECORD_SCHEMA,
         "results_version": RESULTS_VERSION,
         "id": training.run.id,
@@ -85,8 +85,8 @@ def _record(training: Training, metrics: dict[str, float | None]) -> dict[str, A
         "train_images": len(training.loader.labels),
         "val_images": len(training.share.held_out),
         "test_images": len(dataset.test),
-        "mean": training.normalise.mean,
-        "std": training.normalise.std,
+        "mean": list(training.normalise.mean),
+        "std": list(training.normalise.std),
         "data_fingerprint": dataset.fingerprint,
         "parameters": training.parameters,
         "multiply_adds": training.multiply_adds,
@@ -100,6 +100,8 @@ def _record(training: Training, metrics: dict[str, float | None]) -> dict[str, A
         "created": now(),
         "commit": training.commit,
         **training.machine.described(training.stacked),
-        **({"init": training.init} if training.init else {}),
         "warnings": training.warnings,
     }
+    if training.init:
+        record["init"] = training.init
+    return record

@@ -21,6 +21,7 @@ from vitbench.models.build import build_model, compiled, cost
 from vitbench.objectives import build as objectives
 from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
+from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
 from vitbench.training import optim, transfer
 from vitbench.training.training import Training
@@ -106,7 +107,7 @@ def _share(settings: Mapping[str, Any]) -> Share:
 
 def _model(
     settings: Mapping[str, Any], architecture: dict[str, Any], parents: Parents, share: Share, machine: Machine
-) -> tuple[Any, dict[str, Any] | None]:
+) -> tuple[Any, Beginning | None]:
     """The network on its device, and what the record says of the weights it begins from."""
     seed_random_state(settings["seed"], 0)
     model: Any = build_model(**architecture)

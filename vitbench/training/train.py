@@ -15,6 +15,7 @@ from vitbench.machine.distributed import RANK, WORLD_SIZE, check_batch, joined, 
 from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.machine.progress import progress
 from vitbench.runs.origin import find_parents
+from vitbench.runs.record import Record
 from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run
 from vitbench.settings.check import check
@@ -46,7 +47,7 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     return 0 if record["status"] == "finished" else 1
 
 
-def train(run: Run, interrupt: Interrupt) -> dict[str, Any]:
+def train(run: Run, interrupt: Interrupt) -> Record:
     """Trains, saves as it goes, and returns the record; raises Stopped when a signal ended it and it is saved."""
     parents = led(find_parents, run.settings)  # before torch is imported, and images are decoded
 
@@ -87,7 +88,7 @@ def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
         raise
 
 
-def _report(run: Run, record: dict[str, Any], done_before: bool) -> None:
+def _report(run: Run, record: Record, done_before: bool) -> None:
     for warning in record["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     data = record["config"]["data"]

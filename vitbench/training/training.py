@@ -26,6 +26,7 @@ from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.objectives.base import Objective
 from vitbench.runs.origin import Parents
+from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
 from vitbench.training import checkpoint, optim, transfer
 from vitbench.training.evaluate import evaluate
@@ -37,7 +38,7 @@ SECONDS_BETWEEN_SAVES = 300  # a run that evaluates more rarely saves in between
 class Training:
     run: Run
     parents: Parents  # what it begins from or learns from
-    init: dict[str, Any] | None  # what the record says of the weights it begins from
+    init: Beginning | None  # what the record says of the weights it begins from
     machine: Machine
     share: Share  # its images
     validation: Images | None  # None where there are none, or where the objective learns no classes

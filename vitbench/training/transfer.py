@@ -16,6 +16,7 @@ from vitbench.machine.disk import checksum
 from vitbench.models.build import of_record
 from vitbench.pe.base import PositionEncoding
 from vitbench.runs.origin import Origin
+from vitbench.runs.record import Beginning, Record
 from vitbench.runs.run import Run
 from vitbench.training import checkpoint
 
@@ -41,7 +42,7 @@ IN_BLOCK = {
 }
 
 
-def trained(folder: Path, record: Mapping[str, Any], step: int | None = None) -> Any:
+def trained(folder: Path, record: Record, step: int | None = None) -> Any:
     """The network of a run as training left it, or as it was after a step that `keep` names; on the CPU.
 
     UserError where its weights are not there, damaged, or those of another run or model.
@@ -52,7 +53,7 @@ def trained(folder: Path, record: Mapping[str, Any], step: int | None = None) ->
     return model
 
 
-def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> dict[str, Any]:
+def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> Beginning:
     """Puts the weights into a freshly drawn model, whose head stays where `head` is new; returns what a record says of it.
 
     UserError, in one line, where classes differ, or where a tensor is missing, too many or of another shape.

@@ -1,0 +1,138 @@
+"""The record of a run: what each field of `record.json` holds, in which unit, and what an absent field means.
+
+A record is written once, when a run has ended: by `train` (vitbench/training/finish.py), and by `probe` for a network
+that was trained elsewhere (vitbench/probing/outside.py). vitbench/runs/records.py reads it. In memory a record is the
+plain dict of the JSON file; `Record` tells mypy its fields.
+
+Seconds are wall-clock time, accuracies are shares in 0..1, and losses of classification are cross-entropies in nats,
+means over images. None, `null` in the file, says that there is no such number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from typing import Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
+
+from vitbench.machine.provenance import Provenance
+from vitbench.settings.compose import flatten
+from vitbench.settings.schema import TrainConfig
+
+RECORD_SCHEMA = 1  # raised when a reader of this version could no longer understand a new record
+
+
+class Essentials(TypedDict):
+    """The fields without which a file is no record: reading refuses it, and so does reading a row of runs.csv."""
+
+    config: dict[str, Any]  # the settings of the run, nested as on the command line; of a network from elsewhere a few
+    status: Literal["finished", "diverged"]  # diverged: the loss, or a weight, was no longer finite
+    classes: list[str]  # in the order of the network's outputs
+    warnings: list[str]  # what a user should know, a line each
+    steps: int  # optimizer steps that the settings ask for; 0 of a network from elsewhere
+    train_images: int  # what is left after validation images and the share; 0 of a network from elsewhere
+    test_images: int
+    train_seconds: float  # of training steps alone, without evaluation and saving; of a stacked run its whole stack's
+
+
+class Metrics(TypedDict):
+    """How well the network does; all are null where the run diverged. What an objective measures itself comes last."""
+
+    train_loss: NotRequired[float | None]  # mean over the steps since the evaluation before; absent: trained elsewhere
+    val_accuracy: NotRequired[float | None]  # null without validation images or classes; absent: trained elsewhere
+    val_loss: NotRequired[float | None]  # the same
+    test_accuracy: float | None  # null where no classes were learned
+    test_loss: float | None  # the same
+    spread: NotRequired[float | None]  # of features, 0 collapsed to 1; of objective=simsiam alone (docs/objectives.md)
+
+
+class Beginning(TypedDict):
+    """The weights that a run began from (`init=`)."""
+
+    source: str  # run, file, torchvision or timm
+    name: str  # the run's id, the file as it was typed, or the library's name of the network
+    sha256: str  # of the file, or of the library's tensors
+    interpolated: list[str]  # the tensors that were resampled to another grid of patches
+    kept_parameters: int  # how many parameters came from there
+    new_parameters: int  # how many were drawn afresh
+
+
+class Record(Essentials, Metrics, Provenance):
+    """All fields of a record, with those of `Essentials`, `Metrics` and `Provenance` (hardware and versions)."""
+
+    schema: int  # RECORD_SCHEMA of the vitbench that wrote it
+    results_version: NotRequired[int]  # RESULTS_VERSION of the vitbench that wrote it; absent in the first records
+    id: str  # the name of the run's folder
+    image_size: int  # pixels, of a side
+    channels: int  # of an image: 1 or 3
+    val_images: int
+    mean: list[float]  # of the pixels of the training images, which are in 0..1, for each channel
+    std: list[
+        float
+    ]  # the same; the network takes images from which `mean` is subtracted and which are divided by `std`
+    data_fingerprint: str  # a hash of the images and labels of the whole data set
+    parameters: int
+    multiply_adds: NotRequired[int]  # of one forward of one image; absent: trained elsewhere
+    teacher_run: NotRequired[str | None]  # the teacher's id; absent: trained elsewhere, or before there were teachers
+    total_train_seconds: NotRequired[float | None]  # with those of the runs that it needed; see `total_seconds`
+    images_per_second: float | None  # of training; null where the run diverged or the network was trained elsewhere
+    diverged_step: int | None  # the first step whose loss was not finite; null where the run finished
+    created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z
+    commit: str | None  # of the code, with a plus where files differed from it; null where vitbench was installed
+    init: NotRequired[Beginning]  # absent: the weights were drawn at random
+
+
+# -------------------------------------------------------------------------------------------- what reading requires
+
+
+def _checked_type(hint: Any) -> Any:
+    """What `isinstance` can check of a field's type; JSON may write a float without a point."""
+    if get_origin(hint) is Literal:
+        return str
+    return int | float if hint is float else get_origin(hint) or hint
+
+
+REQUIRED_FIELDS = {name: _checked_type(hint) for name, hint in get_type_hints(Essentials).items()}
+
+
+# --------------------------------------------------------------------------------------- what an absent field means
+
+# By the field's place in a flat record, which is also the name of its column in a table. Records of today lack
+# `processes` and `stacked`, too, where they are 1.
+ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1}
+
+# Settings of the menus, which settings/schema.py does not list. A setting that it lists has its default where absent.
+ABSENT_SETTINGS = {"objective.name": "classify", "model.distill_token": False}
+
+
+def stated(flat: Mapping[str, Any], field: str) -> Any:
+    """What a flat record, or a row of a table, says in a field; where it lacks the field, what that means."""
+    return flat.get(field, ABSENT.get(field))
+
+
+@cache
+def _default_settings() -> dict[str, Any]:
+    return flatten(asdict(TrainConfig())) | ABSENT_SETTINGS
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's settings by their keys (`data.fraction`), without those of the machine, which decide no number.
+
+    Settings that came after the record was written stand there with their defaults. A network that was trained
+    elsewhere has its own few settings alone.
+    """
+    trained_here = "optim" in config
+    flat = (_default_settings() if trained_here else {}) | flatten(config)
+    return {key: value for key, value in flat.items() if not key.startswith("machine.")}
+
+
+def total_seconds(results: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
+    """Seconds of training that a run cost, with all that it began from or learned from; None where nobody says.
+
+    `results` is a record or a row of a table. Where it lacks the total, a run that needed no other run cost its own
+    seconds.
+    """
+    needs_no_other = settings.get("init") is None and settings.get("teacher") is None
+    own: float | None = results.get("train_seconds") if needs_no_other else None
+    total: float | None = results.get("total_train_seconds", own)
+    return total
