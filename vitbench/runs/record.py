@@ -60,16 +60,14 @@ class Beginning(TypedDict):
 class Record(Essentials, Metrics, Provenance):
     """All fields of a record, with those of `Essentials`, `Metrics` and `Provenance` (hardware and versions)."""
 
-    schema: int  # RECORD_SCHEMA of the vitbench that wrote it
-    results_version: NotRequired[int]  # RESULTS_VERSION of the vitbench that wrote it; absent in the first records
+    schema: int  # the RECORD_SCHEMA of the vitbench that wrote it
+    results_version: NotRequired[int]  # the RESULTS_VERSION of the same; absent in the first records
     id: str  # the name of the run's folder
     image_size: int  # pixels, of a side
     channels: int  # of an image: 1 or 3
     val_images: int
-    mean: list[float]  # of the pixels of the training images, which are in 0..1, for each channel
-    std: list[
-        float
-    ]  # the same; the network takes images from which `mean` is subtracted and which are divided by `std`
+    mean: list[float]  # of each channel of the training images, in 0..1; the network takes (image - mean) / std
+    std: list[float]  # the same
     data_fingerprint: str  # a hash of the images and labels of the whole data set
     parameters: int
     multiply_adds: NotRequired[int]  # of one forward of one image; absent: trained elsewhere
