@@ -166,12 +166,12 @@ def test_without_the_extra_one_line_names_it() -> None:
 
 
 def test_runs_of_other_studies_in_the_queue_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_live", lambda: {"7_0", "8_0", "8_1"})
+    monkeypatch.setattr(slurm, "_live_jobs", lambda: {"7_0", "8_0", "8_1"})
     monkeypatch.setattr(shutil, "which", lambda name: name)
     for array, names in (("7", ["vit-1"]), ("8", ["vit-2", "vit-3"])):
-        (tmp_path / slurm.MEMORY / array).mkdir(parents=True)
+        (tmp_path / slurm.JOBS_FOLDER / array).mkdir(parents=True)
         noted = {name: f"{array}_{place}" for place, name in enumerate(names)}
-        (tmp_path / slurm.MEMORY / array / "jobs.json").write_text(json.dumps(noted))
+        (tmp_path / slurm.JOBS_FOLDER / array / "jobs.json").write_text(json.dumps(noted))
     before, new = slurm.Queue(None, {}, {"vit-1": run.Run(tmp_path / "vit-1", {})}).submit(["vit-1"])
     assert (before, new) == ({"vit-1": "7_0"}, {})
 
@@ -180,7 +180,7 @@ def test_wait_false_returns_where_others_hold_every_run(
     vitbench: Cli, tmp_path: Path, small: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small("model=vit pe=none seed=0")
-    monkeypatch.setattr(slurm, "_live", set)
+    monkeypatch.setattr(slurm, "_live_jobs", set)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     name = vitbench("sweep", *ENDLESS, "dry_run=true").out.split()[0]
     with run.Run(tmp_path / "r" / name, {}).claim():
@@ -194,7 +194,7 @@ def test_a_slurm_that_does_not_answer_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.01)
     monkeypatch.setattr(slurm, "SILENT_SECONDS", 0.05)
-    monkeypatch.setattr(slurm, "_live", lambda: answer)
+    monkeypatch.setattr(slurm, "_live_jobs", lambda: answer)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     held = run.Run(tmp_path / "vit-1", {})
     lost = slurm.Queue(None, {}, {"vit-1": held})._wait({"vit-1": held}, {"vit-1": "7_0"}, lambda run: None)
