@@ -93,11 +93,10 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
-    """The command line that trains a run with these settings, without those that only decide how fast it is computed."""
+    """The command line that trains a run with these settings, but for those that only decide how fast it is."""
     model, planner = settings["model"], Planner()
-    words = [f"model={model['name']}", f"data={settings['data']['source']}"]
-    if model.get("pe"):
-        words.insert(1, f"pe={model['pe']['name']}")
+    encoding = [f"pe={model['pe']['name']}"] if model.get("pe") else []
+    words = [f"model={model['name']}", *encoding, f"data={settings['data']['source']}"]
     composed = planner.settings(words)
     for group in ("optim", "augment", "objective"):
         if composed[group]["name"] != settings[group]["name"]:
@@ -120,7 +119,7 @@ def parents(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
 
 def generations(parents_of: Mapping[str, set[str]]) -> list[list[str]]:
     """The ids of runs in lists, to be done one list after the other: each run's parents among them come before it."""
-    order = TopologicalSorter({run_id: parents & {*parents_of} for run_id, parents in parents_of.items()})
+    order = TopologicalSorter({run_id: parents_of[run_id] & {*parents_of} for run_id in parents_of})
     order.prepare()  # it can find no circle: an id is a hash, of the parents' ids too
     lists = []
     while ready := order.get_ready():

@@ -63,5 +63,5 @@ class Parents(NamedTuple):
 
 
 def find_parents(settings: Mapping[str, Any]) -> Parents:
-    """Finds the parents before torch is imported and images are decoded; UserError where one is missing or not finished."""
+    """Finds both, before torch is imported and images are decoded; UserError where one is missing or unfinished."""
     return Parents(find_origin(settings), finished_parent(settings, "teacher") if settings["teacher"] else None)
