@@ -31,7 +31,7 @@ class Study:
     probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures: lines in the command line's own syntax
 
     def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
-        """The words of each line of `probes:`, which may set `keys` and parts of them; without lines, one without words."""
+        """The words of each line of `probes:`, which may set `keys` and parts of them; [[]] where it has no lines."""
         lines = [words_of_line(self, line) for line in self.probes]
         for word in itertools.chain(*lines):
             if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
@@ -89,7 +89,7 @@ def load_study(name: str) -> Study:
 
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
-    """UserError for a table or figure whose name is no file's or whose value has a wrong type, and for wrong `names:`."""
+    """UserError for a table or figure that cannot name a file or holds a value of a wrong type, and for wrong names."""
     for kind in ("tables", "figures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
