@@ -120,7 +120,7 @@ def _overrides(config: Any, entry: Planned) -> list[str]:
 def _executor(
     config: Any, launcher: Any, overrides: Mapping[str, list[str]], todo: Mapping[str, Run], say: Callable[[str], None]
 ) -> Execute:
-    """What does the runs, by the launcher that was chosen."""
+    """The function that does the runs with the launcher that was chosen."""
     name = config.hydra.runtime.choices["hydra/launcher"]
     if name == "submitit_slurm":
         return slurm.Queue(launcher, overrides, todo).executor(ended, say)
