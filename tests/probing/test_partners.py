@@ -1,4 +1,4 @@
-"""Which run a run is compared with."""
+"""Which runs a run is compared with, by what `other=` says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitbench.probing.partners import reader, resolve_partners
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """learned-0.05-0 ... None-1.0-2: three seeds, three shares, two ViTs and a ResNet (None)."""
+    """Runs named encoding-share-seed, of two ViTs and a ResNet (None): learned-0.05-0 ... None-1.0-2."""
     return fake_runs.quickstart(tmp_path, seeds=3)
 
 

@@ -1,4 +1,4 @@
-"""`vitbench probe`: from a command line to a run's files, its network trained or as it began."""
+"""`vitbench probe` from the command line to the files of a run, for networks trained and untrained."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEEN: list[Subject] = []
 
 
 def stub(subject: Subject, *, seed: int, draws: int, **options: int | None) -> list[Row]:
-    """What `probe=shift` is here: a number, one that is undefined, and a refusal at draws=13."""
+    """Stands in for `probe=shift`: gives a number and an undefined one, and refuses draws=13."""
     SEEN.append(subject)
     if draws == 13:
         raise UserError("probe.shift.draws=13: not today")
@@ -43,7 +43,7 @@ def stub(subject: Subject, *, seed: int, draws: int, **options: int | None) -> l
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A run, trained once for all tests here."""
+    """The folder of a run, which is trained once for all tests here."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(sys.argv))
@@ -53,7 +53,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 @pytest.fixture
 def trained(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of that run, copied below runs/; every probe is `stub`."""
+    """The id of that run in a copy below runs/, where every probe is `stub`."""
     SEEN.clear()
     monkeypatch.setattr("vitbench.probing.probe.look_up", lambda kind, name, menu: stub)
     shutil.copytree(run_folder, tmp_path / "runs" / run_folder.name)
@@ -79,7 +79,7 @@ def test_rows_say_what_they_were_made_with_and_are_not_made_twice(vitbench: Cli,
     assert "measured before: shift" in call().out and len(SEEN) == 1
     for changed in ({"images": "21"}, {"seed": "1"}, {"probe.shift.draws": "5"}):
         assert call(**changed).code == 0
-    assert len(SEEN) == 4 and [row["value"] for row in lines(path)] == ["5.0", "nan"]  # replaced, not added
+    assert len(SEEN) == 4 and [row["value"] for row in lines(path)] == ["5.0", "nan"]  # rows are replaced, not added
     path.write_text("torn")
     assert call().code == 0 and len(SEEN) == 5
 
@@ -280,7 +280,8 @@ def test_images_that_a_network_was_not_trained_on_are_its_validation_images(vitb
 
 
 STUDY = """\
-runs: ['model=vit data.train_images=200 data.test_images=50 optim.steps=6 optim.batch_size=16 eval_every=2 data.fraction=0.5,1']
+with: data.train_images=200 data.test_images=50 optim.steps=6 optim.batch_size=16 eval_every=2
+runs: ['model=vit data.fraction=0.5,1']
 probes:
   - probe=shift probe.shift.draws=5 images=10
   - probe=shift checkpoint=init where.data.fraction=1
@@ -295,12 +296,9 @@ def test_a_study_names_its_probes_and_typed_words_win(vitbench: Cli, tmp_path: P
     probes = tmp_path / "runs" / trained / "probes"
     assert [lines(probes / name)[0]["value"] for name in ("shift.csv", "shift.init.csv")] == ["5.0", "4.0"]
     (tmp_path / "mine.yaml").write_text(f"{STUDY}  - probe=shift where.model=resnet checkpoint=init images=10\n")
-    assert (
-        vitbench("probe", "study=mine.yaml", "seed=5", "images=30").code == 0 and len(SEEN) == 4
-    )  # a line that chooses no run
-    assert (
-        "where.model=cnn: none of" in vitbench("probe", "study=mine.yaml", "where.model=cnn").err
-    )  # nor does any other
+    # the new line chooses no run, which is an error only where no other line chooses one either
+    assert vitbench("probe", "study=mine.yaml", "seed=5", "images=30").code == 0 and len(SEEN) == 4
+    assert "where.model=cnn: none of" in vitbench("probe", "study=mine.yaml", "where.model=cnn").err
     (tmp_path / "mine.yaml").write_text(STUDY.replace("images=10", "machine.device=cpu"))
     assert "probes: machine.device" in vitbench("probe", "study=mine.yaml").err
 
@@ -314,16 +312,8 @@ def weights(tmp_path: Path, classes: int = 10) -> Path:
     return path
 
 
-OUTSIDE = [
-    "probe",
-    "probe=shift",
-    "model=torchvision",
-    "name=squeezenet1_1",
-    "data=shapes",
-    "data.test_images=50",
-    "data.train_images=200",
-    "images=10",
-]
+DATA = ["data=shapes", "data.test_images=50", "data.train_images=200"]
+OUTSIDE = ["probe", "probe=shift", "model=torchvision", "name=squeezenet1_1", *DATA, "images=10"]
 
 
 def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tmp_path: Path, trained: str) -> None:

@@ -1,4 +1,4 @@
-"""Which run an init names, and that it counts by what it is, not by how it was typed."""
+"""Which run `init=` names. What it names is part of a run's id, not how it was typed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_words_name_the_run_of_the_same_settings_but_for_them(kind: str) -> None
     its, words, meant = WORDS[kind]
     wanted, child = settings(*meant), settings(*its, f"init={words}")
     assert identity(child)["init"] == id_of(child, "init") == run_id(wanted)
-    assert run_id(settings(*its, f"init={run_id(wanted)}")) == run_id(child)  # by its id, the same run
+    assert run_id(settings(*its, f"init={run_id(wanted)}")) == run_id(child)  # the id names the same run as the words
 
 
 @pytest.mark.parametrize("kind", ["another share", "a choice brings its own settings", "words within words"])

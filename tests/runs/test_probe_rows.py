@@ -1,4 +1,4 @@
-"""What probes wrote, read by tables, figures and reports. No torch here."""
+"""Tables, figures and reports read what probes wrote, and need no torch for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALL = {"images": 1000, "seed": 0, "options": {"draws": 4, "angles": [1, 2]}}
 
 
 def measured(runs: Path) -> Path:
-    """The quickstart's 18 runs with a probe each, and the untrained networks of one of them."""
+    """The quickstart's 18 runs, each with the rows of a probe, and one run with those of its untrained network too."""
     fake_runs.quickstart(runs)
     for i, folder in enumerate(sorted(path for path in runs.iterdir() if path.is_dir())):
         along = [
@@ -96,7 +96,8 @@ def test_steps_of_training_are_a_curve_of_one_kind_of_call(tmp_path: Path) -> No
         files.save_rows(path, [row], hardware="", **CALL | {"images": images})
     scalars, swept, _ = files.read_probes(tmp_path, {"trained": 6, "init": 0})
     assert {*scalars} == {"stub.size", "init.stub.size"}
-    assert [row["at"] for row in swept] == [2, 4, 6]  # each step once, and none that saw other images
+    # each step is there once, and none that was measured on other images
+    assert [row["at"] for row in swept] == [2, 4, 6]
 
 
 def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> None:
@@ -112,9 +113,9 @@ def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> No
     assert groups[0]["stub.size_n"] == 2 and groups[0]["test_accuracy_mean"] > 0 and groups[0]["stub.size_mean"] > 0.2
     text = vitbench("table", "value=[test_accuracy,stub.size]", "format=csv").out.splitlines()
     assert len(text) == 1 + 2 * 9
-    of_study = vitbench("table", "study=mine.yaml", "value=[test_accuracy,stub.size]", "format=md")  # which has columns
+    of_study = vitbench("table", "study=mine.yaml", "value=[test_accuracy,stub.size]", "format=md")  # with columns
     assert "| test accuracy, % | stub.size | n |" in of_study.out, of_study.err
-    assert vitbench("plot", "study=mine.yaml", "y=stub.along.size", "file=a.svg").code == 0  # whose figure has an x
+    assert vitbench("plot", "study=mine.yaml", "y=stub.along.size", "file=a.svg").code == 0  # its figure has another x
     wrong = vitbench("table", "value=[test_accuracy,stub.size]", "columns=data.fraction")
     assert wrong.code == 2 and "several results, or one along a setting" in wrong.err
 
@@ -134,7 +135,7 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
     output = vitbench("plot", "y=[test_accuracy,stub.size,stub.along.size]", "file=a.svg")
     svg = (tmp_path / "a.svg").read_text()
     assert output.code == 0 and all(f"<!-- {y} -->" in svg for y in ("test accuracy, %", "stub.size"))
-    assert svg.count("<!-- vit pe=none -->") == 1  # one legend
+    assert svg.count("<!-- vit pe=none -->") == 1  # there is one legend
     output = vitbench("plot", "y=[test_accuracy,stub.along.size]", "where.pe=none", "file=a.svg")
     assert output.code == 0, output.err  # one panel has a line for each share, which the other has as its x
     runs = select_runs("runs", {})
@@ -191,7 +192,8 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
 def test_tables_of_probes_need_no_torch(tmp_path: Path) -> None:
     measured(tmp_path / "runs")
     code = (
-        "import sys; from vitbench import cli; code = cli.run(['table', 'value=stub.size']) or cli.run(['ls', 'probes'])\n"
+        "import sys; from vitbench import cli\n"
+        "code = cli.run(['table', 'value=stub.size']) or cli.run(['ls', 'probes'])\n"
         "sys.exit(code or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0

@@ -111,7 +111,7 @@ def test_a_record_says_what_is_wrong_with_it(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read_is_one_line_to_whoever_asks(tmp_path: Path) -> None:
     finished(tmp_path / "good")
     record = tmp_path / "bad" / "record.json"
-    record.mkdir(parents=True)  # for root, too, no file to be read
+    record.mkdir(parents=True)  # a folder, which even root cannot read as a file
     line = f"{record} cannot be read: Is a directory"
     for ask in (lambda: read_record(record), lambda: find_record(record.parent), Run(record.parent, {}).record):
         with pytest.raises(StorageError, match=line):

@@ -81,14 +81,14 @@ def test_metrics_lines_survive_concurrent_writers_and_a_torn_end(run: Run) -> No
         lines.write("3,0.5")
     rows = read_metrics(run.folder)
     assert [row["step"] for row in rows] == ["0", "1", "2"]
-    assert float(rows[0]["train_loss"]) == 0.1 + 0.2  # to the last digit
+    assert float(rows[0]["train_loss"]) == 0.1 + 0.2  # no digit is lost
 
 
 @pytest.mark.parametrize("left", ["", "step,epo"])
 def test_metrics_without_a_whole_header_get_one_that_names_every_column(run: Run, left: str) -> None:
     (run.folder / "metrics.csv").write_text(left)
     run.rewind(4)
-    run.log({"step": 6, "train_loss": 0.5, "spread": 0.25})  # which an objective measures
+    run.log({"step": 6, "train_loss": 0.5, "spread": 0.25})  # a column that an objective adds
     (row,) = read_metrics(run.folder)
     assert (row["step"], row["spread"]) == ("6", "0.25") and None not in row
 

@@ -45,7 +45,7 @@ def test_a_line_wins_over_the_common_settings_and_the_typed_word_over_both(tmp_p
 
 @pytest.mark.parametrize("name", study_names())
 def test_planned_ids_are_those_of_single_commands(name: str) -> None:
-    """The plan sets plain keys on copies of a composed choice; Hydra composing each run from scratch must agree."""
+    """The plan sets keys on copies of a composed choice, and gets the ids of runs that Hydra composes anew."""
     planned = plan(load_study(name))
     for one in planned[len(planned) // 4 :: max(1, len(planned) // 2)]:
         assert run_id(check(as_settings(compose(one.overrides)))) == one.id
@@ -60,7 +60,7 @@ def test_a_line_keeps_the_data_it_chooses_itself(tmp_path: Path) -> None:
     assert (drawn["data"]["source"], drawn["data"]["train_images"]) == ("shapes", 500)
     assert (photographs["data"]["source"], photographs["data"]["root"]) == ("imagefolder", "pets")
     assert drawn["optim"]["steps"] == photographs["optim"]["steps"] == 3
-    smaller = plan(grid, ["data.fraction=0.1"])  # goes with no data of its own
+    smaller = plan(grid, ["data.fraction=0.1"])  # no data= is typed, so every line takes it
     assert {one.settings["data"]["fraction"] for one in smaller} == {0.1}
 
 
@@ -96,7 +96,9 @@ def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: 
 def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
     with pytest.raises(UserError, match=r"names\.init: .*: only words can have another name"):
         written(tmp_path, GRID + f"names: {{init: {{'{value}': scratch}}}}")
-    assert written(tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}").names  # whatever letters it has
+    assert written(
+        tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}"
+    ).names  # a word may have any letters
 
 
 def test_two_values_have_two_names(tmp_path: Path) -> None:

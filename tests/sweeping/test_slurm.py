@@ -1,6 +1,6 @@
-"""The submitit launchers for real: processes here, and a SLURM cluster of one node where it can be started.
+"""The submitit launchers at work: with processes here, and with a SLURM cluster of one node where that can be started.
 
-All in one process (`--dist loadfile`): the cluster has its ports.
+These tests run in one process (`--dist loadfile`), because the cluster takes fixed ports.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vitbench.sweeping import slurm
 Cli = Callable[..., Output]
 SLURM = "hydra/launcher=submitit_slurm"
 WORDS = [*TINY[:2], "optim.batch_size=16", "runs=r", "study=small.yaml"]
-ENDLESS = [*WORDS, "optim.steps=100000", "eval_every=100000", SLURM]  # saved by a signal alone
+ENDLESS = [*WORDS, "optim.steps=100000", "eval_every=100000", SLURM]  # such a run saves only after a signal
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "slurmdbd", "mariadbd")
 
 
@@ -40,7 +40,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if os.geteuid() != 0:
         pytest.skip("a SLURM node needs root")
     folder = tmp_path_factory.mktemp("slurm")
-    for parent in folder.parents:  # pytest's own are closed to the users of munge and MariaDB
+    for parent in folder.parents:  # pytest lets nobody else in, and munge and MariaDB have users of their own
         if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
             parent.chmod(0o755)
     script = [str(Path(__file__).with_name("slurm.sh"))]
@@ -63,11 +63,11 @@ def small(tmp_path: Path) -> Callable[[str], None]:
 
 
 def held(tmp_path: Path, sweep: subprocess.Popen[str], but: int = 0) -> int:
-    """The process that holds the only run, when it is in its loop; another one than `but`."""
+    """Waits until a process other than `but` trains the only run, and returns it."""
     while True:
         assert sweep.poll() is None, sweep.communicate()
         for path in tmp_path.glob("r/*/.holder.json"):
-            with suppress(FileNotFoundError):  # written at the beginning of the loop
+            with suppress(FileNotFoundError):  # `config.yaml` comes after it
                 holder = int(json.loads(path.read_text())["pid"])
                 if holder != but and (path.parent / "config.yaml").stat().st_mtime > path.stat().st_mtime:
                     time.sleep(3)
@@ -87,7 +87,7 @@ def test_six_runs_are_submitted_once_and_waited_for(cluster: Path, vitbench: Cli
     first = vitbench(*words, "wait=false")
     assert first.code == 0 and first.out.startswith("6 runs submitted as job ")
     again = vitbench(*words, "wait=false")
-    # some may have ended by now, on a slow machine
+    # on a slow machine some of the six have ended by now
     assert again.code == 0 and re.fullmatch(r"no run submitted; [1-6] were in the queue before\n", again.out)
     planned = vitbench(*words, "dry_run=true").out
     assert re.search(r"6 runs, [0-6] to do: [0-6] finished, 0 failed, .*\b0 missing\n", planned), planned
@@ -114,7 +114,7 @@ def test_a_preempted_job_saves_and_goes_on_in_the_same_folder(cluster: Path, tmp
     words = [word for word in ENDLESS if not word.startswith(("optim.steps", "eval_every"))]
     sweep = process("sweep", *words, "optim.steps=400", "eval_every=400", cwd=tmp_path)
     first = held(tmp_path, sweep)
-    subprocess.run(["scancel", "--signal=TERM", job(tmp_path)], check=True)  # as SLURM does before it preempts
+    subprocess.run(["scancel", "--signal=TERM", job(tmp_path)], check=True)  # SLURM sends it before it preempts a job
     second = held(tmp_path, sweep, but=first)
     states = list(tmp_path.glob("r/*/state.safetensors"))
     subprocess.run(["scontrol", "requeue", job(tmp_path)], check=True)
@@ -137,7 +137,7 @@ def test_a_rejected_job_is_one_line_and_leaves_nothing(
     def jobs() -> set[str]:
         return set(subprocess.run(["squeue", "-h", "-o", "%A"], capture_output=True, text=True).stdout.split())
 
-    before = jobs()  # one whose run has ended may still be ending itself
+    before = jobs()  # a job of an earlier test may still be ending
     output = vitbench("sweep", *ENDLESS, word, "wait=false")
     assert output.code == 2 and output.err.count("\n") == 1 and "nothing was submitted: sbatch: " in output.err
     assert not list((tmp_path / "r" / ".submitit").glob("*"))
@@ -166,12 +166,12 @@ def test_without_the_extra_one_line_names_it() -> None:
 
 
 def test_runs_of_other_studies_in_the_queue_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_live", lambda: {"7_0", "8_0", "8_1"})
+    monkeypatch.setattr(slurm, "_live_jobs", lambda: {"7_0", "8_0", "8_1"})
     monkeypatch.setattr(shutil, "which", lambda name: name)
     for array, names in (("7", ["vit-1"]), ("8", ["vit-2", "vit-3"])):
-        (tmp_path / slurm.MEMORY / array).mkdir(parents=True)
+        (tmp_path / slurm.JOBS_FOLDER / array).mkdir(parents=True)
         noted = {name: f"{array}_{place}" for place, name in enumerate(names)}
-        (tmp_path / slurm.MEMORY / array / "jobs.json").write_text(json.dumps(noted))
+        (tmp_path / slurm.JOBS_FOLDER / array / "jobs.json").write_text(json.dumps(noted))
     before, new = slurm.Queue(None, {}, {"vit-1": run.Run(tmp_path / "vit-1", {})}).submit(["vit-1"])
     assert (before, new) == ({"vit-1": "7_0"}, {})
 
@@ -180,7 +180,7 @@ def test_wait_false_returns_where_others_hold_every_run(
     vitbench: Cli, tmp_path: Path, small: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small("model=vit pe=none seed=0")
-    monkeypatch.setattr(slurm, "_live", set)
+    monkeypatch.setattr(slurm, "_live_jobs", set)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     name = vitbench("sweep", *ENDLESS, "dry_run=true").out.split()[0]
     with run.Run(tmp_path / "r" / name, {}).claim():
@@ -194,7 +194,7 @@ def test_a_slurm_that_does_not_answer_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.01)
     monkeypatch.setattr(slurm, "SILENT_SECONDS", 0.05)
-    monkeypatch.setattr(slurm, "_live", lambda: answer)
+    monkeypatch.setattr(slurm, "_live_jobs", lambda: answer)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     held = run.Run(tmp_path / "vit-1", {})
     lost = slurm.Queue(None, {}, {"vit-1": held})._wait({"vit-1": held}, {"vit-1": "7_0"}, lambda run: None)

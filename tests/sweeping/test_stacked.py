@@ -1,4 +1,4 @@
-"""Runs that train as one model: each is the run alone, up to the order of floating-point sums."""
+"""Runs that train as one model: each becomes what it would be alone, up to the order of floating-point sums."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def assert_equal_runs(one: Path, other: Path, tolerance: float = 1e-4) -> None:
-    """Both folders hold the same files. Losses, and the weights as one vector, agree to a relative `tolerance`; not each
-    weight, for the gradient of a key's bias is nothing but rounding, of which Adam makes steps of the usual size.
+    """Both folders hold the same files; losses, and the weights as one vector, agree to a relative `tolerance`.
+
+    Single weights need not agree: the gradient of a key's bias is rounding alone, and Adam makes full steps of that.
     """
     assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
     records = [json.loads((folder / "record.json").read_text()) for folder in (one, other)]
@@ -86,7 +87,7 @@ def test_stacked_gradients_are_those_of_each_model_alone(pe: str) -> None:
         its.load_state_dict(model.state_dict())
     images, targets = torch.randn(3, 4, 3, 8, 8, dtype=torch.float64), torch.randint(5, (3, 4))
     stacked = Stacked(models, architecture, CPU)
-    for _ in range(2):  # the second time over gradients that are there
+    for _ in range(2):  # the second time, the first gradients have to be overwritten
         losses = stacked.losses(list(images), list(targets), 0.1)
     for model, its, batch, target, loss in zip(models, alone, images, targets, losses, strict=True):
         its_loss = F.cross_entropy(its(batch), target, label_smoothing=0.1)
@@ -108,7 +109,8 @@ def test_a_stacked_sweep_writes_the_runs_that_single_commands_would(vitbench: Cl
     assert stacked.keys() == alone.keys() and len(stacked) == 6
     for name, record in stacked.items():
         assert_equal_runs(tmp_path / "s" / name, tmp_path / "a" / name)
-        assert record["hardware"] == alone[name]["hardware"] | {"stacked": 3}  # two stacks of three, not of 4 and 2
+        # six runs make two stacks of three, not of 4 and 2
+        assert record["hardware"] == alone[name]["hardware"] | {"stacked": 3}
     created = [record["created"] for record in stacked.values()]
     again = vitbench("sweep", grid, *words, STACKED, "runs=s", "dry_run=true")
     assert "6 runs, 0 to do" in again.out
@@ -141,7 +143,7 @@ def test_stacks_and_single_runs_go_on_from_the_states_of_each_other(
 ) -> None:
     grid, words = study(tmp_path, "seed=0,1,2"), [*TINY, *SMALL]
     assert vitbench("sweep", grid, *words, "runs=whole").code == 0
-    cut_run(vitbench, monkeypatch, *SMALL, "seed=0", "runs=cut", stop=3)  # saved at step 2
+    cut_run(vitbench, monkeypatch, *SMALL, "seed=0", "runs=cut", stop=3)  # it saved at step 2
     batch = Loader.batch
 
     def signalled(self: Loader, step: int) -> Any:

@@ -97,7 +97,7 @@ def test_what_else_lies_in_the_folder_of_runs_is_left_alone(vitbench: Cli, tmp_p
 
 
 def test_the_time_is_estimated_from_comparable_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In proportion to the images seen; the median counts; other hardware and other models do not."""
+    """The time grows with the images seen; the median run counts, and none of other hardware or another model."""
     monkeypatch.setattr("vitbench.sweeping.estimate.processor", lambda: "Xeon")
     same = {"data.image_size": None, "optim.batch_size": 10, "machine.precision": "auto"}
     for place, seconds in enumerate((10.0, 12.0, 50.0)):
@@ -152,7 +152,7 @@ def test_one_failing_run_stops_no_other_and_is_tried_again_on_request(
     assert output.code == 1
     assert "2 of 4 runs finished" in output.out
     assert output.err.count("ZeroDivisionError: ours") >= 2 and "retry_failed=true" in output.err
-    assert vitbench("sweep", study, *WORDS, "runs=r").code == 1  # not tried again unasked
+    assert vitbench("sweep", study, *WORDS, "runs=r").code == 1  # failed runs are not tried again unasked
     assert vitbench("sweep", study, *WORDS, "runs=r", "retry_failed=true").code == 0
 
 
@@ -167,7 +167,7 @@ def test_data_that_cannot_be_read_fails_every_run_with_its_reason(vitbench: Cli,
 
 
 def test_the_table_of_a_study_holds_what_its_last_sweep_asked_for(vitbench: Cli, study: str) -> None:
-    """Words typed on the sweep's command line change the ids; the table still knows which runs are meant."""
+    """Words typed on the sweep's command line change the ids, and the table still finds the runs."""
     vitbench("sweep", study, *WORDS, "runs=r")
     vitbench("train", *WORDS, "seed=9", "runs=r")
     table = vitbench("table", study, "runs=r", "format=json")
@@ -179,17 +179,17 @@ def test_the_table_of_a_study_holds_what_its_last_sweep_asked_for(vitbench: Cli,
 def test_new_images_are_decoded_in_a_sweep_of_several_processes(
     vitbench: Cli, tmp_path: Path, study: str, monkeypatch: pytest.MonkeyPatch, decoded_before: bool
 ) -> None:
-    """Joblib's worker processes cannot start processes of their own; they decode alone where the sweep did not."""
+    """Joblib's workers cannot start processes of their own, so each decodes alone what the sweep has not decoded."""
     for split in ("train", "test"):
         for label in range(2):
             folder = tmp_path / "images" / split / str(label)
             folder.mkdir(parents=True)
-            for place in range(300):  # more than one job of decoding
+            for place in range(300):  # more images than one process of the decoder gets at once
                 pixels = np.full((8, 8, 3), 100 * label + place % 50 + (split == "test"), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{place}.png")
     if not decoded_before:
         monkeypatch.setattr("vitbench.sweeping.sweep._decode", lambda todo, show: None)
-    # absolute, because joblib keeps its processes from test to test, in the folder where they were started
+    # paths are absolute: joblib keeps its processes from test to test, in the folder where they were started
     folders = [f"data.root={tmp_path / 'images'}", f"data.cache={tmp_path / 'cache'}", f"runs={tmp_path / 'r'}"]
     words = ["data=imagefolder", *folders, "optim.steps=2", "optim.batch_size=8"]
     output = vitbench("sweep", study, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -211,11 +211,11 @@ def test_runs_in_one_process_share_what_they_have_in_common(
 
     monkeypatch.setattr(build, "build_model", building)
     build._cost.cache_clear()
-    monkeypatch.setenv("VITBENCH_CACHE", "cache")  # which remembers no cost yet
+    monkeypatch.setenv("VITBENCH_CACHE", "cache")  # an empty one, in which no cost is remembered
     assert vitbench("sweep", study, *WORDS, "runs=r").code == 0
     assert len(opened) == 1 and counted == ["none", "rope"]
     assert vitbench("sweep", study, *WORDS, "runs=r", "seed=2", "pe=rope").code == 0
-    assert len(opened) == 2  # by another sweep: the files may have changed
+    assert len(opened) == 2  # another sweep opens them again: the files may have changed
 
 
 def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> None:
@@ -239,16 +239,8 @@ def test_a_compiled_network_is_used_again_with_the_weights_of_the_next_run() -> 
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope seed=0,1,2']")
-    words = [
-        "sweep",
-        "study=small.yaml",
-        *WORDS[:2],
-        "optim.steps=20",
-        "optim.batch_size=16",
-        "runs=r",
-        "machine.threads=1",
-    ]
-    sweeps = [process(*words, cwd=tmp_path) for _ in range(2)]
+    words = [*WORDS[:2], "optim.steps=20", "optim.batch_size=16", "runs=r", "machine.threads=1"]
+    sweeps = [process("sweep", "study=small.yaml", *words, cwd=tmp_path) for _ in range(2)]
     outputs = [sweep.communicate() for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
     assert all("6 of 6 runs finished" in out for out, _ in outputs)
@@ -266,7 +258,7 @@ def test_a_run_that_a_killed_sweep_held_is_done_by_the_other(tmp_path: Path) -> 
     while not list(tmp_path.glob("r/*/.holder.json")):
         assert holding.poll() is None, holding.communicate()
         time.sleep(0.02)
-    holding.send_signal(signal.SIGSTOP)  # it holds its run and does nothing
+    holding.send_signal(signal.SIGSTOP)  # it goes on holding its run, and does nothing
     other = process(*words, "optim.steps=30", cwd=tmp_path)
     assert other.stderr is not None
     lines = iter(other.stderr.readline, "")

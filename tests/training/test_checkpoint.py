@@ -66,7 +66,7 @@ def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
 
 
 def parts() -> dict[str, Any]:
-    """What a state holds, as it is after a step of training."""
+    """The parts of a state after one step of training."""
     model, objective = nn.Linear(2, 3), nn.Linear(3, 1)
     optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1, momentum=0.9)
     objective(model(torch.ones(1, 2))).backward()

@@ -20,15 +20,8 @@ from tests.training.test_train import assert_same_run, folder
 
 pytestmark = pytest.mark.slow
 
-WORDS = [
-    "train",
-    "data.train_images=200",
-    "data.test_images=50",
-    "optim.steps=60",
-    "optim.batch_size=16",
-    "eval_every=3",
-    "machine.threads=1",
-]
+DATA = ["data.train_images=200", "data.test_images=50"]
+WORDS = ["train", *DATA, "optim.steps=60", "optim.batch_size=16", "eval_every=3", "machine.threads=1"]
 
 
 def command(*words: str) -> list[str]:
@@ -45,7 +38,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path,
         child = process(*words, "runs=killed", cwd=tmp_path)
         metrics = list((tmp_path / "killed").glob("*/metrics.csv"))
         before = metrics[0].stat().st_size if metrics else 0
-        while child.poll() is None:  # let it get past its start-up, then strike anywhere in the loop or the writes
+        while child.poll() is None:  # wait for a first new line, then strike anywhere in the loop or the writes
             metrics = list((tmp_path / "killed").glob("*/metrics.csv"))
             if metrics and metrics[0].stat().st_size > before:
                 time.sleep(moments.uniform(0, 0.25))
@@ -62,7 +55,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path,
 
 
 def test_a_size_limit_stops_training_with_exit_4_and_the_run_resumes(tmp_path: Path) -> None:
-    """The kernel refuses the write here, not a patched function: RLIMIT_FSIZE below the size of a state."""
+    """The kernel refuses the write, because RLIMIT_FSIZE is below the size of a state; no function is patched."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
@@ -150,12 +143,8 @@ def test_ctrl_c_twice_stops_at_once_and_tears_nothing(tmp_path: Path) -> None:
 
 
 def test_no_home_no_locale_and_a_closed_pipe_are_no_obstacle(tmp_path: Path) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "LC_ALL": "C",
-        "COLUMNS": "20",
-        "VITBENCH_CACHE": os.environ["VITBENCH_CACHE"],
-    }
+    inherited = {key: os.environ[key] for key in ("PATH", "VITBENCH_CACHE")}
+    environment = inherited | {"LC_ALL": "C", "COLUMNS": "20"}
     done = subprocess.run(command(*WORDS, "runs=r"), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = subprocess.run(command("table", "runs=r"), cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -188,21 +177,14 @@ def test_a_killed_worker_does_not_end_the_sweep(tmp_path: Path) -> None:
 
 def test_a_terminated_sweep_saves_and_leaves_no_process_behind(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none,rope seed=0,1']")
-    words = [*WORDS[1:3], "machine.threads=1", "optim.steps=100000", "eval_every=100000"]  # only a signal saves
-    child = process(
-        "sweep",
-        "study=small.yaml",
-        *words,
-        "runs=r",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        cwd=tmp_path,
-        start_new_session=True,
-    )
+    endless = ["optim.steps=100000", "eval_every=100000"]  # such a run saves only after a signal
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = ["study=small.yaml", *DATA, "machine.threads=1", *endless, "runs=r", *launcher]
+    child = process("sweep", *words, cwd=tmp_path, start_new_session=True)
     while len(begun := list((tmp_path / "r").glob("*/config.yaml"))) < 2:
         assert child.poll() is None, child.communicate()
         time.sleep(0.05)
-    time.sleep(2)  # into the loop
+    time.sleep(2)  # until both runs are in their loops
     begin = time.monotonic()
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=20)
@@ -218,7 +200,7 @@ def alive(session: int) -> list[str]:
     """The processes of a session that have not ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended while we looked
+        with suppress(OSError):  # a process may end between the two
             state, _, _, of, *_ = (path / "stat").read_text().rpartition(")")[2].split()
             if int(of) == session and state != "Z":
                 found.append((path / "cmdline").read_text())

@@ -1,4 +1,4 @@
-"""Weights that were trained before: what is kept, what is new, what is refused, and that nothing else moves."""
+"""Beginning from trained weights: what is kept, what is new, what is refused, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def saved(path: Path, model: nn.Module, classes: tuple[str, ...] | None = CLASSE
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_positions_follow_the_image_size_and_stay_where_it_is_the_same(name: str, pool: str, tmp_path: Path) -> None:
-    """What a network of the new size computes is what the old one computes of images of that size."""
+    """A network of the new size computes what the old one computes of images of that size."""
     architecture = {**VIT, "pe": {"name": name}, "pool": pool}
     old = net(architecture).double().eval()
     for size in (16, 24):
@@ -212,23 +212,15 @@ def test_layer_decay_is_that_of_beit_and_mae() -> None:
     scales = {names[id(p)]: group["scale"] for group in groups for p in group["params"]}
     assert scales.keys() == set(names.values()) and groups[0]["scale"] == 1
     for name, scale in scales.items():
-        layer = (
-            int(name.split(".")[1]) + 1
-            if name.startswith("blocks.")
-            else 3
-            if name.startswith(("norm.", "head."))
-            else 0
-        )
-        assert scale == 0.5 ** (3 - layer), name  # util/lr_decay.py of MAE: num_layers = depth + 1
+        if name.startswith("blocks."):
+            layer = int(name.split(".")[1]) + 1
+        else:
+            layer = 3 if name.startswith(("norm.", "head.")) else 0
+        assert scale == 0.5 ** (3 - layer), name  # as in util/lr_decay.py of MAE, where num_layers = depth + 1
     model = net(RESNET)
     below = {name: optim.depths_below_head(model)[id(p)] for name, p in model.named_parameters()}
-    assert [below[f"{name}.weight"] for name in ("conv1", "bn1", "layer1.0.conv1", "layer3.2.bn2", "fc")] == [
-        10,
-        10,
-        9,
-        1,
-        0,
-    ]
+    modules = ("conv1", "bn1", "layer1.0.conv1", "layer3.2.bn2", "fc")
+    assert [below[f"{module}.weight"] for module in modules] == [10, 10, 9, 1, 0]
 
 
 def test_without_decay_and_frost_the_groups_are_two_as_before() -> None:
@@ -239,12 +231,8 @@ def test_without_decay_and_frost_the_groups_are_two_as_before() -> None:
 def test_evaluating_leaves_what_is_frozen_in_evaluation_mode() -> None:
     model = net(RESNET)
     transfer.freeze(model)
-    evaluate(
-        model,
-        torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
-        torch.zeros(2, dtype=torch.long),
-        lambda images: images.float(),
-    )  # type: ignore[arg-type]
+    images, labels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    evaluate(model, images, labels, lambda batch: batch.float())  # type: ignore[arg-type]
     assert model.training and model.fc.training and not any(module.training for module in model.layer1.modules())
 
 
@@ -302,14 +290,15 @@ def test_with_a_frozen_backbone_only_the_head_changes_a_bit(vitbench: Cli, tmp_p
     assert len(head) == 2 and not any(torch.equal(before[name], after[name]) for name in head)
     assert all(torch.equal(before[name], after[name]) for name in before if name not in head)
     facts = record(tmp_path / "s")
-    assert facts["init"]["source"] == "file" and facts["total_train_seconds"] is None  # nobody says what a file cost
+    # a file does not say what it cost
+    assert facts["init"]["source"] == "file" and facts["total_train_seconds"] is None
     assert facts["init"]["kept_parameters"] == facts["parameters"]
 
 
 def test_a_fine_tuned_run_cut_off_ends_like_one_that_was_not(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a run of other classes and another image size; the record says where from and what all of it cost."""
+    """It begins from a run of other classes and image size; its record names that run and what both cost."""
     words = [*SMALL["vit"], "data.classes=[0,1,2]", "runs=r"]
     tuned = [
         *SMALL["vit"],
@@ -348,7 +337,7 @@ runs:
     table = vitbench("table", "study=s.yaml", "where.data.fraction=0.5").out
     assert "total s" in table and "data.fraction=1" in table and table.count("vit") > 1
     lines = [line.split() for line in table.splitlines() if line.startswith(("vit", "data.fraction", "null", "-"))]
-    assert len(lines) >= 2  # seeds are averaged over, beginnings are not
+    assert len(lines) >= 2  # runs of both seeds share a line, runs with and without init do not
 
 
 def test_what_begins_from_a_run_that_failed_says_so(vitbench: Cli, tmp_path: Path) -> None:
@@ -357,9 +346,6 @@ def test_what_begins_from_a_run_that_failed_says_so(vitbench: Cli, tmp_path: Pat
     output = vitbench("sweep", "study=s.yaml", *words)
     assert output.code == 1 and "0 of 2 runs finished" in output.out
     assert "init='seed=0': resnet-shapes-f1-s0-" in output.err and " diverged and has no weights" in output.err
-    alone = vitbench("sweep", "study=s.yaml", *words, "init=seed=5", "runs=r")  # no part of the study
-    assert (
-        alone.code == 2
-        and "it is trained by: vitbench train model=resnet" in alone.err
-        and not (tmp_path / "r").exists()
-    )
+    alone = vitbench("sweep", "study=s.yaml", *words, "init=seed=5", "runs=r")  # that run is no part of the study
+    assert alone.code == 2 and "it is trained by: vitbench train model=resnet" in alone.err
+    assert not (tmp_path / "r").exists()

@@ -1,1 +1,1 @@
-"""`vitbench probe`: which networks are measured, with which images, and where the rows go. How a probe measures is in `probes`."""
+"""`vitbench probe`: which networks are measured, on which images, and where the rows go. `probes` has the measures."""

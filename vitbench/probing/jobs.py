@@ -1,4 +1,4 @@
-"""Which networks `vitbench probe` measures, and what of each: from what was typed, and from the lines of a study."""
+"""Which networks `vitbench probe` measures, and with which probes, by the command line or a study's `probes:`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vitbench.settings.check import SEED_LIMIT, check_machine, check_open
 from vitbench.settings.compose import compose
 from vitbench.settings.overrides import as_typed
 
-OTHER = "other"  # the option of a probe that compares runs
-STUDY_PROBE_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may say
+OTHER = "other"  # the option in which a probe is told with which runs it compares a network
+STUDY_PROBE_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may set
 
 
 class Job(NamedTuple):
@@ -30,16 +30,19 @@ class Job(NamedTuple):
     checkpoint: str
     images: int
     seed: int
-    probes: dict[str, dict[str, Any]]  # with their options
-    every: bool  # probe=all: those that do not apply are left out
+    probes: dict[str, dict[str, Any]]  # the options of each probe
+    measures_all: bool  # by probe=all; probes that do not apply to the network are then no error
 
     @property
     def name(self) -> str:
         return self.folder.name + ("" if self.checkpoint == "trained" else f" ({self.checkpoint})")
 
 
-def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """What is asked, once or once for each line of a study's `probes:`, under what was typed; and the words typed."""
+def read_requests(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """The checked settings of what the user asks to measure, and the words on the command line.
+
+    A study gives a request for each line of its `probes:`, in which words on the command line win; else there is one.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -50,145 +53,147 @@ def asked_for(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
         from vitbench.runs.study import load_study
 
         lines, configs = [], []
-        keys = {_key(word) for word in typed}
+        typed_keys = {_key(word) for word in typed}
         for line in load_study(config.study).probe_words(STUDY_PROBE_KEYS):
-            said = [
+            kept = [
                 word
                 for word in line
-                if _key(word) not in keys and not (_key(word).startswith("probe.") and "probe" in keys)
+                if _key(word) not in typed_keys and not (_key(word).startswith("probe.") and "probe" in typed_keys)
             ]
-            lines.append([*said, *typed])
+            lines.append([*kept, *typed])
             configs.append(compose(lines[-1], "probe"))
-    return [
-        _checked(OmegaConf.to_container(one, resolve=True), typed) | {"every": _every(words)}
-        for one, words in zip(configs, lines, strict=True)
-    ], typed
+    requests = [_checked(OmegaConf.to_container(each, resolve=True), typed) for each in configs]
+    for request, words in zip(requests, lines, strict=True):
+        request["measures_all"] = _measures_all(words)
+    return requests, typed
 
 
 def _key(word: str) -> str:
     return word.lstrip("+").partition("=")[0]
 
 
-def _every(words: Sequence[str]) -> bool:
-    """Whether what is measured was named `all`, which is also what is measured where nothing is named."""
-    named = [word.partition("=")[2] for word in words if _key(word) == "probe"]
-    return not named or "all" in named[-1].strip("[]").split(",")
+def _measures_all(words: Sequence[str]) -> bool:
+    """Whether probe=all is asked for, which is also what happens without probe=."""
+    values = [word.partition("=")[2] for word in words if _key(word) == "probe"]
+    return not values or "all" in values[-1].strip("[]").split(",")
 
 
-def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
-    ways = [key for key in ("run", "outside") if asked[key] is not None]
-    ways += ["study"] if asked["study"] is not None else ["where"] if asked["where"] else []
+def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
+    """The request with its lists and the types of options put right; UserError where it cannot be met."""
+    ways = [key for key in ("run", "outside") if request[key] is not None]
+    ways += ["study"] if request["study"] is not None else ["where"] if request["where"] else []
     if len(ways) != 1:
-        given = as_typed(" ".join(f"{key}={asked[key]}" for key in ways))
+        given = as_typed(" ".join(f"{key}={request[key]}" for key in ways))
         raise UserError(
             f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, where.KEY=VALUE, model=torchvision|timm"
         )
-    if not asked["probe"]:
+    if not request["probe"]:
         raise UserError(f"probe=: name one or several; {did_you_mean('', [*MENU, 'all'])}")
-    for name in asked["probe"]:
+    for name in request["probe"]:
         if name not in MENU:
             raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
-    asked["probe"] = {
+    request["probe"] = {
         name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
-        for name, options in asked["probe"].items()
+        for name, options in request["probe"].items()
     }
-    if asked["images"] < 1:
-        raise UserError(f"images={asked['images']}: must be 1 or more")
-    if not 0 <= asked["seed"] < SEED_LIMIT:
-        raise UserError(f"seed={asked['seed']}: must be 0 to {SEED_LIMIT - 1}")
-    check_machine(asked["machine"]["device"], asked["machine"]["threads"])
-    asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
-    for checkpoint in asked["checkpoint"]:
-        if checkpoint not in (*files.CHECKPOINTS, "kept") and not str(checkpoint).isdigit():
-            known = [*files.CHECKPOINTS, "kept"]
-            raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), known)}, or a step")
+    if request["images"] < 1:
+        raise UserError(f"images={request['images']}: must be 1 or more")
+    if not 0 <= request["seed"] < SEED_LIMIT:
+        raise UserError(f"seed={request['seed']}: must be 0 to {SEED_LIMIT - 1}")
+    check_machine(request["machine"]["device"], request["machine"]["threads"])
+    if not isinstance(request["checkpoint"], list):
+        request["checkpoint"] = [request["checkpoint"]]
+    checkpoints = [*files.CHECKPOINTS, "kept"]
+    for checkpoint in request["checkpoint"]:
+        if checkpoint not in checkpoints and not str(checkpoint).isdigit():
+            raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), checkpoints)}, or a step")
     for word in typed:
         key = _key(word)
-        own = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
-        if asked["outside"] is None and own and key not in ("data.root", "data.cache"):
+        for_outside = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
+        if request["outside"] is None and for_outside and key not in ("data.root", "data.cache"):
             raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
-    return dict(asked)
+    return dict(request)
 
 
-def jobs_of_all(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> list[Job]:
-    """The networks of all calls; a line of a study that what was typed leaves none for is left out, unless all are."""
+def all_jobs(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> list[Job]:
+    """The jobs of all requests. A request for which filters leave no run is skipped; NothingChosen if all are."""
     jobs: list[Job] = []
-    nothing: list[NothingChosen] = []
-    for asked in calls:
+    without_runs: list[NothingChosen] = []
+    for request in requests:
         try:
-            jobs += jobs_of(asked, typed)
+            jobs += jobs_of(request, typed)
         except NothingChosen as error:
-            nothing.append(error)
-    if len(nothing) == len(calls):
-        raise nothing[0]
+            without_runs.append(error)
+    if len(without_runs) == len(requests):
+        raise without_runs[0]
     return jobs
 
 
-def jobs_of(asked: dict[str, Any], typed: Sequence[str]) -> list[Job]:
-    """The networks of one call, each once a checkpoint; those that diverged have no trained one."""
-    runs = Path(asked["runs"]).expanduser()
-    if asked["outside"] is not None:
-        from vitbench.probing.outside import enter
+def jobs_of(request: dict[str, Any], typed: Sequence[str]) -> list[Job]:
+    """A job for each network and checkpoint of the request.
 
-        found = [enter(asked, typed)]
-    elif asked["run"] is not None:
-        ids = asked["run"] if isinstance(asked["run"], list) else [asked["run"]]
-        found = [(runs / str(name), find_record(runs / str(name))) for name in ids]
-    else:
-        from vitbench.comparing.select import select_runs
-        from vitbench.numbers.words import printable
-        from vitbench.runs.study import load_study
-
-        selected = select_runs(
-            asked["runs"], asked["where"], load_study(asked["study"]) if asked["study"] is not None else None
-        )
-        for note in selected.notes:
-            print(f"vitbench: {printable(note)}", file=sys.stderr)
-        found = [(runs / row["id"], find_record(runs / row["id"])) for row in selected.rows]
+    A checkpoint that a run lacks is told in a line, and is an error where nothing else is left to measure.
+    """
     jobs: list[Job] = []
-    said: list[UserError] = []
-    for folder, record in found:
-        for checkpoint in asked["checkpoint"]:
+    lacking: list[UserError] = []
+    runs = _runs_of(request, typed)
+    for folder, record in runs:
+        for wanted in request["checkpoint"]:
             try:
-                names = _checkpoints(str(checkpoint), folder, record)
+                checkpoints = _checkpoints(str(wanted), folder, record)
             except UserError as error:
-                if len(found) == 1:
+                if len(runs) == 1:
                     raise
-                said.append(error)
+                lacking.append(error)
                 continue
-            jobs += [
-                Job(folder, record, name, asked["images"], asked["seed"], asked["probe"], asked["every"])
-                for name in names
-            ]
-    if said and not jobs:
-        raise said[0]
-    for line in said:
+            shared = (request["images"], request["seed"], request["probe"], request["measures_all"])
+            jobs += [Job(folder, record, checkpoint, *shared) for checkpoint in checkpoints]
+    if lacking and not jobs:
+        raise lacking[0]
+    for line in lacking:
         print(f"vitbench: {line}", file=sys.stderr)
     return jobs
 
 
-def _checkpoints(asked: str, folder: Path, record: Record) -> list[str]:
-    """One, or all that a run kept; UserError where it has not what was asked for."""
+def _runs_of(request: dict[str, Any], typed: Sequence[str]) -> list[tuple[Path, Record]]:
+    """The folder and the record of each run that the request names, filters, or enters from outside."""
+    runs = Path(request["runs"]).expanduser()
+    if request["outside"] is not None:
+        from vitbench.probing.outside import enter
+
+        return [enter(request, typed)]
+    if request["run"] is not None:
+        ids = request["run"] if isinstance(request["run"], list) else [request["run"]]
+        return [(runs / str(run_id), find_record(runs / str(run_id))) for run_id in ids]
+    from vitbench.comparing.select import select_runs
+    from vitbench.numbers.words import printable
+    from vitbench.runs.study import load_study
+
+    study = load_study(request["study"]) if request["study"] is not None else None
+    selected = select_runs(request["runs"], request["where"], study)
+    for note in selected.notes:
+        print(f"vitbench: {printable(note)}", file=sys.stderr)
+    return [(runs / row["id"], find_record(runs / row["id"])) for row in selected.rows]
+
+
+def _checkpoints(wanted: str, folder: Path, record: Record) -> list[str]:
+    """The checkpoints of a run that checkpoint=WANTED means: one, or all that it kept; UserError where it has none."""
     kept = [str(step) for step in Run(folder, {}).kept()]
-    if asked == "trained" and record["status"] == "diverged":
+    if wanted == "trained" and record["status"] == "diverged":
         raise UserError(f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained")
-    if asked in files.CHECKPOINTS or asked in kept:
-        return [asked]
-    if asked == "kept" and kept:
+    if wanted in files.CHECKPOINTS or wanted in kept:
+        return [wanted]
+    if wanted == "kept" and kept:
         return kept
-    there = f"kept its weights after {', '.join(kept)} steps" if kept else "kept none; keep=[10,100] in training does"
-    raise UserError(f"checkpoint={asked}: {folder.name} {there}")
+    what = f"kept its weights after {', '.join(kept)} steps" if kept else "kept none; keep=[10,100] in training does"
+    raise UserError(f"checkpoint={wanted}: {folder.name} {what}")
 
 
 def with_partners(job: Job, read: Reader) -> Job:
-    """With the ids of the runs that a probe shall compare this one with, so that its file says which they were."""
-    return job._replace(
-        probes={
-            name: (
-                options | {OTHER: resolve_partners(f"probe.{name}.{OTHER}", options[OTHER], job.folder, read)}
-                if options.get(OTHER) is not None
-                else options
-            )
-            for name, options in job.probes.items()
-        }
-    )
+    """The job with ids of runs in place of `other=` settings, so that the probe's file says which runs they were."""
+    probes = dict(job.probes)
+    for name, options in job.probes.items():
+        if options.get(OTHER) is not None:
+            partners = resolve_partners(f"probe.{name}.{OTHER}", options[OTHER], job.folder, read)
+            probes[name] = options | {OTHER: partners}
+    return job._replace(probes=probes)

@@ -1,14 +1,15 @@
-"""Which other run a run is compared with: `probe.cka.other=...`, before anything is measured.
+"""Finds the runs that a run is compared with (`probe.cka.other=...`), before anything is measured.
 
-An id, `other=resnet-shapes-f1-s0-3fa9c1d2`; or labels, each with an id or with the settings in which the other run
-differs:
+`other` is the id of one run, `other=resnet-shapes-f1-s0-3fa9c1d2`. Or it gives each of several runs a label, and
+describes each by its id or by settings, which are named like the columns of tables:
 
     other={cnn:{model:resnet,data.fraction:1},seed:{seed:[0,1]}}
 
-Settings are the columns of tables. It is the finished run in the same folder, on the same images, that has them and
-differs in nothing else, the seed included, but in what they bring along: a model its recipe and its own options. So
-`cnn` is the ResNet of the same seed on all images, and that one itself has no partner. Where values are listed, the
-first one that another run has counts: `seed` is seed 0, of seed 0 itself seed 1.
+Settings describe the finished run, in the same folder and on the same images, that has them and agrees with the run
+itself in all others. Only the options of what is described (`model.depth` of `model`), and with a model its encoding
+and its recipe, may differ too. So `cnn` is the ResNet of the same seed on all images; that ResNet itself has no `cnn`.
+Of several values the first counts that another run has: `seed` is the run of seed 0, and for that run itself the one
+of seed 1.
 """
 
 from __future__ import annotations
@@ -28,81 +29,79 @@ Reader = Callable[[Path], Runs]
 
 
 def reader() -> Reader:
-    """What reads a folder of runs, each once."""
+    """A function that reads a folder of runs, each folder once."""
     return cache(lambda folder: select_runs(str(folder), {}))
 
 
 def resolve_partners(option: str, other: Any, folder: Path, read: Reader) -> Any:
-    """The option with ids in place of what it says of the runs: an id or {label: id}, None where it is the run itself.
+    """What `other` is with ids of runs in place of settings: an id or {label: id}, None where it is the run itself.
 
-    `option` is its name on the command line, `folder` the run's own, beside those of the others.
+    `option` is its name on the command line. `folder` is that of the run itself, beside which the others lie.
     """
     if isinstance(other, Mapping):
         for label in other:
             if not str(label).isidentifier() or label == "self":
                 raise UserError(f"{option}.{label}: a label is a word of letters, digits and _, and not self")
-        return {str(label): _id(f"{option}.{label}", said, folder, read) for label, said in other.items()}
-    return _id(option, other, folder, read)
+        return {str(label): _partner(f"{option}.{label}", each, folder, read) for label, each in other.items()}
+    return _partner(option, other, folder, read)
 
 
-def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
-    if isinstance(said, str):
+def _partner(option: str, described: Any, folder: Path, read: Reader) -> str | None:
+    """The id of the run that is described by its id or by settings."""
+    if isinstance(described, str):
         try:
-            record = find_record(folder.parent / said)
+            record = find_record(folder.parent / described)
         except UserError as error:
-            raise UserError(f"{typed}: {error}") from None
+            raise UserError(f"{option}: {error}") from None
         if record["status"] == "diverged":
-            raise UserError(f"{typed}={said}: diverged and has no weights")
-        return said
-    if not isinstance(said, Mapping) or not said:
+            raise UserError(f"{option}={described}: diverged and has no weights")
+        return described
+    if not isinstance(described, Mapping) or not described:
         raise UserError(
-            f"{typed}={said}: must be the ID of a run, or settings such as {{model:resnet,data.fraction:1}}"
+            f"{option}={described}: must be the ID of a run, or settings such as {{model:resnet,data.fraction:1}}"
         )
-    there = read(folder.parent)
-    (own,) = [row for row in there.rows if row["id"] == folder.name]
+    return _run_with(described, option, folder, read)
+
+
+def _run_with(described: Mapping[str, Any], option: str, folder: Path, read: Reader) -> str | None:
+    """The id of the run that has these settings and else differs least from the run itself; None where it is that."""
+    runs = read(folder.parent)
+    (own,) = [row for row in runs.rows if row["id"] == folder.name]
     try:
-        found = there.filtered(said).rows
+        rows = runs.filtered(described).rows
     except UserError as error:
-        raise UserError(f"{typed}: {str(error).removeprefix('where.')}") from None
-    found = [row for row in found if row["status"] == "finished" and row[IMAGES_KEY] == own[IMAGES_KEY]]
-    wanted = flatten(said)
-    if own in found and not any(isinstance(value, list) for value in wanted.values()):
+        raise UserError(f"{option}: {str(error).removeprefix('where.')}") from None
+    rows = [row for row in rows if row["status"] == "finished" and row[IMAGES_KEY] == own[IMAGES_KEY]]
+    wanted = flatten(described)
+    if own in rows and not any(isinstance(value, list) for value in wanted.values()):
         return None
-    others = [row for row in found if row is not own]
+    others = [row for row in rows if row is not own]
     if not others:
-        raise UserError(f"{typed}: no other run has been trained on the images of {folder.name}")
-    # a model brings its recipe and, or not, an encoding
+        raise UserError(f"{option}: no other run has been trained on the images of {folder.name}")
+    settings = [key for key in runs.settings if key not in UNIMPORTANT_KEYS]
+
     free = {*wanted, "pe", "optim"} if "model" in wanted else {*wanted}
 
-    def differs(row: Row) -> list[str]:
-        """The settings that nobody named and that no named one brings along."""
-        changed = [
-            key
-            for key in there.settings
-            if row.get(key) != own.get(key)
-            and key not in {*UNIMPORTANT_KEYS, *wanted}
-            and key.partition(".")[0] not in free
-        ]
-        return [
-            key
-            for key in changed
-            if not ("model" in wanted and key.startswith("model.") and None in (row.get(key), own.get(key)))
-        ]
+    def differences(row: Row) -> list[str]:
+        """The settings in which a row differs from the run itself without being described so."""
+        fixed = (key for key in settings if key not in wanted and key.partition(".")[0] not in free)
+        return [key for key in fixed if row.get(key) != own.get(key)]
 
     def rank(row: Row) -> tuple[int, ...]:
-        """In how much a row differs at all, after the place of its values in the lists."""
-        places = (
-            one.index(row.get(key)) if isinstance(one, list) and row.get(key) in one else 0
-            for key, one in wanted.items()
-        )
-        return (*places, sum(row.get(key) != own.get(key) for key in there.settings if key not in UNIMPORTANT_KEYS))
+        """The places of the row's values in lists that describe it, then the number of settings that differ at all."""
+        places = [
+            values.index(row.get(key)) if isinstance(values, list) and row.get(key) in values else 0
+            for key, values in wanted.items()
+        ]
+        return (*places, sum(row.get(key) != own.get(key) for key in settings))
 
-    fit = sorted((row for row in others if not differs(row)), key=rank)
-    if not fit:
-        near = min(others, key=lambda row: len(differs(row)))
+    fitting = sorted((row for row in others if not differences(row)), key=rank)
+    if not fitting:
+        nearest = min(others, key=lambda row: len(differences(row)))
         raise UserError(
-            f"{typed}: no finished run differs in that alone; {near['id']} differs in {', '.join(differs(near))} too"
+            f"{option}: no finished run differs in that alone; {nearest['id']} differs in"
+            f" {', '.join(differences(nearest))} too"
         )
-    if len(fit) > 1 and rank(fit[0]) == rank(fit[1]):
-        raise UserError(f"{typed}: {fit[0]['id']} and {fit[1]['id']} fit equally well; name more settings")
-    return str(fit[0]["id"])
+    if len(fitting) > 1 and rank(fitting[0]) == rank(fitting[1]):
+        raise UserError(f"{option}: {fitting[0]['id']} and {fitting[1]['id']} fit equally well; name more settings")
+    return str(fitting[0]["id"])

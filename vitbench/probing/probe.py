@@ -1,7 +1,7 @@
 """Measures networks: `vitbench probe run=ID probe=shift`, `study=NAME probe=all checkpoint=[trained,init]`.
 
-Each network is built once, and every probe that was asked for and is not measured yet gets it with the same test images.
-What one probe or one run refuses is said in a line, and the others go on.
+Each network is built once, and all probes that are to be measured of it get it with the same test images. When a probe
+or a run is refused, a line says why, and the others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError,
 from vitbench.machine.disk import checksum, storage, write
 from vitbench.menu import Choice, look_up, parameters
 from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
-from vitbench.probing.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
+from vitbench.probing.jobs import OTHER, Job, all_jobs, read_requests, with_partners
 from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitbench.machine.hardware import Machine
+    from vitbench.machine.progress import Progress
     from vitbench.probes.subject import Subject
 
 
 def main(config: Any) -> int:
-    """Measures what is missing; 0, or the highest exit code of what was refused."""
+    """Measures what is not measured yet; returns 0, or the highest exit code of what was refused."""
     forget()
-    calls, typed = asked_for(config)
+    requests, typed = read_requests(config)
     if config.file is not None:
-        return _draw(calls, typed)
+        return _draw(requests, typed)
+    jobs, code = all_jobs(requests, typed), 0
     todo: list[Job] = []
     planned: set[Path] = set()
-    jobs, code = jobs_of_all(calls, typed), 0
     read = reader()
     for job in jobs:
         try:
@@ -49,7 +50,8 @@ def main(config: Any) -> int:
                 raise
             print(f"vitbench: {job.name}: {error}", file=sys.stderr)
             code = max(code, error.exit_code)
-            job = job._replace(probes={name: its for name, its in job.probes.items() if its.get(OTHER) is None})
+            alone = {name: options for name, options in job.probes.items() if options.get(OTHER) is None}
+            job = job._replace(probes=alone)
         paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
         done = [
             name
@@ -62,7 +64,7 @@ def main(config: Any) -> int:
         planned |= {paths[name] for name in missing}
         if missing:
             todo.append(job._replace(probes=missing))
-    return max(code, _measure(todo, calls[0], typed) if todo else 0)
+    return max(code, _measure(todo, requests[0], typed) if todo else 0)
 
 
 def version(name: str) -> int:
@@ -72,75 +74,94 @@ def version(name: str) -> int:
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
-def _measure(todo: Sequence[Job], asked: dict[str, Any], typed: Sequence[str]) -> int:
-    """Measures and writes; what is refused is said when it happens, and the highest exit code returned."""
-    from vitbench.machine.hardware import Machine
+def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str]) -> int:
+    """Measures all probes of all jobs; returns 0, or the highest exit code of what was refused."""
     from vitbench.machine.progress import progress
 
-    machine = Machine.of(
-        device=asked["machine"]["device"], precision="float32", compile=False, threads=asked["machine"]["threads"]
-    )
-    total, done, code = sum(len(job.probes) for job in todo), 0, 0
-    show = asked["machine"]["progress"]
-    left_out: set[str] = set()  # said once for all networks of a kind
-
-    def refuse(line: str, error: UserError) -> None:  # also where progress is silent
-        nonlocal code
-        code = max(code, error.exit_code)
-        display.say(line)
-        if show is False:
-            print(line, file=sys.stderr)
-
-    with progress("probe", total, "probes", show) as display:
+    machine = _machine(request)
+    show = request["machine"]["progress"]
+    done = 0
+    with progress("probe", sum(len(job.probes) for job in todo), "probes", show) as display:
+        report = _Report(display, show)
         for job in todo:
-            wrote = False
             try:
-                subject = _subject(job, asked, typed, machine)
+                subject = _subject(job, request, typed, machine)
             except StorageError:
                 raise
             except UserError as error:
                 if len(todo) == 1:
                     raise
-                refuse(f"vitbench: {job.name}: {error}", error)
+                report.refuse(f"vitbench: {job.name}: {error}", error)
                 done += len(job.probes)
                 continue
-            for name, options in job.probes.items():
+            measured = False
+            for name in job.probes:
                 display.update(done, f"{job.name} {name}")
-                begin = time.monotonic()
-                try:
-                    rows = look_up("probe", name, MENU)(subject, seed=job.seed, **options)
-                    wrote = True
-                    _save(job, name, rows, machine)
-                    if asked["figures"] and name in FIGURES:
-                        ending = ".png" if name in PIXELS else ".svg"
-                        write(
-                            files.picture_of(job.folder, name, job.checkpoint, ending),
-                            _picture(FIGURES, name, subject, job, ending),
-                        )
-                except StorageError:
-                    raise
-                except DoesNotApply as error:
-                    line = _why_not(job, name, error)
-                    if not job.every:
-                        refuse(f"vitbench: {job.name}: {line}", error)
-                    elif line not in left_out:
-                        display.say(line)
-                    left_out.add(line)
-                except UserError as error:
-                    refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
-                else:
-                    display.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
-                    for line in files.undefined(rows):
-                        display.say(f"{job.name}: {line}")
+                measured |= _measure_one(job, name, subject, machine, request["figures"], report)
                 done += 1
                 display.update(done)
-            if wrote:
+            if measured:
                 print(f"{job.folder / 'probes'}")
-    return code
+    return report.code
+
+
+def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figures: bool, report: _Report) -> bool:
+    """Measures one probe of one network and writes its rows and figure; whether it could be measured."""
+    begin = time.monotonic()
+    measured = False
+    try:
+        rows = look_up("probe", name, MENU)(subject, seed=job.seed, **job.probes[name])
+        measured = True
+        _save(job, name, rows, machine)
+        if figures and name in FIGURES:
+            ending = ".png" if name in PIXELS else ".svg"
+            path = files.picture_of(job.folder, name, job.checkpoint, ending)
+            write(path, _picture(FIGURES, name, subject, job, ending))
+    except StorageError:
+        raise
+    except DoesNotApply as error:
+        report.leave_out(job, _why_not(job, name, error), error)
+    except UserError as error:
+        report.refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
+    else:
+        report.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
+        for line in files.undefined(rows):
+            report.say(f"{job.name}: {line}")
+    return measured
+
+
+class _Report:
+    """What the user is told while probes are measured, and the highest exit code of what was refused."""
+
+    def __init__(self, display: Progress, show: bool | None) -> None:
+        self.say, self._show = display.say, show
+        self.code = 0
+        self._left_out: set[str] = set()
+
+    def refuse(self, line: str, error: UserError) -> None:
+        self.code = max(self.code, error.exit_code)
+        self.say(line)
+        if self._show is False:  # `say` prints nothing then, and an error is told all the same
+            print(line, file=sys.stderr)
+
+    def leave_out(self, job: Job, line: str, error: UserError) -> None:
+        """Tells of a probe that does not apply: an error where it was named, else once for all networks of a kind."""
+        if not job.measures_all:
+            self.refuse(f"vitbench: {job.name}: {line}", error)
+        elif line not in self._left_out:
+            self.say(line)
+        self._left_out.add(line)
+
+
+def _machine(request: dict[str, Any]) -> Machine:
+    from vitbench.machine.hardware import Machine
+
+    options = {key: request["machine"][key] for key in ("device", "threads")}
+    return Machine.of(**options, precision="float32", compile=False)
 
 
 def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
-    """Why a probe does not apply to a network, and which ones do."""
+    """A line that says why the probe does not apply to the network, and which probes do."""
     if isinstance(error, NotInstalled):
         return f"probe={name}: {error}"
     family = job.record["config"]["model"]["name"]
@@ -148,72 +169,71 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 
-def _draw(calls: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
-    """The figure of a probe, of one network or of several side by side, wherever it shall lie: of all that the lines of
-    a study name, each once, with the first line's options."""
-    from vitbench.machine.hardware import Machine
+def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
+    """Writes the figure of one probe to `file`, of one network or of several side by side.
+
+    With a study these are the networks of all its lines, each once, and the options are those of the first line.
+    """
     from vitbench.numbers.look import FIGURE_ENDINGS
 
-    asked = calls[0]
-    path, names = Path(asked["file"]).expanduser(), list({name: None for call in calls for name in call["probe"]})
+    request = requests[0]
+    path = Path(request["file"]).expanduser()
+    probes = list({name: None for each in requests for name in each["probe"]})
     ending = path.suffix.lower()
     if ending not in FIGURE_ENDINGS:
-        raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(FIGURE_ENDINGS)}")
-    each: dict[str, Job] = {}
-    for job in jobs_of_all(calls, typed):
-        each.setdefault(job.name, job)
+        raise UserError(f"file={request['file']}: the ending says the format; choices: {', '.join(FIGURE_ENDINGS)}")
+    jobs_by_name: dict[str, Job] = {}
+    for job in all_jobs(requests, typed):
+        jobs_by_name.setdefault(job.name, job)
     read = reader()
-    jobs = [with_partners(job, read) for job in each.values()]
-    if len(names) != 1 or names[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
+    jobs = [with_partners(job, read) for job in jobs_by_name.values()]
+    if len(probes) != 1 or probes[0] not in (FIGURES if len(jobs) == 1 else TOGETHER):
         several = f", or run=[ID,ID] probe={'|'.join(TOGETHER)}" if TOGETHER else ""
         raise UserError(
-            f"file={asked['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}{several}"
+            f"file={request['file']}: draws one probe of one network; type run=ID probe={'|'.join(FIGURES)}{several}"
         )
-    machine = Machine.of(
-        device=asked["machine"]["device"], precision="float32", compile=False, threads=asked["machine"]["threads"]
-    )
-    subjects = {job.name: _subject(job, asked, typed, machine, at_most=True) for job in jobs}
+    machine = _machine(request)
+    subjects = {job.name: _subject(job, request, typed, machine, at_most=True) for job in jobs}
     try:
         if len(jobs) == 1:
-            blob = _picture(FIGURES, names[0], subjects[jobs[0].name], jobs[0], ending)
+            blob = _picture(FIGURES, probes[0], subjects[jobs[0].name], jobs[0], ending)
         else:
-            blob = _picture(TOGETHER, names[0], subjects, jobs[0], ending)
+            blob = _picture(TOGETHER, probes[0], subjects, jobs[0], ending)
     except DoesNotApply as error:
-        raise UserError(_why_not(jobs[0], names[0], error)) from None
+        raise UserError(_why_not(jobs[0], probes[0], error)) from None
     write(path, blob, folders=True)
     print(path)
     return 0
 
 
-def _picture(menu: dict[str, Choice], name: str, what: Subject | dict[str, Subject], job: Job, ending: str) -> bytes:
-    """A figure of a menu, given those of the probe's options that it takes."""
+def _picture(menu: dict[str, Choice], name: str, drawn: Subject | dict[str, Subject], job: Job, ending: str) -> bytes:
+    """The figure of a probe, which gets those of the probe's options that it takes."""
     taken = parameters(menu[name].target)
     options = {key: value for key, value in job.probes[name].items() if key in taken}
-    return bytes(look_up("figure", name, menu)(what, seed=job.seed, ending=ending, **options))
+    return bytes(look_up("figure", name, menu)(drawn, seed=job.seed, ending=ending, **options))
 
 
 def _save(job: Job, name: str, rows: list[files.ProbeRow], machine: Machine) -> None:
     wrong = {row["protocol"] for row in rows if files.version_of(row) != version(name)}
     assert not wrong, f"{wrong}: the menu says version {version(name)}"
-    described = machine.described()["hardware"]
     path = files.path_of(job.folder, name, job.checkpoint)
     with storage(path):
         path.parent.mkdir(exist_ok=True)
-        for ending in (".svg", ".png"):  # of what was measured before
+        for ending in (".svg", ".png"):  # they show the rows that are now replaced
             files.picture_of(job.folder, name, job.checkpoint, ending).unlink(missing_ok=True)
-    files.save_rows(
-        path,
-        rows,
-        images=job.images,
-        seed=job.seed,
-        options=job.probes[name],
-        hardware=f"{described['name']}, {described['threads']} threads",
-    )
+    described = machine.described()["hardware"]
+    hardware = f"{described['name']}, {described['threads']} threads"
+    options = job.probes[name]
+    files.save_rows(path, rows, images=job.images, seed=job.seed, options=options, hardware=hardware)
 
 
-def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Machine, at_most: bool = False) -> Subject:
-    """The network of a run, trained or as it was before its first step, with test images of the run's own data; with
-    `at_most` all of them where they are fewer than was asked for, which does for a picture."""
+def _subject(
+    job: Job, request: dict[str, Any], typed: Sequence[str], machine: Machine, at_most: bool = False
+) -> Subject:
+    """The network of a job with test images of the run's own data.
+
+    With `at_most` it has all of them where they are fewer than was asked for: that does for a figure.
+    """
     import torch
 
     from vitbench.data.loader import Normalise
@@ -223,9 +243,9 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     record = job.record
     data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
     if any(word.startswith("data.root=") for word in typed):
-        data["root"] = os.path.expanduser(asked["data"]["root"])
-    cache = cache_folder(asked["data"]["cache"])
-    dataset = open_dataset(**data | {"cache": cache}, progress=asked["machine"]["progress"] is not False)
+        data["root"] = os.path.expanduser(request["data"]["root"])
+    cache = cache_folder(request["data"]["cache"])
+    dataset = open_dataset(**data | {"cache": cache}, progress=request["machine"]["progress"] is not False)
     if dataset.fingerprint != record["data_fingerprint"]:
         raise DataError(
             f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
@@ -235,33 +255,36 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     images, labels = draw_images(dataset.test, count, job.seed, machine.device)
 
     def held_out(most: int) -> tuple[Tensor, Tensor]:
+        """At most so many of the images that the run was validated on, and their labels."""
         config = record["config"]
         share = {key: config["data"][key] for key in ("fraction", "count", "val_fraction")}
         seed = config["seed"] if config["data"]["subset_seed"] is None else config["data"]["subset_seed"]
-        _, places = split_and_subset(dataset.train.labels, dataset.classes, seed=seed, **share)
-        pixels, classes = dataset.train.images[places[:most]], dataset.train.labels[places[:most]]
+        _, indices = split_and_subset(dataset.train.labels, dataset.classes, seed=seed, **share)
+        pixels, classes = dataset.train.images[indices[:most]], dataset.train.labels[indices[:most]]
         return torch.from_numpy(pixels).to(machine.device), torch.from_numpy(classes).to(machine.device)
 
-    def network(name: str) -> Subject:
-        other = Job(job.folder.parent / name, find_record(job.folder.parent / name), "trained", 0, 0, {}, False)
+    def partner(run_id: str) -> Subject:
+        folder = job.folder.parent / run_id
+        other = Job(folder, find_record(folder), "trained", 0, 0, {}, False)
         if other.record["data_fingerprint"] != record["data_fingerprint"]:
             raise DataError(
-                f"{name} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
+                f"{run_id} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
                 f"{job.folder.name} ({record['data_fingerprint']}): they have none to be compared on"
             )
-        return made(other)
+        return subject_of(other)
 
-    def made(job: Job) -> Subject:
-        model = _network(job, asked)
+    def subject_of(job: Job) -> Subject:
+        model = _network(job, request)
         channels_last = getattr(model, "channels_last", False)
         model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
         normalise = Normalise(job.record["mean"], job.record["std"], machine.device, channels_last)
         return Subject(model.eval(), images, labels, normalise, len(record["classes"]), job.name, dataset.classes)
 
-    return made(job)._replace(network=network, held_out=held_out)
+    return subject_of(job)._replace(network=partner, held_out=held_out)
 
 
-def _network(job: Job, asked: dict[str, Any]) -> Any:
+def _network(job: Job, request: dict[str, Any]) -> Any:
+    """The network of a job on the CPU, with the weights of its checkpoint, which may be those drawn before training."""
     from vitbench.data.loader import seed_random_state
     from vitbench.models.build import of_record
     from vitbench.probing.outside import FAMILIES, build_outside
@@ -269,17 +292,17 @@ def _network(job: Job, asked: dict[str, Any]) -> Any:
 
     record = job.record
     if record["config"]["model"]["name"] in FAMILIES:
-        if asked["weights"] is None:
+        if request["weights"] is None:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
         if job.checkpoint != "trained":
             return build_outside(record, None)
-        if checksum(Path(asked["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
+        if checksum(Path(request["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
             raise UserError(
-                f"weights={asked['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
+                f"weights={request['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
                 "network trained elsewhere is compared with what vitbench trained"
             )
-        return build_outside(record, asked["weights"])
-    seed_random_state(record["config"]["seed"], 0)  # as `train` begins
+        return build_outside(record, request["weights"])
+    seed_random_state(record["config"]["seed"], 0)  # training draws its first weights so
     if job.checkpoint == "init":
         return of_record(record)
     return trained(job.folder, record, int(job.checkpoint) if job.checkpoint.isdigit() else None)

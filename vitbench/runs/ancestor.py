@@ -1,4 +1,4 @@
-"""The runs that a run begins from (`init=`) or learns from (`teacher=`): found on disk, checked, and put in order.
+"""Finds, checks and orders the parents of runs: those that a run begins from (`init=`) or learns from (`teacher=`).
 
 Both settings name a run by its id, or describe it by words (vitbench/settings/described.py).
 """
@@ -21,7 +21,7 @@ from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.identity import id_of
 
-PARENT_KEYS = ("init", "teacher")  # the settings that name a run
+PARENT_KEYS = ("init", "teacher")  # the settings that name a parent
 
 
 class FinishedRun(NamedTuple):
@@ -49,10 +49,10 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
 
 
 def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> None:
-    """Refuses a teacher that has not learned to tell these classes on these images."""
-    name, theirs = record["id"], record["classes"]
-    if [*theirs] != [*classes]:
-        known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (theirs, classes))
+    """UserError where the teacher has not learned to tell these classes, or not on these images."""
+    name, its_classes = record["id"], record["classes"]
+    if [*its_classes] != [*classes]:
+        known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (its_classes, classes))
         raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
     if record["data_fingerprint"] != fingerprint:
         raise UserError(
@@ -66,63 +66,61 @@ def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> N
 
 
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
-    """A line for each run which this one starts from, at the same images (whose fingerprint this is), and which may have
-    learned from images that validate this run: it drew with another seed, or held fewer back."""
+    """A warning for each parent that may have learned from images that validate this run, whose images have this
+    fingerprint: the parent had the same images, but drew its share with another seed, or held fewer back."""
 
     def seed(its: Mapping[str, Any]) -> int:
         drawn: int | None = its["data"]["subset_seed"]
         return its["seed"] if drawn is None else drawn
 
-    lines = []
+    warnings = []
     for key in PARENT_KEYS:
         if id_of(settings, key) is None:
             continue
         _, record = finished_parent(settings, key)
-        theirs = record["config"]
-        why = (
-            "drew its images with another seed"
-            if seed(theirs) != seed(settings)
-            else "held fewer images back for validation"
-            if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"]
-            else ""
-        )
+        parent = record["config"]
+        why = ""
+        if seed(parent) != seed(settings):
+            why = "drew its images with another seed"
+        elif parent["data"]["val_fraction"] < settings["data"]["val_fraction"]:
+            why = "held fewer images back for validation"
         if why and record["data_fingerprint"] == fingerprint:
-            lines.append(
+            warnings.append(
                 f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
                 "no run learns from test images"
             )
-    return lines
+    return warnings
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
-    """The command line of a run, without what says how fast it is computed."""
+    """The command line that trains a run with these settings, but for those that only decide how fast it is."""
     model, planner = settings["model"], Planner()
-    words = [
-        f"model={model['name']}",
-        *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
-        f"data={settings['data']['source']}",
-    ]
-    chosen = planner.settings(words)
+    encoding = [f"pe={model['pe']['name']}"] if model.get("pe") else []
+    words = [f"model={model['name']}", *encoding, f"data={settings['data']['source']}"]
+    composed = planner.settings(words)
     for group in ("optim", "augment", "objective"):
-        if chosen[group]["name"] != settings[group]["name"]:
+        if composed[group]["name"] != settings[group]["name"]:
             words.append(f"{group}={settings[group]['name']}")
-            chosen = planner.settings(words)
-    usual = flatten(chosen)
+            composed = planner.settings(words)
+    defaults = flatten(composed)
     for key, value in flatten(settings).items():
-        if value != usual.get(key) and not key.startswith("machine.") and key != "data.cache":
+        if value != defaults.get(key) and not key.startswith("machine.") and key != "data.cache":
             words.append(f"{key.replace('model.pe.', 'pe.')}={typed_value(value)}")
     return shlex.join(["vitbench", "train", *words])
 
 
 def parents(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The ids of the runs that each run begins from or learns from, by the id of the run."""
-    return {run: {found for key in PARENT_KEYS if (found := id_of(its, key))} for run, its in settings.items()}
+    """The ids of each run's parents; both mappings are by the id of the run."""
+    return {
+        run_id: {parent for key in PARENT_KEYS if (parent := id_of(run_settings, key))}
+        for run_id, run_settings in settings.items()
+    }
 
 
 def generations(parents_of: Mapping[str, set[str]]) -> list[list[str]]:
-    """The ids in lists that can be done one after the other: a run's parents stand in the lists before its own, or nowhere."""
-    order = TopologicalSorter({run: found & {*parents_of} for run, found in parents_of.items()})
-    order.prepare()  # cannot find a circle: an id is a hash of what the run begins from
+    """The ids of runs in lists, to be done one list after the other: each run's parents among them come before it."""
+    order = TopologicalSorter({run_id: parents_of[run_id] & {*parents_of} for run_id in parents_of})
+    order.prepare()  # it can find no circle: an id is a hash, of the parents' ids too
     lists = []
     while ready := order.get_ready():
         lists.append(sorted(ready, key=[*parents_of].index))

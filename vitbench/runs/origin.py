@@ -22,16 +22,18 @@ from vitbench.settings.overrides import is_words
 
 
 class Origin(NamedTuple):
+    """The weights that a run begins from."""
+
     typed: str  # what follows init=
     source: str  # run, file, torchvision or timm
-    name: str  # the run's id, the file as typed, the library's name of the network
-    path: Path | None = None  # of the weights
-    classes: tuple[str, ...] | None = None  # of a run; a file of ours says so itself
-    seconds: float | None = None  # of training, with all that went before; None: nobody says
+    name: str  # the run's id, the file as it was typed, or the library's name of the network
+    path: Path | None = None  # the file of the weights; None where a library fetches them
+    classes: tuple[str, ...] | None = None  # a run's classes; a file that vitbench wrote names its own
+    seconds: float | None = None  # what training them took, parents included; None where that is unknown
 
 
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
-    """Where a run begins from, None for random weights; UserError where that is not there or not finished."""
+    """The weights that a run begins from; None for random ones. UserError where they are missing or not finished."""
     typed = settings["init"]
     if typed is None:
         return None
@@ -47,19 +49,19 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
 
 
 class Parents(NamedTuple):
-    """What has to be there before a run can train: found before torch is imported and images are decoded."""
+    """The runs and weights that must be there before a run can train."""
 
-    origin: Origin | None  # the weights that it begins from; None for random ones
-    teacher: FinishedRun | None  # the run that it learns from
+    origin: Origin | None  # None for random weights
+    teacher: FinishedRun | None
 
     @property
     def seconds(self) -> float | None:
-        """The training time of both, with all that went before them; None where nobody says."""
+        """What training both took, their own parents included; None where that is unknown."""
         origin = self.origin.seconds if self.origin else 0.0
         teacher = total_seconds(self.teacher.record, self.teacher.record["config"]) if self.teacher else 0.0
         return None if origin is None or teacher is None else origin + teacher
 
 
 def find_parents(settings: Mapping[str, Any]) -> Parents:
-    """UserError where one of them is not there or has not finished."""
+    """Finds both, before torch is imported and images are decoded; UserError where one is missing or unfinished."""
     return Parents(find_origin(settings), finished_parent(settings, "teacher") if settings["teacher"] else None)

@@ -1,4 +1,4 @@
-"""The runs that a study asks for: its grid lines expanded, each run with its settings and id, and what sweeps asked for before."""
+"""Plans the runs of a study: expands its grid lines, composes each run's settings, and notes what sweeps ask for."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vitbench.runs.study import Study, words_of_line
 from vitbench.settings.compose import CONF_DIR, as_settings, compose
 from vitbench.settings.overrides import parsed
 
-CONFIRMED_FROM = 10_000  # runs that need confirm=true
+CONFIRMED_FROM = 10_000  # a study of more runs needs confirm=true
 
 
 def expand(study: Study, typed: Iterable[str] = ()) -> Iterator[list[str]]:
-    """The override list of each run: the product of each grid line."""
+    """The overrides of each run: every combination of the values of each grid line."""
     for line in _lines(study, typed):
-        yield from (list(choice) for choice in itertools.product(*(_values(study, word) for word in line)))
+        yield from (list(words) for words in itertools.product(*(_values(study, word) for word in line)))
 
 
 def number_of_runs(study: Study, typed: Iterable[str] = ()) -> int:
-    """How many runs, without building them."""
+    """How many runs `expand` would give, counted without expanding long ranges."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import RangeSweep
 
@@ -43,17 +43,17 @@ def number_of_runs(study: Study, typed: Iterable[str] = ()) -> int:
 
 
 def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
-    """The words of each grid line with the common settings before and the typed ones after, later ones winning.
+    """The words of each grid line; a typed word wins over that of the line, and this over the study's common one.
 
-    A line that chooses its own `data=` keeps it: a typed `data=`, and the `data.KEY=` that go with it, are for the others.
+    A line that chooses its own `data=` keeps it: a typed `data=`, and the `data.KEY=` that go with it, are for the
+    other lines.
     """
     typed = list(typed)
     for line in study.runs:
-        own = words_of_line(study, line)
-        kept = (
-            typed if not (_choose_data(own) and _choose_data(typed)) else [word for word in typed if not _of_data(word)]
-        )
-        words = [*words_of_line(study, study.common), *own, *kept]
+        line_words = words_of_line(study, line)
+        keeps_data = _choose_data(line_words) and _choose_data(typed)
+        applied = [word for word in typed if not (keeps_data and _of_data(word))]
+        words = [*words_of_line(study, study.common), *line_words, *applied]
         yield list({word.partition("=")[0]: word for word in words}.values())
 
 
@@ -66,6 +66,7 @@ def _of_data(word: str) -> bool:
 
 
 def _values(study: Study, word: str) -> list[str]:
+    """The words that a word with several values stands for: seed=0,1 -> seed=0 and seed=1."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -79,11 +80,14 @@ def _values(study: Study, word: str) -> list[str]:
 
 
 class Planner:
-    """Override lists -> settings. Hydra composes once for each choice of groups; other settings are set on that."""
+    """Makes settings of override lists. Hydra composes each choice of groups once, and other keys are set on copies.
+
+    Composing every run anew would take a study of hundreds of runs minutes.
+    """
 
     def __init__(self) -> None:
-        self._chosen: dict[tuple[str, ...], Any] = {}  # by what was chosen of groups, never changed
-        self._composed: dict[tuple[str, ...], Any] = {}  # a copy for runs that set the same keys
+        self._composed: dict[tuple[str, ...], Any] = {}  # by the choice of groups; never changed
+        self._copies: dict[tuple[str, ...], Any] = {}  # by the choice of groups and the keys that runs set on the copy
 
     def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
         from omegaconf import OmegaConf
@@ -91,32 +95,35 @@ class Planner:
         from vitbench.settings.check import check
 
         groups: list[str] = []
-        values: list[str] = []
+        others: list[str] = []
         for word in overrides:
-            (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else values).append(word)
-        typed = [(override.key_or_group, override.value()) for override in map(parsed, values)]
-        key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
-        if key not in self._composed:
-            if (choice := tuple(groups)) not in self._chosen:
-                self._chosen[choice] = compose(groups)
-            self._composed[key] = self._chosen[choice].copy()
-        config = self._composed[key]
-        if any(isinstance(value, dict) for _, value in typed):  # but a mapping, which is merged
+            (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else others).append(word)
+        values = [(override.key_or_group, override.value()) for override in map(parsed, others)]
+        # runs that set the same keys can share a copy, for each overwrites all that the one before it set
+        shared_by = (*groups, *(key for key, _ in values))
+        if shared_by not in self._copies:
+            if (choice := tuple(groups)) not in self._composed:
+                self._composed[choice] = compose(groups)
+            self._copies[shared_by] = self._composed[choice].copy()
+        config = self._copies[shared_by]
+        if any(isinstance(value, dict) for _, value in values):  # a mapping would be merged into what is there
             config = config.copy()
-        for name, value in typed:
-            OmegaConf.update(config, name, value)
+        for key, value in values:
+            OmegaConf.update(config, key, value)
         return check(as_settings(config))
 
 
 @dataclass(frozen=True)
 class Planned:
+    """A run that a study asks for."""
+
     overrides: list[str]
     settings: dict[str, Any]
     id: str
 
 
 def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list[Planned]:
-    """Every run of a study, in order, each id once."""
+    """Every run that the study asks for, in its order, each id once; UserError where there is none, or a wrong one."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -136,48 +143,50 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
             settings = planner.settings(overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, "train", overrides) from None
-        one = Planned(overrides, settings, run_id(settings))
-        planned[one.id] = one
+        run = Planned(overrides, settings, run_id(settings))
+        planned[run.id] = run
     return list(planned.values())
 
 
-def _plans(study: Study, runs: Path) -> Path:
-    """Where sweeps of this study note their runs; another name when the grid is edited."""
+def _notes_path(study: Study, runs: Path) -> Path:
+    """The file in which sweeps of this study note their runs; it has another name once the grid is edited."""
     grid = hashlib.sha256(json.dumps([study.common, study.runs]).encode()).hexdigest()[:8]
     return runs / ".plans" / f"{study.name}-{grid}.json"
 
 
 def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterable[str] = ()) -> None:
-    """Notes in the folder of runs what a sweep asked for, beside what sweeps of this study asked for before.
+    """Adds what a sweep asked for to what sweeps of this study noted before, in the folder `runs`.
 
-    Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the runs.
+    Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the
+    runs.
     """
     from filelock import FileLock
 
-    path = _plans(study, runs)
+    path = _notes_path(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # another sweep of the study may note its own
+        with FileLock(path.with_suffix(".lock")):  # another sweep of the study may be adding its own
             ids, commands = _noted(path)
-            ids = list(dict.fromkeys([*ids, *(one.id for one in planned)]))
+            ids = list(dict.fromkeys([*ids, *(run.id for run in planned)]))
             if (words := shlex.join(typed)) not in commands:
                 commands.append(words)
             write(path, json.dumps({"ids": ids, "typed": commands}).encode())
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
-    """The runs that sweeps of this study in `runs` asked for; where there was none, those of its file."""
-    return _noted(_plans(study, runs))[0] or [one.id for one in plan(study, confirm=True)]
+    """The ids of the runs that sweeps of this study in `runs` asked for; those of its file where there was no sweep."""
+    return _noted(_notes_path(study, runs))[0] or [run.id for run in plan(study, confirm=True)]
 
 
 def typed_words(study: Study, runs: Path) -> list[str]:
     """What was typed after `study=NAME` in each sweep of this study in `runs`."""
-    return _noted(_plans(study, runs))[1]
+    return _noted(_notes_path(study, runs))[1]
 
 
 def _noted(path: Path) -> tuple[list[str], list[str]]:
+    """The ids and the typed words that sweeps noted; none where the file is missing or torn."""
     try:
         noted = json.loads(path.read_bytes())
-        return [str(name) for name in noted["ids"]], [str(words) for words in noted["typed"]]
+        return [str(run_id) for run_id in noted["ids"]], [str(words) for words in noted["typed"]]
     except (OSError, ValueError, TypeError, KeyError):
         return [], []

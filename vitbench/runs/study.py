@@ -1,4 +1,4 @@
-"""A study file -> the runs it asks for. The file is data: it chooses among what exists and holds no code."""
+"""Reads and checks a study file. It is data: it chooses among what exists and holds no code. plan.py plans its runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    names: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict
-    )  # what values of settings are called in tables and figures
-    probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures, lines in the command line's own syntax
+    # what tables and figures call values of settings: {setting: {value as typed: word}}
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures: lines in the command line's own syntax
 
     def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
-        """The words of each line of `probes:`; one empty line where there is none. `keys` are allowed, and what is in them."""
+        """The words of each line of `probes:`, which may set `keys` and parts of them; [[]] where it has no lines."""
         lines = [words_of_line(self, line) for line in self.probes]
         for word in itertools.chain(*lines):
             if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
@@ -46,33 +45,16 @@ class Study:
 
 
 FIELDS = {
-    "title": str,
-    "question": str,
-    "expect": str,
-    "notes": str,
-    "with": str,
-    "runs": list,
-    "tables": dict,
-    "figures": dict,
-    "names": dict,
-    "probes": list,
+    **dict.fromkeys(("title", "question", "expect", "notes", "with"), str),
+    **dict.fromkeys(("runs", "probes"), list),
+    **dict.fromkeys(("tables", "figures", "names"), dict),
 }
-RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
-# what the keys of a table or a figure hold; which keys there are is for those who draw it
+RESERVED = {"runs", "probes", "fit"}  # a report writes files of these names beside the study's tables
+# the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
-    "rows": str | list,
-    "columns": str,
-    "value": str | list,
-    "show": str,
-    "against": str,
-    "x": str,
-    "y": str | list,
-    "lines": str | list,
-    "log": str,
-    "fit": bool,
-    "at": int | float,
-    "layer": str,
-    "where": dict,
+    **dict.fromkeys(("columns", "show", "against", "x", "log", "layer"), str),
+    **dict.fromkeys(("rows", "value", "y", "lines"), str | list),
+    **{"fit": bool, "at": int | float, "where": dict},
 }
 
 
@@ -100,23 +82,14 @@ def load_study(name: str) -> Study:
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
-    return Study(
-        path.stem,
-        content.get("title", path.stem),
-        content.get("question", ""),
-        tuple(lines),
-        content.get("with", ""),
-        content.get("expect", ""),
-        content.get("notes", ""),
-        content.get("tables", {}),
-        content.get("figures", {}),
-        content.get("names", {}),
-        tuple(str(line) for line in content.get("probes", [])),
-    )
+    content |= {"runs": tuple(lines), "probes": tuple(str(line) for line in content.get("probes", []))}
+    if "with" in content:
+        content["common"] = content.pop("with")
+    return Study(**{"name": path.stem, "title": path.stem, "question": ""} | content)
 
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
-    """Tables, figures and names: what is no name of a file, or of another type than its key has, is one line."""
+    """UserError for a table or figure that cannot name a file or holds a value of a wrong type, and for wrong names."""
     for kind in ("tables", "figures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
@@ -125,16 +98,16 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: {kind}.{name} must hold settings, such as value: test_accuracy")
             for key, value in layout.items():
                 if key in LAYOUT_TYPES and not isinstance(value, LAYOUT_TYPES[key]):
-                    raise UserError(f"{path}: {kind}.{name}.{key}: {value}: must be {_kinds(LAYOUT_TYPES[key])}")
+                    raise UserError(f"{path}: {kind}.{name}.{key}: {value}: must be {_type_words(LAYOUT_TYPES[key])}")
     for name in RESERVED & {*content.get("tables", {})}:
         raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
-    for key, its in content.get("names", {}).items():
-        if not isinstance(its, dict) or not all(isinstance(word, str) for word in [*its, *its.values()]):
+    for key, words in content.get("names", {}).items():
+        if not isinstance(words, dict) or not all(isinstance(word, str) for word in [*words, *words.values()]):
             raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
-        for value in its:
+        for value in words:
             if not _is_word(value):
                 raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
-        if len({*its.values()}) < len(its):
+        if len({*words.values()}) < len(words):
             raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
 
 
@@ -147,15 +120,14 @@ def _is_word(typed: str) -> bool:
     return False
 
 
-def _kinds(kinds: Any) -> str:
+def _type_words(types: Any) -> str:
+    """A type, or a union of types, in the words of an error message."""
     words = {str: "a word", list: "a list", dict: "settings (KEY: VALUE)", bool: "true or false", int: "a number"}
-    return " or ".join(words[kind] for kind in getattr(kinds, "__args__", (kinds,)) if kind in words)
-
-
-# ------------------------------------------------------------------------------------------------------- expanding
+    return " or ".join(words[each] for each in getattr(types, "__args__", (types,)) if each in words)
 
 
 def words_of_line(study: Study, line: str) -> list[str]:
+    """The words of a line of the study file; UserError where one is not key=value, or sets something of Hydra's."""
     try:
         words = words_of(line)
     except UserError as error:

@@ -1,1 +1,1 @@
-"""The runs of a study, handed to launchers, to SLURM or to one stacked model. Who trains a single run never comes here."""
+"""Hands the runs of a study to launchers, to SLURM or to one stacked model. A single run trains without this room."""

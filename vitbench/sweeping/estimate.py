@@ -1,8 +1,8 @@
 """How long missing runs would take: the median time an image of comparable recorded runs, times the images to be seen.
 
-Runs are comparable when they agree in model, encoding, size, augmentation, objective, teacher, images and hardware (kind,
-name, threads, precision). The estimate holds training time only, no evaluation. A run that was stacked counts with its
-share of the stack's time.
+Runs are comparable when they agree in model, encoding, size, augmentation, objective, teacher, images and hardware
+(kind, name, threads, precision). The estimate holds training time only, no evaluation. A run that was stacked counts
+with its share of the stack's time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Estimate:
     def __init__(self, runs: Path, threads: int | None, anywhere: bool = False, stacked: bool = False):
         """A run that asks for no number of threads gets `threads` (None: all cores).
 
-        With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were stacked
-        count, and others only where no stacked one is comparable.
+        With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were
+        stacked count, and others only where no stacked one is comparable.
         """
         self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or cores()
         self._kinds = (True, False) if stacked else (False,)

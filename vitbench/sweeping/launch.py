@@ -1,4 +1,4 @@
-"""Handing the jobs of a sweep over, again where a worker was killed, and ending them when a signal ends the sweep."""
+"""Launches the runs of a sweep, again where a worker was killed, and stops them when a signal ends the sweep."""
 
 from __future__ import annotations
 
@@ -17,117 +17,116 @@ from vitbench.errors import StorageError, UserError
 from vitbench.machine.interrupt import STOPPING, Stopped
 from vitbench.runs.run import Run
 
-SECONDS_TO_SAVE = 8.0  # for workers to save after a signal
-LAUNCHES = 4  # the first and three after a worker was killed: a run that needs more memory than there is kills each
+SECONDS_TO_SAVE = 8.0  # what workers get to save after a signal
+LAUNCHES = 4  # how often a run is launched at most: one that needs more memory than there is kills every worker it gets
 POLL_SECONDS = 0.5
-IN_PROCESS = ("basic", "stacked")  # launchers that are not asked to compose again
+IN_PROCESS = ("basic", "stacked")  # launchers that train in this process, with settings that are composed already
 
-Hand = Callable[
-    [list[str]], dict[str, str]
-]  # does runs by their ids; what jobs raised beside what their runs wrote down
+# Does the runs with these ids, and returns by id the errors that no run's folder tells.
+Execute = Callable[[list[str]], dict[str, str]]
 
 
-def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Hand:
-    """One run after the other, here: the data set stays open, and nothing is composed again."""
+def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Execute:
+    """Does one run after the other in this process, where the images stay open from run to run."""
 
-    def hand(names: list[str]) -> dict[str, str]:
+    def execute(run_ids: list[str]) -> dict[str, str]:
         errors: dict[str, str] = {}
-        for name in names:
+        for run_id in run_ids:
             try:
-                work(settings[name])
+                work(settings[run_id])
             except Stopped:
                 raise
             except StorageError as error:
-                errors[name] = str(error)
+                errors[run_id] = str(error)
             except UserError:
-                pass  # it is in the run's folder, or another process holds the run
+                pass  # the run's folder tells it, or another process holds the run
             except Exception as error:
-                errors[name] = repr(error)
+                errors[run_id] = repr(error)
         return errors
 
-    return hand
+    return execute
 
 
-def through(launcher: Any, jobs: Mapping[str, list[str]]) -> Hand:
-    """A Hydra launcher that returns when its jobs (run id -> overrides) are done."""
+def through(launcher: Any, overrides: Mapping[str, list[str]]) -> Execute:
+    """Does runs through a Hydra launcher, which composes each from its overrides and returns when all have ended."""
     from hydra.core.utils import JobStatus
 
-    def hand(names: list[str]) -> dict[str, str]:
+    def execute(run_ids: list[str]) -> dict[str, str]:
         try:
-            returns = launcher.launch([jobs[name] for name in names], initial_job_idx=0)
-        except SystemExit as stopped:  # a worker was asked to end, and saved
+            jobs = launcher.launch([overrides[run_id] for run_id in run_ids], initial_job_idx=0)
+        except SystemExit as stopped:  # a worker got a signal, and saved
             raise BrokenProcessPool(str(stopped)) from None
-        failed = [
-            (name, job._return_value)
-            for name, job in zip(names, returns, strict=True)
+        errors = {
+            run_id: job._return_value
+            for run_id, job in zip(run_ids, jobs, strict=True)
             if job.status == JobStatus.FAILED
-        ]
-        return {name: str(error) if isinstance(error, UserError) else repr(error) for name, error in failed}
+        }
+        return {run_id: str(error) if isinstance(error, UserError) else repr(error) for run_id, error in errors.items()}
 
-    return hand
+    return execute
 
 
 def launch(
-    hand: Hand, runs: Mapping[str, Run], ended: Callable[[Run], str | None], say: Callable[[str], None]
+    execute: Execute, runs: Mapping[str, Run], ended: Callable[[Run], str | None], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Sees to it that every run ends, here or in another sweep; returns what `hand` did.
+    """Repeats `execute` until every run has ended, here or in another sweep; returns the errors that it returned.
 
-    What a killed worker left, or a sweep that held a run and was killed, is handed over again. A signal is passed on to
-    the workers, which save; it then ends with Stopped, and none of them is left behind.
+    What is repeated was left by a worker that was killed, or by another sweep that held runs and was killed. After a
+    signal the workers are asked to save and end; then Stopped is raised.
     """
     received: int | None = None
-    how = "stopped"
+    outcome = "stopped"
 
     def stop(number: int, frame: Any) -> None:
-        """Waits here, where the signal arrives: joblib kills its workers as soon as an exception passes through it."""
-        nonlocal received, how
+        """Waits for the workers within the signal handler: joblib kills them as soon as an exception reaches it."""
+        nonlocal received, outcome
         if received is None:
             received = number
             saved = _stop_workers(runs.values())
-            how = "stopped and saved" if saved else f"stopped; some runs did not save in {SECONDS_TO_SAVE:.0f} s"
+            outcome = "stopped and saved" if saved else f"stopped; some runs did not save in {SECONDS_TO_SAVE:.0f} s"
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in STOPPING}
+    handlers_before = {number: signal.signal(number, stop) for number in STOPPING}
     errors: dict[str, str] = {}
     left = list(runs)
     try:
         for _ in range(LAUNCHES):
             killed = False
             try:
-                errors |= hand(left)
+                errors |= execute(left)
             except BrokenProcessPool:
                 killed = True
-            _wait_for_others([runs[name] for name in left], say)
-            left = [name for name in left if ended(runs[name]) is None and name not in errors]
+            _wait_for_others([runs[run_id] for run_id in left], say)
+            left = [run_id for run_id in left if ended(runs[run_id]) is None and run_id not in errors]
             if not left:
                 break
-            what = "a worker process was killed (memory?)" if killed else "a process that held runs ended without them"
-            say(f"{what}; {len(left)} {'run goes' if len(left) == 1 else 'runs go'} on in new ones")
+            why = "a worker process was killed (memory?)" if killed else "a process that held runs ended without them"
+            say(f"{why}; {len(left)} {'run goes' if len(left) == 1 else 'runs go'} on in new ones")
     except KeyboardInterrupt:
-        raise Stopped(f"{how}; repeating the command goes on", received or signal.SIGINT) from None
+        raise Stopped(f"{outcome}; repeating the command goes on", received or signal.SIGINT) from None
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
     return errors
 
 
 def _wait_for_others(runs: Iterable[Run], say: Callable[[str], None]) -> None:
-    """Until no other process holds one of the runs: another sweep of the study, which shares the work."""
-    said = set()
+    """Waits until no other process holds one of the runs, such as another sweep of the study, which shares the work."""
+    announced = set()
     for run in runs:
         while holder := run.held():
-            if holder not in said:
-                said.add(holder)
+            if holder not in announced:
+                announced.add(holder)
                 say(f"waiting for {run.id}, {holder}")
             time.sleep(POLL_SECONDS)
 
 
 def _stop_workers(runs: Iterable[Run]) -> bool:
-    """Asks every process that this one started and that holds a run to save; whether all did within SAVE_SECONDS.
+    """Sends SIGTERM to each worker of this sweep that holds a run; True when all have saved within SECONDS_TO_SAVE.
 
-    Only those: a process between two runs has nothing to save, and joblib's resource tracker ends by itself.
+    Other processes get none: a worker between two runs has nothing to save, and joblib's resource tracker ends alone.
     """
-    asked: set[tuple[str, int]] = set()
+    signalled: set[tuple[str, int]] = set()
     deadline = time.monotonic() + SECONDS_TO_SAVE
     while time.monotonic() < deadline:
         working = False
@@ -136,8 +135,8 @@ def _stop_workers(runs: Iterable[Run]) -> bool:
             if worker is None or run.held() is None:
                 continue
             working = True
-            if (run.id, worker) not in asked:
-                asked.add((run.id, worker))
+            if (run.id, worker) not in signalled:
+                signalled.add((run.id, worker))
                 with suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGTERM)
         if not working:
@@ -147,20 +146,20 @@ def _stop_workers(runs: Iterable[Run]) -> bool:
 
 
 def _worker(run: Run) -> int | None:
-    """The process that holds a run, where it descends from this one."""
+    """The process that holds the run, if this process or a descendant of it started that; else None."""
     try:
-        about = json.loads((run.folder / ".holder.json").read_text())
-        holder, here = int(about["pid"]), about["host"] == socket.gethostname()
+        holder = json.loads((run.folder / ".holder.json").read_text())
+        worker, host = int(holder["pid"]), holder["host"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not here:
+    if host != socket.gethostname():
         return None
-    process = holder
-    while process > 1:
+    ancestor = worker
+    while ancestor > 1:
         try:
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            ancestor = int(Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             return None
-        if process == os.getpid():
-            return holder
+        if ancestor == os.getpid():
+            return worker
     return None

@@ -1,10 +1,10 @@
 """`hydra/launcher=stacked`: runs that differ in nothing but seed and learning rate train as one model.
 
 Each run is an ordinary one: a `Training` builds its model, draws its batches, steps its optimizer, evaluates, saves and
-writes its record, in its own folder. Only forward and backward are the stack's. There each parameter lies in a
-stacked tensor (S,...) of which the run's own parameter is slice s, and its gradient slice s of the stacked gradient; one
-forward and backward through `torch.func` (`vmap` over `functional_call`) serves all. What a GPU computes in many small
-kernels for one small network after another it then computes in few for S of them.
+writes its record, in its own folder. Only forward and backward are done for all runs at once. For that each parameter
+lies in a stacked tensor (S,...), of which the run's own parameter is slice s; gradients likewise. One forward and
+backward through `torch.func` (`vmap` over `functional_call`) then serves all runs: where a GPU would start many small
+kernels for one small network after the other, it starts few large ones.
 
 S  runs of a stack; the other letters as in vitbench/models/__init__.py
 """
@@ -34,7 +34,7 @@ from vitbench.models.build import compiled
 from vitbench.models.menu import MENU
 from vitbench.runs.origin import find_parents
 from vitbench.runs.run import Run
-from vitbench.sweeping.launch import Hand
+from vitbench.sweeping.launch import Execute
 from vitbench.training.finish import finish
 from vitbench.training.prepare import prepare
 from vitbench.training.train import failures_written_down
@@ -42,21 +42,23 @@ from vitbench.training.training import Training
 
 
 class Stacked:
-    """Models of one architecture that compute together: their parameters become slices of stacked ones (S,...), and so
-    do their gradients, which `losses` writes. Optimizers and checkpoints of each go on working on their own model.
+    """Models of one architecture that compute together.
+
+    Their parameters become slices of stacked tensors (S,...), and so do their gradients, which `losses` writes. Each
+    model's optimizer and checkpoints go on working on that model.
     """
 
     def __init__(self, models: Sequence[nn.Module], architecture: Mapping[str, Any], machine: Machine) -> None:
         self.machine = machine
         self.parameters: dict[str, Tensor] = {}
         self.gradients: list[Tensor] = []
-        template = copy.deepcopy(models[0])  # gives its code and what no run changes, such as rope's angles
+        template = copy.deepcopy(models[0])  # for its code, and for what no run changes, such as rope's angles
         for name, _ in models[0].named_parameters():
-            own = [model.get_parameter(name) for model in models]
-            stacked = torch.stack([parameter.detach() for parameter in own])
+            parameters = [model.get_parameter(name) for model in models]
+            stacked = torch.stack([parameter.detach() for parameter in parameters])
             gradient = torch.zeros_like(stacked)
-            for parameter, its_values, its_gradient in zip(own, stacked, gradient, strict=True):
-                parameter.data, parameter.grad = its_values, its_gradient
+            for s, parameter in enumerate(parameters):
+                parameter.data, parameter.grad = stacked[s], gradient[s]
             self.parameters[name] = stacked.requires_grad_()
             stacked.grad = gradient
             self.gradients.append(gradient)
@@ -66,22 +68,22 @@ class Stacked:
         self.forward = forward
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Tensor], label_smoothing: float) -> Tensor:
-        """The mean cross-entropy (S,) of each run on its own batch; backward has been done when it returns."""
+        """The mean cross-entropy (S,) of each run on its own batch, after backward has written the gradients."""
         with self.machine.autocast():
             logits = self.forward(self.parameters, torch.stack(list(images)))  # (S,B,K)
             loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
             losses: Tensor = vmap(loss)(logits, torch.stack(list(targets)))  # (S,)
         torch._foreach_zero_(self.gradients)
-        losses.sum().backward()  # adds in place, so the runs' gradients stay slices
+        losses.sum().backward()  # it adds in place, so the runs' gradients stay slices
         return losses.detach()
 
 
 class Vmapped(nn.Module):
-    """A model as a function of stacked parameters (S,...) and images (S,B,C,H,W); logits (S,B,K).
+    """A model as a function of stacked parameters (S,...) and images (S,B,C,H,W), which gives logits (S,B,K).
 
-    Attention is computed from its products: torch's fused kernels do not know under `vmap` that a gradient will be asked
-    for, and the one on CPU has no batching rule at all. On CPU this takes a fifth more time; with the short sequences that
-    stacking is for, the scores are small.
+    Attention is computed as plain matrix products. torch's fused kernels cannot tell under `vmap` that a gradient will
+    be needed, and the one for CPUs has no batching rule at all. On a CPU that costs a fifth more time; sequences are
+    short where stacking pays, so the (N,N) scores are small.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -89,20 +91,20 @@ class Vmapped(nn.Module):
         self.model = model
 
     def forward(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-        def one(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        def forward_of_one(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
             return functional_call(self.model, parameters, (images,))
 
         with sdpa_kernel(SDPBackend.MATH):
-            return vmap(one)(parameters, images)
+            return vmap(forward_of_one)(parameters, images)
 
 
 # --------------------------------------------------------------------------------------------------- training together
 
 
 class Stack:
-    """Drives runs from batch to batch; one that ends in whatever way leaves the others to go on.
+    """Trains runs together, from batch to batch. When a run ends, in whatever way, the others go on.
 
-    They need not be at the same step: a stack goes on from states of stacks and of single runs alike.
+    The runs need not be at the same step: a stack resumes states that stacks or single runs saved.
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
@@ -115,7 +117,7 @@ class Stack:
         self._stops: list[Stopped] = []
 
     def train(self) -> dict[str, str]:
-        """Every run to its end; returns what they raised beside what they wrote down. Raises Stopped after a signal."""
+        """Trains every run to its end; returns by id the errors that no run's folder tells; Stopped after a signal."""
         with Interrupt() as self._interrupt:
             try:
                 self._train()
@@ -128,16 +130,16 @@ class Stack:
         return self._errors
 
     def _train(self) -> None:
-        self._each(self._begin, self._runs)
+        self._for_each(self._begin, self._runs)
         for training in self._training.values():
             training.stacked = len(self._training)
-        self._each(self._draw_or_finish, self._training)
+        self._for_each(self._draw_or_finish, self._training)
         members: list[Training] = []
         while self._batches:
             try:
-                if members != (there := [self._training[run] for run in self._batches]):
-                    members, first = there, there[0]
-                    together = Stacked([one.model for one in members], first.architecture, first.machine)
+                if members != (with_batch := [self._training[run_id] for run_id in self._batches]):
+                    members, first = with_batch, with_batch[0]
+                    together = Stacked([member.model for member in members], first.architecture, first.machine)
                 images, targets = zip(*self._batches.values(), strict=True)
                 losses = together.losses(images, targets, first.run.settings["optim"]["label_smoothing"])
             except torch.OutOfMemoryError:
@@ -151,108 +153,113 @@ class Stack:
             except Exception as error:
                 self._fail(error)
             else:
-                self._each(partial(self._step, dict(zip(self._batches, losses, strict=True))), self._batches)
+                self._for_each(partial(self._step, dict(zip(self._batches, losses, strict=True))), self._batches)
 
-    def _each(self, act: Callable[[str], None], runs: Iterable[str]) -> None:
-        """Acts for each run; one that ends at it, in whatever way, leaves the stack. How it did is in its folder."""
-        for run in [*runs]:
+    def _for_each(self, act: Callable[[str], None], run_ids: Iterable[str]) -> None:
+        """Calls `act` for each run. A run for which it raises has ended, and leaves the stack."""
+        for run_id in [*run_ids]:
             try:
-                with failures_written_down(self._runs[run], in_sweep=True):
-                    act(run)
+                with failures_written_down(self._runs[run_id], in_sweep=True):
+                    act(run_id)
                 continue
             except Stopped as stopped:
                 self._stops.append(stopped)
             except StorageError as error:
-                self._errors[run] = str(error)
+                self._errors[run_id] = str(error)
             except UserError:
-                pass  # it is in the run's folder, or another process holds the run
+                pass  # the run's folder tells it, or another process holds the run
             except Exception as error:
-                self._errors[run] = repr(error)
-            self._let_go(run)
+                self._errors[run_id] = repr(error)
+            self._let_go(run_id)
 
-    def _begin(self, run: str) -> None:
-        """Claims and prepares a run, as a sweep does in a process of its own; one that has ended is left out."""
-        folder, self._claims[run] = self._runs[run], ExitStack()
-        if folder.record() is None and folder.failure() is None:
-            self._claims[run].enter_context(folder.claim())
-            if folder.record() is None:  # another process may have finished it since
-                training = prepare(folder, find_parents(folder.settings), self._watch)
+    def _begin(self, run_id: str) -> None:
+        """Claims and prepares a run; lets it go where it has ended before."""
+        run, self._claims[run_id] = self._runs[run_id], ExitStack()
+        if run.record() is None and run.failure() is None:
+            self._claims[run_id].enter_context(run.claim())
+            if run.record() is None:  # another process may have finished it since
+                training = prepare(run, find_parents(run.settings), self._watch)
                 training.resume()
-                self._training[run] = training
+                self._training[run_id] = training
                 self._interrupt.saves()
                 return
-        self._let_go(run)
+        self._let_go(run_id)
 
-    def _step(self, losses: Mapping[str, Tensor], run: str) -> None:
-        self._training[run].update(losses[run])
-        self._training[run].log_and_save(self._interrupt)
-        self._draw_or_finish(run)
+    def _step(self, losses: Mapping[str, Tensor], run_id: str) -> None:
+        self._training[run_id].update(losses[run_id])
+        self._training[run_id].log_and_save(self._interrupt)
+        self._draw_or_finish(run_id)
 
-    def _draw_or_finish(self, run: str) -> None:
-        training = self._training[run]
+    def _draw_or_finish(self, run_id: str) -> None:
+        training = self._training[run_id]
         if training.goes_on():
-            self._batches[run] = training.next_batch()
+            self._batches[run_id] = training.next_batch()
         else:
             training.run.finish(finish(training, self._interrupt))
-            self._let_go(run)
+            self._let_go(run_id)
 
-    def _let_go(self, run: str) -> None:
-        self._claims.pop(run).close()
-        self._training.pop(run, None)
-        self._batches.pop(run, None)
-        self._interrupt.saves()  # what a signal does is no longer this run's to say
+    def _let_go(self, run_id: str) -> None:
+        self._claims.pop(run_id).close()
+        self._training.pop(run_id, None)
+        self._batches.pop(run_id, None)
+        self._interrupt.saves()  # `finish` may have set that a signal ends the process at once; the others still save
 
     def _fail(self, error: Exception) -> None:
-        def fail(run: str) -> None:
+        """Ends all runs of the stack with this error."""
+
+        def fail(run_id: str) -> None:
             raise error
 
-        self._each(fail, self._batches)
+        self._for_each(fail, self._batches)
 
 
-# ----------------------------------------------------------------------------------------------------- who goes with whom
+# ------------------------------------------------------------------------------------------- which runs train together
 
 
-def hand(settings: Mapping[str, dict[str, Any]], max_runs: int, in_turn: Hand, say: Callable[[str], None]) -> Hand:
-    """Does runs in stacks of at most `max_runs`, and leaves to `in_turn` those that cannot be stacked."""
+def executor(
+    settings: Mapping[str, dict[str, Any]], max_runs: int, in_turn: Execute, say: Callable[[str], None]
+) -> Execute:
+    """Does runs in stacks of at most `max_runs`, and leaves those that cannot be stacked to `in_turn`."""
     if not isinstance(max_runs, int) or max_runs < 2:
         raise UserError(f"hydra.launcher.max_runs={max_runs}: must be 2 or more runs")
 
-    def hand(names: list[str]) -> dict[str, str]:
-        stacks, alone = stacks_of({name: settings[name] for name in names}, max_runs)
+    def execute(run_ids: list[str]) -> dict[str, str]:
+        stacks, alone = stacks_of({run_id: settings[run_id] for run_id in run_ids}, max_runs)
         if alone:
             reasons = "; ".join(dict.fromkeys(alone.values()))
-            say(f"{len(alone)} of {len(names)} runs one after the other: {reasons}")
+            say(f"{len(alone)} of {len(run_ids)} runs one after the other: {reasons}")
         errors: dict[str, str] = {}
         for stack in stacks:
-            errors |= Stack([Run.of(settings[name]) for name in stack]).train()
+            errors |= Stack([Run.of(settings[run_id]) for run_id in stack]).train()
         return errors | in_turn(list(alone))
 
-    return hand
+    return execute
 
 
 def stacks_of(settings: Mapping[str, dict[str, Any]], max_runs: int) -> tuple[list[list[str]], dict[str, str]]:
-    """The runs of each stack, of nearly equal sizes, and why each of the others is in none."""
+    """Sorts runs, by id, into stacks of nearly equal sizes; returns them, and why each of the others is in none."""
     alike: dict[str, list[str]] = {}
     alone: dict[str, str] = {}
-    for name, its in settings.items():
-        reason = _refusal(its)
+    for run_id, run_settings in settings.items():
+        reason = _refusal(run_settings)
         if reason is None:
-            key = {**its, "seed": None, "optim": {**its["optim"], "lr": None}}
-            alike.setdefault(json.dumps(key, sort_keys=True), []).append(name)
+            shared = {**run_settings, "seed": None, "optim": {**run_settings["optim"], "lr": None}}
+            alike.setdefault(json.dumps(shared, sort_keys=True), []).append(run_id)
         else:
-            alone[name] = reason
+            alone[run_id] = reason
     stacks = []
-    for names in alike.values():
-        if len(names) == 1:
-            alone[names[0]] = "no other run differs from it in seed or optim.lr alone"
+    for run_ids in alike.values():
+        if len(run_ids) == 1:
+            alone[run_ids[0]] = "no other run differs from it in seed or optim.lr alone"
             continue
-        parts = math.ceil(len(names) / max_runs)
-        cuts = [len(names) * part // parts for part in range(parts + 1)]
-        stacks += [names[begin:end] for begin, end in pairwise(cuts)]
+        parts = math.ceil(len(run_ids) / max_runs)
+        cuts = [len(run_ids) * part // parts for part in range(parts + 1)]
+        stacks += [run_ids[begin:end] for begin, end in pairwise(cuts)]
     return stacks, alone
 
 
 def _refusal(settings: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be in a stack; None where it can."""
     if settings["init"] is not None or settings["freeze"] != "none":
         return "init or freeze (each begins from weights of its own)"
     model: Any = look_up("model", settings["model"]["name"], MENU)

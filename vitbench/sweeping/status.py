@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from vitbench.machine.provenance import cores
-from vitbench.runs.plan import Planned
 from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run, read_metrics
 from vitbench.sweeping.estimate import Estimate, spoken, total
@@ -33,16 +32,16 @@ def ended(run: Run) -> str | None:
     return f"{run.id}: failed, {why}" if why else None
 
 
-def share_done(one: Planned, run: Run) -> float:
+def share_done(run: Run) -> float:
     """How much of a run is done, 0 to 1, by the last line of its metrics.csv."""
-    rows, optim = read_metrics(run.folder), one.settings["optim"]
+    rows, optim = read_metrics(run.folder), run.settings["optim"]
     if not rows:
         return 0.0
     done = int(rows[-1]["step"]) / optim["steps"] if optim["steps"] else float(rows[-1]["epoch"]) / optim["epochs"]
     return min(1.0, done)
 
 
-def state(one: Planned, run: Run, todo: bool, job: str | None) -> str:
+def state(run: Run, todo: bool, job: str | None) -> str:
     """The state of a run: one of STATES, and behind it what else is known."""
     record = run.record()
     if record is not None:
@@ -50,30 +49,30 @@ def state(one: Planned, run: Run, todo: bool, job: str | None) -> str:
     if (why := run.failure()) and not todo:
         return f"failed: {why}"
     if holder := run.held():
-        return f"running, {share_done(one, run):.0%}: {holder}"
+        return f"running, {share_done(run):.0%}: {holder}"
     if job is not None:
         return f"queued: job {job}"
     if run.states():
-        return f"begun, {share_done(one, run):.0%}"
+        return f"begun, {share_done(run):.0%}"
     return "missing"
 
 
-def print_plan(planned: list[Planned], runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str]) -> None:
+def print_plan(runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str]) -> None:
     """Prints each run with its state, then how many there are of each state. A terminal is spared a long list."""
-    states = {one.id: state(one, runs[one.id], one.id in todo, queued.get(one.id)) for one in planned}
-    prints_all = len(planned) <= LONG or not sys.stdout.isatty()
-    for run, line in states.items():
+    states = {run_id: state(run, run_id in todo, queued.get(run_id)) for run_id, run in runs.items()}
+    prints_all = len(runs) <= LONG or not sys.stdout.isatty()
+    for run_id, line in states.items():
         if prints_all or line.startswith("failed"):
-            print(f"{run}  {line}")
+            print(f"{run_id}  {line}")
     if not prints_all:
         print("the runs one by one: the same command with `| less`")
     counts = Counter(line.partition(":")[0].partition(",")[0] for line in states.values())
     shown = [f"{counts[word]} {word}" for word in STATES if counts[word] or word in ("finished", "failed", "missing")]
-    print(f"{len(planned)} runs, {len(todo)} to do: {', '.join(shown)}")
+    print(f"{len(runs)} runs, {len(todo)} to do: {', '.join(shown)}")
 
 
-def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], float]]) -> str:
-    """A sentence that says how long the runs, given as (settings, share already done), would take with this launcher."""
+def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:
+    """A sentence that says how long the rest of these runs would take with this launcher."""
     if not todo:
         return "nothing to do"
     options, threads = config.hydra.launcher, config.machine.threads
@@ -90,9 +89,9 @@ def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], flo
         anywhere=launcher == "submitit_slurm",
         stacked=launcher == "stacked",
     )
-    estimates = [(estimate.seconds(settings), settings, done) for settings, done in todo]
-    left = [seconds * (1 - done) for seconds, _, done in estimates if seconds is not None]
-    unknown = sorted({_kind(settings) for seconds, settings, _ in estimates if seconds is None})
+    estimates = [(run, estimate.seconds(run.settings)) for run in todo]
+    left = [seconds * (1 - share_done(run)) for run, seconds in estimates if seconds is not None]
+    unknown = sorted({_kind(run.settings) for run, seconds in estimates if seconds is None})
     some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
     if not left:
         here = "" if launcher == "submitit_slurm" else " on this hardware"
@@ -103,6 +102,6 @@ def expected(config: Any, launcher: str, todo: list[tuple[Mapping[str, Any], flo
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
-    """vit rope nano"""
+    """What the estimate calls a network: vit rope nano."""
     model, pe = settings["model"], settings["model"].get("pe")
     return " ".join([model["name"], *([pe["name"]] if pe else []), str(model.get("size") or "")]).strip()

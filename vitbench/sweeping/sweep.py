@@ -1,11 +1,11 @@
-"""The runs of a study that are missing, through a Hydra launcher. Repeating the command goes on where it ended."""
+"""Trains the missing runs of a study, through a Hydra launcher. Repeating the command goes on where it ended."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from vitbench.settings.compose import as_settings
 from vitbench.settings.identity import id_of
 from vitbench.settings.schema import SWEEP_KEYS
 from vitbench.sweeping import slurm
-from vitbench.sweeping.launch import IN_PROCESS, POLL_SECONDS, in_process, launch, through
+from vitbench.sweeping.launch import IN_PROCESS, POLL_SECONDS, Execute, in_process, launch, through
 from vitbench.sweeping.status import ended, expected, print_plan, share_done
 from vitbench.training.train import one_run
 
 
 def main(config: Any) -> int:
-    """What a launcher does for each run."""
+    """Trains one run of a sweep, in a process of the launcher."""
     try:
         return work(check(as_settings(config)))
     except Stopped:
@@ -40,111 +40,125 @@ def main(config: Any) -> int:
 
 
 def work(settings: dict[str, Any]) -> int:
-    """A run, unless it failed in another sweep since this one began."""
+    """Trains a run, unless another sweep tried it since this one began, and it failed."""
     return 1 if Run.of(settings).failure() else one_run(settings, in_sweep=True)
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
-    """Plans the study, launches what is missing, and says how every run ended; raises RunFailed unless all are well."""
+    """Plans the study, launches the runs that are missing, and says how every run ended.
+
+    RunFailed or TryAgain, with a line for each run that did not finish.
+    """
     if config.study is None:
         raise UserError(f"study=NAME is missing; {did_you_mean('', study_names())}")
     name = config.hydra.runtime.choices["hydra/launcher"]
     if not config.wait and name != "submitit_slurm":
         raise UserError(f"wait=false: hydra/launcher={name} has no queue that goes on alone; submitit_slurm has")
-    study, runs_folder = load_study(config.study), Path(config.runs).expanduser()
+    study, folder = load_study(config.study), Path(config.runs).expanduser()
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
-    runs = {one.id: Run(runs_folder / one.id, one.settings) for one in planned}
-    todo = [
-        one for one in planned if runs[one.id].record() is None and (config.retry_failed or not runs[one.id].failure())
-    ]
+    runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
+    todo = {
+        run_id: run
+        for run_id, run in runs.items()
+        if run.record() is None and (config.retry_failed or not run.failure())
+    }
     if config.dry_run:
-        in_queue = slurm.queued(runs_folder / slurm.MEMORY) if name == "submitit_slurm" else {}
-        print_plan(planned, runs, {one.id for one in todo}, in_queue)
-        print(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
+        in_queue = slurm.queued(folder / slurm.JOBS_FOLDER) if name == "submitit_slurm" else {}
+        print_plan(runs, {*todo}, in_queue)
+        print(expected(config, name, todo.values()))
         return
     waves = _waves(todo, {*runs})
-    remember(study, planned, runs_folder, typed)
-    _warn_of_other_images(planned, runs)
-    _warn_of_lost_weights([runs[name] for name in {*runs} - {one.id for one in todo}])
-    for one in todo:
-        (runs[one.id].folder / "failure.json").unlink(missing_ok=True)  # it is tried again
+    remember(study, planned, folder, typed)
+    _warn_of_other_images(runs.values())
+    _warn_of_lost_weights(run for run_id, run in runs.items() if run_id not in todo)
+    for run in todo.values():
+        (run.folder / "failure.json").unlink(missing_ok=True)  # it is tried again
     errors: dict[str, str] = {}
     if todo:
         forget()
-        _decode(todo, config.machine.progress)
-        missing = {one.id: runs[one.id] for one in todo}
-        jobs = _jobs(config, todo) if name not in IN_PROCESS else {}
+        _decode(todo.values(), config.machine.progress)
+        overrides = {entry.id: _overrides(config, entry) for entry in planned if entry.id in todo}
         if not config.wait:
-            before, new = slurm.Queue(launcher, jobs, missing).submit(waves[0])
+            before, new = slurm.Queue(launcher, overrides, todo).submit(waves[0])
             later = len(todo) - len(waves[0])
             after = f"; {later} start from them: repeat the command then" if later else ""
-            print(slurm.submitted(waves[0], before, new) + after)
+            print(slurm.submission_line(waves[0], before, new) + after)
             return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
-            display.say(f"{study.title}: {len(planned)} runs, {len(planned) - len(todo)} of them done before")
-            display.say(expected(config, name, [(one.settings, share_done(one, runs[one.id])) for one in todo]))
-            if name in IN_PROCESS:
-                silent = {
-                    one.id: one.settings | {"machine": one.settings["machine"] | {"progress": False}} for one in todo
-                }
-                hand = in_process(work, silent)
-                if name == "stacked":
-                    from vitbench.sweeping import stacked
-
-                    hand = stacked.hand(silent, config.hydra.launcher.max_runs, hand, display.say)
-            elif name == "submitit_slurm":
-                hand = slurm.Queue(launcher, jobs, missing).hand(ended, display.say)
-            elif name == "submitit_local":
-                hand = slurm.local(launcher, jobs, missing)
-            else:
-                hand = through(launcher, jobs)
-            with _watch([(one, runs[one.id]) for one in todo], display):
+            display.say(f"{study.title}: {len(runs)} runs, {len(runs) - len(todo)} of them done before")
+            display.say(expected(config, name, todo.values()))
+            execute = _executor(config, launcher, overrides, todo, display.say)
+            with _watch(todo, display):
                 for wave in waves:
-                    errors |= launch(hand, {name: missing[name] for name in wave}, ended, display.say)
+                    errors |= launch(execute, {run_id: todo[run_id] for run_id in wave}, ended, display.say)
     _conclude(runs, errors)
 
 
-def _waves(todo: list[Planned], of_study: set[str]) -> list[list[str]]:
-    """The ids of missing runs in the order in which they can be done: what a run starts from comes before it.
+def _waves(todo: Mapping[str, Run], of_study: set[str]) -> list[list[str]]:
+    """The ids of the missing runs in lists, to be done one list after the other: each run comes after its parents.
 
-    What is no run of the study has to be there. What starts from a run that failed is tried all the same, and says so.
+    UserError where a parent that is no run of the study is not there. A run whose parent failed is tried all the same,
+    and fails with a line that says so.
     """
-    for one in todo:
-        if id_of(one.settings, "init") not in of_study:
-            find_origin(one.settings)
-        if id_of(one.settings, "teacher") not in {None, *of_study}:
-            finished_parent(one.settings, "teacher")
-    return generations(parents({one.id: one.settings for one in todo}))
+    settings = {run_id: run.settings for run_id, run in todo.items()}
+    for each in settings.values():
+        if id_of(each, "init") not in of_study:
+            find_origin(each)
+        if id_of(each, "teacher") not in {None, *of_study}:
+            finished_parent(each, "teacher")
+    return generations(parents(settings))
 
 
-def _jobs(config: Any, todo: list[Planned]) -> dict[str, list[str]]:
-    """The words of each run for a launcher, which composes again and drops the sweep's own."""
-    handed_on = [f"study={config.study}", "machine.progress=false"]
-    if config.machine.threads is None:
-        handed_on.append("machine.threads=1")
-    return {one.id: [w for w in one.overrides if not w.startswith("machine.progress=")] + handed_on for one in todo}
+def _overrides(config: Any, entry: Planned) -> list[str]:
+    """What a launcher composes the run from: its own words, and those settings of the sweep that reach a run."""
+    words = [word for word in entry.overrides if not word.startswith("machine.progress=")]
+    threads = ["machine.threads=1"] if config.machine.threads is None else []
+    return [*words, f"study={config.study}", "machine.progress=false", *threads]
 
 
-def _decode(todo: list[Planned], show: bool | None) -> None:
+def _executor(
+    config: Any, launcher: Any, overrides: Mapping[str, list[str]], todo: Mapping[str, Run], say: Callable[[str], None]
+) -> Execute:
+    """The function that does the runs with the launcher that was chosen."""
+    name = config.hydra.runtime.choices["hydra/launcher"]
+    if name == "submitit_slurm":
+        return slurm.Queue(launcher, overrides, todo).executor(ended, say)
+    if name == "submitit_local":
+        return slurm.local(launcher, overrides, todo)
+    if name not in IN_PROCESS:
+        return through(launcher, overrides)
+    silent = {
+        run_id: {**run.settings, "machine": run.settings["machine"] | {"progress": False}}
+        for run_id, run in todo.items()
+    }
+    in_turn = in_process(work, silent)
+    if name == "basic":
+        return in_turn
+    from vitbench.sweeping import stacked
+
+    return stacked.executor(silent, config.hydra.launcher.max_runs, in_turn, say)
+
+
+def _decode(todo: Collection[Run], show: bool | None) -> None:
     """Opens each set of images once, so that it is decoded here, with all cores and a progress bar, and not in a run.
 
-    What is wrong with one is left to its runs to tell: the others go on.
+    A set that cannot be read is left to its runs, which tell what is wrong with it; runs on other sets go on.
     """
     opened = set()
-    for one in todo:
-        data = {key: value for key, value in one.settings["data"].items() if key not in SHARE_KEYS}
-        data["files"] = one.settings["machine"]["images"] == "files"
+    for run in todo:
+        data = {key: value for key, value in run.settings["data"].items() if key not in SHARE_KEYS}
+        data["files"] = run.settings["machine"]["images"] == "files"
         if (key := json.dumps(data)) not in opened:
             opened.add(key)
             with suppress(UserError):
                 open_dataset(**data, progress=show is not False)
 
 
-def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
-    """The folder of the images is no part of a run's identity, their name is."""
-    for one in planned:
-        record, asked = runs[one.id].record(), one.settings["data"]
+def _warn_of_other_images(runs: Iterable[Run]) -> None:
+    """Warns where a finished run read another folder: a run's id has the name of its images, not their folder."""
+    for run in runs:
+        record, asked = run.record(), run.settings["data"]
         if record and asked["source"] != "shapes" and record["config"]["data"]["root"] != asked["root"]:
             print(
                 f"warning: finished runs on data.name={asked['name']} read"
@@ -155,8 +169,8 @@ def _warn_of_other_images(planned: list[Planned], runs: dict[str, Run]) -> None:
             return
 
 
-def _warn_of_lost_weights(ended: list[Run]) -> None:
-    """Runs that ended are what they are, whatever `keep` says now."""
+def _warn_of_lost_weights(ended: Iterable[Run]) -> None:
+    """Warns of ended runs that lack weights which `keep` names: it was typed since then, and no run is repeated."""
     lacking = sorted(run.id for run in ended if run.lost())
     if lacking:
         print(
@@ -167,24 +181,24 @@ def _warn_of_lost_weights(ended: list[Run]) -> None:
 
 
 @contextmanager
-def _watch(todo: list[tuple[Planned, Run]], display: Progress) -> Iterator[None]:
-    """Reads the runs' own folders while launchers work in whatever process, and shows what it sees."""
+def _watch(todo: Mapping[str, Run], display: Progress) -> Iterator[None]:
+    """Shows how far the runs are, as their folders tell it, whatever processes the launcher trains them in."""
     stop = threading.Event()
 
     def look() -> None:
-        waiting = {run.id: (one, run) for one, run in todo}
-        parent = todo[0][1].folder.parent
+        waiting = dict(todo)
+        folder = next(iter(todo.values())).folder.parent
         while True:
             last = stop.is_set()
             shares = 0.0
-            begun = {path.name for path in run_folders(parent)}
-            for one, run in [waiting[name] for name in waiting if name in begun]:
+            begun = {path.name for path in run_folders(folder)}
+            for run in [run for run_id, run in waiting.items() if run_id in begun]:
                 line = ended(run)
                 if line is not None:
                     del waiting[run.id]
                     display.say(f"{len(todo) - len(waiting)} of {len(todo)}  {line}")
                 else:
-                    shares += share_done(one, run)
+                    shares += share_done(run)
             display.update(round(len(todo) - len(waiting) + shares, 1))
             if last:
                 return
@@ -199,21 +213,22 @@ def _watch(todo: list[tuple[Planned, Run]], display: Progress) -> Iterator[None]
         watcher.join()
 
 
-def _conclude(runs: dict[str, Run], errors: dict[str, str]) -> None:
-    records = {name: run.record() for name, run in runs.items()}
+def _conclude(runs: Mapping[str, Run], errors: Mapping[str, str]) -> None:
+    """Prints how many runs finished, and raises one error with a line for each that did not."""
+    records = {run_id: run.record() for run_id, run in runs.items()}
     finished = sum(record is not None and record["status"] == "finished" for record in records.values())
-    diverged = [name for name, record in records.items() if record is not None and record["status"] == "diverged"]
+    diverged = [run_id for run_id, record in records.items() if record is not None and record["status"] == "diverged"]
     failed = {
-        name: runs[name].failure() or runs[name].held() or errors.get(name) or "lost: its process was killed"
-        for name, record in records.items()
+        run_id: runs[run_id].failure() or runs[run_id].held() or errors.get(run_id) or "lost: its process was killed"
+        for run_id, record in records.items()
         if record is None
     }
     print(f"{finished} of {len(runs)} runs finished")
-    if len(diverged) + len(failed) == 0:
+    if not diverged and not failed:
         return
-    held = [name for name, reason in failed.items() if reason.startswith("held by")]
-    lines = [f"{name} diverged" for name in diverged]
-    lines += [f"{name}: {reason} (in {runs[name].folder})" for name, reason in failed.items()]
+    held = [run_id for run_id, reason in failed.items() if reason.startswith("held by")]
+    lines = [f"{run_id} diverged" for run_id in diverged]
+    lines += [f"{run_id}: {reason} (in {runs[run_id].folder})" for run_id, reason in failed.items()]
     hint = "; retry_failed=true tries the failed ones again" if len(failed) > len(held) else ""
     message = "\n  ".join([f"{len(lines)} of {len(runs)} runs did not finish{hint}", *lines])
     raise TryAgain(message) if len(held) == len(lines) else RunFailed(message)

@@ -1,1 +1,1 @@
-"""One run from its settings to its record: the loop and what it needs. Who starts many runs is in `sweeping`."""
+"""Trains one run, from its settings to its record. Starting many runs is the business of `sweeping`."""

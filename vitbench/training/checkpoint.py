@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file that knows its own SHA-256: a flipped bit is noticed, and nothing in it is code."""
+"""Tensors in safetensors files that carry their own SHA-256: a flipped bit is noticed, and reading runs no code."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vitbench.machine.distributed import led
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
-    """The bytes of a file with the tensors and, as JSON, the metadata."""
+    """The bytes of a file with these tensors and, as JSON, this metadata."""
     from safetensors.torch import save
 
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
-    # one key, because safetensors writes several in random order and equal runs should give equal bytes
+    # everything is under one key: safetensors writes several in random order, and equal runs should give equal bytes
     return save(cpu, {"vitbench": f"{digest(cpu, text)} {text}"})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata of a file that `dump` made; UserError says what is wrong with any other."""
+    """The tensors and the metadata of a file that `to_bytes` made; UserError says what is wrong with any other."""
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
@@ -52,47 +52,46 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def weights_of(run: str, path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's file; UserError where another run's weights lie there."""
+    """The tensors of a file of weights; UserError where they are those of another run than `run`."""
     tensors, about = load_tensors(path)
     if about.get("run") != run:
         raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
-    # what DeiT's second head was called here once, and is in timm
+    # files of old have DeiT's second head under the name that it has in timm
     return {re.sub(r"^head_dist\.", "head.dist.", name): tensor for name, tensor in tensors.items()}
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """Names, types, shapes and values, in whatever order they come."""
-    seen = hashlib.sha256(text.encode())
+    """The SHA-256 of the text and of the tensors' names, types, shapes and values, whatever order they are in."""
+    sha256 = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return seen.hexdigest()
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Loads weights into a model, or says in one line what does not fit."""
+    """Loads weights into a model; UserError says in one line what does not fit, and then none is loaded."""
     check_fit(model, tensors, path)
     model.load_state_dict(dict(tensors))
 
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """What `fit` refuses, without loading the rest."""
+    """UserError where the tensors are not exactly those of the model, by name and shape."""
     own = model.state_dict()
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
-    other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
-    if missing or unknown or other:
-        example = sorted(other or missing or unknown)[0]
-        found = tuple(tensors[example].shape) if example in tensors else "nothing"
-        wanted = tuple(own[example].shape) if example in own else "nothing"
-        count = len(missing) + len(unknown) + len(other)
+    reshaped = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if missing or unknown or reshaped:
+        example = sorted(reshaped or missing or unknown)[0]
+        there, here = (tuple(those[example].shape) if example in those else "nothing" for those in (tensors, own))
+        count = len(missing) + len(unknown) + len(reshaped)
         raise UserError(
-            f"{path} is from another model: {example} is {found} there and {wanted} here ({count} of {len(own)} tensors"
+            f"{path} is from another model: {example} is {there} there and {here} here ({count} of {len(own)} tensors"
             " do not fit)"
         )
 
 
-# ------------------------------------------------------------------------------------------------ a training's state
+# ---------------------------------------------------------------------------------------------- the state of a training
 
 
 def gather(
@@ -104,11 +103,11 @@ def gather(
     averaged: nn.Module | None,
     losses: Tensor,
 ) -> bytes:
-    """The file that resuming needs. Random numbers are no part of it: each step draws its own from (seed, step)."""
+    """The bytes of a saved state. No generator is part of it: each step draws its random numbers from (seed, step)."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
-    for place, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{place}.{name}": value for name, value in values.items() if value is not None}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
     if averaged is not None:
         tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
     return to_bytes(tensors | {"losses": losses}, about)
@@ -124,9 +123,9 @@ def restore(
     averaged: nn.Module | None,
     losses: Tensor,
 ) -> dict[str, Any]:
-    """The reverse of `gather`, into objects freshly built from the same settings; returns what it was about.
+    """Puts a state that `gather` made into objects built from the same settings; returns its `about`.
 
-    UserError where a part is not theirs; all of them are then as they were.
+    UserError where the state is of another run, or a tensor does not fit; all objects are then as they were.
     """
     tensors, about = led(load_tensors, path)
     if about.get("run") != run:
@@ -139,21 +138,21 @@ def restore(
     for part, module in modules.items():
         check_fit(module, parts[part], path)
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    places = {str(place): parameter for place, parameter in enumerate(order)}
+    by_index = {str(index): parameter for index, parameter in enumerate(order)}
     for name, value in parts["optimizer"].items():
-        place = name.partition(".")[0]
-        if place not in places or (value.dim() and value.shape != places[place].shape):
+        index = name.partition(".")[0]
+        if index not in by_index or (value.dim() and value.shape != by_index[index].shape):
             raise UserError(f"{path} is from another optimizer: no parameter here takes {name}")
     if "" not in parts["losses"]:
         raise UserError(f"{path} is no whole state: it has no losses")
     for part, module in modules.items():
         module.load_state_dict(parts[part])
     for name, value in parts["optimizer"].items():
-        place, _, key = name.partition(".")
-        parameter = places[place]
-        # fused optimizers read memory in the parameter's own order, channels-last for convolutions
+        index, _, key = name.partition(".")
+        parameter = by_index[index]
+        # fused optimizers expect their state in the parameter's memory order, which can be channels-last
         like = parameter if value.shape == parameter.shape else torch.empty_like(value, device=parameter.device)
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
-    if parts["losses"][""].shape == losses.shape:  # else eval_every was changed since
+    if parts["losses"][""].shape == losses.shape:  # eval_every, their number, may have been changed
         losses.copy_(parts["losses"][""])
     return about

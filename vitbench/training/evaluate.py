@@ -1,4 +1,4 @@
-"""Accuracy and loss of a model over a split: evaluation mode, no augmentation, float32."""
+"""Tests a model on a set of images: in evaluation mode, without augmentation, in float32."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Evaluation(NamedTuple):
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, images: Tensor | Stream, normalise: Normalise, batch_size: int) -> Tensor:
-    """(M, K) in float32, of a model that is in evaluation mode; `images` as in `evaluate`."""
+    """The logits (M, K), in float32. The model has to be in evaluation mode; `images` are as in `evaluate`."""
     logits = torch.empty(0)
     for first, batch in zip(count(step=batch_size), images.split(batch_size), strict=False):
         part = model(normalise(batch)).float()
-        if first == 0:  # one tensor: small ones between the large ones would keep their memory from being used again
+        if first == 0:  # one tensor for all: a small one kept of each batch would fragment the memory of large ones
             logits = part.new_empty(len(images), part.shape[1])
         logits[first : first + len(part)] = part
     return logits
@@ -36,14 +36,16 @@ def logits_of(model: nn.Module, images: Tensor | Stream, normalise: Normalise, b
 def evaluate(
     model: nn.Module, images: Tensor | Stream, labels: Tensor, normalise: Normalise, batch_size: int = 500
 ) -> Evaluation:
-    """`images` uint8 (M, C, H, W) and `labels` (M,) on the model's device; every image counts once, in one
-    process or shared among several."""
-    training = [module for module in model.modules() if module.training]  # all of them, or the part that is not frozen
+    """Tests on `images` uint8 (M, C, H, W) and `labels` (M,), which are on the model's device.
+
+    Several processes share the images, and each image counts once.
+    """
+    training = [module for module in model.modules() if module.training]  # frozen ones are in evaluation mode already
     model.eval()
     logits = logits_of(model, mine(images), normalise, batch_size)
     logits = gathered(logits, len(images))
     for module in training:
         module.training = True
     predictions = logits.argmax(1)
-    loss = F.cross_entropy(logits.double(), labels)  # float64: the mean over many images loses digits in float32
+    loss = F.cross_entropy(logits.double(), labels)  # a mean of many loses digits in float32
     return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions)

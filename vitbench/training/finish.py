@@ -1,4 +1,4 @@
-"""The end of a run: the test, the files that training leaves behind, and the record."""
+"""Ends a run: tests it, writes its weights and predictions, and makes its record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss
 
 
 def finish(training: Training, interrupt: Interrupt) -> Record:
-    """Tests what was trained, writes weights and predictions, and returns the record; a diverged run leaves neither."""
+    """Tests the network, writes weights and predictions, and returns the record. A diverged run has neither of them."""
     interrupt.stops(f"{training.run.id}: trained and saved, not yet tested")
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if training.diverged_step is None:
@@ -33,7 +33,7 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
             led(write, training.run.weights(), training.weights())
             for file, classes in predictions.items():
                 led(write, training.run.folder / file, _npy(classes))
-        else:  # the last step broke the weights
+        else:  # the last step broke the weights, and no later loss shows it
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
     return _record(training, cast(Metrics, metrics))
 
@@ -48,7 +48,7 @@ def _last_logged(training: Training) -> dict[str, float | None]:
 
 
 def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Tensor]:
-    """Adds the test's results to the metrics and returns the classes to be kept: a run uses its test images here alone."""
+    """Adds the test's results to `metrics`; returns files of classes to keep. Training uses test images only here."""
     images, labels = training.share.test(training.machine.device)
     tested = evaluate(training.evaluated, images, labels, training.normalise)
     metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
@@ -56,7 +56,7 @@ def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Ten
 
 
 def _is_finite(training: Training, metrics: dict[str, float | None]) -> bool:
-    """Whether the run has a result: a test tells of broken weights, and without one they are looked at."""
+    """Whether metrics and weights are finite. Broken weights show in the test's loss; without a test they are read."""
     if not all(math.isfinite(value) for value in metrics.values() if value is not None):
         return False
     weights = training.evaluated.state_dict().values()

@@ -1,4 +1,4 @@
-"""What a run trains with, made from its settings: images, model, objective, optimizer and batches."""
+"""Makes from a run's settings what it trains with: images, model, objective, optimizer and batches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from vitbench.training.training import Training
 
 
 def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Training:
-    """Everything a run needs for its first step, in the order in which random numbers are drawn.
+    """Makes all that a run needs for its first step.
 
-    `together` is the watch of a stack of runs, which compiles its own model of all of them.
+    A run of a stack gets the watch of that, `together`, and is not compiled: the stack compiles one model of all runs.
     """
     settings, recipe = run.settings, run.settings["optim"]
     code = commit()
@@ -92,12 +92,12 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
 def _machine(settings: Mapping[str, Any]) -> Machine:
     options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads")}
     if settings["objective"]["name"] != "classify":
-        options["compile"] = False  # the loss takes the model apart
+        options["compile"] = False  # those objectives call parts of the model, which are not compiled
     return all_or_none(Machine.of, **options)
 
 
 def _share(settings: Mapping[str, Any]) -> Share:
-    """The run's part of the training images, after validation images were cut off."""
+    """The run's images: training images, validation images, which are cut off from those, and test images."""
     data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
     if data["subset_seed"] is None:
         data["subset_seed"] = settings["seed"]
@@ -108,7 +108,7 @@ def _share(settings: Mapping[str, Any]) -> Share:
 def _model(
     settings: Mapping[str, Any], architecture: dict[str, Any], parents: Parents, share: Share, machine: Machine
 ) -> tuple[Any, Beginning | None]:
-    """The network on its device, and what the record says of the weights it begins from."""
+    """The network on its device, and what the record shall say of the weights that it begins from."""
     seed_random_state(settings["seed"], 0)
     model: Any = build_model(**architecture)
     init = parents.origin and all_or_none(
@@ -136,7 +136,7 @@ def _augment(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Au
 
 
 def _steps(settings: Mapping[str, Any], train_images: int) -> int:
-    """How many steps the run has; UserError where `keep` names one that it has not."""
+    """How many steps the run has; UserError where `keep` names a later one."""
     recipe, keep = settings["optim"], settings["keep"]
     steps: int | None = recipe["steps"]
     if recipe["epochs"] is not None:
@@ -148,6 +148,6 @@ def _steps(settings: Mapping[str, Any], train_images: int) -> int:
 
 
 def _warnings(settings: Mapping[str, Any], share: Share, validates: bool) -> list[str]:
-    """What was noticed before the first step; `leaks` matter where the run has validation images."""
+    """Warnings of the data, and of parents that may have learned from validation images, where the run validates."""
     leaks = led(validation_leaks, settings, share.dataset.fingerprint) if validates else []
     return [*share.dataset.warnings, *leaks]

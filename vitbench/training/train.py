@@ -1,4 +1,4 @@
-"""Trains one model on a share of a dataset: prepare, loop, record, in the order in which things happen."""
+"""`vitbench train`: trains one run, in three parts: prepare, loop, finish."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from vitbench.settings.compose import as_settings
 
 
 def main(config: Any) -> int:
-    """One run: says so if it is done, resumes it if it was begun; 0 finished, 1 diverged."""
+    """Trains or resumes the run of a command line, or says that it is done; 0: it has finished, 1: it diverged."""
     forget()
     return one_run(check(as_settings(config)))
 
 
 def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
-    """`main` for settings that are checked. In a sweep it prints nothing, and the run's folder tells of each failure."""
+    """Does as `main` does, with checked settings. In a sweep nothing is printed, and the run's folder tells all."""
     run = Run.of(settings)
     record, done_before = run.record(), True
     if record is not None:
@@ -48,7 +48,7 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
 
 
 def train(run: Run, interrupt: Interrupt) -> Record:
-    """Trains, saves as it goes, and returns the record; raises Stopped when a signal ended it and it is saved."""
+    """Trains and returns the record; raises Stopped after a signal, when the run is saved."""
     parents = led(find_parents, run.settings)  # before torch is imported, and images are decoded
 
     from vitbench.training.finish import finish
@@ -72,7 +72,10 @@ def train(run: Run, interrupt: Interrupt) -> Record:
 
 @contextmanager
 def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
-    """Leaves a traceback in the run's folder where something fails, but for a user's slip, which the user is told."""
+    """Writes what goes wrong into the run's folder, with its traceback.
+
+    A user's slip is written there in a sweep alone, for else the user reads it at once.
+    """
     try:
         yield
     except Stopped as stopped:

@@ -1,7 +1,7 @@
-"""A run while it trains: what it trains with, how far it is, and what it does beside the backward call.
+"""A run while it trains: what it trains with, how far it is, and all it does but forward and backward.
 
-`train.py` has the loop of a single run, and vitbench/sweeping/stacked.py that of several which compute together. Both
-call the same methods around forward and backward.
+train.py has the loop of a single run, and vitbench/sweeping/stacked.py that of several runs which compute together.
+Both loops call the methods here, around their own forward and backward.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from vitbench.runs.run import Run
 from vitbench.training import checkpoint, optim, transfer
 from vitbench.training.evaluate import evaluate
 
-SECONDS_BETWEEN_SAVES = 300  # a run that evaluates more rarely saves in between
+SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and in between after so long
 
 
 @dataclass(eq=False)
 class Training:
     run: Run
-    parents: Parents  # what it begins from or learns from
-    init: Beginning | None  # what the record says of the weights it begins from
+    parents: Parents
+    init: Beginning | None  # what the record says of the weights that it begins from
     machine: Machine
-    share: Share  # its images
+    share: Share  # its images, for training, validation and test
     validation: Images | None  # None where there are none, or where the objective learns no classes
     architecture: dict[str, Any]  # what `build_model` was given
     parameters: int
-    multiply_adds: int  # of one forward of one image
+    multiply_adds: int  # of the forward of one image
     model: Any
     forward: Any  # the model, compiled or replicated over processes
     normalise: Normalise
@@ -55,29 +55,29 @@ class Training:
     loader: Loader
     steps: int  # of the whole run
     every: int  # steps between two evaluations
-    commit: str | None  # of the code that is running, also if files change meanwhile
-    watch: Stopwatch  # one for all runs of a stack
-    stacked: int = 1  # runs that train as one model
+    commit: str | None  # of the code when the run began, which files on disk may no longer be
+    watch: Stopwatch  # runs of a stack share one
+    stacked: int = 1  # how many runs train as one model
 
     step: int = 0  # steps that are done
     diverged_step: int | None = None
     train_seconds: float = 0.0
     note: str = ""  # the newest loss, for the progress bar
     warnings: list[str] = field(default_factory=list)
-    _seconds_before: float = 0.0  # of training, before this process resumed it
-    _first_loss: int = 0  # the first step whose loss this process knows
-    _saved: float = field(default_factory=time.monotonic)
+    _seconds_before: float = 0.0  # of training, before this process resumed the run
+    _first_loss: int = 0  # the first step whose loss `_losses` has
+    _saved: float = field(default_factory=time.monotonic)  # the time of the last save, or of the beginning
 
     # ------------------------------------------------------------------------------------------------------ resuming
 
     @cached_property
     def _losses(self) -> Tensor:
-        """The loss of step s at place s % every, until metrics.csv has it."""
+        """The loss of step s lies at index s % every, until metrics.csv has it."""
         return torch.zeros(self.every, device=self.machine.device)
 
     @property
     def _parts(self) -> dict[str, Any]:
-        """What a saved state holds."""
+        """What a saved state holds, by the names of the arguments of `gather` and `restore`."""
         return {
             "model": self.model,
             "objective": self.objective,
@@ -87,7 +87,7 @@ class Training:
         }
 
     def resume(self) -> None:
-        """Goes on from the newest saved state that is whole, or begins; from here on the run's folder says so."""
+        """Goes on from the newest whole state, if one was saved, and writes the settings into the run's folder."""
         for path in led(self.run.states):
             try:
                 saved = checkpoint.restore(path, self.run.id, **self._parts)
@@ -104,7 +104,7 @@ class Training:
         self._saved = time.monotonic()
 
     def _go_on_from(self, saved: dict[str, Any]) -> None:
-        """Takes over what a saved state says of itself; its tensors are in their places already."""
+        """Takes over what a saved state says of itself; `restore` has put its tensors in their places."""
         if saved["data"] != self.share.dataset.fingerprint:
             raise DataError(
                 f"data.root={self.run.settings['data']['root']}: the images changed since {self.run.id} began; restore "
@@ -114,7 +114,7 @@ class Training:
         self.train_seconds = self._seconds_before
         if too_late := [step for step in self.run.lost() if step <= self.step]:
             self.warnings.append(f"resumed at step {self.step}, so keep=[{','.join(map(str, too_late))}] came too late")
-        # with another eval_every the saved losses lie at other places, and say nothing
+        # with another eval_every each saved loss lies at the index of another step, so none can be used
         self._first_loss = 0 if saved["every"] == self.every else self.step
         if saved["commit"] != self.commit:
             self.warnings.append(f"resumed at step {self.step} with commit {self.commit}; begun with {saved['commit']}")
@@ -125,14 +125,14 @@ class Training:
         return self.step < self.steps and self.diverged_step is None
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """The views of the next batch: this process's rows of them, drawn by seed and step alone."""
+        """This process's part of the next batch, as the objective views it; seed and step alone decide it."""
         self.watch.start()
         seed_random_state(self.run.settings["seed"], self.step + 1)
         views = self.objective.views(*self.loader.batch(self.step), self.augment, self.normalise)
         return tuple(map(mine, views))
 
     def update(self, loss: Tensor) -> None:
-        """Steps the optimizer by the gradients that are there, and keeps the weights where `keep` names this step."""
+        """Steps the optimizer, now that `loss` has its gradients; writes a file of weights if `keep` names the step."""
         recipe = self.run.settings["optim"]
         share_of_peak = optim.schedule(self.step, self.steps, recipe["warmup"])
         for group in self.optimizer.param_groups:
@@ -142,35 +142,36 @@ class Training:
         self.optimizer.step()
         if self.averaged:
             self.averaged.update_parameters(self.model)
-        self._losses[self.step % self.every] = loss.detach()  # no synchronisation: it is read when it is logged
+        self._losses[self.step % self.every] = loss.detach()  # it is read when it is logged: reading waits for a GPU
         self.step += 1
         if self.step in (self.run.settings["keep"] or []):
-            self._stand_still()
+            self._stop_watch()
             led(write, self.run.weights(self.step), self.weights())
 
     @property
     def evaluated(self) -> Any:
-        """The network that is validated, tested and left behind: the averaged one, where there is one."""
+        """The network that is validated, tested and written to files: the averaged one, if there is one."""
         return self.averaged.module if self.averaged else self.model
 
     def weights(self) -> bytes:
-        """The evaluated network as a file."""
+        """The bytes of a file with the weights of `evaluated`."""
         origin = {"run": self.run.id, "classes": list(self.share.dataset.classes)}
         return checkpoint.to_bytes(self.evaluated.state_dict(), origin)
 
-    def _stand_still(self) -> None:
+    def _stop_watch(self) -> None:
+        """Stops the watch, when the device has done all that it was given."""
         self.machine.synchronise()
         self.watch.stop()
 
     # ----------------------------------------------------------------------------------------------- between two steps
 
     def log_and_save(self, interrupt: Interrupt) -> None:
-        """Evaluates, logs and saves where it is time to; raises Stopped after a signal, when the run is saved."""
+        """Evaluates, logs and saves if it is time to; after a signal saves and raises Stopped."""
         evaluates = self.step % self.every == 0 or self.step == self.steps
-        is_late = time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
-        if not (evaluates or agreed(interrupt.received or is_late)):
+        save_is_due = time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
+        if not (evaluates or agreed(interrupt.received or save_is_due)):
             return
-        self._stand_still()
+        self._stop_watch()
         self.train_seconds = self._seconds_before + self.watch.seconds
         average(self._losses)
         if evaluates:
@@ -183,7 +184,7 @@ class Training:
         self._saved = time.monotonic()
 
     def _evaluate_and_log(self) -> None:
-        """Writes a line of metrics.csv for the steps since the last one, or sets `diverged_step` if a loss is not finite."""
+        """Adds a line to metrics.csv, or sets `diverged_step` if a loss since the last line is not finite."""
         first = max((self.step - 1) // self.every * self.every, self._first_loss)
         losses = self._losses[first % self.every : (self.step - 1) % self.every + 1]
         if not losses.isfinite().all():

@@ -1,4 +1,8 @@
-"""Weights that were trained before, put into a model: names, position tables of another grid, a new head, a frozen backbone."""
+"""Puts weights that were trained before into a model.
+
+Names are translated from other libraries, position tables are interpolated to another grid, the head can stay new, and
+all but the head can be frozen.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,9 @@ from vitbench.runs.record import Beginning, Record
 from vitbench.runs.run import Run
 from vitbench.training import checkpoint
 
-HALF = (torch.float16, torch.bfloat16)  # which are not interpolated on a CPU
-NAMES = {  # of timm's and torchvision's ViTs, and what they are called here; ResNets have torchvision's names
+HALF = (torch.float16, torch.bfloat16)  # they are read as float32, for no CPU interpolates them
+# the names of tensors in timm's and torchvision's ViTs, and here; our ResNets have torchvision's names
+NAMES = {
     r"patch_embed\.proj\.": "patch_embed.",
     r"pos_embed$": "pe.table",
     r"conv_proj\.": "patch_embed.",
@@ -43,9 +48,9 @@ IN_BLOCK = {
 
 
 def trained(folder: Path, record: Record, step: int | None = None) -> Any:
-    """The network of a run as training left it, or as it was after a step that `keep` names; on the CPU.
+    """The network of a run, on the CPU, as it was after training or after a step that `keep` names.
 
-    UserError where its weights are not there, damaged, or those of another run or model.
+    UserError where its weights are missing, damaged, or those of another run or model.
     """
     path = Run(folder, {}).weights(step)
     model = of_record(record)
@@ -54,54 +59,57 @@ def trained(folder: Path, record: Record, step: int | None = None) -> Any:
 
 
 def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> Beginning:
-    """Puts the weights into a freshly drawn model, whose head stays where `head` is new; returns what a record says of it.
+    """Puts the weights into a freshly drawn model, all but the head with head=new; returns what the record says of it.
 
-    UserError, in one line, where classes differ, or where a tensor is missing, too many or of another shape.
+    UserError, in one line, where the classes are others, or a tensor is missing, too many or of another shape.
     """
-    tensors, sha256, known = read_weights(origin)
+    tensors, sha256, their_classes = read_weights(origin)
     tensors = {name: value.float() if value.dtype in HALF else value for name, value in tensors.items()}
     own = model.state_dict()
     if origin.source != "run":
         tensors = {name if name in own else renamed(name): value for name, value in tensors.items()}
-    last = _head_of(model)
+    prefix = _head_prefix(model)
     if head == "new":
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(last)}
-    elif known is not None and known != tuple(classes):
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+    elif their_classes is not None and their_classes != tuple(classes):
         raise UserError(
-            f"init={origin.typed}: its classes are {_listed(known)}, this run's are {_listed(classes)}; "
+            f"init={origin.typed}: its classes are {_listed(their_classes)}, this run's are {_listed(classes)}; "
             "head=new draws a new head"
         )
-    before = {name: value.shape for name, value in tensors.items()}
+    shapes = {name: value.shape for name, value in tensors.items()}
     if isinstance(pe := getattr(model, "pe", None), PositionEncoding):
         tables = {name.removeprefix("pe."): value for name, value in tensors.items() if name.startswith("pe.")}
         tensors |= {f"pe.{name}": value for name, value in pe.carried(tables).items()}
-    kept = {name: value for name, value in own.items() if head != "new" or not name.startswith(last)}
-    _fit(kept, tensors, origin.typed, last)
+    needed = {name: value for name, value in own.items() if head != "new" or not name.startswith(prefix)}
+    _check_fit(needed, tensors, origin.typed, prefix)
     model.load_state_dict(tensors, strict=False)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    parameters = sum(size for name, size in sizes.items() if name in tensors)
+    kept = sum(size for name, size in sizes.items() if name in tensors)
     return {
         "source": origin.source,
         "name": origin.name,
         "sha256": sha256,
-        "interpolated": [name for name in tensors if tensors[name].shape != before[name]],
-        "kept_parameters": parameters,
-        "new_parameters": sum(sizes.values()) - parameters,
+        "interpolated": [name for name in tensors if tensors[name].shape != shapes[name]],
+        "kept_parameters": kept,
+        "new_parameters": sum(sizes.values()) - kept,
     }
 
 
 def freeze(model: Any) -> None:
-    """Leaves the head alone to be trained: the rest gets no gradient and stays in evaluation mode, so that batch norm
-    keeps its statistics and nothing is dropped."""
+    """Lets training change the head only.
+
+    The rest gets no gradient. It is also set to evaluation mode, so that batch norm keeps its statistics and nothing is
+    dropped; `model.train()` undoes that part, and this function has to be called again after it.
+    """
     for module in model.children():
         if module is not model.taps["head"]:
             module.eval()
-    last = _head_of(model)
+    prefix = _head_prefix(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(last))
+        parameter.requires_grad_(name.startswith(prefix))
 
 
-def _head_of(model: Any) -> str:
+def _head_prefix(model: Any) -> str:
     """What the names of the head's parameters begin with."""
     return next(name for name, module in model.named_modules() if module is model.taps["head"]) + "."
 
@@ -111,26 +119,29 @@ def _listed(classes: Sequence[str]) -> str:
     return ", ".join(classes[:3]) + more
 
 
-def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, last: str) -> None:
-    """One line with the first tensor that does not fit, in the model's order, and how many do."""
+def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, head: str) -> None:
+    """UserError where tensors are not those that are needed; it names the first, and says how many fit.
 
-    def shape(names: Mapping[str, Tensor], name: str) -> str:
-        return str(tuple(names[name].shape)) if name in names else "not"
+    `typed` is what follows init=, `head` the prefix of the head's names.
+    """
 
-    # which counts batches for a mean over all of them, which nobody takes, and files of old lack
-    asked = [name for name in own if name in tensors or not name.endswith("num_batches_tracked")]
-    other = [name for name in asked if name not in tensors or tensors[name].shape != own[name].shape]
-    wrong = other + sorted(name for name in tensors if name not in own)
+    def shape(those: Mapping[str, Tensor], name: str) -> str:
+        return str(tuple(those[name].shape)) if name in those else "not"
+
+    # old files lack batch norm's count of batches; only a plain mean over all batches needs it, and no model has that
+    compared = [name for name in needed if name in tensors or not name.endswith("num_batches_tracked")]
+    unfit = [name for name in compared if name not in tensors or tensors[name].shape != needed[name].shape]
+    wrong = unfit + sorted(name for name in tensors if name not in needed)
     if not wrong:
         return
-    first, fitting = wrong[0], len(asked) - len(other)
-    if all(name.startswith(last) for name in wrong):
-        K = next(iter(own[name].shape[0] for name in own if name.startswith(last)))
-        there = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
-        raise UserError(f"init={typed}: {there}, and this run has {K:,}; head=new draws a new head")
+    first, fitting = wrong[0], len(compared) - len(unfit)
+    if all(name.startswith(head) for name in wrong):
+        K = next(iter(needed[name].shape[0] for name in needed if name.startswith(head)))
+        what = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
+        raise UserError(f"init={typed}: {what}, and this run has {K:,}; head=new draws a new head")
     raise UserError(
-        f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(own, first)} "
-        f"here; {fitting} of {len(asked)} tensors fit"
+        f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(needed, first)} "
+        f"here; {fitting} of {len(compared)} tensors fit"
     )
 
 
@@ -138,18 +149,18 @@ def _fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, l
 
 
 def read_weights(origin: Origin) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
-    """The tensors, by the names they have there; a SHA-256, of the file or of a library's tensors; classes, if known."""
+    """Tensors by the names they have there; the SHA-256 of the file, or of a library's tensors; classes, if known."""
     if origin.path is None:
         tensors = fetched(origin.source, origin.name)
         return tensors, checkpoint.digest(tensors), None
     if origin.source == "file":
-        tensors, about = _file(origin.path, origin.typed)
+        tensors, about = _read_file(origin.path, origin.typed)
         return tensors, checksum(origin.path), tuple(about["classes"]) if "classes" in about else None
     return checkpoint.weights_of(origin.name, origin.path), checksum(origin.path), origin.classes
 
 
-def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Any safetensors file; one of ours is checked against the checksum that it carries, and says more."""
+def _read_file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, and its metadata if vitbench wrote it; then its checksum is checked too."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
@@ -170,23 +181,15 @@ def _file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def fetched(library: str, name: str) -> dict[str, Tensor]:
-    """A library's pretrained weights, from its own cache or its own place on the network."""
+    """A library's pretrained weights, which the library takes from its cache or downloads."""
     typed = f"init={library}:{name}"
-    weights: dict[str, Tensor]
-    there = library_of(library, name, typed)
-    if library == "torchvision":
-        choice = there.get_model_weights(name).DEFAULT
-
-        def fetch() -> dict[str, Tensor]:
-            return dict(choice.get_state_dict(progress=False, check_hash=True, weights_only=True))
-
-    else:
-
-        def fetch() -> dict[str, Tensor]:
-            return dict(there.create_model(name, pretrained=True).state_dict())
-
+    models = library_of(library, name, typed)
     try:
-        weights = fetch()
+        if library == "torchvision":
+            choice = models.get_model_weights(name).DEFAULT
+            weights = choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        else:
+            weights = models.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever a library's downloads raise
         reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         raise UserError(
@@ -199,8 +202,8 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
 def renamed(name: str) -> str:
     """A tensor's name here, from its name in timm or torchvision."""
     for pattern, ours in NAMES.items():
-        name, found = re.subn(f"^{pattern}", ours, name)
-        if found:
+        name, replaced = re.subn(f"^{pattern}", ours, name)
+        if replaced:
             break
     block = re.match(r"blocks\.\d+\.", name)
     if block is None:
@@ -212,7 +215,7 @@ def renamed(name: str) -> str:
 
 
 def library_of(family: str, name: str, typed: str) -> Any:
-    """`torchvision.models` or `timm`, which has a network of that name; UserError, for what was `typed`, where not."""
+    """`torchvision.models` or `timm`; UserError, which begins with `typed`, where it has no network of that name."""
     if family == "torchvision":
         from torchvision import models
 
