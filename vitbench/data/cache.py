@@ -104,8 +104,12 @@ def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
     if path is not None:
         with open(path, "r+b") as file:
             _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * bytes_each)
-    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data)
-    return np.frombuffer(digests, np.uint8).reshape(M, 16)
+    return np.frombuffer(b"".join(map(pixel_digest, data)), np.uint8).reshape(M, 16)
+
+
+def pixel_digest(image: np.ndarray) -> bytes:
+    """The 16 bytes by which an index knows an image."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def _pwrite(file: int, rest: memoryview, at: int) -> None:

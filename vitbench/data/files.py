@@ -6,7 +6,6 @@ fingerprint names, or the run ends.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -20,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitbench.data.cache import pixel_digest
 from vitbench.errors import DataError
 from vitbench.machine.distributed import LOCAL_WORLD_SIZE
+from vitbench.machine.interrupt import STOPPING
 from vitbench.machine.provenance import cores
 
 CHUNK = 16  # images that a process decodes at a time
@@ -64,9 +65,8 @@ def may_start_processes() -> bool:
 
 def _outlived_by_parent() -> None:
     """A signal to the whole group is for the parent, which may want more images before it has saved."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
     def end() -> None:
         parent = multiprocessing.parent_process()
@@ -97,19 +97,11 @@ class Files:
 
     def begin(self, rows: NDArray[np.int64]) -> Callable[[NDArray[np.uint8]], None]:
         """Begins to decode; what is returned writes the images into an array (B, C, H, W)."""
-        chunks = [rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK)]
-        results = [
-            self.pool.begin(
-                partial(
-                    _decoded,
-                    self.decode,
-                    [self.paths[row] for row in chunk.tolist()],
-                    self.digests[chunk],
-                    self.shape[1:],
-                )
-            )
-            for chunk in chunks
-        ]
+        results = []
+        for first in range(0, len(rows), CHUNK):
+            chunk = rows[first : first + CHUNK]
+            paths = [self.paths[row] for row in chunk.tolist()]
+            results.append(self.pool.begin(partial(_decoded, self.decode, paths, self.digests[chunk], self.shape[1:])))
 
         def read(out: NDArray[np.uint8]) -> None:
             for number, result in enumerate(results):
@@ -125,6 +117,6 @@ def _decoded(decode: Decode, paths: list[str], digests: NDArray[np.uint8], shape
             images[place] = decode(path, shape[-1])
         except ValueError as error:
             raise DataError(f"{path!a} changed since the images were indexed ({error}); restore it") from None
-        if hashlib.blake2b(images[place].tobytes(), digest_size=16).digest() != digests[place].tobytes():
+        if pixel_digest(images[place]) != digests[place].tobytes():
             raise DataError(f"{path!a} changed since the images were indexed; restore it, or begin the run again")
     return images

@@ -42,10 +42,8 @@ class Share(NamedTuple):
     def _placed(self, split: Split, rows: NDArray[np.int64], device: torch.device, name: str) -> Images:
         images, labels = Stream(split.images, rows, device), torch.from_numpy(split.labels[rows]).to(device)
         if self.images == "auto":
-            needed, free = (
-                int(np.prod(images.shape)),
-                free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1),
-            )
+            needed = int(np.prod(images.shape))
+            free = free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1)
             if needed > MOST * free:
                 print(
                     f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "

@@ -11,7 +11,6 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -28,16 +27,8 @@ from vitbench.machine.progress import progress as progress_bar
 DECODING = 1  # bump when a pixel changes
 CHUNK = 512  # images decoded between two writes
 # what torchvision lets through when files are missing, broken or not to be had; URLError is an OSError
-UNAVAILABLE = (
-    RuntimeError,
-    OSError,
-    HTTPException,
-    EOFError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
 
 
 class Source(NamedTuple):
@@ -172,19 +163,12 @@ def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
     return tuple(f"{name} ({label})" if times[name] > 1 else name for label, name in enumerate(firsts))
 
 
-def _named(source: str) -> Callable[..., Dataset]:
-    def load_named(*, root: Path, cache: Path, image_size: int | None = None, progress: bool = False) -> Dataset:
-        return load(source, root=root, cache=cache, image_size=image_size, progress=progress)
-
-    return load_named
-
-
-cifar10 = _named("cifar10")
-cifar100 = _named("cifar100")
-mnist = _named("mnist")
-fashion_mnist = _named("fashion_mnist")
-svhn = _named("svhn")
-stl10 = _named("stl10")
-flowers102 = _named("flowers102")
-food101 = _named("food101")
-imagenet = _named("imagenet")
+cifar10 = partial(load, "cifar10")
+cifar100 = partial(load, "cifar100")
+mnist = partial(load, "mnist")
+fashion_mnist = partial(load, "fashion_mnist")
+svhn = partial(load, "svhn")
+stl10 = partial(load, "stl10")
+flowers102 = partial(load, "flowers102")
+food101 = partial(load, "food101")
+imagenet = partial(load, "imagenet")

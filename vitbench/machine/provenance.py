@@ -47,22 +47,18 @@ def commit() -> str | None:
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=5)
+
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
-        )
+        head = git("rev-parse", "--short=10", "HEAD")
         if head.returncode:
             return None
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
+        changes = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 @cache
