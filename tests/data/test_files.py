@@ -60,7 +60,7 @@ def test_the_index_is_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     decoded = count_decoding(monkeypatch)
     dataset = opened(root, files=True)
     assert not decoded
-    dataset.train.images.begin(np.array([4, 0]))(np.empty((2, 3, 8, 8), np.uint8))
+    dataset.train.images.prefetch(np.array([4, 0]))(np.empty((2, 3, 8, 8), np.uint8))
     assert [path[len(str(root)) :] for path in decoded] == ["/train/dog/1.png", "/train/cat/0.png"]
 
 
@@ -109,7 +109,7 @@ from pathlib import Path
 from vitbench.data.imagefolder import load
 if __name__ == "__main__":
     images = load(root=Path(sys.argv[1]), cache=Path(sys.argv[2]), workers=1, files=True).train.images
-    images.begin(np.arange(6))(np.empty(images.shape, np.uint8))
+    images.prefetch(np.arange(6))(np.empty(images.shape, np.uint8))
     print(*images.pool._executor._processes, flush=True)
     sys.stdin.read()
 """

@@ -30,7 +30,7 @@ def images(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     if request.param == "an array":
         return IMAGES[10:]
     if request.param == "a map read ahead":
-        monkeypatch.setattr(module, "LARGE_SPLIT", 0)
+        monkeypatch.setattr(module, "LARGE_IMAGE", 0)
     IMAGES.tofile(tmp_path / "images")
     return np.asarray(np.memmap(tmp_path / "images", np.uint8, "r", 0, IMAGES.shape))[10:]
 

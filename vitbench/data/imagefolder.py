@@ -75,7 +75,7 @@ def load(
 
     identity = [DECODING, str(root.resolve()), image_size, classes, train.stamps, test.stamps]
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in root.resolve().name)[:40] or "images"
-    dataset = cached(cache, name, identity, build, skip_broken=skip_broken, files=read if files else None)
+    dataset = cached(cache, name, identity, build, skip_broken=skip_broken, reader=read if files else None)
     return replace(dataset, warnings=(*dataset.warnings, *_ignored(train, test)))
 
 
