@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitbench.data.shapes import CHUNK, RELATIONS, SHAPES, TASKS, Nuisances, defaults, draw_shapes, load
+from vitbench.data.outlines import SHAPES
+from vitbench.data.shapes import CHUNK, RELATIONS, TASKS, Nuisances, defaults, draw_shapes, load
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
 

@@ -12,7 +12,7 @@ Lengths are in half widths: -1 and 1 are the borders of the image (in `relation`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from vitbench.data.cache import Contents, Rows, cached
 from vitbench.data.counted import counted, gauss, keys_of, uniform
+from vitbench.data.outlines import SHAPES, Distance
 from vitbench.data.split import Dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.progress import progress as progress_bar
@@ -29,6 +30,7 @@ DRAWING = 1  # bump when a pixel changes, so that caches are drawn again
 CHUNK = 128  # images drawn at once: few enough for intermediates to stay in the processor's cache
 SPLITS = {"train": 1, "test": 2}
 RELATIONS = ("left", "right", "above", "below")  # the side of the disc on which the square lies
+TASKS = {"shape": tuple(SHAPES), "relation": RELATIONS}
 
 
 @dataclass(frozen=True)
@@ -64,76 +66,6 @@ def _cos_sin(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cos = 1 / math.factorial(k) - square * cos
         sin = 1 / math.factorial(k + 1) - square * sin
     return cos, sin * angle
-
-
-# --- signed distances to ten shapes inside the unit circle, negative inside ------------------------------------------
-
-Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # x, y -> d, all (M,H,W)
-
-
-def _circle(x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    return np.sqrt(x * x + y * y) - np.float32(radius)
-
-
-def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
-    return np.maximum(np.abs(x) - np.float32(half_width), np.abs(y) - np.float32(half_height))
-
-
-def _edges(x: np.ndarray, y: np.ndarray, n: int, apothem: float) -> list[np.ndarray]:
-    """Distances to the n lines through the edges of a regular polygon, the first of which lies below its centre."""
-    angles = [2 * math.pi * k / n for k in range(n)]
-    return [np.float32(math.sin(angle)) * x + np.float32(math.cos(angle)) * y - np.float32(apothem) for angle in angles]
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    a, b, c = _edges(x, y, 3, 0.5)
-    return np.maximum(np.maximum(a, b), c)
-
-
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A pentagram: its points lie inside at least four of the five lines, so the second largest distance counts."""
-    first, second, *rest = _edges(x, y, 5, 0.36)
-    largest, runner_up = np.maximum(first, second), np.minimum(first, second)
-    for d in rest:
-        runner_up = np.maximum(runner_up, np.minimum(largest, d))
-        largest = np.maximum(largest, d)
-    return runner_up
-
-
-def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A square that stands on its corner, with a disc on each upper side."""
-    c = np.float32(math.sqrt(0.5))
-    u, v = c * (x + y) - np.float32(0.16), c * (y - x) - np.float32(0.16)
-    half_side = np.float32(0.54)
-    left, right = _circle(u + half_side, v, 0.54), _circle(u, v + half_side, 0.54)
-    return np.minimum(_box(u, v, 0.54, 0.54), np.minimum(left, right))
-
-
-def _corner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(_box(x, y, 0.72, 0.72), np.minimum(x + np.float32(0.2), y + np.float32(0.2)))
-
-
-def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _circle(x, y, 0.85)
-
-
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _box(x, y, 0.7, 0.7)
-
-
-SHAPES: dict[str, Distance] = {
-    "disc": _disc,
-    "ring": lambda x, y: np.abs(_circle(x, y, 0.75)) - np.float32(0.2),
-    "square": _square,
-    "triangle": _triangle,
-    "cross": lambda x, y: np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95)),
-    "star": _star,
-    "crescent": lambda x, y: np.maximum(_circle(x, y, 0.95), -_circle(x - np.float32(0.5), y, 0.8)),
-    "heart": _heart,
-    "bar": lambda x, y: _box(x, y, 0.95, 0.28),
-    "corner": _corner,
-}
-TASKS = {"shape": tuple(SHAPES), "relation": RELATIONS}
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
@@ -199,7 +131,7 @@ def _draw_relations(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: 
     u = uniform(keys, 11)
     back, front = _colours(u[:6], nuisances)
     quadrants = np.empty((M, 4, 3, half, half), np.uint8)
-    for q, shape in enumerate((_disc, _square, None, None)):
+    for q, shape in enumerate((SHAPES["disc"], SHAPES["square"], None, None)):
         canvas = np.broadcast_to(back, (half, half, *back.shape)).transpose(2, 3, 0, 1).copy()
         if shape:
             _blend(canvas, _cover([shape], np.zeros(M, np.int64), u[6:10], half, nuisances), front)
