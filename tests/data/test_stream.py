@@ -18,7 +18,7 @@ from vitbench.data.loader import Loader, Normalise
 from vitbench.data.share import Share
 from vitbench.data.split import Dataset, Split
 from vitbench.data.stream import Stream
-from vitbench.machine.memory import FILES, _left_by_groups
+from vitbench.machine.memory import GROUP_FILES, _left_by_control_groups
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
@@ -141,11 +141,11 @@ def test_a_set_larger_than_the_memory_allowed_takes_only_batches_of_it(tmp_path:
 def test_the_limit_of_a_control_group_around_this_one_counts(version: int, tmp_path: Path) -> None:
     top = tmp_path / ("memory" if version == 1 else "")
     (top / "job" / "step").mkdir(parents=True)
-    limit, use, given_back = FILES[2 - version]
+    limit, use, given_back = GROUP_FILES[2 - version]
     (top / "job" / limit).write_text("1000\n")
     (top / "job" / use).write_text("700\n")
     (top / "job" / "memory.stat").write_text(f"anon 5\n{given_back} 200\n")
     (top / "job" / "step" / limit).write_text("max\n")
     (top / "job" / "step" / use).write_text("600\n")
     (tmp_path / "own").write_text("4:memory:/job/step\n3:cpu:/job\n" if version == 1 else "0::/job/step\n")
-    assert list(_left_by_groups(tmp_path, tmp_path / "own")) == [500]
+    assert list(_left_by_control_groups(tmp_path, tmp_path / "own")) == [500]

@@ -19,7 +19,7 @@ from vitbench import load
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
-from vitbench.objectives.build import _between
+from vitbench.objectives.build import _renormalise
 from vitbench.objectives.classify import Classify, Distill
 from vitbench.runs.ancestor import check_teacher, finished_parent
 from vitbench.training import checkpoint
@@ -76,9 +76,9 @@ def test_a_teacher_gets_images_normalised_as_its_own_were() -> None:
         Normalise(mean, std, torch.device("cpu"))
         for mean, std in (((0.1, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.4, 0.5, 0.2), (0.3, 0.1, 0.2)))
     )
-    scale, shift = _between(here, there.mean, there.std)
+    scale, shift = _renormalise(here, there.mean, there.std)
     torch.testing.assert_close(here(images) * scale + shift, there(images))
-    same, nothing = _between(here, here.mean, here.std)
+    same, nothing = _renormalise(here, here.mean, here.std)
     assert (same == 1).all() and (nothing == 0).all()
 
 

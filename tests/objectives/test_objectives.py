@@ -101,10 +101,10 @@ def test_spread_is_0_where_features_collapsed_and_1_on_the_whole_sphere() -> Non
 def test_a_view_is_another_crop_and_other_colours_of_each_image() -> None:
     simsiam = SimSiam(vit("none"))
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8).expand(8, -1, -1, -1)
-    views = simsiam.drawn(images)
+    views = simsiam.view(images)
     assert views.shape == images.shape and views.min() >= 0 and views.max() <= 255
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
-    still = SimSiam(vit("none"), area=1.0, colour=0.0, grey=1.0).drawn(images)
+    still = SimSiam(vit("none"), area=1.0, colour=0.0, grey=1.0).view(images)
     assert torch.equal(still[:, :1], still[:, 1:2]), "grey"
 
 
