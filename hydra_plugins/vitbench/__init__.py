@@ -1,1 +1,1 @@
-"""Hydra finds plugins in this package; no torch is imported here, because Hydra imports it at every start."""
+"""Hydra's plugins. Hydra imports this package at every start, so nothing here may import torch."""

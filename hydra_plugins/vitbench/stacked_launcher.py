@@ -1,4 +1,4 @@
-"""`hydra/launcher=stacked`: its settings. The work is in `vitbench/sweeping/stacked.py`, where the study sweeper hands it runs."""
+"""The settings of `hydra/launcher=stacked`. The study sweeper gives its runs to `vitbench/sweeping/stacked.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class StackedLauncher(Launcher):
-    def __init__(self, max_runs: int) -> None:  # read by the sweep, in its configuration
+    def __init__(self, max_runs: int) -> None:  # the sweep reads max_runs in the configuration
         pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -31,7 +31,7 @@ ConfigStore.instance().store(
     name="stacked",
     node={
         "_target_": f"{StackedLauncher.__module__}.{StackedLauncher.__qualname__}",
-        "max_runs": 8,  # in a stack; memory is what limits them
+        "max_runs": 8,  # how many runs a stack has; memory limits it
     },
     provider="vitbench",
 )

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=study`: the runs of a study file, handed to whichever launcher was chosen."""
+"""`hydra/sweeper=study` hands the runs of a study file to the launcher that was chosen."""
 
 from __future__ import annotations
 

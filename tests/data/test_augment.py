@@ -29,11 +29,11 @@ def test_every_crop_is_a_window_of_the_reflected_image_or_its_mirror(padding: in
     cropped = crop_and_flip(batch, padding, flip=True)
     padded = F.pad(batch.float(), 4 * [padding], mode="reflect") if padding else batch.float()
     windows = padded.unfold(2, 8, 1).unfold(3, 8, 1)  # (B, C, places, places, 8, 8)
-    both = torch.stack([windows, windows.flip(-1)])
-    hits = (both == cropped.float()[None, :, :, None, None]).all(-1).all(-1).all(2)  # (2, B, places, places)
-    assert hits.flatten(2).any(2).any(0).all()
-    if padding == 1:  # each of the 9 places and both mirrors occurs
-        assert hits.any(1).all()
+    mirrors = torch.stack([windows, windows.flip(-1)])
+    equal = (mirrors == cropped.float()[None, :, :, None, None]).all(-1).all(-1).all(2)  # (2, B, places, places)
+    assert equal.flatten(2).any(2).any(0).all()
+    if padding == 1:  # each of the 9 places occurs, mirrored and not
+        assert equal.any(1).all()
 
 
 def test_crop_and_flip_are_drawn_for_each_image() -> None:
@@ -71,16 +71,16 @@ def test_scaling_by_two_shows_the_middle_and_by_a_half_what_is_reflected() -> No
     large, small = turn_and_scale(batch.expand(2, -1, -1, -1), torch.zeros(2), torch.tensor([2.0, 0.5]))
     assert torch.equal(large[:, ::2, ::2], batch[0, :, 2:7, 2:7])
     assert torch.equal(small[:, 2:7, 2:7], batch[0, :, ::2, ::2])
-    assert torch.equal(small[:, 1, 2:7], small[:, 3, 2:7])  # beyond the border comes what lies before it
+    assert torch.equal(small[:, 1, 2:7], small[:, 3, 2:7])  # rows outside mirror the rows inside
 
 
 def test_turns_and_factors_are_drawn_for_each_image_within_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    monkeypatch.setattr(augment_module, "turn_and_scale", lambda images, *how: drawn.append(how) or images)
+    calls = []
+    monkeypatch.setattr(augment_module, "turn_and_scale", lambda images, *drawn: calls.append(drawn) or images)
     torch.manual_seed(0)
     augment = Augment(num_classes=10, image_size=8, **OFF | {"rotate": 30.0, "scale": 0.25})  # type: ignore[arg-type]
     augment.pixels(images(2000))
-    degrees, factors = drawn[0]
+    degrees, factors = calls[0]
     assert 29 < degrees.max() <= 30 and -30 <= degrees.min() < -29 and abs(degrees.mean()) < 1.5
     assert 1.24 < factors.max() <= 1.25 and 0.8 <= factors.min() < 0.81
-    assert abs(factors.log().mean()) < 0.01  # as often larger as smaller
+    assert abs(factors.log().mean()) < 0.01  # above 1 as often as below

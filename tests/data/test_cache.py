@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitbench.data import cache as module
+from vitbench.data import cache as cache_module
 from vitbench.data.cache import Contents, Rows, cached
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError, StorageError
@@ -32,7 +32,7 @@ class Source:
     def __call__(self, rows: Rows) -> Contents:
         self.decoded += 1
         rows.allocate(60, 3, 8)
-        for first in (20, 0, 40):  # in any order
+        for first in (20, 0, 40):  # rows may be written in any order
             rows.write(first, IMAGES[first : first + 20])
         return Contents(LABELS[:40], LABELS[40:], CLASSES, self.broken)
 
@@ -54,7 +54,7 @@ def test_images_are_decoded_once_and_come_back_as_they_were(tmp_path: Path) -> N
         assert np.array_equal(dataset.train.labels, LABELS[:40]) and np.array_equal(dataset.test.labels, LABELS[40:])
         assert dataset.classes == CLASSES
     assert first.fingerprint == second.fingerprint
-    assert np.array_equal(np.load(files(tmp_path, "npy")[0]), IMAGES)  # a file that any tool reads
+    assert np.array_equal(np.load(files(tmp_path, "npy")[0]), IMAGES)  # any tool can read the file
 
 
 def test_what_is_done_to_the_images_stays_out_of_the_cache(tmp_path: Path) -> None:
@@ -67,16 +67,18 @@ def test_another_identity_is_another_file(tmp_path: Path) -> None:
     source = Source()
     fingerprints = {open_cache(tmp_path, source, identity).fingerprint for identity in ("a", "b", ["a"], {"a": 1})}
     assert source.decoded == len(files(tmp_path, "npy")) == 4
-    assert len(fingerprints) == 1  # which names the pixels, not where they came from
+    assert len(fingerprints) == 1  # a fingerprint names the pixels, not where they came from
 
 
-def cut(path: Path, to: int) -> None:
-    os.truncate(path, to if to >= 0 else path.stat().st_size + to)
+def cut(path: Path, size: int) -> None:
+    """Cuts a file to a size; a negative one counts from its end."""
+    os.truncate(path, size if size >= 0 else path.stat().st_size + size)
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path: Path, offset: int) -> None:
+    """Flips a bit of one byte."""
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
@@ -160,7 +162,7 @@ def test_a_full_or_failing_disk_is_one_line_and_leaves_nothing(
         open_cache(tmp_path, Source())
     assert str(error.value) == f"data.cache={tmp_path}: {os.strerror(code)}" and error.value.exit_code == 4
     assert nothing_half_left(tmp_path)
-    assert len(open_cache(tmp_path, Source()).train) == 40  # once there is room
+    assert len(open_cache(tmp_path, Source()).train) == 40  # there is room again
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -177,13 +179,13 @@ def test_a_disk_that_fails_later_leaves_nothing_that_would_be_read(
 
 
 def test_writes_that_stop_short_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: whole(file, data[:1000], at))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, data[:1000], offset))
     assert np.array_equal(open_cache(tmp_path, Source({3: "a.png"})).test.images, IMAGES[40:])
 
 
 def test_too_little_room_is_said_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match=f"data.cache={tmp_path}: 60 decoded images of 8 px need"):
         open_cache(tmp_path, Source())
     assert nothing_half_left(tmp_path)
@@ -227,12 +229,11 @@ dataset = open_cache(Path(sys.argv[1], "cache"), Slow())
 print(dataset.fingerprint, len(dataset.train), int(dataset.test.images.sum()))"""
     command = [sys.executable, "-c", code, str(tmp_path)]
     root = Path(__file__).parents[2]
-    running = [
-        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    said = [process.communicate(timeout=60) for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
-    assert said[0][0] == said[1][0] and said[0][0].split()[1:] == ["40", str(IMAGES[40:].sum())]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=root, **pipes) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] and outputs[0][0].split()[1:] == ["40", str(IMAGES[40:].sum())]
     assert (tmp_path / "decoded").read_text() == "x"
     assert len(files(tmp_path / "cache", "npy")) == 1 and not files(tmp_path / "cache", "part")
 

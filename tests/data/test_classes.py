@@ -15,58 +15,35 @@ from vitbench.errors import UserError
 
 
 def options(cache: Path) -> dict[str, Any]:
-    return {
-        "root": "data",
-        "cache": str(cache),
-        "image_size": 8,
-        "progress": False,
-        "train_images": 200,
-        "test_images": 50,
-    }
+    source = {"root": "data", "cache": str(cache), "image_size": 8, "progress": False}
+    return source | {"train_images": 200, "test_images": 50}
 
 
 def test_they_are_the_images_of_these_classes_in_this_order(cache: Path) -> None:
     whole = open_dataset("shapes", **options(cache))
     part = open_dataset("shapes", **options(cache), classes=[7, 2, 0])
     assert part.classes == tuple(whole.classes[number] for number in (7, 2, 0))
-    for split in ("train", "test"):
-        all_, some = getattr(whole, split), getattr(part, split)
-        rows = np.flatnonzero(np.isin(all_.labels, [7, 2, 0]))
-        assert np.array_equal(np.array([7, 2, 0])[some.labels], all_.labels[rows])
-        assert np.array_equal(np.array(some.images), all_.images[rows]) and some.images.shape == all_.images[rows].shape
-        assert np.array_equal(some.images[2:9][np.array([3, 1])], all_.images[rows][[5, 3]])
-    assert (
-        len(
-            {
-                part.fingerprint,
-                whole.fingerprint,
-                open_dataset("shapes", **options(cache), classes=[0, 2, 7]).fingerprint,
-            }
-        )
-        == 3
-    )
+    for whole_split, split in ((whole.train, part.train), (whole.test, part.test)):
+        rows = np.flatnonzero(np.isin(whole_split.labels, [7, 2, 0]))
+        expected = whole_split.images[rows]
+        assert np.array_equal(np.array([7, 2, 0])[split.labels], whole_split.labels[rows])
+        assert np.array_equal(np.array(split.images), expected) and split.images.shape == expected.shape
+        assert np.array_equal(split.images[2:9][np.array([3, 1])], expected[[5, 3]])
+    in_another_order = open_dataset("shapes", **options(cache), classes=[0, 2, 7])
+    assert len({part.fingerprint, whole.fingerprint, in_another_order.fingerprint}) == 3
 
 
 @pytest.mark.parametrize("images", ["memory", "cache"])
 def test_shares_and_validation_are_cut_from_them(cache: Path, images: str) -> None:
-    share = load(
-        "shapes",
-        **options(cache),
-        classes=[4, 9],
-        fraction=0.5,
-        count=None,
-        val_fraction=0.1,
-        subset_seed=0,
-        images=images,
-    )
+    subset: dict[str, Any] = {"fraction": 0.5, "count": None, "val_fraction": 0.1, "subset_seed": 0}
+    share = load("shapes", **options(cache), **subset, classes=[4, 9], images=images)
     pixels, labels = share.train(torch.device("cpu"))
     assert len(labels) == 18 and len(share.held_out) == 4 and labels.unique().tolist() == [0, 1]
-    shown = torch.cat(list(pixels.split(5))) if images == "cache" else pixels
+    batches = pixels.split(5)
     whole = open_dataset("shapes", **options(cache)).train
-    assert all(
-        (whole.images[whole.labels == (4, 9)[label]] == image.numpy()).all((1, 2, 3)).any()
-        for image, label in zip(shown, labels.tolist(), strict=True)
-    )
+    for image, label in zip(torch.cat(list(batches)), labels.tolist(), strict=True):
+        of_class = whole.images[whole.labels == (4, 9)[label]]
+        assert (of_class == image.numpy()).all((1, 2, 3)).any()
 
 
 def test_what_is_not_there_is_refused(cache: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import struct
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ RANDOM = np.random.default_rng(0)
 
 def draw(path: Path | bytes, size: tuple[int, int] = (SIZE, SIZE)) -> None:
     """One image of random pixels, unlike every other."""
-    where = os.fsencode(path)
-    os.makedirs(os.path.dirname(where), exist_ok=True)
-    with open(where, "wb") as file:
+    path = os.fsencode(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
         Image.fromarray(RANDOM.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(file, "png")
 
 
@@ -48,11 +49,11 @@ def opened(root: Path, **options: Any) -> Dataset:
 
 
 def refused(root: Path, **options: Any) -> str:
-    """The one line that says why."""
+    """The message with which the folder is refused, one line."""
     with pytest.raises(DataError) as error:
         opened(root, **options)
     assert "\n" not in str(error.value) and error.value.exit_code == 3
-    str(error.value).encode()  # text that any terminal and file takes
+    str(error.value).encode()  # raises an error where the text is not valid Unicode
     return str(error.value)
 
 
@@ -79,23 +80,23 @@ def test_a_copy_elsewhere_has_the_same_fingerprint_and_a_changed_file_another(ro
     assert opened(root.parent / "copy").fingerprint != first
 
 
-def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths decoded from now on."""
-    decoded: list[str] = []
+def decoded_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list to which every path is added that is decoded from now on."""
+    paths: list[str] = []
 
-    def noted(path: str, size: int) -> np.ndarray:
-        decoded.append(path)
+    def decode_and_note(path: str, size: int) -> np.ndarray:
+        paths.append(path)
         return decode(path, size)
 
-    monkeypatch.setattr(imagefolder, "decode", noted)
-    return decoded
+    monkeypatch.setattr(imagefolder, "decode", decode_and_note)
+    return paths
 
 
 @pytest.mark.parametrize("change", ["time", "size", "new file", "renamed"])
 def test_changed_files_are_decoded_again_and_unchanged_ones_are_not(
     change: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = count_decoding(monkeypatch)
+    decoded = decoded_paths(monkeypatch)
     opened(root)
     opened(root)
     assert len(decoded) == 10
@@ -188,21 +189,12 @@ def test_every_mode_becomes_rgb_by_the_stated_rule(mode: str, tmp_path: Path) ->
 def test_exif_rotation_is_undone(orientation: int, tmp_path: Path) -> None:
     upright = np.zeros((SIZE, SIZE, 3), np.uint8)
     upright[0, :, 0] = 255  # a red line on top
-    upright[:, 0, 2] = 255  # a blue one on the left
-    how_stored = [
-        None,
-        None,
-        Image.Transpose.FLIP_LEFT_RIGHT,
-        Image.Transpose.ROTATE_180,
-        Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_270,
-    ][orientation]
+    upright[:, 0, 2] = 255  # a blue line on the left
+    T = Image.Transpose  # below, those of the orientations 2 to 8
+    turns = [T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_90, T.TRANSVERSE, T.ROTATE_270]
     stored, exif = Image.fromarray(upright), Image.Exif()
-    if how_stored is not None:
-        stored = stored.transpose(how_stored)
+    if orientation > 1:
+        stored = stored.transpose(turns[orientation - 2])
     exif[0x0112] = orientation
     stored.save(tmp_path / "x.png", exif=exif)
     assert np.array_equal(decode(tmp_path / "x.png", SIZE).transpose(1, 2, 0), upright)
@@ -213,11 +205,12 @@ def test_of_a_strip_the_middle_is_kept(across: bool, tmp_path: Path) -> None:
     strip = np.zeros((10, 10_000), np.uint8)
     strip[:, 4995:5005] = 50 + 10 * np.arange(10)[:, None]
     Image.fromarray(strip.T if across else strip).save(tmp_path / "x.png")
-    middle = strip[:, 4995:5005].T if across else strip[:, 4995:5005]
+    resized = np.asarray(Image.fromarray(strip).resize((32_000, 32), Image.Resampling.BILINEAR))
+    middle, resized_middle = strip[:, 4995:5005], resized[:, 15_984:16_016]
+    if across:
+        middle, resized_middle = middle.T, resized_middle.T
     assert np.array_equal(decode(tmp_path / "x.png", 10)[0], middle)
-    whole = np.asarray(Image.fromarray(strip).resize((32_000, 32), Image.Resampling.BILINEAR))
-    expected = whole[:, 15_984:16_016].T if across else whole[:, 15_984:16_016]
-    assert np.abs(decode(tmp_path / "x.png", 32)[0].astype(int) - expected).max() <= 1
+    assert np.abs(decode(tmp_path / "x.png", 32)[0].astype(int) - resized_middle).max() <= 1
 
 
 @pytest.mark.parametrize("width", [SIZE + 1, SIZE + 2, SIZE + 5])
@@ -229,19 +222,17 @@ def test_a_cut_without_resizing_leaves_the_pixels_as_they_are(width: int, tmp_pa
 
 
 def test_large_images_are_averaged_not_sampled(tmp_path: Path) -> None:
-    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)  # single pixels, black and white
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)  # black and white alternate
     for name in ("x.png", "x.jpg"):
         Image.fromarray(board).save(tmp_path / name)
         assert np.abs(decode(tmp_path / name, SIZE).astype(int) - 128).max() <= 4
 
 
 def test_float_pixels_have_no_rule_and_are_refused(tmp_path: Path) -> None:
-    for image, why in (
-        (np.full((4, 4), 0.5, np.float32), "floating-point"),
-        (np.full((4, 4), 70_000, np.int32), "16 bit"),
-    ):
+    fractions, large = np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70_000, np.int32)
+    for image, message in ((fractions, "floating-point"), (large, "16 bit")):
         Image.fromarray(image).save(tmp_path / "x.tif")
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(ValueError, match=message):
             decode(tmp_path / "x.tif", SIZE)
 
 
@@ -249,8 +240,9 @@ def test_float_pixels_have_no_rule_and_are_refused(tmp_path: Path) -> None:
 def test_without_a_size_all_images_must_have_one_and_be_square(other: tuple[int, int], root: Path) -> None:
     assert opened(root).train.image_size == SIZE
     draw(root / "train" / "dog" / "9.png", other)
-    said = refused(root)
-    assert f"{root}/train/dog/9.png has {other[0]} x {other[1]} px" in said and "set data.image_size=PIXELS" in said
+    message = refused(root)
+    assert f"{root}/train/dog/9.png has {other[0]} x {other[1]} px" in message
+    assert "set data.image_size=PIXELS" in message
     assert opened(root, image_size=6).train.images.shape == (7, 3, 6, 6)
 
 
@@ -260,7 +252,7 @@ def test_without_a_size_all_images_must_have_one_and_be_square(other: tuple[int,
 def png(
     width: int, height: int, rows: int, *, depth: int = 1, interlaced: bool = False, content: bytes | None = None
 ) -> bytes:
-    """A black grey-scale PNG that promises `height` rows and holds `rows`, or the content given."""
+    """A black grey-scale PNG whose header promises `height` rows; it holds `content` and then `rows` rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -286,17 +278,17 @@ def test_a_400_megapixel_png_is_small_on_disk() -> None:
 
 
 def test_broken_files_are_all_named_or_skipped_and_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = count_decoding(monkeypatch)
+    decoded = decoded_paths(monkeypatch)
     whole = opened(root, image_size=SIZE)
     decoded.clear()
     for name, data in BROKEN.items():
         (root / "train" / "cat" / name).write_bytes(data())
-    said = refused(root, image_size=SIZE)
-    assert said.startswith("6 broken files: ") and said.endswith("or set data.skip_broken=true")
+    message = refused(root, image_size=SIZE)
+    assert message.startswith("6 broken files: ") and message.endswith("or set data.skip_broken=true")
     dataset = opened(root, image_size=SIZE, skip_broken=True)
     assert len(decoded) == 10 + len(BROKEN)
     for name in BROKEN:
-        assert f"{root}/train/cat/{name} (" in said and f"{root}/train/cat/{name} (" in dataset.warnings[0]
+        assert f"{root}/train/cat/{name} (" in message and f"{root}/train/cat/{name} (" in dataset.warnings[0]
     assert dataset.fingerprint == whole.fingerprint and np.array_equal(dataset.train.images, whole.train.images)
 
 
@@ -313,15 +305,15 @@ def test_whole_pngs_are_not_taken_for_short_ones(
 ) -> None:
     mode = {(1, 1): "1", (8, 1): "L", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}[depth, channels]
     Image.new(mode, size).save(tmp_path / "x.png")
-    assert decode(tmp_path / "x.png", SIZE).max() in (0, 255)  # 255 where it is transparent
+    assert decode(tmp_path / "x.png", SIZE).max() in (0, 255)  # transparent pixels are 255
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("missing", [0, 1, 4])  # bytes; the last row has 4, and Pillow notices a part of a row
+@pytest.mark.parametrize("missing", [0, 1, 4])  # bytes; the last row has 4, and Pillow itself notices a cut row
 def test_a_png_that_lacks_the_end_is_noticed(missing: int, interlaced: bool, tmp_path: Path) -> None:
-    # 3 x 5 grey pixels; the passes are 1x1, none, 1x1, 1x2, 2x1, 1x3 and 3x2, each row with one byte before it
-    held = 2 + 2 + 4 + 3 + 6 + 8 if interlaced else 5 * 4
-    (tmp_path / "x.png").write_bytes(png(3, 5, 0, depth=8, interlaced=interlaced, content=bytes(held - missing)))
+    # 3 x 5 grey pixels; the passes are 1x1, none, 1x1, 1x2, 2x1, 1x3 and 3x2, and each row begins with a filter byte
+    whole = 2 + 2 + 4 + 3 + 6 + 8 if interlaced else 5 * 4
+    (tmp_path / "x.png").write_bytes(png(3, 5, 0, depth=8, interlaced=interlaced, content=bytes(whole - missing)))
     if missing:
         with pytest.raises(ValueError, match="too few rows" if missing == 4 else "truncated"):
             decode(tmp_path / "x.png", SIZE)
@@ -347,8 +339,8 @@ def test_what_the_system_refuses_is_no_broken_image_and_is_not_remembered(
 
     with monkeypatch.context() as system:
         system.setattr(Image, "open", fail)
-        said = refused(root, image_size=SIZE, skip_broken=True)
-    assert said == f"{root}/train/cat/0.png cannot be read: {os.strerror(code)}"
+        message = refused(root, image_size=SIZE, skip_broken=True)
+    assert message == f"{root}/train/cat/0.png cannot be read: {os.strerror(code)}"
     assert len(opened(root, image_size=SIZE, skip_broken=True).train) == 6
 
 
@@ -402,7 +394,8 @@ def test_links_to_elsewhere_in_the_root_are_read(root: Path) -> None:
 def test_links_out_of_the_root_need_permission(place: str, root: Path) -> None:
     outside = root.parent / "outside"
     draw(outside / "more.png")
-    draw(root / "test" / "bird" / "0.png") if place == "train/bird" else None
+    if place == "train/bird":
+        draw(root / "test" / "bird" / "0.png")
     if place == "train":
         outside = (root / "train").rename(root.parent / "elsewhere")
     elif place.endswith(".png"):
@@ -410,12 +403,13 @@ def test_links_out_of_the_root_need_permission(place: str, root: Path) -> None:
     else:
         (outside / "loop").symlink_to(outside)
     (root / place).symlink_to(outside)
-    said = refused(root)
-    assert f"{root}/{place} is a link out of data.root, to {outside}" in said and "data.follow_links=true" in said
+    message = refused(root)
+    assert f"{root}/{place} is a link out of data.root, to {outside}" in message
+    assert "data.follow_links=true" in message
     assert len(opened(root, follow_links=True).train) == (6 if place == "train" else 7)
 
 
-@pytest.mark.parametrize("target", ["gone.png", "a.png"])  # which is itself
+@pytest.mark.parametrize("target", ["gone.png", "a.png"])  # the second is the link itself
 def test_broken_links_are_named(target: str, root: Path) -> None:
     (root / "train" / "cat" / "a.png").symlink_to(target)
     assert f"{root}/train/cat/a.png is a broken link (to {target})" in refused(root, follow_links=True)
@@ -430,6 +424,7 @@ def test_a_pipe_is_named_and_not_waited_for(root: Path) -> None:
 
 
 def folder(root: Path, train: list[Any], test: list[Any] | None = None) -> Path:
+    """One image in each class; test has the classes of train where none are given."""
     for split, names in (("train", train), ("test", train if test is None else test)):
         for name in names:
             draw(os.path.join(os.fsencode(root / split), os.fsencode(name), b"0.png"))
@@ -464,16 +459,15 @@ ALIKE = {
 def test_class_names_that_one_would_confuse_are_both_named(how: str, across: bool, tmp_path: Path) -> None:
     one, other = ALIKE[how]
     root = folder(tmp_path / "x", ["dog", one], ["dog", other]) if across else folder(tmp_path / "x", [one, other])
-    said = refused(root)
-    shown = {ascii(os.fsdecode(name)) for name in (one, other)}
-    assert "differ only in case, space or Unicode form" in said and all(name in said for name in shown)
+    message = refused(root)
+    assert "differ only in case, space or Unicode form" in message
+    assert all(ascii(os.fsdecode(name)) in message for name in (one, other))
 
 
 def test_folders_that_no_classifier_can_learn_from_say_what_is_missing(tmp_path: Path) -> None:
     assert "one class alone, cat" in refused(folder(tmp_path / "one", ["cat"]))
-    assert "cow (only in test), dog (only in train)" in refused(
-        folder(tmp_path / "two", ["cat", "dog"], ["cat", "cow"])
-    )
+    root = folder(tmp_path / "two", ["cat", "dog"], ["cat", "cow"])
+    assert "cow (only in test), dog (only in train)" in refused(root)
     root = folder(tmp_path / "three", ["cat", "dog"])
     (root / "test" / "cow").mkdir()
     assert f"{root}/test: no images in 1 class: cow (endings read: .bmp" in refused(root)
@@ -482,8 +476,8 @@ def test_folders_that_no_classifier_can_learn_from_say_what_is_missing(tmp_path:
 def test_folders_of_another_layout_say_what_is_expected(tmp_path: Path) -> None:
     expected = "expected train/<class>/* and test/<class>/* (or val/<class>/*)"
     root = tmp_path / "x"
-    said = refused(root)
-    assert said.startswith(f"data.root={root}: no such folder") and expected in said
+    message = refused(root)
+    assert message.startswith(f"data.root={root}: no such folder") and expected in message
     root.mkdir()
     assert "has no folder train" in refused(root) and expected in refused(root)
     draw(root / "train" / "0.png")
@@ -519,13 +513,13 @@ def copy(root: Path, source: str, target: str) -> None:
 
 def test_images_of_train_that_are_also_in_test_are_listed(root: Path) -> None:
     copy(root, "train/cat/0.png", "test/cat/7.png")
-    Image.open(root / "train/dog/2.png").save(root / "test/dog/8.bmp")  # the pixels count, not the file
+    Image.open(root / "train/dog/2.png").save(root / "test/dog/8.bmp")  # another file with the same pixels
     expected = "in train and in test: 2 images: train/cat/0.png = test/cat/7.png, train/dog/2.png = test/dog/8.bmp"
     assert opened(root).warnings == (expected,)
 
 
 def test_images_under_two_classes_are_listed(root: Path) -> None:
-    copy(root, "train/cat/0.png", "train/cat/1.png")  # which is harmless
+    copy(root, "train/cat/0.png", "train/cat/1.png")  # a copy in the same class and split is harmless
     copy(root, "train/cat/0.png", "train/dog/9.png")
     assert opened(root).warnings == ("under two classes: 1 image: train/cat/0.png = train/dog/9.png",)
     copy(root, "train/cat/0.png", "test/cat/9.png")
@@ -539,15 +533,15 @@ def test_images_under_two_classes_are_listed(root: Path) -> None:
 
 
 def photographs(to: Path, per_class: int = 4) -> Path:
-    """A few Imagenette photographs of each class; where there are none, drawn JPEGs of their sizes and modes."""
+    """A few Imagenette photographs of each class; without the archive, drawn JPEGs of such sizes and modes."""
     archive = Path(os.environ.get("VITBENCH_TEST_DATA", "-")) / "imagenette-subset.tar.gz"
     if archive.exists():
         with tarfile.open(archive) as files:
-            taken: dict[str, int] = {}
+            extracted: Counter[str] = Counter()
             for member in files:
-                place = os.path.dirname(member.name)
-                if member.isfile() and taken.setdefault(place, 0) < per_class:
-                    taken[place] += 1
+                class_folder = os.path.dirname(member.name)
+                if member.isfile() and extracted[class_folder] < per_class:
+                    extracted[class_folder] += 1
                     files.extract(member, to, filter="data")
         return to
     for split in ("train", "val"):
@@ -566,7 +560,7 @@ def test_photographs_of_many_sizes_become_squares_that_still_show_them(tmp_path:
     K = len(dataset.classes)
     assert np.bincount(dataset.train.labels).tolist() == np.bincount(dataset.test.labels).tolist() == [4] * K
     assert dataset.train.images.shape == (4 * K, 3, 64, 64) and dataset.warnings == ()
-    assert dataset.train.images.std(axis=(1, 2, 3)).min() > 10  # none is flat
+    assert dataset.train.images.std(axis=(1, 2, 3)).min() > 10  # no image is of one colour
     first = sorted((root / "train" / dataset.classes[0]).iterdir())[0]
     with Image.open(first) as file:
         whole = file.convert("RGB")

@@ -13,7 +13,7 @@ def loader(images: int, batch_size: int, seed: int = 0) -> Loader:
 @pytest.mark.parametrize(("images", "batch_size"), [(10, 4), (64, 64), (3, 8), (7, 7), (1, 5)])
 def test_every_image_is_seen_equally_often(images: int, batch_size: int) -> None:
     batches = loader(images, batch_size)
-    seen = torch.cat([batches.indices(step) for step in range(images)])  # batch_size epochs
+    seen = torch.cat([batches.indices(step) for step in range(images)])  # these steps are batch_size epochs
     assert all(len(batches.indices(step)) == batch_size for step in range(3))
     assert torch.bincount(seen, minlength=images).tolist() == [batch_size] * images
 
@@ -26,10 +26,10 @@ def test_an_epoch_is_a_permutation_and_the_next_another() -> None:
 
 
 def test_a_batch_depends_on_seed_and_step_only() -> None:
-    forwards, jumping = loader(13, 4), loader(13, 4)
-    in_turn = [forwards.indices(step).tolist() for step in range(12)]
-    assert [jumping.indices(step).tolist() for step in (11, 0, 7)] == [in_turn[11], in_turn[0], in_turn[7]]
-    assert loader(13, 4, seed=1).indices(0).tolist() != in_turn[0]
+    in_order, jumping = loader(13, 4), loader(13, 4)
+    batches = [in_order.indices(step).tolist() for step in range(12)]
+    assert [jumping.indices(step).tolist() for step in (11, 0, 7)] == [batches[11], batches[0], batches[7]]
+    assert loader(13, 4, seed=1).indices(0).tolist() != batches[0]
 
 
 def test_random_numbers_of_a_step_depend_on_seed_and_step() -> None:
@@ -39,7 +39,7 @@ def test_random_numbers_of_a_step_depend_on_seed_and_step() -> None:
 
     assert numbers(1, 5) == numbers(1, 5)
     assert len({tuple(numbers(seed, step)) for seed in range(20) for step in range(20)}) == 400
-    seed_random_state(0, 2**32 + 5)  # more steps than torch's 32 bits of seed
+    seed_random_state(0, 2**32 + 5)  # a step that does not fit in the 32 bits that torch keeps of a seed
     assert torch.rand(3).tolist() != numbers(0, 5)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitbench.data.shapes import CHUNK, RELATIONS, SHAPES, TASKS, Nuisances, defaults, draw_shapes, load
+from vitbench.data.outlines import SHAPES
+from vitbench.data.shapes import CHUNK, RELATIONS, TASKS, Nuisances, defaults, draw_shapes, load
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
 
@@ -21,7 +22,7 @@ BY_TASK = pytest.mark.parametrize("task", TASKS)
 
 
 def centre(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Middle, in half widths, of what differs from mid-grey: (M,) x and y."""
+    """The middle of what differs from mid-grey, in half widths: x and y, (M,) each."""
     cover = np.abs(images.astype(float) - 128).max(axis=1)
     axis = (2 * np.arange(images.shape[-1]) + 1) / images.shape[-1] - 1
     weight = cover.sum(axis=(1, 2))
@@ -35,9 +36,9 @@ def centre(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_an_image_is_the_same_whatever_is_drawn_with_it(task: str) -> None:
     images, labels = draw_shapes(np.arange(2 * CHUNK + 44), task=task)
     shuffled = np.random.default_rng(0).permutation(len(images))
-    for chosen in ([0], [299], np.arange(131, 264), shuffled[:77], shuffled[77:], [5, 5, 5]):
-        again, same = draw_shapes(np.asarray(chosen), task=task)
-        assert np.array_equal(again, images[chosen]) and np.array_equal(same, labels[chosen])
+    for indices in ([0], [299], np.arange(131, 264), shuffled[:77], shuffled[77:], [5, 5, 5]):
+        some_images, some_labels = draw_shapes(np.asarray(indices), task=task)
+        assert np.array_equal(some_images, images[indices]) and np.array_equal(some_labels, labels[indices])
 
 
 @BY_TASK
@@ -45,22 +46,21 @@ def test_an_image_is_the_same_in_another_process(task: str) -> None:
     code = f"""
 import hashlib, numpy as np
 from vitbench.data.shapes import draw_shapes
-print(hashlib.sha256(draw_shapes(np.arange(3, 40), task={task!r}, split="test", image_seed=7)[0].tobytes()).hexdigest())"""
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert (
-        there
-        == hashlib.sha256(draw_shapes(np.arange(3, 40), task=task, split="test", image_seed=7)[0].tobytes()).hexdigest()
-    )
+images, _ = draw_shapes(np.arange(3, 40), task={task!r}, split="test", image_seed=7)
+print(hashlib.sha256(images.tobytes()).hexdigest())"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    images, _ = draw_shapes(np.arange(3, 40), task=task, split="test", image_seed=7)
+    assert printed.strip() == hashlib.sha256(images.tobytes()).hexdigest()
 
 
 @BY_TASK
 def test_train_and_test_images_and_seeds_are_never_the_same(task: str) -> None:
-    drawn = [
+    sets = [
         draw_shapes(np.arange(200), task=task, split=split, image_seed=seed)[0]
         for split in ("train", "test")
         for seed in (0, 1)
     ]
-    assert len({image.tobytes() for images in drawn for image in images}) == 800
+    assert len({image.tobytes() for images in sets for image in images}) == 800
 
 
 @BY_TASK
@@ -98,13 +98,15 @@ def test_without_texture_and_noise_an_image_has_two_colours_and_their_mixtures()
         assert np.abs(away - (away @ line / (line @ line))[:, None] * line).max() <= 1
 
 
-@pytest.mark.parametrize("name, images_at", [("x", 0), ("y", 1)])
-def test_place_moves_the_object_to_the_sides_asked_for(name: str, images_at: int) -> None:
+@pytest.mark.parametrize("name, axis", [("x", 0), ("y", 1)])
+def test_place_moves_the_object_to_the_sides_asked_for(name: str, axis: int) -> None:
     for low, high in ((-1.0, -0.5), (0.5, 1.0)):
         nuisances = replace(FLAT, radius=(0.5, 0.5), **{name: (low, high)})
         images, labels = draw_shapes(np.arange(300), nuisances)
-        middle = centre(images)[images_at][labels == 0]  # discs: the middle of the others is not the circle's
-        assert low / 2 - 0.01 <= middle.min() < low / 2 + 0.05  # half of the half width is left beside the circle
+        middle = centre(images)[axis][labels == 0]  # of discs, because other shapes are not centred in their circles
+        assert (
+            low / 2 - 0.01 <= middle.min() < low / 2 + 0.05
+        )  # the circle leaves half of the half width for its centre
         assert high / 2 - 0.05 < middle.max() <= high / 2 + 0.01
 
 
@@ -124,15 +126,17 @@ def test_radius_scales_the_object() -> None:
         return float((cover / cover.max(axis=(1, 2), keepdims=True)).sum(axis=(1, 2)).mean())
 
     for radius in (0.3, 0.6):
-        assert area(radius) == pytest.approx(np.pi * (0.85 * radius * 16) ** 2, rel=0.03)  # a disc of 0.85 radii
+        assert area(radius) == pytest.approx(
+            np.pi * (0.85 * radius * 16) ** 2, rel=0.03
+        )  # a disc has 0.85 of the circle's radius
 
 
 def test_rotation_turns_the_bar() -> None:
     def extent(degrees: float) -> np.ndarray:
         nuisances = replace(FLAT, rotation=(degrees, degrees))
         images = draw_shapes(TEN, nuisances, labels=np.full(10, list(SHAPES).index("bar")))[0]
-        seen = (images != 128).any(axis=1)
-        return np.array([seen.any(axis=1).sum(axis=1), seen.any(axis=2).sum(axis=1)]).T  # (10, width and height)
+        drawn = (images != 128).any(axis=1)
+        return np.array([drawn.any(axis=1).sum(axis=1), drawn.any(axis=2).sum(axis=1)]).T  # (10, width and height)
 
     assert (extent(0)[:, 0] > 2 * extent(0)[:, 1]).all()
     assert np.abs(extent(90) - extent(0)[:, ::-1]).max() <= 1
@@ -158,10 +162,10 @@ def test_background_varies_within_its_range_only() -> None:
 
 
 def test_test_options_change_test_images_alone(tmp_path: Path) -> None:
-    size: dict[str, Any] = {"train_images": 100, "test_images": 100, "texture": 0, "background": 0, "noise": 0}
-    plain = load(cache=tmp_path, **size)
-    moved = load(cache=tmp_path, **size, x=(-1, -0.5), test={"x": (0.5, 1), "noise": None})
-    only_test = load(cache=tmp_path, **size, test={"x": (0.5, 1)})
+    options: dict[str, Any] = {"train_images": 100, "test_images": 100, "texture": 0, "background": 0, "noise": 0}
+    plain = load(cache=tmp_path, **options)
+    moved = load(cache=tmp_path, **options, x=(-1, -0.5), test={"x": (0.5, 1), "noise": None})
+    only_test = load(cache=tmp_path, **options, test={"x": (0.5, 1)})
     assert np.array_equal(plain.train.images, only_test.train.images)
     assert np.array_equal(moved.test.images, only_test.test.images)
     assert (centre(moved.train.images)[0] < 0).all() and (centre(moved.test.images)[0] > 0).all()
@@ -171,26 +175,25 @@ def test_test_options_change_test_images_alone(tmp_path: Path) -> None:
 
 
 def versions(size: int = 32, M: int = 12) -> np.ndarray:
-    """The same images with each of the four answers, (4,M,3,H,W)."""
+    """The same images in each of the four classes, (4,M,3,H,W)."""
     return np.stack(
         [draw_shapes(np.arange(M), task="relation", image_size=size, labels=np.full(M, k))[0] for k in range(4)]
     )
 
 
 def patches(image: np.ndarray, patch: int) -> list[bytes]:
-    """The bag of patches of one image, sorted."""
+    """The patches of one image, sorted."""
     _, H, W = image.shape
-    cut = image.reshape(3, H // patch, patch, W // patch, patch).transpose(1, 3, 0, 2, 4)
-    return sorted(one.tobytes() for one in cut.reshape(-1, 3 * patch * patch))
+    grid = image.reshape(3, H // patch, patch, W // patch, patch).transpose(1, 3, 0, 2, 4)
+    return sorted(pixels.tobytes() for pixels in grid.reshape(-1, 3 * patch * patch))
 
 
 @pytest.mark.parametrize("size, patch", [(32, 4), (32, 8), (32, 16), (48, 8), (64, 16)])
 def test_all_versions_of_an_image_are_one_bag_of_patches(size: int, patch: int) -> None:
-    four = versions(size)
-    for m in range(four.shape[1]):
-        first, *others = (patches(four[k, m], patch) for k in range(4))
+    for four in versions(size).swapaxes(0, 1):
+        first, *others = (patches(image, patch) for image in four)
         assert all(other == first for other in others)
-        assert len({four[k, m].tobytes() for k in range(4)}) == 4
+        assert len({image.tobytes() for image in four}) == 4
 
 
 def test_the_class_says_on_which_side_of_the_disc_the_square_lies() -> None:
@@ -198,12 +201,12 @@ def test_the_class_says_on_which_side_of_the_disc_the_square_lies() -> None:
         radius=(0.8, 0.8), texture=0, background=0, noise=0, contrast=0.5, rotation=(0, 0), x=(0, 0), y=(0, 0)
     )
     images, labels = draw_shapes(np.arange(40), nuisances, task="relation")
-    seen = (images != 128).any(axis=1)
-    quadrant = seen.reshape(40, 2, 16, 2, 16).transpose(0, 1, 3, 2, 4).reshape(40, 2, 2, 256).sum(axis=3)
-    for areas, label in zip(quadrant, labels, strict=True):
+    drawn = (images != 128).any(axis=1)
+    areas_of_images = drawn.reshape(40, 2, 16, 2, 16).sum(axis=(2, 4))  # (40, 2, 2), one for each quadrant
+    for areas, label in zip(areas_of_images, labels, strict=True):
         occupied = np.argwhere(areas > 0)
         assert len(occupied) == 2
-        disc, square = sorted(occupied, key=lambda place: -areas[tuple(place)])  # 0.85^2 pi against 1.4^2
+        disc, square = sorted(occupied, key=lambda place: -areas[tuple(place)])  # a disc, 0.85^2 pi, is above 1.4^2
         down, right = square - disc
         assert RELATIONS[label] == {(0, -1): "left", (0, 1): "right", (-1, 0): "above", (1, 0): "below"}[(down, right)]
 
@@ -219,8 +222,8 @@ def test_a_vit_without_encodings_sees_no_difference_and_one_with_them_does(pe: s
     images = torch.from_numpy(versions(M=4)).double() / 255 - 0.5
     with torch.no_grad():
         logits = vit(images.flatten(0, 1)).unflatten(0, (4, 4))
-    apart = (logits - logits[:1]).abs().amax(dim=(1, 2))
-    assert (apart <= 1e-9).all() if equal else (apart[1:] > 1e-4).all()
+    difference = (logits - logits[:1]).abs().amax(dim=(1, 2))
+    assert (difference <= 1e-9).all() if equal else (difference[1:] > 1e-4).all()
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -249,10 +252,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_options_that_mean_nothing_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    options, said = BAD[name]
+    options, words = BAD[name]
     with pytest.raises(UserError) as error:
         load(cache=tmp_path, **options)
-    assert "\n" not in str(error.value) and all(words in str(error.value) for words in said), error.value
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
     assert error.value.exit_code == 2 and not list(tmp_path.iterdir())
 
 

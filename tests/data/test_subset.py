@@ -15,7 +15,8 @@ SETS = {"balanced": BALANCED, "unbalanced": UNBALANCED}
 
 def subset(
     labels: np.ndarray, fraction: float | None = None, count: int | None = None, val: float = 0.1, seed: int = 0
-):  # type: ignore[no-untyped-def]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the training and of the validation images."""
     classes = [str(label) for label in np.unique(labels)]
     return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, seed=seed)
 
@@ -30,17 +31,17 @@ def test_a_smaller_share_lies_inside_every_larger_one(name: str) -> None:
 @pytest.mark.parametrize("count", [100, 137, 500])
 def test_every_class_has_its_share_within_one_image(name: str, count: int) -> None:
     labels = SETS[name]
-    first = nested_order(labels, seed=3)[:count]
+    prefix = nested_order(labels, seed=3)[:count]
     expected = np.bincount(labels) * count / len(labels)
-    assert np.abs(np.bincount(labels[first], minlength=len(expected)) - expected).max() <= 1
+    assert np.abs(np.bincount(labels[prefix], minlength=len(expected)) - expected).max() <= 1
 
 
 def test_validation_is_the_same_for_every_share_and_apart_from_it() -> None:
-    whole, validation = subset(BALANCED, 1.0)
-    few, again = subset(BALANCED, 0.02)
-    assert validation.tolist() == again.tolist() and len(validation) == 100
-    assert not set(whole.tolist()) & set(validation.tolist())
-    assert len(whole) == 900 and len(few) == 18
+    large, validation = subset(BALANCED, 1.0)
+    small, validation_of_small = subset(BALANCED, 0.02)
+    assert validation.tolist() == validation_of_small.tolist() and len(validation) == 100
+    assert not set(large.tolist()) & set(validation.tolist())
+    assert len(large) == 900 and len(small) == 18
     assert np.bincount(BALANCED[validation]).tolist() == [10] * 10
 
 
@@ -65,7 +66,7 @@ def test_a_count_is_a_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("share", "message"),
     [
         ({"fraction": 0.001}, "data.fraction=0.001: 1 images leave no image of class"),
         ({"count": 3}, "data.count=3"),
@@ -77,10 +78,10 @@ def test_a_count_is_a_count() -> None:
         ({"count": 0}, "data.count=0"),
     ],
 )
-def test_what_cannot_be_is_one_line(asked: dict[str, float], says: str) -> None:
+def test_what_cannot_be_is_one_line(share: dict[str, float], message: str) -> None:
     with pytest.raises(UserError) as error:
-        subset(BALANCED, **asked)  # type: ignore[arg-type]
-    assert says in str(error.value) and "\n" not in str(error.value)
+        subset(BALANCED, **share)  # type: ignore[arg-type]
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -17,14 +17,14 @@ from vitbench.errors import DataError, StorageError
 
 
 class Fake:
-    """A torchvision set: 12 training images and 6 test images of 3 classes; remembers how it was asked for."""
+    """Stands for a torchvision set of 12 training images and 6 test images in 3 classes; `calls` lists the options."""
 
-    asked: ClassVar[list[dict[str, Any]]]
+    calls: ClassVar[list[dict[str, Any]]]
     mode, size = "RGB", (32, 32)
     classes: Any = ("ant", "bee", "cow")
 
     def __init__(self, root: str, **options: Any) -> None:
-        type(self).asked.append(options)
+        type(self).calls.append(options)
         test = options.get("train") is False or options.get("split") == "test"
         shape = (*self.size[::-1], 3) if self.mode == "RGB" else self.size[::-1]
         self.pixels = np.random.default_rng(test).integers(0, 256, (6 if test else 12, *shape), np.uint8)
@@ -37,14 +37,15 @@ class Fake:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> type[Fake]:
-    kind = type(name, (Fake,), {"asked": [], **attributes})
-    monkeypatch.setattr(torchvision.datasets, name, kind)
-    return kind
+    """Replaces a set of torchvision's by a subclass of `Fake`."""
+    fake_class = type(name, (Fake,), {"calls": [], **attributes})
+    monkeypatch.setattr(torchvision.datasets, name, fake_class)
+    return fake_class
 
 
 def test_every_set_of_the_menu_is_there_and_torchvision_has_it() -> None:
-    offered = [choice.target for choice in menu.MENU.values() if "torchvision_sets" in choice.target]
-    assert [target.split(":")[1] for target in offered] == list(SETS)
+    targets = [choice.target for choice in menu.MENU.values() if "torchvision_sets" in choice.target]
+    assert [target.split(":")[1] for target in targets] == list(SETS)
     for name, about in SETS.items():
         assert hasattr(torchvision.datasets, about.name) and callable(getattr(torchvision_sets, name))
 
@@ -52,28 +53,28 @@ def test_every_set_of_the_menu_is_there_and_torchvision_has_it() -> None:
 def test_colour_images_come_back_as_they_are_and_are_downloaded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = fake(monkeypatch, "CIFAR10")
+    fake_cifar10 = fake(monkeypatch, "CIFAR10")
     for _ in range(2):
         dataset = torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
-    assert kind.asked == [{"train": True, "download": True}, {"train": False, "download": True}]
+    assert fake_cifar10.calls == [{"train": True, "download": True}, {"train": False, "download": True}]
     assert dataset.classes == ("ant", "bee", "cow") and dataset.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    expected = kind("", train=True).pixels.transpose(0, 3, 1, 2)
+    expected = fake_cifar10("", train=True).pixels.transpose(0, 3, 1, 2)
     assert np.array_equal(dataset.train.images, expected) and len(dataset.test) == 6
 
 
 def test_images_that_are_there_twice_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = fake(monkeypatch, "CIFAR10")
-    draw = kind.__init__
+    fake_cifar10 = fake(monkeypatch, "CIFAR10")
+    draw = fake_cifar10.__init__
 
-    def twice(self: Any, root: str, **options: Any) -> None:
+    def draw_copies(self: Any, root: str, **options: Any) -> None:
         draw(self, root, **options)
         if options["train"]:
-            self.pixels[7] = self.pixels[3]  # of the classes 1 and 0
+            self.pixels[7] = self.pixels[3]  # these are in the classes 1 and 0
             self.pixels[11] = 9
         else:
-            self.pixels[5] = 9  # of the same class
+            self.pixels[5] = 9  # this and training image 11 are in class 2
 
-    monkeypatch.setattr(kind, "__init__", twice)
+    monkeypatch.setattr(fake_cifar10, "__init__", draw_copies)
     dataset = torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
     assert dataset.warnings == (
         "in train and in test: 1 image: training image 11 = test image 5",
@@ -82,9 +83,9 @@ def test_images_that_are_there_twice_are_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_grey_images_keep_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = fake(monkeypatch, "MNIST", mode="L", size=(28, 28))
+    fake_mnist = fake(monkeypatch, "MNIST", mode="L", size=(28, 28))
     dataset = torchvision_sets.mnist(root=tmp_path, cache=tmp_path)
-    assert np.array_equal(dataset.train.images, kind("", train=True).pixels[:, None])
+    assert np.array_equal(dataset.train.images, fake_mnist("", train=True).pixels[:, None])
     larger = torchvision_sets.mnist(root=tmp_path, cache=tmp_path, image_size=32)
     assert larger.train.images.shape == (12, 1, 32, 32)
 
@@ -92,17 +93,17 @@ def test_grey_images_keep_one_channel(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_photographs_are_resized_and_all_parts_of_a_split_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = fake(monkeypatch, "Flowers102", size=(50, 40))
+    fake_flowers = fake(monkeypatch, "Flowers102", size=(50, 40))
     dataset = torchvision_sets.flowers102(root=tmp_path, cache=tmp_path, image_size=16)
-    assert [options["split"] for options in kind.asked] == ["train", "val", "test"]
+    assert [options["split"] for options in fake_flowers.calls] == ["train", "val", "test"]
     assert dataset.train.images.shape == (24, 3, 16, 16) and dataset.test.images.shape == (6, 3, 16, 16)
     assert dataset.train.labels.tolist() == [0, 1, 2] * 8
 
 
 class Photographs(Fake):
-    """Enough of them for several processes, which find the class by its name."""
+    """Enough photographs for several processes. Pickling needs a class that has a name in this module."""
 
-    asked: ClassVar[list[dict[str, Any]]] = []
+    calls: ClassVar[list[dict[str, Any]]] = []
     size = (50, 40)
 
     def __len__(self) -> int:
@@ -128,18 +129,18 @@ def test_a_set_without_a_size_asks_for_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given, expected",
+    "classes, expected",
     [
         (("ant", "bee", "cow"), ("ant", "bee", "cow")),
-        ([("tench", "Tinca tinca"), ("crane",), ("crane",)], ("tench", "crane (1)", "crane (2)")),  # ImageNet's
+        ([("tench", "Tinca tinca"), ("crane",), ("crane",)], ("tench", "crane (1)", "crane (2)")),  # as in ImageNet
         (("too", "few"), ("0", "1", "2")),
-        (None, ("0", "1", "2")),  # SVHN's
+        (None, ("0", "1", "2")),  # as in SVHN
     ],
 )
 def test_class_names_are_the_sets_own_and_differ(
-    given: Any, expected: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classes: Any, expected: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake(monkeypatch, "SVHN", classes=given)
+    fake(monkeypatch, "SVHN", classes=classes)
     assert torchvision_sets.svhn(root=tmp_path, cache=tmp_path).classes == expected
 
 
@@ -168,18 +169,15 @@ def test_what_cannot_be_downloaded_is_one_line_that_says_what_else_there_is(
     failing(monkeypatch, "CIFAR10", UNAVAILABLE[why])
     with pytest.raises(DataError) as error:
         torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
-    said = str(error.value)
-    assert said.startswith(
-        f"data=cifar10: torchvision.datasets.CIFAR10 could not be downloaded to data.root={tmp_path}/root"
-    )
-    assert " ".join(str(UNAVAILABLE[why]).split()) in said and "\n" not in said
-    assert "data=shapes" in said and "data=imagefolder data.root=" in said
+    message, beginning = str(error.value), "data=cifar10: torchvision.datasets.CIFAR10 could not be downloaded to "
+    assert message.startswith(f"{beginning}data.root={tmp_path}/root")
+    assert " ".join(str(UNAVAILABLE[why]).split()) in message and "\n" not in message
+    assert "data=shapes" in message and "data=imagefolder data.root=" in message
 
 
 def test_imagenet_says_that_one_brings_the_archives(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"could not be found .its licence asks you to bring the archives. in data.root="
-    ):
+    message = r"could not be found .its licence asks you to bring the archives. in data.root="
+    with pytest.raises(DataError, match=message):
         torchvision_sets.imagenet(root=tmp_path, cache=tmp_path, image_size=64)
 
 
@@ -202,7 +200,6 @@ def test_an_image_that_broke_after_unpacking_is_named(tmp_path: Path, monkeypatc
         raise OSError("image file is truncated")
 
     fake(monkeypatch, "Flowers102", __getitem__=broken)
-    with pytest.raises(
-        DataError, match=f"data=flowers102: image 0 in data.root={tmp_path} cannot be read .image file is"
-    ):
+    message = f"data=flowers102: image 0 in data.root={tmp_path} cannot be read .image file is"
+    with pytest.raises(DataError, match=message):
         torchvision_sets.flowers102(root=tmp_path, cache=tmp_path, image_size=16)

@@ -1,4 +1,4 @@
-"""One run in several processes: the same numbers as in one, one voice, and an end in time whatever happens to one."""
+"""A run in several processes has the numbers of one process, prints once, and ends in time if a process is killed."""
 
 from __future__ import annotations
 
@@ -29,26 +29,19 @@ LONG += ["optim.steps=100000", "eval_every=2", "runs=r"]
 
 
 def ranks(*words: str, cwd: Path, count: int = 2, **options: Any) -> list[Output]:
-    """The processes of one run, started without torchrun (which takes as long as a rank to import torch)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    """Runs the processes of one run without torchrun, which would take as long as a rank to import torch."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused.getsockname()[1])}
+    command = [sys.executable, "-W", "error", "-m", "vitbench", *words]
+    options |= {"cwd": cwd, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     children = []
     for rank in range(count):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        children.append(
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "vitbench", *words],
-                cwd=cwd,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=os.environ | address | {key: str(value) for key, value in place.items()},
-                **options,
-            )
-        )
-    printed = [child.communicate(timeout=240) for child in children]
-    return [Output(child.returncode, *streams) for child, streams in zip(children, printed, strict=True)]
+        position = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        environment = os.environ | address | {key: str(value) for key, value in position.items()}
+        children.append(subprocess.Popen(command, env=environment, **options))
+    streams = [child.communicate(timeout=240) for child in children]
+    return [Output(child.returncode, *printed) for child, printed in zip(children, streams, strict=True)]
 
 
 def torchrun(*words: str, cwd: Path) -> subprocess.Popen[str]:
@@ -57,7 +50,7 @@ def torchrun(*words: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def begun(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """torchrun at work on a long run, and the ids of its two processes by rank."""
+    """torchrun in the middle of a long run, and the ids of its two processes by rank."""
     agent = torchrun("train", *LONG, cwd=tmp_path)
     while not list(tmp_path.glob("r/*/state.previous.safetensors")):
         assert agent.poll() is None, agent.communicate()
@@ -95,7 +88,7 @@ def assert_one_voice(outputs: list[Output]) -> None:
     [
         (["model=vit", "augment=light", "model.drop_path=0.2", "optim.ema=0.9", "optim.clip=1"], 1e-5),
         (["model=vit", "pe=rope", "augment=strong", "data.flip=true", "machine.images=cache"], 1e-5),
-        # not the recipe's learning rate, 0.1: with it rounding alone moves a loss by 0.01 in ten steps
+        # with the recipe's learning rate, 0.1, rounding alone would move a loss by 0.01 in ten steps
         (["model=resnet", "augment=light", "optim.lr=0.001"], 1e-4),
     ],
 )
@@ -216,9 +209,9 @@ def test_a_refusal_is_told_once_and_ends_all_with_its_code(
 @pytest.mark.slow
 def test_a_held_run_is_refused_to_all(vitbench: Cli, tmp_path: Path) -> None:
     vitbench("train", *TINY, "runs=r")
-    held = folder(tmp_path / "r")
-    (held / "record.json").unlink()
-    with runs_module.Run(held, {}).claim():
+    run_folder = folder(tmp_path / "r")
+    (run_folder / "record.json").unlink()
+    with runs_module.Run(run_folder, {}).claim():
         outputs = ranks("train", *TINY, "runs=r", cwd=tmp_path)
     assert [output.code for output in outputs] == [75, 75]
     assert f"process {os.getpid()}" in outputs[0].err
@@ -237,7 +230,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 
 
-# -------------------------------------------------------------------------------------------------------- an end in time
+# ------------------------------------------------------------------------------------------------------- an end in time
 
 
 @pytest.mark.slow
@@ -246,7 +239,7 @@ def test_after_a_signal_all_stop_at_one_step_and_it_is_saved(tmp_path: Path, rec
     agent, processes = begun(tmp_path)
     os.kill(agent.pid if receivers == "torchrun" else processes[1], signal.SIGTERM)
     out, errors = agent.communicate(timeout=30)
-    assert agent.returncode == 1 and not out  # torchrun's own code; it prints those of the processes
+    assert agent.returncode == 1 and not out  # 1 is torchrun's own code; it prints the codes of the processes
     assert errors.count("vitbench: vit-") == errors.count("saved at step") == 1
     assert not any(Path(f"/proc/{process}").exists() for process in processes)
     assert not list(tmp_path.glob("r/*/.holder.json")) and not list(tmp_path.glob("r/*/failure.json"))

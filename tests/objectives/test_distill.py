@@ -1,4 +1,4 @@
-"""A teacher: DeiT's formulas, and runs that have one."""
+"""Distillation: DeiT's formulas, and runs that have a teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitbench import load
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
-from vitbench.objectives.build import _between
+from vitbench.objectives.build import _renormalise
 from vitbench.objectives.classify import Classify, Distill
 from vitbench.runs.ancestor import check_teacher, finished_parent
 from vitbench.training import checkpoint
@@ -39,8 +39,8 @@ def test_who_teaches_himself_softly_learns_from_the_labels_alone(alpha: float) -
     model, images, labels = vit("rope"), torch.randn(5, 3, 16, 16), torch.arange(5) % 4
     plain = gradients(Classify(0.0), model, images, labels)
     taught = gradients(Distill(0.0, model, "soft", alpha, 1.0), model, images, labels)
-    for its, own in zip(taught, plain, strict=True):
-        torch.testing.assert_close(its, (1 - alpha) * own, rtol=1e-5, atol=1e-7)
+    for gradient, plain_gradient in zip(taught, plain, strict=True):
+        torch.testing.assert_close(gradient, (1 - alpha) * plain_gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_the_losses_are_those_of_the_paper() -> None:
@@ -48,12 +48,12 @@ def test_the_losses_are_those_of_the_paper() -> None:
     p, q = (t / 2).softmax(1), (s / 2).softmax(1)
     kl = (p * (p / q).log()).sum(1).mean()
     soft, hard = (Distill(0.0, lambda _: t, kind, 0.3, T) for kind, T in (("soft", 2.0), ("hard", None)))
-    own = F.cross_entropy(s, y)
-    torch.testing.assert_close(soft(lambda _: s, s, y), 0.7 * own + 0.3 * 4 * kl)
-    torch.testing.assert_close(hard(lambda _: s, s, y), 0.7 * own + 0.3 * F.cross_entropy(s, t.argmax(1)))
-    other = torch.randn(6, 4)  # of the distillation head
-    both = hard(lambda _: (s, other), s, y)
-    torch.testing.assert_close(both, 0.7 * own + 0.3 * F.cross_entropy(other, t.argmax(1)))
+    label_loss = F.cross_entropy(s, y)
+    torch.testing.assert_close(soft(lambda _: s, s, y), 0.7 * label_loss + 0.3 * 4 * kl)
+    torch.testing.assert_close(hard(lambda _: s, s, y), 0.7 * label_loss + 0.3 * F.cross_entropy(s, t.argmax(1)))
+    head_logits = torch.randn(6, 4)  # from the distillation head
+    loss = hard(lambda _: (s, head_logits), s, y)
+    torch.testing.assert_close(loss, 0.7 * label_loss + 0.3 * F.cross_entropy(head_logits, t.argmax(1)))
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
@@ -72,14 +72,12 @@ def test_the_distillation_token_has_a_head_of_its_own_and_tests_give_the_mean(po
 
 def test_a_teacher_gets_images_normalised_as_its_own_were() -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    here, there = (
-        Normalise(mean, std, torch.device("cpu"))
-        for mean, std in (((0.1, 0.5, 0.6), (0.2, 0.3, 0.4)), ((0.4, 0.5, 0.2), (0.3, 0.1, 0.2)))
-    )
-    scale, shift = _between(here, there.mean, there.std)
-    torch.testing.assert_close(here(images) * scale + shift, there(images))
-    same, nothing = _between(here, here.mean, here.std)
-    assert (same == 1).all() and (nothing == 0).all()
+    ours = Normalise((0.1, 0.5, 0.6), (0.2, 0.3, 0.4), torch.device("cpu"))
+    teachers = Normalise((0.4, 0.5, 0.2), (0.3, 0.1, 0.2), torch.device("cpu"))
+    scale, shift = _renormalise(ours, teachers.mean, teachers.std)
+    torch.testing.assert_close(ours(images) * scale + shift, teachers(images))
+    scale, shift = _renormalise(ours, ours.mean, ours.std)
+    assert (scale == 1).all() and (shift == 0).all()
 
 
 TEACHER = "model=resnet model.base_width=2"
@@ -98,17 +96,18 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
     path.write_text("with: augment=light data.flip=true\nruns:\n" + "".join(f"  - {line}\n" for line in lines))
     output = vitbench("sweep", f"study={path}", *TINY, "runs=s")
     assert output.code == 0 and output.out == "4 of 4 runs finished\n", output.err
-    runs = {place.name: json.loads((place / "record.json").read_text()) for place in (tmp_path / "s").glob("[rv]*")}
-    teacher = next(its for its in runs.values() if its["config"]["model"]["name"] == "resnet")
-    alone, nothing, taught = (
-        next(its for its in runs.values() if its is not teacher and its["config"]["distill"]["kind"] == kind)
-        for kind in (None, "hard", "soft")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "s").glob("[rv]*/record.json")]
+    (teacher,) = (record for record in records if record["config"]["model"]["name"] == "resnet")
+    records.remove(teacher)
+    by_kind = {record["config"]["distill"]["kind"]: record for record in records}
+    alone, untaught, taught = by_kind[None], by_kind["hard"], by_kind["soft"]
+    weights, untaught_weights = (
+        checkpoint.load_tensors(tmp_path / "s" / record["id"] / "checkpoint.safetensors")[0]
+        for record in (alone, untaught)
     )
-    one, other = (
-        checkpoint.load_tensors(tmp_path / "s" / its["id"] / "checkpoint.safetensors")[0] for its in (alone, nothing)
-    )
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert taught["teacher_run"] == nothing["teacher_run"] == teacher["id"] and alone["teacher_run"] is None
+    assert weights.keys() == untaught_weights.keys()
+    assert all(torch.equal(weights[name], untaught_weights[name]) for name in weights)
+    assert taught["teacher_run"] == untaught["teacher_run"] == teacher["id"] and alone["teacher_run"] is None
     assert taught["config"]["distill"] == {"kind": "soft", "alpha": 0.1, "temperature": 3.0}
     assert taught["total_train_seconds"] == taught["train_seconds"] + teacher["train_seconds"]
     assert alone["total_train_seconds"] == alone["train_seconds"]
@@ -139,15 +138,15 @@ def test_a_teacher_that_has_not_finished_gets_one_line(
     assert str(error.value).startswith(line)
 
 
+WITHOUT_LABELS = {"objective.name": "mae", "result_test_accuracy": None}
+
+
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
         ({"result_classes": ["a", "b"]}, "teacher=t: knows 2 classes (a, b ...), these images have 10"),
         ({"result_data_fingerprint": "other"}, "teacher=t: saw other images (data.name=shapes, 32 px)"),
-        (
-            {"objective.name": "mae", "result_test_accuracy": None},
-            "teacher=t: was not trained to classify (objective=mae)",
-        ),
+        (WITHOUT_LABELS, "teacher=t: was not trained to classify (objective=mae)"),
     ],
 )
 def test_a_teacher_of_other_images_or_classes_is_refused(changed: dict[str, Any], line: str) -> None:
@@ -161,12 +160,10 @@ def test_a_copied_file_of_weights_teaches_nobody_and_is_loaded_by_nobody(vitbenc
     ids = [vitbench(*train, f"seed={seed}").out.partition(":")[0] for seed in range(2)]
     right, wrong = (tmp_path / "runs" / name / "checkpoint.safetensors" for name in ids)
     wrong.write_bytes(right.read_bytes())
-    for learning in (f"teacher={ids[1]}", f"init={ids[1]}"):
-        output = vitbench(*train, "seed=2", learning)
-        assert (
-            output.code == 2
-            and f"{ids[1]}/checkpoint.safetensors holds the weights of another run, {ids[0]}" in output.err
-        )
+    message = f"{ids[1]}/checkpoint.safetensors holds the weights of another run, {ids[0]}"
+    for setting in (f"teacher={ids[1]}", f"init={ids[1]}"):
+        output = vitbench(*train, "seed=2", setting)
+        assert output.code == 2 and message in output.err
     assert load(ids[0]).record["id"] == ids[0]
     with pytest.raises(UserError, match=f"holds the weights of another run, {ids[0]}"):
         load(ids[1])

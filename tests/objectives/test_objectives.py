@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tests import fake_runs
 from tests.conftest import TINY, Output
@@ -57,27 +56,24 @@ def test_a_visible_token_keeps_its_place_under_every_encoding(pe: str, pool: str
     model, images = vit(pe, pool), torch.randn(3, 3, 16, 16)
     tokens, grid = model.embed(images)
     N = tokens.shape[1]
-    shuffled = torch.rand(3, N).argsort(1)  # all are seen, in another order in each image
-    whole = model.states(images).gather(1, shuffled[..., None].expand(-1, -1, 16))
-    torch.testing.assert_close(encode(model, tokens, grid, shuffled), whole)
-    some, others = (
-        shuffled[:, :5],
-        torch.randn_like(tokens).scatter(
-            1, shuffled[:, :5, None].expand(-1, -1, 16), tokens.gather(1, shuffled[:, :5, None].expand(-1, -1, 16))
-        ),
-    )
-    assert torch.equal(encode(model, tokens, grid, some), encode(model, others, grid, some)), "hidden ones are not seen"
+    shuffled = torch.rand(3, N).argsort(1)  # all tokens, in another order in each image
+    states = model.states(images).gather(1, shuffled[..., None].expand(-1, -1, 16))
+    torch.testing.assert_close(encode(model, tokens, grid, shuffled), states)
+    seen, index = shuffled[:, :5], shuffled[:, :5, None].expand(-1, -1, 16)
+    other_hidden_tokens = torch.randn_like(tokens).scatter(1, index, tokens.gather(1, index))
+    assert torch.equal(encode(model, tokens, grid, seen), encode(model, other_hidden_tokens, grid, seen))
 
 
 def test_mae_is_the_mean_square_over_hidden_patches_normalised_each() -> None:
     model = vit("learned", "cls")
     mae, images = MAE(model, mask=0.75), torch.randn(2, 3, 16, 16)
     targets = mae.targets(images)
-    patch = images[1, :, 4:8, 8:12].flatten()  # row 1, column 2 of 4 x 4
+    patch = images[1, :, 4:8, 8:12].flatten()  # the patch in row 1, column 2 of 4 x 4
     torch.testing.assert_close(targets[1, 6], (patch - patch.mean()) / patch.std(), rtol=1e-4, atol=1e-4)
     mae.paint.weight.data.zero_()
     mae.paint.bias.data.zero_()
-    torch.testing.assert_close(mae(model, images), torch.tensor(47 / 48), rtol=1e-4, atol=0)  # of n - 1 of n numbers
+    # painting zeros, the loss is the variance of 48 numbers, of which var_mean normalises by 47
+    torch.testing.assert_close(mae(model, images), torch.tensor(47 / 48), rtol=1e-4, atol=0)
     with torch.no_grad():
         painted = mae.painted(torch.randn(2, 5, 16), torch.tensor([[0, 3, 1, 9, 16]] * 2), 17, (4, 4))
     assert mae.seen == 4 and painted.shape == targets.shape == (2, 16, 48)
@@ -101,20 +97,14 @@ def test_spread_is_0_where_features_collapsed_and_1_on_the_whole_sphere() -> Non
 def test_a_view_is_another_crop_and_other_colours_of_each_image() -> None:
     simsiam = SimSiam(vit("none"))
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8).expand(8, -1, -1, -1)
-    views = simsiam.drawn(images)
+    views = simsiam.view(images)
     assert views.shape == images.shape and views.min() >= 0 and views.max() <= 255
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
-    still = SimSiam(vit("none"), area=1.0, colour=0.0, grey=1.0).drawn(images)
-    assert torch.equal(still[:, :1], still[:, 1:2]), "grey"
+    grey = SimSiam(vit("none"), area=1.0, colour=0.0, grey=1.0).view(images)
+    assert torch.equal(grey[:, :1], grey[:, 1:2])
 
 
 # -------------------------------------------------------------------------------------------------------------- runs
-
-
-def initial_head(facts: dict[str, Any]) -> Tensor:
-    seed_random_state(facts["config"]["seed"], 0)
-    model: Any = of_record(facts)
-    return model.taps["head"].weight.detach()  # type: ignore[no-any-return]
 
 
 def test_a_run_without_labels_that_lost_its_metrics_has_an_unknown_loss(vitbench: Cli, tmp_path: Path) -> None:
@@ -129,7 +119,7 @@ def test_a_run_without_labels_that_lost_its_metrics_has_an_unknown_loss(vitbench
 
 def interrupted(dump: Callable[..., bytes]) -> Callable[..., bytes]:
     def cut(tensors: Any, about: dict[str, Any]) -> bytes:
-        if about.keys() == {"run", "classes"}:  # of a checkpoint
+        if about.keys() == {"run", "classes"}:  # only a checkpoint has just these
             raise KeyboardInterrupt
         return dump(tensors, about)
 
@@ -147,27 +137,27 @@ def test_a_run_without_labels_leaves_an_encoder_and_resumes_exactly(
     output = vitbench("train", *TINY, *words, "runs=whole")
     assert output.code == 0 and "finished, loss " in output.out, output.err
     cut_run(vitbench, monkeypatch, *words, "runs=cut")
-    with monkeypatch.context() as patch:  # and again between its last step and its record
+    with monkeypatch.context() as patch:  # interrupted again between its last step and its record
         patch.setattr(checkpoint, "to_bytes", interrupted(checkpoint.to_bytes))
         assert vitbench("train", *TINY, *words, "runs=cut").code == 130
     assert vitbench("train", *TINY, *words, "runs=cut").code == 0
     whole, cut = folder(tmp_path / "whole"), folder(tmp_path / "cut")
     assert (whole / "checkpoint.safetensors").read_bytes() == (cut / "checkpoint.safetensors").read_bytes()
-    lines = without_times(whole / "metrics.csv")
-    assert lines == without_times(cut / "metrics.csv") and ("spread" in lines[0]) == (objective == "simsiam")
-    facts = record(tmp_path / "whole")
-    assert facts["test_accuracy"] is facts["val_accuracy"] is None and math.isfinite(facts["train_loss"])
-    assert facts["train_loss"] == float(lines[-1]["train_loss"])
+    metrics = without_times(whole / "metrics.csv")
+    assert metrics == without_times(cut / "metrics.csv") and ("spread" in metrics[0]) == (objective == "simsiam")
+    result = record(tmp_path / "whole")
+    assert result["test_accuracy"] is result["val_accuracy"] is None and math.isfinite(result["train_loss"])
+    assert result["train_loss"] == float(metrics[-1]["train_loss"])
     assert not (whole / "predictions.npy").exists()
     weights, _ = checkpoint.load_tensors(whole / "checkpoint.safetensors")
-    model: Any = of_record(facts)
+    model: Any = of_record(result)
     assert weights.keys() == model.state_dict().keys()
     seed_random_state(0, 0)
-    before = of_record(facts).state_dict()
+    before = of_record(result).state_dict()
     moved = {name for name, value in weights.items() if not torch.equal(value, before[name])}
     heads = {"vit": {"head.weight", "head.bias"}, "resnet": {"fc.weight", "fc.bias"}}[family]
     trained = {name for name, _ in model.named_parameters()}
-    assert trained - moved == heads, "all is trained but the head"
+    assert trained - moved == heads, "all parameters are trained but those of the head"
 
 
 def test_commands_that_read_cope_with_a_run_without_test_accuracy(vitbench: Cli, tmp_path: Path) -> None:
@@ -220,5 +210,5 @@ def test_a_decoder_that_cannot_be_is_refused(options: dict[str, Any], line: str)
 
 
 def test_runs_without_labels_are_not_stacked() -> None:
-    asked = {str(seed): settings("objective=mae", f"seed={seed}") for seed in range(2)}
-    assert stacks_of(asked, 2) == ([], dict.fromkeys("01", "objective=mae (it trains modules of its own)"))
+    runs = {str(seed): settings("objective=mae", f"seed={seed}") for seed in range(2)}
+    assert stacks_of(runs, 2) == ([], dict.fromkeys("01", "objective=mae (it trains modules of its own)"))

@@ -1,8 +1,8 @@
 """Augmentation of whole batches on the device.
 
-Crop, flip, rotation and scale are drawn for each image and are our own, because torchvision's v2 transforms draw once a batch. For the
-same reason its RandAugment runs on chunks of a few images, which share a draw. MixUp and CutMix draw one mixing share a
-batch, as in timm and DeiT.
+torchvision's v2 transforms draw once for a batch. So crop, flip, rotation and scale are our own and draw for each
+image, and torchvision's RandAugment runs on chunks of a few images, which share a draw. MixUp and CutMix draw one ratio
+for a batch, as in timm and DeiT.
 """
 
 from __future__ import annotations
@@ -20,52 +20,54 @@ CHUNK = 8  # images that share RandAugment's draw of operations
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
-    """A random crop of the image padded by reflection, and a mirror image half of the time; (B, C, H, W) uint8.
+    """Crops each image, padded by reflection, at a random place and mirrors half of them; (B, C, H, W) uint8.
 
-    The padding is never made: a pixel outside is read from where it reflects to. Equal to
-    `F.pad(images, 4 * [padding], mode="reflect")` cut at a random place.
+    This equals a random cut from `F.pad(images, 4 * [padding], mode="reflect")`, but builds no padded image: a pixel
+    outside the image is read from the place that it reflects.
     """
-    size_b, channels, height, width = images.shape
+    B, channels, height, width = images.shape
     device = images.device
-    top = torch.randint(0, 2 * padding + 1, (size_b,), device=device)
-    left = torch.randint(0, 2 * padding + 1, (size_b,), device=device)
-    if flip:  # the second half of the table of columns
-        left += (2 * padding + 1) * (torch.rand(size_b, device=device) < 0.5)
-    rows = _places(height, padding, device)[: 2 * padding + 1].mul(width).index_select(0, top)  # (B, H)
-    columns = _places(width, padding, device).index_select(0, left)  # (B, W)
-    pixels = rows[:, :, None] + columns[:, None, :]  # (B, H, W), places in the flattened image
+    offsets = 2 * padding + 1
+    top = torch.randint(0, offsets, (B,), device=device)
+    left = torch.randint(0, offsets, (B,), device=device)
+    if flip:
+        left += offsets * (torch.rand(B, device=device) < 0.5)  # the table's second half is mirrored
+    rows = _sources(height, padding, device)[:offsets].mul(width).index_select(0, top)  # (B, H)
+    columns = _sources(width, padding, device).index_select(0, left)  # (B, W)
+    pixels = rows[:, :, None] + columns[:, None, :]  # (B, H, W), indices into the flattened image
     index = pixels.flatten(1)[:, None].expand(-1, channels, -1)  # (B, C, H W)
     return images.flatten(2).gather(2, index).view_as(images)
 
 
 @cache
-def _places(size: int, padding: int, device: torch.device) -> Tensor:
-    """Where a crop reads each of its rows, for every offset -padding..padding and then mirrored; (2 (2P + 1), size).
+def _sources(size: int, padding: int, device: torch.device) -> Tensor:
+    """Which row of the image each row of a crop is read from, (2 (2P + 1), size).
 
-    Outside the image it is reflected without repeating the border: -1 -> 1 and size -> size - 2.
+    The first half has a line for each offset -padding..padding, the second half the same lines mirrored. Rows outside
+    the image are reflected without repeating the border: -1 -> 1 and size -> size - 2.
     """
-    place = torch.arange(-padding, padding + 1, device=device)[:, None] + torch.arange(size, device=device)
-    place = (size - 1) - ((size - 1) - place.abs()).abs()
-    return torch.cat([place, place.flip(1)])
+    rows = torch.arange(-padding, padding + 1, device=device)[:, None] + torch.arange(size, device=device)
+    rows = (size - 1) - ((size - 1) - rows.abs()).abs()
+    return torch.cat([rows, rows.flip(1)])
 
 
 def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
-    """Each image turned about its centre, counter-clockwise, and enlarged; (B, C, H, H) uint8, (B,) and (B,).
+    """Turns each image (B, C, H, H) uint8 about its centre, counter-clockwise by degrees (B,), and enlarges it by (B,).
 
-    Bilinear; what lies outside is reflected without repeating the border, as in a crop.
+    The interpolation is bilinear. As in a crop, the image continues by reflection without repeating its border.
     """
     angles = degrees.float() * (math.pi / 180)
     cos, sin = angles.cos() / factors, angles.sin() / factors
     zero = torch.zeros_like(cos)
-    # where each pixel is read from: the way back, in half widths with y downwards
-    back = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-    grid = F.affine_grid(back, list(images.shape), align_corners=True)
-    moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=True)
-    return moved.round_().clamp_(0, 255).to(torch.uint8)
+    # affine_grid asks where each new pixel is read from: it takes the inverse, in half widths with y downwards
+    inverse = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(inverse, list(images.shape), align_corners=True)
+    turned = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=True)
+    return turned.round_().clamp_(0, 255).to(torch.uint8)
 
 
 class Augment:
-    """Settings of `conf/augment/*.yaml` as two functions: one on uint8 images, one on normalised images and labels."""
+    """The settings of `conf/augment/*.yaml` as two steps: `pixels` before images are normalised, `mix` after."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Augment:
         self._operations: Callable[[Tensor], Tensor] | None = None
         self._mixes: list[Any] = []
         if randaugment or mixup or cutmix:
-            from torchvision.transforms import v2  # 2.6 s to import
+            from torchvision.transforms import v2  # the import takes 2.6 s
 
             if randaugment:
                 self._operations = v2.RandAugment(randaugment, magnitude)
@@ -97,14 +99,14 @@ class Augment:
                 self._mixes.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> the same.
+        """Turns, scales, crops, mirrors and RandAugments uint8 images (B, C, H, W), which keep shape and type.
 
-        Angles are uniform in -rotate..rotate. Factors are as often above 1 as below, uniform in their logarithm from
-        1/(1 + scale) to 1 + scale. Both are applied in one interpolation, before crop and flip.
+        Angles are uniform in -rotate..rotate. The logarithm of the scale factor is uniform, so that factors from
+        1/(1 + scale) to 1 + scale are above 1 as often as below. One interpolation applies both.
         """
         if self.rotate or self.scale:
-            angles, steps = (2 * torch.rand(2, len(images), device=images.device) - 1).unbind()
-            images = turn_and_scale(images, angles * self.rotate, (steps * math.log1p(self.scale)).exp())
+            angles, log_factors = (2 * torch.rand(2, len(images), device=images.device) - 1).unbind()
+            images = turn_and_scale(images, angles * self.rotate, (log_factors * math.log1p(self.scale)).exp())
         if self.padding or self.flip:
             images = crop_and_flip(images, self.padding, self.flip)
         if self._operations is not None:
@@ -112,8 +114,8 @@ class Augment:
         return images
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """float (B, C, H, W) and (B,) -> the same, or labels as shares of the classes (B, K) where images were mixed."""
+        """Mixes float images (B, C, H, W) by MixUp or CutMix; labels (B,) then become shares of the classes (B, K)."""
         if not self._mixes:
             return images, labels
-        chosen = int(torch.randint(len(self._mixes), (1,)))
-        return self._mixes[chosen](images, labels)
+        drawn = int(torch.randint(len(self._mixes), (1,)))
+        return self._mixes[drawn](images, labels)

@@ -1,12 +1,13 @@
-"""Decoded images in one memory-mapped file, written once and shared by every run and process that asks for them.
+"""Decoded images in one memory-mapped file, which is written once and shared by all runs and processes.
 
-`<cache>/<name>-<key>.npy` holds the training images, then the test images; `<name>-<key>.json` beside it, written last,
-holds labels, classes and fingerprint. The key is a hash of whatever identifies the source (for a folder: its path, the
-names, sizes and times of its files, and the image size asked for), so changed data are another file and nothing is
-ever written over. The pair counts as present when the second agrees with its own hash, and with the first on its length
-and on 16 blocks spread over it; if not, it is decoded again.
+`<cache>/<name>-<key>.npy` holds the training images, then the test images. `<name>-<key>.json` beside it, the header,
+holds labels, classes and fingerprint, and is written last. The key is a hash of whatever identifies the source (for a
+folder: its path, the names, sizes and times of its files, and the image size), so changed data get a file of their own
+and nothing is ever overwritten. A pair is used if the header agrees with its own hash and with the images, of which it
+holds the length and a hash of 16 blocks spread over them; else the source is decoded again.
 
-Where images are to be decoded anew each time (`files.py`), `<name>-<key>-files.json` stands alone, with digests of them.
+Where images are decoded whenever they are needed (`files.py`), only a header is kept, `<name>-<key>-files.json`, with a
+digest of each image.
 """
 
 from __future__ import annotations
@@ -32,33 +33,35 @@ from filelock import FileLock, Timeout
 from vitbench.data.split import Dataset, Split
 from vitbench.errors import DataError, StorageError
 
-FORMAT = 1  # of the two files
-STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST}
+FORMAT = 1  # bump when the format of the two files changes
+NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | NOT_A_FOLDER
 HEADER = 128  # bytes before the first pixel, as numpy writes them for these shapes
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source knows about the rows it wrote: training images first, then test images."""
+    """What a source knows about the rows that it wrote, training images first, then test images."""
 
     train_labels: np.ndarray
     test_labels: np.ndarray
     classes: tuple[str, ...]
-    broken: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it; such rows are dropped
-    find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # (M,16) of all rows -> what to tell the user
+    broken: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it; these rows are dropped
+    find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # from the digests (M,16) of all rows
 
 
-# of a shape (M,C,H,W), the rows that were dropped and digests (M,16) of the others -> what stands for their pixels
+# (shape (M,C,H,W), dropped rows, digests (M,16) of the other rows) -> what stands for the pixels of these
 Reader = Callable[[tuple[int, ...], list[int], np.ndarray], Any]
 
 
 class Rows:
-    """The images of one cache file while it is written, by row and in any order, also from several processes.
+    """Writes the images of one cache file, rows in any order, also from several processes; keeps a digest of each.
 
-    Written with `pwrite` rather than through a map: on a full disk that is an OSError, where a map is a bus error.
+    `pwrite` raises OSError on a full disk, where writing through a memory map would end in a bus error. Without a path,
+    nothing is written.
     """
 
-    def __init__(self, path: Path | None) -> None:  # None: digests are taken and nothing is written
+    def __init__(self, path: Path | None) -> None:
         self.path, self.shape, self.digests = path, (0, 0, 0, 0), np.empty((0, 16), np.uint8)
 
     def allocate(self, images: int, channels: int, size: int, or_else: str = "") -> None:
@@ -76,21 +79,19 @@ class Rows:
         self.digests[row : row + len(images)] = write_rows(self.path, row, images)
 
     def finish(self, keep: np.ndarray) -> None:
-        """Close the gaps that dropped rows left, then write the header: a file without one is no array."""
+        """Closes the gaps of rows that are not kept, then writes the npy header, without which a file is no array."""
         _, C, H, W = self.shape
         if self.path is None:
             return
         with open(self.path, "r+b") as file:
-            for new, old in enumerate(np.flatnonzero(keep)):
-                if new != old:
-                    image = os.pread(file.fileno(), C * H * W, HEADER + int(old) * C * H * W)
-                    _pwrite(file.fileno(), memoryview(image), HEADER + new * C * H * W)
-            kept = int(keep.sum())
-            file.truncate(HEADER + kept * C * H * W)
-            header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(
-                header, {"descr": "|u1", "fortran_order": False, "shape": (kept, C, H, W)}
-            )
+            for new_row, old_row in enumerate(np.flatnonzero(keep).tolist()):
+                if new_row != old_row:
+                    image = os.pread(file.fileno(), C * H * W, HEADER + old_row * C * H * W)
+                    _pwrite(file.fileno(), memoryview(image), HEADER + new_row * C * H * W)
+            M = int(keep.sum())
+            file.truncate(HEADER + M * C * H * W)
+            header, description = io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": (M, C, H, W)}
+            np.lib.format.write_array_header_1_0(header, description)
             assert header.tell() == HEADER, header.tell()
             file.write(header.getvalue())
             file.flush()
@@ -98,20 +99,24 @@ class Rows:
 
 
 def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
-    """Write uint8 images (M,C,H,W) at a row, where there is a file; returns a digest of each, (M,16) uint8."""
+    """Writes uint8 images (M,C,H,W) from a row on, if there is a path; returns a digest of each, (M,16) uint8."""
     data = np.ascontiguousarray(images)
-    M, bytes_each = len(data), data[0].nbytes if len(data) else 0
     if path is not None:
+        image_bytes = data[0].nbytes if len(data) else 0
         with open(path, "r+b") as file:
-            _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * bytes_each)
-    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data)
-    return np.frombuffer(digests, np.uint8).reshape(M, 16)
+            _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * image_bytes)
+    return np.frombuffer(b"".join(map(pixel_digest, data)), np.uint8).reshape(len(data), 16)
 
 
-def _pwrite(file: int, rest: memoryview, at: int) -> None:
+def pixel_digest(image: np.ndarray) -> bytes:
+    """16 bytes that stand for the pixels of an image."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _pwrite(file: int, rest: memoryview, offset: int) -> None:
     while rest:  # a write may stop short, for example at the last free byte
-        written = os.pwrite(file, rest, at)
-        rest, at = rest[written:], at + written
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def cached(
@@ -121,36 +126,36 @@ def cached(
     build: Callable[[Rows], Contents],
     *,
     skip_broken: bool = True,
-    files: Reader | None = None,
+    reader: Reader | None = None,
 ) -> Dataset:
-    """The data set of this identity, opened or, by the first process that asks, built. With `files`, no pixels are kept.
+    """Opens the data set of this identity, which the first process that asks for it builds.
 
-    Broken files are all found before any is reported, and the rest is kept: repeating the command with
-    `data.skip_broken=true` does not decode again.
+    With a `reader`, the pixels are not kept; it makes what stands for them. All broken files are found before any is
+    reported, and the other images are kept, so repeating the command with `data.skip_broken=true` decodes none again.
     """
     key = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    images = cache / f"{name}-{key}{'-files' if files else ''}.npy"
-    if (found := _open(images, files)) is None:
+    images = cache / f"{name}-{key}{'-files' if reader else ''}.npy"
+    if (opened := _open(images, reader)) is None:
         with storage_errors(f"data.cache={cache}"):
             cache.mkdir(parents=True, exist_ok=True)
             with _lock(images.with_suffix(".lock")):
-                if (found := _open(images, files)) is None:
-                    _build(images, build, pixels=files is None)
-                    found = _open(images, files)
-    assert found is not None, f"{images} was written and cannot be read"
-    dataset, broken = found
+                if (opened := _open(images, reader)) is None:
+                    _build(images, build, pixels=reader is None)
+                    opened = _open(images, reader)
+    assert opened is not None, f"{images} was written and cannot be read"
+    dataset, broken = opened
     if not broken:
         return dataset
-    names = listed(broken, "broken file", most=20) + (
-        f", all in {images.with_suffix('.json')}" if len(broken) > 20 else ""
-    )
+    broken_files = listed(broken, "broken file", most=20)
+    if len(broken) > 20:
+        broken_files += f", all in {images.with_suffix('.json')}"
     if not skip_broken:
-        raise DataError(f"{names}; repair or remove, or set data.skip_broken=true")
-    return replace(dataset, warnings=(f"skipped {names}", *dataset.warnings))
+        raise DataError(f"{broken_files}; repair or remove, or set data.skip_broken=true")
+    return replace(dataset, warnings=(f"skipped {broken_files}", *dataset.warnings))
 
 
 def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> None:
-    for left_over in images.parent.glob(f"{images.stem}.*.part"):  # of a killed process: whoever holds the lock may
+    for left_over in images.parent.glob(f"{images.stem}.*.part"):  # a killed process left it: we hold the lock
         left_over.unlink(missing_ok=True)
     part, part_header = (images.with_suffix(f".{os.getpid()}.{kind}.part") for kind in ("npy", "json"))
     try:
@@ -162,15 +167,15 @@ def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> Non
         keep[list(contents.broken)] = False
         labels = np.concatenate([contents.train_labels, contents.test_labels])
         assert len(labels) == len(keep), f"{len(labels)} labels for {len(keep)} rows"
-        train = len(contents.train_labels)
-        _each_class_has_images(labels, keep, train, contents)
+        _check_that_each_class_has_images(labels, keep, contents)
         rows.finish(keep)
-        seen = hashlib.sha256(json.dumps([contents.classes, int(keep[:train].sum())]).encode())
-        seen.update(rows.digests[keep].tobytes() + labels[keep].astype("<i8").tobytes())
+        train = int(keep[: len(contents.train_labels)].sum())
+        fingerprint = hashlib.sha256(json.dumps([contents.classes, train]).encode())
+        fingerprint.update(rows.digests[keep].tobytes() + labels[keep].astype("<i8").tobytes())
         header = {
-            "train": int(keep[:train].sum()),
+            "train": train,
             "shape": [int(keep.sum()), *rows.shape[1:]],
-            "fingerprint": seen.hexdigest()[:16],
+            "fingerprint": fingerprint.hexdigest()[:16],
             "classes": contents.classes,
             "broken": list(contents.broken.values()),
             "warnings": contents.find_warnings(rows.digests),
@@ -197,31 +202,31 @@ def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> Non
         part_header.unlink(missing_ok=True)
 
 
-def _each_class_has_images(labels: np.ndarray, keep: np.ndarray, train: int, contents: Contents) -> None:
-    K = len(contents.classes)
+def _check_that_each_class_has_images(labels: np.ndarray, keep: np.ndarray, contents: Contents) -> None:
+    K, train = len(contents.classes), len(contents.train_labels)
     for split, part in (("train", slice(None, train)), ("test", slice(train, None))):
         empty = np.flatnonzero(np.bincount(labels[part][keep[part]], minlength=K) == 0)
         if len(empty):
-            names = listed([contents.classes[k] for k in empty], "class")
-            why = f" after {listed(list(contents.broken.values()), 'broken file')}" if contents.broken else ""
-            raise DataError(f"no {split} images are left of {names}{why}")
+            classes = listed([contents.classes[k] for k in empty], "class")
+            reason = f" after {listed(list(contents.broken.values()), 'broken file')}" if contents.broken else ""
+            raise DataError(f"no {split} images are left of {classes}{reason}")
 
 
-def _open(images: Path, files: Reader | None = None) -> tuple[Dataset, list[str]] | None:
-    """The data set and its broken files, or None if there is no whole one here."""
+def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | None:
+    """The data set and a line for each of its broken files; None where the two files are missing or damaged."""
     try:
         header = json.loads(images.with_suffix(".json").read_bytes())
         if header.pop("digest") != _digest(header):
             return None
         shape = tuple(header["shape"])
-        if files:
+        if reader:
             digests = np.frombuffer(bytes.fromhex(header["digests"]), np.uint8).reshape(-1, 16)
-            pixels: Any = files(shape, header["dropped"], digests)
+            pixels: Any = reader(shape, header["dropped"], digests)
         elif images.stat().st_size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
             return None
-        else:  # "r", not "c": the system refuses a map for copy on write that is larger than its memory
+        else:  # mode "r", because the system refuses a copy-on-write map ("c") that is larger than its memory
             pixels = np.asarray(np.memmap(images, np.uint8, "r", HEADER, shape))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # no pair, or no JSON of ours
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # a file is missing or not our JSON
         return None
     except OSError as error:
         raise StorageError(f"data.cache={images.parent}: cannot read {images.name}: {error.strerror}") from error
@@ -240,7 +245,7 @@ def _digest(header: dict[str, Any]) -> str:
 
 
 def _sample(path: Path) -> str:
-    """Hash of 16 blocks from the first byte to the last: a file that a crash or a copy left incomplete differs."""
+    """A hash of 16 blocks from the first byte to the last, which shows whether a crash or a copy cut the file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         end = max(0, os.fstat(file.fileno()).st_size - 4096)
@@ -265,21 +270,19 @@ def _lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """OSErrors of the disk and of permissions as one line that starts with the setting."""
+    """Turns OSErrors of the disk and of permissions into one line that starts with the setting, `where`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in STORAGE:
+        if error.errno not in STORAGE_ERRNOS:
             raise
         name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        reason = (
-            "a file is where a folder is needed" if error.errno in (errno.ENOTDIR, errno.EEXIST) else error.strerror
-        )
+        reason = "a file is where a folder is needed" if error.errno in NOT_A_FOLDER else error.strerror
         raise StorageError(f"{where}: {reason}{name}") from error
 
 
 def listed(names: list[str], noun: str, most: int = 5) -> str:
-    """`3 broken files: a, b, c`, with the names after the first few counted."""
+    """`3 broken files: a, b, c`; names after the first few are counted only."""
     plural = {"class": "classes"}.get(noun, noun + "s")
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{len(names):,} {noun if len(names) == 1 else plural}: {', '.join(names[:most])}{more}"
@@ -288,16 +291,16 @@ def listed(names: list[str], noun: str, most: int = 5) -> str:
 def duplicates(
     digests: np.ndarray, *, names: list[str], labels: np.ndarray, train: int, broken: Container[int] = ()
 ) -> list[str]:
-    """Images whose decoded pixels are the same, where that spoils a measurement."""
-    places = defaultdict(list)
+    """Warns of images with the same pixels in both splits or under two classes; the first `train` rows are training."""
+    rows_by_digest = defaultdict(list)
     for row, digest in enumerate(digests):
         if row not in broken:
-            places[digest.tobytes()].append(row)
+            rows_by_digest[digest.tobytes()].append(row)
     leaked, contradictory = [], []
-    for first, *others in places.values():
-        if first < train and others and others[-1] >= train:
-            leaked.append(f"{names[first]} = {names[others[-1]]}")
-        if unlike := [row for row in others if labels[row] != labels[first]]:
-            contradictory.append(f"{names[first]} = {names[unlike[0]]}")
-    notes = [f"in train and in test: {listed(leaked, 'image')}"] if leaked else []
-    return notes + ([f"under two classes: {listed(contradictory, 'image')}"] if contradictory else [])
+    for first, *copies in rows_by_digest.values():
+        if first < train and copies and copies[-1] >= train:
+            leaked.append(f"{names[first]} = {names[copies[-1]]}")
+        if of_other_classes := [row for row in copies if labels[row] != labels[first]]:
+            contradictory.append(f"{names[first]} = {names[of_other_classes[0]]}")
+    warnings = [f"in train and in test: {listed(leaked, 'image')}"] if leaked else []
+    return warnings + ([f"under two classes: {listed(contradictory, 'image')}"] if contradictory else [])

@@ -1,4 +1,4 @@
-"""`data.classes`: some classes of a data set as a data set of its own. Imports no torch."""
+"""`data.classes` makes a data set of some of the classes of another. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 
 
 class Chosen:
-    """Stands for `images[rows]`, a uint8 array (M, C, H, W), without copying it."""
+    """Stands for `images[indices]`, a uint8 array (M, C, H, W), without copying it."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, images: NDArray[np.uint8] | Files, rows: NDArray[np.int64]):
-        self.images, self.rows, self.shape = images, rows, (len(rows), *images.shape[1:])
+    def __init__(self, images: NDArray[np.uint8] | Files, indices: NDArray[np.int64]):
+        self.images, self.indices, self.shape = images, indices, (len(indices), *images.shape[1:])
 
     def __getitem__(self, part: Any) -> Any:
-        """A slice stands for its images; places (M,) give them."""
+        """A slice gives a `Chosen` again; indices (M,) give a copy of their images."""
         if isinstance(part, slice):
-            return Chosen(self.images, self.rows[part])
-        return cast(Any, self.images)[self.rows[part]]
+            return Chosen(self.images, self.indices[part])
+        return cast(Any, self.images)[self.indices[part]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        return np.asarray(cast(Any, self.images)[self.rows], dtype)
+        return np.asarray(cast(Any, self.images)[self.indices], dtype)
 
 
 def only(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    """The images of these classes, which become 0, 1, ... in this order; UserError where there is no such class."""
+    """Keeps the images of these classes, which it numbers 0, 1, ... in this order; UserError for an unknown class."""
     K = len(dataset.classes)
-    if beyond := [number for number in classes if number >= K]:
-        raise UserError(f"data.classes: there is no class {beyond[0]}; these images have {K}, 0 to {K - 1}")
-    names = tuple(dataset.classes[number] for number in classes)
-    new = np.full(K, -1)
-    new[list(classes)] = range(len(classes))
+    if unknown := [label for label in classes if label >= K]:
+        raise UserError(f"data.classes: there is no class {unknown[0]}; these images have {K}, 0 to {K - 1}")
+    names = tuple(dataset.classes[label] for label in classes)
+    new_labels = np.full(K, -1)  # -1 marks a class that is dropped
+    new_labels[list(classes)] = range(len(classes))
 
-    def kept(split: Split) -> Split:
-        labels = new[split.labels]
-        rows = np.flatnonzero(labels >= 0)
-        return Split(cast(Any, Chosen(split.images, rows)), labels[rows].astype(np.int64), names)
+    def reduced(split: Split) -> Split:
+        labels = new_labels[split.labels]
+        kept = np.flatnonzero(labels >= 0)
+        return Split(cast(Any, Chosen(split.images, kept)), labels[kept].astype(np.int64), names)
 
     fingerprint = hashlib.sha256(json.dumps([dataset.fingerprint, list(classes)]).encode()).hexdigest()[:16]
-    return replace(dataset, train=kept(dataset.train), test=kept(dataset.test), fingerprint=fingerprint)
+    return replace(dataset, train=reduced(dataset.train), test=reduced(dataset.test), fingerprint=fingerprint)

@@ -1,12 +1,11 @@
-"""Images that are decoded from their files whenever they are asked for, by processes, for sets that fit no cache.
+"""For sets that fit no cache: processes decode each image from its file whenever it is needed.
 
-An index knows a digest of every image from when all were decoded once, so each image is the one that the data set's
-fingerprint names, or the run ends.
+All files are decoded once beforehand, for an index that keeps a digest of each image. An image that later differs from
+its digest ends the run, so every image seen is one that the data set's fingerprint names.
 """
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -20,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitbench.data.cache import pixel_digest
 from vitbench.errors import DataError
 from vitbench.machine.distributed import LOCAL_WORLD_SIZE
+from vitbench.machine.interrupt import STOPPING
 from vitbench.machine.provenance import cores
 
 CHUNK = 16  # images that a process decodes at a time
@@ -30,59 +31,65 @@ Decode = Callable[[str, int], np.ndarray]  # path, size -> uint8 (C, size, size)
 
 
 class Pool:
-    """Processes for this process's part of the cores, started at the first job; they end with it, however it ends."""
+    """Worker processes on this process's part of the cores. They start with the first job and end when it ends."""
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
 
-    def begin(self, work: Callable[[], Any]) -> Callable[[], Any]:
-        """Begins some work; what is returned waits for its result."""
+    def submit(self, job: Callable[[], Any]) -> Callable[[], Any]:
+        """Starts a job; returns a function that waits for its result. On a single core, that function does the job."""
         workers = cores() // LOCAL_WORLD_SIZE
         if workers < 2 or not may_start_processes():
-            return work
+            return job
         try:
             if self._executor is None:
                 context = multiprocessing.get_context("spawn")
-                self._executor = ProcessPoolExecutor(workers, context, _outlived_by_parent)
-            future = self._executor.submit(work)
+                self._executor = ProcessPoolExecutor(workers, context, _follow_parent)
+            future = self._executor.submit(job)
         except BrokenProcessPool:
-            raise _killed() from None
+            raise _worker_killed() from None
 
         def result() -> Any:
             try:
                 return future.result()
             except BrokenProcessPool:
-                raise _killed() from None
+                raise _worker_killed() from None
 
         return result
 
 
 def may_start_processes() -> bool:
-    """Not in a process of joblib's: the other cores have runs to do."""
+    """Whether this process may start others. A worker of joblib's may not: the other cores have runs of their own.
+
+    joblib names a start method that Python does not know, "loky".
+    """
     return multiprocessing.get_start_method(allow_none=True) in (None, *multiprocessing.get_all_start_methods())
 
 
-def _outlived_by_parent() -> None:
-    """A signal to the whole group is for the parent, which may want more images before it has saved."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _follow_parent() -> None:
+    """Makes a worker end with its parent and not before.
 
-    def end() -> None:
+    A batch system sends signals to all processes of a job. Workers ignore them: the parent may need images until it has
+    saved.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
-        parent.join()  # also when it is killed
+        parent.join()  # returns also when the parent is killed
         os._exit(1)
 
-    threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _killed() -> DataError:
+def _worker_killed() -> DataError:
     return DataError("a process that decoded images was killed, most likely because memory ran out")
 
 
 class Files:
-    """Stands for a uint8 array (M, C, H, W); its rows are decoded when they are asked for."""
+    """Stands for a uint8 array (M, C, H, W), whose images are decoded when they are needed."""
 
     dtype = np.dtype(np.uint8)
 
@@ -95,36 +102,30 @@ class Files:
         paths = self.paths[part]
         return Files(self.decode, paths, (len(paths), *self.shape[1:]), self.digests[part], self.pool)
 
-    def begin(self, rows: NDArray[np.int64]) -> Callable[[NDArray[np.uint8]], None]:
-        """Begins to decode; what is returned writes the images into an array (B, C, H, W)."""
-        chunks = [rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK)]
-        results = [
-            self.pool.begin(
-                partial(
-                    _decoded,
-                    self.decode,
-                    [self.paths[row] for row in chunk.tolist()],
-                    self.digests[chunk],
-                    self.shape[1:],
-                )
-            )
-            for chunk in chunks
-        ]
+    def prefetch(self, indices: NDArray[np.int64]) -> Callable[[NDArray[np.uint8]], None]:
+        """Starts to decode images; returns a function that waits for them and puts them into an array (B, C, H, W)."""
+        results = []
+        for first in range(0, len(indices), CHUNK):
+            chunk = indices[first : first + CHUNK]
+            paths = [self.paths[index] for index in chunk.tolist()]
+            job = partial(_decoded, self.decode, paths, self.digests[chunk], self.shape[1:])
+            results.append(self.pool.submit(job))
 
-        def read(out: NDArray[np.uint8]) -> None:
+        def read(target: NDArray[np.uint8]) -> None:
             for number, result in enumerate(results):
-                out[number * CHUNK : (number + 1) * CHUNK] = result()
+                target[number * CHUNK : (number + 1) * CHUNK] = result()
 
         return read
 
 
 def _decoded(decode: Decode, paths: list[str], digests: NDArray[np.uint8], shape: tuple[int, ...]) -> np.ndarray:
+    """The images of some files, (B, C, H, W); DataError where one is no longer the image of its digest."""
     images = np.empty((len(paths), *shape), np.uint8)
     for place, path in enumerate(paths):
         try:
             images[place] = decode(path, shape[-1])
         except ValueError as error:
             raise DataError(f"{path!a} changed since the images were indexed ({error}); restore it") from None
-        if hashlib.blake2b(images[place].tobytes(), digest_size=16).digest() != digests[place].tobytes():
+        if pixel_digest(images[place]) != digests[place].tobytes():
             raise DataError(f"{path!a} changed since the images were indexed; restore it, or begin the run again")
     return images

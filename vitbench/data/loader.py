@@ -1,5 +1,7 @@
-"""Batches of images that lie on the device or are streamed to it; batch s is a pure function of (seed, s), so that
-resuming needs no state."""
+"""Batches for training, cut from images that lie on the device or are streamed to it.
+
+Batch s is a pure function of (seed, s), so a run that resumes needs no state of the loader.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,16 @@ from vitbench.data.stream import Batches, Stream
 def seed_random_state(seed: int, step: int) -> None:
     """Seeds torch's random numbers for one step: augmentation, drop path and MixUp of step s depend on (seed, s) only.
 
-    Both numbers go through NumPy's SeedSequence, because torch's CPU generator keeps only 32 bits of a seed.
+    NumPy's SeedSequence mixes both numbers into one, because torch's CPU generator keeps only 32 bits of a seed.
     """
-    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
-    torch.default_generator.manual_seed(number)  # torch.manual_seed asks every backend first: 0.2 ms, at every step
+    step_seed = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    torch.default_generator.manual_seed(step_seed)  # torch.manual_seed asks every backend, which takes 0.2 ms a step
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
+        torch.cuda.manual_seed_all(step_seed)
 
 
 class Normalise:
-    """uint8 (B, C, H, W) -> float32 with the training images' mean 0 and deviation 1 in each channel."""
+    """Turns uint8 images (B, C, H, W) into float32; each channel of the training images gets mean 0 and deviation 1."""
 
     def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device, channels_last: bool = False):
         self.mean, self.std = tuple(mean), tuple(std)  # in units of 0..1
@@ -35,50 +37,52 @@ class Normalise:
 
     @classmethod
     def of(cls, images: Tensor | Stream, channels_last: bool = False) -> Normalise:
-        """Measured on training images, uint8 (M, C, H, W), exactly: counts of the 256 values."""
+        """Measures mean and deviation on training images, uint8 (M, C, H, W), exactly: it counts each of 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-        for part in images.split(max(1, 2**20 // (images.shape[2] * images.shape[3]))):
-            for channel, count in zip(part.unbind(1), counts, strict=True):
-                count += torch.bincount(channel.flatten().int(), minlength=256).cpu()
+        for batch in images.split(max(1, 2**20 // (images.shape[2] * images.shape[3]))):
+            for channel, channel_counts in zip(batch.unbind(1), counts, strict=True):
+                channel_counts += torch.bincount(channel.flatten().int(), minlength=256).cpu()
         mean, std = [], []
-        for count in counts:
-            share = count / count.sum()
-            mean.append((share * values).sum().item())
-            std.append((share * (values - mean[-1]) ** 2).sum().sqrt().item())
+        for channel_counts in counts:
+            frequencies = channel_counts / channel_counts.sum()
+            mean.append((frequencies * values).sum().item())
+            std.append((frequencies * (values - mean[-1]) ** 2).sum().sqrt().item())
         return cls(mean, std, images.device, channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
-        if self.scale.shape[1:] != images.shape[1:]:  # one value a pixel: twice as fast as one a channel
+        if self.scale.shape[1:] != images.shape[1:]:  # one value for each pixel: twice as fast as one for each channel
             self.scale, self.shift = (
-                part[:, :, :1, :1].expand(1, *images.shape[1:]).contiguous(memory_format=self.format)
-                for part in (self.scale, self.shift)
+                factor[:, :, :1, :1].expand(1, *images.shape[1:]).contiguous(memory_format=self.format)
+                for factor in (self.scale, self.shift)
             )
-        images = images.contiguous(memory_format=self.format)  # as bytes, which are faster to reorder than floats
+        images = images.contiguous(memory_format=self.format)  # bytes are faster to reorder than floats
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
 class Loader:
-    """Permutations of the images laid end to end and cut into batches: full batches, every image equally often.
+    """Lays permutations of the images end to end and cuts them into batches.
 
-    A set smaller than a batch is seen more than once in it, so any share of the data trains with the same batch size.
+    So every batch is full, and every image is seen equally often. Where a batch is larger than the set, it holds images
+    more than once: any share of the data trains with the same batch size.
     """
 
     def __init__(self, images: Tensor | Stream, labels: Tensor, batch_size: int, seed: int):
         self.images, self.labels = images, labels  # uint8 (M, C, H, W), int64 (M,)
         self.batch_size, self.seed = batch_size, seed
         self._epoch, self._order = -1, labels.new_empty(0)
-        self._streamed: Any = Batches(images, self.indices) if isinstance(images, Stream) else None
+        self._batches: Any = Batches(images, self.indices) if isinstance(images, Stream) else None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The images and labels of step `step`, (B, C, H, W) and (B,)."""
         if isinstance(self.images, Stream):
-            images, chosen = self._streamed(step)
-            return images, self.labels[chosen]
-        chosen = self.indices(step)
-        return self.images.index_select(0, chosen), self.labels[chosen]  # 20 times as fast as images[chosen]
+            images, indices = self._batches(step)
+            return images, self.labels[indices]
+        indices = self.indices(step)
+        return self.images.index_select(0, indices), self.labels[indices]  # 20 times as fast as images[indices]
 
     def indices(self, step: int) -> Tensor:
+        """Which images batch `step` holds, (B,); on the CPU for a `Stream`, else on the device."""
         position, parts, missing = step * self.batch_size, [], self.batch_size
         while missing:
             epoch, offset = divmod(position, len(self.labels))
@@ -90,6 +94,6 @@ class Loader:
         if epoch != self._epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
             self._epoch, self._order = epoch, torch.from_numpy(order)
-            if not isinstance(self.images, Stream):  # which is told on the CPU what to read
+            if not isinstance(self.images, Stream):
                 self._order = self._order.to(self.labels.device)
         return self._order

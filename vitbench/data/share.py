@@ -1,6 +1,6 @@
 """The images of one run: a share of a source's training images, those held out for validation, and the test images.
 
-Whether they are copied to the device whole or come a batch at a time changes no bit of any of them.
+They are copied to the device as a whole or come a batch at a time, which changes no bit of any of them.
 """
 
 from __future__ import annotations
@@ -21,34 +21,32 @@ from vitbench.machine.distributed import LOCAL_WORLD_SIZE
 from vitbench.machine.memory import free_bytes
 
 Images = tuple[Tensor | Stream, Tensor]  # uint8 (M, C, H, W), int64 (M,) on the device
-MOST = 0.5  # of the room there is, that images may take for good
+RESIDENT = 0.5  # the largest part of the free memory that images may take as a whole
 
 
 class Share(NamedTuple):
     dataset: Dataset
-    chosen: NDArray[np.int64]  # places among the dataset's training images
-    held_out: NDArray[np.int64]
-    images: str = "memory"  # where a batch's come from: auto, memory (of the device), cache or files
+    chosen: NDArray[np.int64]  # indices into the data set's training images
+    held_out: NDArray[np.int64]  # the same for validation
+    images: str = "memory"  # where a batch comes from: auto, memory (of the device), cache or files
 
     def train(self, device: torch.device) -> Images:
-        return self._placed(self.dataset.train, self.chosen, device, "training")
+        return self._on_device(self.dataset.train, self.chosen, device, "training")
 
     def validation(self, device: torch.device) -> Images | None:
-        return self._placed(self.dataset.train, self.held_out, device, "validation") if len(self.held_out) else None
+        return self._on_device(self.dataset.train, self.held_out, device, "validation") if len(self.held_out) else None
 
     def test(self, device: torch.device) -> Images:
-        return self._placed(self.dataset.test, np.arange(len(self.dataset.test)), device, "test")
+        return self._on_device(self.dataset.test, np.arange(len(self.dataset.test)), device, "test")
 
-    def _placed(self, split: Split, rows: NDArray[np.int64], device: torch.device, name: str) -> Images:
-        images, labels = Stream(split.images, rows, device), torch.from_numpy(split.labels[rows]).to(device)
+    def _on_device(self, split: Split, indices: NDArray[np.int64], device: torch.device, name: str) -> Images:
+        images, labels = Stream(split.images, indices, device), torch.from_numpy(split.labels[indices]).to(device)
         if self.images == "auto":
-            needed, free = (
-                int(np.prod(images.shape)),
-                free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1),
-            )
-            if needed > MOST * free:
+            needed = int(np.prod(images.shape))
+            free = free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1)
+            if needed > RESIDENT * free:
                 print(
-                    f"the {len(rows):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
+                    f"the {len(indices):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
                     f"{device}: they come from data.cache a batch at a time (machine.images=cache)",
                     file=sys.stderr,
                 )
@@ -70,16 +68,12 @@ def load(
     images: str = "memory",
     **options: Any,
 ) -> Share:
-    """`options` are the source's own; `count` replaces `fraction` where it is given; `images` is as in Share."""
+    """Opens a source and draws a share of it. A `count` replaces `fraction`; `options` are the source's own."""
     dataset = open_dataset(
         source, root=root, cache=cache, image_size=image_size, progress=progress, files=images == "files", **options
     )
+    labels, classes = dataset.train.labels, dataset.classes
     chosen, held_out = split_and_subset(
-        dataset.train.labels,
-        dataset.classes,
-        fraction=None if count is not None else fraction,
-        count=count,
-        val_fraction=val_fraction,
-        seed=subset_seed,
+        labels, classes, fraction=fraction, count=count, val_fraction=val_fraction, seed=subset_seed
     )
     return Share(dataset, chosen, held_out, images)

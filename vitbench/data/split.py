@@ -1,4 +1,4 @@
-"""What every data source returns: uint8 images and their labels, for training and for testing."""
+"""What every data source returns: uint8 images and their labels, in one split for training and one for testing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Split:
-    """Images that are all of one square size, memory-mapped where they came from the cache."""
+    """Square images of one size, with their labels. Images from the cache are memory-mapped."""
 
-    images: np.ndarray  # (M,C,H,W) uint8; with machine.images=files what stands for it, `files.Files`
-    labels: np.ndarray  # (M,) int64, positions in `classes`
+    images: np.ndarray  # (M,C,H,W) uint8, or what stands for such an array: `files.Files`, `classes.Chosen`
+    labels: np.ndarray  # (M,) int64, indices into `classes`
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -34,11 +34,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits, an identity, and what the user should know about the data.
+    """Both splits, a fingerprint of them, and warnings for the user.
 
     `fingerprint` is a hash over the decoded pixels, the labels and the class names, in order, taken once when the cache
-    was written. It names what the network sees: paths, times and file formats do not enter, so a copy of the data on
-    another machine has the same fingerprint, and one changed pixel, label or image does not.
+    was written. It names what the network sees. Paths, times and file formats do not enter it, so a copy of the data on
+    another machine has the same fingerprint; one changed pixel, label or image gives another.
     """
 
     train: Split

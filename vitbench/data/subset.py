@@ -1,9 +1,9 @@
 """Which training images a share of the data holds: stratified, random, and nested in every larger share.
 
 One order serves all shares. Each image gets the position (r + 0.5) / m, where r is its random rank among the m images
-of its class; images sorted by position, ties in random order, mix the classes evenly from the first image to the
-last, so that every share is a prefix and the 5 % subset lies inside the 10 % one. (Counts a class by largest remainder
-would be as stratified, but on unbalanced sets not nested.)
+of its class. Sorted by position, with ties in random order, the images mix the classes evenly from first to last. Every
+share is a prefix of this order, so the 5 % subset lies inside the 10 % one. (Rounding each class's count by largest
+remainder would be as stratified, but not nested on unbalanced sets.)
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vitbench.errors import UserError
 
 
 def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """All images (M,), such that every prefix is a stratified random subset."""
-    random = np.random.default_rng((seed, 0, 1))  # three numbers: a stream that no (seed, epoch) of the batches has
+    """The indices of all images (M,), in an order whose every prefix is a stratified random subset."""
+    random = np.random.default_rng((seed, 0, 1))  # batches draw from (seed, epoch), so no batch shares this stream
     position = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -36,37 +36,41 @@ def split_and_subset(
     val_fraction: float,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and of the validation images; `fraction` or `count` is of what validation leaves.
+    """The indices of the training images and of the validation images.
 
-    Validation images are the end of the order and training images its beginning, so validation is the same for every
-    share and never overlaps. Raises UserError where the share is empty, too large, or leaves a class without an image.
+    Validation takes the end of the order, so it is the same for every share and never overlaps one. Training takes the
+    beginning: `count` images, or where that is None, a `fraction` of those that validation leaves. Raises UserError
+    where the share is empty, too large, or leaves a class without an image.
     """
     ordered = nested_order(np.asarray(labels), seed)
-    held_out = round(val_fraction * len(ordered))
-    pool = ordered[: len(ordered) - held_out]
-    given = f"data.count={count}" if count is not None else f"data.fraction={fraction:g}"
-    if not 0 < (count if count is not None else fraction or 0) <= (len(pool) if count is not None else 1):
-        right = f"1 to {len(pool)} images" if count is not None else "above 0 and at most 1"
-        raise UserError(f"{given}: must be {right} ({len(pool):,} training images are left after validation)")
-    taken = count if count is not None else max(1, round(float(fraction or 0) * len(pool)))
-    chosen = pool[:taken]
-    if len(np.unique(labels[chosen])) < len(classes):
-        missing = sorted(set(range(len(classes))) - set(np.unique(labels[chosen]).tolist()))
-        firsts = [np.flatnonzero(labels[pool] == label) for label in missing]
-        if any(len(places) == 0 for places in firsts):
+    pool = ordered[: len(ordered) - round(val_fraction * len(ordered))]
+    if count is None:
+        assert fraction is not None
+        typed, valid, bounds = f"data.fraction={fraction:g}", 0 < fraction <= 1, "above 0 and at most 1"
+        size = max(1, round(fraction * len(pool))) if valid else 0
+    else:
+        typed, valid, bounds = f"data.count={count}", 0 < count <= len(pool), f"1 to {len(pool)} images"
+        size = count
+    if not valid:
+        raise UserError(f"{typed}: must be {bounds} ({len(pool):,} training images are left after validation)")
+    training = pool[:size]
+    if len(np.unique(labels[training])) < len(classes):
+        missing = sorted(set(range(len(classes))) - set(np.unique(labels[training]).tolist()))
+        positions = [np.flatnonzero(labels[pool] == label) for label in missing]
+        if any(len(of_class) == 0 for of_class in positions):
             raise UserError(
                 f"data.val_fraction={val_fraction:g}: leaves no training image of class {classes[missing[0]]}"
             )
-        needed = 1 + max(int(places[0]) for places in firsts)
-        smallest = f"data.count={needed}" if count is not None else f"data.fraction={_up(needed / len(pool))}"
+        least = 1 + max(int(of_class[0]) for of_class in positions)
+        smallest = f"data.fraction={_rounded_up(least / len(pool))}" if count is None else f"data.count={least}"
         raise UserError(
-            f"{given}: {taken} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all"
+            f"{typed}: {size} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all"
             f" {len(classes)} classes"
         )
-    return chosen, ordered[len(pool) :]
+    return training, ordered[len(pool) :]
 
 
-def _up(share: float) -> str:
-    """A share rounded up to two digits, so that typing it works."""
+def _rounded_up(share: float) -> str:
+    """A share rounded up to two significant digits, so that typing it is enough."""
     digits = 1 - math.floor(math.log10(share))
     return f"{math.ceil(share * 10**digits) / 10**digits:g}"

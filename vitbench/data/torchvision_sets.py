@@ -1,7 +1,7 @@
-"""Public data sets through `torchvision.datasets`, downloaded on first use with their checksums, decoded once.
+"""Public data sets through `torchvision.datasets`, which downloads them on first use and checks their sums.
 
-torchvision is imported where a set is first decoded (2.6 s); opening a decoded one does not need it. Photographs are
-converted as `imagefolder` does, sets of one small size as they are.
+Each is decoded once. Only then is torchvision imported, which takes 2.6 s. Photographs are converted as `imagefolder`
+does it; sets of one small size are taken as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitbench.data.cache import STORAGE, Contents, Rows, cached, duplicates, storage_errors, write_rows
+from vitbench.data.cache import STORAGE_ERRNOS, Contents, Rows, cached, duplicates, storage_errors, write_rows
 from vitbench.data.decode import mapped, rgb, square
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
@@ -27,26 +26,18 @@ from vitbench.machine.progress import progress as progress_bar
 
 DECODING = 1  # bump when a pixel changes
 CHUNK = 512  # images decoded between two writes
-# what torchvision lets through when files are missing, broken or not to be had; URLError is an OSError
-UNAVAILABLE = (
-    RuntimeError,
-    OSError,
-    HTTPException,
-    EOFError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+# torchvision raises these when files are missing, broken or cannot be downloaded; URLError is an OSError
+BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
 
 
 class Source(NamedTuple):
-    """How torchvision names a set and its splits."""
+    """How torchvision calls a set and its splits; a split joins one or more of torchvision's, each with its options."""
 
     name: str
     train: tuple[dict[str, Any], ...]
     test: tuple[dict[str, Any], ...]
-    size: int | None  # pixels; None: the photographs have many sizes
+    size: int | None  # pixels; None where the photographs have many sizes
     channels: int = 3
     download: bool = True
 
@@ -61,7 +52,7 @@ SETS = {
     "fashion_mnist": Source("FashionMNIST", *_FLAGS, 28, channels=1),
     "svhn": Source("SVHN", *_SPLITS, 32),
     "stl10": Source("STL10", *_SPLITS, 96),
-    # its own train split has 10 images a class; train and val together are what is usually trained on
+    # torchvision's train split has only 10 images of each class; papers usually train on train and val together
     "flowers102": Source("Flowers102", ({"split": "train"}, {"split": "val"}), ({"split": "test"},), None),
     "food101": Source("Food101", *_SPLITS, None),
     "imagenet": Source("ImageNet", ({"split": "train"},), ({"split": "val"},), None, download=False),
@@ -69,7 +60,7 @@ SETS = {
 
 
 def load(source: str, *, root: Path, cache: Path, image_size: int | None = None, progress: bool = False) -> Dataset:
-    """Both splits from the cache; the first time downloaded into `root` and decoded."""
+    """Opens both splits from the cache; the first time, it downloads the set into `root` and decodes it."""
     about = SETS[source]
     size = image_size or about.size
     if size is None:
@@ -79,51 +70,53 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
 
     def build(rows: Rows) -> Contents:
         with storage_errors(f"data.root={root}"):
-            splits = [[_open(source, about, root, options) for options in part] for part in (about.train, about.test)]
-        train, parts = sum(len(part) for part in splits[0]), [part for split in splits for part in split]
+            parts = [_open(source, about, root, options) for options in (*about.train, *about.test)]
+        train = sum(len(part) for part in parts[: len(about.train)])
         starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-        rows.allocate(starts[-1], about.channels, size)
-        labels = np.empty(starts[-1], np.int64)
+        total = starts[-1]
+        rows.allocate(total, about.channels, size)
+        labels = np.empty(total, np.int64)
         jobs = [
             (start + first, number, range(first, min(first + CHUNK, len(part))))
             for number, (start, part) in enumerate(zip(starts, parts, strict=False))
             for first in range(0, len(part), CHUNK)
         ]
         work = partial(_decode_chunk, target=rows.path, size=size, source=source, root=root)
-        # sets of small images are in memory already, in one array; of photographs each process opens its own
-        workers = 1 if about.size or starts[-1] <= CHUNK else None
+        # small images already lie in memory as one array; photographs are files, which several processes can open
+        workers = 1 if about.size or total <= CHUNK else None
         try:
             with (
-                mapped(workers, len(jobs), _receive, parts) as map_jobs,
-                progress_bar(f"decoding {source}", starts[-1], "images", None if progress else False) as bar,
+                mapped(workers, len(jobs), _set_parts, parts) as map_jobs,
+                progress_bar(f"decoding {source}", total, "images", None if progress else False) as bar,
             ):
-                for row, digests, some_labels in map_jobs(work, jobs):
+                for row, digests, chunk_labels in map_jobs(work, jobs):
                     rows.digests[row : row + len(digests)] = digests
-                    labels[row : row + len(digests)] = some_labels
+                    labels[row : row + len(digests)] = chunk_labels
                     bar.update(row + len(digests))
         finally:
-            _receive([])
-        names = [f"training image {i}" for i in range(train)] + [f"test image {i}" for i in range(len(labels) - train)]
-        notes = partial(duplicates, names=names, labels=labels, train=train)
-        return Contents(labels[:train], labels[train:], _class_names(parts[0], labels), find_warnings=notes)
+            _set_parts([])
+        names = [f"training image {i}" for i in range(train)] + [f"test image {i}" for i in range(total - train)]
+        find_warnings = partial(duplicates, names=names, labels=labels, train=train)
+        return Contents(labels[:train], labels[train:], _class_names(parts[0], labels), find_warnings=find_warnings)
 
-    # the sets are fixed and checksummed, so their name says what they hold
+    # the sets are fixed and checksummed, so a name identifies its images
     return cached(cache, source, [DECODING, source, size, str(root.absolute())], build)
 
 
 def _open(source: str, about: Source, root: Path, options: dict[str, Any]) -> Any:
+    """The torchvision set, downloaded if need be; DataError where it cannot be had."""
     from torchvision import datasets
 
-    kind = getattr(datasets, about.name)
+    dataset_class = getattr(datasets, about.name)
     try:
-        return kind(str(root), **options, **({"download": True} if about.download else {}))
+        return dataset_class(str(root), **options, **({"download": True} if about.download else {}))
     except UNAVAILABLE as error:
-        if isinstance(error, OSError) and error.errno in STORAGE:
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
             raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        tried = "downloaded to" if about.download else "found (its licence asks you to bring the archives) in"
+        attempt = "downloaded to" if about.download else "found (its licence asks you to bring the archives) in"
         raise DataError(
-            f"data={source}: torchvision.datasets.{about.name} could not be {tried} data.root={root} ({reason}); "
+            f"data={source}: torchvision.datasets.{about.name} could not be {attempt} data.root={root} ({reason}); "
             "data=shapes needs no download, data=imagefolder data.root=FOLDER reads images you have"
         ) from None
 
@@ -131,60 +124,50 @@ def _open(source: str, about: Source, root: Path, options: dict[str, Any]) -> An
 _parts: list[Any] = []  # the torchvision sets that this process decodes
 
 
-def _receive(parts: list[Any]) -> None:
+def _set_parts(parts: list[Any]) -> None:
     _parts[:] = parts
 
 
 def _decode_chunk(
     job: tuple[int, int, range], target: Path | None, size: int, source: str, root: Path
 ) -> tuple[int, np.ndarray, list[int]]:
-    """Decodes some images of one part into the cache; returns where they begin, their digests and their labels."""
+    """Decodes some images of one part into the cache; returns their first row, their digests and their labels."""
     row, number, places = job
     images, labels = [], []
     for place in places:
         try:
             image, label = _parts[number][place]
-        except OSError as error:  # Pillow's too
+        except OSError as error:  # Pillow raises it for broken images, too
             raise DataError(
                 f"data={source}: image {place} in data.root={root} cannot be read ({error}); remove its folder there, "
                 "and it is unpacked again"
             ) from None
-        images.append(_pixels(image, size, SETS[source].channels))
+        images.append(square(image if SETS[source].channels == 1 else rgb(image), size))
         labels.append(int(label))
     return row, write_rows(target, row, np.stack(images)), labels
 
 
-def _pixels(image: Any, size: int, channels: int) -> np.ndarray:
-    return square(image if channels == 1 else rgb(image), size)
-
-
 def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
-    """The set's own names where it has one for each class, else the numbers.
+    """The names that torchvision gives the classes; their numbers where it does not name each.
 
-    ImageNet's are tuples of synonyms, the first of which two pairs of classes share (crane and maillot).
+    ImageNet's names are tuples of synonyms. Two pairs of classes share the first one (crane and maillot), so these
+    names carry the number of the class.
     """
     count = int(labels.max()) + 1
     names = getattr(dataset, "classes", None)
     if names is None or len(names) != count:
         return tuple(str(label) for label in range(count))
-    firsts = [name[0] if isinstance(name, tuple) else str(name) for name in names]
-    times = Counter(firsts)
-    return tuple(f"{name} ({label})" if times[name] > 1 else name for label, name in enumerate(firsts))
+    first_names = [name[0] if isinstance(name, tuple) else str(name) for name in names]
+    uses = Counter(first_names)
+    return tuple(f"{name} ({label})" if uses[name] > 1 else name for label, name in enumerate(first_names))
 
 
-def _named(source: str) -> Callable[..., Dataset]:
-    def load_named(*, root: Path, cache: Path, image_size: int | None = None, progress: bool = False) -> Dataset:
-        return load(source, root=root, cache=cache, image_size=image_size, progress=progress)
-
-    return load_named
-
-
-cifar10 = _named("cifar10")
-cifar100 = _named("cifar100")
-mnist = _named("mnist")
-fashion_mnist = _named("fashion_mnist")
-svhn = _named("svhn")
-stl10 = _named("stl10")
-flowers102 = _named("flowers102")
-food101 = _named("food101")
-imagenet = _named("imagenet")
+cifar10 = partial(load, "cifar10")
+cifar100 = partial(load, "cifar100")
+mnist = partial(load, "mnist")
+fashion_mnist = partial(load, "fashion_mnist")
+svhn = partial(load, "svhn")
+stl10 = partial(load, "stl10")
+flowers102 = partial(load, "flowers102")
+food101 = partial(load, "food101")
+imagenet = partial(load, "imagenet")

@@ -1,1 +1,1 @@
-"""The machine under a run: disk, memory, processes, signals, hardware, progress. Nothing here knows of models or images."""
+"""The machine under a run: disk, memory, processes, signals, hardware, progress. It knows no models or images."""

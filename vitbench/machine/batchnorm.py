@@ -9,39 +9,40 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class _Mean(torch.autograd.Function):
-    """The mean over the processes; its gradient is the mean of theirs."""
+class _MeanOverProcesses(torch.autograd.Function):
+    """Its gradient is the mean of the gradients in all processes."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
-        return _mean(values)
+        return _mean_over_processes(values)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _mean(gradient)
+        return _mean_over_processes(gradient)
 
 
-def _mean(values: Tensor) -> Tensor:
-    values = values.clone()
-    dist.all_reduce(values)
-    return values / dist.get_world_size()
+def _mean_over_processes(values: Tensor) -> Tensor:
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics in training are those of the images of all processes, which have equally many."""
+    """`nn.BatchNorm2d` that in training takes its statistics over the images of all processes, equally many in each."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W)
         if not self.training:
             return super().forward(x)
-        mean = _Mean.apply(x.mean((0, 2, 3)))
+        mean = _MeanOverProcesses.apply(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
-        variance = _Mean.apply(centred.square().mean((0, 2, 3)))
-        values = x.numel() // x.shape[1] * dist.get_world_size()  # of a channel
-        self._track(mean.detach(), variance.detach() * values / (values - 1))
+        variance = _MeanOverProcesses.apply(centred.square().mean((0, 2, 3)))
+        count = x.numel() // x.shape[1] * dist.get_world_size()  # the values of a channel
+        self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Updates the running statistics, as `nn.BatchNorm2d` does."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         assert self.momentum is not None
         self.running_mean.lerp_(mean, self.momentum)
@@ -50,7 +51,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert(model: nn.Module) -> None:
-    """Makes every batch norm of a model one over all processes, in place."""
+    """Turns every batch norm of a model into a `GlobalBatchNorm2d`, in place."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever ends the process or fills the disk."""
+"""Files are written whole or not at all, whatever ends the process or fills the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitbench.errors import StorageError, UserError
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one line with the path."""
+    """Turns an OSError into a StorageError, one line with the path."""
     try:
         yield
     except OSError as error:
@@ -22,39 +22,41 @@ def storage(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, blob: bytes, folders: bool = False) -> None:
-    """Writes a file whole or not at all; with the `folders` around it, where a user says where it shall lie."""
+    """Writes a file whole or not at all. `folders` also makes the folders around it, for a path that a user chose."""
     if folders:
         with storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = write_beside(path, blob)
+    temporary = write_beside(path, blob)
     with storage(path):
-        os.replace(fresh, path)
+        os.replace(temporary, path)
 
 
 def write_beside(path: Path, blob: bytes) -> Path:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Writes a temporary file beside `path`, which the caller renames; on an error nothing is left of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
                 write_all(descriptor, blob)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-    return fresh
+    return temporary
 
 
 def write_all(descriptor: int, blob: bytes) -> None:
-    view = memoryview(blob)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    """Writes all bytes; a single `os.write` may stop short."""
+    rest = memoryview(blob)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def checksum(path: Path, typed: str = "") -> str:
-    """A file's SHA-256, computed once as long as it stays as it is; UserError, which begins as `typed`, without it."""
+    """A file's SHA-256, computed again only if it changed. If it is unreadable, a UserError begins with `typed`."""
     try:
         status = path.stat()
         return _checksum(path, status.st_size, status.st_mtime_ns)

@@ -1,9 +1,9 @@
-"""One run in several processes, started by torchrun: the few words that `train` needs for it, idle where there is one.
+"""One run in several processes, which torchrun starts. The functions here do nothing where a run has one process.
 
-Every process reads all the images, draws the same global batch with the same augmentation, and computes its own rows;
-DistributedDataParallel averages the gradients. So the number of processes is a matter of hardware: up to the rounding
-of sums, the numbers are those of one process. Process 0 claims the run, writes and prints; what it alone does goes
-through `led`, which is also how its refusals end the others. torch is imported by what needs it.
+Every process reads all the images, draws the same global batch with the same augmentation, and computes its own rows of
+it; DistributedDataParallel averages the gradients. So the number of processes is a matter of hardware: up to the
+rounding of sums, the numbers are those of one process. Process 0 claims the run, writes and prints. What it does alone
+goes through `led`, so that an error of its own ends the others too. Functions that need torch import it.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ T = TypeVar("T")
 
 
 class Sliceable(Protocol):
-    """Rows of which a contiguous part can be taken: a tensor, or images that come from a file a batch at a time."""
+    """Rows that can be sliced: a tensor, or images that come from a file a batch at a time."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, part: slice, /) -> Any: ...
 
 
-Rows = TypeVar("Rows", bound=Sliceable)
+S = TypeVar("S", bound=Sliceable)
 
-# set by torchrun; constants, so that compiled code can hold them
+# torchrun sets these; as constants they can be part of compiled code
 RANK = int(os.environ.get("RANK", 0))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))
 LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
-# How long processes wait for one that is silent. One that was killed is noticed at once, by torchrun and in gloo
-PATIENCE = timedelta(minutes=10)  # while another compiles or saves
-DECODING = timedelta(days=1)  # while another decodes images
-TELLING_SECONDS = 10  # until process 0 has said why all end
+# How long processes wait for a silent one. torchrun and gloo notice at once when one is killed.
+PATIENCE = timedelta(minutes=10)  # the silent one may compile or save
+DECODING_PATIENCE = timedelta(days=1)  # the silent one may decode images
+MESSAGE_SECONDS = 10  # how long the others wait until process 0 has printed why all end
 
 
-# ------------------------------------------------------------------------------------------------------ one run, joined
+# -------------------------------------------------------------------------------------------------- the process group
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The processes of one run as torch's process group: gloo for what is on the CPU, NCCL for GPUs."""
+    """Joins the processes of a run in torch's process group, with gloo for tensors on the CPU and NCCL for GPUs."""
     if WORLD_SIZE == 1:
         yield
         return
@@ -76,14 +76,14 @@ def joined() -> Iterator[None]:
             f"another of the {WORLD_SIZE} processes has gone (its own message or torchrun's says why); repeating "
             "the command goes on from the last save"
         )
-        if RANK == 1:  # it may be process 0 that has gone
+        if RANK == 1:  # process 0 may be the one that has gone
             print(f"vitbench: {message}", file=sys.__stderr__)
         raise RunFailed(message) from None
     dist.destroy_process_group()
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process has gone: gloo raises plain RuntimeErrors."""
+    """Whether an error says that another process has gone, for which gloo raises a plain RuntimeError."""
     if WORLD_SIZE == 1:
         return False
     import torch.distributed as dist
@@ -101,11 +101,11 @@ def check_batch(batch_size: int) -> None:
         )
 
 
-# -------------------------------------------------------------------------------------------------- deciding as one
+# ------------------------------------------------------------------------------------------------------ deciding as one
 
 
 def led(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Process 0 alone makes the call; all return what it returns, or raise the UserError that it raises."""
+    """Makes the call in process 0 alone; all processes return its value or raise its UserError."""
     if WORLD_SIZE == 1:
         return call(*arguments, **options)
     import torch.distributed as dist
@@ -124,40 +124,41 @@ def led(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
 
 @contextmanager
 def leading(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """Process 0 alone enters the context; if it is refused, so are all."""
+    """Enters the context in process 0 alone; where that raises UserError, all processes raise it."""
     with ExitStack() as stack:
         led(lambda: bool(stack.enter_context(context)))
         yield
 
 
 def all_or_none(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Every process makes the call; if it is refused in any, all raise the UserError of the first.
+    """Makes the call in every process; where any raises UserError, all raise that of the lowest rank.
 
-    The first process of each machine goes first: it decodes images, with a progress bar, and the others find them.
+    The first process of each machine goes first: it decodes images, with a progress bar, and the others find them
+    decoded.
     """
     if WORLD_SIZE == 1:
         return call(*arguments, **options)
     import torch.distributed as dist
 
-    group: Any = dist.new_group(backend="gloo", timeout=DECODING)
+    group: Any = dist.new_group(backend="gloo", timeout=DECODING_PATIENCE)
     value: Any = None
-    for turn in (True, False):
-        refusal: UserError | None = None
-        refusals: list[UserError | None] = [None] * WORLD_SIZE
-        if (LOCAL_RANK == 0) is turn:
+    for first_processes in (True, False):
+        raised: UserError | None = None
+        errors: list[UserError | None] = [None] * WORLD_SIZE
+        if (LOCAL_RANK == 0) is first_processes:
             try:
                 value = call(*arguments, **options)
             except UserError as error:
-                refusal = error
-        dist.all_gather_object(refusals, refusal, group)
-        for first in refusals:
-            if first is not None:
-                raise first
+                raised = error
+        dist.all_gather_object(errors, raised, group)
+        for error_of_rank in errors:
+            if error_of_rank is not None:
+                raise error_of_rank
     return value
 
 
 def agreed(number: int | None) -> int | None:
-    """The largest over the processes, so that all do the same after the same step; None counts as 0."""
+    """The largest number of any process, so that all decide alike after the same step; None counts as 0."""
     if WORLD_SIZE == 1:
         return number
     import torch
@@ -172,7 +173,7 @@ def agreed(number: int | None) -> int | None:
 
 
 def replicated(model: nn.Module) -> nn.Module:
-    """The model with gradients that are means over the processes, and batch norm over the global batch."""
+    """Wraps the model, whose gradients become means over the processes; its batch norm covers the global batch."""
     if WORLD_SIZE == 1:
         return model
     from torch.nn import SyncBatchNorm
@@ -187,23 +188,23 @@ def replicated(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def mine(rows: Rows) -> Rows:
-    """This process's part of a global batch or split: contiguous rows; the last parts can be shorter, or empty."""
+def mine(rows: S) -> S:
+    """This process's contiguous part of a global batch or split; the last parts may be shorter or empty."""
     if WORLD_SIZE == 1:
         return rows
-    each = -(-len(rows) // WORLD_SIZE)
-    return cast("Rows", rows[RANK * each : (RANK + 1) * each])
+    part_size = -(-len(rows) // WORLD_SIZE)
+    return cast("S", rows[RANK * part_size : (RANK + 1) * part_size])
 
 
 def gathered(part: Tensor, total: int) -> Tensor:
-    """The reverse of `mine`, in every process: each of the `total` rows once and in order."""
+    """Reverses `mine`: every process gets the `total` rows in order."""
     if WORLD_SIZE == 1:
         return part
     import torch
     import torch.distributed as dist
 
-    each = -(-total // WORLD_SIZE)
-    padded = part.new_zeros(each, *part.shape[1:])
+    part_size = -(-total // WORLD_SIZE)
+    padded = part.new_zeros(part_size, *part.shape[1:])
     padded[: len(part)] = part
     parts = [torch.empty_like(padded) for _ in range(WORLD_SIZE)]
     dist.all_gather(parts, padded)
@@ -219,18 +220,18 @@ def average(values: Tensor) -> None:
         values /= WORLD_SIZE
 
 
-# ------------------------------------------------------------------------------------------- one voice, one exit code
+# --------------------------------------------------------------------------------------------- one voice, one exit code
 
 
 def hush() -> None:
-    """Process 0 speaks for all; of the others one hears what nobody foresaw, a traceback."""
+    """Silences all processes but process 0, which prints for all; a traceback is still printed by each."""
     if RANK:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
 def let_process_0_speak(code: int) -> None:
-    """Holds an exit code back until process 0 has ended: torchrun ends all processes when the first one fails."""
+    """Delays a failing process until process 0 has printed, because torchrun ends all when the first one fails."""
     if RANK and code:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
-        time.sleep(TELLING_SECONDS)
+        time.sleep(MESSAGE_SECONDS)

@@ -1,4 +1,4 @@
-"""Where a run is computed: device, precision, threads; and how a record names them."""
+"""Where a run is computed (device, precision, threads), and how a record names it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vitbench.version import __version__
 
 
 @cache
-def _keep_pages() -> None:
-    """Freed memory stays with this process, where the C library is glibc.
+def _keep_freed_memory() -> None:
+    """Makes glibc keep freed memory in this process.
 
-    Otherwise large tensors go back to the system and are faulted in again, zeroed, at every step: a ResNet-18 at batches
-    of 128 then takes 1.10 times as long.
+    Without this, the memory of large tensors goes back to the system and is faulted in again, zeroed, at every step: a
+    ResNet-18 at batches of 128 takes 1.10 times as long.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -33,7 +33,7 @@ def _keep_pages() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Machine:
 
     @classmethod
     def of(cls, *, device: str, precision: str, compile: bool | None, threads: int | None) -> Machine:
-        """Resolves what was left to us, and makes torch deterministic on this many threads.
+        """Resolves `auto` and None, and makes torch deterministic on this many threads.
 
-        Of several processes on this machine each takes a GPU of its own, or a part of the cores.
+        Each of several processes on this machine takes a GPU of its own, or its part of the cores.
         """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device == "auto":
@@ -69,13 +69,13 @@ class Machine:
         threads = threads or max(1, cores() // LOCAL_WORLD_SIZE)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in evaluation above all
+        torch.backends.cudnn.allow_tf32 = False  # evaluation is in float32 and shall not be rounded to TF32
         if on_gpu:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         else:
-            _keep_pages()
+            _keep_freed_memory()
         precision = ("bfloat16" if on_gpu else "float32") if precision == "auto" else precision
         return cls(torch.device(device), precision, on_gpu if compile is None else compile, threads)
 
@@ -89,7 +89,7 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
     def described(self, stacked: int = 1) -> Provenance:
-        """What the record says of hardware and versions; `stacked`: runs that trained as one model."""
+        """The hardware and versions that a record names; `stacked` is the number of runs that trained as one model."""
         hardware: Hardware = {
             "device": self.device.type,
             "name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor(),
@@ -111,7 +111,10 @@ class Machine:
 
 
 class Stopwatch:
-    """Adds up the seconds between `start` and `stop`. A stack of runs has one: it stands still while any evaluates."""
+    """Adds up the seconds from `start` to `stop`.
+
+    The runs of a stack share one watch, which stands still while any of them evaluates.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0

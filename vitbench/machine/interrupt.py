@@ -1,4 +1,4 @@
-"""Signals that end a run between two steps, after it was saved."""
+"""Signals end a run between two steps, once it is saved."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from vitbench.errors import TryAgain
 from vitbench.machine.distributed import WORLD_SIZE
 
-# what asks a run to save and end; Windows has not all of them
+# the signals that ask a run to save and end; Windows lacks some of them
 STOPPING = [
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT") if hasattr(signal, name)
 ]
-STUCK_SECONDS = 25  # from a SIGTERM until a process that waits for one that has gone ends; torchrun kills it after 30
+STUCK_SECONDS = 25  # a process that does not react to a SIGTERM ends itself after these; torchrun kills it after 30
 
 
 class Stopped(TryAgain):
-    """The run was saved and ended by a signal; 130 after Ctrl-C, 75 otherwise."""
+    """A signal ended the run after it was saved. The exit code is 130 after Ctrl-C, else 75."""
 
     def __init__(self, message: str, number: int = signal.SIGTERM):
         super().__init__(message)
@@ -30,16 +30,18 @@ class Stopped(TryAgain):
 
 
 class Interrupt:
-    """Decides what a signal does: at first it ends the process (143, or 130 for Ctrl-C), for nothing is saved yet;
-    after `saves()` it is remembered in `received` until the next step is over, and a second Ctrl-C stops at once (not
-    under torchrun, which adds one of its own); after `stops(message)` it raises Stopped.
+    """A context that decides what a signal does.
+
+    At first it ends the process, because nothing is saved yet (exit code 143, or 130 for Ctrl-C). After `saves()` it is
+    remembered in `received`, so that the run saves and ends after the present step; a second Ctrl-C ends the process at
+    once (not under torchrun, which sends a second one itself). After `stops(message)` it raises Stopped.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._remember = False
         self._message: str | None = None
-        self._before: dict[int, Any] = {}
+        self._old_handlers: dict[int, Any] = {}
 
     def saves(self) -> None:
         self._remember, self._message = True, None
@@ -49,24 +51,22 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in STOPPING}
+            self._old_handlers = {number: signal.signal(number, self._handle) for number in STOPPING}
             if WORLD_SIZE > 1:
                 _end_when_stuck()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            # torchrun sends the others a SIGTERM when the first one ends, and they still have to say why they do
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old_handlers.items():
+            # when one process ends, torchrun sends the others a SIGTERM, but they still have to print why they end
             signal.signal(number, handler if WORLD_SIZE == 1 else signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None and WORLD_SIZE == 1
+        is_second = self.received is not None and WORLD_SIZE == 1
         if self._message is not None:
-            self.received = number  # the other runs of a stack save
+            self.received = number  # tells the other runs of a stack to save
             raise Stopped(self._message, number)
-        if number == signal.SIGINT and (again or not self._remember):
+        if number == signal.SIGINT and (is_second or not self._remember):
             raise KeyboardInterrupt
         if not self._remember:
             sys.exit(143)
@@ -74,10 +74,10 @@ class Interrupt:
 
 
 def _end_when_stuck() -> None:
-    """Ends this process some time after a SIGTERM that it did not obey.
+    """Ends this process some seconds after a SIGTERM, if it still runs.
 
-    When one of several processes is killed, torchrun sends the others a SIGTERM. One that waits for it inside NCCL never
-    comes back to Python, where signals are handled; a thread reads of them here.
+    When one of several processes is killed, torchrun sends the others a SIGTERM. A process that waits for the killed
+    one inside NCCL never returns to Python, which handles signals; so a thread learns of the signal through a pipe.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -1,4 +1,4 @@
-"""How many bytes there is room for, on a GPU or in this machine's memory, as far as the system tells."""
+"""How many bytes are free on a GPU or in this machine's memory, as far as the system tells."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from pathlib import Path
 
 import torch
 
-GROUPS = Path("/sys/fs/cgroup")  # where batch systems and containers set limits
-# limit, use and the part of the use that the system gives back, in versions 2 and 1 of Linux's control groups
-FILES = (
+CONTROL_GROUPS = Path("/sys/fs/cgroup")  # batch systems and containers set their limits there
+# limit, use, and the key of reclaimable bytes in memory.stat, for versions 2 and 1 of Linux's control groups
+GROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can be taken now: the least of what is free and of what each limit leaves."""
+    """Bytes that a process can take now: what the machine has free, or less where a limit leaves less."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return max(0, min((*_free(), *_left_by_groups(), *_left_by_limits())))
+    return max(0, min((_free_on_machine(), *_left_by_control_groups(), *_left_by_ulimits())))
 
 
-def _free() -> Iterator[int]:
+def _free_on_machine() -> int:
     try:
-        yield _table(Path("/proc/meminfo").read_text())["MemAvailable:"] * 1024
-    except (OSError, KeyError):  # not Linux: what it has, as what is free cannot be asked for
-        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return _kernel_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024
+    except (OSError, KeyError):  # outside Linux, nobody says what is free; this is all memory there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _left_by_groups(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Of this process's control group and of those around it."""
+def _left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Yields what the limits of this process's control group, and of each group around it, leave."""
     try:
-        lines = own.read_text().splitlines()
+        memberships = own.read_text().splitlines()
     except OSError:
         return
-    for line in lines:
-        _, kinds, path = line.split(":", 2)
-        if kinds not in ("", "memory"):
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        if controllers not in ("", "memory"):
             continue
-        top = groups / kinds
-        inside = top / path.strip("/")
-        for group in (inside, *inside.parents):
+        top = root / controllers
+        innermost = top / path.strip("/")
+        for group in (innermost, *innermost.parents):
             if not group.is_relative_to(top):
                 break
-            for limit, use, given_back in FILES:
+            for limit_file, use_file, reclaimable in GROUP_FILES:
                 try:
-                    most = int((group / limit).read_text())  # "max" where there is none
-                    used = int((group / use).read_text())
-                    yield most - used + _table((group / "memory.stat").read_text()).get(given_back, 0)
+                    limit = int((group / limit_file).read_text())  # "max", where there is no limit, is a ValueError
+                    used = int((group / use_file).read_text())
+                    yield limit - used + _kernel_table(group / "memory.stat").get(reclaimable, 0)
                 except (OSError, ValueError):
                     continue
 
 
-def _left_by_limits() -> Iterator[int]:
-    """Of `ulimit -v` and `ulimit -d`."""
+def _left_by_ulimits() -> Iterator[int]:
+    """Yields what `ulimit -v` and `ulimit -d` leave."""
     try:
         import resource
 
-        used = _table(Path("/proc/self/status").read_text())
+        used_kib = _kernel_table(Path("/proc/self/status"))
     except (ImportError, OSError):
         return
-    for kind, key in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
-        most = resource.getrlimit(kind)[0]
-        if most != resource.RLIM_INFINITY:
-            yield most - used.get(key, 0) * 1024
+    for resource_limit, key in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
+        limit = resource.getrlimit(resource_limit)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - used_kib.get(key, 0) * 1024
 
 
-def _table(text: str) -> dict[str, int]:
-    """The lines of a file of the kernel's that are a word and a number."""
-    words = (line.split() for line in text.splitlines())
-    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
+def _kernel_table(path: Path) -> dict[str, int]:
+    """The lines of a file of the kernel's that hold a word and a number."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, elsewhere a plain line every 30 s."""
+"""Shows progress on stderr: a bar in a terminal, elsewhere a plain line every 30 s."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-QUIET_SECONDS = 30.0
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def interactive() -> bool:
@@ -18,22 +18,22 @@ def interactive() -> bool:
 
 
 class Progress:
-    """`update(completed, note)` as often as one likes; `say(line)` prints a line that stays."""
+    """`update(completed, note)` may be called at any rate; `say(line)` prints a line that stays."""
 
     def __init__(self, label: str, total: float, unit: str, bar: Any = None, quiet: bool = False):
         self.label, self.total, self.unit = label, total, unit
         self._bar, self._quiet = bar, quiet
         self._task = bar.add_task(label, total=total, note="") if bar is not None else None
-        self._begin = self._last = time.monotonic()
+        self._begin = self._last_line = time.monotonic()
 
     def update(self, completed: float, note: str = "") -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=completed, note=note)
             return
-        moment = time.monotonic()
-        if not self._quiet and moment - self._last >= QUIET_SECONDS:
-            self._last = moment
-            rate = completed / max(moment - self._begin, 1e-9)
+        now = time.monotonic()
+        if not self._quiet and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = completed / max(now - self._begin, 1e-9)
             left = f", {(self.total - completed) / rate:.0f} s left" if rate else ""
             self.say(f"{self.label}: {completed:g} of {self.total:g} {self.unit}{left}{', ' + note if note else ''}")
 
@@ -46,7 +46,7 @@ class Progress:
 
 @contextmanager
 def progress(label: str, total: float, unit: str, wanted: bool | None = None) -> Iterator[Progress]:
-    """`wanted`: None draws a bar where stderr is a terminal and prints lines elsewhere; False is silent."""
+    """`wanted` True draws a bar, False prints nothing; None draws one if stderr is a terminal and else prints lines."""
     if wanted is False:
         yield Progress(label, total, unit, quiet=True)
     elif not interactive() and wanted is None:

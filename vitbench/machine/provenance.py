@@ -1,4 +1,4 @@
-"""Where a number comes from: when, by which code, on which processor."""
+"""Where a number comes from: the time, the code and the processor."""
 
 from __future__ import annotations
 
@@ -43,26 +43,22 @@ def now() -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout vitbench runs from, with a plus where files differ; None where it is installed."""
+    """The commit of the checkout that vitbench runs from, with a plus if files differ; None if it is installed."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=5)
+
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
-        )
+        head = git("rev-parse", "--short=10", "HEAD")
         if head.returncode:
             return None
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
+        changes = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 @cache
@@ -76,5 +72,5 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

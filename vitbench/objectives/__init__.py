@@ -1,1 +1,1 @@
-"""What a network is trained for: one file each, behind two methods (`base`)."""
+"""What a network is trained for. Each objective has a file, and two methods that `base` describes."""

@@ -1,4 +1,4 @@
-"""What an objective is: the views of a batch, and the loss of them."""
+"""An objective draws the views of a batch and gives the loss of a model on them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vitbench.data.loader import Normalise
 
 
 class Objective(nn.Module):
-    """Modules of its own (a projector, a decoder) are trained with the model, saved for resuming, and then left behind:
-    the checkpoint is the model's alone.
+    """An objective may have modules of its own, such as a projector or a decoder. They are trained with the model and
+    saved for resuming, but the checkpoint holds the model alone.
 
-    An objective without labels leaves the model's head as it was initialised, and the run without test accuracy.
+    An objective without labels leaves the model's head as it was initialised, and the run has no test accuracy.
     """
 
-    classifies = False  # whether the model's answers are classes, to be validated and tested
-    measures: tuple[str, ...] = ()  # the names of what is measured
+    classifies = False  # whether the model's output is classes, which can be validated and tested
+    measures: tuple[str, ...] = ()  # the names of the values that `measured` returns
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
-        """uint8 (B,C,H,W) and (B,) -> what the loss needs of them, on the device: tensors of B rows each."""
+        """Turns uint8 images (B,C,H,W) and labels (B,) into the tensors that the loss needs, each of B rows."""
         raise NotImplementedError
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
-        """The loss, a mean over the batch. `model` may be a wrapper of the model that only forwards, if it `classifies`."""
+        """The loss, a mean over the batch. If it `classifies`, `model` may be a wrapper that can only be called."""
         raise NotImplementedError
 
     def measured(self) -> dict[str, float]:
-        """What metrics.csv, and at the end the record, shall say of the last step beside its loss."""
+        """Values of the last step that metrics.csv, and at the end the record, hold beside the loss."""
         return {}

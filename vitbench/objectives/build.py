@@ -1,4 +1,4 @@
-"""An objective by its name, and the teacher of one that has it."""
+"""Builds an objective from its name, and the teacher for one that distills."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_objective(
     distill: Mapping[str, Any],
     **options: Any,
 ) -> Objective:
-    """Its own modules are drawn from torch's global generator, on the CPU."""
+    """The objective's own modules are initialised on the CPU from torch's global generator."""
     if name == "classify":
         return Classify(label_smoothing) if teacher is None else Distill(label_smoothing, teacher, **distill)
     objective: Objective = look_up("objective", name, MENU)(model, **options)
@@ -34,24 +34,27 @@ def build_objective(
 def teacher(
     model: Any, normalise: Normalise, *, mean: Iterable[float], std: Iterable[float]
 ) -> Callable[[Tensor], Tensor]:
-    """A trained network, in evaluation mode, as a function of what this run's `normalise` gives.
+    """Turns a trained network into a function from images that this run normalised to its logits.
 
-    It gets images normalised as its own were, by `mean` and `std`.
+    The network is in evaluation mode and sees images normalised as its own training images were, by `mean` and `std`.
     """
     layout: Any = torch.channels_last if model.channels_last else torch.contiguous_format
     model.to(normalise.scale.device, memory_format=layout).eval().requires_grad_(False)
-    scale, shift = _between(normalise, mean, std)
+    scale, shift = _renormalise(normalise, mean, std)
 
-    def answers(images: Tensor) -> Tensor:
+    def logits_of(images: Tensor) -> Tensor:
         logits: Tensor = model(torch.addcmul(shift, images, scale).contiguous(memory_format=layout))
         return logits
 
-    return answers
+    return logits_of
 
 
-def _between(normalise: Normalise, mean: Iterable[float], std: Iterable[float]) -> tuple[Tensor, Tensor]:
-    """What turns images normalised here into images normalised by another mean and deviation, (1,C,1,1) both."""
-    pairs = zip(normalise.mean, normalise.std, mean, std, strict=True)
-    terms = [(max(s, 1e-3) / max(t, 1e-3), (m - n) / max(t, 1e-3)) for m, s, n, t in pairs]
-    scale, shift = torch.tensor(terms, device=normalise.scale.device).T.reshape(2, 1, -1, 1, 1)
+def _renormalise(normalise: Normalise, mean: Iterable[float], std: Iterable[float]) -> tuple[Tensor, Tensor]:
+    """Scale and shift, (1,C,1,1) both, that turn images from `normalise` into images normalised by `mean` and `std`."""
+    channels = zip(normalise.mean, normalise.std, mean, std, strict=True)
+    factors = [
+        (max(old_std, 1e-3) / max(new_std, 1e-3), (old_mean - new_mean) / max(new_std, 1e-3))
+        for old_mean, old_std, new_mean, new_std in channels
+    ]
+    scale, shift = torch.tensor(factors, device=normalise.scale.device).T.reshape(2, 1, -1, 1, 1)
     return scale, shift

@@ -1,4 +1,4 @@
-"""The classes of images, by cross-entropy; with a teacher also what it answers."""
+"""Learning the classes of images by cross-entropy, and with a teacher also its output."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Distill(Classify):
         hard, eq. 3   (1 - a) CE(s, y) + a CE(s, argmax t)        a = 1/2 in the paper
 
     KL is a sum over classes and a mean over images, as in Hinton et al. 2015 (arXiv 1503.02531); DeiT's code divides by
-    the number of classes too. A model that gives two logits, those of its class head and of its distillation head, learns
-    the labels by the first and the teacher by the second. The teacher sees the same augmented, mixed batch.
+    the number of classes, too. If a model has two logits, its class head learns the labels and its distillation head
+    the teacher. The teacher sees the same augmented, mixed batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Distill(Classify):
         temperature: float | None,
     ) -> None:
         super().__init__(label_smoothing)
-        self.teacher = teacher  # a function, not a module: nothing of it is trained or saved here
+        self.teacher = teacher  # a function, not a module, so it is neither trained nor saved
         self.kind, self.alpha, self.temperature = kind, alpha, temperature
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ class Distill(Classify):
         student = model(images)
         by_label, by_teacher = student if isinstance(student, tuple) else (student, student)
         with torch.no_grad():
-            answers = self.teacher(images)
-        own = F.cross_entropy(by_label, labels, label_smoothing=self.label_smoothing)
-        return (1 - self.alpha) * own + self.alpha * self.taught(by_teacher, answers)
+            teacher = self.teacher(images)
+        label_loss = F.cross_entropy(by_label, labels, label_smoothing=self.label_smoothing)
+        return (1 - self.alpha) * label_loss + self.alpha * self._teacher_loss(by_teacher, teacher)
 
-    def taught(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """What the teacher's answers add; logits (B,K) both."""
+    def _teacher_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The second term of eq. 2 or 3, without a; logits (B,K) both."""
         if self.kind == "hard":
             return F.cross_entropy(student, teacher.argmax(1))
         T = self.temperature
         assert T is not None
-        ours, theirs = (F.log_softmax(logits.float() / T, 1) for logits in (student, teacher))
-        return T**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        log_student, log_teacher = (F.log_softmax(logits.float() / T, 1) for logits in (student, teacher))
+        return T**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

@@ -1,4 +1,4 @@
-"""Most patches are hidden, and painted from the others: learning without labels, for vision transformers."""
+"""Learning without labels, for vision transformers: most patches are hidden, and a decoder paints them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from vitbench.pe.sincos2d import SinCos2D
 
 
 class MAE(Objective):
-    """He et al. 2022, arXiv 2111.06377, section 3: a share `mask` of the patches is drawn for each image and dropped; the
-    encoder, our ViT, sees the others alone; a small decoder (`width`, `depth`) sees their states and a mask token in each
-    hidden place, and gives the hidden patches' pixels. The loss is the mean square over hidden patches, each of which is
-    normalised by its own mean and deviation.
+    """He et al. 2022, arXiv 2111.06377, section 3.
 
-    The decoder is half as wide as the model where `width` is null (the paper: 512 for 1,024), and one block deep, which
-    the paper finds as good for fine-tuning (table 1a; 8 is its default). Its positions are fixed waves, as there; the
-    encoder's are the run's own encoding. Only patches that are seen have one: see `Visible`.
+    A share `mask` of each image's patches is drawn and dropped. The encoder, our ViT, sees the others alone. A small
+    decoder (`width`, `depth`) sees their states and a mask token at each hidden place, and predicts the pixels of the
+    hidden patches. The loss is the mean square error over hidden patches, each normalised by its mean and deviation.
+
+    Where `width` is null, the decoder is half as wide as the model (the paper: 512 for 1,024). It has one block, which
+    the paper finds as good for fine-tuning (table 1a; the paper's default is 8). Its positions are encoded by fixed
+    waves, as in the paper, and the encoder's by the encoding of the run, for visible patches only (see `Visible`).
     """
 
     def __init__(self, model: nn.Module, *, mask: float = 0.75, width: int | None = None, depth: int = 1) -> None:
@@ -37,7 +38,7 @@ class MAE(Objective):
         self.prefix, self.seen = geometry.prefix_tokens, int(patches * (1 - mask))
         if not 0 < self.seen < patches:
             raise UserError(f"objective.mask={mask}: shows {self.seen} of an image's {patches} patches")
-        unit = math.lcm(4, geometry.heads)  # of waves, and of heads
+        unit = math.lcm(4, geometry.heads)  # a width must be divisible by 4 for the waves, and by the heads
         width = max(8, unit * math.ceil(geometry.width / 2 / unit)) if width is None else width
         if width % unit or width < 8:
             raise UserError(f"objective.width={width}: must be 8 or more, and divisible by {unit}")
@@ -60,20 +61,21 @@ class MAE(Objective):
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
         (images,) = views
-        tokens, grid = model.embed(images)  # (B,N,D), with their positions
+        tokens, grid = model.embed(images)  # (B,N,D), to which positions are already added
         B, N, _ = tokens.shape
         order = torch.rand(B, N - self.prefix, device=images.device).argsort(1) + self.prefix
         prefix = torch.arange(self.prefix, device=images.device).expand(B, -1)
-        seen = torch.cat([prefix, order[:, : self.seen]], 1)  # (B,n), places among the N tokens
+        seen = torch.cat([prefix, order[:, : self.seen]], 1)  # (B,n), indices of the N tokens
         states = encode(model, tokens, grid, seen)  # (B,n,D)
         errors = (self.painted(states, seen, N, grid) - self.targets(images)).square().mean(2)  # (B,N), without prefix
         hidden = torch.ones_like(errors).scatter(1, order[:, : self.seen] - self.prefix, 0.0)
         return (errors * hidden).sum() / hidden.sum()
 
     def painted(self, states: Tensor, seen: Tensor, N: int, grid: tuple[int, int]) -> Tensor:
-        """The normalised pixels of every patch, (B,N,P P C), in float32."""
+        """Predicts the normalised pixels of every patch, (B,N,P P C), in float32."""
         states = self.enter(states)
-        tokens = self.mask_token.to(states.dtype).expand(len(states), N, -1).scatter(1, _rows(seen, states), states)
+        masked = self.mask_token.to(states.dtype).expand(len(states), N, -1)
+        tokens = masked.scatter(1, _token_index(seen, states), states)
         tokens = self.places.embed(tokens, grid)
         for block in self.blocks:
             tokens = block(tokens, self.unplaced, grid)
@@ -87,42 +89,43 @@ class MAE(Objective):
 
 
 def encode(model: ViT, tokens: Tensor, grid: tuple[int, int], seen: Tensor) -> Tensor:
-    """The last states of some of an image's tokens, (B,n,D), which see no other; `seen` (B,n) are their places."""
+    """Encodes some of an image's tokens, with indices `seen` (B,n), which see no others; returns (B,n,D)."""
     encoding = Visible(model.pe, seen, tokens.shape[1])
-    tokens = tokens.gather(1, _rows(seen, tokens))
+    tokens = tokens.gather(1, _token_index(seen, tokens))
     for block in model.blocks:
         tokens = block(tokens, encoding, grid)
     return model.norm(tokens)
 
 
 class Visible(PositionEncoding):
-    """A position encoding for some of the tokens, other ones in each image, which keep their places on the grid.
+    """A position encoding for visible tokens, which differ from image to image and keep their places on the grid.
 
-    What is added to tokens was added before any was dropped. Queries and keys are turned in a full grid in which the
-    others are 0, and of a bias the rows and columns of the tokens remain: so every encoding of the menu serves.
+    It serves for every encoding of the menu. What an encoding adds to tokens was added before any was dropped. Queries
+    and keys are rotated in a full grid, in which those of hidden tokens are 0. Of a bias, only the rows and columns of
+    visible tokens are kept.
     """
 
     def __init__(self, pe: PositionEncoding, seen: Tensor, N: int) -> None:
         super().__init__(pe.geometry)
-        self.pe, self.seen, self.N = pe, seen, N  # (B,n), of N
+        self.pe, self.seen, self.N = pe, seen, N  # seen: (B,n), indices of the N tokens
 
     def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         if type(self.pe).rotate is PositionEncoding.rotate:
             return q, k
-        places = self.seen[:, None, :, None].expand_as(q)  # (B,A,n,E)
+        index = self.seen[:, None, :, None].expand_as(q)  # (B,A,n,E)
         B, A, _, E = q.shape
-        q, k = (x.new_zeros(B, A, self.N, E).scatter(2, places, x) for x in (q, k))
+        q, k = (x.new_zeros(B, A, self.N, E).scatter(2, index, x) for x in (q, k))
         q, k = self.pe.rotate(q, k, grid)
-        return q.gather(2, places), k.gather(2, places)
+        return q.gather(2, index), k.gather(2, index)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
-        """(B,A,n,n): each image has its own."""
-        whole = self.pe.bias(grid, layer)  # (A,N,N)
-        if whole is None:
+        """A bias for each image, (B,A,n,n)."""
+        full_bias = self.pe.bias(grid, layer)  # (A,N,N)
+        if full_bias is None:
             return None
-        return whole[:, self.seen[:, :, None], self.seen[:, None, :]].transpose(0, 1)
+        return full_bias[:, self.seen[:, :, None], self.seen[:, None, :]].transpose(0, 1)
 
 
-def _rows(places: Tensor, like: Tensor) -> Tensor:
-    """(B,n) as an index into the tokens of `like`, (B,n,D)."""
-    return places[:, :, None].expand(-1, -1, like.shape[2])
+def _token_index(seen: Tensor, tokens: Tensor) -> Tensor:
+    """Expands indices of tokens (B,n) to (B,n,D), as `gather` and `scatter` take them for tokens (B,N,D)."""
+    return seen[:, :, None].expand(-1, -1, tokens.shape[2])
