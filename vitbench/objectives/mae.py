@@ -98,21 +98,22 @@ def encode(model: ViT, tokens: Tensor, grid: tuple[int, int], seen: Tensor) -> T
 class Visible(PositionEncoding):
     """A position encoding for some of the tokens, other ones in each image, which keep their places on the grid.
 
-    What is added to tokens was added before any was dropped. Queries and keys are turned in a full grid in which the
-    others are 0, and of a bias the rows and columns of the tokens remain: so every encoding of the menu serves.
+    What is added to tokens was added before any was dropped. For `rotate` and `between` the tokens are laid out in a
+    full grid in which the others are 0, as for a convolution beyond the border, and of a bias the rows and columns of
+    the tokens remain. So every encoding of the menu serves, and none sees what is hidden.
     """
 
     def __init__(self, pe: PositionEncoding, seen: Tensor, N: int) -> None:
         super().__init__(pe.geometry)
         self.pe, self.seen, self.N = pe, seen, N  # (B,n), of N
 
-    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
         if type(self.pe).rotate is PositionEncoding.rotate:
             return q, k
         places = self.seen[:, None, :, None].expand_as(q)  # (B,A,n,E)
         B, A, _, E = q.shape
         q, k = (x.new_zeros(B, A, self.N, E).scatter(2, places, x) for x in (q, k))
-        q, k = self.pe.rotate(q, k, grid)
+        q, k = self.pe.rotate(q, k, grid, layer)
         return q.gather(2, places), k.gather(2, places)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
@@ -121,6 +122,14 @@ class Visible(PositionEncoding):
         if whole is None:
             return None
         return whole[:, self.seen[:, :, None], self.seen[:, None, :]].transpose(0, 1)
+
+    def between(self, tokens: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
+        if type(self.pe).between is PositionEncoding.between:
+            return tokens
+        places = _rows(self.seen, tokens)  # (B,n,D)
+        B, _, D = tokens.shape
+        whole = tokens.new_zeros(B, self.N, D).scatter(1, places, tokens)
+        return self.pe.between(whole, grid, layer).gather(1, places)
 
 
 def _rows(places: Tensor, like: Tensor) -> Tensor:
