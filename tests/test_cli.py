@@ -49,7 +49,7 @@ def test_hydras_own_flags_answer_without_torch_and_leave_nothing(
 MISTAKES = {
     "a command": (["trian"], "did you mean train"),
     "a model": (["train", "model=vitt"], "model=vitt: did you mean vit?"),
-    "an encoding": (["train", "pe=ropee"], "pe=ropee: did you mean rope?"),
+    "an encoding": (["train", "pe=ropee"], "pe=ropee: did you mean rope"),
     "a data set": (["train", "data=cifar"], "did you mean cifar10"),
     "a recipe": (["train", "optim=vitt"], "optim=vitt: did you mean vit?"),
     "an augmentation": (["train", "augment=lite"], "augment=lite: did you mean light?"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from vitbench.errors import UserError
+from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import look_up, tunables
 from vitbench.models.build import build_model, cost
 from vitbench.models.menu import MENU, SIZES
@@ -108,11 +108,18 @@ def test_a_cost_that_was_counted_on_this_machine_is_not_counted_again(
     assert cost("vit", **asked, memory=tmp_path) == (0, 0)
 
 
-def test_multiply_adds_of_a_vit_are_those_of_the_formula() -> None:
-    """Per block 12 N D^2 for the linear layers and 2 N^2 D for attention's two products."""
+@pytest.mark.parametrize("pe, of_encoding", [("rope", 0), ("rope_mixed", 0), ("cpe", 64 * 64 * 9)])
+def test_multiply_adds_of_a_vit_are_those_of_the_formula(pe: str, of_encoding: int) -> None:
+    """Per block 12 N D^2 for the linear layers and 2 N^2 D for attention's two products; 9 D a patch for `cpe`."""
     N, D, depth = 65, 64, 4
-    expected = 64 * (3 * 4 * 4) * D + depth * (12 * N * D**2 + 2 * N**2 * D) + D * 10
-    assert cost("vit", image_size=32, channels=3, num_classes=10, pool="cls", pe={"name": "rope"})[1] == expected
+    expected = 64 * (3 * 4 * 4) * D + depth * (12 * N * D**2 + 2 * N**2 * D) + D * 10 + of_encoding
+    assert cost("vit", image_size=32, channels=3, num_classes=10, pool="cls", pe={"name": pe})[1] == expected
+
+
+@pytest.mark.parametrize("pe", ENCODINGS)
+def test_an_encoding_leaves_the_pairs_of_a_size_matched(pe: str) -> None:
+    shape = {"image_size": 32, "channels": 3, "num_classes": 10}
+    assert 0.9 < cost("vit", **shape, pe={"name": pe})[1] / cost("resnet", **shape)[1] < 1.1
 
 
 @pytest.mark.parametrize("kind, menu", [("model", MENU), ("pe", ENCODINGS), ("objective", OBJECTIVES)])
@@ -144,10 +151,7 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
             {"name": "resnet", "pe": {"name": "rope"}},
             "resnet is not a ViT and takes no position encoding; drop pe=rope",
         ),
-        (
-            {"name": "vit", "pe": {"name": "ropee"}},
-            "pe=ropee: did you mean rope? choices: alibi2d, learned, none, relative_bias, rope, sincos1d, sincos2d",
-        ),
+        ({"name": "vit", "pe": {"name": "ropee"}}, f"pe=ropee: {did_you_mean('ropee', ENCODINGS)}"),
         (
             {"name": "vit", "size": "tinny"},
             "model.size=tinny: did you mean tiny? choices: base, micro, nano, small, tiny",

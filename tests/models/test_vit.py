@@ -50,6 +50,16 @@ def test_with_an_encoding_shuffled_patches_are_noticed(pe: str, pool: str) -> No
     assert (model(shuffled(images, 4, order)) - model(images)).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_cpe_whose_kernel_is_0_is_no_encoding_bit_for_bit(pool: str) -> None:
+    model, bare, images = vit("cpe", pool=pool).float(), vit(pool=pool).float(), torch.randn(2, 3, 32, 40)
+    bare.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("pe.")})
+    assert not torch.equal(model(images), bare(images))
+    for parameter in model.pe.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(model(images), bare(images))
+
+
 @pytest.mark.parametrize("pe", ENCODINGS)
 @pytest.mark.parametrize("size", [32, 40])
 def test_the_weights_shown_are_those_the_fused_kernel_used(pe: str, size: int) -> None:

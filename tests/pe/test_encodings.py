@@ -54,17 +54,28 @@ def test_hooks_keep_shapes_on_the_training_grid_and_on_another(name: str, prefix
     for grid in (GRID, OTHER):
         N = prefix + grid[0] * grid[1]
         assert pe.embed(torch.randn(2, N, 16), grid).shape == (2, N, 16)
-        q, k = pe.rotate(torch.randn(2, 2, N, 8), torch.randn(2, 2, N, 8), grid)
-        assert q.shape == k.shape == (2, 2, N, 8)
         for layer in range(3):
+            q, k = pe.rotate(torch.randn(2, 2, N, 8), torch.randn(2, 2, N, 8), grid, layer)
+            assert q.shape == k.shape == (2, 2, N, 8)
             bias = pe.bias(grid, layer)
             assert bias is None or bias.shape == (2, N, N)
+            assert pe.between(torch.randn(2, N, 16), grid, layer).shape == (2, N, 16)
 
 
 @pytest.mark.parametrize("name", MENU)
 def test_fixed_tables_are_not_in_the_checkpoint(name: str) -> None:
     pe = encoding(name, prefix=1)
     assert set(pe.state_dict()) == {name for name, _ in pe.named_parameters()}
+
+
+@pytest.mark.parametrize("name", MENU)
+@pytest.mark.parametrize("grid", [GRID, OTHER])
+def test_an_encoding_says_whether_it_depends_on_the_image(name: str, grid: tuple[int, int]) -> None:
+    """What is added to tokens is the same for all of them, or else depends on the image."""
+    pe = encoding(name, prefix=1)
+    one, other = torch.randn(2, 1, 1 + grid[0] * grid[1], 16)
+    told = [[pe.embed(x, grid) - x, *(pe.between(x, grid, layer) - x for layer in range(3))] for x in (one, other)]
+    assert pe.depends_on_image is not all(torch.allclose(*pair) for pair in zip(*told, strict=True))
 
 
 @pytest.mark.parametrize("name", ["sincos1d", "sincos2d"])
@@ -110,18 +121,20 @@ def test_learned_is_interpolated_as_in_timm(grid: tuple[int, int]) -> None:
     assert torch.equal(pe.resized(grid)[:, :1], pe.table[:, :1]), "the class token's position stays"
 
 
+@pytest.mark.parametrize("name", ["rope", "rope_mixed"])
+@pytest.mark.parametrize("layer", [0, 2])
 @pytest.mark.parametrize("grid", [GRID, OTHER])
-def test_rope_depends_only_on_the_offset(grid: tuple[int, int]) -> None:
-    pe = encoding("rope")
+def test_scores_of_a_rotation_depend_only_on_the_offset(name: str, layer: int, grid: tuple[int, int]) -> None:
+    pe = encoding(name)
     vector = torch.randn(2, 1, 2, 1, 8).expand(2, 1, 2, grid[0] * grid[1], 8)  # the same query and key everywhere
-    q, k = pe.rotate(vector[0], vector[1], grid)
+    q, k = pe.rotate(vector[0], vector[1], grid, layer)
     assert_only_the_offset_matters((q @ k.transpose(-2, -1))[0], grid)
 
 
 def test_rope_is_rope_vits_rotation_of_complex_numbers() -> None:
     """arXiv 2403.13298, axial: a pair turns by exp(i theta_t p), half of the pairs with x, half with y."""
     pe, x = encoding("rope", heads=1), torch.randn(1, 1, 15, 16)
-    turned, _ = pe.rotate(x, x, GRID)
+    turned, _ = pe.rotate(x, x, GRID, 0)
     for n, (row, column) in enumerate(places(GRID)):
         for t in range(8):
             angle = (column if t < 4 else row) * 100.0 ** -(t % 4 / 4)
@@ -130,16 +143,54 @@ def test_rope_is_rope_vits_rotation_of_complex_numbers() -> None:
             assert [turned[0, 0, n, t].item(), turned[0, 0, n, t + 8].item()] == pytest.approx(expected, abs=1e-12)
 
 
-def test_rope_turns_no_prefix_token_and_changes_no_length() -> None:
-    pe, q = encoding("rope", prefix=1), torch.randn(2, 2, 16, 8)
-    turned, _ = pe.rotate(q, q, GRID)
+@pytest.mark.parametrize("name", ["rope", "rope_mixed"])
+def test_a_rotation_turns_no_prefix_token_and_changes_no_length(name: str) -> None:
+    pe, q = encoding(name, prefix=1), torch.randn(2, 2, 16, 8)
+    turned, _ = pe.rotate(q, q, GRID, 1)
     assert torch.equal(turned[:, :, 0], q[:, :, 0])
+    assert not torch.equal(turned[:, :, 2:], q[:, :, 2:])
     torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
 
 
-def test_rope_keeps_the_type_of_queries_under_autocast() -> None:
+@pytest.mark.parametrize("name", ["rope", "rope_mixed"])
+def test_a_rotation_keeps_the_type_of_queries_under_autocast(name: str) -> None:
     q = torch.randn(1, 2, 15, 8, dtype=torch.bfloat16)
-    assert encoding("rope").rotate(q, q, GRID)[0].dtype == torch.bfloat16
+    assert encoding(name).rotate(q, q, GRID, 0)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("grid", [GRID, OTHER])
+def test_rope_mixed_with_axial_frequencies_is_rope(grid: tuple[int, int]) -> None:
+    mixed, axial, q = encoding("rope_mixed", prefix=1), encoding("rope", prefix=1), torch.randn(2, 2, 36, 8)
+    q = q[:, :, : 1 + grid[0] * grid[1]]
+    w = 100.0 ** -(torch.arange(2) / 2)
+    with torch.no_grad():
+        mixed.frequencies.zero_()
+        mixed.frequencies[:, :, 0, :2] = w  # of x, in the first half of the pairs
+        mixed.frequencies[:, :, 1, 2:] = w  # of y, in the other
+    for mine, its in zip(mixed.rotate(q, -q, grid, 1), axial.rotate(q, -q, grid, 1), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+
+
+def test_rope_mixed_begins_with_axial_frequencies_turned_by_an_angle_of_each_layer_and_head() -> None:
+    """As timm's and the authors' do: (u, v) have length theta^(-i / (E/4)), and the halves are at right angles."""
+    u, v = encoding("rope_mixed", theta=7.0).frequencies.detach().unbind(2)  # (3,2,4) each
+    torch.testing.assert_close(torch.hypot(u, v), (7.0 ** -(torch.arange(2) / 2)).repeat(2).expand(3, 2, 4))
+    angle = torch.atan2(v, u)
+    torch.testing.assert_close(angle[..., 0], angle[..., 1])
+    torch.testing.assert_close((angle[..., 2:] - angle[..., :2]) % (2 * math.pi), torch.full((3, 2, 2), math.pi / 2))
+    assert angle[..., 0].unique().numel() == 6
+    torch.manual_seed(1)
+    assert not torch.equal(encoding("rope_mixed", theta=7.0).frequencies[:, :, 0], u), "the seed decides"
+
+
+def test_each_layer_of_rope_mixed_learns_frequencies_of_its_own() -> None:
+    pe, q = encoding("rope_mixed"), torch.randn(2, 1, 2, 15, 8)
+    for layer in range(3):
+        pe.zero_grad()
+        turned, keys = pe.rotate(q[0], q[1], GRID, layer)
+        (turned @ keys.transpose(-2, -1)).square().sum().backward()
+        assert [bool(g.all()) for g in pe.frequencies.grad] == [at == layer for at in range(3)]
+        assert not pe.frequencies.grad[torch.arange(3) != layer].any()
 
 
 def test_relative_bias_looks_up_the_offset_of_key_and_query() -> None:
@@ -190,3 +241,36 @@ def test_alibi2d_puts_prefix_tokens_at_no_distance() -> None:
     bias = encoding("alibi2d", prefix=1).bias(GRID, 0)
     assert not bias[:, 0].any() and not bias[:, :, 0].any()
     assert torch.equal(bias[:, 1:, 1:], encoding("alibi2d").bias(GRID, 0))
+
+
+def test_cpe_is_a_convolution_of_each_channel_after_the_first_block_only() -> None:
+    pe, tokens = encoding("cpe", prefix=1), torch.randn(2, 16, 16)
+    assert pe.embed(tokens, GRID) is tokens and pe.between(tokens, GRID, 1) is tokens
+    told = pe.between(tokens, GRID, 0)
+    assert torch.equal(told[:, 0], tokens[:, 0]), "the prefix token passes"
+    maps, kernel = tokens[:, 1:].transpose(1, 2).unflatten(2, GRID), pe.conv.weight[:, 0]
+    for n, (row, column) in enumerate(places(GRID)):
+        expected = tokens[:, 1 + n] + pe.conv.bias
+        for y in range(max(0, row - 1), min(GRID[0], row + 2)):
+            for x in range(max(0, column - 1), min(GRID[1], column + 2)):
+                expected = expected + kernel[:, y - row + 1, x - column + 1] * maps[:, :, y, x]
+        torch.testing.assert_close(told[:, 1 + n], expected)
+
+
+def test_cpe_moves_with_whole_patches_but_for_the_border() -> None:
+    pe, grid = encoding("cpe"), (8, 9)
+    maps = torch.randn(1, 16, *grid)
+    still, moved = (
+        pe.between(one.flatten(2).transpose(1, 2), grid, 0).transpose(1, 2).unflatten(2, grid)
+        for one in (maps, maps.roll((2, -3), (2, 3)))
+    )
+    expected = still.roll((2, -3), (2, 3))
+    torch.testing.assert_close(moved[..., 3:-1, 1:-4], expected[..., 3:-1, 1:-4], rtol=0, atol=1e-12)
+    assert (moved - expected).abs().amax((0, 1))[0].min() > 1e-3, "at the border, zeros are seen"
+
+
+def test_cpe_tells_tokens_that_are_all_alike_how_near_the_border_they_are() -> None:
+    told = encoding("cpe").between(torch.ones(1, 35, 16), (5, 7), 0)[0].unflatten(0, (5, 7))
+    inner = told[1:-1, 1:-1].flatten(0, 1)
+    torch.testing.assert_close(inner, inner[:1].expand_as(inner))
+    assert told[[0, 0, 0, 2, 2, 4, 4, 4], [0, 3, 6, 0, 6, 0, 3, 6]].unique(dim=0).shape[0] == 8

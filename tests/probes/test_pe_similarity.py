@@ -12,6 +12,7 @@ from tests.probes.known import noise, subject, value
 from vitbench.errors import DoesNotApply
 from vitbench.models.build import build_model
 from vitbench.models.vit import ViT
+from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.probes.attention_distance import apart
 from vitbench.probes.pe_similarity import by_offset, draw, maps, numbers, probe
 from vitbench.probes.subject import Subject
@@ -73,6 +74,16 @@ def test_rotations_are_compared_by_what_they_do_to_a_constant() -> None:
     assert found.similarity[3 * 8 + 4, 5 * 8 + 1] == pytest.approx(expected, abs=1e-6)
 
 
+def test_rotations_that_blocks_and_heads_learn_have_a_map_for_each() -> None:
+    pe = model_of(of("rope_mixed", "cls")).pe
+    found = maps(pe, GRID)
+    assert [(one.block, one.head) for one in found] == [(block, head) for block in range(1, 5) for head in range(1, 5)]
+    down, right = 2, -3
+    u, v = pe.frequencies[1, 2].detach()  # type: ignore[index]
+    expected = (right * u + down * v).cos().mean().item()
+    assert found[6].similarity[3 * 8 + 4, 5 * 8 + 1] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_bias_has_a_map_for_each_block_and_head_and_its_table_is_found_again() -> None:
     rows = probe(of("alibi2d"), seed=0)
     assert value(rows, "spearman", 2, layer="block3") == pytest.approx(1)
@@ -91,6 +102,17 @@ def test_no_encoding_and_no_transformer_have_nothing_to_compare() -> None:
         draw(subject(cnn, noise(2, 32), torch.zeros(2), 5), seed=0)
 
 
-@pytest.mark.parametrize("pe", ["learned", "alibi2d"])
-def test_it_is_a_picture(pe: str) -> None:
-    assert draw(of(pe), seed=0).startswith(b"\x89PNG")
+@pytest.mark.parametrize("pe", ENCODINGS)
+def test_it_is_a_picture_unless_the_image_decides_or_there_is_no_encoding(pe: str) -> None:
+    if not model_of(of(pe)).pe.depends_on_image and pe != "none":
+        assert draw(of(pe), seed=0).startswith(b"\x89PNG")
+        return
+    for tried in (draw, probe):
+        with pytest.raises(DoesNotApply) as error:
+            tried(of(pe), seed=0)
+        assert "\n" not in str(error.value)
+
+
+def test_an_encoding_that_follows_from_the_image_has_no_similarity() -> None:
+    with pytest.raises(DoesNotApply, match="its position encoding follows from the image"):
+        probe(of("cpe"), seed=0)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from vitbench.models.build import build_model
+from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.training import optim
 
 
@@ -33,6 +35,13 @@ def test_only_weights_of_linear_and_convolutional_layers_decay() -> None:
     assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight)}  # type: ignore[attr-defined]
     assert rest["weight_decay"] == 0.0
     assert len(decayed["params"]) + len(rest["params"]) == len(list(model.parameters()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pe", ENCODINGS)
+def test_nothing_that_an_encoding_learns_decays(pe: str) -> None:
+    model = build_model("vit", image_size=16, channels=3, num_classes=3, width=16, depth=2, heads=2, pe={"name": pe})
+    decayed = {id(p) for p in optim.parameter_groups(model, 0.05)[0]["params"]}
+    assert decayed and not decayed & {id(p) for p in model.get_submodule("pe").parameters()}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])

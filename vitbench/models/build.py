@@ -24,7 +24,7 @@ from vitbench.models.menu import MENU
 def build_model(
     name: str, *, image_size: int, channels: int, num_classes: int, pe: Mapping[str, Any] | None = None, **options: Any
 ) -> nn.Module:
-    """A freshly initialised model, drawn from torch's global generator.
+    """Draws a model's weights from torch's global generator.
 
     `pe` is a position encoding's name and options, `{"name": "rope", "theta": 100.0}`, and `options` are the model's
     own. A model that takes no encoding is one without a parameter called `pe`.
@@ -38,7 +38,7 @@ def build_model(
 
 
 def of_record(record: Mapping[str, Any]) -> nn.Module:
-    """The model of a run, freshly initialised."""
+    """Draws the weights of a run's model anew."""
     shape = {"image_size": record["image_size"], "channels": record["channels"], "num_classes": len(record["classes"])}
     return build_model(**record["config"]["model"], **shape)
 
@@ -46,15 +46,16 @@ def of_record(record: Mapping[str, Any]) -> nn.Module:
 def cost(
     name: str, *, image_size: int, channels: int, num_classes: int, memory: Path | None = None, **options: Any
 ) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one forward of one image. No weight takes memory and no random number is drawn.
+    """Counts parameters, and multiply-adds of one forward of one image, without memory for weights or random numbers.
 
-    Counted once a process, and with a folder `memory` once a machine: the counter imports torch's compiler, which takes
-    longer than torch itself. What is remembered is that of this torch and of these very source files.
+    It counts once a process, and with a folder `memory` once a machine: the counter imports torch's compiler, which
+    takes longer than torch itself. What is remembered holds for this torch and these very source files.
 
-    Counted (`torch.utils.flop_counter`, which counts two operations a multiply-add): convolutions, linear layers and
-    both products of attention. Not counted: biases, normalisation, activations, softmax, pooling, residual sums, and
-    what an encoding adds, rotates or looks up. The model is in training mode, as fused inference kernels hide their
-    products from the counter, and sees two images, because batch norm then refuses a single value a channel.
+    `torch.utils.flop_counter`, which has two operations a multiply-add, counts convolutions (that of `pe=cpe` too),
+    linear layers and both products of attention. It leaves out biases, normalisation, activations, softmax, pooling,
+    residual sums, and what an encoding adds, rotates or looks up. The model is in training mode, as fused inference
+    kernels hide their products from the counter, and sees two images, because batch norm then refuses a single value a
+    channel.
     """
     shape = {"image_size": image_size, "channels": channels, "num_classes": num_classes}
     architecture = json.dumps({"name": name, **shape, **options}, sort_keys=True)
@@ -66,7 +67,7 @@ def cost(
         parameters, multiply_adds = json.loads(path.read_bytes())
         return int(parameters), int(multiply_adds)
     counted = _cost(architecture)
-    with suppress(OSError, StorageError):  # a memory that cannot be written is none
+    with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(counted).encode())
     return counted
@@ -74,7 +75,7 @@ def cost(
 
 @cache
 def _sources() -> str:
-    """A hash of the code of models and encodings."""
+    """Hashes the code of models and encodings, so that a change of it is counted anew."""
     here = Path(__file__).parent
     files = sorted([*here.glob("*.py"), *here.parent.joinpath("pe").glob("*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -92,16 +93,16 @@ def _cost(architecture: str) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), operations // 2
 
 
-_compiled: dict[str, tuple[nn.Module, Any]] = {}  # one at most: the memory of a GPU is for training
+_compiled: dict[str, tuple[nn.Module, Any]] = {}  # It holds one network at most, as a GPU's memory is for training.
 
 
 def compiled(
     model: nn.Module, architecture: Mapping[str, Any], wrap: Callable[[nn.Module], nn.Module]
 ) -> tuple[Any, Any]:
-    """A model with these weights, and the compiled form of what `wrap` makes of it; the network compiled last where that
-    has the same architecture.
+    """Gives a model with these weights, and the compiled form of what `wrap` makes of it.
 
-    Runs which follow each other in one process then compile once.
+    Where the network that was compiled last has the same architecture, it takes the weights and is given instead, so
+    that runs which follow each other in one process compile once.
     """
     key = json.dumps([architecture, str(next(model.parameters()).device)], sort_keys=True)
     if key not in _compiled:

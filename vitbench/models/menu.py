@@ -27,7 +27,7 @@ MENU: dict[str, Choice] = {
 
 @dataclass(frozen=True)
 class Size:
-    """A model in one size: its options, and what it costs at 32 px."""
+    """A model in one size has these options, and costs this at 32 px."""
 
     options: Mapping[str, int]
     parameters: int

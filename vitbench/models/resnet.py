@@ -13,18 +13,12 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.models.menu import SIZES
 
 STEMS = ("auto", "cifar", "imagenet")
-DEPTHS = {  # blocks of each stage; a CIFAR network of depth 6n+2 has three stages of n blocks of two convolutions
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    20: (3, 3, 3),
-    32: (5, 5, 5),
-    56: (9, 9, 9),
-}
+# The blocks of each stage. A CIFAR network of depth 6n+2 has three stages of n blocks of two convolutions.
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a way around them."""
+    """The block has two 3x3 convolutions, and a way around them."""
 
     expansion = 1
 
@@ -44,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down to a quarter of the channels, 3x3, 1x1 up again, and a way around them."""
+    """The block has a 1x1 convolution down to a quarter of the channels, a 3x3, a 1x1 up again, and a way around."""
 
     expansion = 4
 
@@ -67,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class Subsample(nn.Module):
-    """The paper's shortcut A: every stride-th pixel, new channels zero and last (as in fb.resnet.torch). No weights."""
+    """The paper's shortcut A takes every stride-th pixel; new channels are 0 and come last, as in fb.resnet.torch."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -88,11 +82,11 @@ class ResNet(nn.Module):
     Shortcuts that change shape are projections (the paper's option B) in the ImageNet depths and have no weights
     (option A) in the CIFAR depths, as in the paper.
 
-    Initialised as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms 1 and 0; the head
-    by torch's default.
+    Weights begin as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms at 1 and 0; the
+    head by torch's default.
     """
 
-    channels_last = True  # the memory layout its convolutions are fastest in
+    channels_last = True  # Its convolutions are fastest in this memory layout.
 
     def __init__(
         self,
@@ -134,7 +128,7 @@ class ResNet(nn.Module):
 
         block: type[BasicBlock | Bottleneck] = Bottleneck if depth == 50 else BasicBlock
         inputs = base_width
-        self.stages = []  # layer1, layer2 ...: the names that torchvision gave them
+        self.stages = []  # Torchvision calls them layer1, layer2 and so on.
         for index, blocks in enumerate(DEPTHS[depth]):
             width = base_width * 2**index
             outputs = width * block.expansion
@@ -161,7 +155,7 @@ class ResNet(nn.Module):
         return self.fc(self.features(images))  # (B,K)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head takes, (B,D)."""
+        """Gives what the head takes, (B,D)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))  # (B,D,h,w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
@@ -169,7 +163,7 @@ class ResNet(nn.Module):
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Where to look, in depth order: maps (B,D,h,w), then logits (B,K)."""
+        """Says where to look, in depth order: the outputs are maps (B,D,h,w), then logits (B,K)."""
         blocks = {
             f"{stage}.{position}": block
             for stage in self.stages

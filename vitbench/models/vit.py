@@ -27,7 +27,7 @@ POOLS = ("mean", "cls")
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with the two hooks of a position encoding that act here."""
+    """Multi-head self-attention calls the two hooks of a position encoding that act on queries, keys and scores."""
 
     def __init__(self, width: int, heads: int, layer: int) -> None:
         super().__init__()
@@ -44,17 +44,18 @@ class Attention(nn.Module):
     def inputs(
         self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values (B,A,N,E), and what is added to the scores, (1,A,N,N), (B,A,N,N) or None."""
-        parts = self.qkv(tokens).chunk(3, -1)  # (B,N,D) each; measured 7 % faster on CPU than permuting all three
+        """Gives queries, keys and values (B,A,N,E), and what is added to the scores, (1,A,N,N), (B,A,N,N) or None."""
+        # Three parts (B,N,D) were 7 % faster on a CPU than one permuted tensor of all.
+        parts = self.qkv(tokens).chunk(3, -1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        q, k = pe.rotate(q, k, grid)
+        q, k = pe.rotate(q, k, grid, self.layer)
         bias = pe.bias(grid, self.layer)
         if bias is not None and bias.dim() == 3:
-            bias = bias.unsqueeze(0)  # the fused CPU kernel wants four dimensions
+            bias = bias.unsqueeze(0)  # The fused kernel on CPU takes four dimensions only.
         return q, k, v, bias
 
     def weights(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        """The attention weights (B,A,N,N), a row per query, which the fused kernel of `forward` never shows."""
+        """Gives the attention weights (B,A,N,N), a row per query, which the fused kernel of `forward` never shows."""
         q, k, _, bias = self.inputs(tokens, pe, grid)
         scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         return (scores if bias is None else scores + bias).softmax(-1)
@@ -71,7 +72,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm: what is normalised is the input of each branch, the residual stream itself never is."""
+    """The block is pre-norm: it normalises the input of each branch, and never the residual stream itself.
+
+    The position encoding's hook `between` comes last in here, so that whoever calls blocks calls it too.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, layer: int, drop_path: float) -> None:
         super().__init__()
@@ -83,21 +87,22 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
         tokens = tokens + self.drop(self.attn(self.norm1(tokens), pe, grid))
-        return tokens + self.drop(self.mlp(self.norm2(tokens)))
+        tokens = tokens + self.drop(self.mlp(self.norm2(tokens)))
+        return pe.between(tokens, grid, self.attn.layer)
 
     def drop(self, branch: Tensor) -> Tensor:
         """Leaves the branch out for some of the images (in training), scaled so that the mean stays."""
         if not self.training or self.drop_path == 0:
             return branch
-        drawn = torch.rand(WORLD_SIZE * len(branch), 1, 1, device=branch.device)  # for the global batch
+        # Every process draws for the global batch, so that their number does not matter.
+        drawn = torch.rand(WORLD_SIZE * len(branch), 1, 1, device=branch.device)
         kept = mine(drawn) >= self.drop_path
         return branch * (kept / (1 - self.drop_path)).to(branch.dtype)
 
 
 class TwoHeads(nn.Linear):
-    """DeiT's: logits of the pooled feature and, by a layer of its own, of the distillation token, (B,D) each -> (B,K).
-
-    Both in training, their mean in evaluation, as in DeiT's code.
+    """DeiT's heads make logits of the pooled feature and, by a layer of its own, of the distillation token: (B,D) each
+    -> (B,K). Both leave in training, and their mean in evaluation, as in DeiT's code.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -113,11 +118,11 @@ class ViT(nn.Module):
     """A vision transformer; images of other sizes than `image_size` may come at call time.
 
     `size` gives width, depth and heads (`vitbench ls models`) where they are not set. `drop_path` is the rate of the
-    last block, from 0 at the first in equal steps. `pool` is `mean` (no class token) or `cls`. `distill_token` adds DeiT's
-    distillation token, after the class token if there is one, with a head of its own (Touvron et al. 2021, arXiv
+    last block, from 0 at the first in equal steps. `pool` is `mean` (no class token) or `cls`. `distill_token` adds
+    DeiT's distillation token, after the class token if there is one, with a head of its own (Touvron et al. 2021, arXiv
     2012.12877): the model then gives both heads' logits in training, and their mean in evaluation.
 
-    Initialised as in the authors' code and big_vision: Xavier-uniform matrices (queries, keys and values each for
+    Weights begin as in the authors' code and big_vision: Xavier-uniform matrices (queries, keys and values each for
     themselves), LeCun-normal patches, biases and class token 0. The head is drawn with deviation 0.02 where theirs is
     0, so that every weight learns from the first step. timm's default, 0.02 for every matrix, suits a width of 768
     (1/sqrt(768) = 0.036) but is small for ours: 300 steps of a nano ViT on 5,000 images of CIFAR-10 then end at a
@@ -183,7 +188,7 @@ class ViT(nn.Module):
         nn.init.normal_(self.patch_embed.weight, std=self.patch_embed.weight[0].numel() ** -0.5)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.dist_token is not None and isinstance(self.head, TwoHeads):
-            nn.init.normal_(self.dist_token, std=0.02)  # DeiT's
+            nn.init.normal_(self.dist_token, std=0.02)  # DeiT draws both with this deviation.
             nn.init.normal_(self.head.dist.weight, std=0.02)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -196,11 +201,11 @@ class ViT(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head takes, (B,D)."""
+        """Gives what the head takes, (B,D)."""
         return self.pooled(self.states(images))
 
     def states(self, images: Tensor) -> Tensor:
-        """The tokens after the last block, normalised, (B,N,D)."""
+        """Gives the tokens after the last block, normalised, (B,N,D)."""
         tokens, grid = self.embed(images)
         for block in self.blocks:
             tokens = block(tokens, self.pe, grid)
@@ -210,14 +215,14 @@ class ViT(nn.Module):
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix_tokens :].mean(1)
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """What enters the first block: tokens (B,N,D) with their positions, and the grid (h, w) of the patches."""
+        """Gives what enters the first block: tokens (B,N,D) with their positions, and the grid (h, w) of patches."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise UserError(
                 f"images of {height} x {width} px are no whole number of patches of model.patch_size={self.patch_size}"
             )
         patches = self.patch_embed(images)  # (B,D,h,w)
-        tokens = patches.flatten(2).transpose(1, 2).contiguous()  # (B,N,D); one copy here, faster blocks after it
+        tokens = patches.flatten(2).transpose(1, 2).contiguous()  # (B,N,D); one copy makes all blocks faster
         if self.prefix_tokens:
             prefix = [token for token in (self.cls_token, self.dist_token) if token is not None]
             tokens = torch.cat([*(token.expand(len(tokens), -1, -1) for token in prefix), tokens], 1)
@@ -225,7 +230,7 @@ class ViT(nn.Module):
         return self.pe.embed(tokens, grid), grid
 
     def attention(self, images: Tensor) -> list[Tensor]:
-        """The attention weights (B,A,N,N) of every block, prefix tokens included."""
+        """Gives the attention weights (B,A,N,N) of every block, prefix tokens included."""
         tokens, grid = self.embed(images)
         weights = []
         for block in self.blocks:
@@ -236,7 +241,7 @@ class ViT(nn.Module):
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Where to look, in depth order: a map (B,D,h,w), then tokens (B,N,D), then logits (B,K)."""
+        """Says where to look, in depth order: the outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
         blocks = {f"block{layer}": block for layer, block in enumerate(self.blocks, start=1)}
         return {"patch_embed": self.patch_embed, **blocks, "norm": self.norm, "head": self.head}
 
@@ -244,7 +249,7 @@ class ViT(nn.Module):
 def _check(
     image_size: int, patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float, pool: str, drop_path: float
 ) -> None:
-    """Refuses what makes no network, in the words of the command line."""
+    """Refuses settings that make no network, in the words of the command line."""
     for setting, value in {
         "data.image_size": image_size,
         "model.patch_size": patch_size,

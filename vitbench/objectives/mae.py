@@ -100,22 +100,22 @@ def encode(model: ViT, tokens: Tensor, grid: tuple[int, int], seen: Tensor) -> T
 class Visible(PositionEncoding):
     """A position encoding for visible tokens, which differ from image to image and keep their places on the grid.
 
-    It serves for every encoding of the menu. What an encoding adds to tokens was added before any was dropped. Queries
-    and keys are rotated in a full grid, in which those of hidden tokens are 0. Of a bias, only the rows and columns of
-    visible tokens are kept.
+    It serves for every encoding of the menu. What an encoding adds to tokens was added before any was dropped. For
+    `rotate` and `between` the tokens are laid out in a full grid in which hidden ones are 0, as pixels beyond the border
+    are for a convolution. Of a bias, only the rows and columns of visible tokens are kept. So nothing hidden is seen.
     """
 
     def __init__(self, pe: PositionEncoding, seen: Tensor, N: int) -> None:
         super().__init__(pe.geometry)
         self.pe, self.seen, self.N = pe, seen, N  # seen: (B,n), indices of the N tokens
 
-    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
         if type(self.pe).rotate is PositionEncoding.rotate:
             return q, k
         index = self.seen[:, None, :, None].expand_as(q)  # (B,A,n,E)
         B, A, _, E = q.shape
         q, k = (x.new_zeros(B, A, self.N, E).scatter(2, index, x) for x in (q, k))
-        q, k = self.pe.rotate(q, k, grid)
+        q, k = self.pe.rotate(q, k, grid, layer)
         return q.gather(2, index), k.gather(2, index)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
@@ -124,6 +124,14 @@ class Visible(PositionEncoding):
         if full_bias is None:
             return None
         return full_bias[:, self.seen[:, :, None], self.seen[:, None, :]].transpose(0, 1)
+
+    def between(self, tokens: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
+        if type(self.pe).between is PositionEncoding.between:
+            return tokens
+        index = _token_index(self.seen, tokens)  # (B,n,D)
+        B, _, D = tokens.shape
+        full_grid = tokens.new_zeros(B, self.N, D).scatter(1, index, tokens)
+        return self.pe.between(full_grid, grid, layer).gather(1, index)
 
 
 def _token_index(seen: Tensor, tokens: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Position encodings: how a transformer is told where its tokens are. One file each, behind three hooks (`base`)."""
+"""Position encodings: how a transformer is told where its tokens are. One file each, behind four hooks (`base`)."""

@@ -1,4 +1,4 @@
-"""What a position encoding is: hooks, none of which does anything here, so that this class is `pe=none`."""
+"""What a position encoding is: four hooks, none of which does anything here, so that this class is `pe=none`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Geometry:
-    """The transformer that an encoding is built for."""
+    """The transformer that an encoding is built for. Prefix tokens (class token and the like) precede the patches and
+    have no place on the grid.
+    """
 
     grid: tuple[int, int]  # rows and columns of patches at the training resolution
     width: int
     heads: int
     depth: int
-    prefix_tokens: int  # class token and the like, which precede the patches and have no place on the grid
+    prefix_tokens: int
 
     @property
     def tokens(self) -> int:
@@ -26,29 +28,38 @@ class Geometry:
 class PositionEncoding(nn.Module):
     """No encoding: attention and mean pooling then see a bag of patches.
 
-    `grid` comes again at call time, so that another resolution just works; each encoding says what it does with a
-    grid it was not built for. Tokens are the prefix tokens, then the patches row by row.
+    The transformer calls each hook where its docstring says, with the `grid` of the images at hand, so that another
+    resolution just works; each encoding says what it does with a grid it was not built for. Tokens are the prefix
+    tokens, then the patches row by row. `layer` counts the blocks from 0. No parameter of an encoding is decayed.
     """
+
+    # Whether what the encoding tells a token of its place follows from the image. Two places have no similarity of
+    # their own then, so that a probe of the encoding alone does not apply.
+    depends_on_image = False
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
         self.geometry = geometry
 
     def embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Once, after the patch embedding: (B,N,D) -> (B,N,D)."""
+        """Takes the tokens once, after the patch embedding: (B,N,D) -> (B,N,D)."""
         return tokens
 
-    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """In every attention: queries and keys, (B,A,N,E) each."""
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
+        """Takes queries and keys in every attention, (B,A,N,E) each."""
         return q, k
 
-    def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Once, where weights trained before are put in: what they hold for this encoding, of whatever grid, for this one.
+    def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
+        """Gives what every attention adds to its scores, (A,N,N), a row per query."""
+        return None
 
-        Tensors that can't be of another grid of this encoding stay as they are, to be refused with the others.
+    def between(self, tokens: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
+        """Takes the tokens after every block, the last one included: (B,N,D) -> (B,N,D)."""
+        return tokens
+
+    def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Makes weights that were trained on any grid into weights for this one, once, before they are loaded.
+
+        Tensors that cannot be of another grid of this encoding stay as they are, to be refused with the others.
         """
         return dict(tables)
-
-    def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
-        """In every attention: what is added to the scores, (A,N,N), a row per query; `layer` counts from 0."""
-        return None

@@ -13,12 +13,12 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class Learned(PositionEncoding):
-    """Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1, eq. 1: a "1-D" table, which knows nothing of rows.
+    """A "1-D" table, which knows nothing of rows (Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1, eq. 1).
 
     The class token has a position too, as in the paper (eq. 1) and in timm; big_vision, which the same authors wrote
-    later, gives it none. Drawn with deviation 0.02, as in the authors' code and timm. For another
-    grid the patches' part is interpolated bicubically (the paper's section 3.2: "2D interpolation"), with
-    anti-aliasing where it shrinks, which is timm's `resample_abs_pos_embed`.
+    later, gives it none. The table is drawn with deviation 0.02, as in the authors' code and timm. For another grid the
+    patches' part is interpolated bicubically (the paper's section 3.2: "2D interpolation"), with anti-aliasing where it
+    shrinks, as timm's `resample_abs_pos_embed` does.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -30,11 +30,11 @@ class Learned(PositionEncoding):
         return tokens + self.resized(grid)
 
     def resized(self, grid: tuple[int, int]) -> Tensor:
-        """The table (1,N,D) for a grid; the parameter itself for the grid it was learned on."""
+        """The table (1,N,D) of a grid, which is the parameter itself for the grid that it is learned on."""
         return self.table if grid == self.geometry.grid else self._resized(self.table, self.geometry.grid, grid)
 
     def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From a square grid to this one, as for images of another size."""
+        """A table of another square grid is interpolated to this one, as for images of another size."""
         table = tables.get("table", self.table)
         side = math.isqrt(max(0, table.shape[1] - self.geometry.prefix_tokens)) if table.ndim == 3 else 0
         fits = side**2 + self.geometry.prefix_tokens == table.shape[1] if side else False

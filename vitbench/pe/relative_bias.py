@@ -12,12 +12,13 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class RelativeBias(PositionEncoding):
-    """Swin (Liu et al. 2021, arXiv 2103.14030, section 3.2, eq. 4), after T5's one-dimensional one (arXiv 1910.10683).
+    """Every layer and head has its own table of (2h-1)(2w-1) offsets: Swin (Liu et al. 2021, arXiv 2103.14030, section
+    3.2, eq. 4), after T5 (arXiv 1910.10683), which has one dimension and puts far offsets into common bins.
 
-    Every layer and head has its own table of (2h-1)(2w-1) offsets, exact where T5 puts far ones into common bins.
     Swin has no class token; with one, three more numbers a head stand for prefix to patch, patch to prefix and prefix
-    to prefix, as in BEiT (Bao et al. 2022, arXiv 2106.08254). Initialised with deviation 0.02, as in Swin. For another
-    grid the table is interpolated bicubically, Swin's way to another window: an offset keeps its share of the image.
+    to prefix, as in BEiT (Bao et al. 2022, arXiv 2106.08254). Tables are drawn with deviation 0.02, as in Swin. For
+    another grid they are interpolated bicubically, as Swin does for another window: an offset keeps its share of the
+    image.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -45,13 +46,13 @@ class RelativeBias(PositionEncoding):
         return torch.cat([top, below], 1)
 
     def resized(self, grid: tuple[int, int], layer: int) -> Tensor:
-        """A layer's table (A,2h-1,2w-1) for a grid; the parameter itself for the grid it was learned on."""
+        """A layer's table (A,2h-1,2w-1) of a grid, which is the parameter itself for the grid it is learned on."""
         if grid == self.geometry.grid:
             return self.table[layer]
         return _resized(self.table[layer].unsqueeze(0), grid).squeeze(0)
 
     def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From whatever grid to this one, as for images of another size."""
+        """A table of any other grid is interpolated to this one, as for images of another size."""
         table = tables.get("table", self.table)
         if table.ndim != 4 or table.shape == self.table.shape:
             return dict(tables)
@@ -59,5 +60,5 @@ class RelativeBias(PositionEncoding):
 
 
 def _resized(tables: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B,A,2h-1,2w-1) of some grid for this one."""
+    """Tables (L,A,2h-1,2w-1) of L layers and any grid, interpolated to the offsets of this one."""
     return F.interpolate(tables, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bicubic")

@@ -11,8 +11,8 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class RoPE(PositionEncoding):
-    """RoFormer (Su et al. 2021, arXiv 2104.09864, section 3.2) in two dimensions, axial: RoPE-ViT (Heo et al. 2024,
-    arXiv 2403.13298, `compute_axial_cis`), also in EVA-02 (arXiv 2303.11331) and DINOv3 (arXiv 2508.10104).
+    """The rotation of RoFormer (Su et al. 2021, arXiv 2104.09864, section 3.2) in two dimensions, axial: RoPE-ViT (Heo
+    et al. 2024, arXiv 2403.13298, `compute_axial_cis`), also EVA-02 (arXiv 2303.11331) and DINOv3 (arXiv 2508.10104).
 
     A head's E numbers are E/2 pairs; half of the pairs turn with the column x, half with the row y:
 
@@ -30,34 +30,46 @@ class RoPE(PositionEncoding):
 
     def __init__(self, geometry: Geometry, *, theta: float = 100.0) -> None:
         super().__init__(geometry)
-        if geometry.width // geometry.heads % 4:
-            raise UserError(
-                f"pe=rope model.width={geometry.width} model.heads={geometry.heads}: the width of a head, "
-                f"{geometry.width // geometry.heads}, must be divisible by 4"
-            )
-        if not theta > 0:
-            raise UserError(f"pe.theta={theta}: must be greater than 0")
         self.theta = theta
         cos, sin = self.turns(geometry.grid)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
         cos, sin = self.cos, self.sin
         if grid != self.geometry.grid:
             cos, sin = (table.to(self.cos) for table in self.turns(grid))
-        return _turn(q, cos, sin), _turn(k, cos, sin)
+        return turned(q, cos, sin), turned(k, cos, sin)
 
     def turns(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (N,E/2) of every token's angles; a prefix token's angle is 0."""
-        rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
-        y, x = (axis.flatten()[:, None] for axis in torch.meshgrid(rows, columns, indexing="ij"))  # (N,1)
-        quarter = self.geometry.width // self.geometry.heads // 4
-        frequency = self.theta ** -(torch.arange(quarter, dtype=torch.float64) / quarter)  # E/4
-        angle = F.pad(torch.cat([x * frequency, y * frequency], 1), (0, 0, self.geometry.prefix_tokens, 0))  # (N,E/2)
+        """Cosine and sine (N,E/2) of every token's angles."""
+        x, y = places(grid, self.geometry.prefix_tokens)
+        w = frequencies("rope", self.geometry, self.theta)  # E/4
+        angle = torch.cat([x * w, y * w], 1)  # (N,E/2)
         return angle.cos().to(torch.get_default_dtype()), angle.sin().to(torch.get_default_dtype())
 
 
-def _turn(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def frequencies(name: str, geometry: Geometry, theta: float) -> Tensor:
+    """The frequencies w_i of one axis (E/4), in float64. UserError, for `pe=name`, where there are none."""
+    head = geometry.width // geometry.heads
+    if head % 4:
+        raise UserError(
+            f"pe={name} model.width={geometry.width} model.heads={geometry.heads}: the width of a head, "
+            f"{head}, must be divisible by 4"
+        )
+    if not theta > 0:
+        raise UserError(f"pe.theta={theta}: must be greater than 0")
+    return theta ** -(torch.arange(head // 4, dtype=torch.float64) / (head // 4))
+
+
+def places(grid: tuple[int, int], prefix_tokens: int) -> tuple[Tensor, Tensor]:
+    """Column x and row y of every token, (N,1) each, in float64. Prefix tokens are at 0, where nothing is turned."""
+    rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
+    y, x = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
+    return F.pad(x, (prefix_tokens, 0))[:, None], F.pad(y, (prefix_tokens, 0))[:, None]
+
+
+def turned(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Vectors (B,A,N,E) whose pairs are turned by the angles of these cosines and sines, (N,E/2) or (A,N,E/2)."""
     a, b = vectors.chunk(2, -1)  # (B,A,N,E/2) each
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(vectors.dtype)  # back to bfloat16 under autocast
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(vectors.dtype)  # bfloat16 again under autocast

@@ -11,13 +11,14 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class SinCos1D(PositionEncoding):
-    """Vaswani et al. 2017, arXiv 1706.03762, section 3.5, with the patches read row by row as a sentence:
+    """The Transformer's encoding (Vaswani et al. 2017, arXiv 1706.03762, section 3.5), for which the patches are a
+    sentence, read row by row:
 
         PE(p, 2i)     = sin(p / theta^(2i/D))
         PE(p, 2i + 1) = cos(p / theta^(2i/D))
 
     Vertical neighbours are a row's length apart; for another grid the table is recomputed, and that length changes
-    with it. Prefix tokens get nothing.
+    with it. Nothing is added to prefix tokens.
     """
 
     table: Tensor
@@ -35,7 +36,7 @@ class SinCos1D(PositionEncoding):
         return tokens + (self.table if grid == self.geometry.grid else self.waves(grid).to(self.table))
 
     def waves(self, grid: tuple[int, int]) -> Tensor:
-        """(N,D)"""
+        """The table of a grid, (N,D)."""
         place = torch.arange(grid[0] * grid[1], dtype=torch.float64)  # N
         exponent = torch.arange(0, self.geometry.width, 2, dtype=torch.float64) / self.geometry.width  # D/2
         angle = place[:, None] * self.theta**-exponent  # (N,D/2)

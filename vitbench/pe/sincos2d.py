@@ -11,12 +11,12 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class SinCos2D(PositionEncoding):
-    """The plain-ViT baseline, Beyer et al. 2022, arXiv 2205.01580, after MoCo v3 (arXiv 2104.02057).
+    """The encoding of the plain-ViT baseline (Beyer et al. 2022, arXiv 2205.01580), after MoCo v3 (arXiv 2104.02057).
 
     A quarter of the width each holds sin(x w_i), cos(x w_i), sin(y w_i), cos(y w_i), where x is the column, y the row,
-    and w_i = theta^(-i / (D/4 - 1)) for i = 0 .. D/4 - 1: the lowest frequency is exactly 1/theta, as in the
+    and w_i = theta^(-i / (D/4 - 1)) for i = 0 .. D/4 - 1. So the lowest frequency is exactly 1/theta, as in the
     baseline's code (big_vision, `posemb_sincos_2d`); MoCo v3's and timm's divide by D/4. For another grid the table is
-    recomputed in the same unit, a patch. Prefix tokens get nothing.
+    recomputed in the same unit, a patch. Nothing is added to prefix tokens.
     """
 
     table: Tensor
@@ -34,7 +34,7 @@ class SinCos2D(PositionEncoding):
         return tokens + (self.table if grid == self.geometry.grid else self.waves(grid).to(self.table))
 
     def waves(self, grid: tuple[int, int]) -> Tensor:
-        """(N,D)"""
+        """The table of a grid, (N,D)."""
         rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
         y, x = (axis.flatten()[:, None] for axis in torch.meshgrid(rows, columns, indexing="ij"))  # (N,1)
         quarter = self.geometry.width // 4

@@ -1,17 +1,19 @@
-"""What a position encoding says of neighbours: the similarity of every pair of positions (Dosovitskiy et al. 2021, arXiv
-2010.11929, figure 7, centre).
+"""Which positions does a position encoding call similar? The similarity of every pair is found as by Dosovitskiy et al.
+(2021, arXiv 2010.11929, figure 7, centre).
 
 | encoding | similarity of positions i and j |
 |---|---|
 | learned, sincos1d, sincos2d (a table) | cosine of rows i and j |
 | relative_bias, alibi2d (a bias) | what is added to the score of query i and key j, a map per block and head |
 | rope (a rotation) | cosine of one constant vector, turned at i and at j |
+| rope_mixed (rotations of each block and head) | the same, a map per block and head |
 
-Prefix tokens are left out. An encoding that does several of these has several maps.
+Prefix tokens are left out. An encoding that does several of these has several maps. Where what a token is told follows
+from the image (cpe), positions alone have no similarity, and the probe does not apply.
 
-Compared with sayakpaul/probing-vits (notebooks/visualizing-positional-embeddings), which shows dot products: divided by
-the lengths of both rows they are our cosines to 1e-15 on a learned table of a trained nano ViT. Lengths were between
-0.24 and 0.56 there, so the pictures differ (correlation 0.95); the paper's figure is of cosines.
+sayakpaul/probing-vits (notebooks/visualizing-positional-embeddings) shows dot products. Divided by the lengths of both
+rows they are our cosines to 1e-15, on a learned table of a trained nano ViT. Lengths were between 0.24 and 0.56 there,
+so the pictures differ (correlation 0.95); the paper's figure is of cosines.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitbench.errors import DoesNotApply
 from vitbench.models.vit import ViT
@@ -33,26 +36,28 @@ from vitbench.probes.subject import Row, Subject
 
 PROTOCOL = "pe_similarity@v1"
 Array = NDArray[np.float64]
-SHOWN = 8  # positions a side whose maps are drawn
+SHOWN = 8  # So many positions a side have their maps drawn.
 
 
 class Map(NamedTuple):
-    """Similarities of all pairs of positions, (N,N); a bias has one for each block and head, counted from 1."""
+    """Similarities of all pairs of positions, (N,N), for each block and head, counted from 1, where these differ."""
 
     similarity: Array
     block: int | None = None
     head: int | None = None
+    is_bias: bool = False  # It is added to the scores, and else a cosine.
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Four numbers of each map; of a bias by block (`layer`) and head (`at`), and without them their means.
+    """Gives four numbers of each map: by block (`layer`) and head (`at`) where these have maps of their own, and their
+    means without.
 
-    `spearman` is the rank correlation of similarity with minus the distance, over pairs of two positions: 1 where nearer
-    is always more similar. `row_excess` says by how much two patches of one row, two or more apart, are more similar
-    than two at the same distance in neither one row nor one column (interpolated linearly between distances);
-    `column_excess` likewise. Both are 0 where distance decides alone; in units of the similarity. `decay_length` is the
-    distance in pixels at which the mean similarity, 1 at distance 0 and 0 at its mean over all pairs, has fallen to 1/e.
-    No image is looked at, so numbers have no interval.
+    `spearman` is the rank correlation of similarity with minus the distance, over pairs of two positions: it is 1 where
+    nearer is always more similar. `row_excess` says by how much two patches of one row, two or more apart, are more
+    similar than two at the same distance in neither one row nor one column (interpolated linearly between distances),
+    and `column_excess` likewise. Both are in units of the similarity, and 0 where distance decides alone.
+    `decay_length` is the distance in pixels at which the mean similarity, 1 at distance 0 and 0 at its mean over all
+    pairs, has fallen to 1/e. No image is looked at, so numbers have no interval.
     """
     model = vit_of(subject)
     patch, grid = model.patch_size, grid_of_images(subject, model)
@@ -100,33 +105,44 @@ def grid_of_images(subject: Subject, model: ViT) -> tuple[int, int]:
 
 @torch.no_grad()
 def maps(pe: PositionEncoding, grid: tuple[int, int]) -> list[Map]:
-    """What the encoding's three hooks say of pairs of positions; DoesNotApply where they say nothing."""
+    """Asks the encoding's hooks what they say of pairs of positions; DoesNotApply where that is nothing."""
+    if pe.depends_on_image:
+        raise DoesNotApply("its position encoding follows from the image, and gives positions alone no similarity")
     geometry, N = pe.geometry, grid[0] * grid[1]
     prefix, device = geometry.prefix_tokens, next((t.device for t in [*pe.parameters(), *pe.buffers()]), None)
     found: list[Map] = []
     table = pe.embed(torch.zeros(1, prefix + N, geometry.width, device=device), grid)[0, prefix:].double()  # (N,D)
     if table.any():
-        unit = F.normalize(table, dim=1)
-        found.append(Map((unit @ unit.T).cpu().numpy()))
+        found.append(Map(_cosines(table)))
     constant = torch.ones(1, geometry.heads, prefix + N, geometry.width // geometry.heads, device=device)
-    turned = pe.rotate(constant, constant, grid)[0][0, 0, prefix:].double()  # (N,E), the same in every head
-    if not torch.equal(turned, constant[0, 0, prefix:].double()):
-        unit = F.normalize(turned, dim=1)
-        found.append(Map((unit @ unit.T).cpu().numpy()))
-    for layer in range(geometry.depth):
+    layers = range(geometry.depth)
+    turned = torch.cat([pe.rotate(constant, constant, grid, layer)[0] for layer in layers])[:, :, prefix:].double()
+    if (turned == turned[0, 0]).all():  # (L,A,N,E), alike in all L layers and A heads
+        if (turned != 1).any():
+            found.append(Map(_cosines(turned[0, 0])))
+    else:
+        for block, of_heads in enumerate(turned, start=1):
+            found += [Map(_cosines(of_head), block, head) for head, of_head in enumerate(of_heads, start=1)]
+    for layer in layers:
         if (bias := pe.bias(grid, layer)) is not None:
-            of_heads = bias[:, prefix:, prefix:].double().cpu().numpy()
-            found += [Map(of_head, layer + 1, head) for head, of_head in enumerate(of_heads, start=1)]
+            of_heads = bias[:, prefix:, prefix:].double().cpu()
+            found += [Map(of_head.numpy(), layer + 1, head, True) for head, of_head in enumerate(of_heads, start=1)]
     if not found:
         raise DoesNotApply("pe=none tells the tokens no positions")
     return found
+
+
+def _cosines(vectors: Tensor) -> Array:
+    """The cosine (N,N) of every pair of rows of (N,D)."""
+    unit = F.normalize(vectors, dim=1)
+    return (unit @ unit.T).cpu().numpy()
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
 
 
 def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[str, float]:
-    """What a map (N,N) comes down to; distances are in patches but for the decay length."""
+    """Says what a map (N,N) comes down to; distances are in patches but for the decay length."""
     from scipy.stats import spearmanr
 
     distance = apart(*grid, 1).double().numpy().round(6)  # (N,N)
@@ -140,7 +156,7 @@ def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[st
 
 
 def excess(similarity: Array, distance: Array, grid: tuple[int, int]) -> dict[str, float]:
-    """Of pairs of one row (column), over pairs in neither one row nor one column at the same distances."""
+    """Compares pairs of one row (column) with pairs in neither one row nor one column at the same distances."""
     row, column = np.divmod(np.arange(len(distance)), grid[1])
     one_row, one_column = row[:, None] == row, column[:, None] == column
     at, oblique = by_distance(similarity, distance, ~one_row & ~one_column)
@@ -158,7 +174,7 @@ def decay_length(similarity: Array, distance: Array) -> float:
     floor = similarity[distance > 0].mean()
     if not mean[0] > floor:
         return math.nan
-    left = (mean - floor) / (mean[0] - floor)  # from 1 at distance 0
+    left = (mean - floor) / (mean[0] - floor)  # It is 1 at distance 0.
     below = np.flatnonzero(left <= 1 / math.e)
     if not len(below):
         return math.nan
@@ -168,7 +184,7 @@ def decay_length(similarity: Array, distance: Array) -> float:
 
 
 def by_distance(similarity: Array, distance: Array, pairs: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """The distances that occur, ascending, and the mean similarity at each."""
+    """Gives the distances that occur, ascending, and the mean similarity at each."""
     at, place = np.unique(distance[pairs], return_inverse=True)
     return at, np.bincount(place, similarity[pairs]) / np.bincount(place)
 
@@ -177,18 +193,18 @@ def by_distance(similarity: Array, distance: Array, pairs: NDArray[np.bool_]) ->
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
-    """Of a table or a rotation a map for each position, as in the paper; of a bias its table for each block and head."""
+    """Draws a map for each position, as in the paper; where blocks and heads differ, one by offset for each of them."""
     model = vit_of(subject)
     grid = grid_of_images(subject, model)
     found = maps(model.pe, grid)
     name = type(model.pe).__name__
     with look.figure_style():
-        made = _positions(found[0], grid, name) if found[0].block is None else _biases(found, grid, name)
+        made = _positions(found[0], grid, name) if found[0].block is None else _offsets(found, grid, name)
         return look.save_figure(made, ending)
 
 
 def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
-    """One picture of SHOWN x SHOWN small maps, with gaps: the similarity of that position to all others."""
+    """Draws SHOWN x SHOWN small maps, with gaps: each has the similarity of one position to all others."""
     from matplotlib.figure import Figure
 
     h, w = grid
@@ -216,14 +232,14 @@ def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
     return made
 
 
-def _biases(found: list[Map], grid: tuple[int, int], name: str) -> Any:
-    """What is added to a score, by the offset of the key from the query: a block a row, a head a column."""
+def _offsets(found: list[Map], grid: tuple[int, int], name: str) -> Any:
+    """Draws similarities by the offset of the key from the query: a block a row, a head a column."""
     from matplotlib.figure import Figure
 
     tables = {(each.block, each.head): by_offset(each.similarity, grid) for each in found}
     blocks, heads = max(b for b, _ in tables if b), max(h for _, h in tables if h)
     if all(np.array_equal(tables[block, head], tables[1, head]) for block, head in tables if block and head):
-        blocks = 1  # fixed: the same in every block
+        blocks = 1  # All blocks have the same.
     low, high = (float(extreme(list(tables.values()))) for extreme in (np.min, np.max))
     made = Figure(figsize=(0.5 + 1.15 * heads + 0.9, 0.6 + 1.2 * blocks), layout="constrained")
     panels = made.subplots(blocks, heads, squeeze=False)
@@ -247,13 +263,14 @@ def _biases(found: list[Map], grid: tuple[int, int], name: str) -> Any:
             if block == 1:
                 panel.set_title(f"head {head}", fontsize=8, fontweight="normal")
         panels[block - 1, 0].set_ylabel(f"block {block}" if blocks > 1 else "all blocks", fontsize=8)
-    made.suptitle(f"Bias by the offset of the key, in patches ({name})", fontsize=10, fontweight="bold")
-    made.colorbar(shown, ax=panels, shrink=0.8, label="added to the score")
+    what, unit = ("Bias", "added to the score") if found[0].is_bias else ("Rotation", "cosine")
+    made.suptitle(f"{what} by the offset of the key, in patches ({name})", fontsize=10, fontweight="bold")
+    made.colorbar(shown, ax=panels, shrink=0.8, label=unit)
     return made
 
 
 def by_offset(similarity: Array, grid: tuple[int, int]) -> Array:
-    """The mean over all pairs that have an offset (rows, columns) of the second from the first, (2h-1,2w-1)."""
+    """Takes the mean over all pairs that have an offset (rows, columns) of the second from the first, (2h-1,2w-1)."""
     h, w = grid
     row, column = np.divmod(np.arange(h * w), w)
     place = (row[None] - row[:, None] + h - 1) * (2 * w - 1) + (column[None] - column[:, None] + w - 1)  # (N,N)

@@ -22,9 +22,10 @@ def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
     has tokens, another grid of them.
 
     What an encoding does there: `learned` is interpolated bicubically (anti-aliased where it shrinks); `sincos1d`,
-    `sincos2d`, `rope` and `alibi2d` are recomputed for the new grid, in patches; `relative_bias` is interpolated
-    bicubically as Swin's is for another window, so that an offset keeps its share of the image (re-indexing would keep
-    it in patches). A network of one size only (timm's and torchvision's ViTs) has no curve, and the rows say so.
+    `sincos2d`, `rope`, `rope_mixed` and `alibi2d` are recomputed for the new grid, in patches; `relative_bias` is
+    interpolated bicubically as Swin's is for another window, so that an offset keeps its share of the image
+    (re-indexing would keep it in patches); the convolution of `cpe` slides over any grid. A network of one size only
+    (timm's and torchvision's ViTs) has no curve, and the rows say so.
     """
     trained, patch = subject.images.shape[-1], patch_size(subject.model) or 1
     if size is None:

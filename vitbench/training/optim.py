@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vitbench.pe.base import PositionEncoding
+
 
 def schedule(step: int, steps: int, warmup: float) -> float:
     """The share of the peak learning rate at `step` (0-based): linear warm-up, then a cosine that ends at 0.
@@ -25,12 +27,15 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens or encodings.
+    """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens, or whatever position
+    encodings learn (convolutions included, as in the authors' code of `pe=cpe`).
 
     What is frozen is in no group. The learning rate of a group is `scale` times the schedule's: 1 for all, or
     `layer_decay` to the power of how far the layer lies below the head, whose groups then come first.
     """
-    decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)}
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    encodings = [module for module in model.modules() if isinstance(module, PositionEncoding)]
+    decayed = {id(layer.weight) for layer in layers} - {id(p) for pe in encodings for p in pe.parameters()}
     parameters = [p for p in model.parameters() if p.requires_grad]
     below = depths_below_head(model) if layer_decay != 1 else {}
     groups = []

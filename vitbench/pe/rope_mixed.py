@@ -1,0 +1,47 @@
+"""Rotary encoding whose angles mix column and row, with learned frequencies."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vitbench.pe.base import Geometry, PositionEncoding
+from vitbench.pe.rope import frequencies, places, turned
+
+
+class RoPEMixed(PositionEncoding):
+    """RoPE-Mixed of RoPE-ViT (Heo et al. 2024, arXiv 2403.13298, "mixed learnable frequency").
+
+    As `rope` does, but a pair turns by x u + y v, where x is the column and y the row, so that a head can look along
+    diagonals. Both frequencies u and v are learned, for every layer, head and pair.
+
+    They begin as in the authors' code (`init_random_2d_freqs`): each head of each layer draws one angle phi, uniform in
+    [0, 2 pi), which turns the axial frequencies w_i of `rope`. Half of the pairs have (u, v) = w_i (cos phi, sin phi),
+    the other half w_i (-sin phi, cos phi); with phi = 0 this is `rope`. theta = 10 is their choice for this encoding.
+    As there, frequencies are not decayed and prefix tokens are not turned. Where we differ: pairs are those of `rope`
+    and not neighbours, which the weights absorb, and the angles of all layers and heads come from one draw.
+    """
+
+    places: Tensor
+
+    def __init__(self, geometry: Geometry, *, theta: float = 10.0) -> None:
+        super().__init__(geometry)
+        w = frequencies("rope_mixed", geometry, theta)  # E/4
+        phi = 2 * math.pi * torch.rand(geometry.depth, geometry.heads, 1, dtype=torch.float64)
+        u = torch.cat([w * phi.cos(), -w * phi.sin()], 2)  # (L,A,E/2), with L layers
+        v = torch.cat([w * phi.sin(), w * phi.cos()], 2)
+        self.frequencies = nn.Parameter(torch.stack([u, v], 2).to(torch.get_default_dtype()))  # (L,A,2,E/2)
+        self.register_buffer("places", self.places_on(geometry.grid), persistent=False)
+
+    def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
+        x, y = self.places if grid == self.geometry.grid else self.places_on(grid).to(self.places)
+        u, v = self.frequencies[layer].unsqueeze(2).unbind(1)  # (A,1,E/2) each
+        angle = x * u + y * v  # (A,N,E/2)
+        cos, sin = angle.cos(), angle.sin()
+        return turned(q, cos, sin), turned(k, cos, sin)
+
+    def places_on(self, grid: tuple[int, int]) -> Tensor:
+        """Column and row of every token, (2,N,1), in patches: another grid continues the same angles."""
+        return torch.stack(places(grid, self.geometry.prefix_tokens)).to(torch.get_default_dtype())
