@@ -21,7 +21,7 @@ def curve(
     n: Array = N,
     chance: float = math.nan,
 ) -> Curve:
-    """Runs around a known curve: a seed shifts all its sizes a little, and each run by itself."""
+    """Draws runs around a known curve: each seed shifts all its sizes a little, and each run has noise of its own."""
     draw = np.random.default_rng(rng).normal(0, noise, (seeds, len(n) + 1))
     errors = error(n) * np.exp(draw[:, 1:] + draw[:, :1] / 2)
     return Curve(f"curve {rng}", n, errors, tuple(range(seeds)), chance)
@@ -122,15 +122,15 @@ def test_a_fit_is_not_carried_beyond_the_guard() -> None:
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("e_inf", [0.0, 0.1])
 def test_the_exponents_interval_covers_it_as_often_as_it_says(seeds: int, e_inf: float) -> None:
-    """300 simulated studies, the form chosen by AICc in each. Ends: 90 and 98 %."""
+    """The interval must hold the exponent in 90 to 98 % of 300 simulated studies; AICc chooses the form of each."""
     studies = [curve(power(3, -0.35, e_inf), seeds, 0.02, rng) for rng in range(300)]
     covered = np.mean([study.exponent.low <= -0.35 <= study.exponent.high for study in studies])
     assert 0.90 <= covered <= 0.98
 
 
-# Error of 5-shot classification of birds with a MLP-Mixer B/16, by images seen in pre-training: every eighth point or
-# so of benchmark.vision.csv (MiX/B/16, bird_5) that Alabdulmohsin et al. 2022 published with their estimator, in
-# github.com/google-research/google-research/tree/master/revisiting_neural_scaling_laws/data; 200 classes.
+# The error of an MLP-Mixer B/16 in 5-shot classification of 200 species of birds, by images seen in pre-training. These
+# are about every eighth point of MiX/B/16, bird_5 in the file benchmark.vision.csv that Alabdulmohsin et al. 2022
+# published with their estimator: github.com/google-research/google-research, revisiting_neural_scaling_laws/data.
 BIRDS = {
     4096000: 0.9830801095813513,
     11980004: 0.9577002748847008,
@@ -152,7 +152,7 @@ def test_a_published_curve_that_begins_near_chance_needs_m4() -> None:
     }
     assert worst["m4"] < 0.02 < 0.13 < worst["pow3"] <= worst["pow2"] + 1e-9
     later = np.exp(fit_curves("m4", n, logs, np.ones(9), 0.995).logs(np.array([2134016000.0]))).item()
-    assert later == pytest.approx(0.37206488847732544, rel=0.04)  # the first point of its test part
+    assert later == pytest.approx(0.37206488847732544, rel=0.04)  # the first point of the test part of that file
 
 
 # -------------------------------------------------------------------------------------------------------- crossovers
@@ -169,7 +169,7 @@ def test_parallel_curves_do_not_cross(seeds: int) -> None:
         for rng in range(40)
     ]
     parallel = sum((one.verdict, one.why) == ("none", "parallel") for one in found)
-    assert parallel >= 34  # a 95 % interval is wrong once in 20, and half of these grow apart
+    assert parallel >= 34  # a 95 % interval is wrong once in 20 times, in half of which the curves grow apart
     assert {one.verdict for one in found} <= {"none", "beyond guard"}
 
 
@@ -178,13 +178,13 @@ def test_parallel_curves_do_not_cross(seeds: int) -> None:
 def test_curves_that_cross_inside_are_observed_to(n: float, seeds: int) -> None:
     found = verdict(power(3, -0.35), power(3 * n**-0.2, -0.15), seeds)
     assert (found.verdict, found.leader) == ("observed", "curve 2")
-    assert found.n == pytest.approx(n, rel=0.1) and found.low <= found.n <= found.high and found.rootless == 0
+    assert found.n == pytest.approx(n, rel=0.1) and found.low <= found.n <= found.high and found.unmet_share == 0
 
 
 def test_a_crossing_just_outside_is_extrapolated() -> None:
     found = verdict(power(3, -0.35), power(3 * 100_000**-0.15, -0.2))
     assert found.verdict == "extrapolated" and found.times == pytest.approx(2, rel=0.15)
-    assert found.low < 100_000 < found.high and found.rootless < 0.1
+    assert found.low < 100_000 < found.high and found.unmet_share < 0.1
 
 
 def test_a_crossing_far_outside_is_beyond_guard_and_gets_no_number() -> None:
@@ -208,18 +208,18 @@ def from_chance(log_b: float, e_inf: float, c: float = -0.7) -> Callable[[Array]
 
 
 def test_a_gap_that_opens_at_chance_and_then_shrinks_is_judged_from_its_widest() -> None:
-    """Both begin by guessing, so the gap grows first: a trend over all sizes would call it growing for ever."""
+    """Both models begin by guessing, so the gap grows at first; a trend over all sizes would say that it grows on."""
     n = np.array([200.0, 500, 2000, 8000, 20_000, 50_000])
     a, b = from_chance(7.2, 0.02, -0.91), from_chance(4.0, 0.05, -0.7)
     late, early = (curve(law, 5, 0.004, i, n, 0.9) for i, law in enumerate((a, b)))
     found = crossover(Pair.of(late, early))
     lead = np.log(a(n) / b(n))
-    assert np.argmax(lead) == 2 and lead[-1] > 0.05  # opens, shrinks, and is still there at the end
+    assert np.argmax(lead) == 2 and lead[-1] > 0.05  # the gap opens, shrinks, and is still there at the end
     assert found.verdict == "extrapolated" and found.leader == early.label
 
 
 def test_equal_curves_have_no_order_to_change() -> None:
-    """Of 600 simulated pairs of equal curves 2 were `observed` (n = 3, 5, 10): the rule asks for both sides."""
+    """As the rule asks for sure differences on both sides, only 2 of 600 simulated pairs of equal curves crossed."""
     found = crossover(Pair.of(curve(power(3, -0.3), 3, 0.05, 3), curve(power(3, -0.3), 3, 0.05, 4)))
     assert found.verdict == "undefined" and found.why in ("equal", "uncertain")
 
@@ -250,7 +250,7 @@ def test_pairing_removes_what_the_seeds_have_in_common() -> None:
 
 
 def test_the_ratio_of_shifted_power_laws_is_known() -> None:
-    """B at 3n images is A at n, so B needs three times as many; interpolation in log-log is exact for a power law."""
+    """B's error at 3n images is A's at n, so B needs three times as many; log-log interpolation is exact here."""
     a, b = curve(power(3, -0.3), noise=0.0), curve(power(3 * 3**0.3, -0.3), noise=0.0)
     ratios = label_efficiency(Pair.of(a, b))
     assert [ratio.value for ratio in ratios[:3]] == pytest.approx([3.0] * 3)
@@ -264,7 +264,7 @@ def test_its_interval_holds_the_ratio_and_ends_in_a_bound_where_draws_do() -> No
     a, b = curve(power(3, -0.3), 10, 0.02, 1), curve(power(3 * 2.45**0.3, -0.3), 10, 0.02, 2)
     ratios = label_efficiency(Pair.of(a, b))
     assert all(ratio.low <= 2.45 <= ratio.high for ratio in ratios[:4])
-    assert ratios[3].high == math.inf  # 2.45 x 20,000 is close to the 50,000 there are
+    assert ratios[3].high == math.inf  # 2.45 x 20,000 is close to the largest size, 50,000
 
 
 def test_two_seeds_have_a_ratio_and_no_interval() -> None:
@@ -277,7 +277,7 @@ def test_an_error_that_rises_is_levelled_first() -> None:
     a = Curve("a", N, np.array([[0.6, 0.5, 0.35, 0.3, 0.2]] * 2), (0, 1))
     b = Curve("b", N, np.array([[0.6, 0.4, 0.5, 0.3, 0.2]] * 2), (0, 1))
     ratios = label_efficiency(Pair.of(a, b))
-    level = math.sqrt(0.4 * 0.5)  # of the sizes 2,000 and 8,000, reached at the first of them
+    level = math.sqrt(0.4 * 0.5)  # the sizes 2,000 and 8,000 share this level, which is reached at 2,000
     share = (math.log(0.6) - math.log(0.5)) / (math.log(0.6) - math.log(level))
     assert ratios[1].value == pytest.approx(500 * 4**share / 2000)
     assert [ratios[i].value for i in (0, 3, 4)] == pytest.approx([1, 1, 1])

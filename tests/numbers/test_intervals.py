@@ -66,7 +66,7 @@ def test_the_sign_flip_test_is_scipys_exact_permutation_test() -> None:
 
 
 def test_fishers_darwin_plants() -> None:
-    """Fisher 1935, "The design of experiments", section 21: 15 pairs of maize, in eighths of an inch; p = 5.267 %."""
+    """Fisher 1935, "The design of experiments", section 21, has p = 5.267 % for 15 pairs of maize plants."""
     differences = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
     assert sign_flip(differences) == pytest.approx(1726 / 2**15)
 
@@ -86,7 +86,7 @@ def test_many_pairs_are_drawn_and_agree_with_the_t_test() -> None:
 
 
 def test_holm_corrects_step_by_step() -> None:
-    """The example of Wright 1992 ("Adjusted p-values for simultaneous inference") and ties, caps and gaps."""
+    """Takes the example of Wright 1992 ("Adjusted p-values for simultaneous inference"), then ties, caps and NaN."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.5]) == [1, 1] and holm([]) == []
     with_gap = holm([0.01, math.nan, 0.02])
@@ -94,7 +94,7 @@ def test_holm_corrects_step_by_step() -> None:
 
 
 def test_holm_rejects_what_the_sequential_procedure_rejects() -> None:
-    """Reject from the smallest p on while p <= alpha / (number left)."""
+    """The procedure rejects from the smallest p on, as long as p <= alpha / (number left)."""
     for ps in itertools.product([0.001, 0.012, 0.02, 0.04, 0.2], repeat=4):
         rejected = set()
         for left, i in zip((4, 3, 2, 1), sorted(range(4), key=lambda i: ps[i]), strict=True):

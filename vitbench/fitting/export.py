@@ -71,7 +71,7 @@ def rows(report: Report) -> Iterator[list[Any]]:
                 "matched" if is_matched(cost_ratio) else None,
             ]
         yield [a, b, None, "crossover", found.n, *_finite(found.low, found.high), seeds, found.verdict]
-        yield [a, b, None, "draws_without_crossover", found.rootless, None, None, seeds, None]
+        yield [a, b, None, "draws_without_crossover", found.unmet_share, None, None, seeds, None]
         for ratio in pair.ratios:
             bound = {-math.inf: "<", math.inf: ">"}.get(ratio.value, "")
             number = ratio.least if bound == "<" else ratio.most if bound else ratio.value
@@ -136,7 +136,7 @@ def _pair(pair: Compared, value: str) -> dict[str, Any]:
             "leads_at_first": found.leader or None,
             **_ends(found.n, found.low, found.high, "images"),
             "times_largest": found.times,
-            "share_of_draws_without": found.rootless,
+            "share_of_draws_without": found.unmet_share,
             "sentence": verdict(pair, value),
         },
         "label_efficiency": {

@@ -24,7 +24,7 @@ def verdict(compared: Compared, value: str) -> str:
     trail = compared.trail.label
     gaps = [abs(one.paired.interval.mean) for one in compared.differences]
     largest, gap = images(pair.n[-1]), _gap(gaps, value)
-    missed = f"{100 * found.rootless:.0f} % of draws do not" if found.rootless else "all draws"
+    missed = f"{100 * found.unmet_share:.0f} % of draws do not" if found.unmet_share else "all draws"
     nowhere = f"{missed} cross within {GUARD:g} times the largest size"
     trust = _doubt(compared)
     if found.verdict == "observed":

@@ -1,7 +1,7 @@
-"""Where two learning curves meet, and what one is worth in the other's images: for two models on the same seeds.
+"""Where two learning curves meet, and how many images one model needs to match another.
 
-A gap that shrinks is not a crossover, and curves drawn far enough always meet somewhere. Hence five verdicts, a guard
-on how far a fit is carried, and bounds where there is no number.
+A gap that shrinks is not yet a crossover, and curves that are extrapolated far enough always meet somewhere. So there
+are five verdicts, a guard on how far a fit is extrapolated, and bounds where there is no number.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import numpy as np
 from vitbench.numbers.curves import GUARD, Array, Curve, Fits
 from vitbench.numbers.intervals import mean_interval
 
-LEAST_SEEDS = 3  # of a bootstrap
+LEAST_SEEDS = 3  # a bootstrap over seeds takes so many
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two curves on the seeds and sizes that they have in common."""
+    """Two curves on their shared seeds and sizes."""
 
     a: Curve
     b: Curve
 
     @classmethod
     def of(cls, a: Curve, b: Curve) -> Pair:
+        """Keeps the shared seeds, or leaves both curves as they are where fewer than two are shared."""
         seeds = [seed for seed in a.seeds if seed in b.seeds]
         return cls(a.only(seeds), b.only(seeds)) if len(seeds) > 1 else cls(a, b)
 
@@ -37,161 +38,170 @@ class Pair:
 
     @cached_property
     def n(self) -> Array:
+        """The shared sizes, (k,)."""
         return np.intersect1d(self.a.n, self.b.n)
-
-    def _common(self, values: Array, curve: Curve) -> Array:
-        return values[:, np.searchsorted(curve.n, self.n)]
 
     @cached_property
     def differences(self) -> Array:
         """e_A - e_B of each seed at each size, (S, k)."""
-        return self._common(self.a.errors, self.a) - self._common(self.b.errors, self.b)
+        return self._at_shared_sizes(self.a.errors, self.a) - self._at_shared_sizes(self.b.errors, self.b)
 
     @cached_property
     def ratios(self) -> Array:
         """log e_A - log e_B of each seed at each size, (S, k)."""
-        return self._common(self.a.logs, self.a) - self._common(self.b.logs, self.b)
+        return self._at_shared_sizes(self.a.logs, self.a) - self._at_shared_sizes(self.b.logs, self.b)
+
+    def _at_shared_sizes(self, values: Array, curve: Curve) -> Array:
+        return values[:, np.searchsorted(curve.n, self.n)]
 
 
 @dataclass(frozen=True)
 class Crossover:
     """Whether and where the order of two curves changes."""
 
-    verdict: str  # observed, extrapolated, beyond guard, none, undefined
-    why: str = ""  # of `none` and `undefined`
+    verdict: str  # observed, extrapolated, beyond guard, none or undefined
+    why: str = ""  # the word for why the verdict is none or undefined
     n: float = math.nan  # images at which the curves meet
-    low: float = math.nan  # its bootstrap interval; -inf and inf where draws do not meet within the guard
+    low: float = math.nan  # low and high: the bootstrap interval of n, infinite where its draws do not meet
     high: float = math.nan
-    rootless: float = math.nan  # share of draws that do not meet within the guard
-    times: float = math.nan  # n as a multiple of the largest size, where extrapolated
-    leader: str = ""  # at the smallest size
+    unmet_share: float = math.nan  # the share of draws that do not meet within the guard
+    times: float = math.nan  # n over the largest size, where the crossover is extrapolated
+    leader: str = ""  # the label of the curve that leads at the smallest size
 
 
 def crossover(pair: Pair) -> Crossover:
-    """The verdict on one pair.
+    """Gives one of five verdicts on a pair.
 
-    observed      the paired differences have one sign at some sizes and the other at larger ones, and at both sides
-                  their 95 % intervals exclude 0
-    extrapolated  one curve leads throughout, the gap (as a ratio of errors, from where it is widest if it surely opened
-                  before) shrinks by more than its spread over seeds, and the fits meet within GUARD times the largest n
-    beyond guard  the same, but they meet further out: where is not said
-    none          one curve leads, and the gap does not shrink for sure (parallel), or the fits never meet
-    undefined     what the seeds do not settle: no difference at any size, an order that changes without certainty
+    observed      The paired differences have one sign at some sizes and the other sign at larger sizes, and on both
+                  sides their 95 % intervals exclude 0.
+    extrapolated  One curve leads at all sizes, the gap between them shrinks by more than its spread over seeds, and the
+                  fits meet within GUARD times the largest n. The gap is a ratio of errors; if it surely opened before
+                  it shrank, it is judged from its widest size on.
+    beyond guard  The same, but the fits meet further out, and we do not say where.
+    none          One curve leads, and either the gap does not surely shrink or the fits never meet.
+    undefined     The seeds do not settle it: no size has a sure difference, or the order changes without certainty.
     """
     a, b, n = pair.a, pair.b, pair.n
     if not pair.paired or len(n) < 3:
         return Crossover("undefined", "few")
     intervals = [mean_interval(column) for column in pair.differences.T]
-    certain = [0 if i.why else int(i.low > 0) - int(i.high < 0) for i in intervals]
-    signs = [sign for sign in certain if sign]
-    means = np.sign(pair.ratios.mean(0))
-    if not signs:
+    signs = [0 if i.why else int(i.low > 0) - int(i.high < 0) for i in intervals]  # 0 where the sign is not sure
+    sure_signs = [sign for sign in signs if sign]
+    if not sure_signs:
         return Crossover("undefined", "equal")
-    before = signs[0]
-    leader = b.label if before > 0 else a.label
-    flips = sum(one != other for one, other in pairwise(signs))
+    first_sign = sure_signs[0]
+    leader = b.label if first_sign > 0 else a.label
+    flips = sum(earlier != later for earlier, later in pairwise(sure_signs))
     if flips > 1:
         return Crossover("undefined", "repeated", leader=leader)
-    low, high, rootless = _interval(
-        _meet(pair, a.drawn_fits, b.drawn_fits, before, n[0], GUARD * n[-1]), len(pair.ratios)
-    )
+    drawn_meetings = _meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1])
+    low, high, unmet = _percentile_interval(drawn_meetings, len(pair.ratios))
     if flips:
-        meet = _meet(pair, a.fitted, b.fitted, before, n[0], n[-1]).item()
-        if not math.isfinite(meet):  # the fits miss what the points show
-            last = max(i for i, sign in enumerate(certain) if sign == before)
-            first = next(i for i, sign in enumerate(certain) if sign == -before)
-            meet = float(np.sqrt(n[last] * n[first]))
-        return Crossover("observed", "", meet, low, high, rootless, leader=leader)
-    if (means != before).any():
-        return Crossover("undefined", "uncertain", rootless=rootless, leader=leader)
-    lead = before * pair.ratios  # (S, k), of the leader, as the log of a ratio
+        meeting = _meeting(a.fitted, b.fitted, first_sign, n[0], n[-1]).item()
+        if not math.isfinite(meeting):  # the fits miss what the points show
+            last = max(i for i, sign in enumerate(signs) if sign == first_sign)
+            first = signs.index(-first_sign)
+            meeting = float(np.sqrt(n[last] * n[first]))
+        return Crossover("observed", "", meeting, low, high, unmet, leader=leader)
+    if (np.sign(pair.ratios.mean(0)) != first_sign).any():
+        return Crossover("undefined", "uncertain", unmet_share=unmet, leader=leader)
+    lead = first_sign * pair.ratios  # (S, k), above 0 where the leader leads
     widest = int(np.argmax(lead.mean(0)))
-    opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as curves do that begin at chance
+    opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as where both begin near chance
     x, lead = (np.log(n[widest:]), lead[:, widest:]) if opened else (np.log(n), lead)
     if len(x) == 1:
-        return Crossover("none", "grows", rootless=rootless, leader=leader)
+        return Crossover("none", "grows", unmet_share=unmet, leader=leader)
     trend = mean_interval(lead @ (x - x.mean()) / x.var() / len(x))  # per log n, over seeds
     if not trend.high < 0:
-        return Crossover("none", "grows" if trend.low > 0 else "parallel", rootless=rootless, leader=leader)
-    meet = _meet(pair, a.fitted, b.fitted, before, n[-1], 1e6 * n[-1]).item()
-    if meet == -math.inf:
-        return Crossover("undefined", "uncertain", rootless=rootless, leader=leader)
-    if meet == math.inf:
-        return Crossover("none", "never", rootless=rootless, leader=leader)
-    if meet > GUARD * n[-1]:
-        return Crossover("beyond guard", rootless=rootless, leader=leader)
-    return Crossover("extrapolated", "", meet, low, high, rootless, float(meet / n[-1]), leader)
+        return Crossover("none", "grows" if trend.low > 0 else "parallel", unmet_share=unmet, leader=leader)
+    meeting = _meeting(a.fitted, b.fitted, first_sign, n[-1], 1e6 * n[-1]).item()
+    if meeting == -math.inf:
+        return Crossover("undefined", "uncertain", unmet_share=unmet, leader=leader)
+    if meeting == math.inf:
+        return Crossover("none", "never", unmet_share=unmet, leader=leader)
+    if meeting > GUARD * n[-1]:
+        return Crossover("beyond guard", unmet_share=unmet, leader=leader)
+    return Crossover("extrapolated", "", meeting, low, high, unmet, float(meeting / n[-1]), leader)
 
 
-def _meet(pair: Pair, a: Fits, b: Fits, before: int, low: float, high: float) -> Array:
-    """Where e_A - e_B loses the sign `before`, (R,): -inf if it has lost it at `low`, inf if it keeps it up to `high`."""
+def _meeting(a: Fits, b: Fits, first_sign: int, low: float, high: float) -> Array:
+    """Finds the n at which e_A - e_B loses its first sign, (R,).
+
+    It is -inf where the sign is lost at `low` already, and inf where it is kept up to `high`.
+    """
     grid = np.geomspace(low, high, 201)
-    gap = before * (a.logs(grid) - b.logs(grid))  # (R, G); straight between two points, as for pow2 everywhere
+    gap = first_sign * (a.logs(grid) - b.logs(grid))  # (R, G), taken as straight between points, as it is for pow2
     lost = gap <= 0
     i = np.maximum(lost.argmax(1), 1)
     left, right = np.take_along_axis(gap, i[:, None] - 1, 1)[:, 0], np.take_along_axis(gap, i[:, None], 1)[:, 0]
     with np.errstate(all="ignore"):
-        meet = grid[i - 1] * (grid[1] / grid[0]) ** (left / (left - right))
-    return np.where(lost[:, 0], -np.inf, np.where(lost.any(1), meet, np.inf))
+        meeting = grid[i - 1] * (grid[1] / grid[0]) ** (left / (left - right))
+    return np.where(lost[:, 0], -np.inf, np.where(lost.any(1), meeting, np.inf))
 
 
-def _interval(values: Array, seeds: int) -> tuple[float, float, float]:
-    """The 95 % percentile interval of draws, of which some are infinite, and the share of these.
+def _percentile_interval(draws: Array, seeds: int) -> tuple[float, float, float]:
+    """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite.
 
-    Two seeds can be drawn in three ways only, which is no distribution: NaN stands for the ends.
+    Two seeds can be drawn in three ways only, which make no distribution: then both ends are NaN.
     """
-    ordered = np.sort(values)
+    ordered = np.sort(draws)
     if seeds < LEAST_SEEDS:
-        return math.nan, math.nan, float(np.isinf(values).mean())
+        return math.nan, math.nan, float(np.isinf(draws).mean())
     low, high = ordered[int(0.025 * len(ordered))], ordered[math.ceil(0.975 * len(ordered)) - 1]
-    return float(low), float(high), float(np.isinf(values).mean())
+    return float(low), float(high), float(np.isinf(draws).mean())
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times n images B needs to match A's error at n: outside B's sizes a bound, never a number."""
+    """How many times n images B needs to match A's error at n; outside B's sizes only a bound is known."""
 
     n: float
-    value: float  # -inf: less than `least`; inf: more than `most`
+    value: float  # -inf says "less than `least`", and inf "more than `most`"
     low: float
     high: float
     least: float  # B's smallest size as a multiple of n
-    most: float  # B's largest
+    most: float  # B's largest size as a multiple of n
 
 
 def label_efficiency(pair: Pair) -> list[Ratio]:
-    """LER of A <- B, n_B(e_A(n)) / n, at each size in common, with its bootstrap interval over seeds.
+    """Computes n_B(e_A(n)) / n at each shared size, with its bootstrap interval over seeds.
 
-    n_B by linear interpolation of log n over log e of the seed means, after isotonic regression (an error that rises
-    with more images is noise here); where a level is flat, the smallest n.
+    n_B is interpolated linearly, log n over log e of the seed means, after isotonic regression, because an error that
+    rises with more images is noise here. Where B's curve is flat at A's error, n_B is the smallest such n.
     """
     a, b = pair.a, pair.b
-    at = np.searchsorted(a.n, pair.n)
-    values = _images(b.mean_logs[None], np.log(b.n), a.mean_logs[None, at])[0] - np.log(pair.n)  # (k,)
-    drawn = _images(b.drawn_logs, np.log(b.n), a.drawn_logs[:, at]) - np.log(pair.n)  # (R, k)
+    shared = np.searchsorted(a.n, pair.n)
+    values = _log_n_at(b.mean_logs[None], np.log(b.n), a.mean_logs[None, shared])[0] - np.log(pair.n)  # (k,)
+    drawn = _log_n_at(b.drawn_logs, np.log(b.n), a.drawn_logs[:, shared]) - np.log(pair.n)  # (R, k)
     ratios = []
     for i, n in enumerate(pair.n):
-        low, high, _ = _interval(drawn[:, i], len(pair.ratios))
+        low, high, _ = _percentile_interval(drawn[:, i], len(pair.ratios))
         value, low, high = (math.exp(v) if math.isfinite(v) else v for v in (values[i], low, high))
         ratios.append(Ratio(float(n), value, low, high, b.n[0] / n, b.n[-1] / n))
     return ratios
 
 
-def _images(logs: Array, log_n: Array, levels: Array) -> Array:
-    """log n at which each curve (R, k) reaches each level (R, G): -inf below its sizes, inf where it never does."""
+def _log_n_at(logs: Array, log_n: Array, levels: Array) -> Array:
+    """Finds the log n at which each curve (R, k) falls to each level (R, G).
+
+    It is -inf where a curve begins below the level, and inf where it never falls so far.
+    """
     falling = _isotonic(logs)
     reached = falling[:, None, :] <= levels[..., None] + 1e-12  # (R, G, k)
     i = np.clip(reached.argmax(-1), 1, None)  # (R, G)
     left, right = np.take_along_axis(falling, i - 1, 1), np.take_along_axis(falling, i, 1)
     with np.errstate(all="ignore"):
         share = np.clip((left - levels) / (left - right), 0, 1)
-    found = log_n[i - 1] + share * (log_n[i] - log_n[i - 1])
-    found = np.where(reached[..., 0], np.where(levels > falling[:, :1] + 1e-12, -np.inf, log_n[0]), found)
-    return np.where(reached.any(-1), found, np.inf)
+    log_n_at = log_n[i - 1] + share * (log_n[i] - log_n[i - 1])
+    log_n_at = np.where(reached[..., 0], np.where(levels > falling[:, :1] + 1e-12, -np.inf, log_n[0]), log_n_at)
+    return np.where(reached.any(-1), log_n_at, np.inf)
 
 
 def _isotonic(logs: Array) -> Array:
-    """The nearest curves (R, k) that never rise: min over i <= m of max over j >= m of the mean of i..j (Barlow 1972)."""
+    """Finds the nearest curves (R, k) that never rise (Barlow 1972).
+
+    Point m of a curve is the min over i <= m of the max over j >= m of the mean of its points i to j.
+    """
     k = logs.shape[1]
     total = np.concatenate([np.zeros((len(logs), 1)), logs.cumsum(1)], 1)
     means = {(i, j): (total[:, j + 1] - total[:, i]) / (j + 1 - i) for i in range(k) for j in range(i, k)}

@@ -1,7 +1,7 @@
-"""How a figure looks: colours, markers, style, small print, and its bytes.
+"""How a figure looks, and how it is saved.
 
-Colours are those of Okabe and Ito (2008, "Color Universal Design"), which people of any colour vision tell apart; each
-line has a marker of its own too, for print in grey. The same figure gives the same bytes.
+The colours are those of Okabe and Ito (2008, "Color Universal Design"), which people of any colour vision can tell
+apart. Each line has its own marker too, so that lines can be told apart when printed in grey.
 """
 
 from __future__ import annotations
@@ -14,18 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 FIGURE_ENDINGS = (".svg", ".png", ".pdf")
-
-
-# neighbours differ in lightness as well: blue, orange, green, vermillion, sky blue, purple, black
+# Neighbours differ in lightness as well: blue, orange, green, vermillion, sky blue, purple, black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-
-SMALL = 6.5  # points, of the small print
+SMALL = 6.5  # the size of the small print, in points
 
 
 def colour(i: int) -> str:
@@ -33,13 +26,13 @@ def colour(i: int) -> str:
 
 
 def marker(i: int) -> dict[str, Any]:
-    """The mean of line i, which stands out among the points of its runs."""
+    """How the means of line i are marked, so that they stand out among the points of its runs."""
     return {"marker": MARKERS[i % len(MARKERS)], "markersize": 5.5, "markerfacecolor": "white", "markeredgewidth": 1.2}
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Small print for a column of a paper, text that is never read as mathematics, and ids that do not change."""
+    """Sets sizes for a column of a paper, text that is never read as mathematics, and ids that never change."""
     import matplotlib
 
     settings: Any = {
@@ -67,7 +60,8 @@ def small_print(figure: Figure, text: str) -> None:
 
 
 def save_figure(figure: Figure, ending: str) -> bytes:
-    stamp: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-    out = io.BytesIO()
-    figure.savefig(out, format=ending[1:], metadata=stamp[ending])
-    return out.getvalue()
+    """Returns the file's bytes, without a date, so that the same figure always gives the same bytes."""
+    undated: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=ending[1:], metadata=undated[ending])
+    return buffer.getvalue()

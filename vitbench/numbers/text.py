@@ -1,4 +1,4 @@
-"""Text on stdout: aligned columns, and what an encoding cannot say."""
+"""Text on stdout: cells are aligned in columns, and characters that stdout cannot write are replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Cells as lines of text, the first `left` columns to the left and the others to the right; nothing is cut."""
+    """Pads cells to columns, of which the first `left` are aligned left and the others right; nothing is cut."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -19,12 +19,12 @@ def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Prints on any stdout."""
+    """Prints text as it is, whatever the encoding of stdout."""
     print(speakable(text), end="")
 
 
 def speakable(text: str) -> str:
-    """Text that stdout's encoding can say: under an ASCII locale ± is +-, and a letter that is lacking its code."""
+    """Replaces what stdout's encoding lacks: under an ASCII locale ± becomes +- and any other letter its code."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)

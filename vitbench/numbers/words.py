@@ -1,4 +1,4 @@
-"""How a setting or a result is written for people: its name, its unit, its digits."""
+"""How settings and results are written for people: what they are called, their units and their digits."""
 
 from __future__ import annotations
 
@@ -8,20 +8,39 @@ from typing import Any
 
 from vitbench.numbers.intervals import Interval
 
+LABELS = {
+    "train_images": "training images",
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds",
+    "train_seconds": "training seconds",
+    "total_train_seconds": "total training seconds",
+    "images_per_second": "images/s",
+}
+IN_PIXELS = (  # the names of results in pixels end so
+    "distance.smallest_head",
+    "distance.median_head",
+    "distance.mean",
+    "distance.mean_central",
+    ".decay_length",
+    "receptive_field.radius",
+    "receptive_field.half_mass",
+    "receptive_field.luo",
+)
+
 
 class RenamedValue(str):
-    """A value as it is typed, for which a study has another word: it is shown, and all else is as ever."""
+    """A setting's value for which a study has another word: people are shown the word, all else uses the value."""
 
     word: str
 
     def __new__(cls, value: str, word: str) -> RenamedValue:
-        made = super().__new__(cls, value)
-        made.word = word
-        return made
+        renamed = super().__new__(cls, value)
+        renamed.word = word
+        return renamed
 
 
 def typed_value(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Writes a value as one types it on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -37,30 +56,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-LABELS = {
-    "train_images": "training images",
-    "parameters": "parameters",
-    "multiply_adds": "multiply-adds",
-    "train_seconds": "training seconds",
-    "total_train_seconds": "total training seconds",
-    "images_per_second": "images/s",
-}
-
-
-IN_PIXELS = (
-    "distance.smallest_head",
-    "distance.median_head",
-    "distance.mean",
-    "distance.mean_central",
-    ".decay_length",
-    "receptive_field.radius",
-    "receptive_field.half_mass",
-    "receptive_field.luo",
-)
-
-
 def plural(n: int, word: str) -> str:
-    """1 run, 2 runs"""
+    """Writes 1 run, 2 runs."""
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
@@ -70,7 +67,7 @@ def is_share(column: str) -> bool:
 
 
 def column_label(column: str) -> str:
-    """What a result is called in tables and on axes, with its unit; settings keep the name one types."""
+    """Names a result for tables and axes, with its unit; a setting keeps the name that one types."""
     if is_share(column):
         return f"{column.replace('_', ' ')}, %"
     if column.endswith(IN_PIXELS):
@@ -79,28 +76,31 @@ def column_label(column: str) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A setting in a table: as typed, a dash where the model has no such setting."""
+    """Writes a setting for a table: as one types it, or a dash where the model has no such setting."""
     return "-" if value is None else printable(value.word if isinstance(value, RenamedValue) else typed_value(value))
 
 
 def printable(text: str) -> str:
-    """Text without line breaks and without what moves a terminal's cursor."""
+    """Removes line breaks, and escapes what would move a terminal's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.splitlines()))
 
 
 def decimals_of(column: str, intervals: Iterable[Interval]) -> int:
-    """Digits after the point so that the middle one of a column's intervals keeps two; percents have one or two."""
+    """Counts the digits after the point with which a column's median interval keeps two; percents get one or two.
+
+    Where there are no intervals, a thirtieth of the smallest mean takes their place.
+    """
     scale = 100 if is_share(column) else 1
-    kept = [i for i in intervals if i.n]
-    halves = sorted(scale * i.half for i in kept if i.why is None)
-    means = [abs(scale * i.mean) / 30 for i in kept if i.mean]
-    size = halves[len(halves) // 2] if halves else min(means, default=0.0)
+    with_value = [i for i in intervals if i.n]
+    halves = sorted(scale * i.half for i in with_value if i.why is None)
+    thirtieths = [abs(scale * i.mean) / 30 for i in with_value if i.mean]
+    size = halves[len(halves) // 2] if halves else min(thirtieths, default=0.0)
     digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
     return min(max(digits, 1), 2) if is_share(column) else min(max(digits, 0), 6)
 
 
 def shown_number(column: str, value: float, digits: int) -> str:
-    """A result for people: percent of a share, millions of parameters and multiply-adds."""
+    """Writes a result for people: a share in percent, parameters and multiply-adds in millions."""
     if value != value:
         return "n/a"
     if is_share(column):
