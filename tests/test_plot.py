@@ -14,7 +14,7 @@ from tests.conftest import Output
 from vitbench import plot
 from vitbench.comparing import figure
 from vitbench.comparing.grouping import groups_of
-from vitbench.comparing.panels import _categories, _lines
+from vitbench.comparing.panels import categories_along, plotted_lines
 from vitbench.comparing.select import select_runs
 from vitbench.numbers import look
 from vitbench.numbers.intervals import mean_interval
@@ -23,7 +23,7 @@ Cli = Callable[..., Output]
 
 
 def lines_of(runs: Path, x: str = "train_images", y: str = "test_accuracy") -> dict[str, figure.PlottedLine]:
-    return {line.label: line for line in _lines(groups_of(select_runs(str(runs), {})), x, y, [])}
+    return {line.label: line for line in plotted_lines(groups_of(select_runs(str(runs), {})), x, y, [])}
 
 
 def test_a_line_is_a_model_a_marker_a_mean_and_a_point_a_run(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_settings_that_are_words_or_pairs_stand_side_by_side(tmp_path: Path) -> 
             settings = {"augment.name": name, "augment.crop": i / 10, "data.test": {"x": place}}
             fake_runs.write(tmp_path, f"{name}{place[0]}", 0.5, **settings, result_data_fingerprint=str(place))
     groups = groups_of(select_runs(str(tmp_path), {}))
-    assert _categories(groups, "augment") == ["none", "light", "strong"]
-    assert _categories(groups, "data.test.x") == [(-1.0, -0.67), (0.67, 1.0)]
-    lines = _lines(groups, "augment", "test_accuracy", ["model"], ["none", "light", "strong"])
+    assert categories_along(groups, "augment") == ["none", "light", "strong"]
+    assert categories_along(groups, "data.test.x") == [(-1.0, -0.67), (0.67, 1.0)]
+    lines = plotted_lines(groups, "augment", "test_accuracy", ["model"], ["none", "light", "strong"])
     assert [line.label for line in lines] == ["vit data.test.x=[-1,-0.67]", "vit data.test.x=[0.67,1]"]
     assert [at for at, _ in lines[0].means] == [0, 1, 2]
     assert plot.draw_figure(select_runs(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
@@ -84,8 +84,8 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
     fake_runs.write(runs, "diverged", None, seed=9)
     selected = select_runs(str(runs), {})
     groups = groups_of(selected)
-    over, _ = figure.seeds(group.interval("test_accuracy").n for group in groups)
-    foot = figure.foot(selected, groups, f"over {over}", ["Too short."], 125)
+    over = figure.count_seeds([group.interval("test_accuracy").n for group in groups])
+    foot = figure.foot_text(selected, groups, f"over {over}", ["Too short."], 125)
     assert foot.endswith("\nToo short.") and max(map(len, foot.splitlines())) <= 125
     foot = foot.replace("\n", " ")
     assert "over 3 seeds" in foot and "Xeon float32" in foot and "1 of 28 runs diverged" in foot
@@ -94,12 +94,19 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
 def test_two_seeds_do_not_squeeze_the_points(tmp_path: Path) -> None:
     for seed in (0, 1):
         fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # an interval of 0.5 ± 1.27
-    low, high = figure.limits([*lines_of(tmp_path).values()], "test_accuracy", False)
+    low, high = figure.y_limits([*lines_of(tmp_path).values()], "test_accuracy", False)
     assert 0 <= low < 40 and 60 < high < 80
 
 
 def test_ticks_are_numbers_as_one_says_them() -> None:
-    assert [figure.tick(v) for v in (0.5, 100, 1000, 2500, 10_000, 1e6)] == ["0.5", "100", "1k", "2.5k", "10k", "1M"]
+    assert [figure.tick_label(v) for v in (0.5, 100, 1000, 2500, 10_000, 1e6)] == [
+        "0.5",
+        "100",
+        "1k",
+        "2.5k",
+        "10k",
+        "1M",
+    ]
 
 
 def test_every_line_looks_different() -> None:
@@ -154,9 +161,9 @@ def test_plot_prints_its_path_alone_without_torch(tmp_path: Path) -> None:
 def test_the_interval_of_two_runs_is_told_and_not_drawn() -> None:
     assert not figure.is_banded(mean_interval([0.4, 0.5])) and figure.is_banded(mean_interval([0.4, 0.5, 0.6]))
     assert not figure.is_banded(mean_interval([0.4])) and not figure.is_banded(mean_interval([0.4] * 3))
-    assert figure.means_of([2, 2]).startswith("mean over 2 seeds, of which no interval is drawn")
-    assert figure.means_of([3, 2, 0]) == "mean and 95 % t interval over 2 to 3 seeds, not drawn of two"
-    assert figure.means_of([1, 1]) == "one seed, no interval"
+    assert figure.describe_means([2, 2]).startswith("mean over 2 seeds, of which no interval is drawn")
+    assert figure.describe_means([3, 2, 0]) == "mean and 95 % t interval over 2 to 3 seeds, not drawn of two"
+    assert figure.describe_means([1, 1]) == "one seed, no interval"
     lines = [figure.PlottedLine("", [(1.0, 0.4), (1.0, 0.5)], [(1.0, mean_interval([0.4, 0.5]))])]
-    low, high = figure.limits(lines, "test_accuracy", log=False)
+    low, high = figure.y_limits(lines, "test_accuracy", log=False)
     assert (low, high) == (pytest.approx(39.3), pytest.approx(50.7))  # of the points alone

@@ -1,29 +1,29 @@
-"""What a user can get wrong, one exception per exit code. Our own bugs are none of these and keep their traceback."""
+"""Errors that are not ours: one exception for each exit code. Our own bugs raise others, and keep their traceback."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-FEW = 12  # choices that an error line lists beside its near misses
+FEW = 12  # an error line lists so many choices at most
 
 
 class UserError(Exception):
-    """Usage, configuration or checkpoint: one line that names the setting as typed and what would be right."""
+    """A slip in what was typed, a configuration or a checkpoint; the message is one line that says what is right."""
 
     exit_code = 2
 
 
 class DoesNotApply(UserError):
-    """A probe that has nothing to measure in a network: the line says what the network lacks."""
+    """A probe has nothing to measure in a network; the message says what the network lacks."""
 
 
 class NotInstalled(DoesNotApply):
-    """A probe that needs a package which is not there: the line says how to install it."""
+    """A probe needs a package that is not installed; the message says how to install it."""
 
 
 class NothingChosen(UserError):
-    """A filter that nothing passes."""
+    """Nothing passes a filter."""
 
 
 class RunFailed(UserError):
@@ -33,7 +33,7 @@ class RunFailed(UserError):
 
 
 class DataError(UserError):
-    """Images or labels that are missing, unreadable or contradictory."""
+    """Images or labels are missing, unreadable or contradictory."""
 
     exit_code = 3
 
@@ -45,15 +45,22 @@ class StorageError(UserError):
 
 
 class TryAgain(UserError):
-    """Nothing is wrong: the work was saved after a signal, or another process holds the run."""
+    """Nothing is wrong, but the run has not ended: a signal made us save it, or another process holds it."""
 
     exit_code = 75
 
 
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
-    """The second half of an error line: near misses of what was typed, and the choices where they are few or none is near."""
-    names = sorted(choices)
-    near = difflib.get_close_matches(typed, names, n=2, cutoff=0.6)
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    listed = "" if near and more else f"choices: {', '.join(names[:FEW])}{more}"
+    """Writes the end of an error line: near misses, and the choices where they are few or none of them is near."""
+    ordered = sorted(choices)
+    near = difflib.get_close_matches(typed, ordered, n=2, cutoff=0.6)
+    more = f" and {len(ordered) - FEW} more" if len(ordered) > FEW else ""
+    listed = "" if near and more else f"choices: {', '.join(ordered[:FEW])}{more}"
     return " ".join(part for part in (f"did you mean {' or '.join(near)}?" if near else "", listed) if part)
+
+
+def check_choice(setting: str, typed: str, choices: Collection[str]) -> str:
+    """Returns what was typed for a setting; raises UserError where it is none of the choices."""
+    if typed not in choices:
+        raise UserError(f"{setting}={typed}: {did_you_mean(typed, choices)}")
+    return typed

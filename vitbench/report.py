@@ -101,7 +101,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study that came out of results
     write(made / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
     write(made / "runs.csv", evidence_text(runs, others).encode())
-    swept = swept_text(runs, plot.results(study.figures.values()))
+    swept = swept_text(runs, plot.drawn_results(study.figures.values()))
     if swept:
         write(made / "probes.csv", swept.encode())
     else:
@@ -152,13 +152,7 @@ class Section:
 
     @cached_property
     def tables(self) -> list[formats.Table]:
-        layouts = table.choose(
-            {"name": None, **dict.fromkeys(table.TABLE_KEYS)},
-            self.study,
-            "tables",
-            table.TABLE_KEYS,
-            table.STUDY_TABLE_KEYS,
-        )
+        layouts = table.choose_layouts({}, self.study, "tables", table.TABLE_KEYS)
         return [table.build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
 
     @cached_property
@@ -196,13 +190,7 @@ class Section:
     def figures(self) -> Iterator[tuple[str, bytes]]:
         if not self.study.figures:
             return
-        layouts = table.choose(
-            {"name": None, **dict.fromkeys(plot.FIGURE_KEYS)},
-            self.study,
-            "figures",
-            plot.FIGURE_KEYS,
-            plot.STUDY_FIGURE_KEYS,
-        )
+        layouts = table.choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS)
         for name, layout in layouts.items():
             yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 

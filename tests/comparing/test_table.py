@@ -16,8 +16,8 @@ from tests import fake_runs
 from tests.conftest import Output
 from vitbench.comparing import formats, table
 from vitbench.comparing.grouping import groups_of
-from vitbench.comparing.select import Runs, select_runs
-from vitbench.errors import UserError
+from vitbench.comparing.select import select_runs
+from vitbench.errors import UserError, check_choice
 from vitbench.numbers.words import printable, shown_number
 from vitbench.runs.records import run_folders
 
@@ -485,15 +485,17 @@ def test_numbers_for_people_keep_their_size() -> None:
         "0.004 M",
     ]
     with pytest.raises(UserError, match="did you mean"):
-        Runs.check("value", "test_acuracy", ["test_accuracy"])
+        check_choice("value", "test_acuracy", ["test_accuracy"])
 
 
 def test_costs_that_are_not_matched_are_said(tmp_path: Path) -> None:
-    from vitbench.comparing.grouping import _unmatched
+    from vitbench.comparing.grouping import cost_warnings
 
     rows = [
         {"model": "vit", "model.size": "nano", "multiply_adds": 30e6},
         {"model": "resnet", "model.size": "nano", "multiply_adds": 20e6},
     ]
-    assert _unmatched(rows) == ["multiply-adds of size nano are not matched here: vit has 1.50 times those of resnet"]
-    assert _unmatched([row | {"multiply_adds": 20e6} for row in rows]) == []
+    assert cost_warnings(rows) == [
+        "multiply-adds of size nano are not matched here: vit has 1.50 times those of resnet"
+    ]
+    assert cost_warnings([row | {"multiply_adds": 20e6} for row in rows]) == []

@@ -1,4 +1,4 @@
-"""Lines of a table as differences from others, seed by seed: `table against=resnet`, `table against="init=null"`."""
+"""Tables of differences, seed by seed, from another line: `table against=resnet`, `table against="init=null"`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitbench.numbers.words import column_label
 
 @dataclass(frozen=True)
 class Against(Group):
-    """Runs beside those of another group: all its numbers are differences from them, over the seeds that both have."""
+    """A group whose numbers are all differences from a reference group, over the seeds that both have."""
 
     reference: Group
 
@@ -29,65 +29,65 @@ class Against(Group):
 def against(
     groups: Sequence[Group], keys: Sequence[str], columns: str | None, words: str
 ) -> tuple[list[Group], list[str]]:
-    """The lines that have a reference, each beside the reference's runs in the same column; and the names of those that
-    have none.
+    """Pairs each group with its reference in the same column; also returns the names of lines that have no reference.
 
-    `words` are the name of a line (`vit pe=none`), which is everybody's reference; or settings (`init=null`): then a
-    line's reference has these, and otherwise the line's own settings but for those that its model lacks (a CNN's `pe`).
+    `words` are the name of a line (`vit pe=none`), which is then everybody's reference, or settings (`init=null`). A
+    line's reference then has these settings, and else the line's own but for those that its model lacks (a CNN's `pe`).
     """
     names = [line_name({key: group.settings[key] for key in keys}) for group in groups]
-    wanted = {} if words in names else _settings(words, keys, names)
+    wanted = {} if words in names else _parse_settings(words, keys, names)
     references = [
         group
         for group, name in zip(groups, names, strict=True)
-        if name == words or (wanted and all(matches(group.settings[key], its) for key, its in wanted.items()))
+        if name == words or (wanted and all(matches(group.settings[key], value) for key, value in wanted.items()))
     ]
     if not references:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
-    shared = [key for key in keys if wanted and key not in wanted]
+    shared_keys = [key for key in keys if wanted and key not in wanted]
+    keys_a_model_may_lack = [key for key in shared_keys if key.partition(".")[0] in ("pe", "model")]
 
-    def agreeing(group: Group, one: Group) -> int:
-        """How many settings a line shares with a reference; less than 0 where it is not the line's."""
-        same = [key for key in shared if one.settings[key] == group.settings[key]]
-        lacking = [key for key in shared if one.settings[key] is None and key.partition(".")[0] in ("pe", "model")]
-        its = columns is None or one.settings[columns] == group.settings[columns]
-        return len(same) if its and {*same, *lacking} == {*shared} else -1
+    def agreement(group: Group, reference: Group) -> int:
+        """Counts the settings that a line shares with a reference; it is -1 where the line cannot have it."""
+        same = [key for key in shared_keys if reference.settings[key] == group.settings[key]]
+        lacking = [key for key in keys_a_model_may_lack if reference.settings[key] is None]
+        same_column = columns is None or reference.settings[columns] == group.settings[columns]
+        return len(same) if same_column and {*same, *lacking} == {*shared_keys} else -1
 
-    found: list[Group] = []
-    without: list[str] = []
+    compared: list[Group] = []
+    compared_names: set[str] = set()
+    unpaired_names: list[str] = []
     for group, name in zip(groups, names, strict=True):
-        best = max(references, key=lambda one: agreeing(group, one))
         if group in references:
             continue
-        if agreeing(group, best) >= 0:
-            found.append(Against(group.settings, group.rows, best))
+        best = max(references, key=lambda reference: agreement(group, reference))
+        if agreement(group, best) >= 0:
+            compared.append(Against(group.settings, group.rows, best))
+            compared_names.add(name)
         else:
-            without.append(name)
-    if not found:
-        why = "no line is like another but for that" if without else "there is no other line to compare with it"
+            unpaired_names.append(name)
+    if not compared:
+        why = "no line is like another but for that" if unpaired_names else "there is no other line to compare with it"
         raise UserError(f"against={words}: {why}")
-    compared = {line_name({key: group.settings[key] for key in keys}) for group in found}
-    return found, [name for name in dict.fromkeys(without) if name not in compared]
+    return compared, [name for name in dict.fromkeys(unpaired_names) if name not in compared_names]
 
 
-def _settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """{"init": None} of `init=null`, in the command line's own syntax."""
+def _parse_settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Parses `init=null` to {"init": None}, as the command line does; raises UserError where lines have no such key."""
     from hydra.errors import HydraException
 
     from vitbench.settings.overrides import parsed, words_of
 
     try:
-        typed = [parsed(word) for word in words_of(words)]
-        found = {one.key_or_group: one.value() for one in typed}
+        overrides = [parsed(word) for word in words_of(words)]
+        settings = {override.key_or_group: override.value() for override in overrides}
     except (HydraException, UserError):  # a name, or an open quote
-        typed, found = [], {}
-    if not found or len(found) < len(typed) or not {*found} <= {*keys}:
+        overrides, settings = [], {}
+    if not settings or len(settings) < len(overrides) or not {*settings} <= {*keys}:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
-    return found
+    return settings
 
 
 def _choices(words: str, keys: Sequence[str], names: Sequence[str]) -> str:
-    return (
-        f"{did_you_mean(words, dict.fromkeys(names))}; or settings that a line has:"
-        f" {', '.join(f'{key}=...' for key in keys)}"
-    )
+    """Writes the end of an error line: the lines there are, and the settings that tell them apart."""
+    settings = ", ".join(f"{key}=..." for key in keys)
+    return f"{did_you_mean(words, dict.fromkeys(names))}; or settings that a line has: {settings}"

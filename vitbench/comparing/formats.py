@@ -1,5 +1,6 @@
-"""A table as text, in a terminal, as Markdown, LaTeX, CSV or JSON. Names come from folders and files of anyone: in each
-format they stay text, whatever characters they hold.
+"""Tables are written as plain text, for a terminal, or as Markdown, LaTeX, CSV or JSON.
+
+Names in a table come from anyone's folders and files: in each format they stay text, whatever characters they hold.
 """
 
 from __future__ import annotations
@@ -17,37 +18,50 @@ from vitbench.numbers.text import align, speakable
 from vitbench.numbers.words import column_label, is_share, shown_value
 from vitbench.runs.record import total_seconds
 
-COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", "images_per_second")
-TOTAL = "total_train_seconds"  # with what the runs began from
+TOTAL_SECONDS = "total_train_seconds"  # includes the training of what a run began from
+COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", TOTAL_SECONDS, "images_per_second")
 TABLE_ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "tex", ".json": "json"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "[": "{[}",
+    "]": "{]}",
+    "`": "{`}",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
+}
 
 
 @dataclass(frozen=True)
 class Table:
-    """What people read (head, lines, notes) and the groups that machines read."""
+    """What people read (head, lines, notes), and the groups that CSV and JSON are made from."""
 
     name: str
     caption: str
     head: list[str]
     lines: list[list[str]]
-    left: int  # columns of words, which come first; the others are numbers
+    left: int  # so many columns hold words and come first; the others hold numbers
     notes: list[str]
     groups: list[Group]
-    keys: list[str]
-    values: list[str]  # the results it shows
+    keys: list[str]  # the settings that tell the groups apart
+    values: list[str]  # the results that the table shows
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
-    """COSTS, and the total where a run began from another; none where the numbers are differences."""
+    """Lists COSTS, with TOTAL_SECONDS only if a run began from another; a table of differences has no costs."""
     if any(isinstance(group, Against) for group in groups):
         return []
     rows = [row for group in groups for row in group.rows]
-    more = any(total_seconds(row, row) != row.get("train_seconds") for row in rows)
-    return [name for cost in COSTS for name in ((cost, TOTAL) if more and cost == "train_seconds" else (cost,))]
+    total_differs = any(total_seconds(row, row) != row.get("train_seconds") for row in rows)
+    return [cost for cost in COSTS if total_differs or cost != TOTAL_SECONDS]
 
 
 def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
-    """The whole text in one of the formats; CSV holds one table and no words around it."""
+    """Writes tables in one of the formats; CSV holds the first table alone, without heading and notes."""
     if form == "csv":
         return _csv(tables[0])
     if form == "json":
@@ -67,14 +81,14 @@ def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
 
 
 def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> None:
-    """For a terminal: as wide as it is; what is too long goes on in the next line instead of being cut."""
+    """Prints tables as wide as the terminal; what is too long continues in the next line instead of being cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
-    def safe(text: str, style: str = "") -> Text:  # Text: what is in brackets is no markup
-        return Text(speakable(text), style)
+    def safe(text: str, style: str = "") -> Text:
+        return Text(speakable(text), style)  # a str would have its brackets read as markup
 
     console = Console(highlight=False)
     if heading:
@@ -95,16 +109,17 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
 
 
 def _widths(table: Table, room: int) -> Sequence[int | None] | None:
-    """Columns as wide as their numbers, and their heads as far as there is room; None where even numbers must fold."""
+    """Makes columns as wide as their cells, then as their heads if there is room; None where even cells must fold."""
     widths = [max(map(len, cells)) for cells in zip(*table.lines, strict=True)]
     room -= sum(widths)
     if room < 0:
         return None
+    # each head gets room for its longest word first, then for all its words; those that lack least come first
     for wanted in ([max(map(len, head.split())) for head in table.head], [len(head) for head in table.head]):
-        for i, width in sorted(enumerate(wanted), key=lambda head: head[1] - widths[head[0]]):
-            more = min(max(width - widths[i], 0), room)
-            widths[i] += more
-            room -= more
+        for i, width in sorted(enumerate(wanted), key=lambda column: column[1] - widths[column[0]]):
+            added = min(max(width - widths[i], 0), room)
+            widths[i] += added
+            room -= added
     return widths
 
 
@@ -122,13 +137,13 @@ def _markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> st
 
 
 def escape_markdown(text: str) -> str:
-    """Text that stays text in Markdown, in HTML inside of it, and in a table's cell."""
+    """Escapes text so that Markdown, HTML inside it and the cells of its tables show it as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|#$~" else c for c in text)
 
 
 def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
-    """A float for \\input{...}; what a reader must know is in its caption."""
+    """Writes floats for \\input{...}, with heading and notes in their captions."""
     parts = ["% \\usepackage{booktabs}"]
     for table in tables:
         words = [
@@ -137,71 +152,40 @@ def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
             if word
         ]
         body = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in [table.head, *table.lines]]
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering",
-                    rf"\caption{{{' '.join(words)}}}",
-                    rf"\begin{{tabular}}{{{'l' * table.left}{'r' * (len(table.head) - table.left)}}}",
-                    r"\toprule",
-                    body[0],
-                    r"\midrule",
-                    *body[1:],
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
-        )
+        columns = "l" * table.left + "r" * (len(table.head) - table.left)
+        opening = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{' '.join(words)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+        ]
+        closing = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        parts.append("\n".join([*opening, r"\toprule", body[0], r"\midrule", *body[1:], *closing]))
     return "\n\n".join(parts) + "\n"
 
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "[": "{[}",
-    "]": "{]}",
-    "`": "{`}",
-    **{c: f"\\{c}" for c in "{}$&#_%"},
-}
-
-
 def escape_latex(text: str) -> str:
-    """Text that stays text in LaTeX; a bracket after a line's end would be read as its optional argument."""
+    """Escapes text so that LaTeX shows it as it is; it would take a bracket after a line's end for an argument."""
     return "".join(LATEX.get(c, c) for c in text)
 
 
 def _csv(table: Table) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     costs = costs_of(table.groups)
     writer.writerow([*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs])
     for group in table.groups:
+        settings = [group.settings[key] for key in table.keys]
+        cost_means = [group.interval(cost).mean for cost in costs]
         for value in table.values:
             i = group.interval(value)
-            cells = [
-                *(group.settings[key] for key in table.keys),
-                _metric(group, value),
-                i.mean,
-                i.low,
-                i.high,
-                i.sd,
-                i.n,
-                group.diverged,
-                *(group.interval(cost).mean for cost in costs),
-            ]
-            writer.writerow([escape_csv(cell) for cell in cells])
-    return out.getvalue()
+            numbers = [i.mean, i.low, i.high, i.sd, i.n, group.diverged, *cost_means]
+            writer.writerow([escape_csv(cell) for cell in [*settings, _metric(group, value), *numbers]])
+    return buffer.getvalue()
 
 
 def escape_csv(cell: Any) -> Any:
-    """Nothing for what is not there; words that a spreadsheet would take for a formula get an apostrophe in front."""
+    """Leaves what is missing empty, and puts an apostrophe before words that a spreadsheet would take for a formula."""
     if cell is None or cell != cell:
         return ""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
@@ -240,14 +224,10 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
     values = table.values
     numbers: dict[str, float] = {}
     for value in values:
-        i, metric = group.interval(value), _metric(group, value)
-        numbers |= {
-            f"{metric}_mean": i.mean,
-            f"{metric}_ci95_low": i.low,
-            f"{metric}_ci95_high": i.high,
-            f"{metric}_sd": i.sd,
-        }
-        numbers |= {f"{metric}_n": i.n} if len(values) > 1 else {}
+        i = group.interval(value)
+        parts = {"mean": i.mean, "ci95_low": i.low, "ci95_high": i.high, "sd": i.sd}
+        parts |= {"n": i.n} if len(values) > 1 else {}
+        numbers |= {f"{_metric(group, value)}_{part}": number for part, number in parts.items()}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {
         "settings": {key: group.settings[key] for key in table.keys},
@@ -262,4 +242,4 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
 def _json_number(key: str, number: float) -> float | int | None:
     if number != number:
         return None
-    return int(number) if key in (*COSTS, TOTAL) and float(number).is_integer() else number
+    return int(number) if key in COSTS and float(number).is_integer() else number

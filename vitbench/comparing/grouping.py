@@ -1,8 +1,8 @@
-"""Which runs are compared, and which of them are the same but for the seed: what `table` and `plot` have in common.
+"""Which runs are averaged, which settings name them, and what makes them hard to compare.
 
-Runs are averaged only when every setting agrees but the seeds, and the images too. What is *shown* is less: choices
-that vary, and of the other settings those that tell apart runs which the ones before do not. The rest (the recipe's
-learning rate, where each model has its recipe) would fill a table with columns that say nothing.
+Runs are averaged only if they saw the same images and differ in no setting but their seeds. Fewer settings are shown:
+the choices that vary, and of the other settings those that tell apart what the ones before do not. The rest, such as
+the learning rate where each model has its own recipe, would fill a table with columns that say nothing.
 """
 
 from __future__ import annotations
@@ -10,34 +10,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
 
-if TYPE_CHECKING:
-    pass
-
-
-# what a reader must see wherever it varies; then the order of keys, where others follow by name
+# A reader must see these wherever they vary. FIRST_KEYS is the order of keys, which all others follow by name.
 PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-USUAL = {"objective": "classify"}  # not worth a word where all have it
+USUAL = {"objective": "classify"}  # a caption does not mention these, because they go without saying
 MATCHED = 1.1  # costs within a tenth of each other count as equal
-IMAGES_KEY = "data_fingerprint"  # no setting, but runs on different images are never one group
-
-# the settings that move a run along a result, and make no other line of it
-ALONG = {
+IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
+SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
+ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": ("optim.steps", "optim.epochs"),
-    "parameters": ("model.size", "model.width", "model.depth", "model.heads", "model.base_width"),
+    "parameters": SIZE_KEYS,
+    "multiply_adds": SIZE_KEYS,
 }
-ALONG["multiply_adds"] = ALONG["parameters"]
-
-
-# -------------------------------------------------------------------------------------------------------- grouping
 
 
 @dataclass(frozen=True)
@@ -51,11 +43,11 @@ class Group:
         return mean_interval(value for row in self.rows if is_number(value := row.get(column)))
 
     def by_seed(self, column: str) -> dict[tuple[Any, ...], float]:
-        """The values that can be paired with another group's."""
+        """Returns a result by seed and subset seed, so that it can be paired with another group's."""
         return {tuple(map(row.get, SEED_KEYS)): row[column] for row in self.rows if is_number(row.get(column))}
 
     def label(self, column: str) -> str:
-        """What a table calls its numbers."""
+        """Names the group's numbers for a table."""
         return column_label(column)
 
     @property
@@ -64,22 +56,23 @@ class Group:
 
 
 def groups_of(runs: Runs) -> list[Group]:
-    """The runs by all their settings but the seeds, in the order in which they are shown."""
+    """Groups the runs by all their settings but the seeds, in the order in which groups are shown."""
     keys = ordered_keys([*runs.keys, IMAGES_KEY])
-    found: dict[tuple[Any, ...], list[Row]] = {}
+    rows_by_values: dict[tuple[Any, ...], list[Row]] = {}
     for row in runs.rows:
-        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    made = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in found.items()]
-    return sorted(made, key=lambda group: sort_key(group.settings))
+        rows_by_values.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    groups = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in rows_by_values.items()]
+    return sorted(groups, key=lambda group: sort_key(group.settings))
 
 
 def ordered_keys(keys: Iterable[str]) -> list[str]:
+    """Returns FIRST_KEYS, whether they are among the keys or not, and then the other keys by name."""
     rest = sorted(set(keys) - {*FIRST_KEYS, IMAGES_KEY})
     return [*FIRST_KEYS, *rest, IMAGES_KEY]
 
 
 def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
-    """Choices in the order of their menu, numbers by size, pairs by their first, words (none first), what is not there."""
+    """Sorts settings for people: choices as in their menu, numbers by size, words with `none` first, null last."""
     from vitbench.models.menu import MENU as MODELS
     from vitbench.models.menu import SIZES
     from vitbench.pe.menu import MENU as ENCODINGS
@@ -98,40 +91,40 @@ def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
     return tuple(rank(key, value) for key, value in settings.items())
 
 
-def distinguishing_keys(compared: Sequence[Group], first: Sequence[str] = (), without: Iterable[str] = ()) -> list[str]:
-    """`first`, then each choice that varies, then each setting that tells apart groups which those before do not."""
+def distinguishing_keys(groups: Sequence[Group], first: Sequence[str] = (), without: Iterable[str] = ()) -> list[str]:
+    """Returns `first`, then the choices that vary and the settings that tell apart groups which those before do not."""
     shown = list(first)
     skipped = {*without, *first}
-    parts = _parts(compared, shown)
-    for key in ordered_keys(key for group in compared[:1] for key in group.settings):
+    told_apart = _count_distinct(groups, shown)
+    for key in ordered_keys(key for group in groups[:1] for key in group.settings):
         if key in skipped:
             continue
-        finer = _parts(compared, [*shown, key])
-        if finer > parts or (key in PROMINENT and _parts(compared, [key]) > 1):
+        with_key = _count_distinct(groups, [*shown, key])
+        if with_key > told_apart or (key in PROMINENT and _count_distinct(groups, [key]) > 1):
             shown.append(key)
-            parts = finer
+            told_apart = with_key
     return shown
 
 
-def keys_along(compared: Sequence[Group], x: str) -> tuple[str, ...]:
-    """The settings that may differ along `x` without making another line: `x` itself and what goes with it."""
+def keys_along(groups: Sequence[Group], x: str) -> tuple[str, ...]:
+    """Returns the settings that may differ along one line: `x` itself and the settings that move with it."""
     keys: list[str] = [x, *ALONG.get(x, ())]
     if x in ("model", "pe", "augment", "optim"):
-        keys += [key for key in compared[0].settings if key.startswith(f"{x}.")]
+        keys += [key for key in groups[0].settings if key.startswith(f"{x}.")]
     elif x == "data":
         keys.append("data.source")
-    # other images by their setting: the setting says so already
-    drawn = len({group.settings.get("data.train_images") for group in compared}) > 1
-    if drawn or (x.startswith("data") and x not in ("data.fraction", "data.count")):
+    # where a setting along the line changes the images, that they differ is no reason for another line
+    train_images_vary = len({group.settings.get("data.train_images") for group in groups}) > 1
+    if train_images_vary or (x.startswith("data") and x not in ("data.fraction", "data.count")):
         keys.append(IMAGES_KEY)
     return tuple(keys)
 
 
 class LineOfGroups(NamedTuple):
-    """The groups along one line of a figure, or one curve."""
+    """The groups that make one line of a figure, or one learning curve."""
 
-    name: str  # empty where nothing tells it from others
-    settings: dict[str, Any]  # that do
+    name: str  # empty where no setting tells the line from others
+    settings: dict[str, Any]  # those that tell it from others
     groups: list[Group]
 
     @property
@@ -140,24 +133,27 @@ class LineOfGroups(NamedTuple):
 
 
 def lines_along(
-    compared: Sequence[Group], x: str, first: Sequence[str] = (), otherwise: Sequence[str] = (), menus: bool = True
+    groups: Sequence[Group], x: str, first: Sequence[str] = (), otherwise: Sequence[str] = (), menus: bool = True
 ) -> list[LineOfGroups]:
-    """The lines along `x`, in the order of the menus or as they come; `otherwise` names one that nothing tells apart."""
-    keys = distinguishing_keys(compared, first, without=keys_along(compared, x)) or list(otherwise)
+    """Joins groups to lines along `x`, in the order of the menus or else as they come.
+
+    `first` are keys that name a line even where they do not vary; `otherwise` are those that do where no other does.
+    """
+    keys = distinguishing_keys(groups, first, without=keys_along(groups, x)) or list(otherwise)
     if menus:
-        compared = sorted(compared, key=lambda group: sort_key({key: group.settings.get(key) for key in keys}))
-    lines: dict[tuple[Any, ...], list[Group]] = {}
-    for group in compared:
-        lines.setdefault(tuple(group.settings.get(key) for key in keys), []).append(group)
-    found = []
-    for values, its_groups in lines.items():
+        groups = sorted(groups, key=lambda group: sort_key({key: group.settings.get(key) for key in keys}))
+    groups_by_values: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        groups_by_values.setdefault(tuple(group.settings.get(key) for key in keys), []).append(group)
+    lines = []
+    for values, line_groups in groups_by_values.items():
         settings = dict(zip(keys, values, strict=True))
-        found.append(LineOfGroups(line_name(settings), settings, its_groups))
-    return found
+        lines.append(LineOfGroups(line_name(settings), settings, line_groups))
+    return lines
 
 
 def line_name(settings: Mapping[str, Any]) -> str:
-    """What a line is called: vit pe=rope"""
+    """Names a line by its settings: vit pe=rope."""
     words = (
         shown_value(setting) if key in ("model", "data") else f"{key}={shown_value(setting)}"
         for key, setting in settings.items()
@@ -166,64 +162,62 @@ def line_name(settings: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _parts(compared: Sequence[Group], keys: Sequence[str]) -> int:
-    return len({tuple(group.settings.get(key) for key in keys) for group in compared})
+def _count_distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
+    """Counts the different values that the groups have for these keys together."""
+    return len({tuple(group.settings.get(key) for key in keys) for group in groups})
 
 
-def shared_settings(compared: Sequence[Group]) -> str:
-    """What all groups have in common, for a caption: data=shapes model.size=nano 120 steps"""
+def shared_settings(groups: Sequence[Group]) -> str:
+    """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
     words = [
-        f"{key}={shown_value(compared[0].settings[key])}"
+        f"{key}={shown_value(groups[0].settings[key])}"
         for key in FIRST_KEYS
-        if compared[0].settings.get(key) not in (None, USUAL.get(key)) and _parts(compared, [key]) == 1
+        if groups[0].settings.get(key) not in (None, USUAL.get(key)) and _count_distinct(groups, [key]) == 1
     ]
-    steps = {row.get("steps") for group in compared for row in group.rows}
+    steps = {row.get("steps") for group in groups for row in group.rows}
     return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
 
 
-def comparison_warnings(compared: Sequence[Group]) -> list[str]:
-    """What makes the groups less comparable than they look, a line each."""
+def comparison_warnings(groups: Sequence[Group]) -> list[str]:
+    """Lists, a line each, what makes the groups less comparable than they look."""
     lines = []
-    if _parts(compared, [key for key in compared[0].settings if key != IMAGES_KEY]) < len(compared):
+    if _count_distinct(groups, [key for key in groups[0].settings if key != IMAGES_KEY]) < len(groups):
         lines.append(
             "WRONG: runs of the same settings saw different images (data_fingerprint); they are not averaged "
             "together. Give each set of images its own data.name"
         )
-    distinct = sum(len({tuple(row.get(key) for key in SEED_KEYS) for row in group.rows}) for group in compared)
-    rows = [row for group in compared for row in group.rows]
+    distinct = sum(len({tuple(row.get(key) for key in SEED_KEYS) for row in group.rows}) for group in groups)
+    rows = [row for group in groups for row in group.rows]
     if distinct < len(rows):
         lines.append(
             f"WRONG: {plural(len(rows) - distinct, 'run')} too many, of the settings and seed of another (copied"
             " folders, or records of another version): n is too large and the interval too narrow"
         )
-    if diverged := sum(group.diverged for group in compared):
+    if diverged := sum(group.diverged for group in groups):
         lines.append(f"{diverged} of {plural(len(rows), 'run')} diverged and have no number, so they are in no mean")
-    machine = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
-    for key in [*machine, "commit"]:
+    machine_keys = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
+    for key in [*machine_keys, "commit"]:
         counts = Counter(typed_value(stated(row, key)) for row in rows).most_common()
         if len(counts) > 1:
-            some = ", ".join(f"{name} ({plural(n, 'run')})" for name, n in counts[:4])
+            some = ", ".join(f"{value} ({plural(n, 'run')})" for value, n in counts[:4])
             lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
-    lines += _unmatched(rows)
+    lines += cost_warnings(rows)
     return [printable(line) for line in lines]
 
 
-def _unmatched(rows: Sequence[Row]) -> list[str]:
-    """Models of one size whose costs differ by more than a tenth: sizes are matched at 32 px and patches of 4 px."""
+def cost_warnings(rows: Sequence[Row]) -> list[str]:
+    """Warns where models of one size differ in cost by more than a tenth: sizes match at 32 px and patches of 4 px."""
     lines = []
     for size in sorted({str(row.get("model.size")) for row in rows}):
         costs: dict[str, set[float]] = {}
         for row in rows:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):
                 costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
-        single = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
-        if len(single) > 1 and single[-1][0] > MATCHED * single[0][0]:
-            ratio = single[-1][0] / single[0][0]
+        ordered = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
+        if len(ordered) > 1 and ordered[-1][0] > MATCHED * ordered[0][0]:
+            (least, cheapest), (most, dearest) = ordered[0], ordered[-1]
             lines.append(
-                f"multiply-adds of size {size} are not matched here: {single[-1][1]} has {ratio:.2f} times those of"
-                f" {single[0][1]}"
+                f"multiply-adds of size {size} are not matched here: {dearest} has {most / least:.2f} times those of"
+                f" {cheapest}"
             )
     return lines
-
-
-# --------------------------------------------------------------------------------------------------------- numbers

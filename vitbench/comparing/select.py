@@ -1,92 +1,78 @@
-"""The runs that a command was asked for: read from a folder, those of a study, filtered by `where.KEY=VALUE`."""
+"""Which runs a command is about: those of a folder or of a study that pass the filters `where.KEY=VALUE`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.errors import NothingChosen, UserError, did_you_mean
+from vitbench.errors import NothingChosen, UserError, check_choice, did_you_mean
 from vitbench.numbers.words import RenamedValue, is_number, plural, shown_value, typed_value
 
 if TYPE_CHECKING:
     from vitbench.runs.study import Study
 
-
 Row = dict[str, Any]  # a run, as `read_runs` gives it
-
-
-SEED_KEYS = ("seed", "data.subset_seed")  # what is averaged over
-
-
+SEED_KEYS = ("seed", "data.subset_seed")  # runs that differ in nothing else are averaged
 UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs that were asked for, and what a reader has to know about those that are not there."""
+    """The runs that were asked for, and notes on those that are missing."""
 
     rows: list[Row]
-    settings: list[str]  # the columns that are settings, of `rows` and of all that was filtered out
+    settings: list[str]  # the columns that are settings, of `rows` and of the runs that were filtered out
     notes: list[str] = field(default_factory=list)
-    swept: dict[str, list[Row]] = field(default_factory=dict)  # what probes measured along something, by run
+    swept: dict[str, list[Row]] = field(default_factory=dict)  # by run id, what probes measured along something
 
     @property
     def keys(self) -> list[str]:
-        """The settings that can be rows, columns and lines: what is averaged over cannot."""
+        """The settings that can make rows, columns and lines, which those that are averaged over cannot."""
         return [key for key in self.settings if key not in SEED_KEYS + UNIMPORTANT_KEYS]
 
     def numbers(self) -> list[str]:
-        """The columns that can be averaged: numeric results."""
-        named = {key for row in self.rows for key, value in row.items() if is_number(value)}
-        return sorted(named - set(self.settings) - {"schema"})
+        """Lists the results that are numbers, which can be averaged."""
+        numeric = {key for row in self.rows for key, value in row.items() if is_number(value)}
+        return sorted(numeric - set(self.settings) - {"schema"})
 
     def listed(self, setting: str, value: Any) -> list[str]:
-        """A setting that takes one key or a list of keys, as a list."""
+        """Lists what was typed for `rows` or `lines`, which take one key or a list of keys."""
         keys = [] if value is None else value if isinstance(value, list) else [value]
-        return [self.check(setting, str(key), self.keys) for key in keys]
+        return [check_choice(setting, str(key), self.keys) for key in keys]
 
     def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Runs:
-        """With the words that a study has for values of its settings, by setting and by value as it is typed."""
-
-        def row_of(row: Row) -> Row:
-            return row | {
-                key: RenamedValue(row[key], its[row[key]]) for key, its in names.items() if row.get(key) in its
-            }
-
+        """Gives values the words that a study has for them: `names` holds, by setting, the word of each typed value."""
         for key in names:
             if key not in self.settings:
                 raise UserError(f"names.{key}: {did_you_mean(key, self.settings)}")
-        return replace(self, rows=[row_of(row) for row in self.rows])
+        rows = []
+        for row in self.rows:
+            words = {key: words_of[row[key]] for key, words_of in names.items() if row.get(key) in words_of}
+            rows.append(row | {key: RenamedValue(row[key], word) for key, word in words.items()})
+        return replace(self, rows=rows)
 
     def filtered(self, where: Mapping[str, Any]) -> Runs:
-        """Those that pass the filters `where.KEY=VALUE`; if none, one line that says what there is."""
+        """Keeps the runs that pass the filters `where.KEY=VALUE`; if none does, the error says what there is."""
         rows = self.rows
         columns = {key for row in rows for key in row}
         for key, wanted in _filters(where).items():
             if key not in columns:
                 raise UserError(f"where.{key}={typed_value(wanted)}: {did_you_mean(key, columns)}")
-            kept = [row for row in rows if matches(row.get(key), wanted)]
-            if not kept:
-                there = sorted({typed_value(row.get(key)) for row in rows})
-                some = ", ".join(there[:12]) + (f" and {len(there) - 12} others" if len(there) > 12 else "")
+            passing = [row for row in rows if matches(row.get(key), wanted)]
+            if not passing:
+                values = sorted({typed_value(row.get(key)) for row in rows})
+                some = ", ".join(values[:12]) + (f" and {len(values) - 12} others" if len(values) > 12 else "")
                 raise NothingChosen(
                     f"where.{key}={typed_value(wanted)}: none of {plural(len(rows), 'run')}; there {key} is {some}"
                 )
-            rows = kept
+            rows = passing
         return replace(self, rows=rows, swept={row["id"]: self.swept.get(row["id"], []) for row in rows})
-
-    @staticmethod
-    def check(setting: str, key: str, choices: Iterable[str]) -> str:
-        """`key`, or one line that names the setting as typed."""
-        if key not in choices:
-            raise UserError(f"{setting}={key}: {did_you_mean(key, choices)}")
-        return key
 
 
 def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = None) -> Runs:
-    """The runs in `folder` that belong to the study and pass the filters; if none, one line that says what there is."""
+    """Reads the runs in `folder` that belong to the study and pass the filters; if none does, the error says why."""
     from vitbench.runs.records import read_runs
 
     rows, settings, problems, unfinished, swept = read_runs(Path(folder).expanduser())
@@ -118,19 +104,22 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
     return selected.renamed(study.names if study else {}).filtered(where)
 
 
+def matches(value: Any, wanted: Any) -> bool:
+    """Says whether a setting has the value that was typed, or one of a list of values.
+
+    Numbers are compared by value (0.2 is 0.20), and a value also matches the word that a study has for it.
+    """
+    if isinstance(wanted, list) and not (isinstance(value, list | tuple) and [*value] == wanted):
+        return any(matches(value, choice) for choice in wanted)
+    if is_number(value) and is_number(wanted):
+        return bool(value == wanted)
+    return typed_value(wanted) in (typed_value(value), shown_value(value))
+
+
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
-    """{"data": {"name": "x", "fraction": 1}} -> {"data": "x", "data.fraction": 1}, as the columns are called."""
+    """Flattens filters to columns: {"data": {"name": "x", "fraction": 1}} to {"data": "x", "data.fraction": 1}."""
     from vitbench.runs.records import COLUMN_OF_CHOICE as COLUMNS
     from vitbench.settings.compose import flatten
 
     flat = {key.replace("model.pe.", "pe."): value for key, value in flatten(where).items()}
     return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
-
-
-def matches(value: Any, wanted: Any) -> bool:
-    """Whether a setting is what was typed, or one of a list of them; numbers by value, words also by a study's name."""
-    if isinstance(wanted, list) and not (isinstance(value, list | tuple) and [*value] == wanted):
-        return any(matches(value, one) for one in wanted)
-    if is_number(value) and is_number(wanted):
-        return bool(value == wanted)
-    return typed_value(wanted) in (typed_value(value), shown_value(value))

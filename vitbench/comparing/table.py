@@ -1,10 +1,11 @@
 """Compares runs: `vitbench table`, `vitbench table study=quickstart`, `vitbench table where.data=cifar10 format=md`.
 
-Two layouts. Without `columns=` a line is a group of runs that differ in their seeds only, with its mean, interval and
-costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is one model. In both, a
-setting that nobody asked for but that tells groups apart becomes a key of the lines: nothing unlike is averaged.
-With `against=resnet` the numbers are differences from the line of that name, paired by seed. `docs/metrics.md` says what
-the numbers mean. CSV and JSON always have a group a line and every digit.
+There are two layouts. Without `columns=` each line is a group of runs that differ only in their seeds, with its mean,
+interval and costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is a model.
+In both, a setting that tells groups apart becomes a key of the lines even if nobody asked for it, so that nothing
+unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed.
+
+CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
-from vitbench.comparing.formats import TOTAL, Table, costs_of
+from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
     Group,
     comparison_warnings,
@@ -27,7 +28,7 @@ from vitbench.comparing.grouping import (
     sort_key,
 )
 from vitbench.comparing.select import Runs, select_runs
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.numbers.text import say
 from vitbench.numbers.words import decimals_of, printable, shown_number, shown_value
 
@@ -35,17 +36,16 @@ if TYPE_CHECKING:
     from vitbench.numbers.intervals import Interval
     from vitbench.runs.study import Study
 
-HEADS = {
+HEADS = {  # short names of costs for a terminal of 80 columns, which docs/metrics.md explains
     "train_images": "images",
     "parameters": "params",
     "multiply_adds": "MACs",
     "train_seconds": "seconds",
-    TOTAL: "total s",
+    TOTAL_SECONDS: "total s",
     "images_per_second": "images/s",
-}  # short, for a terminal of 80 columns; docs/metrics.md has the long of it
+}
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
-TABLE_KEYS = ("rows", "columns", "value", "show", "against")  # of a table, in a study and on the command line
-STUDY_TABLE_KEYS = (*TABLE_KEYS, "where")  # on the command line where= holds for all tables
+TABLE_KEYS = ("rows", "columns", "value", "show", "against")  # these lay out a table
 
 
 def main(config: Any) -> int:
@@ -56,7 +56,7 @@ def main(config: Any) -> int:
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = _format(asked["format"], asked["file"])
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    layouts = choose(asked, study, "tables", TABLE_KEYS, STUDY_TABLE_KEYS)
+    layouts = choose_layouts(asked, study, "tables", TABLE_KEYS)
     runs = select_runs(asked["runs"], asked["where"], study)
     tables = [build_table(name, runs, **layout) for name, layout in layouts.items()]
     if len(tables) > 1:
@@ -69,56 +69,59 @@ def main(config: Any) -> int:
         from vitbench.machine.disk import write
 
         path = Path(asked["file"]).expanduser()
-        write(
-            path, formats.render_tables(form, tables, heading, notes).encode("utf-8", "backslashreplace"), folders=True
-        )
+        text = formats.render_tables(form, tables, heading, notes)
+        write(path, text.encode("utf-8", "backslashreplace"), folders=True)
         say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(tables, heading, notes)
     else:
         say(formats.render_tables(form, tables, heading, notes))
-    if form == "csv":  # which has no place for them
+    if form == "csv":  # a CSV has no place for notes
         for note in [*notes, *(f"! {line}" for table in tables for line in table.notes)]:
             print(f"vitbench: {note}", file=sys.stderr)
     return 0
 
 
-def _format(name: str, file: str | None) -> str:
-    if name not in formats.TABLE_ENDINGS.values():
-        raise UserError(f"format={name}: {did_you_mean(name, formats.TABLE_ENDINGS.values())}")
+def _format(typed: str, file: str | None) -> str:
+    """Returns the format that was typed, or the one that the ending of `file` says."""
+    check_choice("format", typed, formats.TABLE_ENDINGS.values())
     if file is None:
-        return name
+        return typed
     ending = Path(file).suffix.lower()
     if ending not in formats.TABLE_ENDINGS:
         raise UserError(f"file={file}: the ending says the format; choices: {', '.join(formats.TABLE_ENDINGS)}")
-    if name not in ("text", formats.TABLE_ENDINGS[ending]):
-        raise UserError(f"format={name} file={file}: which of the two? leave format= out, the ending says it")
+    if typed not in ("text", formats.TABLE_ENDINGS[ending]):
+        raise UserError(f"format={typed} file={file}: which of the two? leave format= out, the ending says it")
     return formats.TABLE_ENDINGS[ending]
 
 
-def choose(
-    asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str], in_study: Sequence[str]
+def choose_layouts(
+    asked: Mapping[str, Any], study: Study | None, kind: str, keys: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The tables (or figures) to make: the study's or one of no name, with what the command line says on top."""
-    name, typed = asked["name"], {key: asked[key] for key in keys if asked[key] is not None}
+    """Returns the study's layouts for "tables" or "figures" by name, or without a study one layout that has no name.
+
+    What was typed for one of `keys` replaces what the study says. In a study a layout can also have `where`; a typed
+    `where` is no part of a layout, because it holds for all of them.
+    """
+    name, typed = asked.get("name"), {key: asked[key] for key in keys if asked.get(key) is not None}
     if study is None:
         if name is not None:
             raise UserError(f"name={name}: chooses among the {kind} of a study; say which with study=")
         return {"": typed}
-    there: Mapping[str, Mapping[str, Any]] = getattr(study, kind)
-    if name is not None and name not in there:
-        raise UserError(f"name={name}: {did_you_mean(name, there)}")
-    for title, layout in there.items():
+    layouts: Mapping[str, Mapping[str, Any]] = getattr(study, kind)
+    if name is not None:
+        check_choice("name", name, layouts)
+    allowed = (*keys, "where")
+    for title, layout in layouts.items():
         for key in layout:
-            if key not in in_study:
-                raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, in_study)}")
-    chosen = {name: there[name]} if name is not None else there or {"": {}}
-    if isinstance(typed.get("value"), list) and "columns" not in typed:  # side by side, in place of the study's columns
-        chosen = {title: {key: its[key] for key in its if key != "columns"} for title, its in chosen.items()}
-    return {title: {**layout, **typed} for title, layout in chosen.items()}
-
-
-# ---------------------------------------------------------------------------------------------------------- layout
+            if key not in allowed:
+                raise UserError(f"study={study.name}: {kind}.{title}.{key}: {did_you_mean(key, allowed)}")
+    chosen = {name: layouts[name]} if name is not None else layouts or {"": {}}
+    # several results that were typed stand side by side, where the study may have its columns
+    replaced = {"columns"} if isinstance(typed.get("value"), list) else set()
+    return {
+        title: {key: layout[key] for key in layout if key not in replaced} | typed for title, layout in chosen.items()
+    }
 
 
 def build_table(
@@ -132,129 +135,122 @@ def build_table(
     against: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Table:
-    """`value` is a result, or a list of them to stand side by side."""
+    """Builds a table; `value` is a result, or a list of results that stand side by side."""
     runs = runs.filtered(where or {})
-    values = [
-        runs.check("value", str(one), runs.numbers())
-        for one in (value if isinstance(value, list) else [value or "test_accuracy"])
-    ]
+    results = value if isinstance(value, list) else [value or "test_accuracy"]
+    values = [check_choice("value", str(result), runs.numbers()) for result in results]
     if not values or (len(values) > 1 and columns is not None):
         raise UserError(f"value={shown_value(value)} columns={columns}: several results, or one along a setting")
-    show = runs.check("show", (show or "ci95").removeprefix("mean ± "), SHOW)
-    wanted = runs.listed("rows", rows)
-    if columns is not None:
-        runs.check("columns", columns, runs.keys)
+    show = check_choice("show", (show or "ci95").removeprefix("mean ± "), SHOW)
+    row_keys = runs.listed("rows", rows)
+    column_keys = [check_choice("columns", columns, runs.keys)] if columns is not None else []
     groups = groups_of(runs)
-    across = [columns] if columns is not None else []
-    keys = distinguishing_keys(groups, [*across, *wanted])[len(across) :]
-    keys = keys or ([] if across else ["model"])
-    groups.sort(key=lambda group: sort_key({key: group.settings[key] for key in [*keys, *across]}))
-    common, warnings = shared_settings(groups), comparison_warnings(groups)
+    keys = distinguishing_keys(groups, [*column_keys, *row_keys])[len(column_keys) :]
+    keys = keys or ([] if column_keys else ["model"])
+    groups.sort(key=lambda group: sort_key({key: group.settings[key] for key in [*keys, *column_keys]}))
+    shared, notes = shared_settings(groups), comparison_warnings(groups)
     if against is not None:
-        groups, without = differences.against(groups, keys, columns, str(against))
-        warnings += [f"no {against} to compare with: {', '.join(without)}"] if without else []
-    cells = [_cells(groups, value, show, signed=against is not None) for value in values]
-    if len(values) > 1:
-        head, lines = _several(groups, keys, values, cells)
+        groups, unpaired = differences.against(groups, keys, columns, str(against))
+        notes += [f"no {against} to compare with: {', '.join(unpaired)}"] if unpaired else []
+    writers = [_cell_writer(groups, value, show, signed=against is not None) for value in values]
+    if columns is not None:
+        head, lines = _columns_side_by_side(groups, keys, columns, values[0], writers[0])
+    elif len(values) > 1:
+        head, lines = _results_side_by_side(groups, keys, values, writers)
     else:
-        make = _side_by_side if columns is not None else _one_a_line
-        head, lines = make(groups, keys, columns or "", values[0], cells[0])
+        head, lines = _group_a_line(groups, keys, values[0], writers[0])
     intervals = [group.interval(value) for group in groups for value in values]
     ns = {i.n for i in intervals}
     over = "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
     what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
-    caption = f"{what}{minus}{over}; {common}".rstrip("; ")
-    notes = warnings
+    caption = f"{what}{minus}{over}; {shared}".rstrip("; ")
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
-    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *across], values)
+    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
 
 
-def _cells(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:
+def _cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:
+    """Returns a function that writes an interval with as many digits as those of the other groups."""
     digits = decimals_of(value, [group.interval(value) for group in groups])
 
-    def cell(interval: Interval) -> str:
+    def write_cell(interval: Interval) -> str:
         mean = shown_number(value, interval.mean, digits)
         mean = f"+{mean}" if signed and interval.mean > 0 else mean
         if show == "mean" or interval.n == 0:
             return mean
         return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}"
 
-    return cell
+    return write_cell
 
 
-def _one_a_line(
-    groups: Sequence[Group], keys: Sequence[str], _: str, value: str, cell: Callable[[Interval], str]
+def _group_a_line(
+    groups: Sequence[Group], keys: Sequence[str], value: str, write_cell: Callable[[Interval], str]
 ) -> tuple[list[str], list[list[str]]]:
+    """Returns head and lines of a table of one result, with its n and the costs of each group."""
     costs = [cost for cost in costs_of(groups) if cost != value]
     diverged = any(group.diverged for group in groups)
     head = [*keys, groups[0].label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
     lines = []
     for group in groups:
         interval = group.interval(value)
-        lines.append(
-            [
-                *(shown_value(group.settings[key]) for key in keys),
-                cell(interval),
-                str(interval.n),
-                *([str(group.diverged)] if diverged else []),
-                *(_span(cost, [group]) for cost in costs),
-            ]
-        )
+        settings = [shown_value(group.settings[key]) for key in keys]
+        counts = [str(interval.n), *([str(group.diverged)] if diverged else [])]
+        lines.append([*settings, write_cell(interval), *counts, *(_cost_range(cost, [group]) for cost in costs)])
     return head, lines
 
 
-def _several(
-    groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], cells: Sequence[Callable[[Interval], str]]
+def _results_side_by_side(
+    groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], writers: Sequence[Callable[[Interval], str]]
 ) -> tuple[list[str], list[list[str]]]:
-    """Results side by side, a line a group; how many runs have one is said where not all have it."""
+    """Returns head and lines of a table of several results; a result that not all runs have is shown with its n."""
     lines = []
     for group in groups:
-        found = [group.interval(value) for value in values]
-        n = max(i.n for i in found)
-        shown_values = [cell(i) + (f" (n={i.n})" if 0 < i.n < n else "") for cell, i in zip(cells, found, strict=True)]
-        lines.append([*(shown_value(group.settings[key]) for key in keys), *shown_values, str(n)])
+        intervals = [group.interval(value) for value in values]
+        n = max(i.n for i in intervals)
+        cells = [
+            write_cell(i) + (f" (n={i.n})" if 0 < i.n < n else "")
+            for write_cell, i in zip(writers, intervals, strict=True)
+        ]
+        lines.append([*(shown_value(group.settings[key]) for key in keys), *cells, str(n)])
     return [*keys, *map(groups[0].label, values), "n"], lines
 
 
-def _side_by_side(
-    groups: Sequence[Group], keys: Sequence[str], columns: str, value: str, cell: Callable[[Interval], str]
+def _columns_side_by_side(
+    groups: Sequence[Group], keys: Sequence[str], columns: str, value: str, write_cell: Callable[[Interval], str]
 ) -> tuple[list[str], list[list[str]]]:
-    across = sorted({group.settings[columns] for group in groups}, key=lambda v: sort_key({columns: v}))
-    by_line: dict[tuple[Any, ...], dict[Any, Group]] = {}
+    """Returns head and lines of a table of one result, with the values of the setting `columns` side by side."""
+    column_values = sorted({group.settings[columns] for group in groups}, key=lambda v: sort_key({columns: v}))
+    groups_by_line: dict[tuple[Any, ...], dict[Any, Group]] = {}
     for group in groups:
-        by_line.setdefault(tuple(group.settings[key] for key in keys), {})[group.settings[columns]] = group
+        groups_by_line.setdefault(tuple(group.settings[key] for key in keys), {})[group.settings[columns]] = group
     ns = {group.interval(value).n for group in groups}
-    kinds = ("parameters", "multiply_adds", "train_seconds", TOTAL)
-    costs = [cost for cost in costs_of(groups) if cost in kinds and cost != value]
-    across_head = [f"{columns}={shown_value(across[0])}", *map(shown_value, across[1:])]
-    head = [*keys, *across_head, *(HEADS[cost] for cost in costs)]
+    shown_costs = {"parameters", "multiply_adds", "train_seconds", TOTAL_SECONDS} - {value}
+    costs = [cost for cost in costs_of(groups) if cost in shown_costs]
+    column_heads = [f"{columns}={shown_value(column_values[0])}", *map(shown_value, column_values[1:])]
+    head = [*keys, *column_heads, *(HEADS[cost] for cost in costs)]
 
-    def entry(group: Group | None) -> str:
+    def write_group(group: Group | None) -> str:
         if group is None:
             return "no run"
         interval = group.interval(value)
-        more = ([f"n={interval.n}"] if len(ns) > 1 else []) + ([f"{group.diverged} diverged"] if group.diverged else [])
-        return cell(interval) + (f" ({', '.join(more)})" if more else "")
+        counts = [f"n={interval.n}"] if len(ns) > 1 else []
+        counts += [f"{group.diverged} diverged"] if group.diverged else []
+        return write_cell(interval) + (f" ({', '.join(counts)})" if counts else "")
 
-    lines = [
-        [
-            *map(shown_value, line),
-            *(entry(there.get(v)) for v in across),
-            *(_span(cost, [*there.values()]) for cost in costs),
-        ]
-        for line, there in by_line.items()
-    ]
+    lines = []
+    for settings, line_groups in groups_by_line.items():
+        cells = [write_group(line_groups.get(v)) for v in column_values]
+        cost_cells = [_cost_range(cost, [*line_groups.values()]) for cost in costs]
+        lines.append([*map(shown_value, settings), *cells, *cost_cells])
     return head, lines
 
 
-def _span(cost: str, groups: Sequence[Group]) -> str:
-    """A cost of several groups: the mean of each, from the least to the most."""
-    means = [group.interval(cost).mean for group in groups]
-    kept = [mean for mean in means if mean == mean]
-    if not kept:
+def _cost_range(cost: str, groups: Sequence[Group]) -> str:
+    """Writes the mean costs of groups, from the least to the greatest."""
+    means = [mean for group in groups if (mean := group.interval(cost).mean) == mean]
+    if not means:
         return "n/a"
-    digits = 1 if cost in ("train_seconds", TOTAL) and min(kept) < 10 else 0
-    low, high = shown_number(cost, min(kept), digits), shown_number(cost, max(kept), digits)
+    digits = 1 if cost in ("train_seconds", TOTAL_SECONDS) and min(means) < 10 else 0
+    low, high = shown_number(cost, min(means), digits), shown_number(cost, max(means), digits)
     return low if low == high else f"{low}-{high}"

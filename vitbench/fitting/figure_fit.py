@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import figure
-from vitbench.comparing.figure import PlottedLine, draw_line, limits
+from vitbench.comparing.figure import PlottedLine, draw_line, y_limits
 from vitbench.comparing.grouping import Group
+from vitbench.comparing.panels import Panel
 from vitbench.comparing.select import Runs
 from vitbench.errors import UserError
 from vitbench.fitting.findings import Compared, Report
@@ -38,18 +39,10 @@ SIZE = 7.2  # points, of what is said of pairs
 LINE = 1.3 / 72  # inches of a line of text per point of its size
 
 
-def make(
-    runs: Runs,
-    groups: Sequence[Group],
-    drawn: Sequence[PlottedLine],
-    y: str,
-    log: str,
-    wanted: Sequence[str],
-    title: str,
-    caveat: str,
-) -> Figure:
+def draw_fit(runs: Runs, panel: Panel, wanted: Sequence[str], title: str, caveat: str) -> Figure:
     from matplotlib.figure import Figure
 
+    groups, drawn, y, log = panel.groups, panel.lines, panel.y, panel.log
     falling(runs, y, "y")
     try:
         lines, left_out = lines_of(runs, y, wanted)
@@ -60,7 +53,7 @@ def make(
     compared = Report(y, [*curves.values()], main_pairs(lines)).pairs
     said = [part for line in _said(compared) for part in textwrap.wrap(line, CHARACTERS - 13, subsequent_indent="    ")]
     notes = [_not_fitted(drawn, curves), *left_out, caveat]
-    foot = figure.foot(runs, groups, _what(groups, y, curves), notes, CHARACTERS)
+    foot = figure.foot_text(runs, groups, _what(groups, y, curves), notes, CHARACTERS)
 
     longest = max(len(line.label) for line in drawn)
     wide = longest > 24  # then the names stand under the axes
@@ -85,11 +78,11 @@ def make(
             _draw_curve(axes, line, curve, i, scale, len(drawn) <= NUMBERED)
     for one in compared:
         _mark(axes, one, [line.label for line in drawn], scale)
-    figure.scale(axes, "x", "train_images", [at for line in drawn for at, _ in line.points], log)
+    figure.scale_axis(axes, "x", "train_images", [at for line in drawn for at, _ in line.points], log)
     values = [scale * value for line in drawn for _, value in line.points]
-    figure.scale(axes, "y", y, values, log)
+    figure.scale_axis(axes, "y", y, values, log)
     _limit(axes, drawn, curves, y, log)
-    figure.chance(axes, groups, y)
+    figure.draw_chance(axes, groups, y)
     axes.set_title(title, loc="left")
     if curves:
         axes.plot([], [], color="0.35", linestyle=BEYOND, linewidth=1.2, label="extrapolated")
@@ -169,7 +162,7 @@ def _mark(axes: Axes, compared: Compared, labels: Sequence[str], scale: int) -> 
 
 def _limit(axes: Axes, drawn: Sequence[PlottedLine], curves: dict[str, Curve], y: str, log: str) -> None:
     """Room for the points and for the curves as far as they are carried, which is shaded."""
-    low, high = limits(drawn, y, "y" in log)
+    low, high = y_limits(drawn, y, "y" in log)
     if curves:
         scale = 100 if is_share(y) else 1
         ends = [scale * curve.predict(GUARD * curve.n[-1]) for curve in curves.values()]
@@ -189,9 +182,12 @@ def _said(compared: Sequence[Compared]) -> list[str]:
 
 
 def _what(groups: Sequence[Group], y: str, curves: dict[str, Curve]) -> str:
-    over, several = figure.seeds(group.interval(y).n for group in groups)
+    seeds = [group.interval(y).n for group in groups]
+    over = figure.count_seeds(seeds)
+    if not curves and max(seeds) == 1:
+        return f"points: single runs, {over}"
     if not curves:
-        return f"markers: means over {over}; small points: single runs" if several else f"points: single runs, {over}"
+        return f"markers: means over {over}; small points: single runs"
     ns = [len(c.seeds) for c in curves.values()]
     few = f", approximate below {FEW_SEEDS} seeds" if min(ns) < FEW_SEEDS else ""
     drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []

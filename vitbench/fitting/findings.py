@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
 
-from vitbench.comparing.formats import TOTAL
+from vitbench.comparing.formats import TOTAL_SECONDS
 from vitbench.comparing.grouping import MATCHED
 from vitbench.comparing.select import Row
 from vitbench.fitting.mcnemar import Checkpoints
@@ -116,7 +116,7 @@ class Report:
 WORDS = {
     "multiply_adds": ("FLOP-matched", "FLOPs"),
     "parameters": ("param-matched", "parameters"),
-    TOTAL: ("time-matched", "training time"),
+    TOTAL_SECONDS: ("time-matched", "training time"),
 }  # of what is matched, and of what is not
 
 
@@ -139,7 +139,7 @@ def cost_ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, 
     }
     if all(at) and len(kinds) == 1 and () not in kinds:
         seconds = [fmean(total_seconds(row, row) or math.nan for row in rows) for rows in at]
-        found[TOTAL] = seconds[0] / seconds[1]
+        found[TOTAL_SECONDS] = seconds[0] / seconds[1]
     return {cost: ratio for cost, ratio in found.items() if math.isfinite(ratio)}
 
 

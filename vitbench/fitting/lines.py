@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.grouping import groups_of, lines_along
 from vitbench.comparing.select import Row, Runs
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.numbers.words import plural, printable
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def falling(runs: Runs, value: str, setting: str = "value") -> str:
     numbers = [name for name in runs.numbers() if name.endswith(FALLING)]
     if value not in numbers and value in runs.numbers():
         raise UserError(f"{setting}={value}: a curve is fitted to an error or a loss; choices: {', '.join(numbers)}")
-    return runs.check(setting, value, numbers)
+    return check_choice(setting, value, numbers)
 
 
 @dataclass(frozen=True)
