@@ -43,7 +43,7 @@ def test_hydras_own_flags_answer_without_torch_and_leave_nothing(
     assert done.stdout.strip() and not done.stderr
     assert list(tmp_path.iterdir()) == []
     if flags == ["--help"]:
-        assert done.stdout.startswith(f"  vitbench {command}")  # commands to copy come first
+        assert done.stdout.startswith(f"  vitbench {command}")  # help opens with commands to copy
 
 
 MISTAKES = {
@@ -158,7 +158,7 @@ def test_a_slip_gets_one_line_with_what_would_be_right(vitbench: Cli, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-LATE = {  # found only where the model or the images are known
+LATE = {  # these slips show only once the model or the images are known
     "no patch divides the image": (["data.image_size=30"], "model.patch_size=4"),
     "heads do not divide the width": (["model.width=64", "model.heads=7"], "model.heads=7"),
     "an unknown size": (["model.size=smal"], "did you mean small"),
@@ -205,7 +205,7 @@ def test_multirun_is_hydras_own(vitbench: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_help_answers_in_under_a_third_of_a_second(tmp_path: Path) -> None:
-    """Generous on purpose: what it guards is an import of Hydra, pandas or torch on this path."""
+    """The limit is generous, because it only guards against an import of Hydra, pandas or torch on this path."""
     best = 9.0
     for _ in range(5):
         begin = time.monotonic()

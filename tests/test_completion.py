@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Output
-from vitbench.completion import SHELLS, fitting
+from vitbench.completion import SHELLS, completions_of
 
 Cli = Callable[..., Output]
 
@@ -35,7 +35,7 @@ Cli = Callable[..., Output]
 def test_what_fits(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setenv("COMP_LINE", line)
-    assert fitting(line) == words
+    assert completions_of(line) == words
 
 
 def test_an_unknown_shell_gets_one_line(vitbench: Cli) -> None:
@@ -45,7 +45,7 @@ def test_an_unknown_shell_gets_one_line(vitbench: Cli) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """A PATH on which `vitbench` is this one."""
+    """Makes a PATH on which `vitbench` is the one under test."""
     script = tmp_path / "bin" / "vitbench"
     script.parent.mkdir()
     python = f"{shlex.quote(sys.executable)} -c 'from vitbench.cli import main; main()'"

@@ -49,7 +49,7 @@ def test_no_file_names_a_machine() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
-    """Built, installed into an environment of its own (which borrows the dependencies), and run."""
+    """The wheel is built, installed into a new environment that borrows the dependencies, and run there."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
     )

@@ -93,7 +93,7 @@ def test_the_foot_tells_seeds_hardware_and_what_is_wrong(tmp_path: Path) -> None
 
 def test_two_seeds_do_not_squeeze_the_points(tmp_path: Path) -> None:
     for seed in (0, 1):
-        fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # an interval of 0.5 ± 1.27
+        fake_runs.write(tmp_path, str(seed), 0.4 + seed / 5, seed=seed)  # their interval is 0.5 ± 1.27
     low, high = figure.y_limits([*lines_of(tmp_path).values()], "test_accuracy", False)
     assert 0 <= low < 40 and 60 < high < 80
 
@@ -166,4 +166,4 @@ def test_the_interval_of_two_runs_is_told_and_not_drawn() -> None:
     assert figure.describe_means([1, 1]) == "one seed, no interval"
     lines = [figure.PlottedLine("", [(1.0, 0.4), (1.0, 0.5)], [(1.0, mean_interval([0.4, 0.5]))])]
     low, high = figure.y_limits(lines, "test_accuracy", log=False)
-    assert (low, high) == (pytest.approx(39.3), pytest.approx(50.7))  # of the points alone
+    assert (low, high) == (pytest.approx(39.3), pytest.approx(50.7))  # the limits are those of the points

@@ -1,4 +1,4 @@
-"""`vitbench report`: results that follow from their runs.csv, and a check that notices when they do not."""
+"""`vitbench report` makes results from runs.csv, and its check notices where they do not follow from it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ figures:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A study of 18 runs that have ended, one that failed and one that nobody started."""
+    """Makes a study of 18 runs that have ended, one that failed and one that nobody started."""
     folder = fake_runs.quickstart(tmp_path / "runs")
     (tmp_path / "shares.yaml").write_text(STUDY)
     (folder / "broken").mkdir()

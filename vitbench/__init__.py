@@ -16,16 +16,18 @@ __all__ = ["Loaded", "__version__", "load"]
 
 
 class Loaded(NamedTuple):
+    """What `load` returns of a finished run."""
+
     model: nn.Module  # in evaluation mode, on the CPU
     config: dict[str, Any]
     record: Record  # vitbench/runs/record.py says what its fields hold
 
 
 def load(run_id: str, runs: str | Path = "runs") -> Loaded:
-    """A finished run for a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
+    """Loads a run into a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
 
-    The model expects images normalised by `record["mean"]` and `record["std"]` (of values in 0..1).
-    Raises UserError where there is no such run, it did not finish, or its checkpoint is damaged or another run's.
+    The model expects images with values in 0..1, normalised by `record["mean"]` and `record["std"]`. Raises UserError
+    where there is no such run, it did not finish, or its checkpoint is damaged or another run's.
     """
     from vitbench.runs.records import find_record
     from vitbench.training.transfer import trained

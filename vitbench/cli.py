@@ -1,6 +1,6 @@
-"""The command line: `vitbench COMMAND key=value ...`. A command is a module, and its settings are a Hydra config.
+"""The command line: `vitbench COMMAND key=value ...`. Each command is a module, and its settings are a Hydra config.
 
-Answers `--help` without importing anything heavy; everything a user can get wrong leaves as one line and an exit code.
+`--help` is answered without importing anything heavy. A user's slip is answered by one line and an exit code.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ COMMANDS: dict[str, Choice] = {
     "ls": Choice("vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs"),
     "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
 }
-READ_ONLY = {"table", "plot", "fit", "report", "bench"}
-PLAIN = {"ls", "completion"}  # take positional words and no config
+READ_ONLY = {"table", "plot", "fit", "report", "bench"}  # these neither train nor probe
+PLAIN = {"ls", "completion"}  # these take positional words and have no config
 
 HELP = """\
   vitbench train model=vit pe=learned                    a ViT on the built-in images
@@ -74,7 +74,7 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
-    # closed by the caller: `vitbench table >&-`
+    # there is no stdout where the caller has closed it: `vitbench table >&-`
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     try:
         try:
@@ -90,7 +90,7 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("vitbench: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `vitbench table | head`
+    except BrokenPipeError:  # the reader has read enough: `vitbench table | head`
         _discard_stdout()
         return 0
     except OSError as error:
@@ -102,13 +102,17 @@ def run(argv: list[str]) -> int:
 
 
 def _discard_stdout() -> None:
-    """What is still buffered would be written again when Python ends."""
+    """Points stdout nowhere, because Python would try again to write its buffer when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:
+    """Answers --help and --version, and hands all else to the command that was typed."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="".join(f"  {name:<11}{line}\n" for name, (_, line) in COMMANDS.items())), end="")
+        print(
+            HELP.format(commands="".join(f"  {name:<11}{help_line}\n" for name, (_, help_line) in COMMANDS.items())),
+            end="",
+        )
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"vitbench {__version__}")
@@ -116,18 +120,20 @@ def _dispatch(argv: list[str]) -> int:
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
         raise errors.UserError(f"{command} is no command: {errors.did_you_mean(command, COMMANDS)}")
-    task = look_up("command", command, COMMANDS)
-    return int(task(rest) or 0) if command in PLAIN else _hydra(command, task, rest)
+    main_of_command = look_up("command", command, COMMANDS)
+    if command in PLAIN:
+        return int(main_of_command(rest) or 0)
+    return _run_with_hydra(command, main_of_command, rest)
 
 
-def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> int:
-    """Hands a command's settings to Hydra, and Hydra's refusals to one line."""
+def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], argv: list[str]) -> int:
+    """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line."""
     from vitbench.settings.compose import CONF_DIR
     from vitbench.settings.overrides import explain, prepare
     from vitbench.settings.schema import register_schemas
 
     arguments = prepare(argv)
-    if command == "probe":  # a model of its own, not one of the group that Hydra knows by this word
+    if command == "probe":  # its model= names any network, but for Hydra this word chooses from the group of models
         arguments = [word.replace("model=", "outside=", 1) if word.startswith("model=") else word for word in arguments]
     if command in {*READ_ONLY, "probe"} and {"-m", "--multirun"} & set(arguments):
         raise errors.UserError(f"vitbench {command} has no --multirun; it takes all runs at once")
@@ -136,7 +142,7 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
             f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
             "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)"
         )
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed and turned into exit code 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions and ends with code 1, before they reach us
     import hydra
     import yaml
     from hydra.errors import HydraException
@@ -148,25 +154,25 @@ def _hydra(command: str, task: Callable[[Any], int | None], argv: list[str]) -> 
     sys.argv = [f"vitbench {command}", *arguments]
     code = 0
 
-    def checked(config: Any) -> int:
-        """One job. Hydra would print a line of its own about an exception, and go on after a signal."""
+    def run_job(config: Any) -> int:
+        """Runs one job and handles its errors, because Hydra would print its own line and go on after a signal."""
         nonlocal code
         try:
-            code = max(code, task(config) or 0)
+            code = max(code, main_of_command(config) or 0)
         except Stopped as stopped:
             print(f"vitbench: {stopped}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
             if command == "sweep" and isinstance(error, errors.StorageError):
-                raise  # nothing could be written down: told to the sweep
+                raise  # nothing could be written down, so the sweep itself has to tell
             refusal = error if isinstance(error, errors.UserError) else explain(error, command, arguments)
-            if command != "sweep":  # a sweep tells what its runs wrote down
+            if command != "sweep":  # a sweep tells by itself what its runs wrote down
                 print(f"vitbench: {refusal}", file=sys.stderr)
             code = max(code, refusal.exit_code)
         return code
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(checked)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(run_job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise explain(error, command, arguments) from None
     return code

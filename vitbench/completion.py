@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from vitbench.errors import UserError, did_you_mean
 
-# COMPREPLY holds what follows the last `=`, because bash begins a new word there (COMP_WORDBREAKS)
+# COMPREPLY must hold only what follows the last `=`, because bash begins a new word there (COMP_WORDBREAKS).
 BASH = """\
 _vitbench() {
     local word="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n'
@@ -53,11 +53,16 @@ complete --command vitbench --arguments '(__vitbench_fitting)'
 """
 
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+VALUES = {
+    "format": ("text", "md", "csv", "tex", "json"),
+    "show": ("ci95", "sd", "mean"),
+    "log": ("x", "y", "xy", "none"),
+}
 
 
 def main(words: Sequence[str]) -> int:
     if list(words) == ["reply"]:
-        for word in fitting(os.environ.get("COMP_LINE", "")):
+        for word in completions_of(os.environ.get("COMP_LINE", "")):
             print(word)
         return 0
     if not words or words[0] in ("-h", "--help"):
@@ -69,8 +74,8 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def fitting(line: str) -> list[str]:
-    """What the last word of a command line can become."""
+def completions_of(line: str) -> list[str]:
+    """Lists what the last word of a command line can become."""
     from vitbench.cli import COMMANDS
 
     _, *words = line.split() or [""]
@@ -97,27 +102,20 @@ def fitting(line: str) -> list[str]:
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
-    return _beginning(word, _hydra(command, [*before[1:], word]))
-
-
-VALUES = {
-    "format": ("text", "md", "csv", "tex", "json"),
-    "show": ("ci95", "sd", "mean"),
-    "log": ("x", "y", "xy", "none"),
-}
+    return _beginning(word, _ask_hydra(command, [*before[1:], word]))
 
 
 def _beginning(word: str, choices: Iterable[str]) -> list[str]:
     return [choice for choice in choices if choice.startswith(word)]
 
 
-def _hydra(command: str, words: Sequence[str]) -> list[str]:
-    """Hydra's completion of the last word: groups, their choices, keys and their present value."""
+def _ask_hydra(command: str, words: Sequence[str]) -> list[str]:
+    """Asks Hydra what the last word can become: groups and their choices, keys and the values they have."""
     from vitbench.cli import run
 
     os.environ["COMP_LINE"] = " ".join(["vitbench", *words])
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+    reply = io.StringIO()
+    with contextlib.redirect_stdout(reply), contextlib.redirect_stderr(io.StringIO()):
         run([command, "-sc", "query=bash"])
-    choices = ("hydra/" if choice == "hydra" else choice for choice in out.getvalue().split())
+    choices = ("hydra/" if choice == "hydra" else choice for choice in reply.getvalue().split())
     return [choice for choice in choices if not choice.startswith(("schema", "hydra."))]

@@ -1,4 +1,4 @@
-"""Errors that are not ours: one exception for each exit code. Our own bugs raise others, and keep their traceback."""
+"""What a user can get wrong: one exception for each exit code. Our own bugs raise others and keep their traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What there is: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs [runs=FOLDER]`, as plain lines."""
+"""What there is: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs [runs=FOLDER]`, \
+as plain lines."""
 
 from __future__ import annotations
 
@@ -12,32 +13,32 @@ from vitbench.numbers.words import printable, shown_number
 
 
 def main(words: Sequence[str]) -> int:
-    word, options = (words[0], words[1:]) if words else ("", [])
-    if word in ("-h", "--help"):
+    kind, options = (words[0], words[1:]) if words else ("", [])
+    if kind in ("-h", "--help"):
         say(f"{__doc__}\n")
         return 0
-    if word and word not in LISTS:
-        raise UserError(f"ls {word}: {did_you_mean(word, LISTS)}")
-    runs = "runs"
+    if kind and kind not in LISTS:
+        raise UserError(f"ls {kind}: {did_you_mean(kind, LISTS)}")
+    folder = "runs"
     for option in options:
         key, _, value = option.partition("=")
-        if word != "runs" or key != "runs" or not value:
-            raise UserError(f"ls {word} {option}: " + ("takes runs=FOLDER" if word == "runs" else "takes nothing more"))
-        runs = value
-    lines = LISTS[word](Path(runs).expanduser()) if word else overview()
+        if kind != "runs" or key != "runs" or not value:
+            raise UserError(f"ls {kind} {option}: " + ("takes runs=FOLDER" if kind == "runs" else "takes nothing more"))
+        folder = value
+    lines = LISTS[kind](Path(folder).expanduser()) if kind else overview()
     say("".join(f"{line}\n" for line in lines))
     return 0
 
 
 def overview() -> list[str]:
-    """What can be listed, and the names of it."""
+    """Lists what can be listed, with its names."""
     from vitbench.runs.study import study_names
     from vitbench.settings.compose import CONF_DIR
 
-    def names(group: str) -> str:
+    def files_of(group: str) -> str:
         return "|".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
 
-    listed = {
+    contents = {
         "models": f"model={'|'.join(_menu('model'))} model.size={'|'.join(_sizes())}",
         "pe": " ".join(_menu("pe")),
         "data": " ".join(_menu("data")),
@@ -47,10 +48,10 @@ def overview() -> list[str]:
         "runs": "what has been trained, and what has not ended",
     }
     return [
-        *align([[f"vitbench ls {word}", line] for word, line in listed.items()], 2),
+        *align([[f"vitbench ls {kind}", line] for kind, line in contents.items()], 2),
         "",
-        f"optim={names('optim')} (the recipe; each model brings its own)",
-        f"augment={names('augment')}",
+        f"optim={files_of('optim')} (the recipe; each model brings its own)",
+        f"augment={files_of('augment')}",
     ]
 
 
@@ -75,26 +76,19 @@ def _choices(kind: str) -> list[str]:
 
 
 def models(_: Path) -> list[str]:
-    """The models, then the pairs of one size with what each costs for a 32 px image, and their ratio."""
+    """Lists the models, then for each size its models, what each costs for a 32 px image, and how many ViTs that is."""
     rows = [["size", "model", "options", "parameters", "multiply-adds", "to vit"]]
     for size, pair in _sizes().items():
         for name, model in pair.items():
-            rows.append(
-                [
-                    size,
-                    name,
-                    " ".join(f"{key}={value}" for key, value in model.options.items()),
-                    shown_number("parameters", model.parameters, 0),
-                    shown_number("multiply_adds", model.multiply_adds, 0),
-                    f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}",
-                ]
-            )
+            options = " ".join(f"{key}={value}" for key, value in model.options.items())
+            costs = [shown_number(cost, getattr(model, cost), 0) for cost in ("parameters", "multiply_adds")]
+            rows.append([size, name, options, *costs, f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}"])
     grid = align(rows, 3)
     return [*_choices("model"), "", "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:", *grid]
 
 
 def studies(_: Path) -> list[str]:
-    """Each study's name and question; one that cannot be read says why."""
+    """Lists the studies with their questions, or why one cannot be read."""
     from vitbench.runs.study import load_study, study_names
 
     rows = []
@@ -107,7 +101,7 @@ def studies(_: Path) -> list[str]:
 
 
 def runs(folder: Path) -> list[str]:
-    """Each run's id, how it stands, and its accuracy."""
+    """Lists the ids of runs, how each stands, and its accuracy."""
     from vitbench.runs.records import run_folders
 
     rows = [[printable(path.name), *_standing(path)] for path in run_folders(folder)]
@@ -119,7 +113,7 @@ def runs(folder: Path) -> list[str]:
 
 
 def _standing(folder: Path) -> tuple[str, str]:
-    """How a run stands, and its test accuracy if it has one."""
+    """Says how a run stands, and its test accuracy if it has one."""
     from vitbench.runs.records import read_record
     from vitbench.runs.run import Run
 
@@ -137,7 +131,7 @@ def _standing(folder: Path) -> tuple[str, str]:
 
 
 def _progress(folder: Path) -> str:
-    """The last step in metrics.csv, of as many as the settings ask for."""
+    """Says which step of how many was the last that a run logged."""
     from vitbench.runs.run import read_metrics
     from vitbench.settings.compose import read_yaml
 

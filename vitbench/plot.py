@@ -93,10 +93,10 @@ def draw_figure(
         if fit:
             from vitbench.fitting.figure_fit import draw_fit
 
-            drawn = draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat)
+            figure = draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat)
         else:
-            drawn = draw_panels(runs, panels, title, caveat)
-        return look.save_figure(drawn, ending)
+            figure = draw_panels(runs, panels, title, caveat)
+        return look.save_figure(figure, ending)
 
 
 def _title_of(panels: list[Panel]) -> str:

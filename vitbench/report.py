@@ -1,14 +1,15 @@
 """Results that anyone can check: `vitbench report study=NAME`, `vitbench report`, `vitbench report check=true`.
 
-    results/<study>/  runs.csv        the evidence: a row a run (vitbench/comparing/evidence.py); with probes.csv, if figures need it
-                      study.yaml      the study as it was run, with the commands above it
+    results/<study>/  runs.csv        the evidence, a row for each run (vitbench/comparing/evidence.py)
+                      probes.csv      what probes measured along something, if a figure draws it
+                      study.yaml      the study as it was run, below the commands that ran it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
-                      notes.md        what was read from it; written by hand, never touched
+                      notes.md        what we read from these; it is written by hand, and no report changes it
     results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
-    results/README.md                 a section per study, made from these files
+    results/README.md                 a section for each study, made from these files
 
-With `study=` the runs are read from `runs=` and runs.csv is written anew. Everything else is always made from runs.csv,
-also where there are no runs any more: so `check=true` can make it again and compare.
+With `study=` the runs are read from `runs=`, and their evidence is written anew. All other files are made from the
+evidence alone, so that `check=true` can make them again and compare, even where the runs are gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
@@ -24,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from vitbench import plot
-from vitbench.comparing import formats, table
+from vitbench.comparing import formats
 from vitbench.comparing.evidence import evidence_text, read_evidence, read_swept, swept_text
 from vitbench.comparing.formats import escape_markdown
 from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, UserError
-from vitbench.fitting import fit
-from vitbench.fitting.findings import Report
+from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
-from vitbench.fitting.verdict import render_report, report_sentences
+from vitbench.fitting.render import render_report, report_sentences
 from vitbench.machine.disk import storage, write
 from vitbench.numbers.text import say
 from vitbench.numbers.words import printable
@@ -41,9 +42,10 @@ from vitbench.runs.run import Run
 from vitbench.runs.study import Study, find_study, load_study
 from vitbench.timing import bench
 
-TOLERANCE = 1e-6  # relative, of a number that is made again
+TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 FORMS = ("md", "csv", "tex")
-PLACES = ("runs", "data.cache")  # words of a command that say where, not what
+PLACES = ("runs", "data.cache")  # these settings say where files are, which is different for everyone
 
 
 def main(config: Any) -> int:
@@ -51,61 +53,55 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     results = Path(asked["results"]).expanduser()
-    named = asked["study"] is not None
-    if named and not asked["check"]:
+    if asked["study"] is not None and not asked["check"]:
         collect(asked["study"], Path(asked["runs"]).expanduser(), results)
-    all_kept = kept(results)
-    if not all_kept:
+    kept = sorted(path.parent.name for path in results.glob("*/runs.csv"))
+    if not kept:
         raise UserError(f"results={results}: no study there; `vitbench report study=NAME` writes one from its runs")
-    mine = [find_study(asked["study"]).stem] if named else all_kept
-    if named and mine[0] not in all_kept:
-        raise UserError(f"study={asked['study']}: not in {results}; there: {', '.join(all_kept)}")
-    sections = {name: Section.read(results / name) for name in all_kept}
-    files = {results / name / file: text for name in mine for file, text in sections[name].texts.items()}
+    wanted = [find_study(asked["study"]).stem] if asked["study"] is not None else kept
+    if not {*wanted} <= {*kept}:
+        raise UserError(f"study={asked['study']}: not in {results}; there: {', '.join(kept)}")
+    sections = {study: Section.read(results / study) for study in kept}
+    texts = {results / study / file: text for study in wanted for file, text in sections[study].texts.items()}
     speeds = {path: bench.read_bench(path) for path in sorted((results / "bench").glob("*.json"))}
-    files |= {path.with_suffix(".md"): bench.markdown(report) for path, report in speeds.items()}
-    files[results / "README.md"] = readme(sections.values(), speeds)
+    texts |= {path.with_suffix(".md"): bench.markdown(speed) for path, speed in speeds.items()}
+    texts[results / "README.md"] = readme(sections.values(), speeds)
     if asked["check"]:
-        for path, text in files.items():
+        for path, text in texts.items():
             check_file(path, text)
-        for name in mine:
-            sections[name].check_folder(results / name)
-        say(f"{results}: {len(files)} files agree with the runs.csv of {', '.join(mine)}\n")
+        for study in wanted:
+            sections[study].check_folder(results / study)
+        say(f"{results}: {len(texts)} files agree with the runs.csv of {', '.join(wanted)}\n")
         return 0
-    figures = {results / name / file: blob for name in mine for file, blob in sections[name].figures()}
-    for path, blob in [*figures.items(), *((path, text.encode()) for path, text in files.items())]:
+    figures = {results / study / file: blob for study in wanted for file, blob in sections[study].figures()}
+    for path, blob in [*figures.items(), *((path, text.encode()) for path, text in texts.items())]:
         write(path, blob)
-    say("".join(f"{path}\n" for path in [*files, *figures]))
+    say("".join(f"{path}\n" for path in [*texts, *figures]))
     return 0
 
 
-def kept(results: Path) -> list[str]:
-    """The studies whose evidence lies in `results`."""
-    return sorted(path.parent.name for path in results.glob("*/runs.csv"))
-
-
 def collect(name: str, folder: Path, results: Path) -> None:
-    """Writes runs.csv and study.yaml of a study from its runs."""
+    """Writes a study's evidence and its study.yaml from its runs in `folder`."""
     study, source = load_study(name), find_study(name)
     runs = select_runs(str(folder), {}, study)
     for note in runs.notes:
         print(f"vitbench: {printable(note)}", file=sys.stderr)
     ended = {row["id"] for row in runs.rows}
-    others = {id_: _state(folder / id_) for id_ in planned_ids(study, folder) if id_ not in ended}
+    without_result = {run_id: _state(folder / run_id) for run_id in planned_ids(study, folder) if run_id not in ended}
     typed = [_without_places(shlex.split(words)) for words in typed_words(study, folder) or [""]]
     commands = dict.fromkeys(shlex.join(["vitbench", "sweep", f"study={study.name}", *words]) for words in typed)
-    made = results / study.name
-    with storage(made):
-        made.mkdir(parents=True, exist_ok=True)
+    target = results / study.name
+    with storage(target):
+        target.mkdir(parents=True, exist_ok=True)
     text = source.read_text(encoding="utf-8-sig")
-    body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study that came out of results
-    write(made / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
-    write(made / "runs.csv", evidence_text(runs, others).encode())
+    body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study.yaml from results has commands above it already
+    write(target / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
+    write(target / "runs.csv", evidence_text(runs, without_result).encode())
     swept = swept_text(runs, plot.drawn_results(study.figures.values()))
     if swept:
-        write(made / "probes.csv", swept.encode())
+        write(target / "probes.csv", swept.encode())
     else:
-        (made / "probes.csv").unlink(missing_ok=True)
+        (target / "probes.csv").unlink(missing_ok=True)
 
 
 def _state(folder: Path) -> str:
@@ -114,7 +110,7 @@ def _state(folder: Path) -> str:
 
 
 def _without_places(words: Iterable[str]) -> list[str]:
-    """What was typed, for others: their folders are called otherwise."""
+    """Leaves out of a command what says where files are, so that it suits anyone's machine."""
     keys = {word: word.partition("=")[0] for word in words}
     return [
         "data.root=FOLDER" if key == "data.root" else word
@@ -132,116 +128,118 @@ class Section:
 
     study: Study
     runs: Runs
-    commands: list[str]
-    notes: str  # Markdown
+    commands: list[str]  # those that ran the study
+    hand_written: str  # the text of notes.md
 
     @classmethod
     def read(cls, folder: Path) -> Section:
+        """Reads a study's evidence from its folder in results/; raises DataError where a file is missing or damaged."""
         path = folder / "study.yaml"
         if not path.is_file():
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
         commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
-        notes = folder / "notes.md"
         study = replace(load_study(str(path)), name=folder.name)
-        return cls(
-            study,
-            _evidence(folder).renamed(study.names),
-            commands,
-            notes.read_text(encoding="utf-8") if notes.is_file() else "",
-        )
+        runs = replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
+        notes = folder / "notes.md"
+        hand_written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+        return cls(study, runs.renamed(study.names), commands, hand_written)
+
+    @cached_property
+    def runs_with_caveats(self) -> Runs:
+        """The runs, with what the study says it cannot show among their notes."""
+        return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
     @cached_property
     def tables(self) -> list[formats.Table]:
-        layouts = table.choose_layouts({}, self.study, "tables", table.TABLE_KEYS)
-        return [table.build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
+        layouts = choose_layouts({}, self.study, "tables", TABLE_KEYS)
+        return [build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
 
     @cached_property
     def fitted(self) -> Report | None:
-        """What `vitbench fit` says, where a figure of the study asks for it."""
-        drawn = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
-        if drawn is None:
+        """What `vitbench fit` finds, if a figure of the study asks for it and there are enough runs."""
+        layout = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
+        if layout is None:
             return None
-        runs = self.noted().filtered(drawn.get("where") or {})
-        value = str(drawn.get("y") or "test_error")
+        runs = self.runs_with_caveats.filtered(layout.get("where") or {})
+        value = str(layout.get("y") or "test_error")
         try:
             lines, left_out = lines_of(runs, value)
         except UserError:  # too few seeds or sizes so far
             return None
-        return fit.report_of(value, lines, left_out, runs, heading=self.heading())
-
-    def noted(self) -> Runs:
-        """The runs with what the study says it cannot show."""
-        return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
+        return report_of(value, lines, left_out, runs, heading=self.heading)
 
     @cached_property
     def texts(self) -> dict[str, str]:
         """The files that hold numbers, by name."""
-        heading, notes = self.heading(), [printable(note) for note in self.noted().notes]
+        notes = [printable(note) for note in self.runs_with_caveats.notes]
         files = {
-            f"{one.name}.{form}": formats.render_tables(form, [one], heading, notes)
-            for one in self.tables
+            f"{table.name}.{form}": formats.render_tables(form, [table], self.heading, notes)
+            for table in self.tables
             for form in FORMS
         }
-        report = self.fitted
-        if report is not None:
-            files |= {f"fit.{form}": render_report(form, report) for form in FORMS}
+        if self.fitted is not None:
+            files |= {f"fit.{form}": render_report(form, self.fitted) for form in FORMS}
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
+        """Draws the study's figures; yields the name and the bytes of each file."""
         if not self.study.figures:
             return
-        layouts = table.choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS)
+        layouts = choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS)
         for name, layout in layouts.items():
             yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
     def check_folder(self, folder: Path) -> None:
-        """Raises DataError where a figure is missing, or where a file lies that no report made."""
+        """Raises DataError where a figure is missing, or a file lies there that no report makes."""
         figures = {f"{name}.svg" for name in self.study.figures}
-        there = {path.name for path in folder.iterdir()}
-        for name in sorted(figures - there):
-            raise DataError(f"{folder / name} is missing; `vitbench report` makes it")
-        for name in sorted(there - figures - {*self.texts, "runs.csv", "probes.csv", "study.yaml", "notes.md"}):
-            raise DataError(f"{folder / name}: no report makes such a file; remove it")
+        present = {path.name for path in folder.iterdir()}
+        for file in sorted(figures - present):
+            raise DataError(f"{folder / file} is missing; `vitbench report` makes it")
+        for file in sorted(present - figures - {*self.texts, "runs.csv", "probes.csv", "study.yaml", "notes.md"}):
+            raise DataError(f"{folder / file}: no report makes such a file; remove it")
 
+    @property
     def heading(self) -> str:
         return printable(f"{self.study.title}. {self.study.question}")
 
     def markdown(self) -> str:
+        """Writes the study's section of the README."""
         name, study = self.study.name, self.study
         parts = [f"## {escape_markdown(printable(study.title))}", f"**{escape_markdown(printable(study.question))}**"]
         if study.expect:
             parts.append(f"Expected: {escape_markdown(printable(study.expect))}")
-        for one in self.tables:
-            named = f"**{escape_markdown(one.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
-            parts.append(named + formats.render_tables("md", [one], "", []).strip())
-        parts += [f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
-        report = self.fitted
-        if report is not None:
-            said = [f"- {escape_markdown(f'{pair}: ' + ' '.join(lines))}" for pair, lines in report_sentences(report)]
-            parts.append(
-                "\n".join([f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:", "", *said])
+        for table in self.tables:
+            title = (
+                f"**{escape_markdown(table.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
             )
-        if self.notes:
-            parts.append(re.sub(r"^(#+) ", r"##\1 ", self.notes.strip(), flags=re.MULTILINE))
-        parts += [escape_markdown(printable(note)) for note in self.noted().notes]
+            parts.append(title + formats.render_tables("md", [table], "", []).strip())
+        parts += [f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
+        if self.fitted is not None:
+            pairs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(self.fitted)]
+            items = "\n".join(f"- {escape_markdown(pair)}" for pair in pairs)
+            parts.append(f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:\n\n{items}")
+        if self.hand_written:
+            parts.append(re.sub(r"^(#+) ", r"##\1 ", self.hand_written.strip(), flags=re.MULTILINE))
+        parts += [escape_markdown(printable(note)) for note in self.runs_with_caveats.notes]
         return "\n\n".join([*parts, self.foot()])
 
     def foot(self) -> str:
-        """Where the numbers come from: seeds, commits, dates, hardware, time, commands."""
+        """Says where the numbers come from: seeds, commits, dates, hardware, time and commands."""
         rows = self.runs.rows
         seeds = sorted({row["seed"] for row in rows})
         days = sorted({str(row["created"])[:10] for row in rows})
         hours = sum(row["train_seconds"] for row in rows) / 3600
+        machines = (
+            f"{row['hardware.name']}, {row['hardware.precision']}, {row['hardware.threads']} thread"
+            + ("" if row["hardware.threads"] == 1 else "s")
+            for row in rows
+        )
         parts = [
             f"{len(rows)} runs",
             f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-            f"commit {_several(row.get('commit') or 'none' for row in rows)}",
+            f"commit {_join_distinct(row.get('commit') or 'none' for row in rows)}",
             days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
-            _several(
-                f"{row['hardware.name']}, {row['hardware.precision']}, {row['hardware.threads']} thread"
-                + ("" if row["hardware.threads"] == 1 else "s")
-                for row in rows
-            ),
+            _join_distinct(machines),
             f"{hours:.1f} hours of training",
         ]
         probed = [f"vitbench probe study={self.study.name}"] if self.study.probes else []
@@ -252,64 +250,53 @@ class Section:
         )
 
 
-def _evidence(folder: Path) -> Runs:
-    return replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
-
-
-def _several(words: Iterable[str]) -> str:
+def _join_distinct(words: Iterable[str]) -> str:
     return " and ".join(sorted(set(words)))
 
 
-def readme(sections: Iterable[Section], speeds: Mapping[Path, Mapping[str, Any]]) -> str:
-    sections = list(sections)
-    head = [
-        "# Results",
-        (
-            "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table"
-            " and fit again and fails where a number differs. What was read from them is written by hand."
-            " `docs/metrics.md` defines the numbers. A commit with a + had changes beside it."
-        ),
-        "\n".join(
-            f"- [{escape_markdown(printable(one.study.title))}](#{_anchor(one.study.title)}): "
-            f"{escape_markdown(printable(one.study.question))}"
-            for one in sections
-        ),
+def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any]]) -> str:
+    """Writes results/README.md: contents, the sections, and links to what `vitbench bench` measured."""
+    contents = [
+        f"- [{escape_markdown(printable(section.study.title))}](#{_anchor(section.study.title)}): "
+        f"{escape_markdown(printable(section.study.question))}"
+        for section in sections
     ]
-    machines = [
-        f"- [{escape_markdown(report['hardware']['name'])}](bench/{path.stem}.md)" for path, report in speeds.items()
-    ]
-    speed = (
-        ["## Speed", "What `vitbench bench` measured, with the goals set for it:", "\n".join(machines)]
-        if speeds
-        else []
+    head = (
+        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table"
+        " and fit again and fails where a number differs. What was read from them is written by hand."
+        " `docs/metrics.md` defines the numbers. A commit with a + had changes beside it."
     )
-    return "\n\n".join([*head, *(one.markdown() for one in sections), *speed]) + "\n"
+    parts = ["# Results", head, "\n".join(contents), *(section.markdown() for section in sections)]
+    if speeds:
+        machines = [
+            f"- [{escape_markdown(speed['hardware']['name'])}](bench/{path.stem}.md)" for path, speed in speeds.items()
+        ]
+        parts += ["## Speed", "What `vitbench bench` measured, with the goals set for it:", "\n".join(machines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _anchor(title: str) -> str:
-    """As GitHub makes it from a heading."""
+    """Makes a heading's anchor as GitHub does."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 # ---------------------------------------------------------------------------------------------------------- checking
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
-
-def check_file(path: Path, made: str) -> None:
+def check_file(path: Path, made_again: str) -> None:
     """Raises DataError at the first line of a committed file that is not what its runs.csv gives."""
     try:
         committed = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; `vitbench report` makes it") from None
-    lines = zip_longest(committed.splitlines(), made.splitlines(), fillvalue="(nothing)")
+    lines = zip_longest(committed.splitlines(), made_again.splitlines(), fillvalue="(nothing)")
     for number, (old, new) in enumerate(lines, 1):
         if not _same(old, new):
             raise DataError(f"{path} line {number}: `{old[:160]}`; its runs.csv gives `{new[:160]}`")
 
 
 def _same(old: str, new: str) -> bool:
-    """Equal words, and numbers that differ by less than TOLERANCE."""
+    """Says whether two lines have the same words, and numbers that differ by no more than TOLERANCE."""
     if old == new:
         return True
     if NUMBER.sub("", old) != NUMBER.sub("", new):

@@ -1,4 +1,4 @@
-"""runs.csv: what goes in comes out, and what was damaged is refused."""
+"""What is written to runs.csv is read again unchanged, and a damaged file is refused."""
 
 from __future__ import annotations
 

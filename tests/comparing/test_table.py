@@ -34,7 +34,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def printed(runs: Path, form: str = "text", **layout: object) -> str:
-    """What `table` prints, without the command line around it."""
+    """Returns what `vitbench table` prints, without going through the command line."""
     selected = select_runs(str(runs), {})
     return formats.render_tables(form, [table.build_table("", selected, **layout)], "", selected.notes)  # type: ignore[arg-type]
 
@@ -211,7 +211,7 @@ def test_a_broken_record_is_named_and_the_others_are_read(tmp_path: Path, vitben
 
 @pytest.fixture
 def paired(tmp_path: Path) -> Path:
-    """Seeds that move both models alike: far more than the models differ."""
+    """Makes runs of two models whose seeds move both alike, and far more than the models differ."""
     for seed, (vit, resnet) in enumerate([(0.30, 0.40), (0.40, 0.52), (0.50, 0.60)]):
         fake_runs.write(tmp_path / "runs", f"vit-{seed}", vit, seed=seed, result_shift=vit / 10)
         fake_runs.write(
@@ -223,13 +223,13 @@ def paired(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("columns", [None, "data.fraction"])
 def test_differences_are_paired_by_seed(paired: Path, columns: str | None) -> None:
     (group,) = groups_named(printed(paired, "json", against="resnet", columns=columns))
-    half = 4.30265 * 0.011547 / 3**0.5  # of -0.10, -0.12, -0.10
+    half = 4.30265 * 0.011547 / 3**0.5  # the differences are -0.10, -0.12 and -0.10
     assert group["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
     assert group["test_accuracy_difference_ci95_low"] == pytest.approx(-0.32 / 3 - half, rel=1e-4)
     assert group["against"] == ["resnet-0", "resnet-1", "resnet-2"] and group["runs"] == ["vit-0", "vit-1", "vit-2"]
     out = printed(paired, against="resnet", columns=columns)
     assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over n=3 seeds" in out
-    assert "-10.7 ± 2.9" in out and "42" not in out.splitlines()[-1]  # no level of accuracy, no costs
+    assert "-10.7 ± 2.9" in out and "42" not in out.splitlines()[-1]  # neither an accuracy nor a cost
     assert "+10.7 ± 2.9" in printed(paired, against="vit pe=learned", columns=columns)
 
 
@@ -253,7 +253,7 @@ def test_a_seed_that_one_of_two_lacks_is_in_no_difference(paired: Path) -> None:
     fake_runs.write(paired, "vit-3", 0.9, seed=3)
     fake_runs.write(paired, "vit-small", 0.2, **{"data.fraction": 0.1})
     groups = groups_named(printed(paired, "json", against="resnet", columns="data.fraction"))
-    assert [group["n"] for group in groups] == [3]  # and 10 % of the images have no partner at all
+    assert [group["n"] for group in groups] == [3]  # the run on 10 % of the images has no partner
     assert groups[0]["test_accuracy_difference_mean"] == pytest.approx(-0.32 / 3)
 
 
@@ -287,7 +287,7 @@ def test_a_line_without_a_counterpart_is_named_and_compared_with_nothing_else(tm
             )
     runs = select_runs(str(tmp_path / "runs"), {})
     made = table.build_table("", runs, rows=["model", "init"], against="model=resnet")
-    assert [group.settings["init"] for group in made.groups] == [None]  # a pretrained ResNet is not there
+    assert [group.settings["init"] for group in made.groups] == [None]  # there is no pretrained ResNet
     assert "no model=resnet to compare with: vit init=pre pe=learned" in made.notes
     with pytest.raises(UserError, match="against=init=pre: no line is like another but for that"):
         table.build_table(
@@ -321,7 +321,7 @@ def test_a_cnn_is_a_reference_for_every_encoding_and_has_none_among_them(tmp_pat
 
 @pytest.fixture
 def quickstart(tmp_path: Path) -> Path:
-    """The runs of the real study but one, under their real ids."""
+    """Makes all runs of the real study but one, under their real ids."""
     from vitbench.runs.plan import plan
     from vitbench.runs.study import load_study
 

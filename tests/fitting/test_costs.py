@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from vitbench.fitting.findings import cost_ratios, cost_words, is_matched
+from vitbench.fitting.findings import cost_ratios, is_matched
+from vitbench.fitting.sentences import cost_words
 
 
 def run(images: int = 100, **changed: Any) -> dict[str, Any]:
@@ -36,7 +37,9 @@ def test_what_a_run_began_from_is_part_of_its_time() -> None:
     assert cost_ratios([tuned], [run(init=None)], 100)["total_train_seconds"] == 3.0
     taught = run(teacher="other", total_train_seconds=16.0)
     assert cost_ratios([run()], [taught], 100)["total_train_seconds"] == 0.5
-    assert "total_train_seconds" not in cost_ratios([run(init="timm:x")], [run()], 100)  # nobody says
+    assert "total_train_seconds" not in cost_ratios(
+        [run(init="timm:x")], [run()], 100
+    )  # how long that took is not known
 
 
 def test_what_is_not_known_or_varies_is_not_said() -> None:

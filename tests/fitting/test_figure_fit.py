@@ -23,7 +23,7 @@ Cli = Callable[..., Output]
 
 
 def text_of(runs: Path, **asked: Any) -> str:
-    """The words of the figure, from an SVG that keeps them as text."""
+    """Returns the words of a figure, from an SVG that keeps them as text."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none"}):
@@ -48,7 +48,7 @@ def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, v
     assert "no bands of two seeds" in text and "bootstrap" not in text
     out = vitbench("fit").out
     assert "x [n/a] the images of" in out and "Two seeds give crossovers and image ratios no interval." in out
-    report = json.loads(vitbench("fit", "format=json").out)  # which would refuse a NaN
+    report = json.loads(vitbench("fit", "format=json").out)  # a NaN could not be written
     assert report["pairs"] and report["notes"]
     more = study(tmp_path / "more", seeds=2)
     for path in study(tmp_path / "three").glob("learned-*-2"):
@@ -97,7 +97,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
     _, crossing = Report("test_error", [], main_pairs(lines)).pairs
     axes = Figure().subplots()
-    figure_fit._mark(axes, crossing, ["vit pe=learned"], 100)
+    figure_fit._mark_crossover(axes, crossing, ["vit pe=learned"], 100)
     bar, star = axes.get_lines()
     (x,), (y,) = star.get_data()
     assert x == crossing.crossover.n
@@ -107,7 +107,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
 
 def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
-    said = figure_fit._said(Report("test_error", [], main_pairs(lines) * 9).pairs)
+    said = figure_fit._pair_notes(Report("test_error", [], main_pairs(lines) * 9).pairs)
     assert len(said) == 8 and said[-1] == "and 11 other pairs, see `vitbench fit`"
 
 

@@ -19,14 +19,14 @@ from vitbench.comparing.select import select_runs
 from vitbench.fitting import fit_file
 from vitbench.fitting.findings import Report
 from vitbench.fitting.lines import lines_of, pairs
-from vitbench.fitting.verdict import render_report, report_lines, report_tables
+from vitbench.fitting.render import render_report, report_lines, report_tables
 
 Cli = Callable[..., Output]
 SHARES = (0.01, 0.05, 0.2, 0.5, 1.0)
 IMAGES = 45_000
 LAWS: dict[str | None, Callable[[float], float]] = {
-    "none": lambda n: 2.6 * n**-0.2,  # parallel to the ResNet
-    "learned": lambda n: 6.5 * n**-0.31,  # crosses `none` inside, the ResNet outside
+    "none": lambda n: 2.6 * n**-0.2,  # this is parallel to the ResNet
+    "learned": lambda n: 6.5 * n**-0.31,  # this crosses `none` within the sizes, and the ResNet beyond them
     None: lambda n: 1.75 * n**-0.2,
 }
 
@@ -38,7 +38,7 @@ def write(runs: Path, name: str, error: float, pe: str | None, share: float, see
 
 
 def study(runs: Path, seeds: int = 3, **changed: Any) -> Path:
-    """Runs around known laws, the noise of each drawn from its name."""
+    """Makes runs around known laws; encoding, share and seed decide the noise of each."""
     for pe, law in LAWS.items():
         for share in SHARES:
             for seed in range(seeds):
@@ -87,7 +87,7 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
 
 
 def test_differences_are_paired_by_seed_and_subset(tmp_path: Path, vitbench: Cli) -> None:
-    for seed, shift in enumerate([0.0, 0.05, -0.03]):  # what both models share does not widen the interval
+    for seed, shift in enumerate([0.0, 0.05, -0.03]):  # both models share these shifts
         for share, error in {0.1: 0.6, 0.3: 0.5, 1.0: 0.4}.items():
             write(tmp_path / "runs", f"v{seed}{share}", error + 0.1 + shift + seed / 1000, "none", share, seed)
             write(tmp_path / "runs", f"r{seed}{share}", error + shift, None, share, seed)
@@ -229,7 +229,7 @@ def test_curves_import_no_more_of_scipy_than_they_need(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, vitbench.fitting.verdict, vitbench.fitting.fit; from vitbench.numbers import intervals;"
+        "import sys, vitbench.fitting.render, vitbench.fitting.fit; from vitbench.numbers import intervals;"
         " intervals.t_quantile(0.9, 3); sys.exit('torch' in sys.modules or 'scipy.stats' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
@@ -285,7 +285,7 @@ def test_diverged_runs_are_no_points(tmp_path: Path, vitbench: Cli) -> None:
     assert report["curves"][-1]["seeds"] == 3 and any("1 of 46 runs diverged" in note for note in report["notes"])
 
 
-# -------------------------------------------------------------------------------------------------- a table of one's own
+# ---------------------------------------------------------------------------------------------- a table of one's own
 
 TABLE = "model,images,seed,error\n" + "".join(
     f"{model},{n},{seed},{round(b * n**-0.25 * (1 + seed / 100), 6)}\n"

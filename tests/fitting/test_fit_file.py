@@ -1,4 +1,4 @@
-"""`fit file=runs.csv`; tables of one's own are in test_fit.py."""
+"""`vitbench fit file=runs.csv` is tested here, and tables of one's own in test_fit.py."""
 
 from __future__ import annotations
 
@@ -50,16 +50,14 @@ def test_runs_csv_says_what_its_runs_say(tmp_path: Path, vitbench: Cli) -> None:
 
 def test_rows_that_repeat_or_lack_are_named_by_their_lines(tmp_path: Path, vitbench: Cli) -> None:
     lines = evidence_of(study(tmp_path / "runs"))
-    for text, said in {
-        "\n".join(
-            [*lines, "copy" + lines[4][lines[4].index(",") :]]
-        ): "file=runs.csv line 47 repeats file=runs.csv line 5: same",
-        "\n".join([*lines, lines[4]]): "runs.csv line 47: none-0.05-0 is there twice, in line 5 too",
-        "\n".join(
-            [*lines[:4], *lines[5:]]
-        ): "file=runs.csv: no row with vit pe=none images=2250 seed=0, whose other sizes are in line 2, 7, 10, 13",
-    }.items():
-        (tmp_path / "runs.csv").write_text(text + "\n")
+    copied = "copy" + lines[4][lines[4].index(",") :]
+    gap = "no row with vit pe=none images=2250 seed=0, whose other sizes are in line 2, 7, 10, 13"
+    for rows, said in (
+        ([*lines, copied], "file=runs.csv line 47 repeats file=runs.csv line 5: same"),
+        ([*lines, lines[4]], "runs.csv line 47: none-0.05-0 is there twice, in line 5 too"),
+        ([*lines[:4], *lines[5:]], f"file=runs.csv: {gap}"),
+    ):
+        (tmp_path / "runs.csv").write_text("\n".join(rows) + "\n")
         done = vitbench("fit", "file=runs.csv")
         assert (done.code, done.out, done.err.count("\n")) == (3, "", 1) and said in done.err
 

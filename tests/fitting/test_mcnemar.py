@@ -10,15 +10,15 @@ import pytest
 
 from tests.conftest import Output
 from tests.fitting.test_fit import study
-from vitbench.fitting.mcnemar import Missing, compare
-from vitbench.numbers.intervals import mcnemar
+from vitbench.fitting.mcnemar import Missing, compare_checkpoints
+from vitbench.numbers.intervals import mcnemar_p
 
 Cli = Callable[..., Output]
 LABELS = np.random.default_rng(0).integers(0, 10, 1000).astype(np.int16)
 
 
 def predict(folder: Path, right: int, skip: int = 0) -> None:
-    """Predictions that are right for `right` images, the first `skip` among the wrong ones."""
+    """Saves predictions of which `right` are correct, after the first `skip`, which are wrong."""
     classes = (LABELS + 1) % 10
     classes[skip : skip + right] = LABELS[skip : skip + right]
     np.save(folder / "predictions.npy", classes.astype(np.int16))
@@ -41,8 +41,10 @@ def test_runs_of_one_seed_are_compared_on_the_same_images_at_the_largest_size(tm
         (45_000, 1, 100, 100),
         (45_000, 2, 0, 100),
     ]
-    assert [one["p"] for one in first] == pytest.approx([mcnemar(100, 100)] * 2 + [2.0**-99])
-    assert first[2]["p_holm"] == pytest.approx(9 * first[2]["p"])  # three pairs of models, three seeds
+    assert [one["p"] for one in first] == pytest.approx([mcnemar_p(100, 100)] * 2 + [2.0**-99])
+    assert first[2]["p_holm"] == pytest.approx(
+        9 * first[2]["p"]
+    )  # there are three pairs of models with three seeds each
     assert not any("McNemar" in note for note in report["notes"])
 
 
@@ -68,7 +70,7 @@ def test_without_labels_or_predictions_a_note_says_so_and_nothing_else_changes(t
         == "no McNemar: neither none-1.0-0 nor None-1.0-0 has labels.npy beside its predictions"
     )
     predicted(runs)
-    (runs / "none-1.0-0" / "labels.npy").unlink()  # the other run's will do
+    (runs / "none-1.0-0" / "labels.npy").unlink()  # the labels of the other run are enough
     assert "no McNemar" not in vitbench("fit").out
     (runs / "none-1.0-0" / "predictions.npy").unlink()
     assert "no McNemar: runs/none-1.0-0/predictions.npy: No such file" in vitbench("fit").out
@@ -96,4 +98,4 @@ def test_a_file_that_is_no_list_of_classes_is_named(
 def test_other_test_images_are_not_compared(tmp_path: Path) -> None:
     rows = [{"id": name, "seed": 0, "train_images": 9, "test_accuracy": 0.5, "data_fingerprint": name} for name in "ab"]
     with pytest.raises(Missing, match="a and b were tested on different images"):
-        compare(tmp_path, rows[:1], rows[1:], 9)
+        compare_checkpoints(tmp_path, rows[:1], rows[1:], 9)

@@ -1,4 +1,4 @@
-"""Published tables: what their authors say of them is what comes out here. `fixtures/README.md` has the sources."""
+"""What authors say of their published tables comes out here too; `fixtures/README.md` has the sources."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def points(task: str, split: str) -> tuple[Array, Array]:
 
 
 def extrapolation_loss(form: str, task: str) -> float:
-    """The authors' measure: root mean square error of log e on the sizes that were not fitted."""
+    """Computes the authors' measure: the root mean square error of log e on the sizes that were not fitted."""
     n, logs = points(task, "1")
     fitted = fit_curves(form, n, logs[None], np.ones(len(n)), chance=1 - 1 / 200)
     later, measured = points(task, "0")
@@ -47,7 +47,7 @@ def test_m4_extrapolates_more_accurately_than_power_laws_as_its_authors_show(tas
 
 
 def simclr() -> dict[str, Curve]:
-    """Top-1 error after fine-tuning on 1, 10 and 100 % of the labels."""
+    """Reads the top-1 errors of models that were fine-tuned on 1, 10 and 100 % of the labels."""
     found: dict[str, list[float]] = {}
     for row in rows("simclrv2.csv"):
         found.setdefault(row["model"], []).append(1 - float(row["accuracy"]))
@@ -55,7 +55,7 @@ def simclr() -> dict[str, Curve]:
 
 
 def test_bigger_models_gain_more_from_few_labels() -> None:
-    """The caption of their figure 1: relative improvement of accuracy over the smallest model, by share of labels."""
+    """The caption of their figure 1 says so of the relative gain in accuracy over the smallest model."""
     curves = simclr()
     smallest = 1 - curves["resnet50 1x"].errors[0]
     for name, curve in curves.items():
@@ -64,7 +64,7 @@ def test_bigger_models_gain_more_from_few_labels() -> None:
 
 
 def test_bigger_models_are_more_label_efficient() -> None:
-    """Wider at one depth: the narrow one needs more labels to match it at 1 %, or more than there are at 100 %."""
+    """At one depth, the narrow model needs more labels to match the wide one at 1 %, and more than all at 100 %."""
     curves = simclr()
     for depth in (50, 101, 152):
         for kernel in ("", " sk"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitbench.errors import UserError
-from vitbench.numbers.crossover import Crossover, Pair, crossover, label_efficiency
+from vitbench.numbers.crossover import Crossover, Pair, find_crossover, label_efficiency
 from vitbench.numbers.curves import GUARD, Array, Curve, Fits, fit_curves
 
 N = np.array([500.0, 2000, 8000, 20000, 50000])
@@ -159,13 +159,13 @@ def test_a_published_curve_that_begins_near_chance_needs_m4() -> None:
 
 
 def verdict(a: Callable[[Array], Array], b: Callable[[Array], Array], seeds: int = 5, noise: float = 0.01) -> Crossover:
-    return crossover(Pair.of(curve(a, seeds, noise, 1), curve(b, seeds, noise, 2)))
+    return find_crossover(Pair.of(curve(a, seeds, noise, 1), curve(b, seeds, noise, 2)))
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_parallel_curves_do_not_cross(seeds: int) -> None:
     found = [
-        crossover(Pair.of(curve(power(3, -0.3), seeds, 0.01, rng), curve(power(2, -0.3), seeds, 0.01, 100 + rng)))
+        find_crossover(Pair.of(curve(power(3, -0.3), seeds, 0.01, rng), curve(power(2, -0.3), seeds, 0.01, 100 + rng)))
         for rng in range(40)
     ]
     parallel = sum((one.verdict, one.why) == ("none", "parallel") for one in found)
@@ -177,7 +177,7 @@ def test_parallel_curves_do_not_cross(seeds: int) -> None:
 @pytest.mark.parametrize("seeds", [3, 10])
 def test_curves_that_cross_inside_are_observed_to(n: float, seeds: int) -> None:
     found = verdict(power(3, -0.35), power(3 * n**-0.2, -0.15), seeds)
-    assert (found.verdict, found.leader) == ("observed", "curve 2")
+    assert (found.verdict, found.first_leader) == ("observed", "curve 2")
     assert found.n == pytest.approx(n, rel=0.1) and found.low <= found.n <= found.high and found.unmet_share == 0
 
 
@@ -199,7 +199,7 @@ def test_a_gap_that_shrinks_towards_other_offsets_is_no_crossover() -> None:
 
 def test_a_gap_that_grows_is_no_crossover() -> None:
     found = verdict(power(3, -0.35), power(3, -0.2), noise=0.003)
-    assert (found.verdict, found.why, found.leader) == ("none", "grows", "curve 1")
+    assert (found.verdict, found.why, found.first_leader) == ("none", "grows", "curve 1")
 
 
 def from_chance(log_b: float, e_inf: float, c: float = -0.7) -> Callable[[Array], Array]:
@@ -212,15 +212,15 @@ def test_a_gap_that_opens_at_chance_and_then_shrinks_is_judged_from_its_widest()
     n = np.array([200.0, 500, 2000, 8000, 20_000, 50_000])
     a, b = from_chance(7.2, 0.02, -0.91), from_chance(4.0, 0.05, -0.7)
     late, early = (curve(law, 5, 0.004, i, n, 0.9) for i, law in enumerate((a, b)))
-    found = crossover(Pair.of(late, early))
+    found = find_crossover(Pair.of(late, early))
     lead = np.log(a(n) / b(n))
     assert np.argmax(lead) == 2 and lead[-1] > 0.05  # the gap opens, shrinks, and is still there at the end
-    assert found.verdict == "extrapolated" and found.leader == early.label
+    assert found.verdict == "extrapolated" and found.first_leader == early.label
 
 
 def test_equal_curves_have_no_order_to_change() -> None:
     """As the rule asks for sure differences on both sides, only 2 of 600 simulated pairs of equal curves crossed."""
-    found = crossover(Pair.of(curve(power(3, -0.3), 3, 0.05, 3), curve(power(3, -0.3), 3, 0.05, 4)))
+    found = find_crossover(Pair.of(curve(power(3, -0.3), 3, 0.05, 3), curve(power(3, -0.3), 3, 0.05, 4)))
     assert found.verdict == "undefined" and found.why in ("equal", "uncertain")
 
 
@@ -235,14 +235,14 @@ def test_only_common_seeds_and_sizes_are_compared() -> None:
     assert pair.a.seeds == pair.b.seeds == (1, 2, 3) and pair.n.tolist() == N[1:].tolist()
     assert pair.differences == pytest.approx(a.errors[1:4, 1:] - b.errors[:3])
     alone = Pair.of(a, Curve("b", b.n, b.errors, (6, 7, 8, 9)))
-    assert not alone.paired and crossover(alone).why == "few"
+    assert not alone.paired and find_crossover(alone).why == "few"
 
 
 def test_pairing_removes_what_the_seeds_have_in_common() -> None:
     shift = np.random.default_rng(0).normal(0, 0.2, (5, 1))
     a, b = curve(power(3, -0.35), noise=0.01, rng=1), curve(power(3 * 5000**-0.2, -0.15), noise=0.01, rng=2)
     shifted = [Curve(one.label, one.n, one.errors * np.exp(shift), one.seeds) for one in (a, b)]
-    found = crossover(Pair.of(*shifted))
+    found = find_crossover(Pair.of(*shifted))
     assert found.verdict == "observed" and found.high / found.low < 1.3
 
 

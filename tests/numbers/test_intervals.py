@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from scipy import stats as scipy_stats
 
-from vitbench.numbers.intervals import discordant, holm, least_p, mcnemar, mean_interval, paired, sign_flip, t_quantile
+from vitbench.numbers.intervals import (
+    count_discordant,
+    holm,
+    least_p,
+    mcnemar_p,
+    mean_interval,
+    paired,
+    sign_flip,
+    t_quantile,
+)
 
 
 def test_the_interval_is_scipys() -> None:
@@ -107,7 +116,7 @@ def test_holm_rejects_what_the_sequential_procedure_rejects() -> None:
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (6, 16), (16, 6), (5, 5), (59, 6), (121, 59)])
 def test_mcnemar_is_the_exact_binomial_test(only_a: int, only_b: int) -> None:
     known = scipy_stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    assert mcnemar(only_a, only_b) == pytest.approx(known)
+    assert mcnemar_p(only_a, only_b) == pytest.approx(known)
 
 
 def test_images_that_one_of_two_runs_gets_right_are_counted(tmp_path: Path) -> None:
@@ -117,6 +126,6 @@ def test_images_that_one_of_two_runs_gets_right_are_counted(tmp_path: Path) -> N
     for name, predictions in {"a": [0, 1, 2, 1, 1, 0], "b": [0, 2, 1, 0, 0, 0]}.items():
         np.save(tmp_path / f"{name}.npy", np.array(predictions))
     a, b = (np.load(tmp_path / f"{name}.npy", allow_pickle=False) for name in "ab")
-    assert discordant(a, b, labels) == (3, 1)
+    assert count_discordant(a, b, labels) == (3, 1)
     with pytest.raises(ValueError, match="6 and 5 predictions of 6 images"):
-        discordant(a, b[:5], labels)
+        count_discordant(a, b[:5], labels)

@@ -1,4 +1,4 @@
-"""Runs side by side: which are selected, which are alike but for the seed, and how they are printed and drawn.
+"""Runs side by side: which are selected, which differ in nothing but their seeds, and how they are printed and drawn.
 
 Learning curves and verdicts are in `fitting`.
 """

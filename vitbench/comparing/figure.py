@@ -113,7 +113,7 @@ def tick_label(value: float) -> str:
 
 
 def draw_chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
-    """Draws the level of guessing if all runs have as many classes; it is only written where it would squeeze lines."""
+    """Draws where guessing lands if all runs have one number of classes; far from the lines it is only written."""
     class_counts = {len(row["classes"]) for group in groups for row in group.rows if row.get("classes")}
     if not is_share(y) or len(class_counts) != 1:
         return
@@ -163,6 +163,6 @@ def describe_means(counts: Collection[int]) -> str:
 
 
 def count_seeds(counts: Collection[int]) -> str:
-    """Writes one seed, 3 seeds, or 2 to 3 seeds, where some means have fewer; means without any do not count."""
+    """Writes one seed, 3 seeds, or 2 to 3 seeds; a mean of no seeds does not count."""
     least, most = min(n for n in counts if n), max(counts)
     return "one seed" if most == 1 else f"{most} seeds" if least == most else f"{least} to {most} seeds"

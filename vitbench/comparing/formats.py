@@ -1,4 +1,4 @@
-"""Tables are written as plain text, for a terminal, or as Markdown, LaTeX, CSV or JSON.
+"""Writes tables as plain text, for a terminal, and as Markdown, LaTeX, CSV or JSON.
 
 Names in a table come from anyone's folders and files: in each format they stay text, whatever characters they hold.
 """

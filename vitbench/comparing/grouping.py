@@ -17,7 +17,7 @@ from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
 
-# A reader must see these wherever they vary. FIRST_KEYS is the order of keys, which all others follow by name.
+# A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
 PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
 USUAL = {"objective": "classify"}  # a caption does not mention these, because they go without saying
@@ -72,7 +72,7 @@ def ordered_keys(keys: Iterable[str]) -> list[str]:
 
 
 def sort_key(settings: Mapping[str, Any]) -> tuple[tuple[int, float, str], ...]:
-    """Sorts settings for people: choices as in their menu, numbers by size, words with `none` first, null last."""
+    """Sorts settings for people: choices as in menus, numbers and lists by size, words (`none` first), then null."""
     from vitbench.models.menu import MENU as MODELS
     from vitbench.models.menu import SIZES
     from vitbench.pe.menu import MENU as ENCODINGS
@@ -113,7 +113,7 @@ def keys_along(groups: Sequence[Group], x: str) -> tuple[str, ...]:
         keys += [key for key in groups[0].settings if key.startswith(f"{x}.")]
     elif x == "data":
         keys.append("data.source")
-    # where a setting along the line changes the images, that they differ is no reason for another line
+    # a line may hold different images if a setting along it is what changes them
     train_images_vary = len({group.settings.get("data.train_images") for group in groups}) > 1
     if train_images_vary or (x.startswith("data") and x not in ("data.fraction", "data.count")):
         keys.append(IMAGES_KEY)

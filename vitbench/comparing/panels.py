@@ -149,31 +149,31 @@ def _build_swept_panel(
         ]
         for run_id, swept_rows in rows_of_y.items()
     }
-    chosen = [row for swept_rows in rows.values() for row in swept_rows]
+    chosen_rows = [row for swept_rows in rows.values() for row in swept_rows]
     for key, asked in {"at": at, "layer": layer}.items():
-        if asked is not None and not chosen:
-            there = {
+        if asked is not None and not chosen_rows:
+            available = {
                 f"{row[key]:g}" if key == "at" else row[key]
                 for swept_rows in rows_of_y.values()
                 for row in swept_rows
                 if key in row
             }
-            raise UserError(f"{key}={asked}: {y} has {', '.join(sorted(there)) or f'no {key}'}")
-    places = {row["at"] for row in chosen if "at" in row}
-    layers = {row["layer"] for row in chosen if "layer" in row}
+            raise UserError(f"{key}={asked}: {y} has {', '.join(sorted(available)) or f'no {key}'}")
+    places = {row["at"] for row in chosen_rows if "at" in row}
+    layers = {row["layer"] for row in chosen_rows if "layer" in row}
     if len(places) > 1 and len(layers) > 1:
         raise UserError(
             f"y={y}: was measured along two things; choose layer=NAME ({', '.join(sorted(layers)[:8])}, ...) or "
             f"at=NUMBER ({', '.join(f'{place:g}' for place in sorted(places))})"
         )
     by_layer = len(layers) > 1
-    if not by_layer and (x == "layer" or any("at" not in row for row in chosen)):
+    if not by_layer and (x == "layer" or any("at" not in row for row in chosen_rows)):
         typed, hint = (f"y={y}", "") if layer is None else (f"y={y} layer={layer}", "; leave layer= out")
         raise UserError(f"{typed}: is of one layer, {', '.join(layers)}, and lies along nothing{hint}")
     if by_layer:
         x = "relative depth of the layer"
     else:
-        x = next((row["at_unit"] for row in chosen if "at_unit" in row), "at")
+        x = next((row["at_unit"] for row in chosen_rows if "at_unit" in row), "at")
     groups = groups_of(runs)
     plotted = []
     for line in lines_along(groups, x, first_keys):
@@ -221,10 +221,10 @@ def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) ->
         drawn.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     else:
         axes.set_title(title, loc="left")
-    if named := [label for label in labels if label]:
+    if shown_labels := [label for label in labels if label]:
         # a legend leaves out what begins with _, so a space comes first
-        texts = [f" {label}" if label.startswith("_") else label for label in named]
-        drawn.legend([handles[label] for label in named], texts, loc="outside right upper", frameon=False)
+        texts = [f" {label}" if label.startswith("_") else label for label in shown_labels]
+        drawn.legend([handles[label] for label in shown_labels], texts, loc="outside right upper", frameon=False)
     what = figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])
     characters = 20 + 60 * columns if several else 125
     what += "; small points: single runs"

@@ -29,7 +29,7 @@ class Runs:
 
     @property
     def keys(self) -> list[str]:
-        """The settings that can make rows, columns and lines, which those that are averaged over cannot."""
+        """The settings that can make rows, columns and lines: not those that are averaged over or decide no number."""
         return [key for key in self.settings if key not in SEED_KEYS + UNIMPORTANT_KEYS]
 
     def numbers(self) -> list[str]:

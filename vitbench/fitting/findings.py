@@ -1,4 +1,4 @@
-"""What `vitbench fit` found: the curves, each pair's differences and crossover, and what the two cost side by side."""
+"""What `vitbench fit` finds: curves, and for each pair its differences, crossover, image ratios and costs."""
 
 from __future__ import annotations
 
@@ -6,151 +6,158 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 from vitbench.comparing.formats import TOTAL_SECONDS
-from vitbench.comparing.grouping import MATCHED
-from vitbench.comparing.select import Row
-from vitbench.fitting.mcnemar import Checkpoints
-from vitbench.numbers.crossover import Crossover, Pair, Ratio, crossover, label_efficiency
+from vitbench.comparing.grouping import MATCHED, comparison_warnings, groups_of
+from vitbench.comparing.select import Row, Runs
+from vitbench.fitting.lines import CurveOfRuns, pairs
+from vitbench.fitting.mcnemar import Checkpoints, Missing, compare_checkpoints
+from vitbench.numbers.crossover import Crossover, Pair, Ratio, find_crossover, label_efficiency
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.intervals import Paired, holm, paired
+from vitbench.numbers.words import printable
 from vitbench.runs.record import total_seconds
 
 
 class Difference(NamedTuple):
-    """Two models at one size."""
+    """The errors of two models at one size, paired by seed."""
 
     n: float
     paired: Paired
     p_holm: float  # corrected over all differences of the report
 
 
-class Facts(NamedTuple):
-    """What is known of the runs of a pair beside their curves."""
-
-    costs: Mapping[str, float]  # of the first over the second's
-    checkpoints: Sequence[Checkpoints]  # at the largest size
-
-
 class Tested(NamedTuple):
-    """Two runs on the same test images."""
+    """McNemar's test of two runs."""
 
     checkpoints: Checkpoints
     p_holm: float  # corrected over all such tests of the report
 
 
 class Compared(NamedTuple):
-    """Two curves: the second one is the reference."""
+    """What was found of two curves, the second of which is the reference."""
 
     pair: Pair
     differences: list[Difference]
     crossover: Crossover
-    follower: Curve  # which needs more images to match the leader's error at the largest size
-    leader: Curve
-    ratios: list[Ratio]  # how many times the leader's images
+    leader: Curve  # it leads at the largest size
+    follower: Curve
+    ratios: list[Ratio]  # how many times the leader's images the follower needs
     costs: Mapping[str, float]
     tested: list[Tested]
 
     @property
-    def name(self) -> str:
-        """The two, and in which of their costs they are matched."""
-        words = cost_words(self.costs)
-        return f"{self.pair.a.label} against {self.pair.b.label}" + (f" ({words})" if words else "")
+    def first_follower(self) -> Curve:
+        """The curve that does not lead at the smallest size, and overtakes where the two cross."""
+        return self.pair.b if self.crossover.first_leader == self.pair.a.label else self.pair.a
 
-    @property
-    def trail(self) -> Curve:
-        """The one that does not lead at the smallest size."""
-        return self.pair.b if self.crossover.leader == self.pair.a.label else self.pair.a
+
+class PairFacts(NamedTuple):
+    """What is known of a pair's runs beside their curves."""
+
+    costs: Mapping[str, float]  # those of the first over those of the second
+    checkpoints: Sequence[Checkpoints]  # at the largest size
 
 
 @dataclass(frozen=True)
 class Report:
-    value: str  # test_error
+    """All that one call of `vitbench fit` finds."""
+
+    value: str  # the result that was fitted, such as test_error
     curves: Sequence[Curve]
-    chosen: Sequence[tuple[Curve, Curve]]
+    curve_pairs: Sequence[tuple[Curve, Curve]]  # those that are compared
     heading: str = ""
     warnings: Sequence[str] = ()  # what makes the comparison weaker than it looks
     notes: Sequence[str] = ()
-    facts: Mapping[tuple[str, str], Facts] = field(default_factory=dict)  # by the labels of a pair
+    facts: Mapping[tuple[str, str], PairFacts] = field(default_factory=dict)  # by the labels of a pair
 
     @cached_property
     def pairs(self) -> list[Compared]:
-        found = []
-        for a, b in self.chosen:
-            pair = Pair.of(a, b)
-            seeds = [seed for seed in a.seeds if seed in b.seeds]
-            at = [
-                (n, *(dict(zip(c.seeds, c.errors[:, c.n.tolist().index(n)].tolist(), strict=True)) for c in (a, b)))
-                for n in pair.n.tolist()
-                if seeds
-            ]
-            found.append((pair, [(n, paired(of_a, of_b)) for n, of_a, of_b in at]))
-        corrected = iter(holm([one.p for _, differences in found for _, one in differences]))
-        facts = [self.facts.get((a.label, b.label), Facts({}, [])) for a, b in self.chosen]
-        p_holm = iter(holm([one.p for its in facts for one in its.checkpoints]))
-        made = []
-        for (pair, tested), its in zip(found, facts, strict=True):
-            differences = [Difference(n, one, next(corrected)) for n, one in tested]
-            ahead = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
-            follower, leader = (pair.b, pair.a) if ahead else (pair.a, pair.b)
+        """What was found of each pair; p values are corrected for the number of tests in all pairs."""
+        shared = [Pair.of(a, b) for a, b in self.curve_pairs]
+        facts = [self.facts.get((a.label, b.label), PairFacts({}, [])) for a, b in self.curve_pairs]
+        differences = [_differences(a, b, pair) for (a, b), pair in zip(self.curve_pairs, shared, strict=True)]
+        p_differences = iter(holm([difference.p for by_size in differences for _, difference in by_size]))
+        p_checkpoints = iter(holm([test.p for pair_facts in facts for test in pair_facts.checkpoints]))
+        compared = []
+        for pair, by_size, (costs, checkpoints) in zip(shared, differences, facts, strict=True):
+            a_leads = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
+            leader, follower = (pair.a, pair.b) if a_leads else (pair.b, pair.a)
             ratios = label_efficiency(Pair(leader, follower)) if pair.paired else []
-            made.append(
-                Compared(
-                    pair,
-                    differences,
-                    crossover(pair),
-                    follower,
-                    leader,
-                    ratios,
-                    its.costs,
-                    [Tested(one, next(p_holm)) for one in its.checkpoints],
-                )
-            )
-        return made
+            corrected = [Difference(n, difference, next(p_differences)) for n, difference in by_size]
+            tested = [Tested(test, next(p_checkpoints)) for test in checkpoints]
+            compared.append(Compared(pair, corrected, find_crossover(pair), leader, follower, ratios, costs, tested))
+        return compared
 
 
-# ------------------------------------------------------------------------------------------------- costs side by side
+def _differences(a: Curve, b: Curve, pair: Pair) -> list[tuple[float, Paired]]:
+    """Compares two curves at each size of the pair, if they share a seed."""
+    sizes = pair.n.tolist() if {*a.seeds} & {*b.seeds} else []
+    return [(n, paired(_errors_at(a, n), _errors_at(b, n))) for n in sizes]
 
-WORDS = {
-    "multiply_adds": ("FLOP-matched", "FLOPs"),
-    "parameters": ("param-matched", "parameters"),
-    TOTAL_SECONDS: ("time-matched", "training time"),
-}  # of what is matched, and of what is not
+
+def _errors_at(curve: Curve, n: float) -> dict[object, float]:
+    errors = curve.errors[:, curve.n.tolist().index(n)]
+    return dict(zip(curve.seeds, errors.tolist(), strict=True))
+
+
+def report_of(
+    value: str,
+    lines: Sequence[CurveOfRuns],
+    left_out: Sequence[str],
+    runs: Runs | None = None,
+    against: str | None = None,
+    heading: str = "",
+    folder: Path | None = None,
+) -> Report:
+    """Composes a report of curves; McNemar's test is made if `folder` says where the runs' predictions lie."""
+    curve_pairs = pairs(lines, against)
+    rows_of = {line.curve.label: line.rows for line in lines}
+    facts: dict[tuple[str, str], PairFacts] = {}
+    missing = ""
+    for a, b in curve_pairs:
+        rows_a, rows_b = rows_of[a.label], rows_of[b.label]
+        shared_sizes = {*a.n.tolist()} & {*b.n.tolist()}
+        if not shared_sizes or not rows_a or not rows_b:
+            continue
+        checkpoints: list[Checkpoints] = []
+        if folder is not None and value == "test_error":
+            try:
+                checkpoints = compare_checkpoints(folder, rows_a, rows_b, max(shared_sizes))
+            except Missing as error:
+                missing = missing or f"no McNemar: {error}"
+        facts[a.label, b.label] = PairFacts(cost_ratios(rows_a, rows_b, max(shared_sizes)), checkpoints)
+    warnings = [*(comparison_warnings(groups_of(runs)) if runs else []), *map(printable, left_out)]
+    notes = [*(runs.notes if runs else []), *([missing] if missing else [])]
+    return Report(value, [line.curve for line in lines], curve_pairs, heading, warnings, notes, facts)
 
 
 def cost_ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, float]:
-    """Costs of model `a` over those of `b`, as far as they are known; training time at that many images, with that of what
-    a run began from or learned from.
+    """Divides the costs of model `a` by those of `b`, as far as they are known.
 
-    Times compare on one kind of hardware only: where runs of the two differ in any of `hardware.*` there is no ratio.
+    Training time is that of runs with so many images, and includes what they began from or learned from. Times compare
+    on one kind of hardware only: there is no ratio where the runs differ in any of `hardware.*`.
     """
-    found = {}
+    ratios = {}
     for cost in ("multiply_adds", "parameters"):
-        its, others = ({row.get(cost) or math.nan for row in rows} for rows in (a, b))
-        if len(its) == len(others) == 1:
-            found[cost] = its.pop() / others.pop()
-    at = [[row for row in rows if row.get("train_images") == images and total_seconds(row, row)] for rows in (a, b)]
-    kinds = {
+        costs_a, costs_b = ({row.get(cost) or math.nan for row in rows} for rows in (a, b))
+        if len(costs_a) == len(costs_b) == 1:
+            ratios[cost] = costs_a.pop() / costs_b.pop()
+    timed = [[row for row in rows if row.get("train_images") == images and total_seconds(row, row)] for rows in (a, b)]
+    hardware = {
         tuple(sorted((key, str(value)) for key, value in row.items() if key.startswith("hardware.")))
-        for rows in at
+        for rows in timed
         for row in rows
     }
-    if all(at) and len(kinds) == 1 and () not in kinds:
-        seconds = [fmean(total_seconds(row, row) or math.nan for row in rows) for rows in at]
-        found[TOTAL_SECONDS] = seconds[0] / seconds[1]
-    return {cost: ratio for cost, ratio in found.items() if math.isfinite(ratio)}
+    if all(timed) and len(hardware) == 1 and () not in hardware:
+        seconds_a, seconds_b = (fmean(total_seconds(row, row) or math.nan for row in rows) for rows in timed)
+        ratios[TOTAL_SECONDS] = seconds_a / seconds_b
+    return {cost: ratio for cost, ratio in ratios.items() if math.isfinite(ratio)}
 
 
 def is_matched(ratio: float) -> bool:
+    """Says whether two costs count as equal."""
     return 1 / MATCHED <= ratio <= MATCHED
-
-
-def cost_words(found: Mapping[str, float]) -> str:
-    """FLOP-matched 0.94x; parameters 4.1x; time-matched 1.02x"""
-    return "; ".join(f"{WORDS[cost][not is_matched(ratio)]} {_times(ratio)}" for cost, ratio in found.items())
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x" if ratio < 2 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:,.0f}x"

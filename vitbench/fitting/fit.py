@@ -1,51 +1,45 @@
-"""Learning curves of runs, and what they say of each pair: `vitbench fit study=data_scaling`, `vitbench fit file=t.csv`.
+"""Fits learning curves and compares them: `vitbench fit study=data_scaling`, `vitbench fit file=t.csv`.
 
 A curve is a model: its runs on all shares of the images. Curves are compared in pairs that differ in the model or its
-encoding and in nothing else that varies: every ViT with every CNN, and every encoding with `pe=none`; and a pretrained
-model with the same one from scratch. Where there are no such pairs (a table of one's own), each two curves.
-`docs/metrics.md` says what the numbers mean.
+encoding and in nothing else that varies: every ViT with every CNN, every encoding with `pe=none`, and a pretrained
+model with the same model from scratch. Where there are no such pairs (in a table of one's own), each curve is compared
+with each other. `docs/metrics.md` defines the numbers.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitbench.comparing import formats
-from vitbench.comparing.grouping import comparison_warnings, groups_of
-from vitbench.comparing.select import Runs, select_runs
-from vitbench.errors import UserError, did_you_mean
-from vitbench.fitting.lines import CurveOfRuns, falling, lines_of, pairs
+from vitbench.comparing.select import select_runs
+from vitbench.errors import UserError, check_choice
+from vitbench.fitting.findings import report_of
+from vitbench.fitting.fit_file import read_table
+from vitbench.fitting.lines import check_falling, lines_of
+from vitbench.fitting.render import render_report, report_lines, report_tables
 from vitbench.numbers.text import say
 from vitbench.numbers.words import printable
-
-if TYPE_CHECKING:
-    from vitbench.fitting.findings import Report
 
 
 def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
-    from vitbench.fitting.verdict import render_report, report_lines, report_tables
     from vitbench.runs.study import load_study
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    form, value = asked["format"], asked["value"]
-    if form not in formats.TABLE_ENDINGS.values():
-        raise UserError(f"format={form}: {did_you_mean(form, formats.TABLE_ENDINGS.values())}")
+    form = check_choice("format", asked["format"], formats.TABLE_ENDINGS.values())
     if asked["file"] is not None:
-        from vitbench.fitting.fit_file import read_table
-
         if asked["study"] is not None or asked["where"]:
             raise UserError(f"file={asked['file']}: is read whole; study= and where. choose among runs")
-        report = report_of(*read_table(Path(asked["file"]).expanduser(), value), against=asked["against"])
+        table = read_table(Path(asked["file"]).expanduser(), asked["value"])
+        report = report_of(*table, against=asked["against"])
     else:
         study = load_study(asked["study"]) if asked["study"] is not None else None
         runs = select_runs(asked["runs"], asked["where"], study)
-        value = falling(runs, value or "test_error")
+        value = check_falling(runs, asked["value"] or "test_error")
         heading = printable(f"{study.title}. {study.question}") if study else ""
         if study and study.notes:
             runs.notes.append(study.notes)
@@ -58,39 +52,3 @@ def main(config: Any) -> int:
         for note in [*report.warnings, *report.notes] if form == "csv" else []:
             print(f"vitbench: {printable(note)}", file=sys.stderr)
     return 0
-
-
-def report_of(
-    value: str,
-    lines: Sequence[CurveOfRuns],
-    left_out: Sequence[str],
-    runs: Runs | None = None,
-    against: str | None = None,
-    heading: str = "",
-    folder: Path | None = None,
-) -> Report:
-    """What the curves say; `folder` is where predictions of the runs lie."""
-    from vitbench.fitting import mcnemar
-    from vitbench.fitting.findings import Facts, Report, cost_ratios
-
-    chosen, by_label, facts = pairs(lines, against), {line.curve.label: line for line in lines}, {}
-    notes = [*runs.notes] if runs else []
-    missing = ""
-    for a, b in chosen:
-        its, others = by_label[a.label].rows, by_label[b.label].rows
-        common = {*a.n.tolist()} & {*b.n.tolist()}
-        if not common or not its or not others:
-            continue
-        tested: list[mcnemar.Checkpoints] = []
-        if folder is not None and value == "test_error":
-            try:
-                tested = mcnemar.compare(folder, its, others, max(common))
-            except mcnemar.Missing as error:
-                missing = missing or f"no McNemar: {error}"
-        facts[a.label, b.label] = Facts(cost_ratios(its, others, max(common)), tested)
-    warnings = [*(comparison_warnings(groups_of(runs)) if runs else []), *map(printable, left_out)]
-    notes += [missing] if missing else []
-    return Report(value, [line.curve for line in lines], chosen, heading, warnings, notes, facts)
-
-
-# ------------------------------------------------------------------------------------------------------------- lines

@@ -1,29 +1,31 @@
-"""Tables for `vitbench fit file=`: one that someone else made, or the runs.csv that `vitbench report` writes.
+"""Reads tables for `vitbench fit file=`: a table of one's own, or the runs.csv that `vitbench report` writes.
 
-Nothing is guessed: rows that are missing or there twice, and cells that no run can have, are refused by their line.
+Nothing is guessed: an error names the line of a row that is missing or repeated, or of a cell that no run can have.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitbench.comparing.grouping import Group, groups_of, lines_along
-from vitbench.comparing.select import Row, Runs
+from vitbench.comparing.evidence import read_evidence
+from vitbench.comparing.grouping import Group, LineOfGroups, groups_of, lines_along
+from vitbench.comparing.select import Runs
 from vitbench.errors import DataError, UserError, did_you_mean
 from vitbench.fitting.lines import (
     FEWEST_SEEDS,
     FEWEST_SIZES,
     CurveOfRuns,
     Point,
+    check_falling,
     check_point,
     curve_of,
-    falling,
     lines_of,
 )
-from vitbench.numbers.words import printable
+from vitbench.numbers.words import plural, printable
 
 COLUMNS = {
     "model": ("model",),
@@ -35,72 +37,86 @@ COLUMNS = {
     "classes": ("classes",),
 }
 RESULTS = ("error", "accuracy", "loss")
-
-# columns that tell curves apart, and all with such a prefix
+# These columns, and all that begin with such a prefix, tell curves apart.
 SETTINGS = ("pe", "data", "model.size", "augment", "optim")
 PREFIXES = ("pe.", "model.", "data.", "augment.", "optim.")
 
 
 def read_table(path: Path, value: str | None = None) -> tuple[str, list[CurveOfRuns], list[str], Runs | None]:
-    """What the curves are of, the curves, what is left out of them, and the runs, where the table says all about them."""
-    if _head(path)[:2] == ["id", "status"]:
-        return _evidence(path, value)
-    return *_own(path, value), [], None
+    """Reads the fitted result, its curves, notes on what they leave out, and, of a runs.csv, the runs."""
+    head, lines = _read_csv(path)
+    if head[:2] == ["id", "status"]:
+        return _read_runs(path, {cells[0]: number for number, cells in lines}, value)
+    return *_read_own(path, head, lines, value), [], None
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Reads the names of the columns, and the cells of each row with its line number."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            head = [column.strip() for column in next(reader, [])]
+            return head, [(reader.line_num, cells) for cells in reader if any(cells)]
+    except OSError as error:
+        raise UserError(f"file={path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"file={path}: no CSV text in UTF-8: {error}") from None
 
 
 # --------------------------------------------------------------------------------------------------------- runs.csv
 
 
-def _evidence(path: Path, value: str | None) -> tuple[str, list[CurveOfRuns], list[str], Runs]:
-    from vitbench.comparing.evidence import read_evidence
-
+def _read_runs(
+    path: Path, line_of: dict[str, int], value: str | None
+) -> tuple[str, list[CurveOfRuns], list[str], Runs]:
     runs = read_evidence(path)
-    value = falling(runs, value or "test_error")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        numbers = {cells[0]: reader.line_num for cells in reader if cells}
+    value = check_falling(runs, value or "test_error")
     lines, left_out = lines_of(
-        runs, value, source=lambda row: f"file={path} line {numbers[row['id']]}", error=DataError
+        runs, value, source=lambda row: f"file={path} line {line_of[row['id']]}", error=DataError
     )
-    if not runs.notes:  # where planned runs have no result, that says which rows have no number
-        for one in lines_along(groups_of(runs), "train_images", otherwise=["model"]):
-            _all_there(path, one.name, one.rows, numbers)
+    if not runs.notes:  # a note tells of planned runs that have no result, and so no row with a number
+        for line in lines_along(groups_of(runs), "train_images", otherwise=["model"]):
+            _check_sizes(path, line, line_of)
     return value, lines, left_out, runs
 
 
-def _all_there(path: Path, name: str, rows: Sequence[Row], numbers: dict[str, int]) -> None:
+def _check_sizes(path: Path, line: LineOfGroups, line_of: dict[str, int]) -> None:
+    """Raises DataError where a seed lacks a size that another seed of the same curve has."""
     by_seed: dict[tuple[Any, Any], dict[int, int]] = {}
-    for row in rows:
-        by_seed.setdefault((row.get("data.subset_seed"), row["seed"]), {})[row["train_images"]] = numbers[row["id"]]
-    for n in sorted({n for there in by_seed.values() for n in there}):
-        for (_, seed), there in by_seed.items():
-            if n not in there:
-                at = ", ".join(map(str, sorted(there.values())))
+    for row in line.rows:
+        line_of_size = by_seed.setdefault((row.get("data.subset_seed"), row["seed"]), {})
+        line_of_size[row["train_images"]] = line_of[row["id"]]
+    for n in sorted({n for line_of_size in by_seed.values() for n in line_of_size}):
+        for (_, seed), line_of_size in by_seed.items():
+            if n not in line_of_size:
+                numbers = ", ".join(map(str, sorted(line_of_size.values())))
                 raise DataError(
-                    f"file={path}: no row with {name} images={n} seed={seed}, whose other sizes are in line {at}; "
-                    "every seed needs every size"
+                    f"file={path}: no row with {line.name} images={n} seed={seed}, whose other sizes are in line"
+                    f" {numbers}; every seed needs every size"
                 )
 
 
-# ----------------------------------------------------------------------------------------------- tables of one's own
+# ---------------------------------------------------------------------------------------------- a table of one's own
 
 
-def _own(path: Path, value: str | None) -> tuple[str, list[CurveOfRuns]]:
-    """A CSV file with a row a run: model, images, seed, and error, accuracy (both shares of 1) or loss.
+def _read_own(
+    path: Path, head: list[str], lines: list[tuple[int, list[str]]], value: str | None
+) -> tuple[str, list[CurveOfRuns]]:
+    """Reads a table with a row for each run: model, images, seed, and error, accuracy (both as shares of 1) or loss.
 
-    `classes` (optional) gives chance, which the m4 form needs; settings (`pe`) tell curves apart as they do among runs;
-    other columns are not read.
+    `classes` (optional) gives the level of chance, which the m4 form needs. Settings (`pe`) tell curves apart, as they
+    do among runs. Other columns are not read.
     """
-    result, rows = _rows(path, value)
+    result, rows = _choose_columns(path, head, lines, value)
     value = "test_loss" if result == "loss" else "test_error"
     keys = ["model", *(key for key in rows[0][1] if key not in COLUMNS)]
     groups: dict[tuple[str | None, ...], Group] = {}
     for number, row in rows:
         where = f"file={path} line {number}"
-        images = _number(where, "images", row["images"])
+        images = _read_number(where, "images", row["images"])
         if images < 1 or images != int(images):
             raise DataError(f"{where}: images={row['images']}: a number of images is whole and above 0")
-        measured = _number(where, result, row[result])
+        measured = _read_number(where, result, row[result])
         if result != "loss" and measured > 1:
             raise DataError(f"{where}: {result}={row[result]}: shares of 1 are wanted (0.12, not 12)")
         settings = {key: printable(row[key].strip()) or None for key in keys}
@@ -109,103 +125,80 @@ def _own(path: Path, value: str | None) -> tuple[str, list[CurveOfRuns]]:
             raise DataError(f"{where}: {'seed' if settings['model'] else 'model'} is empty")
         point = Point(int(images), seed, 1 - measured if result == "accuracy" else measured, where)
         check_point(point, value, DataError)
-        classes = int(_number(where, "classes", row["classes"])) if row.get("classes") else None
+        classes = int(_read_number(where, "classes", row["classes"])) if row.get("classes") else None
         group = groups.setdefault(tuple(settings.values()), Group(settings, []))
         group.rows.append({"point": point, "classes": classes})
-    lines = []
-    for one in lines_along([*groups.values()], "train_images", otherwise=["model"], menus=False):
-        name, points = one.name, [row["point"] for row in one.rows]
-        _complete(path, name if len(keys) > 1 else f"model={name}", points)
-        its_classes = {row["classes"] for row in one.rows if row["classes"] is not None}
-        curve, _ = curve_of(name, points, value, its_classes.pop() if len(its_classes) == 1 else 0)
+    fitted = []
+    for line in lines_along([*groups.values()], "train_images", otherwise=["model"], menus=False):
+        points = [row["point"] for row in line.rows]
+        _check_complete(path, line.name if len(keys) > 1 else f"model={line.name}", points)
+        class_counts = {row["classes"] for row in line.rows if row["classes"] is not None}
+        curve, _ = curve_of(line.name, points, value, class_counts.pop() if len(class_counts) == 1 else 0)
         assert curve is not None
-        lines.append(CurveOfRuns(one.settings, curve))
-    return value, lines
+        fitted.append(CurveOfRuns(line.settings, curve))
+    return value, fitted
 
 
-def _head(path: Path) -> list[str]:
-    return _cells(path)[0]
-
-
-def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names of the columns, and each row with its line number."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            head = [name.strip() for name in next(reader, [])]
-            return head, [(reader.line_num, row) for row in reader if any(row)]
-    except OSError as error:
-        raise UserError(f"file={path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"file={path}: no CSV text in UTF-8: {error}") from None
-
-
-def _rows(path: Path, value: str | None) -> tuple[str, list[tuple[int, dict[str, str]]]]:
-    """Which column is the result, and each row under our names, with its line number."""
-    head, cells = _cells(path)
-    there = {
-        name: next(alias for alias in aliases if alias in head)
-        for name, aliases in COLUMNS.items()
-        if set(aliases) & set(head)
-    }
-    settings = {name: name for name in head if name in SETTINGS or name.startswith(PREFIXES)}
+def _choose_columns(
+    path: Path, head: list[str], lines: list[tuple[int, list[str]]], value: str | None
+) -> tuple[str, list[tuple[int, dict[str, str]]]]:
+    """Chooses the column of the result; returns it, and each row's line number and its cells by our names."""
+    columns = {name: alias for name, aliases in COLUMNS.items() for alias in reversed(aliases) if alias in head}
     for name in ("model", "images", "seed"):
-        if name not in there:
-            raise DataError(f"file={path}: no column {name}; there are {_some(head)}")
-    result = value.removeprefix("test_") if value is not None else next((name for name in RESULTS if name in there), "")
+        if name not in columns:
+            raise DataError(f"file={path}: no column {name}; there are {_list_columns(head)}")
+    result = (
+        value.removeprefix("test_") if value is not None else next((name for name in RESULTS if name in columns), "")
+    )
     if value is not None and result not in RESULTS:
         raise UserError(f"value={value}: {did_you_mean(value, ['test_error', 'test_loss'])}")
-    if result == "error" and "error" not in there and "accuracy" in there:
+    if result == "error" and "error" not in columns and "accuracy" in columns:
         result = "accuracy"
-    if result not in there:
-        wanted = result or "error, accuracy or loss"
-        raise DataError(f"file={path}: no column {wanted}; there are {_some(head)}")
-    there |= settings
-    twice = next((name for name in there.values() if head.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"file={path}: two columns are called {twice}")
-    if not cells:
+    if result not in columns:
+        raise DataError(
+            f"file={path}: no column {result or 'error, accuracy or loss'}; there are {_list_columns(head)}"
+        )
+    columns |= {column: column for column in head if column in SETTINGS or column.startswith(PREFIXES)}
+    repeated = next((column for column in columns.values() if head.count(column) > 1), None)
+    if repeated is not None:
+        raise DataError(f"file={path}: two columns are called {repeated}")
+    if not lines:
         raise DataError(f"file={path}: no row below the column names")
-    for number, row in cells:
-        if len(row) != len(head):
-            raise DataError(f"file={path} line {number}: {len(row)} cells under {len(head)} column names")
-    return result, [
-        (number, {name: row[head.index(column)] for name, column in there.items()}) for number, row in cells
-    ]
+    for number, cells in lines:
+        if len(cells) != len(head):
+            raise DataError(f"file={path} line {number}: {len(cells)} cells under {len(head)} column names")
+    places = {name: head.index(column) for name, column in columns.items()}
+    return result, [(number, {name: cells[place] for name, place in places.items()}) for number, cells in lines]
 
 
-def _complete(path: Path, name: str, points: Sequence[Point]) -> None:
-    """Refuses rows that are missing or there twice, and too few of them."""
-    seen: dict[tuple[Hashable, int], Point] = {}
+def _check_complete(path: Path, name: str, points: Sequence[Point]) -> None:
+    """Raises DataError where a curve has too few rows, or a row is missing or repeated."""
+    first_of: dict[tuple[Hashable, int], Point] = {}
     for point in points:
-        before = seen.setdefault((point.seed, point.n), point)
-        if before is not point:
-            raise DataError(
-                f"{point.source} repeats {before.source.rsplit('line ', 1)[1]}: {name} images={point.n}"
-                f" seed={point.seed}"
-            )
-    sizes, seeds = sorted({n for _, n in seen}), dict.fromkeys(seed for seed, _ in seen)
+        first = first_of.setdefault((point.seed, point.n), point)
+        if first is not point:
+            number = first.source.rsplit("line ", 1)[1]
+            raise DataError(f"{point.source} repeats {number}: {name} images={point.n} seed={point.seed}")
+    sizes, seeds = sorted({n for _, n in first_of}), dict.fromkeys(seed for seed, _ in first_of)
     for seed in seeds:
         for n in sizes:
-            if (seed, n) not in seen:
+            if (seed, n) not in first_of:
                 raise DataError(f"file={path}: no row with {name} images={n} seed={seed}; every seed needs every size")
     for what, count, least in (("size", len(sizes), FEWEST_SIZES), ("seed", len(seeds), FEWEST_SEEDS)):
         if count < least:
-            raise DataError(
-                f"file={path}: {name} has {count} {what}{'s' if count > 1 else ''}; a curve takes {least} or more"
-            )
+            raise DataError(f"file={path}: {name} has {plural(count, what)}; a curve takes {least} or more")
 
 
-def _number(where: str, column: str, text: str) -> float:
+def _read_number(where: str, column: str, text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         raise DataError(f"{where}: {column}={printable(text)[:40]} is no number") from None
-    if number != number or number in (float("inf"), -float("inf")):
+    if not math.isfinite(number):
         raise DataError(f"{where}: {column}={text.strip()} is no number")
     return number
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = [printable(name)[:30] or "(no name)" for name in names]
+def _list_columns(head: Iterable[str]) -> str:
+    listed = [printable(column)[:30] or "(no name)" for column in head]
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} others" if len(listed) > 10 else "") or "none"

@@ -1,49 +1,50 @@
-"""TODO docstring."""
+"""The learning curves of runs, and the pairs in which they are compared."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from vitbench.comparing.grouping import groups_of, lines_along
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
+from vitbench.numbers.curves import Curve
 from vitbench.numbers.words import plural, printable
 
-if TYPE_CHECKING:
-    from vitbench.numbers.curves import Curve
-
-
-FEWEST_SIZES, FEWEST_SEEDS = 3, 2  # the fewest that make a curve
-
-
-FALLING = ("_error", "_loss")  # results that a curve can be fitted to
-
-
-def falling(runs: Runs, value: str, setting: str = "value") -> str:
-    """`value`, if a curve can be fitted to it."""
-    numbers = [name for name in runs.numbers() if name.endswith(FALLING)]
-    if value not in numbers and value in runs.numbers():
-        raise UserError(f"{setting}={value}: a curve is fitted to an error or a loss; choices: {', '.join(numbers)}")
-    return check_choice(setting, value, numbers)
+FEWEST_SIZES, FEWEST_SEEDS = 3, 2  # a curve takes at least so many
+FALLING = ("_error", "_loss")  # results whose names end so fall as images grow
+START_KEYS = ("init", "head", "freeze", "optim.layer_decay")  # these say how a run begins
 
 
 @dataclass(frozen=True)
 class CurveOfRuns:
-    """A curve, and the settings that tell it from the others."""
+    """A learning curve, the settings that tell it from others, and its runs."""
 
     settings: Mapping[str, Any]
     curve: Curve
-    rows: Sequence[Row] = ()  # its runs
+    rows: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)
 class Point:
+    """One run as a point of a learning curve."""
+
     n: int
-    seed: Hashable  # seed and subset seed: what pairs it with another model's
+    seed: Hashable  # another model's point of the same seed is its pair
     value: float
-    source: str  # what to call it in an error line
+    source: str  # what an error line calls the point
+
+
+def check_falling(runs: Runs, value: str, setting: str = "value") -> str:
+    """Returns the result that was typed for a setting; raises UserError where no curve can be fitted to it."""
+    falling = [column for column in runs.numbers() if column.endswith(FALLING)]
+    if value not in falling and value in runs.numbers():
+        raise UserError(f"{setting}={value}: a curve is fitted to an error or a loss; choices: {', '.join(falling)}")
+    return check_choice(setting, value, falling)
 
 
 def lines_of(
@@ -53,15 +54,15 @@ def lines_of(
     source: Callable[[Row], str] | None = None,
     error: type[UserError] = UserError,
 ) -> tuple[list[CurveOfRuns], list[str]]:
-    """The curves of these runs, and a note for each seed, size or curve that is left out.
+    """Makes the curves of these runs, and a note for each seed, size or curve that is left out.
 
-    `first` are settings that name a curve even where they do not vary; `source` is what a run is called in an error.
+    `first` are settings that name a curve even where they do not vary; `source` names a run for an error line, and
+    `error` is raised where the runs are no curves.
     """
     lines: list[CurveOfRuns] = []
     notes: list[str] = []
-    curves = lines_along(groups_of(runs), "train_images", first, otherwise=["model"])
-    for one in curves:
-        name, rows = one.name, one.rows
+    run_lines = lines_along(groups_of(runs), "train_images", first, otherwise=["model"])
+    for line in run_lines:
         points = [
             Point(
                 row["train_images"],
@@ -69,69 +70,62 @@ def lines_of(
                 row[value],
                 source(row) if source else f"run {row['id']}",
             )
-            for row in rows
+            for row in line.rows
             if row.get(value) is not None and row.get("train_images")
         ]
-        classes = {len(row.get("classes") or ()) for row in rows}
-        curve, why = curve_of(name, points, value, classes.pop() if len(classes) == 1 else 0, error)
-        notes.extend(f"{name}: {line}" for line in why)
+        class_counts = {len(row.get("classes") or ()) for row in line.rows}
+        classes = class_counts.pop() if len(class_counts) == 1 else 0
+        curve, left_out = curve_of(line.name, points, value, classes, error)
+        notes.extend(f"{line.name}: {note}" for note in left_out)
         if curve is not None:
-            lines.append(CurveOfRuns(one.settings, curve, rows))
+            lines.append(CurveOfRuns(line.settings, curve, line.rows))
     if not lines:
-        raise error("; ".join(printable(note) for note in notes[:2]) + f" ({len(curves)} curves, none to fit)")
+        raise error("; ".join(printable(note) for note in notes[:2]) + f" ({len(run_lines)} curves, none to fit)")
     return lines, notes
 
 
 def curve_of(
     label: str, points: Sequence[Point], value: str, classes: int, error: type[UserError] = UserError
 ) -> tuple[Curve | None, list[str]]:
-    """Every seed at every size; sizes that have one seed only are left out, then seeds that lack a size."""
-    import math
+    """Makes a curve that has each seed at each size, if enough are left, and notes on what is left out.
 
-    import numpy as np
-
-    from vitbench.numbers.curves import Curve
-
-    found: dict[Hashable, dict[int, Point]] = {}
+    Sizes that have only one seed are left out first, and then seeds that lack a size.
+    """
+    by_seed: dict[Hashable, dict[int, Point]] = {}
     for point in points:
         check_point(point, value, error)
-        before = found.setdefault(point.seed, {}).setdefault(point.n, point)
-        if before is not point:
-            raise error(f"{point.source} repeats {before.source}: same settings, seed and {point.n:,} images; keep one")
-    counts = {n: sum(n in row for row in found.values()) for n in sorted({point.n for point in points})}
+        first = by_seed.setdefault(point.seed, {}).setdefault(point.n, point)
+        if first is not point:
+            raise error(f"{point.source} repeats {first.source}: same settings, seed and {point.n:,} images; keep one")
+    counts = {n: sum(n in by_size for by_size in by_seed.values()) for n in sorted({point.n for point in points})}
     sizes = [n for n, count in counts.items() if count >= FEWEST_SEEDS]
-    seeds = sorted((seed for seed, row in found.items() if row.keys() >= set(sizes)), key=_order)
-    notes = [f"{n:,} images are left out, they have one seed" for n in counts if n not in sizes]
+    seeds = sorted((seed for seed, by_size in by_seed.items() if by_size.keys() >= set(sizes)), key=_seed_order)
     if counts and not sizes:
-        notes = [f"one seed; a curve takes {FEWEST_SEEDS} or more"]
-    elif len(sizes) < FEWEST_SIZES:
-        notes = [f"{plural(len(sizes), 'size')} of training images; a curve takes {FEWEST_SIZES} or more"]
-    elif len(seeds) < FEWEST_SEEDS:
-        notes = [
-            f"{len(seeds)} of {len(found)} seeds have all {len(sizes)} sizes; a curve takes {FEWEST_SEEDS} or more"
-        ]
-    else:
-        notes += [
-            f"seed {seed[1] if isinstance(seed, tuple) else seed} is left out, it lacks {len(set(sizes) - row.keys())}"
-            f" of the {len(sizes)} sizes"
-            for seed, row in found.items()
-            if seed not in seeds
-        ]
-        errors = np.array([[found[seed][n].value for n in sizes] for seed in seeds], float)
-        chance = math.nan if classes < 2 else math.log(classes) if value.endswith("_loss") else 1 - 1 / classes
-        return Curve(label, np.array(sizes, float), errors, tuple(seeds), chance), notes
-    return None, notes
+        return None, [f"one seed; a curve takes {FEWEST_SEEDS} or more"]
+    if len(sizes) < FEWEST_SIZES:
+        return None, [f"{plural(len(sizes), 'size')} of training images; a curve takes {FEWEST_SIZES} or more"]
+    if len(seeds) < FEWEST_SEEDS:
+        complete = f"{len(seeds)} of {len(by_seed)} seeds have all {len(sizes)} sizes"
+        return None, [f"{complete}; a curve takes {FEWEST_SEEDS} or more"]
+    notes = [f"{n:,} images are left out, they have one seed" for n in counts if n not in sizes]
+    for seed, by_size in by_seed.items():
+        if seed not in seeds:
+            lacking = f"it lacks {len(set(sizes) - by_size.keys())} of the {len(sizes)} sizes"
+            notes.append(f"seed {seed[1] if isinstance(seed, tuple) else seed} is left out, {lacking}")
+    errors = np.array([[by_seed[seed][n].value for n in sizes] for seed in seeds], float)
+    chance = math.nan if classes < 2 else math.log(classes) if value.endswith("_loss") else 1 - 1 / classes
+    return Curve(label, np.array(sizes, float), errors, tuple(seeds), chance), notes
 
 
-def _order(seed: Any) -> tuple[Any, ...]:
-    """Numbers by size, words by letter, nothing first."""
+def _seed_order(seed: Any) -> tuple[Any, ...]:
+    """Sorts None first, then numbers by size and words by letter."""
     if isinstance(seed, tuple):
-        return tuple(_order(part) for part in seed)
+        return tuple(_seed_order(part) for part in seed)
     return (0, 0, "") if seed is None else (1, seed, "") if isinstance(seed, int | float) else (2, 0, str(seed))
 
 
 def check_point(point: Point, value: str, error: type[UserError]) -> None:
-    """A log scale has no 0, and an error of 1 is no error rate of anything that learned."""
+    """Raises `error` where a value has no logarithm, or is an error rate of 1, which nothing has that learned."""
     if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
         allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
         raise error(
@@ -141,7 +135,11 @@ def check_point(point: Point, value: str, error: type[UserError]) -> None:
 
 
 def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tuple[Curve, Curve]]:
-    """Which curves are compared: the second of a pair is the reference."""
+    """Chooses the curves to compare; the second of a pair is the reference.
+
+    With `against` it is the curve of that label. Otherwise every ViT is paired with every CNN, every encoding with
+    none, and a pretrained model with the same model from scratch. If this gives no pairs, each two curves are one.
+    """
     labels = [line.curve.label for line in lines]
     if against is not None:
         if against not in labels:
@@ -150,23 +148,20 @@ def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tupl
         return [(line.curve, reference) for line in lines if line.curve is not reference]
     cnns = [line for line in lines if _is_cnn(line)]
     without = [line for line in lines if line.settings.get("pe") == "none"]
-    others = [line for line in lines if not _is_cnn(line)]
-    chosen = [
-        (a, b)
-        for references in (cnns, without)
-        for b in references
-        for a in others
-        if a is not b and _context(a) == _context(b)
-    ]
+    vits = [line for line in lines if not _is_cnn(line)]
+    references = [*cnns, *without]
+    chosen = [(a, b) for b in references for a in vits if a is not b and _context(a) == _context(b)]
     scratch = [line for line in lines if "init" in line.settings and line.settings["init"] is None]
-    chosen += [(a, b) for b in scratch for a in lines if a.settings["init"] is not None and _alike(a) == _alike(b)]
+    chosen += [
+        (a, b) for b in scratch for a in lines if a.settings["init"] is not None and _after_start(a) == _after_start(b)
+    ]
     if not chosen:
         chosen = [(a, b) for i, a in enumerate(lines) for b in lines[i + 1 :] if _context(a) == _context(b)]
     return [(a.curve, b.curve) for a, b in chosen]
 
 
 def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[Curve, Curve]]:
-    """Those with a CNN, where there is one: what a figure has room for."""
+    """Chooses the pairs with a CNN, if there is one, because a figure has no room for all pairs."""
     chosen, cnns = pairs(lines), {line.curve.label for line in lines if _is_cnn(line)}
     return [pair for pair in chosen if pair[1].label in cnns] or chosen
 
@@ -175,14 +170,13 @@ def _is_cnn(line: CurveOfRuns) -> bool:
     return "pe" in line.settings and line.settings["pe"] is None
 
 
-def _alike(line: CurveOfRuns) -> dict[str, Any]:
-    """What a pretrained model and the same one from scratch share: all but how they begin."""
-    its_own = ("init", "head", "freeze", "optim.layer_decay")
-    return {key: value for key, value in line.settings.items() if key not in its_own}
+def _after_start(line: CurveOfRuns) -> dict[str, Any]:
+    """Returns what a pretrained model and the same model from scratch share: all settings but how they begin."""
+    return {key: value for key, value in line.settings.items() if key not in START_KEYS}
 
 
 def _context(line: CurveOfRuns) -> dict[str, Any]:
-    """What two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
+    """Returns what two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
     return {
         key: value
         for key, value in line.settings.items()

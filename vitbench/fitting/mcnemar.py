@@ -1,7 +1,7 @@
-"""McNemar's test of pairs of runs: one seed, one subset, the same test images.
+"""McNemar's test of two runs that share seed, subset and test images.
 
-It needs what each run predicted (`predictions.npy`) and the true classes in the same order (`labels.npy`, of either run).
-Runs with one data fingerprint were tested on the same images.
+It needs what each run predicted (`predictions.npy`) and the true classes in the same order (`labels.npy` of either
+run). Two runs were tested on the same images if their data fingerprints are equal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.comparing.select import Row
-from vitbench.numbers.intervals import discordant, mcnemar
+from vitbench.numbers.intervals import count_discordant, mcnemar_p
 from vitbench.numbers.words import printable
 
 if TYPE_CHECKING:
@@ -19,62 +19,63 @@ if TYPE_CHECKING:
 
 
 class Checkpoints(NamedTuple):
-    """Two runs on the same test images."""
+    """Two runs, a and b, on the same test images."""
 
-    images: int  # that they were trained on
+    images: int  # the number of training images
     seed: int
-    only_a: int  # test images that a alone has right
+    only_a: int  # the number of test images that only a classifies correctly
     only_b: int
     p: float
 
 
 class Missing(Exception):
-    """What a test would need, and is not there."""
+    """Something that the test needs is not there, or is not what it should be."""
 
 
-def compare(folder: Path, a: Sequence[Row], b: Sequence[Row], images: float) -> list[Checkpoints]:
-    """Each seed that runs of both models have, at one number of training images; Missing says what is lacking."""
-    ended = [
+def compare_checkpoints(folder: Path, a: Sequence[Row], b: Sequence[Row], images: float) -> list[Checkpoints]:
+    """Tests the two models' runs of each shared seed at one number of training images; raises Missing if it cannot."""
+    runs_a, runs_b = (
         {
             (row.get("data.subset_seed"), row["seed"]): row
             for row in rows
             if row.get("train_images") == images and row.get("test_accuracy") is not None
         }
         for rows in (a, b)
-    ]
-    made = []
-    for key, one in ended[0].items():
-        if (other := ended[1].get(key)) is None:
+    )
+    tests = []
+    for seeds in runs_a:
+        if seeds not in runs_b:
             continue
-        if one["data_fingerprint"] != other["data_fingerprint"]:
-            raise Missing(f"{one['id']} and {other['id']} were tested on different images")
-        labels = _labels(folder, one, other)
-        said, other_said = (_classes(folder, row, "predictions.npy") for row in (one, other))
-        only_a, only_b = discordant(said, other_said, labels)
-        made.append(Checkpoints(int(images), one["seed"], only_a, only_b, mcnemar(only_a, only_b)))
-    return made
+        run_a, run_b = runs_a[seeds], runs_b[seeds]
+        if run_a["data_fingerprint"] != run_b["data_fingerprint"]:
+            raise Missing(f"{run_a['id']} and {run_b['id']} were tested on different images")
+        labels = _read_labels(folder, run_a, run_b)
+        predictions_a, predictions_b = (_read_classes(folder, run, "predictions.npy") for run in (run_a, run_b))
+        only_a, only_b = count_discordant(predictions_a, predictions_b, labels)
+        tests.append(Checkpoints(int(images), run_a["seed"], only_a, only_b, mcnemar_p(only_a, only_b)))
+    return tests
 
 
-def _labels(folder: Path, *rows: Row) -> NDArray[Any]:
-    for row in rows:
-        if (folder / row["id"] / "labels.npy").exists():
-            return _classes(folder, row, "labels.npy")
-    raise Missing(f"neither {' nor '.join(str(row['id']) for row in rows)} has labels.npy beside its predictions")
+def _read_labels(folder: Path, run_a: Row, run_b: Row) -> NDArray[Any]:
+    for run in (run_a, run_b):
+        if (folder / run["id"] / "labels.npy").exists():
+            return _read_classes(folder, run, "labels.npy")
+    raise Missing(f"neither {run_a['id']} nor {run_b['id']} has labels.npy beside its predictions")
 
 
-def _classes(folder: Path, row: Row, name: str) -> NDArray[Any]:
-    """A class per test image, or why there is none."""
+def _read_classes(folder: Path, run: Row, file: str) -> NDArray[Any]:
+    """Reads a class for each test image."""
     import numpy as np
 
-    path = folder / row["id"] / name
+    path = folder / run["id"] / file
     try:
         classes: NDArray[Any] = np.load(path, allow_pickle=False)
     except OSError as error:
         raise Missing(f"{path}: {error.strerror or 'cannot be read'}") from None
     except (ValueError, EOFError) as error:
         raise Missing(f"{path} is no array: {printable(str(error))[:80]}") from None
-    if classes.shape != (row["test_images"],) or classes.dtype.kind not in "iu":
+    if classes.shape != (run["test_images"],) or classes.dtype.kind not in "iu":
         raise Missing(
-            f"{path} holds {classes.dtype} of shape {classes.shape}, not a class of each of {row['test_images']} images"
+            f"{path} holds {classes.dtype} of shape {classes.shape}, not a class of each of {run['test_images']} images"
         )
     return classes

@@ -66,10 +66,10 @@ class Crossover:
     high: float = math.nan
     unmet_share: float = math.nan  # the share of draws that do not meet within the guard
     times: float = math.nan  # n over the largest size, where the crossover is extrapolated
-    leader: str = ""  # the label of the curve that leads at the smallest size
+    first_leader: str = ""  # the label of the curve that leads at the smallest size
 
 
-def crossover(pair: Pair) -> Crossover:
+def find_crossover(pair: Pair) -> Crossover:
     """Gives one of five verdicts on a pair.
 
     observed      The paired differences have one sign at some sizes and the other sign at larger sizes, and on both
@@ -90,10 +90,10 @@ def crossover(pair: Pair) -> Crossover:
     if not sure_signs:
         return Crossover("undefined", "equal")
     first_sign = sure_signs[0]
-    leader = b.label if first_sign > 0 else a.label
+    first_leader = b.label if first_sign > 0 else a.label
     flips = sum(earlier != later for earlier, later in pairwise(sure_signs))
     if flips > 1:
-        return Crossover("undefined", "repeated", leader=leader)
+        return Crossover("undefined", "repeated", first_leader=first_leader)
     drawn_meetings = _meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1])
     low, high, unmet = _percentile_interval(drawn_meetings, len(pair.ratios))
     if flips:
@@ -102,26 +102,26 @@ def crossover(pair: Pair) -> Crossover:
             last = max(i for i, sign in enumerate(signs) if sign == first_sign)
             first = signs.index(-first_sign)
             meeting = float(np.sqrt(n[last] * n[first]))
-        return Crossover("observed", "", meeting, low, high, unmet, leader=leader)
+        return Crossover("observed", "", meeting, low, high, unmet, first_leader=first_leader)
     if (np.sign(pair.ratios.mean(0)) != first_sign).any():
-        return Crossover("undefined", "uncertain", unmet_share=unmet, leader=leader)
+        return Crossover("undefined", "uncertain", unmet_share=unmet, first_leader=first_leader)
     lead = first_sign * pair.ratios  # (S, k), above 0 where the leader leads
     widest = int(np.argmax(lead.mean(0)))
     opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as where both begin near chance
     x, lead = (np.log(n[widest:]), lead[:, widest:]) if opened else (np.log(n), lead)
     if len(x) == 1:
-        return Crossover("none", "grows", unmet_share=unmet, leader=leader)
+        return Crossover("none", "grows", unmet_share=unmet, first_leader=first_leader)
     trend = mean_interval(lead @ (x - x.mean()) / x.var() / len(x))  # per log n, over seeds
     if not trend.high < 0:
-        return Crossover("none", "grows" if trend.low > 0 else "parallel", unmet_share=unmet, leader=leader)
+        return Crossover("none", "grows" if trend.low > 0 else "parallel", unmet_share=unmet, first_leader=first_leader)
     meeting = _meeting(a.fitted, b.fitted, first_sign, n[-1], 1e6 * n[-1]).item()
     if meeting == -math.inf:
-        return Crossover("undefined", "uncertain", unmet_share=unmet, leader=leader)
+        return Crossover("undefined", "uncertain", unmet_share=unmet, first_leader=first_leader)
     if meeting == math.inf:
-        return Crossover("none", "never", unmet_share=unmet, leader=leader)
+        return Crossover("none", "never", unmet_share=unmet, first_leader=first_leader)
     if meeting > GUARD * n[-1]:
-        return Crossover("beyond guard", unmet_share=unmet, leader=leader)
-    return Crossover("extrapolated", "", meeting, low, high, unmet, float(meeting / n[-1]), leader)
+        return Crossover("beyond guard", unmet_share=unmet, first_leader=first_leader)
+    return Crossover("extrapolated", "", meeting, low, high, unmet, float(meeting / n[-1]), first_leader)
 
 
 def _meeting(a: Fits, b: Fits, first_sign: int, low: float, high: float) -> Array:

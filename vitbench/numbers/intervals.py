@@ -129,7 +129,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def discordant(a: ArrayLike, b: ArrayLike, labels: ArrayLike) -> tuple[int, int]:
+def count_discordant(a: ArrayLike, b: ArrayLike, labels: ArrayLike) -> tuple[int, int]:
     """Counts the test images that only model a, and those that only model b, classifies correctly.
 
     Raises ValueError where the numbers of images differ.
@@ -143,7 +143,7 @@ def discordant(a: ArrayLike, b: ArrayLike, labels: ArrayLike) -> tuple[int, int]
     return int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
+def mcnemar_p(only_a: int, only_b: int) -> float:
     """Computes the exact two-sided p that two checkpoints are equally good (McNemar 1947, binomial form).
 
     p is about two checkpoints, not about two models: other seeds would give other checkpoints.

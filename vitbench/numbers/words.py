@@ -16,7 +16,7 @@ LABELS = {
     "total_train_seconds": "total training seconds",
     "images_per_second": "images/s",
 }
-IN_PIXELS = (  # the names of results in pixels end so
+IN_PIXELS = (  # results whose names end so are in pixels
     "distance.smallest_head",
     "distance.median_head",
     "distance.mean",
