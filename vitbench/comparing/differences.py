@@ -35,15 +35,18 @@ def against(
     line's reference then has these settings, and else the line's own but for those that its model lacks (a CNN's `pe`).
     """
     names = [line_name({key: group.settings[key] for key in keys}) for group in groups]
-    wanted = {} if words in names else _parse_settings(words, keys, names)
+    reference_settings = {} if words in names else _parse_settings(words, keys, names)
     references = [
         group
         for group, name in zip(groups, names, strict=True)
-        if name == words or (wanted and all(matches(group.settings[key], value) for key, value in wanted.items()))
+        if name == words
+        or (
+            reference_settings and all(matches(group.settings[key], value) for key, value in reference_settings.items())
+        )
     ]
     if not references:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
-    shared_keys = [key for key in keys if wanted and key not in wanted]
+    shared_keys = [key for key in keys if reference_settings and key not in reference_settings]
     keys_a_model_may_lack = [key for key in shared_keys if key.partition(".")[0] in ("pe", "model")]
 
     def agreement(group: Group, reference: Group) -> int:
@@ -55,7 +58,7 @@ def against(
 
     compared: list[Group] = []
     compared_names: set[str] = set()
-    unpaired_names: list[str] = []
+    unpaired: list[str] = []
     for group, name in zip(groups, names, strict=True):
         if group in references:
             continue
@@ -64,11 +67,11 @@ def against(
             compared.append(Against(group.settings, group.rows, best))
             compared_names.add(name)
         else:
-            unpaired_names.append(name)
+            unpaired.append(name)
     if not compared:
-        why = "no line is like another but for that" if unpaired_names else "there is no other line to compare with it"
+        why = "no line is like another but for that" if unpaired else "there is no other line to compare with it"
         raise UserError(f"against={words}: {why}")
-    return compared, [name for name in dict.fromkeys(unpaired_names) if name not in compared_names]
+    return compared, [name for name in dict.fromkeys(unpaired) if name not in compared_names]
 
 
 def _parse_settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:

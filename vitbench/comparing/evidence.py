@@ -11,16 +11,16 @@ and status. Cells are JSON (0.1, [0.5, 0.5], true, "3"), but words that cannot b
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from vitbench.comparing.grouping import ordered_keys, sort_key
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs
 from vitbench.errors import DataError
+from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
 from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS
 from vitbench.runs.records import derived
@@ -38,7 +38,7 @@ def evidence_text(runs: Runs, without_result: Mapping[str, str]) -> str:
     rows = sorted(runs.rows, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
     cells = [[_write_cell(row.get(key)) for key in head] for row in rows]
     empty = [[run_id, state] + [""] * (len(head) - 2) for run_id, state in sorted(without_result.items())]
-    return _csv_text([head, *cells, *empty])
+    return csv_text([head, *cells, *empty])
 
 
 def read_evidence(path: Path) -> Runs:
@@ -87,7 +87,7 @@ def swept_text(runs: Runs, columns: Collection[str]) -> str:
     ]
     if not rows:
         return ""
-    return _csv_text([SWEPT_COLUMNS, *([_write_cell(row.get(key)) for key in SWEPT_COLUMNS] for row in rows)])
+    return csv_text([SWEPT_COLUMNS, *([_write_cell(row.get(key)) for key in SWEPT_COLUMNS] for row in rows)])
 
 
 def read_swept(path: Path) -> dict[str, list[Row]]:
@@ -111,12 +111,6 @@ def read_swept(path: Path) -> dict[str, list[Row]]:
 def _read_csv(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
-
-
-def _csv_text(lines: Iterable[Iterable[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()
 
 
 def _check_row(row: Row, where: str) -> None:

@@ -5,8 +5,6 @@ Names in a table come from anyone's folders and files: in each format they stay 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
-from vitbench.numbers.text import align, speakable
+from vitbench.numbers.text import align, csv_text, speakable
 from vitbench.numbers.words import column_label, is_share, shown_value
 from vitbench.runs.record import total_seconds
 
@@ -170,18 +168,16 @@ def escape_latex(text: str) -> str:
 
 
 def _csv(table: Table) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     costs = costs_of(table.groups)
-    writer.writerow([*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs])
+    lines = [[*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs]]
     for group in table.groups:
         settings = [group.settings[key] for key in table.keys]
         cost_means = [group.interval(cost).mean for cost in costs]
         for value in table.values:
             i = group.interval(value)
             numbers = [i.mean, i.low, i.high, i.sd, i.n, group.diverged, *cost_means]
-            writer.writerow([escape_csv(cell) for cell in [*settings, _metric(group, value), *numbers]])
-    return buffer.getvalue()
+            lines.append([escape_csv(cell) for cell in [*settings, _metric(group, value), *numbers]])
+    return csv_text(lines)
 
 
 def escape_csv(cell: Any) -> Any:

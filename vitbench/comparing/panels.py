@@ -138,27 +138,8 @@ def _build_swept_panel(
     runs: Runs, y: str, x: str | None, first_keys: Sequence[str], log: str | None, at: float | None, layer: str | None
 ) -> Panel:
     """Builds a panel of swept rows along their abscissa, or along the depth of their layers."""
-    rows_of_y = {run_id: [row for row in rows if row["column"] == y] for run_id, rows in runs.swept.items()}
-    rows = {
-        run_id: [
-            row
-            for row in swept_rows
-            if (at is None or row.get("at") == at)
-            and (layer is None or row.get("layer") == layer)
-            and (x is None or x in _abscissas(row))
-        ]
-        for run_id, swept_rows in rows_of_y.items()
-    }
-    chosen_rows = [row for swept_rows in rows.values() for row in swept_rows]
-    for key, asked in {"at": at, "layer": layer}.items():
-        if asked is not None and not chosen_rows:
-            available = {
-                f"{row[key]:g}" if key == "at" else row[key]
-                for swept_rows in rows_of_y.values()
-                for row in swept_rows
-                if key in row
-            }
-            raise UserError(f"{key}={asked}: {y} has {', '.join(sorted(available)) or f'no {key}'}")
+    rows_by_run = _choose_swept_rows(runs, y, x, at, layer)
+    chosen_rows = [row for rows in rows_by_run.values() for row in rows]
     places = {row["at"] for row in chosen_rows if "at" in row}
     layers = {row["layer"] for row in chosen_rows if "layer" in row}
     if len(places) > 1 and len(layers) > 1:
@@ -177,16 +158,33 @@ def _build_swept_panel(
     groups = groups_of(runs)
     plotted = []
     for line in lines_along(groups, x, first_keys):
-        points = [point for row in line.rows for point in _swept_points(rows.get(row["id"], []), by_layer)]
-        means = [
-            (place, mean_interval(value for at_, value in points if at_ == place))
-            for place in sorted({place for place, _ in points})
-        ]
+        points = [point for row in line.rows for point in _swept_points(rows_by_run.get(row["id"], []), by_layer)]
+        values_at: dict[float, list[float]] = {}
+        for place, value in points:
+            values_at.setdefault(place, []).append(value)
         if points:
+            means = [(place, mean_interval(values)) for place, values in sorted(values_at.items())]
             plotted.append(PlottedLine(line.name, sorted(points), means))
     if not plotted:
         raise UserError(f"y={y}: no number in any run")
     return Panel(groups, plotted, x, y, LOG_AXES[check_choice("log", log or "none", LOG_AXES)], swept=True)
+
+
+def _choose_swept_rows(runs: Runs, y: str, x: str | None, at: float | None, layer: str | None) -> dict[str, list[Row]]:
+    """Keeps, by run, the swept rows that were asked for; raises UserError where y has no such place or layer."""
+    wanted = {key: value for key, value in {"at": at, "layer": layer}.items() if value is not None}
+    rows_of_y = {run_id: [row for row in rows if row["column"] == y] for run_id, rows in runs.swept.items()}
+
+    def is_wanted(row: Row) -> bool:
+        return all(row.get(key) == value for key, value in wanted.items()) and (x is None or x in _abscissas(row))
+
+    chosen = {run_id: [row for row in rows if is_wanted(row)] for run_id, rows in rows_of_y.items()}
+    for key, value in wanted.items():
+        if not any(chosen.values()):
+            known = {row[key] for rows in rows_of_y.values() for row in rows if key in row}
+            words = sorted({f"{known_value:g}" if key == "at" else known_value for known_value in known})
+            raise UserError(f"{key}={value}: {y} has {', '.join(words) or f'no {key}'}")
+    return chosen
 
 
 def _swept_points(rows: Sequence[Row], by_layer: bool) -> list[tuple[float, float]]:

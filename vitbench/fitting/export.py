@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from vitbench.fitting.findings import Compared, Report, is_matched
 from vitbench.fitting.sentences import crossover_sentence, efficiency_sentence
 from vitbench.numbers.crossover import Ratio
 from vitbench.numbers.curves import UNRELIABLE, Curve
+from vitbench.numbers.text import csv_text
 
 HEAD = ["model", "against", "images", "statistic", "value", "ci95_low", "ci95_high", "n", "words"]
 
@@ -30,11 +29,7 @@ def to_json(report: Report) -> str:
 
 
 def to_csv(report: Report) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEAD)
-    writer.writerows([formats.escape_csv(cell) for cell in row] for row in _rows(report))
-    return buffer.getvalue()
+    return csv_text([HEAD, *([formats.escape_csv(cell) for cell in row] for row in _rows(report))])
 
 
 def _rows(report: Report) -> Iterator[list[Any]]:

@@ -1,9 +1,12 @@
-"""Text on stdout: cells are aligned in columns, and characters that stdout cannot write are replaced."""
+"""Cells become text, in aligned columns or as CSV, and characters that stdout cannot write are replaced."""
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -16,6 +19,13 @@ def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
         ).rstrip()
         for cells in lines
     ]
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Writes cells as CSV; lines end as they do on Unix."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue()
 
 
 def say(text: str) -> None:
