@@ -64,7 +64,8 @@ class Rows:
     def __init__(self, path: Path | None) -> None:
         self.path, self.shape, self.digests = path, (0, 0, 0, 0), np.empty((0, 16), np.uint8)
 
-    def allocate(self, images: int, channels: int, size: int, or_else: str = "") -> None:
+    def allocate(self, images: int, channels: int, size: int, alternative: str = "") -> None:
+        """Sets the shape; a StorageError names another disk and the `alternative` where there is too little room."""
         self.shape, self.digests = (images, channels, size, size), np.zeros((images, 16), np.uint8)
         if self.path is None:
             return
@@ -72,7 +73,7 @@ class Rows:
         if needed > free:
             raise StorageError(
                 f"data.cache={self.path.parent}: {images:,} decoded images of {size} px need {needed / 1e9:,.1f} GB, "
-                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk{or_else}"
+                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk{alternative}"
             )
 
     def write(self, row: int, images: np.ndarray) -> None:

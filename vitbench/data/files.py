@@ -31,7 +31,7 @@ Decode = Callable[[str, int], np.ndarray]  # path, size -> uint8 (C, size, size)
 
 
 class Pool:
-    """Worker processes on this process's part of the cores. They start with the first job and end when it ends."""
+    """Worker processes on this process's part of the cores. They start with the first job and end with this process."""
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
@@ -61,7 +61,7 @@ class Pool:
 def may_start_processes() -> bool:
     """Whether this process may start others. A worker of joblib's may not: the other cores have runs of their own.
 
-    joblib names a start method that Python does not know, "loky".
+    In such a worker, the start method is joblib's "loky", which Python itself does not have.
     """
     return multiprocessing.get_start_method(allow_none=True) in (None, *multiprocessing.get_all_start_methods())
 

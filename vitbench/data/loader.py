@@ -37,7 +37,7 @@ class Normalise:
 
     @classmethod
     def of(cls, images: Tensor | Stream, channels_last: bool = False) -> Normalise:
-        """Measures mean and deviation on training images, uint8 (M, C, H, W), exactly: it counts each of 256 values."""
+        """Measures mean and deviation of training images, uint8 (M, C, H, W), exactly: it counts each of 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
         for batch in images.split(max(1, 2**20 // (images.shape[2] * images.shape[3]))):

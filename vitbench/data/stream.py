@@ -6,8 +6,8 @@ prefetched, so that disk, copies and computation work at the same time:
 - The cache is a memory map. We tell the system which images the next batches take, and it reads them all at once while
   the model computes; a batch is copied when its turn comes. Page faults would read these images one after another, each
   with what lies around it. (That is faster for small images in a file that fits in memory, so there we tell the system
-  nothing.) We start no thread: a copy from a warm cache takes less time than handing it over, and a cold cache is read
-  by the system anyway.
+  nothing.) We start no thread: a copy from a warm cache takes less time than handing it over to one, and the system
+  reads a cold cache in the background.
 - Undecoded files are decoded by processes (`files.py`).
 - To a GPU, the next batch is copied while the present one is computed: asynchronously, from one of two pinned buffers
   and on a CUDA stream of its own. The copy waits for the work queued before it, so the host is never more than a few
@@ -81,7 +81,7 @@ class Batches:
     """
 
     def __init__(self, stream: Stream, places: Callable[[int], Tensor]):
-        self.stream, self.places = stream, places  # places(step): int64 on the CPU, most of them at step 0
+        self.stream, self.places = stream, places  # places(step): int64 on the CPU; no step has more than step 0
         self._prefetched: dict[int, _Batch] = {}
         on_gpu = stream.device.type == "cuda"
         self._copier = _Copier(stream.device, (len(places(0)), *stream.shape[1:])) if on_gpu else None
@@ -164,7 +164,7 @@ def _array_prefetcher(images: NDArray[np.uint8]) -> Callable[[Indices], Read]:
             pages = starts // mmap.PAGESIZE * mmap.PAGESIZE
             for page, length in zip(pages.tolist(), (starts + image_bytes - pages).tolist(), strict=True):
                 base.madvise(mmap.MADV_WILLNEED, page, length)
-        # no index is out of bounds; but with "raise" numpy would fill an array of its own before `target`
+        # "clip" clips nothing, since all indices are in bounds; with "raise" numpy would fill a buffer of its own first
         return lambda target: np.take(images, indices, 0, target, "clip")
 
     return prefetch
