@@ -19,17 +19,38 @@ def settings(*words: str) -> dict[str, object]:
     ("own", "words", "same"),
     [
         ([], "model=resnet", ["model=resnet"]),
-        (["pe=rope", "pe.theta=10", "optim.steps=7", "seed=3", "data.fraction=0.1"], "model=resnet",
-         ["model=resnet", "optim.steps=7", "seed=3", "data.fraction=0.1"]),  # what the encoding was is no CNN's matter
-        (["optim.lr=0.5", "optim.batch_size=8"], "model=resnet", ["model=resnet", "optim.batch_size=8"]),  # nor a ViT's lr
+        (
+            ["pe=rope", "pe.theta=10", "optim.steps=7", "seed=3", "data.fraction=0.1"],
+            "model=resnet",
+            ["model=resnet", "optim.steps=7", "seed=3", "data.fraction=0.1"],
+        ),  # what the encoding was is no CNN's matter
+        (
+            ["optim.lr=0.5", "optim.batch_size=8"],
+            "model=resnet",
+            ["model=resnet", "optim.batch_size=8"],
+        ),  # nor a ViT's lr
         (["model.depth=2", "size=micro"], "model=resnet", ["model=resnet", "size=micro"]),
         (["model=resnet"], "model=vit pe=none", ["model=vit", "pe=none"]),
-        (["pe=rope", "pe.theta=10"], "data.fraction=0.5 optim.steps=9", ["pe=rope", "pe.theta=10", "data.fraction=0.5", "optim.steps=9"]),
-        (["augment=strong", "model=vit", "optim=resnet"], "model=resnet size=tiny", ["augment=strong", "model=resnet", "size=tiny"]),
+        (
+            ["pe=rope", "pe.theta=10"],
+            "data.fraction=0.5 optim.steps=9",
+            ["pe=rope", "pe.theta=10", "data.fraction=0.5", "optim.steps=9"],
+        ),
+        (
+            ["augment=strong", "model=vit", "optim=resnet"],
+            "model=resnet size=tiny",
+            ["augment=strong", "model=resnet", "size=tiny"],
+        ),
         (["data=cifar10", "data.count=50"], "data=shapes", ["data=shapes", "data.count=50"]),
-        (["data=imagefolder", "data.root=/a/pets"], "objective=simsiam", ["data=imagefolder", "data.root=/a/pets", "objective=simsiam"]),
-        (["data.count=50"], "data.fraction=1", []), (["data.fraction=0.1"], "data.count=50", ["data.count=50"]),
-        (["optim.epochs=5"], "optim.steps=9", ["optim.steps=9"]), (["optim.steps=7"], "optim.epochs=2", ["optim.epochs=2"]),
+        (
+            ["data=imagefolder", "data.root=/a/pets"],
+            "objective=simsiam",
+            ["data=imagefolder", "data.root=/a/pets", "objective=simsiam"],
+        ),
+        (["data.count=50"], "data.fraction=1", []),
+        (["data.fraction=0.1"], "data.count=50", ["data.count=50"]),
+        (["optim.epochs=5"], "optim.steps=9", ["optim.steps=9"]),
+        (["optim.steps=7"], "optim.epochs=2", ["optim.epochs=2"]),
         (["teacher=model=resnet", "distill.kind=soft", "model.distill_token=true"], "pe=rope", ["pe=rope"]),
     ],
 )

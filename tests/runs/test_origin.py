@@ -25,16 +25,26 @@ WORDS = {
     "another share": (["pe=rope", "data.fraction=0.1", "seed=3"], "data.fraction=1 init=null", ["pe=rope", "seed=3"]),
     "without saying that it begins from none": (["data.fraction=0.1"], "data.fraction=1", []),
     "what belongs to fine-tuning is not handed on": (
-        ["freeze=backbone", "optim.layer_decay=0.7", "head=new"], "data.classes=[1,2]", ["data.classes=[1,2]"],
+        ["freeze=backbone", "optim.layer_decay=0.7", "head=new"],
+        "data.classes=[1,2]",
+        ["data.classes=[1,2]"],
     ),
     "types are those of the schema": (["model=resnet"], "optim.lr=1", ["model=resnet", "optim.lr=1.0"]),
     "a choice brings its own settings": (
-        ["data=imagefolder", "data.root=/x", "optim.steps=7"], "data=shapes data.noise=0.1", ["optim.steps=7", "data.noise=0.1"],
+        ["data=imagefolder", "data.root=/x", "optim.steps=7"],
+        "data=shapes data.noise=0.1",
+        ["optim.steps=7", "data.noise=0.1"],
     ),
     "a folder names its images": (
-        ["data=imagefolder", "data.root=/a"], "data.root=/b", ["data=imagefolder", "data.root=/b"],
+        ["data=imagefolder", "data.root=/a"],
+        "data.root=/b",
+        ["data=imagefolder", "data.root=/b"],
     ),
-    "words within words": (["optim.steps=9"], "optim.steps=5 init='optim.steps=3'", ["optim.steps=5", "init=optim.steps=3"]),
+    "words within words": (
+        ["optim.steps=9"],
+        "optim.steps=5 init='optim.steps=3'",
+        ["optim.steps=5", "init=optim.steps=3"],
+    ),
 }
 
 
@@ -49,9 +59,7 @@ def test_words_name_the_run_of_the_same_settings_but_for_them(kind: str) -> None
 @pytest.mark.parametrize("kind", ["another share", "a choice brings its own settings", "words within words"])
 def test_the_command_that_is_printed_trains_that_run(kind: str) -> None:
     its, words, meant = WORDS[kind]
-    program, trains, *typed = shlex.split(
-        training_command(settings_of(settings(*its, f"init={words}"), "init") or {})
-    )
+    program, trains, *typed = shlex.split(training_command(settings_of(settings(*its, f"init={words}"), "init") or {}))
     assert (program, trains) == ("vitbench", "train")
     assert run_id(Planner().settings(prepare(typed))) == run_id(settings(*meant))
 
@@ -84,7 +92,7 @@ def test_runs_that_begin_from_weights_are_not_stacked() -> None:
 
 
 def test_waves_follow_what_begins_from_what(tmp_path: Path) -> None:
-    from vitbench.runs.ancestor import parents, generations
+    from vitbench.runs.ancestor import generations, parents
     from vitbench.runs.plan import plan
     from vitbench.runs.study import load_study
 
@@ -107,8 +115,13 @@ def test_pretrained_models_are_compared_with_themselves_from_scratch(tmp_path: P
             begun = {"init": init, "head": "new", "result_total_train_seconds": 30.0} if init else {}
             for seed in range(2):
                 for share, factor in {0.05: 0.6, 0.2: 0.8, 1.0: 1.0}.items():
-                    fake_runs.write(tmp_path, f"{model}{init}{seed}{share}", best * factor + more + seed / 100, **begun,
-                                    **{"model.name": model, "data.fraction": share, "seed": seed})
+                    fake_runs.write(
+                        tmp_path,
+                        f"{model}{init}{seed}{share}",
+                        best * factor + more + seed / 100,
+                        **begun,
+                        **{"model.name": model, "data.fraction": share, "seed": seed},
+                    )
     runs = select_runs(str(tmp_path), {})
     lines, _ = lines_of(runs, "test_error")
     names = {(a.label, b.label) for a, b in pairs(lines)}

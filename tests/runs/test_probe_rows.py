@@ -40,8 +40,18 @@ def measured(runs: Path) -> Path:
             for at in (1, 2)
         ]
         both = [{"protocol": "stub@v1", "metric": "size", "value": 0.1, "layer": layer} for layer in ("stem", "head")]
-        layers = [{"protocol": "stub.layers@v1", "metric": "error", "value": at + i / 1000, "layer": layer, "at": at, "at_unit": "px"}
-                  for layer in ("stem", "block1", "head") for at in (1, 2)]
+        layers = [
+            {
+                "protocol": "stub.layers@v1",
+                "metric": "error",
+                "value": at + i / 1000,
+                "layer": layer,
+                "at": at,
+                "at_unit": "px",
+            }
+            for layer in ("stem", "block1", "head")
+            for at in (1, 2)
+        ]
         hole = {"protocol": "stub@v1", "metric": "hole", "value": math.nan, "reason": "none"}
         rows = [
             {"protocol": "stub@v1", "metric": "size", "value": 0.25 + i / 1000, "low": 0.2, "high": 0.3},
@@ -111,8 +121,12 @@ def test_several_results_stand_side_by_side(vitbench: Cli, tmp_path: Path) -> No
 
 def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path: Path) -> None:
     measured(tmp_path / "runs")
-    for words in (["y=stub.along.size"], ["y=stub.layers.error", "at=1"], ["y=init.stub.layers.error", "layer=head"],
-                  ["y=stub.size", "x=layer"]):
+    for words in (
+        ["y=stub.along.size"],
+        ["y=stub.layers.error", "at=1"],
+        ["y=init.stub.layers.error", "layer=head"],
+        ["y=stub.size", "x=layer"],
+    ):
         output = vitbench("plot", *words, "where.data.fraction=1", "file=a.svg")
         assert output.code == 0, output.err
         svg = (tmp_path / "a.svg").read_text()
@@ -176,6 +190,8 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
 
 def test_tables_of_probes_need_no_torch(tmp_path: Path) -> None:
     measured(tmp_path / "runs")
-    code = ("import sys; from vitbench import cli; code = cli.run(['table', 'value=stub.size']) or cli.run(['ls', 'probes'])\n"
-            "sys.exit(code or 'torch' in sys.modules)")
+    code = (
+        "import sys; from vitbench import cli; code = cli.run(['table', 'value=stub.size']) or cli.run(['ls', 'probes'])\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0

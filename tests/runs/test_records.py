@@ -16,11 +16,23 @@ from vitbench.runs.run import Run
 def finished(folder: Path, **changes: Any) -> None:
     folder.mkdir(parents=True)
     record = {
-        "schema": 1, "status": "finished", "test_accuracy": 0.75, "classes": ["a", "b"], "warnings": [], "steps": 3,
-        "train_images": 100, "test_images": 50, "train_seconds": 1.5,
-        "config": {"seed": 0, "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
-                   "data": {"name": "shapes", "fraction": 0.1, "root": "."}, "augment": {"name": "none"},
-                   "optim": {"name": "vit", "lr": 0.001}, "machine": {"threads": 1}},
+        "schema": 1,
+        "status": "finished",
+        "test_accuracy": 0.75,
+        "classes": ["a", "b"],
+        "warnings": [],
+        "steps": 3,
+        "train_images": 100,
+        "test_images": 50,
+        "train_seconds": 1.5,
+        "config": {
+            "seed": 0,
+            "model": {"name": "vit", "pe": {"name": "rope", "theta": 100.0}},
+            "data": {"name": "shapes", "fraction": 0.1, "root": "."},
+            "augment": {"name": "none"},
+            "optim": {"name": "vit", "lr": 0.001},
+            "machine": {"threads": 1},
+        },
     }
     (folder / "record.json").write_text(json.dumps(record | changes))
 

@@ -11,33 +11,16 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitbench.settings.compose import flatten
+from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.words import typed_value
 from vitbench.runs.plan import Planner
 from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run
-from vitbench.errors import UserError, did_you_mean
-from vitbench.settings.identity import run_id
-from vitbench.settings.identity import id_of
+from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
+from vitbench.settings.identity import id_of
 
 PARENT_KEYS = ("init", "teacher")  # the settings that name a run
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 class FinishedRun(NamedTuple):
@@ -71,10 +54,14 @@ def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint
         known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (theirs, classes))
         raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
     if record["data_fingerprint"] != fingerprint:
-        raise UserError(f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
-                        f"{record['image_size']} px); a teacher must have the data of its student")
+        raise UserError(
+            f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
+            f"{record['image_size']} px); a teacher must have the data of its student"
+        )
     if record["test_accuracy"] is None:
-        raise UserError(f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})")
+        raise UserError(
+            f"teacher={name}: was not trained to classify (objective={record['config']['objective']['name']})"
+        )
 
 
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
@@ -91,20 +78,29 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
             continue
         _, record = finished_parent(settings, key)
         theirs = record["config"]
-        why = ("drew its images with another seed" if seed(theirs) != seed(settings)
-               else "held fewer images back for validation"
-               if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"] else "")
+        why = (
+            "drew its images with another seed"
+            if seed(theirs) != seed(settings)
+            else "held fewer images back for validation"
+            if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"]
+            else ""
+        )
         if why and record["data_fingerprint"] == fingerprint:
-            lines.append(f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
-                         "no run learns from test images")
+            lines.append(
+                f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
+                "no run learns from test images"
+            )
     return lines
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
     """The command line of a run, without what says how fast it is computed."""
     model, planner = settings["model"], Planner()
-    words = [f"model={model['name']}", *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
-             f"data={settings['data']['source']}"]
+    words = [
+        f"model={model['name']}",
+        *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
+        f"data={settings['data']['source']}",
+    ]
     chosen = planner.settings(words)
     for group in ("optim", "augment", "objective"):
         if chosen[group]["name"] != settings[group]["name"]:

@@ -30,10 +30,6 @@ class Origin(NamedTuple):
     seconds: float | None = None  # of training, with all that went before; None: nobody says
 
 
-
-
-
-
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
     """Where a run begins from, None for random weights; UserError where that is not there or not finished."""
     typed = settings["init"]

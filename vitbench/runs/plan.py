@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from vitbench.errors import UserError
-from vitbench.machine.disk import storage
-from vitbench.machine.disk import write
-from vitbench.runs.study import Study
-from vitbench.runs.study import words_of_line
-from vitbench.settings.compose import CONF_DIR
-from vitbench.settings.compose import as_settings
-from vitbench.settings.compose import compose
-from vitbench.settings.overrides import parsed
 import hashlib
 import itertools
 import json
 import math
 import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from vitbench.errors import UserError
+from vitbench.machine.disk import storage, write
+from vitbench.runs.study import Study, words_of_line
+from vitbench.settings.compose import CONF_DIR, as_settings, compose
+from vitbench.settings.overrides import parsed
 
 CONFIRMED_FROM = 10_000  # runs that need confirm=true
 

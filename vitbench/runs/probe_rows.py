@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitbench.machine.disk import write
 from vitbench.errors import UserError
+from vitbench.machine.disk import write
 from vitbench.machine.provenance import commit, now
 
 ProbeRow = dict[str, Any]
@@ -39,10 +39,18 @@ def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
     return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}{ending}"
 
 
-def save_rows(path: Path, rows: Sequence[ProbeRow], *, images: int, seed: int, options: Mapping[str, Any], hardware: str) -> None:
+def save_rows(
+    path: Path, rows: Sequence[ProbeRow], *, images: int, seed: int, options: Mapping[str, Any], hardware: str
+) -> None:
     """Writes the rows of one call whole or not at all."""
-    made = {"images": images, "seed": seed, "options": canonical(options), "commit": commit(), "hardware": hardware,
-            "created": now()}
+    made = {
+        "images": images,
+        "seed": seed,
+        "options": canonical(options),
+        "commit": commit(),
+        "hardware": hardware,
+        "created": now(),
+    }
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import StorageError, UserError, did_you_mean
-from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.runs.probe_rows import of_run
+from vitbench.settings.identity import RESULTS_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORD_SCHEMA = 1  # of record.json
 
-REQUIRED_FIELDS: dict[str, Any] = {"config": dict, "status": str, "classes": list, "warnings": list, "steps": int,
-                            "train_images": int, "test_images": int, "train_seconds": int | float}
+REQUIRED_FIELDS: dict[str, Any] = {
+    "config": dict,
+    "status": str,
+    "classes": list,
+    "warnings": list,
+    "steps": int,
+    "train_images": int,
+    "test_images": int,
+    "train_seconds": int | float,
+}
 
 
 class NewerSchema(UserError):
@@ -42,7 +50,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise UserError(f"{path} is not a record of vitbench")
     if record["schema"] > RECORD_SCHEMA:
-        raise NewerSchema(f"{path} has schema {record['schema']}, this vitbench reads up to {RECORD_SCHEMA}; upgrade vitbench")
+        raise NewerSchema(
+            f"{path} has schema {record['schema']}, this vitbench reads up to {RECORD_SCHEMA}; upgrade vitbench"
+        )
     if lacking := [name for name, kind in REQUIRED_FIELDS.items() if not isinstance(record.get(name), kind)]:
         raise UserError(f"{path} is not a whole record (no {', '.join(lacking)})")
     return record
@@ -138,8 +148,14 @@ def _frame() -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.startswith("machine.")}
 
 
-COLUMN_OF_CHOICE = {"model.name": "model", "model.pe.name": "pe", "data.name": "data", "augment.name": "augment", "optim.name": "optim",
-           "objective.name": "objective"}
+COLUMN_OF_CHOICE = {
+    "model.name": "model",
+    "model.pe.name": "pe",
+    "data.name": "data",
+    "augment.name": "augment",
+    "optim.name": "optim",
+    "objective.name": "objective",
+}
 LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
 
 
@@ -161,8 +177,11 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
     accuracy = row.get("test_accuracy")
     if accuracy is None:
         return {}
-    costs = {"million_parameters": (row.get("parameters") or 0) / 1e6, "million_multiply_adds": (row.get("multiply_adds") or 0) / 1e6,
-             "train_second": row.get("train_seconds") or 0}
+    costs = {
+        "million_parameters": (row.get("parameters") or 0) / 1e6,
+        "million_multiply_adds": (row.get("multiply_adds") or 0) / 1e6,
+        "train_second": row.get("train_seconds") or 0,
+    }
     by_cost = {f"test_accuracy_per_{unit}": accuracy / cost for unit, cost in costs.items() if cost}
     return {"test_error": 1 - accuracy} | by_cost
 

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbench.machine.disk import storage, write, write_all, write_beside
 from vitbench.errors import StorageError, TryAgain, UserError
-from vitbench.settings.identity import run_id
+from vitbench.machine.disk import storage, write, write_all, write_beside
 from vitbench.machine.provenance import now
 from vitbench.runs.records import NewerSchema, read_record
+from vitbench.settings.identity import run_id
 
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")
 

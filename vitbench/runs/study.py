@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import math
 import re
-import shlex
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbench.settings.compose import CONF_DIR, STUDY_DIR, as_settings, compose
-from vitbench.machine.disk import storage, write
 from vitbench.errors import UserError, did_you_mean
+from vitbench.settings.compose import STUDY_DIR, read_yaml
 from vitbench.settings.overrides import setting, words_of
-from vitbench.settings.compose import read_yaml
-
 
 
 @dataclass(frozen=True)
@@ -53,13 +45,35 @@ class Study:
         return self.notes.split(". ")[0].rstrip(".") + "." if self.notes else ""
 
 
-FIELDS = {"title": str, "question": str, "expect": str, "notes": str, "with": str, "runs": list, "tables": dict,
-          "figures": dict, "names": dict, "probes": list}
+FIELDS = {
+    "title": str,
+    "question": str,
+    "expect": str,
+    "notes": str,
+    "with": str,
+    "runs": list,
+    "tables": dict,
+    "figures": dict,
+    "names": dict,
+    "probes": list,
+}
 RESERVED = {"runs", "probes", "fit"}  # NAME.csv beside the tables in results/
 # what the keys of a table or a figure hold; which keys there are is for those who draw it
-LAYOUT_TYPES: dict[str, Any] = {"rows": str | list, "columns": str, "value": str | list, "show": str, "against": str, "x": str,
-                          "y": str | list, "lines": str | list, "log": str, "fit": bool, "at": int | float, "layer": str,
-                          "where": dict}
+LAYOUT_TYPES: dict[str, Any] = {
+    "rows": str | list,
+    "columns": str,
+    "value": str | list,
+    "show": str,
+    "against": str,
+    "x": str,
+    "y": str | list,
+    "lines": str | list,
+    "log": str,
+    "fit": bool,
+    "at": int | float,
+    "layer": str,
+    "where": dict,
+}
 
 
 def study_names() -> list[str]:
@@ -87,9 +101,17 @@ def load_study(name: str) -> Study:
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
     return Study(
-        path.stem, content.get("title", path.stem), content.get("question", ""), tuple(lines), content.get("with", ""),
-        content.get("expect", ""), content.get("notes", ""), content.get("tables", {}), content.get("figures", {}),
-        content.get("names", {}), tuple(str(line) for line in content.get("probes", [])),
+        path.stem,
+        content.get("title", path.stem),
+        content.get("question", ""),
+        tuple(lines),
+        content.get("with", ""),
+        content.get("expect", ""),
+        content.get("notes", ""),
+        content.get("tables", {}),
+        content.get("figures", {}),
+        content.get("names", {}),
+        tuple(str(line) for line in content.get("probes", [])),
     )
 
 
@@ -130,19 +152,7 @@ def _kinds(kinds: Any) -> str:
     return " or ".join(words[kind] for kind in getattr(kinds, "__args__", (kinds,)) if kind in words)
 
 
-
-
 # ------------------------------------------------------------------------------------------------------- expanding
-
-
-
-
-
-
-
-
-
-
 
 
 def words_of_line(study: Study, line: str) -> list[str]:
@@ -155,23 +165,3 @@ def words_of_line(study: Study, line: str) -> list[str]:
         if "=" not in word or not key or key[0] in "+~-" or key == "hydra" or key.startswith(("hydra.", "hydra/")):
             raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
     return [setting(word) for word in words]
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
