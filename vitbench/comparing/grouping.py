@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
+from vitbench.settings.choices import GROUPS
 
 if TYPE_CHECKING:
     pass
 
 
 # what a reader must see wherever it varies; then the order of keys, where others follow by name
-PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
+_FIRST = ("data", "model", "pe", "model.size")
+PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-USUAL = {"objective": "classify"}  # not worth a word where all have it
+USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}  # not worth a word where all have it
 UNSAID = {"hardware.processes": 1, "hardware.stacked": 1}  # what a record means that lacks the field
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # no setting, but runs on different images are never one group
@@ -116,10 +118,10 @@ def distinguishing_keys(compared: Sequence[Group], first: Sequence[str] = (), wi
 def keys_along(compared: Sequence[Group], x: str) -> tuple[str, ...]:
     """The settings that may differ along `x` without making another line: `x` itself and what goes with it."""
     keys: list[str] = [x, *ALONG.get(x, ())]
-    if x in ("model", "pe", "augment", "optim"):
+    if x == "data":
+        keys.append(GROUPS["data"].name_key)
+    elif x in GROUPS:
         keys += [key for key in compared[0].settings if key.startswith(f"{x}.")]
-    elif x == "data":
-        keys.append("data.source")
     # other images by their setting: the setting says so already
     drawn = len({group.settings.get("data.train_images") for group in compared}) > 1
     if drawn or (x.startswith("data") and x not in ("data.fraction", "data.count")):

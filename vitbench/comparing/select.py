@@ -120,11 +120,10 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
 
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
     """{"data": {"name": "x", "fraction": 1}} -> {"data": "x", "data.fraction": 1}, as the columns are called."""
-    from vitbench.runs.records import COLUMN_OF_CHOICE as COLUMNS
+    from vitbench.settings.choices import column_of, settings_key
     from vitbench.settings.compose import flatten
 
-    flat = {key.replace("model.pe.", "pe."): value for key, value in flatten(where).items()}
-    return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
+    return {column_of(settings_key(key)): value for key, value in flatten(where).items()}
 
 
 def matches(value: Any, wanted: Any) -> bool:

@@ -10,6 +10,7 @@ from vitbench.comparing.grouping import groups_of, lines_along
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.words import plural, printable
+from vitbench.settings.choices import GROUPS
 
 if TYPE_CHECKING:
     from vitbench.numbers.curves import Curve
@@ -183,10 +184,9 @@ def _alike(line: CurveOfRuns) -> dict[str, Any]:
 
 def _context(line: CurveOfRuns) -> dict[str, Any]:
     """What two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
+    its_own = ("model", *GROUPS["model"].brings)
     return {
         key: value
         for key, value in line.settings.items()
-        if key not in ("model", "pe", "optim")
-        and not key.startswith(("pe.", "optim."))
-        and (key == "model.size" or not key.startswith("model."))
+        if key == "model.size" or key.partition(".")[0] not in its_own
     }

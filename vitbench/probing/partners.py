@@ -22,6 +22,7 @@ from vitbench.comparing.grouping import IMAGES_KEY
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs, select_runs
 from vitbench.errors import UserError
 from vitbench.runs.records import find_record
+from vitbench.settings.choices import GROUPS
 from vitbench.settings.compose import flatten
 
 Reader = Callable[[Path], Runs]
@@ -72,7 +73,7 @@ def _id(typed: str, said: Any, folder: Path, read: Reader) -> str | None:
     if not others:
         raise UserError(f"{typed}: no other run has been trained on the images of {folder.name}")
     # a model brings its recipe and, or not, an encoding
-    free = {*wanted, "pe", "optim"} if "model" in wanted else {*wanted}
+    free = {*wanted, *GROUPS["model"].brings} if "model" in wanted else {*wanted}
 
     def differs(row: Row) -> list[str]:
         """The settings that nobody named and that no named one brings along."""

@@ -16,6 +16,7 @@ from vitbench.numbers.words import typed_value
 from vitbench.runs.plan import Planner
 from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run
+from vitbench.settings.choices import GROUPS, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.identity import id_of
@@ -95,21 +96,17 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
 
 def training_command(settings: Mapping[str, Any]) -> str:
     """The command line of a run, without what says how fast it is computed."""
-    model, planner = settings["model"], Planner()
-    words = [
-        f"model={model['name']}",
-        *([f"pe={model['pe']['name']}"] if model.get("pe") else []),
-        f"data={settings['data']['source']}",
-    ]
-    chosen = planner.settings(words)
-    for group in ("optim", "augment", "objective"):
-        if chosen[group]["name"] != settings[group]["name"]:
-            words.append(f"{group}={settings[group]['name']}")
-            chosen = planner.settings(words)
-    usual = flatten(chosen)
-    for key, value in flatten(settings).items():
+    flat, planner = flatten(settings), Planner()
+    members = {name: (group, flat.get(group.name_key)) for name, group in GROUPS.items()}
+    words = [f"{name}={member}" for name, (group, member) in members.items() if group.is_decisive and member]
+    usual = flatten(planner.settings(words))
+    for name, (group, member) in members.items():
+        if usual.get(group.name_key) != member:
+            words.append(f"{name}={member}")
+            usual = flatten(planner.settings(words))
+    for key, value in flat.items():
         if value != usual.get(key) and not key.startswith("machine.") and key != "data.cache":
-            words.append(f"{key.replace('model.pe.', 'pe.')}={typed_value(value)}")
+            words.append(f"{typed_key(key)}={typed_value(value)}")
     return shlex.join(["vitbench", "train", *words])
 
 

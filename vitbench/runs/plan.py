@@ -15,7 +15,8 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.disk import storage, write
 from vitbench.runs.study import Study, words_of_line
-from vitbench.settings.compose import CONF_DIR, as_settings, compose
+from vitbench.settings.choices import CONF_GROUPS
+from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.overrides import parsed
 
 CONFIRMED_FROM = 10_000  # runs that need confirm=true
@@ -93,7 +94,7 @@ class Planner:
         groups: list[str] = []
         values: list[str] = []
         for word in overrides:
-            (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else values).append(word)
+            (groups if word.partition("=")[0] in CONF_GROUPS else values).append(word)
         typed = [(override.key_or_group, override.value()) for override in map(parsed, values)]
         key = (*groups, *(name for name, _ in typed))  # runs that set the same keys leave nothing of each other
         if key not in self._composed:

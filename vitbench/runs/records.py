@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.runs.probe_rows import of_run
+from vitbench.settings.choices import COLUMN_OF_CHOICE, GROUPS, typed_key
 from vitbench.settings.identity import RESULTS_VERSION
 
 if TYPE_CHECKING:
@@ -148,15 +149,8 @@ def _frame() -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.startswith("machine.")}
 
 
-COLUMN_OF_CHOICE = {
-    "model.name": "model",
-    "model.pe.name": "pe",
-    "data.name": "data",
-    "augment.name": "augment",
-    "optim.name": "optim",
-    "objective.name": "objective",
-}
-LATER = {"objective.name": "classify", "model.distill_token": False}  # what older records mean, which lack the setting
+# what older records mean, which lack the setting
+LATER = {its.name_key: its.implied for its in GROUPS.values() if its.implied} | {"model.distill_token": False}
 
 
 def loss_of(record: Mapping[str, Any]) -> str:
@@ -194,7 +188,7 @@ def row_of(name: str, record: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     if "optim" in record["config"]:  # trained here, if long ago: settings that came since are at their defaults
         flat = _frame() | LATER | flat
     settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
-    settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
+    settings |= {typed_key(key): value for key, value in flat.items()}
     row = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
     row["total_train_seconds"] = total_seconds(record, record["config"])

@@ -12,9 +12,10 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.disk import checksum
 from vitbench.menu import tunables
+from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
-from vitbench.settings.schema import SWEEP_KEYS, DataConfig, FolderConfig, ShapesConfig, TrainConfig
+from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig, TrainConfig
 
 RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
 
@@ -26,43 +27,39 @@ NOT_IDENTITY = {
     "machine",
     "data.root",
     "data.cache",
-    "optim.name",
-    "augment.name",
+    *(group.name_key for group in GROUPS.values() if group.menu is None),
     *SWEEP_KEYS,
 }
 
+# what every id says, also where it is the default
+ALWAYS = {"seed"}.union(*({group.name_key, group.shown_key} for group in GROUPS.values() if group.is_decisive))
+
 
 @cache
-def _defaults(model: str, pe: str | None, source: str, objective: str) -> dict[str, Any]:
+def _defaults(model: str, pe: str | None, data: str, objective: str) -> dict[str, Any]:
     """What these choices would be with every option at the default of its schema, flat."""
     from omegaconf import OmegaConf
 
-    from vitbench.models.menu import MENU as MODELS
-    from vitbench.objectives.menu import MENU as OBJECTIVES
-    from vitbench.pe.menu import MENU as ENCODINGS
+    def options(group: str, member: str) -> dict[str, Any]:
+        return {key: option.default for key, option in tunables(menu_of(group)[member].target).items()}
 
-    data = {"shapes": ShapesConfig, "imagefolder": FolderConfig}.get(source, DataConfig)
-    options: dict[str, Any] = {key: option.default for key, option in tunables(MODELS[model].target).items()}
-    if pe is not None:
-        options["pe"] = {key: option.default for key, option in tunables(ENCODINGS[pe].target).items()}
     frame: Any = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
-    frame |= {"data": OmegaConf.to_container(OmegaConf.structured(data)), "model": options}
-    own = {key: option.default for key, option in tunables(OBJECTIVES[objective].target).items()}
-    frame["objective"] = {"name": "classify", **own}
+    frame["model"] = options("model", model) | ({} if pe is None else {"pe": options("pe", pe)})
+    frame["data"] = OmegaConf.to_container(OmegaConf.structured(SCHEMA_OF_SOURCE.get(data, DataConfig)))
+    frame["objective"] = {"name": GROUPS["objective"].implied, **options("objective", objective)}
     return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers: what is chosen, and what differs from the schema's defaults."""
-    flat, model = flatten(settings), settings["model"]
-    objective = settings.get("objective", {}).get("name", "classify")
-    defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"], objective)
-    chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
+    flat = flatten(settings)
+    members = {name: flat.get(group.name_key, group.implied) for name, group in MENU_GROUPS.items()}
+    defaults = _defaults(**members)
     deciding = {
         key: value
         for key, value in sorted(flat.items())
         if not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
-        and (key in chosen or key not in defaults or value != defaults[key])
+        and (key in ALWAYS or key not in defaults or value != defaults[key])
     }
     if "init" in deciding:
         deciding["init"] = identity_of_init(settings)  # whichever way it was typed
@@ -78,7 +75,8 @@ def run_id(settings: Mapping[str, Any]) -> str:
     data = settings["data"]
     share = f"n{data['count']}" if data["count"] is not None else f"f{data['fraction']:g}"
     model = settings["model"]
-    parts = [model["name"], *([model["pe"]["name"]] if model.get("pe") else []), data["name"], share]
+    encoding = [model["pe"]["name"]] if model.get("pe") else []
+    parts = [model["name"], *encoding, data["name"], share]
     readable = "-".join([*parts, f"s{settings['seed']}"])
     return (
         "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)[:80].lstrip(".")

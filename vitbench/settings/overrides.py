@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, settings_key, typed_key
 
 FLAGS = (
     "--help",
@@ -36,7 +37,6 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
     "--config-name": (),
     "-cn": (),
 }
-GROUPS = ("model", "pe", "data", "augment", "optim", "objective", "probe")
 DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
 
 
@@ -104,28 +104,26 @@ def setting(word: str) -> str:
         raise UserError(f"{word}: settings are typed key=value, for example seed=1")
     if word.startswith("where."):  # filters are any column; the schema cannot list them
         key, equals, value = word.partition("=")
-        if key.removeprefix("where.") in GROUPS:
+        if key.removeprefix("where.") in CONF_GROUPS:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
         return f"+{key}{equals}{_quoted(value)}"
     key, _, value = word.partition("=")
     if word == "pe=null":
         raise UserError("pe=null: pe=none is a ViT without encodings")
-    if key in GROUPS and value in ("", "null"):
+    if key in CONF_GROUPS and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
-    if key in ("model.name", "model.pe.name", "data.source", "objective.name"):
-        raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
+    if group := next((name for name, group in MENU_GROUPS.items() if group.name_key == key), None):
+        raise UserError(f"{word}: type {group}={value}")
     if key == "size":
         return f"model.{word}"
     if key in DESCRIBING:
         return f"{key}={_quoted(value)}"
-    if word.startswith("pe."):
-        return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
         bare = word.lstrip("+~")
         raise UserError(
             f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
         )
-    return word
+    return settings_key(word)
 
 
 def _quoted(value: str) -> str:
@@ -138,7 +136,7 @@ def _quoted(value: str) -> str:
 
 def as_typed(line: str) -> str:
     """A line about settings, by the names that users type and not by those that Hydra is given."""
-    return re.sub(r"(?<![\w.])outside=", "model=", line.replace("model.pe.", "pe."))
+    return re.sub(r"(?<![\w.])outside=", "model=", typed_key(line))
 
 
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
@@ -177,7 +175,7 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
         word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
-        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], GROUPS)}"
+        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CONF_GROUPS)}"
     if message.startswith("Ambiguous value for argument"):
         word = next((w for w in typed if f"'{w}'" in message), "")
         if word.startswith("outside="):

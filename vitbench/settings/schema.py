@@ -64,6 +64,9 @@ class ShapesConfig(DataConfig):
     test: TestShapes = field(default_factory=TestShapes)
 
 
+SCHEMA_OF_SOURCE: dict[str, type[DataConfig]] = {"shapes": ShapesConfig, "imagefolder": FolderConfig}  # else DataConfig
+
+
 @dataclass
 class OptimConfig:
     name: str = "vit"  # the recipe
@@ -275,6 +278,3 @@ SCHEMAS: dict[str, type] = {
     "optim": OptimConfig,
     "augment": AugmentConfig,
 }
-
-
-# ------------------------------------------------------------------------------------------------------- composing
