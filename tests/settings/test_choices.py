@@ -10,6 +10,8 @@ import yaml
 
 from vitbench.comparing.grouping import FIRST_KEYS
 from vitbench.errors import UserError
+from vitbench.models.menu import MENU as MODELS
+from vitbench.models.menu import is_vit
 from vitbench.runs.records import row_of
 from vitbench.settings.check import check
 from vitbench.settings.choices import CONF_GROUPS, GROUPS, MENU_GROUPS, column_of, menu_of, settings_key, typed_key
@@ -70,6 +72,13 @@ def test_tables_show_a_column_for_each_choice_and_show_it_before_other_settings(
     for name, group in GROUPS.items():
         assert row[name] == flatten(usual)[group.shown_key] and column_of(group.shown_key) == name
     assert {*GROUPS} <= {*FIRST_KEYS}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_has_an_encoding_where_its_model_is_a_vit_and_nowhere_else(model: str) -> None:
+    settings = check(as_settings(compose([f"model={model}"])))
+    row, _ = row_of("a", {"config": settings, "status": "finished", "steps": 1})
+    assert (row["pe"] is not None) == ("pe" in settings["model"]) == is_vit(model)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,10 @@ def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[Curve, Curve]]:
 
 
 def _is_cnn(line: CurveOfRuns) -> bool:
+    """Whether its model takes no encoding: runs of such a model have no `pe` (vitbench/models/menu.py).
+
+    The name of the model does not say so here, because a table of one's own can hold models that no menu offers.
+    """
     return "pe" in line.settings and line.settings["pe"] is None
 
 

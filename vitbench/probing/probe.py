@@ -17,7 +17,8 @@ from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.machine.disk import checksum, storage, write
 from vitbench.menu import Choice, look_up, parameters
-from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
+from vitbench.models.menu import is_vit
+from vitbench.probes.menu import FIGURES, FOR_VITS, MENU, PIXELS, TOGETHER, VERSIONS
 from vitbench.probing.jobs import OTHER, Job, asked_for, jobs_of_all, with_partners
 from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
@@ -144,7 +145,7 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     if isinstance(error, NotInstalled):
         return f"probe={name}: {error}"
     family = job.record["config"]["model"]["name"]
-    others = [other for other in MENU if other != name and ONLY.get(other, family) == family]
+    others = [other for other in MENU if other != name and (other not in FOR_VITS or is_vit(family))]
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.distributed import WORLD_SIZE
-from vitbench.menu import parameters, tunables
+from vitbench.menu import tunables
 from vitbench.settings.compose import flatten
 from vitbench.settings.overrides import is_words, words_of
 
@@ -81,6 +81,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the model's options converted to their types; UserError names what cannot be as it was typed."""
     from vitbench.data.menu import MENU as DATA
     from vitbench.models.menu import MENU as MODELS
+    from vitbench.models.menu import check_encoding, is_vit
     from vitbench.objectives.menu import MENU as OBJECTIVES
     from vitbench.pe.menu import MENU as ENCODINGS
 
@@ -88,13 +89,11 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     name, pe = model.pop("name", None), model.pop("pe", None)
     if name not in MODELS:
         raise UserError(f"model={name}: {did_you_mean(str(name), MODELS)}")
-    takes_pe = "pe" in parameters(MODELS[name].target)
     if pe is not None and not isinstance(pe, Mapping):
         raise UserError(f"model.pe={pe}: type pe={pe}")
-    if pe is not None and not takes_pe:
-        raise UserError(f"{name} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
+    check_encoding(name, pe)
     model = {"name": name, **check_open(f"model={name}", "model", model, MODELS[name].target)}
-    if takes_pe:
+    if is_vit(name):
         pe = dict(pe or {"name": "none"})
         pe_name = pe.pop("name", None)
         if pe_name not in ENCODINGS:
