@@ -17,7 +17,7 @@ def subset(
     labels: np.ndarray, fraction: float | None = None, count: int | None = None, val: float = 0.1, seed: int = 0
 ):  # type: ignore[no-untyped-def]
     classes = [str(label) for label in np.unique(labels)]
-    return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, seed=seed)
+    return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, subset_seed=seed)
 
 
 @pytest.mark.parametrize("name", SETS)

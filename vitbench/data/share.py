@@ -77,9 +77,9 @@ def load(
     chosen, held_out = split_and_subset(
         dataset.train.labels,
         dataset.classes,
-        fraction=None if count is not None else fraction,
+        fraction=fraction,
         count=count,
         val_fraction=val_fraction,
-        seed=subset_seed,
+        subset_seed=subset_seed,
     )
     return Share(dataset, chosen, held_out, images)

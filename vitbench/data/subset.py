@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.errors import UserError
+from vitbench.menu import SHARE, Range
 
 
 def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -31,24 +32,24 @@ def split_and_subset(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     *,
-    fraction: float | None,
+    fraction: float,
     count: int | None,
     val_fraction: float,
-    seed: int,
+    subset_seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and of the validation images; `fraction` or `count` is of what validation leaves.
+    """Indices of the training and of the validation images; `fraction`, or `count` if given, is of what validation leaves.
 
     Validation images are the end of the order and training images its beginning, so validation is the same for every
     share and never overlaps. Raises UserError where the share is empty, too large, or leaves a class without an image.
     """
-    ordered = nested_order(np.asarray(labels), seed)
+    ordered = nested_order(np.asarray(labels), subset_seed)
     held_out = round(val_fraction * len(ordered))
     pool = ordered[: len(ordered) - held_out]
-    given = f"data.count={count}" if count is not None else f"data.fraction={fraction:g}"
-    if not 0 < (count if count is not None else fraction or 0) <= (len(pool) if count is not None else 1):
-        right = f"1 to {len(pool)} images" if count is not None else "above 0 and at most 1"
-        raise UserError(f"{given}: must be {right} ({len(pool):,} training images are left after validation)")
-    taken = count if count is not None else max(1, round(float(fraction or 0) * len(pool)))
+    given = f"data.fraction={fraction:g}" if count is None else f"data.count={count}"
+    right = SHARE if count is None else Range(f"1 to {len(pool)} images", lambda images: 1 <= images <= len(pool))
+    if not right.holds(fraction if count is None else count):
+        raise UserError(f"{given}: must be {right.words} ({len(pool):,} training images are left after validation)")
+    taken = max(1, round(fraction * len(pool))) if count is None else count
     chosen = pool[:taken]
     if len(np.unique(labels[chosen])) < len(classes):
         missing = sorted(set(range(len(classes))) - set(np.unique(labels[chosen]).tolist()))

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.errors import NothingChosen, UserError, did_you_mean
+from vitbench.menu import FROM_1, check_ranges
 from vitbench.probes.menu import MENU
 from vitbench.probing.partners import Reader, resolve_partners
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
 from vitbench.runs.run import Run
-from vitbench.settings.check import SEED_LIMIT, check_machine, check_open
+from vitbench.settings.check import SEED, check_machine
 from vitbench.settings.compose import compose
+from vitbench.settings.options import check_options
 from vitbench.settings.overrides import as_typed
 
 OTHER = "other"  # the option of a probe that compares runs
@@ -88,13 +90,10 @@ def _checked(asked: Any, typed: Sequence[str]) -> dict[str, Any]:
         if name not in MENU:
             raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
     asked["probe"] = {
-        name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
+        name: check_options(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
         for name, options in asked["probe"].items()
     }
-    if asked["images"] < 1:
-        raise UserError(f"images={asked['images']}: must be 1 or more")
-    if not 0 <= asked["seed"] < SEED_LIMIT:
-        raise UserError(f"seed={asked['seed']}: must be 0 to {SEED_LIMIT - 1}")
+    check_ranges(asked, {"images": FROM_1, "seed": SEED})
     check_machine(asked["machine"]["device"], asked["machine"]["threads"])
     asked["checkpoint"] = asked["checkpoint"] if isinstance(asked["checkpoint"], list) else [asked["checkpoint"]]
     for checkpoint in asked["checkpoint"]:

@@ -17,12 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.data.menu import SHARE_KEYS, open_dataset
+from vitbench.data.menu import open_dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.disk import checksum, write
 from vitbench.machine.provenance import commit, now
 from vitbench.runs.records import RECORD_SCHEMA, read_record
 from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.settings.share import source_options
 from vitbench.training.transfer import library_of
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, dict[st
     if not any(word.startswith("data=") for word in words):
         raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
     data = Planner().settings(words)["data"]
-    dataset = open_dataset(
-        **{key: value for key, value in data.items() if key not in SHARE_KEYS},
-        progress=asked["machine"]["progress"] is not False,
-    )
+    dataset = open_dataset(**source_options(data), progress=asked["machine"]["progress"] is not False)
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
     model = {"name": family, "network": name, "weights": checksum(Path(weights).expanduser(), "weights=")}
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
+from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.machine.disk import checksum, storage, write
 from vitbench.menu import Choice, look_up, parameters
@@ -24,6 +24,7 @@ from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
 from vitbench.settings.compose import cache_folder
+from vitbench.settings.share import share_options, source_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,7 +223,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     from vitbench.probes.subject import Subject, draw_images
 
     record = job.record
-    data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
+    data = source_options(record["config"]["data"])
     if any(word.startswith("data.root=") for word in typed):
         data["root"] = os.path.expanduser(asked["data"]["root"])
     cache = cache_folder(asked["data"]["cache"])
@@ -236,10 +237,7 @@ def _subject(job: Job, asked: dict[str, Any], typed: Sequence[str], machine: Mac
     images, labels = draw_images(dataset.test, count, job.seed, machine.device)
 
     def held_out(most: int) -> tuple[Tensor, Tensor]:
-        config = record["config"]
-        share = {key: config["data"][key] for key in ("fraction", "count", "val_fraction")}
-        seed = config["seed"] if config["data"]["subset_seed"] is None else config["data"]["subset_seed"]
-        _, places = split_and_subset(dataset.train.labels, dataset.classes, seed=seed, **share)
+        _, places = split_and_subset(dataset.train.labels, dataset.classes, **share_options(record["config"]))
         pixels, classes = dataset.train.images[places[:most]], dataset.train.labels[places[:most]]
         return torch.from_numpy(pixels).to(machine.device), torch.from_numpy(classes).to(machine.device)
 

@@ -20,6 +20,7 @@ from vitbench.settings.choices import GROUPS, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.identity import id_of
+from vitbench.settings.share import subset_seed
 
 PARENT_KEYS = ("init", "teacher")  # the settings that name a run
 
@@ -68,11 +69,6 @@ def check_teacher(record: Mapping[str, Any], classes: Sequence[str], fingerprint
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
     """A line for each run which this one starts from, at the same images (whose fingerprint this is), and which may have
     learned from images that validate this run: it drew with another seed, or held fewer back."""
-
-    def seed(its: Mapping[str, Any]) -> int:
-        drawn: int | None = its["data"]["subset_seed"]
-        return its["seed"] if drawn is None else drawn
-
     lines = []
     for key in PARENT_KEYS:
         if id_of(settings, key) is None:
@@ -81,7 +77,7 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
         theirs = record["config"]
         why = (
             "drew its images with another seed"
-            if seed(theirs) != seed(settings)
+            if subset_seed(theirs) != subset_seed(settings)
             else "held fewer images back for validation"
             if theirs["data"]["val_fraction"] < settings["data"]["val_fraction"]
             else ""

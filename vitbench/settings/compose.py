@@ -21,13 +21,11 @@ def _shipped(folder: str) -> Path:
 
 
 CONF_DIR = _shipped("conf")
-
-
 STUDY_DIR = _shipped("experiments")
 
 
 def compose(overrides: list[str], command: str = "train") -> Any:
-    """What `vitbench COMMAND OVERRIDES` would see, also within a command of Hydra's; not yet what `check` makes of it."""
+    """The configuration that `vitbench COMMAND OVERRIDES` gets, not yet checked; also within a command of Hydra's."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -113,7 +113,7 @@ def _own_choices(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_left(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the described run does not take a setting over: one of ALONE, or an option of a member that is replaced."""
+    """Whether the described run does not take over a setting: one of ALONE, or an option of what is replaced."""
     if any(key == alone or key.startswith(f"{alone}.") for alone in ALONE):
         return True
     replaced = [group for group in GROUPS.values() if before.get(group.name_key) != after.get(group.name_key)]

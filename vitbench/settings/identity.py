@@ -1,4 +1,4 @@
-"""What makes two runs the same run: the settings that decide their numbers, as a short hash behind a readable prefix."""
+"""The id of a run: a readable prefix, and a hash of the settings that decide its numbers. Runs of one id are the same."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The schema of every command: its settings, their types and their defaults.
 
-`model`, `pe`, `objective` and `probe` are open here: their options are those of the class or function that the menu names
-(vitbench/menu.py), and `check` compares what was typed with them.
+`model`, `pe`, `objective` and `probe` are open here: their options are those of the class or function that the menu
+names (vitbench/menu.py), and vitbench/settings/options.py compares with them what was typed.
 """
 
 from __future__ import annotations
