@@ -1,4 +1,4 @@
-"""The id of a run: a readable prefix, and a hash of the settings that decide its numbers. Runs of one id are the same."""
+"""The id of a run: a readable prefix, and a hash of what decides its numbers. Runs of one id are the same run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig, TrainConfig
 
-RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
+RESULTS_VERSION = 1  # part of every id; raise it when the same settings give other numbers
 
-# what changes where or how fast a run is computed, not which numbers it means to compute
+# These change where or how fast a run is computed, and not which numbers it computes.
 NOT_IDENTITY = {
     "runs",
     "eval_every",
@@ -31,13 +31,13 @@ NOT_IDENTITY = {
     *SWEEP_KEYS,
 }
 
-# what every id says, also where it is the default
+# These are part of every id, also where they are the default.
 ALWAYS = {"seed"}.union(*({group.name_key, group.shown_key} for group in GROUPS.values() if group.is_decisive))
 
 
 @cache
 def _defaults(model: str, pe: str | None, data: str, objective: str) -> dict[str, Any]:
-    """What these choices would be with every option at the default of its schema, flat."""
+    """The flat settings of these choices with every option at the default of its schema."""
     from omegaconf import OmegaConf
 
     def options(group: str, member: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _defaults(model: str, pe: str | None, data: str, objective: str) -> dict[str
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run's numbers: what is chosen, and what differs from the schema's defaults."""
+    """The settings that decide a run's numbers: its choices, and all that differs from the defaults of the schema."""
     flat = flatten(settings)
     members = {name: flat.get(group.name_key, group.implied) for name, group in MENU_GROUPS.items()}
     defaults = _defaults(**members)
@@ -69,7 +69,7 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
-    """vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of all that decides the run's numbers."""
+    """The id of a run, such as vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of `identity`."""
     text = json.dumps([RESULTS_VERSION, identity(settings)], sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     data = settings["data"]
@@ -78,15 +78,12 @@ def run_id(settings: Mapping[str, Any]) -> str:
     encoding = [model["pe"]["name"]] if model.get("pe") else []
     parts = [model["name"], *encoding, data["name"], share]
     readable = "-".join([*parts, f"s{settings['seed']}"])
-    return (
-        "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)[:80].lstrip(".")
-        + "-"
-        + digest
-    )
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)
+    return f"{plain[:80].lstrip('.')}-{digest}"
 
 
 def identity_of_init(settings: Mapping[str, Any]) -> str:
-    """What init adds to a run's identity: a run's id, a file's checksum, a library's name."""
+    """What `init` is in a run's identity: the id of a run, the checksum of a file, or a name in a library."""
     typed: str = settings["init"]
     if run := id_of(settings, "init"):
         return run
@@ -94,6 +91,7 @@ def identity_of_init(settings: Mapping[str, Any]) -> str:
 
 
 def file_of_init(typed: str) -> Path:
+    """The file that `init` names; UserError where there is none."""
     path = Path(typed).expanduser()
     if not path.is_file():
         raise UserError(f"init={typed}: no such file")
