@@ -14,8 +14,6 @@ from vitbench.data.menu import MENU as DATA
 from vitbench.menu import Choice
 from vitbench.models.menu import SIZES
 from vitbench.pe.menu import MENU as ENCODINGS
-from vitbench.settings.compose import CONF_DIR
-from vitbench.settings.overrides import GROUPS
 
 Cli = Callable[..., Output]
 
@@ -81,11 +79,6 @@ def test_no_runs_are_no_error_and_nothing_on_stdout(vitbench: Cli) -> None:
 def test_a_wrong_word_gets_one_line(vitbench: Cli, words: list[str], said: str) -> None:
     done = vitbench("ls", *words)
     assert (done.code, done.out, done.err) == (2, "", f"vitbench: {said}\n")
-
-
-def test_choices_are_the_groups_of_the_command_line() -> None:
-    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
-    assert set(GROUPS) == groups - {"hydra", "schema"}
 
 
 def test_ls_imports_nothing_heavy_and_makes_nothing(tmp_path: Path) -> None:

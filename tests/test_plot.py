@@ -18,6 +18,7 @@ from vitbench.comparing.panels import categories_along, plotted_lines
 from vitbench.comparing.select import select_runs
 from vitbench.numbers import look
 from vitbench.numbers.intervals import mean_interval
+from vitbench.settings.choices import GROUPS
 
 Cli = Callable[..., Output]
 
@@ -53,6 +54,16 @@ def test_settings_that_are_words_or_pairs_stand_side_by_side(tmp_path: Path) -> 
     assert [line.label for line in lines] == ["vit data.test.x=[-1,-0.67]", "vit data.test.x=[0.67,1]"]
     assert [at for at, _ in lines[0].means] == [0, 1, 2]
     assert plot.draw_figure(select_runs(str(tmp_path), {}), x="data.test.x").startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "data"])
+def test_a_choice_takes_its_own_options_along_x(tmp_path: Path, group: str) -> None:
+    name_key, prefix = GROUPS[group].name_key, GROUPS[group].options_prefix
+    for member, strength in (("mild", 1), ("strong", 2)):
+        fake_runs.write(tmp_path, member, 0.5, **{name_key: member, f"{prefix}strength": strength})
+    groups = groups_of(select_runs(str(tmp_path), {}))
+    (line,) = plotted_lines(groups, group, "test_accuracy", ["model"] if group != "model" else [], ["mild", "strong"])
+    assert [at for at, _ in line.means] == [0, 1]
 
 
 def test_two_accuracies_are_in_percent_with_the_line_on_which_they_are_equal(tmp_path: Path) -> None:

@@ -109,10 +109,8 @@ def _discard_stdout() -> None:
 def _dispatch(argv: list[str]) -> int:
     """Answers --help and --version, and hands all else to the command that was typed."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(
-            HELP.format(commands="".join(f"  {name:<11}{help_line}\n" for name, (_, help_line) in COMMANDS.items())),
-            end="",
-        )
+        lines = (f"  {name:<11}{command.help}\n" for name, command in COMMANDS.items())
+        print(HELP.format(commands="".join(lines)), end="")
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"vitbench {__version__}")

@@ -3,11 +3,12 @@ as plain lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.menu import Choice
 from vitbench.numbers.text import align, say
 from vitbench.numbers.words import printable, shown_number
 
@@ -55,14 +56,11 @@ def overview() -> list[str]:
     ]
 
 
-def _menu(kind: str) -> dict[str, Any]:
-    from vitbench.data.menu import MENU as DATA
-    from vitbench.models.menu import MENU as MODELS
-    from vitbench.objectives.menu import MENU as OBJECTIVES
-    from vitbench.pe.menu import MENU as ENCODINGS
+def _menu(kind: str) -> Mapping[str, Choice]:
     from vitbench.probes.menu import MENU as PROBES
+    from vitbench.settings.choices import menu_of
 
-    return {"model": MODELS, "pe": ENCODINGS, "data": DATA, "objective": OBJECTIVES, "probe": PROBES}[kind]
+    return PROBES if kind == "probe" else menu_of(kind)
 
 
 def _sizes() -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Menus: how a choice is found by its name, and which options it takes.
+"""Menus: how a choice is found by its name, which options it takes, and what its line says of settings.
 
-The options of a choice are the keyword arguments of its class or function, read from the source with `ast`: importing it
-would import torch, which takes 2 s.
+The options of a choice are the keyword arguments of its class or function. They are read from the source with `ast`,
+because importing it would import torch, which takes 2 s.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,14 +22,21 @@ class Choice(NamedTuple):
 
     target: str  # "module:attribute", imported only when chosen
     help: str
+    refuses: str | None = None  # "module:function" without torch: takes the flat settings, raises UserError
 
 
 def look_up(kind: str, name: str, menu: Mapping[str, Choice]) -> Callable[..., Any]:
     """The class or function behind a name of a menu; a name that is not on it is answered with near misses."""
     if name not in menu:
         raise UserError(f"{kind}={name}: {did_you_mean(name, menu)}")
-    module, attribute = menu[name].target.split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return imported(menu[name].target)
+
+
+def imported(target: str) -> Callable[..., Any]:
+    """The class or function that "module:attribute" names."""
+    module, attribute = target.split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
 
 
 class Parameter(NamedTuple):
@@ -71,3 +79,35 @@ def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
 def tunables(target: str) -> dict[str, Parameter]:
     """The parameters that have a default: the schema of a model or an encoding."""
     return {name: parameter for name, parameter in parameters(target).items() if parameter.default is not REQUIRED}
+
+
+class Range(NamedTuple):
+    """The values that a setting can have."""
+
+    words: str  # which complete "must be ..."
+    holds: Callable[[Any], bool]
+
+    def of(self, unit: str) -> Range:
+        """The same range of things that are counted: `1 or more images`."""
+        return self._replace(words=f"{self.words} {unit}")
+
+    def with_note(self, note: str) -> Range:
+        """The same range, explained in brackets."""
+        return self._replace(words=f"{self.words} ({note})")
+
+
+ABOVE_0 = Range("above 0", lambda value: value > 0)
+FROM_0 = Range("0 or more", lambda value: value >= 0)
+FROM_1 = Range("1 or more", lambda value: value >= 1)
+BELOW_1 = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
+
+
+def check_ranges(settings: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+    """Refuses a value outside its range, and infinity and nan anywhere; keys are as in the ranges, null is right."""
+    for key, right in ranges.items():
+        value = settings.get(key)
+        if value is None:
+            continue
+        if (isinstance(value, float) and not math.isfinite(value)) or not right.holds(value):
+            raise UserError(f"{key}={value}: must be {right.words}")

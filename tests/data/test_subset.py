@@ -18,7 +18,7 @@ def subset(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the training and of the validation images."""
     classes = [str(label) for label in np.unique(labels)]
-    return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, seed=seed)
+    return split_and_subset(labels, classes, fraction=fraction, count=count, val_fraction=val, subset_seed=seed)
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -16,11 +16,15 @@ from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
+from vitbench.settings.choices import GROUPS
 
 # A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
-PROMINENT = ("data", "model", "pe", "model.size", "augment", "objective", "teacher")
+_FIRST = ("data", "model", "pe", "model.size")
+PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-USUAL = {"objective": "classify"}  # a caption does not mention these, because they go without saying
+USUAL = {
+    name: group.implied for name, group in GROUPS.items() if group.implied
+}  # a caption does not mention these, because they go without saying
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
@@ -109,10 +113,10 @@ def distinguishing_keys(groups: Sequence[Group], first: Sequence[str] = (), with
 def keys_along(groups: Sequence[Group], x: str) -> tuple[str, ...]:
     """Returns the settings that may differ along one line: `x` itself and the settings that move with it."""
     keys: list[str] = [x, *ALONG.get(x, ())]
-    if x in ("model", "pe", "augment", "optim"):
+    if x == "data":
+        keys.append(GROUPS["data"].name_key)
+    elif x in GROUPS:
         keys += [key for key in groups[0].settings if key.startswith(f"{x}.")]
-    elif x == "data":
-        keys.append("data.source")
     # a line may hold different images if a setting along it is what changes them
     train_images_vary = len({group.settings.get("data.train_images") for group in groups}) > 1
     if train_images_vary or (x.startswith("data") and x not in ("data.fraction", "data.count")):

@@ -118,8 +118,7 @@ def matches(value: Any, wanted: Any) -> bool:
 
 def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens filters to columns: {"data": {"name": "x", "fraction": 1}} to {"data": "x", "data.fraction": 1}."""
-    from vitbench.runs.records import COLUMN_OF_CHOICE as COLUMNS
+    from vitbench.settings.choices import column_of, settings_key
     from vitbench.settings.compose import flatten
 
-    flat = {key.replace("model.pe.", "pe."): value for key, value in flatten(where).items()}
-    return {COLUMNS.get(key, "pe" if key == "pe.name" else key): value for key, value in flat.items()}
+    return {column_of(settings_key(key)): value for key, value in flatten(where).items()}

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 _SETS = "vitbench.data.torchvision_sets"
 
 MENU: dict[str, Choice] = {
-    "shapes": Choice("vitbench.data.shapes:load", "ten drawn shapes, or which side a square lies on; any number"),
+    "shapes": Choice(
+        "vitbench.data.shapes:load",
+        "ten drawn shapes, or which side a square lies on; any number",
+        "vitbench.data.refusals:shapes",
+    ),
     "imagefolder": Choice("vitbench.data.imagefolder:load", "your images: train/<class>/* and test|val/<class>/*"),
     "cifar10": Choice(f"{_SETS}:cifar10", "60,000 photographs of 32 px, 10 classes (Krizhevsky 2009)"),
     "cifar100": Choice(f"{_SETS}:cifar100", "60,000 photographs of 32 px, 100 classes (Krizhevsky 2009)"),
@@ -29,8 +33,6 @@ MENU: dict[str, Choice] = {
     "food101": Choice(f"{_SETS}:food101", "101,000 photographs of 101 dishes (Bossard et al. 2014)"),
     "imagenet": Choice(f"{_SETS}:imagenet", "ImageNet-1k, 1.33 million photographs; bring the archives (Deng 2009)"),
 }
-
-SHARE_KEYS = ("name", "fraction", "count", "subset_seed", "val_fraction", "flip")  # choose among the images of a set
 
 
 def open_dataset(

@@ -74,6 +74,6 @@ def load(
     )
     labels, classes = dataset.train.labels, dataset.classes
     chosen, held_out = split_and_subset(
-        labels, classes, fraction=fraction, count=count, val_fraction=val_fraction, seed=subset_seed
+        labels, classes, fraction=fraction, count=count, val_fraction=val_fraction, subset_seed=subset_seed
     )
     return Share(dataset, chosen, held_out, images)

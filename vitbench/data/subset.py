@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.errors import UserError
+from vitbench.menu import SHARE, Range
 
 
 def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -31,10 +32,10 @@ def split_and_subset(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     *,
-    fraction: float | None,
+    fraction: float,
     count: int | None,
     val_fraction: float,
-    seed: int,
+    subset_seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices of the training images and of the validation images.
 
@@ -42,17 +43,13 @@ def split_and_subset(
     beginning: `count` images, or where that is None, a `fraction` of those that validation leaves. Raises UserError
     where the share is empty, too large, or leaves a class without an image.
     """
-    ordered = nested_order(np.asarray(labels), seed)
+    ordered = nested_order(np.asarray(labels), subset_seed)
     pool = ordered[: len(ordered) - round(val_fraction * len(ordered))]
-    if count is None:
-        assert fraction is not None
-        typed, valid, bounds = f"data.fraction={fraction:g}", 0 < fraction <= 1, "above 0 and at most 1"
-        size = max(1, round(fraction * len(pool))) if valid else 0
-    else:
-        typed, valid, bounds = f"data.count={count}", 0 < count <= len(pool), f"1 to {len(pool)} images"
-        size = count
-    if not valid:
-        raise UserError(f"{typed}: must be {bounds} ({len(pool):,} training images are left after validation)")
+    typed = f"data.fraction={fraction:g}" if count is None else f"data.count={count}"
+    bounds = SHARE if count is None else Range(f"1 to {len(pool)} images", lambda images: 1 <= images <= len(pool))
+    if not bounds.holds(fraction if count is None else count):
+        raise UserError(f"{typed}: must be {bounds.words} ({len(pool):,} training images are left after validation)")
+    size = max(1, round(fraction * len(pool))) if count is None else count
     training = pool[:size]
     if len(np.unique(labels[training])) < len(classes):
         missing = sorted(set(range(len(classes))) - set(np.unique(labels[training]).tolist()))

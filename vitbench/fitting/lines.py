@@ -14,6 +14,7 @@ from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.words import plural, printable
+from vitbench.settings.choices import GROUPS
 
 FEWEST_SIZES, FEWEST_SEEDS = 3, 2  # a curve takes at least so many
 FALLING = ("_error", "_loss")  # results whose names end so fall as images grow
@@ -167,6 +168,10 @@ def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[Curve, Curve]]:
 
 
 def _is_cnn(line: CurveOfRuns) -> bool:
+    """Whether its model takes no encoding: runs of such a model have no `pe` (vitbench/models/menu.py).
+
+    The name of the model does not say so here, because a table of one's own can hold models that no menu offers.
+    """
     return "pe" in line.settings and line.settings["pe"] is None
 
 
@@ -177,10 +182,7 @@ def _after_start(line: CurveOfRuns) -> dict[str, Any]:
 
 def _context(line: CurveOfRuns) -> dict[str, Any]:
     """Returns what two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
+    own = ("model", *GROUPS["model"].brings)
     return {
-        key: value
-        for key, value in line.settings.items()
-        if key not in ("model", "pe", "optim")
-        and not key.startswith(("pe.", "optim."))
-        and (key == "model.size" or not key.startswith("model."))
+        key: value for key, value in line.settings.items() if key == "model.size" or key.partition(".")[0] not in own
     }

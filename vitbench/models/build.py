@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitbench.errors import StorageError, UserError
+from vitbench.errors import StorageError
 from vitbench.machine.disk import write
 from vitbench.menu import look_up
-from vitbench.models.menu import MENU
+from vitbench.models.menu import MENU, check_encoding, is_vit
 
 
 def build_model(
@@ -27,14 +26,12 @@ def build_model(
     """Draws a model's weights from torch's global generator.
 
     `pe` is a position encoding's name and options, `{"name": "rope", "theta": 100.0}`, and `options` are the model's
-    own. A model that takes no encoding is one without a parameter called `pe`.
+    own. Raises UserError for an encoding of a model that takes none.
     """
     model = look_up("model", name, MENU)
-    if "pe" in inspect.signature(model).parameters:
-        return model(image_size, channels, num_classes, pe, **options)
-    if pe is not None:
-        raise UserError(f"{name} is not a ViT and takes no position encoding; drop pe={pe['name']}")
-    return model(image_size, channels, num_classes, **options)
+    check_encoding(name, pe)
+    encoding = {"pe": pe} if is_vit(name) else {}
+    return model(image_size, channels, num_classes, **encoding, **options)
 
 
 def of_record(record: Mapping[str, Any]) -> nn.Module:

@@ -16,13 +16,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from vitbench.menu import Choice
+from vitbench.errors import UserError
+from vitbench.menu import Choice, parameters
 
 MENU: dict[str, Choice] = {
     "vit": Choice("vitbench.models.vit:ViT", "vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)"),
     "resnet": Choice("vitbench.models.resnet:ResNet", "residual network (He et al. 2016, arXiv 1512.03385)"),
 }
+
+
+def is_vit(model: str) -> bool:
+    """Whether a name of the menu is that of a vision transformer: its class takes a position encoding, `pe`.
+
+    A name that is not on the menu, such as that of a library whose networks are probed, is none.
+    """
+    return model in MENU and "pe" in parameters(MENU[model].target)
+
+
+def check_encoding(model: str, pe: Mapping[str, Any] | None) -> None:
+    """Refuses a position encoding for a model that takes none; `pe` is its name and options."""
+    if pe is not None and not is_vit(model):
+        raise UserError(f"{model} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ TOGETHER: dict[str, Choice] = {
 # Figures that are made of pixels: .png beside the rows, where others are .svg
 PIXELS = frozenset({"receptive_field", "pe_similarity", "filters", "attribution"})
 
-# The family of models that a probe is for, where it is not for every one
-ONLY = {"attention_distance": "vit", "pe_similarity": "vit"}
+# Probes that have nothing to measure in a model without attention and positions
+FOR_VITS = frozenset({"attention_distance", "pe_similarity"})
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.errors import NothingChosen, UserError, did_you_mean
+from vitbench.menu import FROM_1, check_ranges
 from vitbench.probes.menu import MENU
 from vitbench.probing.partners import Reader, resolve_partners
 from vitbench.runs import probe_rows as files
 from vitbench.runs.record import Record
 from vitbench.runs.records import find_record
 from vitbench.runs.run import Run
-from vitbench.settings.check import SEED_LIMIT, check_machine, check_open
+from vitbench.settings.check import SEED, check_machine
 from vitbench.settings.compose import compose
+from vitbench.settings.options import check_options
 from vitbench.settings.overrides import as_typed
 
 OTHER = "other"  # the option in which a probe is told with which runs it compares a network
@@ -93,13 +95,10 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
         if name not in MENU:
             raise UserError(f"probe={name}: {did_you_mean(name, MENU)}")
     request["probe"] = {
-        name: check_open(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
+        name: check_options(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
         for name, options in request["probe"].items()
     }
-    if request["images"] < 1:
-        raise UserError(f"images={request['images']}: must be 1 or more")
-    if not 0 <= request["seed"] < SEED_LIMIT:
-        raise UserError(f"seed={request['seed']}: must be 0 to {SEED_LIMIT - 1}")
+    check_ranges(request, {"images": FROM_1, "seed": SEED})
     check_machine(request["machine"]["device"], request["machine"]["threads"])
     if not isinstance(request["checkpoint"], list):
         request["checkpoint"] = [request["checkpoint"]]

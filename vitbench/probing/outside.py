@@ -18,13 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.data.menu import SHARE_KEYS, open_dataset
+from vitbench.data.menu import open_dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.disk import checksum, write
 from vitbench.machine.provenance import commit, now
 from vitbench.runs.record import RECORD_SCHEMA, Record
 from vitbench.runs.records import read_record
 from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.settings.share import source_options
 from vitbench.training.transfer import library_of
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
 
     words = _data_words(asked, typed)
     data = Planner().settings(words)["data"]
-    dataset = open_dataset(
-        **{key: value for key, value in data.items() if key not in SHARE_KEYS},
-        progress=asked["machine"]["progress"] is not False,
-    )
+    dataset = open_dataset(**source_options(data), progress=asked["machine"]["progress"] is not False)
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
     family, name = asked["outside"], asked["name"]
     model = {"name": family, "network": name, "weights": checksum(Path(asked["weights"]).expanduser(), "weights=")}

@@ -23,6 +23,7 @@ from vitbench.comparing.grouping import IMAGES_KEY
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs, select_runs
 from vitbench.errors import UserError
 from vitbench.runs.records import find_record
+from vitbench.settings.choices import GROUPS
 from vitbench.settings.compose import flatten
 
 Reader = Callable[[Path], Runs]
@@ -80,7 +81,7 @@ def _run_with(described: Mapping[str, Any], option: str, folder: Path, read: Rea
         raise UserError(f"{option}: no other run has been trained on the images of {folder.name}")
     settings = [key for key in runs.settings if key not in UNIMPORTANT_KEYS]
 
-    free = {*wanted, "pe", "optim"} if "model" in wanted else {*wanted}
+    free = {*wanted, *GROUPS["model"].brings} if "model" in wanted else {*wanted}
 
     def differences(row: Row) -> list[str]:
         """The settings in which a row differs from the run itself without being described so."""

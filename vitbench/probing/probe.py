@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
+from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.machine.disk import checksum, storage, write
 from vitbench.menu import Choice, look_up, parameters
-from vitbench.probes.menu import FIGURES, MENU, ONLY, PIXELS, TOGETHER, VERSIONS
+from vitbench.models.menu import is_vit
+from vitbench.probes.menu import FIGURES, FOR_VITS, MENU, PIXELS, TOGETHER, VERSIONS
 from vitbench.probing.jobs import OTHER, Job, all_jobs, read_requests, with_partners
 from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
 from vitbench.settings.compose import cache_folder
+from vitbench.settings.share import share_options, source_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,7 +167,7 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     if isinstance(error, NotInstalled):
         return f"probe={name}: {error}"
     family = job.record["config"]["model"]["name"]
-    others = [other for other in MENU if other != name and ONLY.get(other, family) == family]
+    others = [other for other in MENU if other != name and (other not in FOR_VITS or is_vit(family))]
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 
@@ -241,7 +243,7 @@ def _subject(
     from vitbench.probes.subject import Subject, draw_images
 
     record = job.record
-    data = {key: value for key, value in record["config"]["data"].items() if key not in SHARE_KEYS}
+    data = source_options(record["config"]["data"])
     if any(word.startswith("data.root=") for word in typed):
         data["root"] = os.path.expanduser(request["data"]["root"])
     cache = cache_folder(request["data"]["cache"])
@@ -256,10 +258,7 @@ def _subject(
 
     def held_out(most: int) -> tuple[Tensor, Tensor]:
         """At most so many of the images that the run was validated on, and their labels."""
-        config = record["config"]
-        share = {key: config["data"][key] for key in ("fraction", "count", "val_fraction")}
-        seed = config["seed"] if config["data"]["subset_seed"] is None else config["data"]["subset_seed"]
-        _, indices = split_and_subset(dataset.train.labels, dataset.classes, seed=seed, **share)
+        _, indices = split_and_subset(dataset.train.labels, dataset.classes, **share_options(record["config"]))
         pixels, classes = dataset.train.images[indices[:most]], dataset.train.labels[indices[:most]]
         return torch.from_numpy(pixels).to(machine.device), torch.from_numpy(classes).to(machine.device)
 

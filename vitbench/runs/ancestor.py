@@ -17,9 +17,11 @@ from vitbench.runs.plan import Planner
 from vitbench.runs.record import Record
 from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run
+from vitbench.settings.choices import GROUPS, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.identity import id_of
+from vitbench.settings.share import subset_seed
 
 PARENT_KEYS = ("init", "teacher")  # the settings that name a parent
 
@@ -68,11 +70,6 @@ def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> N
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
     """A warning for each parent that may have learned from images that validate this run, whose images have this
     fingerprint: the parent had the same images, but drew its share with another seed, or held fewer back."""
-
-    def seed(its: Mapping[str, Any]) -> int:
-        drawn: int | None = its["data"]["subset_seed"]
-        return its["seed"] if drawn is None else drawn
-
     warnings = []
     for key in PARENT_KEYS:
         if id_of(settings, key) is None:
@@ -80,7 +77,7 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
         _, record = finished_parent(settings, key)
         parent = record["config"]
         why = ""
-        if seed(parent) != seed(settings):
+        if subset_seed(parent) != subset_seed(settings):
             why = "drew its images with another seed"
         elif parent["data"]["val_fraction"] < settings["data"]["val_fraction"]:
             why = "held fewer images back for validation"
@@ -94,18 +91,17 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
 
 def training_command(settings: Mapping[str, Any]) -> str:
     """The command line that trains a run with these settings, but for those that only decide how fast it is."""
-    model, planner = settings["model"], Planner()
-    encoding = [f"pe={model['pe']['name']}"] if model.get("pe") else []
-    words = [f"model={model['name']}", *encoding, f"data={settings['data']['source']}"]
-    composed = planner.settings(words)
-    for group in ("optim", "augment", "objective"):
-        if composed[group]["name"] != settings[group]["name"]:
-            words.append(f"{group}={settings[group]['name']}")
-            composed = planner.settings(words)
-    defaults = flatten(composed)
-    for key, value in flatten(settings).items():
+    flat, planner = flatten(settings), Planner()
+    members = {name: (group, flat.get(group.name_key)) for name, group in GROUPS.items()}
+    words = [f"{name}={member}" for name, (group, member) in members.items() if group.is_decisive and member]
+    defaults = flatten(planner.settings(words))
+    for name, (group, member) in members.items():
+        if defaults.get(group.name_key) != member:
+            words.append(f"{name}={member}")
+            defaults = flatten(planner.settings(words))
+    for key, value in flat.items():
         if value != defaults.get(key) and not key.startswith("machine.") and key != "data.cache":
-            words.append(f"{key.replace('model.pe.', 'pe.')}={typed_value(value)}")
+            words.append(f"{typed_key(key)}={typed_value(value)}")
     return shlex.join(["vitbench", "train", *words])
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.disk import storage, write
 from vitbench.runs.study import Study, words_of_line
-from vitbench.settings.compose import CONF_DIR, as_settings, compose
+from vitbench.settings.choices import CONF_GROUPS
+from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.overrides import parsed
 
 CONFIRMED_FROM = 10_000  # a study of more runs needs confirm=true
@@ -97,7 +98,7 @@ class Planner:
         groups: list[str] = []
         others: list[str] = []
         for word in overrides:
-            (groups if (CONF_DIR / word.partition("=")[0]).is_dir() else others).append(word)
+            (groups if word.partition("=")[0] in CONF_GROUPS else others).append(word)
         values = [(override.key_or_group, override.value()) for override in map(parsed, others)]
         # runs that set the same keys can share a copy, for each overwrites all that the one before it set
         shared_by = (*groups, *(key for key, _ in values))

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
 
 from vitbench.machine.provenance import Provenance
+from vitbench.settings.choices import GROUPS
 from vitbench.settings.compose import flatten
 from vitbench.settings.schema import TrainConfig
 
@@ -100,7 +101,9 @@ REQUIRED_FIELDS = {name: _checked_type(hint) for name, hint in get_type_hints(Es
 ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1}
 
 # Settings of the menus, which settings/schema.py does not list. A setting that it lists has its default where absent.
-ABSENT_SETTINGS = {"objective.name": "classify", "model.distill_token": False}
+ABSENT_SETTINGS = {group.name_key: group.implied for group in GROUPS.values() if group.implied} | {
+    "model.distill_token": False
+}
 
 
 def stated(flat: Mapping[str, Any], field: str) -> Any:

@@ -13,21 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.runs.probe_rows import read_probes
 from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, flat_settings, stated, total_seconds
+from vitbench.settings.choices import COLUMN_OF_CHOICE, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Tables call these settings by one word; every other setting is called as on the command line.
-COLUMN_OF_CHOICE = {
-    "model.name": "model",
-    "model.pe.name": "pe",
-    "data.name": "data",
-    "augment.name": "augment",
-    "optim.name": "optim",
-    "objective.name": "objective",
-}
 
 
 class NewerSchema(UserError):
@@ -164,7 +155,7 @@ def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
     """The columns of a run, and the names of those that are settings. Lists become tuples, which can be grouped by."""
     flat = flat_settings(record["config"])
     settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
-    settings |= {key.replace("model.pe.", "pe."): value for key, value in flat.items()}
+    settings |= {typed_key(key): value for key, value in flat.items()}
     row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
     row["total_train_seconds"] = total_seconds(record, record["config"])

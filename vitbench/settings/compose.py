@@ -1,4 +1,4 @@
-"""Typed words become settings: Hydra composes `conf/`, and what it gives becomes nested dicts."""
+"""Hydra composes `conf/` with the words that were typed, and its configuration becomes nested dicts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _shipped(folder: str) -> Path:
-    """A folder beside the package in a checkout, inside it in an installed wheel."""
+    """A folder that lies beside the package in a checkout, and inside it in an installed wheel."""
     return next(path for path in (PACKAGE / folder, PACKAGE.parent / folder) if path.is_dir())
 
 
 CONF_DIR = _shipped("conf")
-
-
 STUDY_DIR = _shipped("experiments")
 
 
 def compose(overrides: list[str], command: str = "train") -> Any:
-    """What `vitbench COMMAND OVERRIDES` would see, also within a command of Hydra's; not yet what `check` makes of it."""
+    """The configuration that `vitbench COMMAND OVERRIDES` gets, not yet checked; also within a command of Hydra's."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -47,7 +45,7 @@ def as_settings(config: Any) -> dict[str, Any]:
     assert isinstance(container, dict)
     settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
     if settings["optim"]["epochs"] is not None:
-        settings["optim"]["steps"] = None  # epochs were asked for
+        settings["optim"]["steps"] = None  # whoever asks for epochs takes back the default of steps
     settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
     settings["data"]["cache"] = cache_folder(settings["data"]["cache"])
     if settings["data"]["name"] is None:
@@ -58,7 +56,7 @@ def as_settings(config: Any) -> dict[str, Any]:
 
 
 def cache_folder(typed: str | None) -> str:
-    """Where decoded images lie, of `data.cache` as it was typed."""
+    """The folder of decoded images, for `data.cache` as it was typed."""
     return os.path.expanduser(typed or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
 
 
@@ -74,7 +72,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a yaml file made by anyone: no aliases, no tags, no key twice, at most 1 MB."""
+    """The mapping in a yaml file that anyone can have made.
+
+    Raises UserError for a file that cannot be read, is no mapping, has more than 1 MB, or has an alias, a tag or a key
+    that is given twice.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,108 +1,27 @@
-"""Words that describe a run beside another one: `init='data.fraction=1'` is the run with this run's settings but for these.
+"""Words that describe a run beside another one: `init='data.fraction=1'` is the run of the same settings on all images.
 
-The described run has no `init` and no `teacher` of its own. So one line of a study serves every seed and every model, and
-a table groups its runs by the words.
+The described run has no `init` and no `teacher` of its own. So one line of a study serves every seed and every model,
+and a table groups its runs by the words.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.settings.check import check
+from vitbench.settings.choices import CONF_GROUPS, GROUPS
 from vitbench.settings.compose import CONF_DIR, as_settings, compose, flatten
 from vitbench.settings.overrides import explain, is_words, parsed, setting, words_of
 
-# what a run that another starts from does not take over from it
+# The described run does not take these over from the run that it is described beside.
 ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay", "keep")
 
-
-INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps"}  # what words say of one takes back the other
-
-
-_PLACES = {
-    "model": "model.name",
-    "pe": "model.pe.name",
-    "optim": "optim.name",
-    "augment": "augment.name",
-    "data": "data.source",
-    "objective": "objective.name",
-}
-
-
-_BRINGS = {"model": ("pe", "optim"), "data": ("augment",)}  # choices that another one makes
-
-
-_OWN = {"model.": "model.name", "model.pe.": "model.pe.name", "objective.": "objective.name"}  # options of a choice
-
-
-def settings_described(settings: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The checked settings of the run that `words` describe beside a run of `settings`.
-
-    A choice among the words (`model=resnet`) brings what it brings on a command line, here its recipe. Settings that this
-    changes are the choice's, all others are those of `settings`; of a model's own options another model takes over the
-    size alone. Raises UserError in the words of the command line.
-    """
-    found: dict[str, Any] = json.loads(_resolved(json.dumps(settings, sort_keys=True), words))
-    return found
-
-
-@cache
-def _resolved(text: str, words: str) -> str:  # a sweep asks for each of its runs several times
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    settings = json.loads(text)
-    typed = [setting(word) for word in words_of(words)]
-    try:
-        overrides = [parsed(word) for word in typed]
-        for word, override in zip(typed, overrides, strict=True):
-            if override.is_sweep_override():
-                raise UserError(f"{word}: several values; a run starts from one other")
-        chosen = {word.partition("=")[0]: word for word in typed if (CONF_DIR / word.partition("=")[0]).is_dir()}
-        own = {group: f"{group}={name}" for group, name in _choices(settings).items()}
-        brought = {other for group in chosen for other in _BRINGS.get(group, ())}
-        before = flatten(as_settings(_composed(tuple(own.values()))))
-        kept = {group: word for group, word in own.items() if group not in brought}
-        config = _composed(tuple((kept | chosen).values())).copy()
-        after = flatten(as_settings(config))
-        for key, value in flatten(settings).items():
-            if key in after and after[key] == before.get(key) and not _forgotten(key, before, after):
-                OmegaConf.update(config, key, value)
-        values = {one.key_or_group: one.value() for one in overrides if one.key_or_group not in chosen}
-        for key, other in [*INSTEAD.items(), *((b, a) for a, b in INSTEAD.items())]:
-            if values.get(key) is not None and other not in values:
-                values = {other: 1.0 if other == "data.fraction" else None} | values
-        if "data.root" in values and settings["data"]["source"] == "imagefolder":
-            config.data.name = None  # after the folder, where the words say nothing
-        for key, value in values.items():
-            OmegaConf.update(config, key, value)
-        return json.dumps(check(as_settings(config)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, "train", typed) from None
-
-
-@cache
-def _composed(groups: tuple[str, ...]) -> Any:
-    return compose([*groups])
-
-
-def _choices(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The options of groups that a run chose, as far as they are ours: its settings say what others set."""
-    flat = flatten(settings)
-    names = {group: flat.get(place) for group, place in _PLACES.items()}
-    return {group: name for group, name in names.items() if name and (CONF_DIR / group / f"{name}.yaml").is_file()}
-
-
-def _forgotten(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    if any(key == one or key.startswith(f"{one}.") for one in ALONE):
-        return True
-    changed = (prefix for prefix, name in _OWN.items() if before.get(name) != after.get(name))
-    return key != "model.size" and any(key.startswith(prefix) for prefix in changed)
+# Words that say one of these two take back what the settings say of the other.
+INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps"}
 
 
 def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
@@ -114,3 +33,98 @@ def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
         return settings_described(settings, value)
     except UserError as error:
         raise UserError(f"{key}='{value}': {error}") from None
+
+
+def settings_described(settings: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The checked settings of the run that `words` describe beside a run of `settings`.
+
+    A choice among the words (`model=resnet`) brings what it brings on a command line, here its recipe. Settings that
+    this changes are the choice's, all others are those of `settings`; of a model's own options another model takes over
+    the size alone. Raises UserError in the words of the command line.
+    """
+    described: dict[str, Any] = json.loads(_described(json.dumps(settings, sort_keys=True), words))
+    return described
+
+
+@cache  # a sweep asks for each of its runs several times
+def _described(text: str, words: str) -> str:
+    """`settings_described` from JSON to JSON, which a cache can hold."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    settings = json.loads(text)
+    typed = [setting(word) for word in words_of(words)]
+    try:
+        overrides = _single_values(typed)
+        chosen = {group: word for word in typed if (group := word.partition("=")[0]) in CONF_GROUPS}
+        config = _with_choices(settings, chosen)
+        values = {one.key_or_group: one.value() for one in overrides if one.key_or_group not in chosen}
+        if "data.root" in values and settings["data"]["source"] == "imagefolder":
+            config.data.name = None  # as_settings names these images after their folder, unless the words name them
+        for key, value in (_taken_back(values) | values).items():
+            OmegaConf.update(config, key, value)
+        return json.dumps(check(as_settings(config)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, "train", typed) from None
+
+
+def _single_values(typed: Sequence[str]) -> list[Any]:
+    """The words as Hydra reads them; UserError for one that has several values."""
+    overrides = [parsed(word) for word in typed]
+    for word, override in zip(typed, overrides, strict=True):
+        if override.is_sweep_override():
+            raise UserError(f"{word}: several values; a run starts from one other")
+    return overrides
+
+
+def _with_choices(settings: Mapping[str, Any], chosen: dict[str, str]) -> Any:
+    """A configuration with the chosen groups, `{"model": "model=resnet"}`, and in all else with these settings."""
+    from omegaconf import OmegaConf
+
+    own = _own_choices(settings)
+    brought = {other for group in chosen if group in GROUPS for other in GROUPS[group].brings}
+    kept = {group: word for group, word in own.items() if group not in brought}
+    config = _composed(tuple((kept | chosen).values())).copy()
+    before, after = flatten(as_settings(_composed(tuple(own.values())))), flatten(as_settings(config))
+    for key, value in flatten(settings).items():
+        if key in after and after[key] == before.get(key) and not _is_left(key, before, after):
+            OmegaConf.update(config, key, value)
+    return config
+
+
+@cache
+def _composed(groups: tuple[str, ...]) -> Any:
+    return compose([*groups])
+
+
+def _own_choices(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The words that choose what a run chose, by group.
+
+    A member that `conf/` does not have is left out: the settings say each of its values.
+    """
+    flat = flatten(settings)
+    members = {name: flat.get(group.name_key) for name, group in GROUPS.items()}
+    return {
+        group: f"{group}={member}"
+        for group, member in members.items()
+        if member and (CONF_DIR / group / f"{member}.yaml").is_file()
+    }
+
+
+def _is_left(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the described run does not take over a setting: one of ALONE, or an option of what is replaced."""
+    if any(key == alone or key.startswith(f"{alone}.") for alone in ALONE):
+        return True
+    replaced = [group for group in GROUPS.values() if before.get(group.name_key) != after.get(group.name_key)]
+    return key != "model.size" and any(group.is_open and key.startswith(group.options_prefix) for group in replaced)
+
+
+def _taken_back(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the other one of a pair of INSTEAD becomes where the words say one of the two."""
+    pairs = [*INSTEAD.items(), *((second, first) for first, second in INSTEAD.items())]
+    return {
+        other: 1.0 if other == "data.fraction" else None
+        for key, other in pairs
+        if values.get(key) is not None and other not in values
+    }

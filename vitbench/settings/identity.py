@@ -1,4 +1,4 @@
-"""What makes two runs the same run: the settings that decide their numbers, as a short hash behind a readable prefix."""
+"""The id of a run: a readable prefix, and a hash of what decides its numbers. Runs of one id are the same run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.disk import checksum
 from vitbench.menu import tunables
+from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
-from vitbench.settings.schema import SWEEP_KEYS, DataConfig, FolderConfig, ShapesConfig, TrainConfig
+from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig, TrainConfig
 
-RESULTS_VERSION = 1  # part of every run id: raise it when the same configuration would give other numbers
+RESULTS_VERSION = 1  # part of every id; raise it when the same settings give other numbers
 
-# what changes where or how fast a run is computed, not which numbers it means to compute
+# These change where or how fast a run is computed, and not which numbers it computes.
 NOT_IDENTITY = {
     "runs",
     "eval_every",
@@ -26,43 +27,39 @@ NOT_IDENTITY = {
     "machine",
     "data.root",
     "data.cache",
-    "optim.name",
-    "augment.name",
+    *(group.name_key for group in GROUPS.values() if group.menu is None),
     *SWEEP_KEYS,
 }
 
+# These are part of every id, also where they are the default.
+ALWAYS = {"seed"}.union(*({group.name_key, group.shown_key} for group in GROUPS.values() if group.is_decisive))
+
 
 @cache
-def _defaults(model: str, pe: str | None, source: str, objective: str) -> dict[str, Any]:
-    """What these choices would be with every option at the default of its schema, flat."""
+def _defaults(model: str, pe: str | None, data: str, objective: str) -> dict[str, Any]:
+    """The flat settings of these choices with every option at the default of its schema."""
     from omegaconf import OmegaConf
 
-    from vitbench.models.menu import MENU as MODELS
-    from vitbench.objectives.menu import MENU as OBJECTIVES
-    from vitbench.pe.menu import MENU as ENCODINGS
+    def options(group: str, member: str) -> dict[str, Any]:
+        return {key: option.default for key, option in tunables(menu_of(group)[member].target).items()}
 
-    data = {"shapes": ShapesConfig, "imagefolder": FolderConfig}.get(source, DataConfig)
-    options: dict[str, Any] = {key: option.default for key, option in tunables(MODELS[model].target).items()}
-    if pe is not None:
-        options["pe"] = {key: option.default for key, option in tunables(ENCODINGS[pe].target).items()}
     frame: Any = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
-    frame |= {"data": OmegaConf.to_container(OmegaConf.structured(data)), "model": options}
-    own = {key: option.default for key, option in tunables(OBJECTIVES[objective].target).items()}
-    frame["objective"] = {"name": "classify", **own}
+    frame["model"] = options("model", model) | ({} if pe is None else {"pe": options("pe", pe)})
+    frame["data"] = OmegaConf.to_container(OmegaConf.structured(SCHEMA_OF_SOURCE.get(data, DataConfig)))
+    frame["objective"] = {"name": GROUPS["objective"].implied, **options("objective", objective)}
     return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run's numbers: what is chosen, and what differs from the schema's defaults."""
-    flat, model = flatten(settings), settings["model"]
-    objective = settings.get("objective", {}).get("name", "classify")
-    defaults = _defaults(model["name"], (model.get("pe") or {}).get("name"), settings["data"]["source"], objective)
-    chosen = {"model.name", "model.pe.name", "data.source", "data.name", "seed"}
+    """The settings that decide a run's numbers: its choices, and all that differs from the defaults of the schema."""
+    flat = flatten(settings)
+    members = {name: flat.get(group.name_key, group.implied) for name, group in MENU_GROUPS.items()}
+    defaults = _defaults(**members)
     deciding = {
         key: value
         for key, value in sorted(flat.items())
         if not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
-        and (key in chosen or key not in defaults or value != defaults[key])
+        and (key in ALWAYS or key not in defaults or value != defaults[key])
     }
     if "init" in deciding:
         deciding["init"] = identity_of_init(settings)  # whichever way it was typed
@@ -72,23 +69,21 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
-    """vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of all that decides the run's numbers."""
+    """The id of a run, such as vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of `identity`."""
     text = json.dumps([RESULTS_VERSION, identity(settings)], sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     data = settings["data"]
     share = f"n{data['count']}" if data["count"] is not None else f"f{data['fraction']:g}"
     model = settings["model"]
-    parts = [model["name"], *([model["pe"]["name"]] if model.get("pe") else []), data["name"], share]
+    encoding = [model["pe"]["name"]] if model.get("pe") else []
+    parts = [model["name"], *encoding, data["name"], share]
     readable = "-".join([*parts, f"s{settings['seed']}"])
-    return (
-        "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)[:80].lstrip(".")
-        + "-"
-        + digest
-    )
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)
+    return f"{plain[:80].lstrip('.')}-{digest}"
 
 
 def identity_of_init(settings: Mapping[str, Any]) -> str:
-    """What init adds to a run's identity: a run's id, a file's checksum, a library's name."""
+    """What `init` is in a run's identity: the id of a run, the checksum of a file, or a name in a library."""
     typed: str = settings["init"]
     if run := id_of(settings, "init"):
         return run
@@ -96,6 +91,7 @@ def identity_of_init(settings: Mapping[str, Any]) -> str:
 
 
 def file_of_init(typed: str) -> Path:
+    """The file that `init` names; UserError where there is none."""
     path = Path(typed).expanduser()
     if not path.is_file():
         raise UserError(f"init={typed}: no such file")

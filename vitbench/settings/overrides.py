@@ -1,4 +1,4 @@
-"""The words of a command line before Hydra sees them, and Hydra's refusals as one line that names what was typed."""
+"""Words of a command line become what Hydra wants, and what Hydra refuses one line that names what was typed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, settings_key, typed_key
 
-FLAGS = (
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--resolve",
-    "--run",
-    "-r",
-    "--multirun",
-    "-m",
-    "--shell-completion",
-    "-sc",
-    "--version",
-)
+_ASKING = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--shell-completion", "-sc")
+FLAGS = (*_ASKING, "--run", "-r", "--multirun", "-m")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing listed: anything
+VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with the values; an empty tuple takes any
     "--cfg": ("job", "hydra", "all"),
     "-c": ("job", "hydra", "all"),
     "--info": _INFO,
@@ -36,15 +26,12 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # and what they take; nothing liste
     "--config-name": (),
     "-cn": (),
 }
-GROUPS = ("model", "pe", "data", "augment", "optim", "objective", "probe")
 DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
-
-
 QUOTED = """'[^']*'|"[^"]*\""""
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a line, each with its quotes."""
+    """The words of a line, each with its quotes; UserError for a quote that is not closed."""
     word = rf"""(?:[^\s'"]|{QUOTED})+"""
     if re.sub(word, "", line).strip():
         raise UserError(f"`{line}`: a quote that is not closed")
@@ -52,7 +39,10 @@ def words_of(line: str) -> list[str]:
 
 
 def prepare(argv: Iterable[str]) -> list[str]:
-    """Flags first (Hydra refuses `a=1 -m b=2`), then settings: none twice, none added or removed."""
+    """The flags, then the settings, because Hydra refuses `a=1 -m b=2`.
+
+    Raises UserError for a flag that Hydra does not have, and for a setting that is typed twice, added or removed.
+    """
     flags: list[str] = []
     settings: list[str] = []
     words = iter(argv)
@@ -89,7 +79,7 @@ def prepare(argv: Iterable[str]) -> list[str]:
 
 
 def _read_all(folder: Path) -> None:
-    """Every yaml of a folder of one's own, so that a broken one is named before Hydra meets it."""
+    """Reads every yaml of a folder of one's own, so that a broken one is named before Hydra meets it."""
     from vitbench.settings.compose import read_yaml
 
     if not folder.is_dir():
@@ -102,34 +92,32 @@ def setting(word: str) -> str:
     """A setting as Hydra wants it; refuses what would silently mean nothing."""
     if "=" not in word and not word.startswith("~"):
         raise UserError(f"{word}: settings are typed key=value, for example seed=1")
-    if word.startswith("where."):  # filters are any column; the schema cannot list them
+    if word.startswith("where."):  # a filter can be any column, so that the schema cannot list them
         key, equals, value = word.partition("=")
-        if key.removeprefix("where.") in GROUPS:
+        if key.removeprefix("where.") in CONF_GROUPS:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
         return f"+{key}{equals}{_quoted(value)}"
     key, _, value = word.partition("=")
     if word == "pe=null":
         raise UserError("pe=null: pe=none is a ViT without encodings")
-    if key in GROUPS and value in ("", "null"):
+    if key in CONF_GROUPS and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
-    if key in ("model.name", "model.pe.name", "data.source", "objective.name"):
-        raise UserError(f"{word}: type {key.split('.')[-2]}={value}")
+    if group := next((name for name, group in MENU_GROUPS.items() if group.name_key == key), None):
+        raise UserError(f"{word}: type {group}={value}")
     if key == "size":
         return f"model.{word}"
     if key in DESCRIBING:
         return f"{key}={_quoted(value)}"
-    if word.startswith("pe."):
-        return f"model.{word}"  # as tables call it; the encoding is a part of the model
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
         bare = word.lstrip("+~")
         raise UserError(
             f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
         )
-    return word
+    return settings_key(word)
 
 
 def _quoted(value: str) -> str:
-    """Words as a value: Hydra wants quotes around an `=`, and the shell has taken them off."""
+    """A value with the quotes that Hydra wants around an `=`, which the shell has taken off."""
     if not re.search("[=~]", re.sub(QUOTED, "", value)):
         return value
     quote = '"' if "'" in value else "'"
@@ -137,8 +125,8 @@ def _quoted(value: str) -> str:
 
 
 def as_typed(line: str) -> str:
-    """A line about settings, by the names that users type and not by those that Hydra is given."""
-    return re.sub(r"(?<![\w.])outside=", "model=", line.replace("model.pe.", "pe."))
+    """A line about settings with the keys that people type in place of those that Hydra is given."""
+    return re.sub(r"(?<![\w.])outside=", "model=", typed_key(line))
 
 
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
@@ -177,7 +165,7 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
         word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
-        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], GROUPS)}"
+        return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CONF_GROUPS)}"
     if message.startswith("Ambiguous value for argument"):
         word = next((w for w in typed if f"'{w}'" in message), "")
         if word.startswith("outside="):
@@ -191,9 +179,9 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
 
 
-@cache
+@cache  # a grid has few words, each in many runs
 def parsed(word: str) -> Any:
-    """A grid has few words, each in many runs."""
+    """A word as Hydra's own parser reads it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(word)

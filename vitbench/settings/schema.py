@@ -1,7 +1,7 @@
 """The schema of every command: its settings, their types and their defaults.
 
-`model`, `pe`, `objective` and `probe` are open here: their options are those of the class or function that the menu names
-(vitbench/menu.py), and `check` compares what was typed with them.
+`model`, `pe`, `objective` and `probe` are open here: their options are those of the class or function that the menu
+names (vitbench/menu.py), and vitbench/settings/options.py compares with them what was typed.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ class ShapesConfig(DataConfig):
     contrast: float | None = None
     noise: float | None = None
     test: TestShapes = field(default_factory=TestShapes)
+
+
+SCHEMA_OF_SOURCE: dict[str, type[DataConfig]] = {"shapes": ShapesConfig, "imagefolder": FolderConfig}  # else DataConfig
 
 
 @dataclass
@@ -275,6 +278,3 @@ SCHEMAS: dict[str, type] = {
     "optim": OptimConfig,
     "augment": AugmentConfig,
 }
-
-
-# ------------------------------------------------------------------------------------------------------- composing

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vitbench.data.menu import SHARE_KEYS, forget, open_dataset
+from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.machine.interrupt import Stopped
 from vitbench.machine.progress import Progress, progress
@@ -24,6 +24,7 @@ from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings
 from vitbench.settings.identity import id_of
 from vitbench.settings.schema import SWEEP_KEYS
+from vitbench.settings.share import source_options
 from vitbench.sweeping import slurm
 from vitbench.sweeping.launch import IN_PROCESS, POLL_SECONDS, Execute, in_process, launch, through
 from vitbench.sweeping.status import ended, expected, print_plan, share_done
@@ -147,8 +148,7 @@ def _decode(todo: Collection[Run], show: bool | None) -> None:
     """
     opened = set()
     for run in todo:
-        data = {key: value for key, value in run.settings["data"].items() if key not in SHARE_KEYS}
-        data["files"] = run.settings["machine"]["images"] == "files"
+        data = source_options(run.settings["data"]) | {"files": run.settings["machine"]["images"] == "files"}
         if (key := json.dumps(data)) not in opened:
             opened.add(key)
             with suppress(UserError):

@@ -23,6 +23,7 @@ from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
+from vitbench.settings.share import share_options, source_options
 from vitbench.training import optim, transfer
 from vitbench.training.training import Training
 
@@ -98,9 +99,7 @@ def _machine(settings: Mapping[str, Any]) -> Machine:
 
 def _share(settings: Mapping[str, Any]) -> Share:
     """The run's images: training images, validation images, which are cut off from those, and test images."""
-    data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
-    if data["subset_seed"] is None:
-        data["subset_seed"] = settings["seed"]
+    data = source_options(settings["data"]) | share_options(settings)
     machine = settings["machine"]
     return all_or_none(load, **data, images=machine["images"], progress=machine["progress"] is not False)
 

@@ -1,0 +1,53 @@
+"""What an objective cannot be combined with, by the settings of a run. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vitbench.errors import UserError
+from vitbench.machine.distributed import WORLD_SIZE
+from vitbench.menu import FROM_1, SHARE, Range, check_ranges
+
+SIMSIAM = {
+    "objective.width": FROM_1,
+    "objective.area": SHARE.with_note("a share of the image"),
+    "objective.colour": Range("0 to 1", lambda value: 0 <= value <= 1),
+    "objective.grey": Range("0 to 1 (a share of the views)", lambda value: 0 <= value <= 1),
+}
+MAE = {
+    "objective.width": FROM_1,
+    "objective.depth": FROM_1.of("blocks"),
+    "objective.mask": Range("above 0 and below 1 (a share of the patches)", lambda value: 0 < value < 1),
+}
+
+
+def simsiam(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, SIMSIAM)
+    _refuse_labels(flat)
+
+
+def mae(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, MAE)
+    if "model.patch_size" not in flat:
+        raise UserError(
+            f"objective=mae: hides patches, and model={flat['model.name']} has none; model=vit has, "
+            "and objective=simsiam serves every model"
+        )
+    _refuse_labels(flat)
+
+
+def _refuse_labels(flat: Mapping[str, Any]) -> None:
+    """Refuses settings that an objective without labels has no use for, instead of ignoring them."""
+    typed = f"objective={flat['objective.name']}"
+    for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
+        if flat[key]:
+            raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
+    if flat["freeze"] == "backbone":
+        raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
+    if flat["optim.batch_size"] < 2:
+        raise UserError(f"optim.batch_size={flat['optim.batch_size']}: {typed} needs 2 or more images")
+    if WORLD_SIZE > 1:
+        raise UserError(f"{typed}: is trained in one process; type the command without torchrun")
+    if flat["teacher"]:
+        raise UserError(f"teacher={flat['teacher']}: teaches classes, and {typed} learns none; drop one of them")

@@ -1,0 +1,71 @@
+"""The options of a model, an encoding, an objective or a probe, checked against the signature that the menu names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import Any
+
+from vitbench.errors import UserError, did_you_mean
+from vitbench.menu import tunables
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def check_options(typed: str, group: str, given: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """The given options as their annotations want them.
+
+    `typed` is what was chosen (`pe=rope`), `group` what its options are typed below (`pe`), and `target` the class or
+    function on the menu. Raises UserError for an option that is not there and for a value of another type.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = tunables(target)
+    checked: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+        annotation = known[key].annotation
+        if annotation == "Any" or (value is None and "None" in annotation):
+            checked[key] = value
+        elif annotation.startswith("tuple["):
+            checked[key] = _listed(f"{group}.{key}", value, annotation)
+        else:
+            try:
+                checked[key] = _converted(target, key, value, type(value).__name__)
+            except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
+                raise UserError(f"{group}.{key}={value}: must be {annotation}") from None
+    return checked
+
+
+def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
+    """A list as `tuple[float, ...]` wants it; an int is a float too."""
+    kind = _TYPES[annotation.removeprefix("tuple[").partition(",")[0]]
+    values = value if isinstance(value, list | tuple) else [value]
+    fits = (int, float) if kind is float else (kind,)
+    if not values or any(type(one) not in fits for one in values):
+        example = "NAME,NAME" if kind is str else f"{kind(1)},{kind(2)}"
+        raise UserError(f"{key}={value}: must be a list of {kind.__name__}, for example [{example}]")
+    return tuple(kind(one) for one in values)
+
+
+@cache
+def _converted(target: str, key: str, value: Any, kind: str) -> Any:
+    """A value as its annotation wants it; `kind` keeps 1 and 1.0 and True apart in the cache."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(_schema_of(target)(**{key: value}))[key]
+
+
+@cache
+def _schema_of(target: str) -> type:
+    """A dataclass made from a signature, with which OmegaConf checks and converts types."""
+    slots = []
+    for name, (annotation, default) in tunables(target).items():
+        kinds = [part.strip() for part in annotation.split("|")]
+        kind: Any = _TYPES.get(kinds[0], Any)
+        if "None" in kinds:
+            kind = kind | None
+        slots.append((name, kind, field(default=default)))
+    return make_dataclass("Options", slots)
