@@ -101,8 +101,9 @@ class Visible(PositionEncoding):
     """A position encoding for visible tokens, which differ from image to image and keep their places on the grid.
 
     It serves for every encoding of the menu. What an encoding adds to tokens was added before any was dropped. For
-    `rotate` and `between` the tokens are laid out in a full grid in which hidden ones are 0, as pixels beyond the border
-    are for a convolution. Of a bias, only the rows and columns of visible tokens are kept. So nothing hidden is seen.
+    `rotate` and `between` the tokens are laid out in a full grid in which hidden ones are 0, as pixels beyond the
+    border are for a convolution. Of a bias, only the rows and columns of visible tokens are kept. So nothing hidden is
+    seen.
     """
 
     def __init__(self, pe: PositionEncoding, seen: Tensor, N: int) -> None:
