@@ -45,6 +45,7 @@ def of(rows: list[Row], method: str) -> list[Row]:
     return [row for row in rows if row["protocol"] == f"attribution.{method}@v1"]
 
 
+@pytest.mark.known_answer
 @pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
 def test_the_one_patch_that_decides_goes_first_and_comes_first(rows: list[Row], method: str) -> None:
     """Its 4 tiles of the first level hold it: all of the change is there. A random order has it half-way on the average."""
@@ -59,6 +60,7 @@ def test_the_one_patch_that_decides_goes_first_and_comes_first(rows: list[Row], 
     assert find(of(rows, "rollout"), "over_random")["reason"] == "the network has no attention weights to roll out"
 
 
+@pytest.mark.known_answer
 def test_rollout_of_known_attention() -> None:
     """Attention to itself or to all alike shows nothing; if all look at token j, it has 1 - 2^-L and its share of the rest."""
     itself, alike = torch.eye(5).expand(1, 2, 5, 5), torch.full((1, 2, 5, 5), 0.2)

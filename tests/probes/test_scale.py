@@ -38,6 +38,7 @@ def is_large(images: Tensor) -> Tensor:
     return torch.stack([0.1 - bright, bright - 0.1], 1)
 
 
+@pytest.mark.known_answer
 def test_a_network_that_measures_size_changes_its_mind_at_the_right_factor() -> None:
     images = torch.zeros(10, 1, 32, 32, dtype=torch.uint8)
     images[:, :, 12:20, 12:20] = 200  # 1/16 of the image: a tenth at 1.26 times

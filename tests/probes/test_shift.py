@@ -97,6 +97,7 @@ class Constant(nn.Module):
         return torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(len(images), 4)
 
 
+@pytest.mark.known_answer
 def test_a_constant_network_is_consistent_and_flagged() -> None:
     found = scalars(Constant())
     for fill in ("crop", "circular", "zero"):
@@ -120,6 +121,7 @@ class Corner(nn.Module):
         return nn.functional.one_hot(value, 4).float()
 
 
+@pytest.mark.known_answer
 def test_consistency_is_counted_over_pairs_of_moved_copies() -> None:
     offsets = draw_offsets(12, 3, 2, torch.Generator().manual_seed(5))  # the probe's first draw
     copies = [[int(IMAGES[i, 0, 8 - dy, 8 - dx]) % 4 for i, (dy, dx) in enumerate(draw.tolist())] for draw in offsets]
