@@ -97,7 +97,10 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 def mapped(
     workers: int | None, jobs: int, initialise: Callable[..., None] | None = None, *given: Any
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, over processes (None: one for each core) where there is more than one job; each begins with `initialise`."""
+    """`map`, over processes (None: one for each core) where there is more than one job.
+
+    Each process begins with `initialise`.
+    """
     workers = min(workers or cores(), jobs)
     if workers <= 1 or not may_start_processes():
         if initialise:

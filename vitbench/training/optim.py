@@ -46,9 +46,11 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def depths_below_head(model: Any) -> dict[int, int]:
-    """By the id of each parameter, how many layers below the head it lies, as in BEiT (Bao et al. 2022, arXiv 2106.08254)
-    and MAE: with L blocks the head and the last norm are at 0, block l of 1..L at L + 1 - l, and what comes before the
-    blocks (patches or stem, class token, position encoding) at L + 1. Blocks are those of `model.taps`, in depth order.
+    """By the id of each parameter, how many layers it lies below the head.
+
+    As in BEiT (Bao et al. 2022, arXiv 2106.08254) and MAE: with L blocks the head and the last norm are at 0, block l
+    of 1..L at L + 1 - l, and what comes before the blocks (patches or stem, class token, position encoding) at L + 1.
+    Blocks are those of `model.taps`, in depth order.
     """
     taps: dict[str, nn.Module] = model.taps
     _, *blocks = [module for name, module in taps.items() if name not in ("norm", "head")]
@@ -70,8 +72,10 @@ def build_optimizer(
     beta2: float,
     layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form. What is trained `beside` the model has
-    groups of its own."""
+    """AdamW, or SGD with Nesterov momentum: torch's, in their fused form.
+
+    What is trained `beside` the model has groups of its own.
+    """
     groups = parameter_groups(model, weight_decay, layer_decay)
     groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
     if optimizer == "adamw":
