@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -25,6 +26,16 @@ def test_the_tree_in_the_readme_names_every_room_and_every_file_at_the_root_and_
 def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
     rooms = {path.parent.name for path in (ROOT / "vitbench").glob("*/__init__.py")}
     assert {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")} == rooms
+
+
+def test_no_function_has_more_than_80_lines() -> None:
+    long = []
+    for path in [*ROOT.glob("vitbench/**/*.py"), *ROOT.glob("hydra_plugins/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                lines = node.end_lineno - node.lineno + 1
+                long += [f"{path.relative_to(ROOT)}: {node.name} has {lines} lines"] if lines > 80 else []
+    assert not long
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

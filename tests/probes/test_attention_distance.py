@@ -31,11 +31,13 @@ def of(weights: torch.Tensor, side: int) -> list[float]:
     return of_weights(weights[None, None], apart(side, side, 4), middle).flatten().tolist()
 
 
+@pytest.mark.known_answer
 def test_uniform_attention_has_its_closed_form_and_attention_to_oneself_has_none() -> None:
     assert of(torch.full((64, 64), 1 / 64), 8) == pytest.approx([16.546, 16.546, 12.376], abs=1e-3)
     assert of(torch.eye(64), 8) == [0, 0, 0]
 
 
+@pytest.mark.known_answer
 def test_shifted_attention_looks_as_far_as_the_shift() -> None:
     """On 9x9 patches two down and one to the left; queries whose target lies outside look at themselves."""
     weights = torch.zeros(9, 9, 9, 9)

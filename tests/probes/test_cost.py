@@ -35,6 +35,7 @@ def test_costs_are_those_of_the_record_and_the_weights_stay(distill_token: bool)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)) and not model.training
 
 
+@pytest.mark.known_answer
 def test_attention_takes_its_share_by_the_square_of_the_tokens() -> None:
     rows = measured(build_model("vit", **SMALL))
     share = {row["at"]: row["value"] for row in rows if row["metric"] == "attention_share" and "at" in row}
@@ -43,6 +44,7 @@ def test_attention_takes_its_share_by_the_square_of_the_tokens() -> None:
     assert all(round(share[size] * adds[size]) == products[size] for size in products)
 
 
+@pytest.mark.known_answer
 def test_peak_memory_of_a_known_step_is_its_tensors() -> None:
     x = torch.zeros(1000)  # 4,000 bytes
 

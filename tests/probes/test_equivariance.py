@@ -66,6 +66,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.mark.known_answer
 def test_a_circular_convolution_commutes_with_every_roll() -> None:
     found = errors(Net(8, conv1=conv(3, 8), relu=nn.ReLU(), conv2=conv(8, 8)))
     assert all(value < 1e-5 for (mode, kind, *_), value in found.items() if mode == "circular" and kind == "on_lattice")
@@ -99,6 +100,7 @@ def test_a_vit_without_positions_is_unmoved_by_rolls_of_whole_patches(pe: str, e
     assert found["circular", "off_lattice", "norm"] > 0.3
 
 
+@pytest.mark.known_answer
 @pytest.mark.parametrize("mode", ["circular", "crop"])
 def test_features_that_have_nothing_to_do_with_each_other_give_root_two(mode: str) -> None:
     noise = Layer(lambda x: torch.randn(len(x), 8, 8, 8))

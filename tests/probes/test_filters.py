@@ -26,6 +26,7 @@ def bank(weight: torch.Tensor) -> list[Row]:
     return probe(of(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()), C), seed=0)
 
 
+@pytest.mark.known_answer
 def test_one_pixel_has_all_frequencies_alike_and_a_wave_has_its_own() -> None:
     pixel = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
     pixel[0, 0, 1, 1] = 1
@@ -43,6 +44,7 @@ def test_grey_filters_have_no_colour_and_independent_channels_have_two_thirds() 
     assert math.isnan(value(bank(torch.randn(8, 1, 3, 3)), "colour_share"))
 
 
+@pytest.mark.known_answer
 def test_components_are_those_that_the_filters_are_made_of() -> None:
     torch.manual_seed(0)
     basis = torch.linalg.qr(torch.randn(48, 2, dtype=torch.float64))[0].T  # two orthogonal filters

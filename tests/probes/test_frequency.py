@@ -54,6 +54,7 @@ def sees_high(images: Tensor) -> Tensor:
     return torch.stack([2 - contrast, contrast - 2], 1)
 
 
+@pytest.mark.known_answer
 def test_a_network_that_sees_the_mean_follows_the_low_half_at_every_cutoff() -> None:
     rows = probe(subject(sees_low, *two_classes(40), 2), seed=0)
     assert list(curve(rows, "low_share")) == pytest.approx([2 ** (half / 2) for half in range(7)]), "1 to 8 cycles"
@@ -106,6 +107,7 @@ def test_white_noise_has_a_flat_spectrum(side: int) -> None:
     assert np.abs(found).max() < 0.015 and found[0] == 0
 
 
+@pytest.mark.known_answer
 def test_a_wave_on_a_constant_has_the_amplitude_it_was_given() -> None:
     x = torch.arange(16) / 16
     wave = 1 + 2 * math.exp(-3) * torch.cos(2 * math.pi * 5 * x).expand(16, 16)

@@ -97,6 +97,7 @@ def test_the_authors_slope_is_the_difference_to_one_neighbour_or_the_other() -> 
     assert (is_left | is_right).float().mean() > 0.99 and is_left.any() and is_right.any()
 
 
+@pytest.mark.known_answer
 def test_the_numbers_of_a_linear_network_have_a_closed_form() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
     found = {

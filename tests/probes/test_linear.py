@@ -56,6 +56,7 @@ def full(rows: list[Row], layer: str | None) -> float:
     return value([row for row in rows if row["protocol"] == "linear@v1"], "accuracy", layer=layer)
 
 
+@pytest.mark.known_answer
 def test_what_can_be_separated_is_and_noise_is_chance(rows: list[Row]) -> None:
     assert full(rows, "all") == full(rows, "pooled") == full(rows, None) == 1
     assert full(rows, "noise") == pytest.approx(0.25, abs=0.1)
@@ -63,6 +64,7 @@ def test_what_can_be_separated_is_and_noise_is_chance(rows: list[Row]) -> None:
     assert value(rows, "images") == 320
 
 
+@pytest.mark.known_answer
 def test_half_the_depth_is_where_half_is_reached() -> None:
     assert linear.half_depth([0.2, 0.4, 0.8, 1.0], 0.2) == (1.5 / 3, "")  # 0.6 lies between the second and the third
     assert linear.half_depth([0.9, 1.0], 0.2) == (0, "") and "chance" in linear.half_depth([0.3, 0.2], 0.2)[1]

@@ -32,6 +32,7 @@ def model_of(subject: Subject) -> ViT:
     return subject.model
 
 
+@pytest.mark.known_answer
 def test_similarity_that_distance_decides_has_no_excess() -> None:
     found = numbers(-DISTANCE, GRID, patch=4)
     mean = DISTANCE[DISTANCE > 0].mean()
@@ -40,6 +41,7 @@ def test_similarity_that_distance_decides_has_no_excess() -> None:
     assert found["decay_length"] == pytest.approx(4 * mean * (1 - 1 / math.e), rel=1e-5)
 
 
+@pytest.mark.known_answer
 def test_what_rows_have_in_common_is_their_excess() -> None:
     row = np.arange(64) // 8
     found = numbers((row[:, None] == row).astype(float), GRID)

@@ -34,6 +34,7 @@ def constant(layer: nn.Conv2d, value: float = 1.0) -> nn.Conv2d:
     return layer
 
 
+@pytest.mark.known_answer
 @pytest.mark.parametrize("L, k", [(1, 3), (3, 3), (2, 5)])
 def test_linear_convolutions_have_their_size_and_variance(L: int, k: int) -> None:
     convolutions = [constant(nn.Conv2d(1, 1, k, padding=k // 2, bias=False), 1 / k**2) for _ in range(L)]
@@ -46,6 +47,7 @@ def test_linear_convolutions_have_their_size_and_variance(L: int, k: int) -> Non
         assert (field * axis.square()).sum().item() == pytest.approx(L * (k**2 - 1) / 12)
 
 
+@pytest.mark.known_answer
 def test_a_uniform_field_has_its_closed_form() -> None:
     found = numbers(torch.full((32, 32), 1 / 1024, dtype=torch.float64))
     assert found == pytest.approx({"radius": 12.2386, "of_uniform": 1, "half_mass": 24, "luo": 32}, abs=1e-3)

@@ -23,6 +23,7 @@ def only_16(images: Tensor) -> Tensor:
     return brightness(images)
 
 
+@pytest.mark.known_answer
 def test_the_mean_of_flat_images_is_the_same_at_every_size() -> None:
     images = torch.tensor([0, 60, 190, 255], dtype=torch.uint8).view(4, 1, 1, 1).expand(-1, 1, 16, 16)
     rows = probe(subject(brightness, images, torch.tensor([0, 0, 1, 1]), 2), seed=0)

@@ -46,6 +46,7 @@ def rings(images: Tensor) -> Tensor:
     return torch.stack([outer - inner, inner - outer], 1)
 
 
+@pytest.mark.known_answer
 def test_what_is_round_is_not_noticed_to_turn() -> None:
     axis = torch.arange(32) - 15.5
     radius = torch.hypot(axis[:, None], axis)
@@ -63,6 +64,7 @@ def left(images: Tensor) -> Tensor:
     return torch.stack([other.mean((1, 2)), one.mean((1, 2))], 1)
 
 
+@pytest.mark.known_answer
 def test_sides_change_places_at_180_degrees() -> None:
     images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
     images[::2, :, :, :8] = 255

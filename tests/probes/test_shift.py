@@ -25,12 +25,12 @@ def subject(model: nn.Module) -> Subject:
 
 
 def lengths(model: nn.Module, metric: str = "total_variation") -> dict[int, float]:
-    rows = probe(subject(model), seed=0, max_shift=1, draws=2, max_length=8)
+    rows = probe(subject(model), seed=0, max_shift=4, draws=2)
     return {row["at"]: row["value"] for row in rows if row["protocol"] == "shift.length@v1" and row["metric"] == metric}
 
 
 def scalars(model: nn.Module, **options: Any) -> dict[str, float]:
-    rows = probe(subject(model), seed=0, **{"max_length": 1, **options})
+    rows = probe(subject(model), seed=0, **options)
     return {column(row, "trained"): row["value"] for row in rows if "at" not in row}
 
 
@@ -97,6 +97,7 @@ class Constant(nn.Module):
         return torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(len(images), 4)
 
 
+@pytest.mark.known_answer
 def test_a_constant_network_is_consistent_and_flagged() -> None:
     found = scalars(Constant())
     for fill in ("crop", "circular", "zero"):
@@ -108,7 +109,7 @@ def test_a_constant_network_is_consistent_and_flagged() -> None:
 
 def test_a_network_that_is_never_right_has_no_conditional_consistency_and_says_why() -> None:
     wrong = subject(Constant())._replace(labels=torch.zeros(12, dtype=torch.int64))
-    undefined = [row for row in probe(wrong, seed=0, max_length=1) if math.isnan(row["value"])]
+    undefined = [row for row in probe(wrong, seed=0) if math.isnan(row["value"])]
     assert len(undefined) == 4 and all("rightly" in row["reason"] for row in undefined)
 
 
@@ -120,12 +121,13 @@ class Corner(nn.Module):
         return nn.functional.one_hot(value, 4).float()
 
 
+@pytest.mark.known_answer
 def test_consistency_is_counted_over_pairs_of_moved_copies() -> None:
     offsets = draw_offsets(12, 3, 2, torch.Generator().manual_seed(5))  # the probe's first draw
     copies = [[int(IMAGES[i, 0, 8 - dy, 8 - dx]) % 4 for i, (dy, dx) in enumerate(draw.tolist())] for draw in offsets]
     pairs = [(a, b) for a, b in ((0, 1), (0, 2), (1, 2))]
     same = sum(copies[a][i] == copies[b][i] for a, b in pairs for i in range(12))
-    rows = probe(subject(Corner()), seed=5, max_shift=2, draws=3, max_length=1)
+    rows = probe(subject(Corner()), seed=5, max_shift=2, draws=3)
     (first,) = [row for row in rows if (row["protocol"], row["metric"]) == ("shift.crop@v1", "consistency")]
     assert first["value"] == pytest.approx(same / 36) and first["low"] <= first["value"] <= first["high"]
 

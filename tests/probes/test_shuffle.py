@@ -61,6 +61,7 @@ def test_a_vit_with_an_encoding_notices() -> None:
     assert curve(rows, "agreement")[16] < 1
 
 
+@pytest.mark.known_answer
 def test_a_bag_of_pixels_notices_no_shuffle_at_all() -> None:
     images = noise(40, 12)
     rows = probe(subject(colours, images, said(colours, images), 3), seed=0)
@@ -70,6 +71,7 @@ def test_a_bag_of_pixels_notices_no_shuffle_at_all() -> None:
     assert not [row for row in rows if row["metric"] == "token_grid"], "a network without patches has no token grid"
 
 
+@pytest.mark.known_answer
 def test_what_is_told_by_place_falls_to_chance() -> None:
     images = torch.zeros(1000, 1, 4, 4, dtype=torch.uint8)
     labels = torch.arange(1000) % 4

@@ -252,17 +252,17 @@ def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
     call = ("probe", f"run={own.name}", "probe=cka", "images=20", "figures=false", "checkpoint=[trained,init]")
     assert vitbench(*call, "probe.cka.other={again:{seed:[0,1]},none:{seed:0}}").code == 0
     trained, init = (lines(own / "probes" / name) for name in ("cka.csv", "cka.init.csv"))
-    assert {row["options"] for row in trained} == {'{"layers": null, "other": {"again": "twin", "none": null}}'}
+    assert {row["options"] for row in trained} == {'{"other": {"again": "twin", "none": null}}'}
     diagonal = [float(row["value"]) for row in (*trained, *init) if row["metric"] == "diagonal"]
     assert diagonal[0] == pytest.approx(1, abs=1e-6) and diagonal[2] < 0.999 and math.isnan(diagonal[1])
     output = vitbench(*call[:-1], "probe.cka.other=far")
     assert output.code == 3 and "far was trained on other images (fingerprint other)" in output.err
     assert output.err.count("\n") == 1
-    for word, expected in {
-        "probe.cka.other={a:twn}": "probe.cka.other.a: runs/twn is no finished run; did you mean twin",
-        "probe.cka.layers=1": "probe.cka.layers=1: must be a list of str, for example [NAME,NAME]",
+    for words, expected in {
+        ("probe=cka", "probe.cka.other={a:twn}"): "probe.cka.other.a: runs/twn is no finished run; did you mean twin",
+        ("probe=cost", "probe.cost.batches=x"): "probe.cost.batches=x: must be a list of int, for example [1,2]",
     }.items():
-        output = vitbench(*call[:-1], word)
+        output = vitbench(*call[:2], *words, "images=20")
         assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, output.err
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,8 +20,6 @@ from vitbench.errors import DataError
 from vitbench.machine.provenance import cores
 
 LARGEST = 100_000_000  # pixels of a file before it is scaled down; a PNG of 12 kB can ask for 400 million
-# where the seven passes of an interlaced PNG begin, and their steps: x, y, across, down
-_PASSES = (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
 
 
 @contextmanager
@@ -54,31 +50,20 @@ def decode(path: str | Path, size: int) -> np.ndarray:
             raise ValueError(f"{width:,} x {height:,} px, more than {LARGEST:,} pixels")
         file.draft("RGB", (size, size))  # large JPEGs decode at a fraction of their size
         image = ImageOps.exif_transpose(file)
-        if file.format == "PNG" and _png_is_short(path):
+        if file.format == "PNG" and _png_is_short(file, path):
             raise ValueError("image file has too few rows")
     return square(rgb(image), size)
 
 
-def _png_is_short(path: str | Path) -> bool:
-    """Whether a PNG holds fewer rows than it promises, which Pillow fills with black and does not mention."""
-    unpack, held, promised = zlib.decompressobj(), 0, 0
-    with open(path, "rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            data = file.read(length)
-            file.seek(4, os.SEEK_CUR)
-            if kind == b"IHDR":
-                width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
-                bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-                for x, y, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
-                    columns, rows = -(-(width - x) // across), -(-(height - y) // down)
-                    promised += rows * (1 + -(-columns * bits // 8)) if min(columns, rows) > 0 else 0
-            elif kind == b"IDAT":
-                while data and held < promised:
-                    held += len(unpack.decompress(data, 1 << 20))
-                    data = unpack.unconsumed_tail
-    return held + len(unpack.flush()) < promised
+def _png_is_short(file: Image.Image, path: str | Path) -> bool:
+    """Whether a PNG holds fewer rows than it promises, which Pillow leaves black and does not mention.
+
+    Decoded over another colour, they are of that colour. The last two rows tell, also of an interlaced file.
+    """
+    with Image.open(path) as again:
+        again.im = Image.new(again.mode, again.size, 255).im
+        last = (0, file.height - 2, *file.size)
+        return file.crop(last).tobytes() != again.crop(last).tobytes()
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -112,7 +97,10 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 def mapped(
     workers: int | None, jobs: int, initialise: Callable[..., None] | None = None, *given: Any
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, over processes (None: one for each core) where there is more than one job; each begins with `initialise`."""
+    """`map`, over processes (None: one for each core) where there is more than one job.
+
+    Each process begins with `initialise`.
+    """
     workers = min(workers or cores(), jobs)
     if workers <= 1 or not may_start_processes():
         if initialise:

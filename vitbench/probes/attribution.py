@@ -64,9 +64,9 @@ class Curves(NamedTuple):
         return deleted, inserted
 
 
-def probe(subject: Subject, *, seed: int, count: int = 48, grid: int | None = None) -> list[Row]:
-    """`count` images are explained, the first of the subject's; `grid` is tiles a side (null: as in `occlusion`)."""
-    found, why, _ = explain(_first(subject, count), seed, grid)
+def probe(subject: Subject, *, seed: int, count: int = 48) -> list[Row]:
+    """`count` images are explained, the first of the subject's."""
+    found, why, _ = explain(_first(subject, count), seed)
     control = found["random"][1]
     rows: list[Row] = []
     for method in TITLES:
@@ -98,16 +98,13 @@ def probe(subject: Subject, *, seed: int, count: int = 48, grid: int | None = No
     return rows
 
 
-def explain(
-    subject: Subject, seed: int, grid: int | None
-) -> tuple[dict[str, tuple[Tensor, Curves]], dict[str, str], Tensor]:
+def explain(subject: Subject, seed: int) -> tuple[dict[str, tuple[Tensor, Curves]], dict[str, str], Tensor]:
     """By method the maps (M,h,w) and their curves; why a method has none; and the probability (M,K) of each class."""
     try:
         import captum.attr  # noqa: F401
     except ImportError:
         raise NotInstalled("comes with an extra: pip install 'vitbench[captum]'") from None
-    sides = divisors(subject.images.shape[-1], "probe.attribution.grid", grid)
-    tiles = grid or min(sides, key=lambda side: abs(side - 8))
+    tiles = min(divisors(subject.images.shape[-1]), key=lambda side: abs(side - 8))
     one = subject.normalise(subject.images[:1])
     said = torch.cat([_probabilities(subject, part) for part in subject.images.split(250)])
     maps: dict[str, list[Tensor]] = {"rollout": [], "grad_cam": [], "integrated_gradients": []}
@@ -253,12 +250,12 @@ def blurred(pixels: Tensor, tiles: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------ figure
 
 
-def draw(subject: Subject, *, seed: int, grid: int | None = None, ending: str = ".png") -> bytes:
+def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
     """An image a row, with its label and what the network says; a method a column, with the areas of both curves."""
     from matplotlib.figure import Figure
 
     subject = _first(subject, SHOWN)
-    found, _, said = explain(subject, seed, grid)
+    found, _, said = explain(subject, seed)
     names = subject.classes or tuple(map(str, range(subject.num_classes)))
     methods = [method for method in TITLES if method in found]
     images = subject.images.cpu()

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject
 from vitbench.probes.taps import POOLED, record, spare_memory
@@ -51,10 +51,10 @@ class Similarity(NamedTuple):
     alike: bool  # whether both networks have the same layers
 
 
-def probe(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, ...] | None = None) -> list[Row]:
+def probe(subject: Subject, *, seed: int, other: Any = None) -> list[Row]:
     """`other` are the runs to compare with: an id, or {label: id}, of which None says that the only run meant is the
     subject's own. On the command line a label may also name the settings that the other run differs in
-    (vitbench/probing/partners.py). `layers` are own ones; null: all.
+    (vitbench/probing/partners.py).
 
     Swept: `similarity` of a layer with each of the other's, at their relative depth; `best`, the largest of them, and
     `best_at`, where. Scalars: `mean_best` over own layers; `last`, of the features that the heads are given;
@@ -62,7 +62,7 @@ def probe(subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, 
     different layers.
     """
     rows: list[Row] = []
-    for label, found in similarities(subject, _frozen(other), layers).items():
+    for label, found in similarities(subject, _frozen(other)).items():
         rows += _rows(f"cka.{label}@v1", found, label == "self")
     return rows
 
@@ -73,18 +73,12 @@ def _frozen(other: Any) -> tuple[tuple[str, str | None], ...]:
 
 @lru_cache(maxsize=1)  # the rows and then the figure
 @torch.inference_mode()
-def similarities(
-    subject: Subject, other: tuple[tuple[str, str | None], ...], layers: tuple[str, ...] | None
-) -> dict[str, Similarity | None]:
+def similarities(subject: Subject, other: tuple[tuple[str, str | None], ...]) -> dict[str, Similarity | None]:
     """By label, None where the other run is none. One pass over the images for all of them."""
     M = len(subject.images)
     if M < 4:
         raise UserError(f"images={M}: unbiased CKA needs 4 or more")
     own = _layers(subject)
-    unknown = [name for name in layers or () if name not in own]
-    if unknown:
-        raise UserError(f"probe.cka.layers={unknown[0]}: {did_you_mean(unknown[0], own)}")
-    everything, own = [*own], {name: size for name, size in own.items() if layers is None or name in layers}
     others = {label: _other(subject, name) for label, name in other if name is not None}
     sizes = {label: _layers(one) for label, one in others.items()}
     sums: dict[str, Any] = {label: [0.0, 0.0, 0.0] for label in others or ["self"]}
@@ -108,7 +102,7 @@ def similarities(
             [*own],
             [*sizes.get(label, own)],
             others[label].name if label in others else subject.name,
-            everything == [*sizes.get(label, own)],
+            [*own] == [*sizes.get(label, own)],
         )
     return found
 
@@ -221,14 +215,12 @@ def _row(protocol: str, metric: str, value: float, reason: str, **where: Any) ->
 # ------------------------------------------------------------------------------------------------------------ figure
 
 
-def draw(
-    subject: Subject, *, seed: int, other: Any = None, layers: tuple[str, ...] | None = None, ending: str = ".svg"
-) -> bytes:
+def draw(subject: Subject, *, seed: int, other: Any = None, ending: str = ".svg") -> bytes:
     """A heat map for each of the other runs side by side, own layers upwards, the other's to the right; a dot on the
     most similar one."""
     from matplotlib.figure import Figure
 
-    panels = {label: found for label, found in similarities(subject, _frozen(other), layers).items() if found}
+    panels = {label: found for label, found in similarities(subject, _frozen(other)).items() if found}
     if not panels:
         raise UserError("probe.cka.other: no other run to draw")
     width = sum(1.1 + 0.24 * len(found.others) for found in panels.values())

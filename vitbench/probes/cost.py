@@ -37,7 +37,7 @@ from vitbench.errors import UserError
 from vitbench.probes.distorted import patch_size
 from vitbench.probes.subject import Row, Subject
 
-WINDOW_SECONDS = 0.05  # at least
+WINDOWS, WINDOW_SECONDS = 5, 0.05  # how many are timed, and how long each is at least
 PRODUCTS = (
     "bmm",
     "baddbmm",
@@ -54,11 +54,8 @@ def probe(
     batch: int = 8,
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
     batches: tuple[int, ...] = (1, 8, 64),
-    windows: int = 5,
 ) -> list[Row]:
     """`sizes` are multiples of the images' own width."""
-    if windows < 5:
-        raise UserError(f"probe.cost.windows={windows}: must be 5 or more")
     if min((batch, *batches)) < 1 or min(sizes, default=1.0) <= 0:
         raise UserError("probe.cost: batch, batches and sizes must be above 0")
     model = copy.deepcopy(subject.model)  # training leaves its weights and statistics changed
@@ -68,7 +65,7 @@ def probe(
         images = torch.zeros(
             count, subject.images.shape[1], width, width, dtype=torch.uint8, device=subject.images.device
         )
-        return _measured(model, subject.normalise(images), subject.num_classes, windows)
+        return _measured(model, subject.normalise(images), subject.num_classes)
 
     rows: list[Row] = []
     here: dict[tuple[int, int], dict[str, float] | str] = {}
@@ -121,7 +118,7 @@ def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]
     return {"multiply_adds": total / 4, "attention_share": attention / total if total else 0.0} | tokens
 
 
-def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> dict[str, float]:
+def _measured(model: nn.Module, images: Tensor, classes: int) -> dict[str, float]:
     """Speeds and memory of one shape of batch (B,C,H,W)."""
     labels = torch.arange(len(images), device=images.device) % classes
 
@@ -140,10 +137,10 @@ def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> d
                     parameter.grad = None
 
     model.eval()
-    inference = _speed(infer, images, windows)
+    inference = _speed(infer, images)
     if len(images) > 1:  # batch norm cannot train on one value a channel
         model.train()
-    training = _speed(train, images, windows)
+    training = _speed(train, images)
     peak = peak_memory(train, model, images)
     model.eval()
     return {
@@ -153,8 +150,8 @@ def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> d
     }
 
 
-def _speed(step: Callable[[], None], images: Tensor, windows: int) -> float:
-    """Images a second: the median of some windows, of as many steps each as fill WINDOW_SECONDS."""
+def _speed(step: Callable[[], None], images: Tensor) -> float:
+    """Images a second: the median of WINDOWS, of as many steps each as fill WINDOW_SECONDS."""
 
     def seconds(steps: int) -> float:
         _synchronise(images)
@@ -165,7 +162,7 @@ def _speed(step: Callable[[], None], images: Tensor, windows: int) -> float:
         return time.perf_counter() - begin
 
     steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # the one that warms up says how many
-    return len(images) * steps / median(seconds(steps) for _ in range(windows))
+    return len(images) * steps / median(seconds(steps) for _ in range(WINDOWS))
 
 
 def _synchronise(images: Tensor) -> None:

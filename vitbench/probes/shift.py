@@ -47,21 +47,14 @@ AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 
 
 def probe(
-    subject: Subject,
-    *,
-    seed: int,
-    max_shift: int | None = None,
-    draws: int = 4,
-    worst: int | None = None,
-    max_length: int | None = None,
+    subject: Subject, *, seed: int, max_shift: int | None = None, draws: int = 4, worst: int | None = None
 ) -> list[Row]:
-    """`max_shift` null: an eighth of the width; `worst` null: a quarter of that; `max_length` null: twice it."""
+    """`max_shift` null: an eighth of the width; `worst` null: a quarter of that."""
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))
     max_shift = eighth if max_shift is None else max_shift
     worst = max(1, max_shift // 4) if worst is None else worst
-    max_length = 2 * max_shift if max_length is None else max_length
-    for name, value in {"max_shift": max_shift, "worst": worst, "max_length": max_length}.items():
+    for name, value in {"max_shift": max_shift, "worst": worst}.items():
         if not 1 <= value < size:
             raise UserError(f"probe.shift.{name}={value}: must be 1 to {size - 1} pixels, for images of {size} px")
     if draws < 2:
@@ -72,7 +65,7 @@ def probe(
         offsets = draw_offsets(len(subject.images), draws, max_shift, random, without_zero=name == "circular")
         rows += [{"protocol": f"shift.{name}@v1", **row} for row in _pairs(subject, offsets, fill, seed)]
     clean = predict(subject)
-    rows += list(_lengths(subject, clean, max_length, random, seed))
+    rows += list(_lengths(subject, clean, min(2 * max_shift, size - 1), random, seed))
     rows += [{"protocol": "shift.worst@v1", **row} for row in _worst(subject, clean, worst, seed)]
     return rows
 

@@ -45,8 +45,7 @@ def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     fits = (int, float) if kind is float else (kind,)
     if not values or any(type(one) not in fits for one in values):
-        example = "NAME,NAME" if kind is str else f"{kind(1)},{kind(2)}"
-        raise UserError(f"{key}={value}: must be a list of {kind.__name__}, for example [{example}]")
+        raise UserError(f"{key}={value}: must be a list of {kind.__name__}, for example [{kind(1)},{kind(2)}]")
     return tuple(kind(one) for one in values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,22 @@ def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, 
 
 def through(launcher: Any, overrides: Mapping[str, list[str]]) -> Execute:
     """Does runs through a Hydra launcher, which composes each from its overrides and returns when all have ended."""
-    from hydra.core.utils import JobStatus
 
     def execute(run_ids: list[str]) -> dict[str, str]:
         try:
             jobs = launcher.launch([overrides[run_id] for run_id in run_ids], initial_job_idx=0)
         except SystemExit as stopped:  # a worker got a signal, and saved
             raise BrokenProcessPool(str(stopped)) from None
-        errors = {
-            run_id: job._return_value
-            for run_id, job in zip(run_ids, jobs, strict=True)
-            if job.status == JobStatus.FAILED
-        }
-        return {run_id: str(error) if isinstance(error, UserError) else repr(error) for run_id, error in errors.items()}
+        errors: dict[str, str] = {}
+        for run_id, job in zip(run_ids, jobs, strict=True):
+            try:
+                with redirect_stderr(io.StringIO()):  # Hydra prints what a job that failed was asked for
+                    _ = job.return_value  # raises what the job raised
+            except UserError as error:
+                errors[run_id] = str(error)
+            except Exception as error:
+                errors[run_id] = repr(error)
+        return errors
 
     return execute
 

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Queue:
         folder = self.folder / f"{now().replace(':', '')}-{os.getpid()}"
         try:
             with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
-                jobs = _submit(self.launcher, folder, [self.overrides[run_id] for run_id in new])
+                jobs = _submit(self.launcher, "slurm", folder, [self.overrides[run_id] for run_id in new])
         except (RuntimeError, ValueError, TypeError) as error:  # submitit raises them for what sbatch or itself refused
             shutil.rmtree(folder, ignore_errors=True)
             lines = [line for line in str(error).splitlines() if line.strip()]
@@ -162,7 +163,7 @@ def local(launcher: Any, overrides: Mapping[str, list[str]], runs: Mapping[str, 
             while waiting or at_work:
                 at_work = [job for job in at_work if not job.done()]
                 if waiting and len(at_work) < at_once:
-                    at_work.extend(_submit(launcher, folder, [overrides[waiting.pop(0)]]))
+                    at_work.extend(_submit(launcher, "local", folder, [overrides[waiting.pop(0)]]))
                 else:
                     time.sleep(POLL_SECONDS)
         finally:  # after a signal nothing is at work in them any more: `launch` waited until their runs had saved
@@ -184,15 +185,18 @@ def processes(settings: Any) -> int:
     return max(1, cores() // (settings.get("cpus_per_task") or 1))
 
 
-def _submit(launcher: Any, folder: Path, overrides: Sequence[list[str]]) -> list[Any]:
-    """Submits a job for each list of overrides, as the launcher's own `launch` does, but does not wait for them."""
+def _submit(launcher: Any, cluster: str, folder: Path, overrides: Sequence[list[str]]) -> list[Any]:
+    """Submits a job for each list of overrides, as the launcher's own `launch` does, but does not wait for them.
+
+    `cluster` is slurm or local.
+    """
     import submitit
     from hydra.core.singleton import Singleton
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    cluster, common = launcher._EXECUTOR, BaseQueueConf.__dataclass_fields__
+    common = {field.name for field in fields(BaseQueueConf)}
     launcher_only = ("submitit_folder", "max_num_timeout")
     settings = {key: value for key, value in launcher.params.items() if key not in launcher_only}
     if settings["name"] == launcher.config.hydra.job.name:

@@ -73,7 +73,8 @@ class Stacked:
             logits = self.forward(self.parameters, torch.stack(list(images)))  # (S,B,K)
             loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
             losses: Tensor = vmap(loss)(logits, torch.stack(list(targets)))  # (S,)
-        torch._foreach_zero_(self.gradients)
+        for gradient in self.gradients:
+            gradient.zero_()
         losses.sum().backward()  # it adds in place, so the runs' gradients stay slices
         return losses.detach()
 

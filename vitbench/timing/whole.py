@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -120,31 +121,15 @@ def parallel(bench: Bench) -> Iterator[Figure]:
     if cores() < 2:
         yield Figure("parallel", what, None, "", at_least=1.5, note="one core")
         return
-    words = [
-        "model=vit",
-        "model.size=micro",
-        "optim.steps=60",
-        "data=shapes",
-        "data.train_images=2000",
-        "data.test_images=100",
-        "data.val_fraction=0",
-        "eval_every=60",
-        "machine.device=cpu",
-    ]
+    words = ["model=vit", "model.size=micro", "optim.steps=60", "eval_every=60", "machine.device=cpu"]
+    words += ["data=shapes", "data.train_images=2000", "data.test_images=100", "data.val_fraction=0"]
 
     def runs(name: str, threads: int, seeds: tuple[int, ...], together: bool) -> dict[int, Path]:
         folder = bench.folder / name
         shutil.rmtree(folder, ignore_errors=True)
+        machine = f"machine.threads={threads}"
         commands = {
-            seed: [
-                *VITBENCH,
-                "train",
-                *words,
-                f"seed={seed}",
-                f"machine.threads={threads}",
-                f"runs={folder / str(seed)}",
-            ]
-            for seed in seeds
+            seed: [*VITBENCH, "train", *words, machine, f"seed={seed}", f"runs={folder / str(seed)}"] for seed in seeds
         }
         started = []
         for command in commands.values():
@@ -175,6 +160,18 @@ def _weights(folder: Path) -> bytes:
     return (folder / "checkpoint.safetensors").read_bytes()
 
 
+STEPS, BATCH, COUNTS = 40, 64, (640, 2560)  # of the twelve runs: steps, images a step, and training images
+NANO = "img_size=32 patch_size=4 depth=4 embed_dim=64 num_heads=4"  # what our nano ViT is in timm's words
+TIMM_MODELS = (
+    f"--model vit_tiny_patch16_224 --model-kwargs {NANO} pos_embed=none --opt adamw",
+    f"--model vit_tiny_patch16_224 --model-kwargs {NANO} --opt adamw",
+    "--model resnet18 --opt sgd",
+)
+TIMM_COMMON = (
+    f"--num-classes 10 --batch-size {BATCH} --workers 0 --input-size 3 32 32 --sched-on-updates --warmup-epochs 0"
+)
+
+
 def against_timm(bench: Bench) -> Iterator[Figure]:
     """Two ViTs and a ResNet-18, 2 shares, 2 seeds: one sweep of ours, and a process of timm's trainer for each.
 
@@ -189,101 +186,43 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
         )
         yield Figure("timm", what, None, "", at_least=goal, note=note)
         return
-    steps, root = 40, bench.images
-    study = bench.folder / "twelve.yaml"
-    study.write_text(
-        "with: "
-        + " ".join(
-            [*bench.files(), f"optim.steps={steps}", f"eval_every={steps}", "augment=light", "optim.batch_size=64"]
-        )
-        + "\nruns:\n  - model=vit pe=none,learned data.count=640,2560 seed=0,1\n"
-        "  - model=resnet model.depth=18 model.stem=imagenet data.count=640,2560 seed=0,1\n"
-    )
-    shares = {count: _share(root, bench.folder / f"share{count}", count) for count in (640, 2560)}
-    common = [
-        "--num-classes",
-        "10",
-        "--batch-size",
-        "64",
-        "--workers",
-        "0",
-        "--input-size",
-        "3",
-        "32",
-        "32",
-        "--epochs",
-    ]
-    models = {
-        "none": [
-            "--model",
-            "vit_tiny_patch16_224",
-            "--model-kwargs",
-            "img_size=32",
-            "patch_size=4",
-            "depth=4",
-            "embed_dim=64",
-            "num_heads=4",
-            "pos_embed=none",
-            "--opt",
-            "adamw",
-        ],
-        "learned": [
-            "--model",
-            "vit_tiny_patch16_224",
-            "--model-kwargs",
-            "img_size=32",
-            "patch_size=4",
-            "depth=4",
-            "embed_dim=64",
-            "num_heads=4",
-            "--opt",
-            "adamw",
-        ],
-        "resnet": ["--model", "resnet18", "--opt", "sgd"],
-    }
+    sweep, processes = _sweep_of_twelve(bench), _processes_of_timm(bench, bench.timm)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     cpu: dict[str, float] = {}
     wall: dict[str, float] = {}
-    sweep = [*VITBENCH, "sweep", f"study={study}", f"runs={bench.folder / 'twelve'}", f"machine.device={bench.device}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    cpu["ours"], wall["ours"] = _whole(
-        [*sweep, *(["machine.threads=1"] if bench.device == "cpu" else [])], env=environment
-    )
+    cpu["ours"], wall["ours"] = _whole(sweep, env=environment)
     begin = time.monotonic()
-    cpu["timm"] = 0.0
-    for model in models.values():
-        for count, folder in shares.items():
-            for seed in ("0", "1"):
-                epochs = str(steps * 64 // count)
-                output = [
-                    "--output",
-                    str(bench.folder / "timm"),
-                    "--seed",
-                    seed,
-                    "--device",
-                    bench.device,
-                    "--data-dir",
-                    str(folder),
-                ]
-                cpu["timm"] += _whole(
-                    [
-                        sys.executable,
-                        bench.timm,
-                        *model,
-                        *common,
-                        epochs,
-                        "--sched-on-updates",
-                        "--warmup-epochs",
-                        "0",
-                        *output,
-                    ],
-                    env=environment,
-                )[0]
+    cpu["timm"] = sum(_whole(process, env=environment)[0] for process in processes)
     wall["timm"] = time.monotonic() - begin
     unit = cpu if bench.device == "cpu" else wall
     kind = "CPU time" if bench.device == "cpu" else "seconds as they pass"
     yield Figure("timm", f"{what}, {kind}", unit["timm"] / unit["ours"], "", at_least=goal)
     for name, who in (("ours", "one sweep"), ("timm", "twelve processes")):
-        yield Figure("timm", f"12 short runs of {steps} steps of 64: {who}, {kind}", unit[name], "s")
+        yield Figure("timm", f"12 short runs of {STEPS} steps of {BATCH}: {who}, {kind}", unit[name], "s")
+
+
+def _sweep_of_twelve(bench: Bench) -> list[str]:
+    """The command of our sweep, whose study lies beside its images."""
+    study, counts = bench.folder / "twelve.yaml", ",".join(map(str, COUNTS))
+    common = [f"optim.steps={STEPS}", f"eval_every={STEPS}", "augment=light", f"optim.batch_size={BATCH}"]
+    study.write_text(
+        f"with: {' '.join([*bench.files(), *common])}\nruns:\n"
+        f"  - model=vit pe=none,learned data.count={counts} seed=0,1\n"
+        f"  - model=resnet model.depth=18 model.stem=imagenet data.count={counts} seed=0,1\n"
+    )
+    words = [f"study={study}", f"runs={bench.folder / 'twelve'}", f"machine.device={bench.device}"]
+    return [*VITBENCH, "sweep", *words, *(["machine.threads=1"] if bench.device == "cpu" else [])]
+
+
+def _processes_of_timm(bench: Bench, trainer: str) -> list[list[str]]:
+    """The commands that train the same with timm's trainer, on folders of links to the same images."""
+    shares = {count: _share(bench.images, bench.folder / f"share{count}", count) for count in COUNTS}
+    commands = []
+    for model, (count, share), seed in itertools.product(TIMM_MODELS, shares.items(), (0, 1)):
+        about_run = ["--epochs", str(STEPS * BATCH // count), "--seed", str(seed), "--device", bench.device]
+        places = ["--output", str(bench.folder / "timm"), "--data-dir", str(share)]
+        commands.append([sys.executable, trainer, *model.split(), *TIMM_COMMON.split(), *about_run, *places])
+    return commands
 
 
 def _share(root: Path, folder: Path, count: int) -> Path:

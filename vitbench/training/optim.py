@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
-from functools import partial
 from typing import Any
 
 import torch
@@ -49,9 +46,11 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def depths_below_head(model: Any) -> dict[int, int]:
-    """By the id of each parameter, how many layers below the head it lies, as in BEiT (Bao et al. 2022, arXiv 2106.08254)
-    and MAE: with L blocks the head and the last norm are at 0, block l of 1..L at L + 1 - l, and what comes before the
-    blocks (patches or stem, class token, position encoding) at L + 1. Blocks are those of `model.taps`, in depth order.
+    """By the id of each parameter, how many layers it lies below the head.
+
+    As in BEiT (Bao et al. 2022, arXiv 2106.08254) and MAE: with L blocks the head and the last norm are at 0, block l
+    of 1..L at L + 1 - l, and what comes before the blocks (patches or stem, class token, position encoding) at L + 1.
+    Blocks are those of `model.taps`, in depth order.
     """
     taps: dict[str, nn.Module] = model.taps
     _, *blocks = [module for name, module in taps.items() if name not in ("norm", "head")]
@@ -60,14 +59,6 @@ def depths_below_head(model: Any) -> dict[int, int]:
     for layer, block in enumerate(blocks, start=1):
         below |= {id(p): len(blocks) + 1 - layer for p in block.parameters()}
     return below | {id(p): 0 for module in top for p in module.parameters()}
-
-
-def _spare_the_compiler() -> None:
-    """Keeps the methods of torch's optimizers from importing its compiler (2 s) only to be left alone by it."""
-    for method in vars(torch.optim.Optimizer).values():
-        inner, code = getattr(method, "__wrapped__", None), getattr(method, "__code__", None)
-        if inner is not None and code is not None and "disable_fn" in code.co_varnames:  # by torch._disable_dynamo
-            setattr(inner, "__dynamo_disable", inner)  # by its string, which a class would mangle
 
 
 def build_optimizer(
@@ -81,22 +72,15 @@ def build_optimizer(
     beta2: float,
     layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; torch's own, in their fused form. What is trained `beside` the model has
-    groups of its own."""
-    compiling = "torch._dynamo" in sys.modules
-    if not compiling:
-        _spare_the_compiler()
+    """AdamW, or SGD with Nesterov momentum: torch's, in their fused form.
+
+    What is trained `beside` the model has groups of its own.
+    """
     groups = parameter_groups(model, weight_decay, layer_decay)
     groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
-    built: torch.optim.Optimizer
     if optimizer == "adamw":
-        built = torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
-    else:
-        built = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
-    if not compiling:  # its own step, beneath what asks the compiler
-        own = partial(inspect.unwrap(type(built).step), built)
-        built.step = torch.no_grad()(own)  # type: ignore[method-assign]
-    return built
+        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
