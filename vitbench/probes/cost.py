@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
@@ -29,11 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.errors import UserError
+from vitbench.machine.peak_memory import peak_of_step
 from vitbench.probes.distorted import patch_size
 from vitbench.probes.subject import Row, Subject
 
@@ -144,7 +142,7 @@ def _measured(model: nn.Module, images: Tensor, classes: int, windows: int) -> d
     if len(images) > 1:  # batch norm cannot train on one value a channel
         model.train()
     training = _speed(train, images, windows)
-    peak = peak_memory(train, model, images)
+    peak = peak_of_step(train, [*model.parameters(), *model.buffers(), images], images.device)
     model.eval()
     return {
         "inference_images_per_second": inference,
@@ -171,45 +169,3 @@ def _speed(step: Callable[[], None], images: Tensor, windows: int) -> float:
 def _synchronise(images: Tensor) -> None:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-
-
-def peak_memory(step: Callable[[], None], model: nn.Module, images: Tensor) -> int:
-    """The most bytes of tensors at one time during a step, those of the model and the images included."""
-    if images.is_cuda:
-        torch.cuda.reset_peak_memory_stats(images.device)
-        step()
-        return torch.cuda.max_memory_allocated(images.device)
-    with Counter([*model.parameters(), *model.buffers(), images]) as counter:
-        step()
-    return counter.peak
-
-
-class Counter(TorchDispatchMode):
-    """Counts the bytes of every storage from when an operator returns a tensor on it until the last of these is gone."""
-
-    def __init__(self, there: list[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: dict[int, Any] = {}
-        for tensor in there:
-            self._add(tensor)
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._seen:
-            size = storage.nbytes()
-            self._seen[key] = weakref.finalize(storage, self._drop, key, size)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _drop(self, key: int, size: int) -> None:
-        del self._seen[key]
-        self.now -= size
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = operator(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self._add(leaf)
-        return made
