@@ -12,8 +12,9 @@ from tests.probes.known import find, noise, subject, value
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build_model
 from vitbench.probes import how_far
-from vitbench.probes.receptive_field import draw, fields, from_middle, numbers, probe
+from vitbench.probes.receptive_field import draw, fields, numbers, probe
 from vitbench.probes.subject import Subject
+from vitbench.probes.taps import from_middle
 
 
 def of(model: nn.Module, size: int = 32, channels: int = 3) -> Subject:
@@ -42,7 +43,7 @@ def test_linear_convolutions_have_their_size_and_variance(L: int, k: int) -> Non
     side = L * (k - 1) + 1
     seen = field > 0
     assert seen.sum() == side**2 and seen[16 - side // 2 : 17 + side // 2, 16 - side // 2 : 17 + side // 2].all()
-    for axis in from_middle(33, 33):
+    for axis in (from_middle(33)[:, None], from_middle(33)):
         assert (field * axis.square()).sum().item() == pytest.approx(L * (k**2 - 1) / 12)
 
 

@@ -23,18 +23,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.errors import DoesNotApply
 from vitbench.models.vit import ViT
 from vitbench.numbers import look
-from vitbench.probes.distorted import bootstrap
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.distorted import Array, bootstrap
+from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import central
 
 PROTOCOL = "attention_distance@v1"
-Array = NDArray[np.float64]
 
 
 class Distances(NamedTuple):
@@ -66,7 +64,7 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
         value, low, high = bootstrap(of.reshape(M, L * A), each, seed)
         for n, place in enumerate(places):
             layer = {} if place is None else {"layer": f"block{place + 1}"}
-            rows.append(_row(metric, value[n], low[n], high[n], **layer))
+            rows.append(make_row(PROTOCOL, metric, value[n], low[n], high[n], **layer))
 
     for metric, of, unit in (
         ("distance", found.renormalised, 1.0),
@@ -80,7 +78,9 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
             part.reshape(L, A) / unit for part in bootstrap(of.reshape(M, -1), lambda means: means, seed)
         )
         rows += [
-            _row(metric, value[i, a], low[i, a], high[i, a], layer=f"block{i + 1}", at=a + 1, at_unit="head")
+            make_row(
+                PROTOCOL, metric, value[i, a], low[i, a], high[i, a], layer=f"block{i + 1}", at=a + 1, at_unit="head"
+            )
             for i in range(L)
             for a in range(A)
         ]
@@ -91,19 +91,8 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     add("smallest_head_of_uniform", found.renormalised / found.uniform, lambda heads: heads.min(1), layers=False)
     add("mean_of_uniform", found.renormalised / found.uniform, lambda heads: heads.mean(1), layers=False)
     for metric, level in {"uniform": found.uniform, "uniform_central": found.uniform_central}.items():
-        rows.append({"protocol": PROTOCOL, "metric": metric, "value": level})
+        rows.append(make_row(PROTOCOL, metric, level))
     return rows
-
-
-def _row(metric: str, value: float, low: float, high: float, **where: Any) -> Row:
-    return {
-        "protocol": PROTOCOL,
-        "metric": metric,
-        "value": float(value),
-        "low": float(low),
-        "high": float(high),
-        **where,
-    }
 
 
 @torch.no_grad()

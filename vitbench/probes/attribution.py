@@ -27,16 +27,14 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitbench.errors import NotInstalled
 from vitbench.numbers import look
-from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.probes.distorted import at_least_one, divisors, generator
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.distorted import at_least_one, generator, tiles_a_side
+from vitbench.probes.subject import Row, Subject, make_row, ratio_row
 from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
 
 TITLES = {
@@ -70,31 +68,24 @@ def probe(subject: Subject, *, seed: int, count: int = 48, grid: int | None = No
     control = found["random"][1]
     rows: list[Row] = []
     for method in TITLES:
-        protocol = {"protocol": f"attribution.{method}@v1"}
+        protocol = f"attribution.{method}@v1"
         if method in why:
             rows += [
-                {**protocol, "metric": metric, "value": math.nan, "reason": why[method]}
+                make_row(protocol, metric, math.nan, reason=why[method])
                 for metric in ("deletion", "insertion", "over_random")
             ]
             continue
         curves = found[method][1]
         for name, curve in curves._asdict().items():
-            rows += [
-                {
-                    **protocol,
-                    "metric": f"{name}_curve",
-                    "at": 100 * k / LEVELS,
-                    "at_unit": "% of the tiles",
-                    **_mean(curve[:, k], seed),
-                }
-                for k in range(LEVELS + 1)
-            ]
+            for k in range(LEVELS + 1):
+                at = 100 * k / LEVELS
+                rows.append(ratio_row(protocol, f"{name}_curve", curve[:, k], seed, at=at, at_unit="% of the tiles"))
         (deleted, inserted), (least, most) = curves.areas(), control.areas()
-        rows.append({**protocol, "metric": "deletion", **_mean(deleted, seed)})
-        rows.append({**protocol, "metric": "insertion", **_mean(inserted, seed)})
+        rows.append(ratio_row(protocol, "deletion", deleted, seed))
+        rows.append(ratio_row(protocol, "insertion", inserted, seed))
         if method != "random":
             gain = (inserted - deleted) - (most - least)
-            rows.append({**protocol, "metric": "over_random", **_mean(gain, seed)})
+            rows.append(ratio_row(protocol, "over_random", gain, seed))
     return rows
 
 
@@ -106,8 +97,7 @@ def explain(
         import captum.attr  # noqa: F401
     except ImportError:
         raise NotInstalled("comes with an extra: pip install 'vitbench[captum]'") from None
-    sides = divisors(subject.images.shape[-1], "probe.attribution.grid", grid)
-    tiles = grid or min(sides, key=lambda side: abs(side - 8))
+    tiles = tiles_a_side(subject.images.shape[-1], "probe.attribution.grid", grid)
     one = subject.normalise(subject.images[:1])
     said = torch.cat([_probabilities(subject, part) for part in subject.images.split(250)])
     maps: dict[str, list[Tensor]] = {"rollout": [], "grad_cam": [], "integrated_gradients": []}
@@ -146,12 +136,6 @@ def _first(subject: Subject, count: int) -> Subject:
 @torch.inference_mode()
 def _probabilities(subject: Subject, images: Tensor) -> Tensor:
     return subject.model(subject.normalise(images)).softmax(1).double()
-
-
-def _mean(values: Tensor, seed: int) -> Row:
-    each = values.cpu().numpy()
-    value, low, high = bootstrap_ratio(each, np.ones(len(each)), seed)
-    return {"value": value, "low": low, "high": high}
 
 
 # -------------------------------------------------------------------------------------------------------------- maps

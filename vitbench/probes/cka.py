@@ -33,7 +33,7 @@ from torch import Tensor
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers import look
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import POOLED, record, spare_memory
 
 BATCH = 128  # images at least
@@ -214,8 +214,7 @@ def _rows(protocol: str, found: Similarity | None, itself: bool) -> list[Row]:
 
 
 def _row(protocol: str, metric: str, value: float, reason: str, **where: Any) -> Row:
-    row: Row = {"protocol": protocol, "metric": metric, "value": value, **where}
-    return row | {"reason": reason} if math.isnan(value) else row
+    return make_row(protocol, metric, value, reason=reason if math.isnan(value) else "", **where)
 
 
 # ------------------------------------------------------------------------------------------------------------ figure

@@ -21,11 +21,10 @@ from vitbench.probes.distorted import (
     predicted_classes,
     relative_drop,
     rounded,
-    row,
     rows_of,
     sweep,
 )
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
 SEVERITIES: dict[str, tuple[float, ...]] = {
     "noise": (0.04, 0.06, 0.08, 0.09, 0.1),  # deviation, in units of 0..1
@@ -66,9 +65,9 @@ def probe(subject: Subject, *, seed: int, kind: str | None = None) -> list[Row]:
 
     columns = [one.untouched[:, None] for one in found.values()][:1] + [one.right[:, 1:] for one in found.values()]
     value, low, high = bootstrap(np.concatenate(columns, 1), statistics, seed)
-    rows.append(row("corruption@v1", "accuracy", value[0], low[0], high[0]))
+    rows.append(make_row("corruption@v1", "accuracy", value[0], low[0], high[0]))
     why = guesses(value[0], low[0], subject.num_classes)
-    return [*rows, row("corruption@v1", "relative_drop", value[1], low[1], high[1], why)]
+    return [*rows, make_row("corruption@v1", "relative_drop", value[1], low[1], high[1], why)]
 
 
 def corrupt(kind: str, strength: float, seed: int) -> Distort:

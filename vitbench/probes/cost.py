@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitbench.errors import UserError
 from vitbench.machine.peak_memory import peak_of_step
 from vitbench.probes.distorted import patch_size
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
 WINDOW_SECONDS = 0.05  # at least
 PRODUCTS = (
@@ -77,7 +77,7 @@ def probe(
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
             here[width, count] = f"takes no {count} images of {width} px: {' '.join(str(error).split())[:120]}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows.append({"protocol": "cost@v1", "metric": "parameters", "value": float(parameters)})
+    rows.append(make_row("cost@v1", "parameters", parameters))
     rows += _rows("cost@v1", here[own, batch])
     for width in widths:
         rows += _rows("cost.size@v1", here[width, batch], at=width, at_unit="px")
@@ -91,18 +91,10 @@ def probe(
     return rows
 
 
-def _rows(protocol: str, numbers: dict[str, float] | str, **where: Any) -> Iterator[Row]:
+def _rows(protocol: str, numbers: dict[str, float] | str, **where: Any) -> list[Row]:
     if isinstance(numbers, str):
-        yield {
-            "protocol": protocol,
-            "metric": "inference_images_per_second",
-            "value": math.nan,
-            "reason": numbers,
-            **where,
-        }
-        return
-    for metric, value in numbers.items():
-        yield {"protocol": protocol, "metric": metric, "value": value, **where}
+        return [make_row(protocol, "inference_images_per_second", math.nan, reason=numbers, **where)]
+    return [make_row(protocol, metric, value, **where) for metric, value in numbers.items()]
 
 
 def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.subject import Row, Subject, predict
+from vitbench.probes.subject import Row, Subject, make_row, predict
 
 Distort = Callable[[Tensor], Tensor]  # uint8 (B,C,H,W) -> uint8 (B,C,h,w), called on batch after batch, in order
 Array = NDArray[np.float64]
@@ -132,16 +132,16 @@ def rows_of(found: Sweep, protocol: str, num_classes: int, seed: int, at_unit: s
     for index, at in enumerate(found.levels):
         for offset, metric in enumerate(("accuracy", "relative_drop", "agreement")):
             i, why = offset * L + index, guess if metric == "relative_drop" else ""
-            rows.append(row(protocol, metric, value[i], low[i], high[i], why, at=at, at_unit=at_unit))
-    rows.append(row(protocol, "accuracy", value[3 * L], low[3 * L], high[3 * L]))
+            rows.append(make_row(protocol, metric, value[i], low[i], high[i], why, at=at, at_unit=at_unit))
+    rows.append(make_row(protocol, "accuracy", value[3 * L], low[3 * L], high[3 * L]))
     nothing = "" if value[zero] else "no image is classified correctly at the reference"
     for i, (metric, why) in enumerate({"area": nothing, "relative_drop": guess, "agreement": ""}.items(), 3 * L + 1):
         if L == 1:
             rows.append(
-                row(protocol, metric, math.nan, reason=f"there is one level only, {found.levels[0]:g} {at_unit}")
+                make_row(protocol, metric, math.nan, reason=f"there is one level only, {found.levels[0]:g} {at_unit}")
             )
         else:
-            rows.append(row(protocol, metric, value[i], low[i], high[i], why))
+            rows.append(make_row(protocol, metric, value[i], low[i], high[i], why))
     return rows
 
 
@@ -179,28 +179,18 @@ def area(x: Array, y: Array) -> Array:
     return ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0])
 
 
-def row(
-    protocol: str,
-    metric: str,
-    value: float,
-    low: float = math.nan,
-    high: float = math.nan,
-    reason: str = "",
-    **where: Any,
-) -> Row:
-    """A row of a probe's file: a value with its interval, if it has one, or the reason why there is none."""
-    made: Row = {"protocol": protocol, "metric": metric, "value": math.nan if reason else float(value), **where}
-    if reason:
-        return made | {"reason": reason}
-    return made if math.isnan(low) else made | {"low": float(low), "high": float(high)}
-
-
 # ---------------------------------------------------------------------------------------------------------- options
 
 
 def at_least_one(option: str, number: int) -> None:
     if number < 1:
         raise UserError(f"{option}={number}: must be 1 or more")
+
+
+def tiles_a_side(size: int, option: str, grid: int | None) -> int:
+    """`grid`, which a user typed and which must divide the image; null is the divisor of its size nearest to 8."""
+    sides = divisors(size, option, grid)
+    return min(sides, key=lambda side: abs(side - 8)) if grid is None else grid
 
 
 def divisors(size: int, option: str = "", grid: int | None = None) -> list[int]:

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.shift import translate
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
+from vitbench.probes.subject import Row, Subject, make_row
+from vitbench.probes.taps import POOLED, grid_of, mean_over_positions, record, spare_memory
 
 RESAMPLE = ("bilinear", "fourier")
 FILLS = {"circular": "circular", "crop": "reflect"}  # of a mode: what enters
@@ -87,7 +87,7 @@ def layers(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     found = {}
     for name, value in features.items():
         if name == POOLED and value.ndim > 2:  # a head that pools for itself
-            value = value.flatten(2).mean(2) if value.ndim == 4 else value.mean(1)
+            value = mean_over_positions(value)
         if value.ndim in (3, 4):
             found[name] = grid_of(model, name, features) if name != POOLED else value
         elif value.ndim == 2:
@@ -160,7 +160,7 @@ def _rows(
     lattice: int,
     seed: int,
 ) -> list[Row]:
-    def value(mode: str, kind: str, name: str | None) -> Row:
+    def error_row(mode: str, kind: str, metric: str, name: str | None, **where: str) -> Row:
         found, why = (math.nan,) * 3, "the same for every image"
         if name is None:
             why = "the network has no such layer"
@@ -174,15 +174,15 @@ def _rows(
         else:
             why = f"no shift that is drawn lies on the lattice of {lattice} px"
         root, low, high = (math.sqrt(number) for number in found)
-        return {"value": root, "reason": why} if math.isnan(root) else {"value": root, "low": low, "high": high}
+        reason = why if math.isnan(root) else ""
+        return make_row(f"equivariance.{mode}@v1", metric, root, low, high, reason, **where)
 
     whole = {"": next(reversed(strides), None), "invariance": POOLED if POOLED in names else None, "logits": names[-1]}
     rows: list[Row] = []
     for mode in FILLS:
-        protocol = {"protocol": f"equivariance.{mode}@v1"}
         for kind in ("on_lattice", "off_lattice"):
             for metric, name in whole.items():
                 called = kind if not metric else metric if kind == "on_lattice" else f"{metric}_{kind}"
-                rows.append({**protocol, "metric": called, **value(mode, kind, name)})
-            rows += [{**protocol, "metric": kind, "layer": name, **value(mode, kind, name)} for name in names]
+                rows.append(error_row(mode, kind, called, name))
+            rows += [error_row(mode, kind, kind, name, layer=name) for name in names]
     return rows

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitbench.errors import DoesNotApply
 from vitbench.numbers import look
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
 PROTOCOL = "filters@v1"
 COMPONENTS = (1, 2, 4, 8, 16, 28)  # the paper draws 28
@@ -34,13 +34,7 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     variances = components(w)[1]
     shares = variances.cumsum(0) / variances.sum()
     rows: list[Row] = [
-        {
-            "protocol": PROTOCOL,
-            "metric": "variance_share",
-            "value": shares[k - 1].item(),
-            "at": k,
-            "at_unit": "principal components",
-        }
+        make_row(PROTOCOL, "variance_share", shares[k - 1].item(), at=k, at_unit="principal components")
         for k in COMPONENTS
         if k <= len(shares)
     ]
@@ -49,12 +43,9 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
         "effective_components": variances.sum() ** 2 / variances.square().sum(),
         "mean_frequency": mean_frequency(w),
     }
-    rows += [{"protocol": PROTOCOL, "metric": name, "value": value.item()} for name, value in scalars.items()]
-    grey = {"value": float("nan"), "reason": "the images have one channel"}
-    rows.append(
-        {"protocol": PROTOCOL, "metric": "colour_share", **({"value": colour.item()} if w.shape[1] > 1 else grey)}
-    )
-    return rows
+    rows += [make_row(PROTOCOL, name, value.item()) for name, value in scalars.items()]
+    grey = "the images have one channel" if w.shape[1] == 1 else ""
+    return [*rows, make_row(PROTOCOL, "colour_share", colour.item(), reason=grey)]
 
 
 def first_convolution(subject: Subject) -> nn.Conv2d:

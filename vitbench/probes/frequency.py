@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.distorted import Array, area, batches, bootstrap, generator, rounded, row
-from vitbench.probes.subject import Row, Subject, predict
+from vitbench.probes.distorted import Array, area, batches, bootstrap, generator, rounded
+from vitbench.probes.subject import Row, Subject, make_row, predict
 from vitbench.probes.taps import grid_of, record
 
 HYBRID, SPECTRUM = "frequency.hybrid@v1", "frequency.spectrum@v1"
@@ -48,7 +48,8 @@ def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
     partner = partners(labels, generator(seed, 0))
     if partner is None:
         return [
-            row(HYBRID, metric, math.nan, reason="all images have one class") for metric in ("low_share", "decided")
+            make_row(HYBRID, metric, math.nan, reason="all images have one class")
+            for metric in ("low_share", "decided")
         ]
     low_columns, high_columns = [], []
     for cutoff in cutoffs:
@@ -71,14 +72,14 @@ def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
     rows = []
     for i, at in enumerate(cutoffs):
         why = "" if value[L + i] else "no hybrid image was given either of its classes"
-        rows.append(row(HYBRID, "low_share", value[i], low[i], high[i], why, at=at, at_unit="cycles/image"))
-        rows.append(row(HYBRID, "decided", value[L + i], low[L + i], high[L + i], at=at, at_unit="cycles/image"))
+        rows.append(make_row(HYBRID, "low_share", value[i], low[i], high[i], why, at=at, at_unit="cycles/image"))
+        rows.append(make_row(HYBRID, "decided", value[L + i], low[L + i], high[L + i], at=at, at_unit="cycles/image"))
     i = 2 * L
     why = "" if np.isfinite(value[i]) else "at some cut-off no hybrid image was given either of its classes"
-    rows.append(row(HYBRID, "low_share", value[i], low[i], high[i], why))
-    rows.append(row(HYBRID, "decided", value[i + 1], low[i + 1], high[i + 1]))
+    rows.append(make_row(HYBRID, "low_share", value[i], low[i], high[i], why))
+    rows.append(make_row(HYBRID, "decided", value[i + 1], low[i + 1], high[i + 1]))
     why = "" if np.isfinite(value[-1]) else "low_share rises through a half at no cut-off"
-    rows.append(row(HYBRID, "balance", value[-1], low[-1], high[-1], why))
+    rows.append(make_row(HYBRID, "balance", value[-1], low[-1], high[-1], why))
     return rows
 
 
@@ -139,13 +140,13 @@ def spectra(subject: Subject, seed: int) -> list[Row]:
         alive = power.sum((0, 2)) > 0
         D, F = int(alive.sum()), power.shape[2]
         if not D:
-            rows.append(row(SPECTRUM, "log_amplitude", math.nan, reason="all features are 0", layer=name))
+            rows.append(make_row(SPECTRUM, "log_amplitude", math.nan, reason="all features are 0", layer=name))
             continue
         columns = power[:, alive].reshape(len(power), D * F)
         value, low, high = bootstrap(columns, partial(spectrum, channels=D), seed)
         for k in range(F):
             rows.append(
-                row(
+                make_row(
                     SPECTRUM,
                     "log_amplitude",
                     value[k],
@@ -156,7 +157,7 @@ def spectra(subject: Subject, seed: int) -> list[Row]:
                     at_unit="cycles/image",
                 )
             )
-        rows.append(row(SPECTRUM, "log_amplitude", value[-1], low[-1], high[-1], layer=name))
+        rows.append(make_row(SPECTRUM, "log_amplitude", value[-1], low[-1], high[-1], layer=name))
     return rows
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from vitbench.errors import DoesNotApply
 from vitbench.numbers import look
 from vitbench.probes.attention_distance import Distances, distances
-from vitbench.probes.receptive_field import Field, fields, from_middle, numbers
+from vitbench.probes.receptive_field import Field, fields, numbers
 from vitbench.probes.subject import Subject
+from vitbench.probes.taps import from_middle
 
 
 def draw(
@@ -116,5 +117,5 @@ def _figure(found: list[tuple[str, Subject, dict[str, Field], Distances | None]]
 
 def _uniform(height: int, width: int) -> float:
     """The radius of a field that is everywhere alike; attention that is so, has hardly more (12.38 for 12.24 px)."""
-    y, x = from_middle(height, width)
+    y, x = from_middle(height)[:, None], from_middle(width)
     return float((y * y + x * x).sqrt().mean())

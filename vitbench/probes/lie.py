@@ -52,9 +52,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitbench.errors import UserError
-from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import prefix_of, record, spare_memory, to_grid
+from vitbench.probes.shift import reflected
+from vitbench.probes.subject import Row, Subject, ratio_row
+from vitbench.probes.taps import from_middle, prefix_of, record, spare_memory, to_grid
 
 Motion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # the velocity of the points at (x, y) from the centre
 
@@ -98,29 +98,21 @@ def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) 
     z = torch.cat(logits).double()  # so that equal logits have no spread
     rows = []
     for protocol, parts in slopes.items():
-        rows += [{"protocol": f"{protocol}@v1", **row} for row in _rows(z, torch.cat(parts, 1).double(), seed)]
+        rows += _rows(f"{protocol}@v1", z, torch.cat(parts, 1).double(), seed)
     for tap, parts in added.items():
-        rows.append(
-            {"protocol": "lee@v1", "layer": tap, **_row("attribution", torch.cat(parts), torch.ones(len(z)), seed)}
-        )
+        rows.append(ratio_row("lee@v1", "attribution", torch.cat(parts), seed, reason="not finite", layer=tap))
     return rows
 
 
-def _rows(z: Tensor, slope: Tensor, seed: int) -> Iterator[Row]:
+def _rows(protocol: str, z: Tensor, slope: Tensor, seed: int) -> list[Row]:
     """The three numbers of a protocol: logits (M,K) and their derivatives along A motions (A,M,K)."""
-    ones = torch.ones(len(z))
-    of_softmax = softmax_slope(z, slope)
-    yield _row("squared", of_softmax.square().mean(-1).mean(0), ones, seed)
-    yield _row("abs", of_softmax.abs().mean(-1).mean(0), ones, seed)
-    yield _row("logit", slope.norm(dim=-1).mean(0), (z - z.mean(0)).norm(dim=-1), seed)
-
-
-def _row(metric: str, parts: Tensor, of: Tensor, seed: int) -> Row:
-    value, low, high = bootstrap_ratio(parts.double().numpy(), of.double().numpy(), seed)
-    if math.isnan(value):
-        why = "not finite" if of.any() else "the logits are the same for every image"
-        return {"metric": metric, "value": value, "reason": why}
-    return {"metric": metric, "value": value, "low": low, "high": high}
+    of_softmax, spread = softmax_slope(z, slope), (z - z.mean(0)).norm(dim=-1)
+    why = "not finite" if spread.any() else "the logits are the same for every image"
+    return [
+        ratio_row(protocol, "squared", of_softmax.square().mean(-1).mean(0), seed, reason="not finite"),
+        ratio_row(protocol, "abs", of_softmax.abs().mean(-1).mean(0), seed, reason="not finite"),
+        ratio_row(protocol, "logit", slope.norm(dim=-1).mean(0), seed, spread, why),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- differentiation
@@ -208,7 +200,7 @@ def moving(images: Tensor, motion: Motion, size: tuple[int, int] | None = None) 
     """
     h, w = images.shape[-2:]
     H, W = size or (h, w)
-    y, x = centred(h, images) * (H / h), centred(w, images) * (W / w)
+    y, x = (from_middle(n, images.dtype, images.device) * (whole / n) for n, whole in ((h, H), (w, W)))
     vx, vy = motion(x.expand(h, w), y[:, None].expand(h, w))
     dx, dy = (_difference(images, axis) for axis in (-1, -2))
     return -(vx * (w / W) * dx + vy * (h / H) * dy)
@@ -223,10 +215,6 @@ def of_map(model: nn.Module, output: Tensor, motion: Motion, size: tuple[int, in
     prefix = prefix_of(model, output)
     patches = moving(to_grid(output, prefix), motion, size).flatten(2).transpose(1, 2)
     return torch.cat([torch.zeros_like(output[:, :prefix]), patches], 1)
-
-
-def centred(size: int, like: Tensor) -> Tensor:
-    return torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
 
 
 def _difference(maps: Tensor, axis: int) -> Tensor:
@@ -250,8 +238,8 @@ def moving_bilinearly(images: Tensor, motion: Motion) -> Tensor:
     grid = F.affine_grid(still, [1, 1, H, W], align_corners=True)[0].float()  # (H,W,2) in -1..1
     vx, vy = motion(grid[..., 0], grid[..., 1])
     (x, x0), (y, y0) = (_cell(grid[..., i], n) for i, n in enumerate((W, H)))
-    x1, y1 = _reflected(x0 + 1, W), _reflected(y0 + 1, H)
-    x0, y0 = _reflected(x0, W), _reflected(y0, H)
+    x1, y1 = reflected(x0 + 1, W), reflected(y0 + 1, H)
+    x0, y0 = reflected(x0, W), reflected(y0, H)
     a, b, c, d = images[..., y0, x0], images[..., y0, x1], images[..., y1, x0], images[..., y1, x1]
     dx = (1 - y) * (b - a) + y * (d - c)
     dy = (1 - x) * (c - a) + x * (d - b)
@@ -262,7 +250,3 @@ def _cell(places: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Where in its cell of pixels a place in -1..1 lies, and the cell's first pixel."""
     pixels = ((places + 1) / 2) * (n - 1)
     return pixels - pixels.floor(), pixels.floor().long()
-
-
-def _reflected(index: Tensor, n: int) -> Tensor:
-    return n - 1 - (n - 1 - index.abs()).abs()

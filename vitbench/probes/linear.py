@@ -26,15 +26,15 @@ of the training images. The tested ones are the test images of every probe. Chan
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitbench.errors import UserError
-from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, prefix_of, record, spare_memory
+from vitbench.probes.distorted import at_least_one
+from vitbench.probes.subject import Row, Subject, make_row, ratio_row
+from vitbench.probes.taps import POOLED, mean_over_positions, prefix_of, record, spare_memory
 
 SHOTS = (1, 5, 10, 25)
 PENALTIES = torch.tensor([2.0**k for k in range(-10, 20)], dtype=torch.float64)
@@ -43,15 +43,14 @@ CHOOSE = 5  # every 5th held-out image
 
 def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) -> list[Row]:
     """`images` are validation images at most; `draws` are few-shot sets of a size."""
-    for option, number in {"images": images, "draws": draws}.items():
-        if number < 1:
-            raise UserError(f"probe.linear.{option}={number}: must be 1 or more")
+    at_least_one("probe.linear.images", images)
+    at_least_one("probe.linear.draws", draws)
     pixels, labels = subject.held_out(images) if subject.held_out else (subject.images[:0], subject.labels[:0])
     choose = torch.arange(len(labels)) % CHOOSE == CHOOSE - 1
     pool, classes = labels[~choose], subject.num_classes
     if len(pool.unique()) < classes or not choose.any():
         why = f"{len(labels)} validation images are too few to fit {classes} classes on (data.val_fraction)"
-        return [{"protocol": "linear@v1", "metric": "accuracy", "value": math.nan, "reason": why}]
+        return [make_row("linear@v1", "accuracy", math.nan, reason=why)]
     known, tested = features_of(subject, pixels), features_of(subject, subject.images)
     sets: dict[int | None, list[Tensor]] = {None: [torch.arange(len(pool))]}  # None: all of them
     sets |= {shots: few(pool, classes, shots, draws, seed) for shots in SHOTS}
@@ -62,27 +61,17 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
         for shots, chosen in sets.items():
             short = "" if chosen else f"a class has fewer than {shots} of the {len(pool)} images to fit on"
             right = best(fit, pool, chosen, held, labels[choose], test, subject.labels, classes) if chosen else None
-            one = _scored(right, short, seed)
+            protocol = "linear@v1" if shots is None else "linear.shots@v1"
+            where = {} if shots is None else {"at": float(shots), "at_unit": "images a class"}
+            rows.append(_accuracy_row(protocol, "accuracy", right, short, seed, layer=name, **where))
             if shots is None:
-                rows.append({"protocol": "linear@v1", "metric": "accuracy", "layer": name, **one})
-                accuracy[name] = one["value"]
-            else:
-                rows.append(
-                    {
-                        "protocol": "linear.shots@v1",
-                        "metric": "accuracy",
-                        "layer": name,
-                        "at": float(shots),
-                        "at_unit": "images a class",
-                        **one,
-                    }
-                )
+                accuracy[name] = rows[-1]["value"]
             if name == POOLED:
-                scalar = ("linear@v1", "accuracy") if shots is None else ("linear.shots@v1", f"accuracy_{shots}")
-                rows.append({"protocol": scalar[0], "metric": scalar[1], **one})
+                metric = "accuracy" if shots is None else f"accuracy_{shots}"
+                rows.append(_accuracy_row(protocol, metric, right, short, seed))
     depth, why = half_depth([*accuracy.values()], 1 / classes)
-    rows.append({"protocol": "linear@v1", "metric": "half_depth", "value": depth} | ({"reason": why} if why else {}))
-    return [*rows, {"protocol": "linear@v1", "metric": "images", "value": float(len(pool))}]
+    rows.append(make_row("linear@v1", "half_depth", depth, reason=why))
+    return [*rows, make_row("linear@v1", "images", len(pool))]
 
 
 @torch.inference_mode()
@@ -95,9 +84,9 @@ def features_of(subject: Subject, images: Tensor) -> dict[str, Tensor]:
             subject.model(subject.normalise(batch))
         for name, value in features.items():
             if value.ndim == 3 and name != POOLED:
-                value = value[:, prefix_of(subject.model, value) :].mean(1)
-            elif value.ndim > 2:  # a map, or what a head that pools for itself is given
-                value = value.flatten(2).mean(2) if value.ndim == 4 else value.mean(1)
+                value = value[:, prefix_of(subject.model, value) :]
+            if value.ndim > 2:  # `pooled` too, where the head pools for itself
+                value = mean_over_positions(value)
             found.setdefault(name, []).append(value.double())
     names = [*found][:-1] if len(found) > 1 else [*found]
     return {name: torch.cat(found[name]) for name in names}
@@ -164,9 +153,7 @@ def half_depth(accuracy: list[float], chance: float) -> tuple[float, str]:
     return (i - back) / (len(accuracy) - 1), ""
 
 
-def _scored(right: Tensor | None, why: str, seed: int) -> Row:
+def _accuracy_row(protocol: str, metric: str, right: Tensor | None, why: str, seed: int, **where: Any) -> Row:
     if right is None:
-        return {"value": math.nan, "reason": why}
-    each = right.cpu().numpy()
-    value, low, high = bootstrap_ratio(each, np.ones(len(each)), seed)
-    return {"value": value, "low": low, "high": high}
+        return make_row(protocol, metric, math.nan, reason=why, **where)
+    return ratio_row(protocol, metric, right, seed, **where)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, mean_colour
+from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, generator, mean_colour, tiles_a_side
 from vitbench.probes.subject import Row, Subject
 
 FILLS = ("mean", "black")
@@ -21,8 +21,7 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
     normalised and so what a CNN pads with; `black` is the paper's.
     """
     size = subject.images.shape[-1]
-    sides = divisors(size, "probe.occlusion.grid", grid)
-    grid = min(sides, key=lambda g: abs(g - 8)) if grid is None else grid
+    grid = tiles_a_side(size, "probe.occlusion.grid", grid)
     at_least_one("probe.occlusion.draws", draws)
     if fill not in FILLS:
         raise UserError(f"probe.occlusion.fill={fill}: {did_you_mean(fill, FILLS)}")

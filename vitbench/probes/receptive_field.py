@@ -27,12 +27,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitbench.errors import DoesNotApply, UserError
+from vitbench.errors import DoesNotApply
 from vitbench.models.resnet import BasicBlock, Bottleneck
 from vitbench.models.vit import Block
 from vitbench.numbers import look
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import central, grid_of, spare_memory, taps_of
+from vitbench.probes.distorted import at_least_one
+from vitbench.probes.subject import Row, Subject, make_row
+from vitbench.probes.taps import central, from_middle, grid_of, spare_memory, taps_of
 
 PROTOCOL = "receptive_field@v1"
 POINTWISE = ("norm", "head")  # taps that look no further than the layer before them
@@ -65,13 +66,13 @@ def probe(subject: Subject, *, seed: int, images: int = 32, channels: int = 16) 
     last = list(found)[-1]
     for layer in [*found, None]:
         field = found[layer or last]
-        where = {} if layer is None else {"layer": layer}
+        where: dict[str, Any] = {} if layer is None else {"layer": layer}
         for suffix, at in (("", field.after), ("_before", field.before)):
             if suffix and not field.has_branch:
                 continue
             for metric, value in numbers(at).items():
-                reason = {} if at is not None else {"reason": "no pixel changes this layer"}
-                rows.append({"protocol": PROTOCOL, "metric": f"{metric}{suffix}", "value": value, **where, **reason})
+                reason = "no pixel changes this layer" if at is None else ""
+                rows.append(make_row(PROTOCOL, f"{metric}{suffix}", value, reason=reason, **where))
     return rows
 
 
@@ -79,7 +80,7 @@ def numbers(field: Tensor | None) -> dict[str, float]:
     """What a map (H,W) of sum 1 comes down to."""
     if field is None:
         return dict.fromkeys(("radius", "of_uniform", "half_mass", "luo"), math.nan)
-    y, x = from_middle(*field.shape)
+    y, x = from_middle(field.shape[0])[:, None], from_middle(field.shape[1])
     distance = torch.hypot(y, x)
     side = 2 * torch.maximum(y.abs(), x.abs()) + 1  # of the centred square on whose edge a pixel lies
     sides, order = side.flatten().sort()
@@ -93,18 +94,11 @@ def numbers(field: Tensor | None) -> dict[str, float]:
     }
 
 
-def from_middle(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of pixels, counted from the middle of the image, (H,W) each."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return y.double() - (height - 1) / 2, x.double() - (width - 1) / 2
-
-
 @lru_cache(maxsize=1)  # the figure shows what the rows were made of
 def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
     """Of every layer with a grid, in depth order; DoesNotApply where none has one."""
     for option, value in {"images": images, "channels": channels}.items():
-        if value < 1:
-            raise UserError(f"probe.receptive_field.{option}={value}: must be 1 or more")
+        at_least_one(f"probe.receptive_field.{option}", value)
     model, chosen = subject.model, subject.images[:images]
     places = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
     branches = {name: branch for name, module in places.items() if (branch := branch_of(module)) is not None}

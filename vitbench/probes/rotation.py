@@ -11,6 +11,7 @@ from torch import Tensor
 from vitbench.errors import UserError
 from vitbench.probes.distorted import Distort, accuracy_curve, mean_colour, rounded
 from vitbench.probes.subject import Row, Subject
+from vitbench.probes.taps import from_middle
 
 
 def probe(subject: Subject, *, seed: int, step: float = 15.0) -> list[Row]:
@@ -45,5 +46,5 @@ def turn(angle: float, colour: Tensor) -> Distort:
 
 def disc(size: int, device: torch.device) -> Tensor:
     """(H,W) whether a pixel's centre lies inside the inscribed circle."""
-    axis = torch.arange(size, device=device) - (size - 1) / 2
+    axis = from_middle(size, device=device)
     return axis[:, None] ** 2 + axis**2 <= (size / 2) ** 2

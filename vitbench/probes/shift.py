@@ -39,8 +39,7 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.probes.subject import Row, Subject, predict
+from vitbench.probes.subject import Row, Subject, make_row, predict, ratio_row
 
 FILLS = {"crop": "reflect", "circular": "circular", "zero": "zero"}
 AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
@@ -70,11 +69,10 @@ def probe(
     rows: list[Row] = []
     for name, fill in FILLS.items():
         offsets = draw_offsets(len(subject.images), draws, max_shift, random, without_zero=name == "circular")
-        rows += [{"protocol": f"shift.{name}@v1", **row} for row in _pairs(subject, offsets, fill, seed)]
+        rows += _pairs(subject, f"shift.{name}@v1", offsets, fill, seed)
     clean = predict(subject)
-    rows += list(_lengths(subject, clean, max_length, random, seed))
-    rows += [{"protocol": "shift.worst@v1", **row} for row in _worst(subject, clean, worst, seed)]
-    return rows
+    rows += _lengths(subject, clean, max_length, random, seed)
+    return [*rows, *_worst(subject, clean, worst, seed)]
 
 
 def draw_offsets(images: int, draws: int, limit: int, random: torch.Generator, without_zero: bool = False) -> Tensor:
@@ -98,11 +96,16 @@ def translate(images: Tensor, offsets: Tensor, fill: str) -> Tensor:
     if fill == "zero":
         inside = ((rows >= 0) & (rows < H))[:, None, :, None] & ((columns >= 0) & (columns < W))[:, None, None, :]
     if fill == "reflect":
-        rows, columns = (n - 1 - (n - 1 - at.abs()).abs() for n, at in ((H, rows), (W, columns)))
+        rows, columns = reflected(rows, H), reflected(columns, W)
     rows, columns = rows % H, columns % W
     each = torch.arange(B, device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (B,C,H,W)
     return moved * inside if fill == "zero" else moved
+
+
+def reflected(index: Tensor, size: int) -> Tensor:
+    """The places 0 .. size - 1 that places up to size - 1 outside are mirrored to; the border is not repeated."""
+    return size - 1 - (size - 1 - index.abs()).abs()
 
 
 def _predict(subject: Subject, images: Tensor, offsets: Tensor, fill: str) -> Tensor:
@@ -111,7 +114,7 @@ def _predict(subject: Subject, images: Tensor, offsets: Tensor, fill: str) -> Te
     return torch.cat([predict(subject, translate(batch, moved, fill)) for batch, moved in batches])
 
 
-def _pairs(subject: Subject, offsets: Tensor, fill: str, seed: int) -> Iterator[Row]:
+def _pairs(subject: Subject, protocol: str, offsets: Tensor, fill: str, seed: int) -> list[Row]:
     """The rows of one way to fill, for copies moved by `offsets` (draws, M, 2)."""
     logits = torch.stack([_predict(subject, subject.images, moved, fill) for moved in offsets])  # (draws,M,K)
     softmax, classes = logits.softmax(-1), logits.argmax(-1)  # (draws,M,K), (draws,M)
@@ -124,32 +127,32 @@ def _pairs(subject: Subject, offsets: Tensor, fill: str, seed: int) -> Iterator[
         same += equal
         same_and_right += equal & right[i]
         apart += (softmax[i] - softmax[j]).abs().sum(-1) / 2
-    ones, n = torch.full_like(same, len(pairs)), len(offsets) - 1
-    yield _row("consistency", same, ones, seed)
-    yield _row(
-        "conditional_consistency", same_and_right, n * right.sum(0), seed, "no moved image is classified rightly"
-    )
-    yield _row("total_variation", apart, ones, seed)
-    yield _row("accuracy", right.sum(0), torch.full_like(same, len(offsets)), seed)
+    copies, of_right = torch.full_like(same, len(offsets)), (len(offsets) - 1) * right.sum(0)
+    all_pairs, never = torch.full_like(same, len(pairs)), "no moved image is classified rightly"
     called = torch.bincount(classes.flatten(), minlength=subject.num_classes).double() / classes.numel()
     chance = called.square().sum().item()
-    yield {"metric": "chance", "value": chance}
-    yield {"metric": "degenerate", "value": float(chance > (1 + 1 / subject.num_classes) / 2)}
+    return [
+        ratio_row(protocol, "consistency", same, seed, all_pairs),
+        ratio_row(protocol, "conditional_consistency", same_and_right, seed, of_right, never),
+        ratio_row(protocol, "total_variation", apart, seed, all_pairs),
+        ratio_row(protocol, "accuracy", right.sum(0), seed, copies),
+        make_row(protocol, "chance", chance),
+        make_row(protocol, "degenerate", chance > (1 + 1 / subject.num_classes) / 2),
+    ]
 
 
 def _lengths(subject: Subject, clean: Tensor, longest: int, random: torch.Generator, seed: int) -> Iterator[Row]:
     """The image against itself moved by 1, 2, ... pixels, each image along an axis drawn for it."""
     ways = torch.tensor(AXES)[torch.randint(len(AXES), (len(subject.images),), generator=random)]  # (M,2)
-    ones = torch.ones(len(clean), dtype=torch.float64)
     for length in range(1, longest + 1):
         moved = _predict(subject, subject.images, length * ways, "circular")
         apart = (moved.softmax(-1) - clean.softmax(-1)).abs().sum(-1) / 2
-        where = {"protocol": "shift.length@v1", "at": length, "at_unit": "px"}
-        yield where | _row("consistency", moved.argmax(-1) == clean.argmax(-1), ones, seed)
-        yield where | _row("total_variation", apart, ones, seed)
+        same = moved.argmax(-1) == clean.argmax(-1)
+        for metric, values in {"consistency": same, "total_variation": apart}.items():
+            yield ratio_row("shift.length@v1", metric, values, seed, at=length, at_unit="px")
 
 
-def _worst(subject: Subject, clean: Tensor, limit: int, seed: int) -> Iterator[Row]:
+def _worst(subject: Subject, clean: Tensor, limit: int, seed: int) -> list[Row]:
     """An image counts when it is right wherever it is moved; one that was wrong once is not looked at again."""
     right = clean.argmax(-1) == subject.labels
     always = right.clone()
@@ -162,13 +165,8 @@ def _worst(subject: Subject, clean: Tensor, limit: int, seed: int) -> Iterator[R
             continue
         moved = _predict(subject, subject.images[left], torch.tensor([offset]).expand(len(left), 2), "reflect")
         always[left] = moved.argmax(-1) == subject.labels[left]
-    yield _row("accuracy", always, torch.ones_like(subject.labels), seed)
-    yield _row("conditional_consistency", always, right, seed, "no image is classified rightly where it is")
-
-
-def _row(metric: str, parts: Tensor, of: Tensor, seed: int, reason: str = "") -> Row:
-    """sum(parts) / sum(of) over images, with its interval."""
-    value, low, high = bootstrap_ratio(parts.double().cpu().numpy(), of.double().cpu().numpy(), seed)
-    return {"metric": metric, "value": value, "low": low, "high": high} | (
-        {"reason": reason} if math.isnan(value) else {}
-    )
+    never = "no image is classified rightly where it is"
+    return [
+        ratio_row("shift.worst@v1", "accuracy", always, seed),
+        ratio_row("shift.worst@v1", "conditional_consistency", always, seed, right, never),
+    ]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, patch_size, row
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, patch_size
+from vitbench.probes.subject import Row, Subject, make_row
 
 PROTOCOL = "shuffle@v1"
 
@@ -35,7 +35,7 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
     rows = accuracy_curve(subject, PROTOCOL, levels, seed=seed, at_unit="tiles", reference=1, octaves=True)
     patch = patch_size(subject.model)
     if patch is not None:
-        rows.append(row(PROTOCOL, "token_grid", (size // patch) ** 2))
+        rows.append(make_row(PROTOCOL, "token_grid", (size // patch) ** 2))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from vitbench.data.loader import Normalise
 from vitbench.data.split import Split
 from vitbench.data.subset import nested_order
 from vitbench.errors import UserError
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.training.evaluate import logits_of
 
 Row = dict[str, Any]
@@ -44,3 +46,31 @@ def predict(subject: Subject, images: Tensor | None = None, batch_size: int = 25
     """Logits (M,K) of uint8 images (M,C,H,W); of the subject's own where none are given."""
     images = subject.images if images is None else images
     return logits_of(subject.model, images, subject.normalise, batch_size)
+
+
+def make_row(
+    protocol: str,
+    metric: str,
+    value: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    reason: str = "",
+    **where: Any,
+) -> Row:
+    """A row with a value and its interval, if it has one; or, where a reason is given, a row of an undefined value."""
+    row: Row = {"protocol": protocol, "metric": metric, "value": math.nan if reason else float(value), **where}
+    if reason:
+        return row | {"reason": reason}
+    return row if math.isnan(low) else row | {"low": float(low), "high": float(high)}
+
+
+def ratio_row(
+    protocol: str, metric: str, parts: Tensor, seed: int, wholes: Tensor | None = None, reason: str = "", **where: Any
+) -> Row:
+    """A row of sum(parts) / sum(wholes) over images, (M,) each, or of the mean of `parts` where no wholes are given.
+
+    Its interval is a bootstrap over images. `reason` is said where the ratio is undefined.
+    """
+    wholes = torch.ones_like(parts) if wholes is None else wholes
+    value, low, high = bootstrap_ratio(parts.double().cpu().numpy(), wholes.double().cpu().numpy(), seed)
+    return make_row(protocol, metric, value, low, high, reason if math.isnan(value) else "", **where)

@@ -84,6 +84,11 @@ def to_grid(tokens: Tensor, prefix: int) -> Tensor:
     return tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
 
 
+def mean_over_positions(value: Tensor) -> Tensor:
+    """A map (B,D,h,w) or tokens (B,N,D) -> (B,D)"""
+    return value.flatten(2).mean(2) if value.ndim == 4 else value.mean(1)
+
+
 @torch.no_grad()
 def spare_memory(model: nn.Module, one: Tensor) -> int:
     """How many images a batch may have so that all taps of it take about 64 MiB, seen by one image (1,C,H,W)."""
@@ -96,3 +101,8 @@ def central(height: int, width: int) -> list[tuple[int, int]]:
     """The positions in the middle of a grid, (row, column): one, two or four of them, as its sides are odd or even."""
     rows, columns = ({(side - 1) // 2, side // 2} for side in (height, width))
     return [(row, column) for row in sorted(rows) for column in sorted(columns)]
+
+
+def from_middle(size: int, dtype: torch.dtype = torch.float64, device: torch.device | None = None) -> Tensor:
+    """The places (size,) of pixels or positions along one axis, counted from the middle."""
+    return torch.arange(size, dtype=dtype, device=device) - (size - 1) / 2
