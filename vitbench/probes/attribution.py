@@ -35,7 +35,7 @@ from vitbench.errors import NotInstalled
 from vitbench.numbers import look
 from vitbench.probes.distorted import at_least_one, generator, tiles_a_side
 from vitbench.probes.subject import Row, Subject, make_row, ratio_row
-from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
+from vitbench.probes.taps import POOLED, batch_size_for, grid_of, record
 
 TITLES = {
     "rollout": "attention\nrollout",
@@ -104,7 +104,7 @@ def explain(
     why = {}
     if not hasattr(subject.model, "attention"):
         why["rollout"] = "the network has no attention weights to roll out"
-    step = spare_memory(subject.model, one)
+    step = batch_size_for(subject.model, one)
     if "rollout" not in why:
         model: Any = subject.model
         with torch.no_grad():

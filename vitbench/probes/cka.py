@@ -34,7 +34,7 @@ from torch import Tensor
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject, make_row
-from vitbench.probes.taps import POOLED, record, spare_memory
+from vitbench.probes.taps import POOLED, batch_size_for, record
 
 BATCH = 128  # images at least
 ROOM = 2**27  # numbers of features that are kept at a time, 512 MiB
@@ -129,7 +129,7 @@ def _layers(subject: Subject) -> dict[str, int]:
 def centred_grams(subject: Subject, images: Tensor, sizes: Mapping[str, int]) -> Tensor:
     """The U-centred gram matrix of each layer, (L,n*n) in float64. Layers whose features are too many to be kept at a
     time take another forward."""
-    found, step = {}, spare_memory(subject.model, subject.normalise(images[:1]))
+    found, step = {}, batch_size_for(subject.model, subject.normalise(images[:1]))
     for names in _groups(sizes, ROOM // len(images)):
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
         for batch in images.split(step):

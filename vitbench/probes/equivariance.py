@@ -34,7 +34,7 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.shift import translate
 from vitbench.probes.subject import Row, Subject, make_row
-from vitbench.probes.taps import POOLED, grid_of, mean_over_positions, record, spare_memory
+from vitbench.probes.taps import POOLED, batch_size_for, grid_of, mean_over_positions, record
 
 RESAMPLE = ("bilinear", "fourier")
 FILLS = {"circular": "circular", "crop": "reflect"}  # of a mode: what enters
@@ -51,7 +51,7 @@ def probe(subject: Subject, *, seed: int, max_shift: int | None = None, resample
         raise UserError(f"probe.equivariance.resample={resample}: {did_you_mean(resample, RESAMPLE)}")
     images = subject.images
     size = (images.shape[-2], images.shape[-1])
-    step = spare_memory(subject.model, subject.normalise(images[:1]))
+    step = batch_size_for(subject.model, subject.normalise(images[:1]))
     batches = [slice(start, start + step) for start in range(0, len(images), step)]
     means = mean_features(subject, batches)
     strides = {name: (size[0] / h, size[1] / w) for name, (_, h, w) in means.items() if h * w > 1}

@@ -54,7 +54,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vitbench.errors import UserError
 from vitbench.probes.shift import reflected
 from vitbench.probes.subject import Row, Subject, ratio_row
-from vitbench.probes.taps import from_middle, prefix_of, record, spare_memory, to_grid
+from vitbench.probes.taps import batch_size_for, from_middle, prefix_of, record, to_grid
 
 Motion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # the velocity of the points at (x, y) from the centre
 
@@ -80,7 +80,7 @@ def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) 
     slopes: dict[str, list[Tensor]] = {}  # of each protocol and batch: d logits / dt, (A,B,K) for A motions
     added: dict[str, list[Tensor]] = {}  # of each tap and batch: c^2 / C, (B,)
     with forward_mode():
-        for part in subject.images.split(spare_memory(model, subject.normalise(subject.images[:1])) // 2 or 1):
+        for part in subject.images.split(batch_size_for(model, subject.normalise(subject.images[:1])) // 2 or 1):
             batch = subject.normalise(part)
             for name, motions in MOTIONS.items():
                 found = [derivative(model, batch, moving(batch, motion)) for motion in motions]

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from vitbench.probes.distorted import at_least_one
 from vitbench.probes.subject import Row, Subject, make_row, ratio_row
-from vitbench.probes.taps import POOLED, mean_over_positions, prefix_of, record, spare_memory
+from vitbench.probes.taps import POOLED, batch_size_for, mean_over_positions, prefix_of, record
 
 SHOTS = (1, 5, 10, 25)
 PENALTIES = torch.tensor([2.0**k for k in range(-10, 20)], dtype=torch.float64)
@@ -77,7 +77,7 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
 @torch.inference_mode()
 def features_of(subject: Subject, images: Tensor) -> dict[str, Tensor]:
     """The pooled feature (M,D) of every layer but the head, in depth order, in float64."""
-    step = spare_memory(subject.model, subject.normalise(images[:1]))
+    step = batch_size_for(subject.model, subject.normalise(images[:1]))
     found: dict[str, list[Tensor]] = {}
     for batch in images.split(step):
         with record(subject.model) as features:

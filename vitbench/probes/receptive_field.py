@@ -33,7 +33,7 @@ from vitbench.models.vit import Block
 from vitbench.numbers import look
 from vitbench.probes.distorted import at_least_one
 from vitbench.probes.subject import Row, Subject, make_row
-from vitbench.probes.taps import central, from_middle, grid_of, spare_memory, taps_of
+from vitbench.probes.taps import batch_size_for, from_middle, grid_of, middle_positions, taps_of
 
 PROTOCOL = "receptive_field@v1"
 POINTWISE = ("norm", "head")  # taps that look no further than the layer before them
@@ -104,7 +104,7 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
     branches = {name: branch for name, module in places.items() if (branch := branch_of(module)) is not None}
     sums: dict[tuple[str, bool], Tensor] = {}
     step = max(
-        1, spare_memory(model, subject.normalise(chosen[:1])) // 4
+        1, batch_size_for(model, subject.normalise(chosen[:1])) // 4
     )  # the graph is kept, which is more than the taps
     for start in range(0, len(chosen), step):
         batch = subject.normalise(chosen[start : start + step]).detach().requires_grad_()
@@ -132,7 +132,7 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
 
 def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, seed: int) -> Tensor:
     """(H,W): over images and channels; image i looks from the i-th of the middle positions, and begins again."""
-    middle = central(grid.shape[2], grid.shape[3])
+    middle = middle_positions(grid.shape[2], grid.shape[3])
     each = torch.arange(len(batch))
     rows, columns = torch.tensor([middle[(start + i) % len(middle)] for i in range(len(batch))]).unbind(1)
     random = torch.Generator().manual_seed(seed)
