@@ -91,7 +91,7 @@ def test_grad_cam_is_captums_where_that_applies_and_integrated_gradients_are_com
         inputs.clone().requires_grad_(), target=classes, relu_attributions=True
     )
     torch.testing.assert_close(found, theirs[:, 0].detach())
-    gradients = attribution.integrated_gradients(cnn, inputs, classes, step=16)
+    gradients = attribution.integrated_gradients(cnn, inputs, classes, batch_size=16)
     with torch.no_grad():
         logits = cnn.model(inputs) - cnn.model(torch.zeros_like(inputs))
     torch.testing.assert_close(gradients.sum((1, 2)), logits.gather(1, classes[:, None])[:, 0], atol=0.02, rtol=0.02)
@@ -120,7 +120,7 @@ def test_ties_fall_at_random_and_tiles_are_means() -> None:
     ranks = attribution.ranks(torch.tensor([[0.0] * 15 + [1.0]]).expand(200, 16), random)
     assert (ranks[:, 15] == 0).all() and (ranks.sort(1).values == torch.arange(16)).all()
     assert ranks[:, 0].double().mean().item() == pytest.approx(8, abs=1)
-    assert attribution.to_tiles(torch.arange(16.0).view(1, 4, 4), 2).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
+    assert attribution.tile_means(torch.arange(16.0).view(1, 4, 4), 2).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
 
 
 def test_what_cannot_be_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

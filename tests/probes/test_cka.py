@@ -76,7 +76,7 @@ def test_unrelated_features_are_near_zero_where_the_biased_form_is_not() -> None
     found = between(pick(0, 96), pick(96, 96))
     torch.manual_seed(0)
     X, Y = torch.randn(2, 32, 512, dtype=torch.float64)
-    K, L = (cka.centred(cka.gram(Z)).flatten() for Z in (X, Y))
+    K, L = (cka.u_centred(cka.gram(Z)).flatten() for Z in (X, Y))
     unbiased = (K @ L / (K.norm() * L.norm())).item()
     H = torch.eye(32, dtype=torch.float64) - 1 / 32
     A, B = ((H @ Z @ Z.T @ H).flatten() for Z in (X, Y))
@@ -97,8 +97,8 @@ def test_it_is_the_formula_summed_over_batches_before_the_ratio(monkeypatch: pyt
 
 def test_memory_is_bounded_by_more_forwards_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = cka.probe(of(pick(0, 64), pick(32, 64)), seed=0)
-    monkeypatch.setattr(cka, "ROOM", 32 * 70)
-    monkeypatch.setattr(cka, "COLUMNS", 10)
+    monkeypatch.setattr(cka, "NUMBERS_AT_ONCE", 32 * 70)
+    monkeypatch.setattr(cka, "FEATURES_AT_ONCE", 10)
     network = of(pick(0, 64), pick(32, 64))
     assert [row["value"] for row in cka.probe(network, seed=0)] == pytest.approx([row["value"] for row in whole])
     assert network.model.sizes.count(32) == 3  # type: ignore[operator, union-attr]

@@ -16,6 +16,7 @@ from vitbench.models.build import build_model
 from vitbench.probes import lie
 from vitbench.probes.equivariance import probe as equivariance
 from vitbench.probes.subject import Subject
+from vitbench.probes.taps import from_middle
 
 IMAGES = torch.randint(256, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -65,7 +66,7 @@ MOVES = {  # where the content at (x, y) from the centre comes from, when it mov
 def test_it_is_what_moving_the_picture_by_a_hundredth_of_a_pixel_does(name: str) -> None:
     motion, source = MOVES[name]
     model, images = vit().double().eval(), F.avg_pool2d(torch.randn(6, 3, 18, 18, dtype=torch.float64), 3, 1)
-    places = lie.centred(16, images)
+    places = from_middle(16)
     x, y = places.expand(16, 16), places[:, None].expand(16, 16)
 
     def moved(t: float) -> Tensor:

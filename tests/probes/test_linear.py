@@ -79,9 +79,11 @@ def test_a_few_images_do_where_the_class_is_plain(rows: list[Row]) -> None:
 
 def test_few_shot_sets_have_as_many_of_each_class_and_differ() -> None:
     labels = torch.tensor([0] * 30 + [1] * 10)
-    sets = linear.few(labels, 2, 5, 3, seed=0)
+    sets = linear.few_shot_sets(labels, 2, 5, 3, seed=0)
     assert all(labels[places].bincount().tolist() == [5, 5] for places in sets)
-    assert len({tuple(places.tolist()) for places in sets}) == 3 and linear.few(labels, 2, 11, 3, seed=0) == []
+    assert (
+        len({tuple(places.tolist()) for places in sets}) == 3 and linear.few_shot_sets(labels, 2, 11, 3, seed=0) == []
+    )
 
 
 @pytest.mark.parametrize("n, D", [(50, 7), (7, 50)])

@@ -12,8 +12,9 @@ from tests.probes.known import find, noise, subject, value
 from vitbench.errors import DoesNotApply, UserError
 from vitbench.models.build import build_model
 from vitbench.probes import how_far
-from vitbench.probes.receptive_field import draw, fields, from_middle, numbers, probe
+from vitbench.probes.receptive_field import draw, extents, fields, probe
 from vitbench.probes.subject import Subject
+from vitbench.probes.taps import from_middle
 
 
 def of(model: nn.Module, size: int = 32, channels: int = 3) -> Subject:
@@ -43,13 +44,13 @@ def test_linear_convolutions_have_their_size_and_variance(L: int, k: int) -> Non
     side = L * (k - 1) + 1
     seen = field > 0
     assert seen.sum() == side**2 and seen[16 - side // 2 : 17 + side // 2, 16 - side // 2 : 17 + side // 2].all()
-    for axis in from_middle(33, 33):
+    for axis in (from_middle(33)[:, None], from_middle(33)):
         assert (field * axis.square()).sum().item() == pytest.approx(L * (k**2 - 1) / 12)
 
 
 @pytest.mark.known_answer
 def test_a_uniform_field_has_its_closed_form() -> None:
-    found = numbers(torch.full((32, 32), 1 / 1024, dtype=torch.float64))
+    found = extents(torch.full((32, 32), 1 / 1024, dtype=torch.float64))
     assert found == pytest.approx({"radius": 12.2386, "of_uniform": 1, "half_mass": 24, "luo": 32}, abs=1e-3)
 
 
@@ -59,7 +60,7 @@ def test_four_patches_in_the_middle_are_looked_from_and_channels_do_not_cancel()
     field = fields(of(ends(patches)), 0, 4, 2)["0"].after
     assert field is not None
     assert torch.allclose(field[12:20, 12:20], torch.tensor(1 / 64, dtype=torch.float64))
-    assert numbers(field)["half_mass"] == 6 and numbers(field)["luo"] == 8
+    assert extents(field)["half_mass"] == 6 and extents(field)["luo"] == 8
 
 
 def test_uniform_attention_sees_everything_before_the_residual_sum() -> None:

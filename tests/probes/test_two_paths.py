@@ -31,7 +31,7 @@ def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
     """Convolutions for every shift; pooling, strides and patches for whole ones; attention with positions never."""
     subject = of(name)
     with torch.no_grad():
-        rows, patch = two_paths.layers(subject, seed=0)
+        rows, patch = two_paths.five_layers(subject, seed=0)
         off, on = two_paths.two_shifts(patch, 32)
         errors = [[two_paths.walk(subject, layer, by).error for by in (off, on)] for layer in rows]
     assert (off, on) == (7, 8)

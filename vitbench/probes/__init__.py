@@ -1,7 +1,13 @@
-"""What a network does with images that were moved, cut, turned or disturbed: one file a probe, found by its name.
+"""Probes: each measures one thing about a network, how it takes images that moved or what its layers hold.
 
-A probe is `probe(subject, *, seed, **options) -> list[Row]`. A row is `{"protocol": "shift.crop@v1", "metric":
-"consistency", "value": 0.93}`, and where they apply `low` and `high` (95 % interval, bootstrap over images), `layer` (a
-tap's name), `at` (the abscissa of a swept row, its unit in `at_unit`) and `reason` (why the value is NaN). All protocols
-of one probe have one version. Seeds and options decide every number but a time.
+A probe is one file with a function `probe(subject, *, seed, **options) -> list[Row]`, which `menu` finds by its name.
+The seed and the options decide every number except a time. A row is a dictionary such as `{"protocol": "shift.crop@v1",
+"metric": "consistency", "value": 0.93}`. Where they apply, it also has
+
+    low, high    the 95 % interval, a bootstrap over images
+    layer        the name of the tap that was measured
+    at, at_unit  the level at which a swept number was measured, and its unit
+    reason       why the value is NaN
+
+All protocols of a probe have one version, which rises when their numbers change meaning.
 """

@@ -1,25 +1,27 @@
-"""Where does the network say that it looks, and does it? Attention rollout, Grad-CAM and integrated gradients of the class
-that it says, each with the curves that check it.
+"""Where does the network say that it looks, and does it? Attention rollout, Grad-CAM and integrated gradients for the
+class that it predicts, each with the curves that check it.
 
-- `rollout` (Abnar and Zuidema 2020, arXiv 2005.00928): the product over blocks of (A + I) / 2, A the mean of a block's
-  heads; of the class token's row, or the mean over rows where the tokens' mean is classified. It knows no class. ViTs
-  only.
-- `grad_cam` (Selvaraju et al. 2017, arXiv 1610.02391): the last map that the logit depends on, its channels weighted by
-  their mean gradient, what is negative cut. With a class token that is the block before the last: after it, patches no
-  longer count. Written here, as captum's takes the tokens for channels; on a ResNet the two agree (a test).
-- `integrated_gradients` (Sundararajan et al. 2017, arXiv 1703.01365): by `captum`, 32 steps from the mean colour to the
-  image, summed over channels, with their sign.
-- `random`: the control, 3 random orders an image.
+- `rollout` (Abnar and Zuidema 2020, arXiv 2005.00928) is the product over blocks of (A + I) / 2, where A is the mean of
+  a block's heads. Its map is the class token's row, or the mean over rows where the tokens' mean is classified. It
+  knows no class, and ViTs alone have it.
+- `grad_cam` (Selvaraju et al. 2017, arXiv 1610.02391) is the last map that the logit depends on, its channels weighted
+  by their mean gradient, with 0 in place of negative sums. With a class token that is the block before the last: after
+  it, patches no longer count. It is written here because captum's takes the tokens for channels; a test shows that the
+  two agree on a ResNet.
+- `integrated_gradients` (Sundararajan et al. 2017, arXiv 1703.01365) are captum's, in 32 steps from the mean colour to
+  the image, summed over channels with their sign.
+- `random` is the control: 3 random orders of an image's tiles.
 
-Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421): the image's tiles are filled with the mean colour, most
-important first, or come back first on an image blurred by a Gaussian as wide as a tile; the number is the area under
-the probability of the class against the share of tiles, low for deletion and high for insertion where the order is
-right. Where we differ: tiles in place of pixels, so that a map of 8 x 8 positions, one of single pixels and a random
-order take away pieces of one size (salt and pepper is harder than holes); the order of ties is random.
+Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) check the order of importance. The image's tiles are
+filled with the mean colour, most important first; or they come back, most important first, on an image blurred by a
+Gaussian as wide as a tile. The number is the area under the probability of the class against the share of tiles: where
+the order is right, it is low for deletion and high for insertion. We differ in two. We take tiles in place of pixels,
+so that a map of 8 x 8 positions, one of single pixels and a random order take away pieces of one size (salt and pepper
+is harder than holes). And tiles of equal importance come in random order.
 
-`attribution.<method>@v1`: `deletion` and `insertion`, and `over_random`, how much (insertion - deletion) is above that
-of the random orders of the same images: at 0 the picture says nothing about the network. `deletion_curve`,
-`insertion_curve`: by the share of tiles.
+`attribution.<method>@v1` has `deletion` and `insertion`, `deletion_curve` and `insertion_curve` by the share of tiles,
+and `over_random`: by how much insertion - deletion is above that of the random orders of the same images. At 0 the map
+says nothing about the network.
 """
 
 from __future__ import annotations
@@ -27,17 +29,15 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitbench.errors import NotInstalled
 from vitbench.numbers import look
-from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.probes.distorted import at_least_one, divisors, generator
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import POOLED, grid_of, record, spare_memory
+from vitbench.probes.distorted import at_least_one, generator, tiles_a_side
+from vitbench.probes.subject import Row, Subject, make_row, ratio_row
+from vitbench.probes.taps import POOLED, batch_size_for, grid_of, record
 
 TITLES = {
     "rollout": "attention\nrollout",
@@ -46,93 +46,96 @@ TITLES = {
     "random": "random\norder",
 }
 STEPS = 32  # of integrated gradients
-LEVELS = 16  # of a curve
-DRAWS = 3  # random orders
-SHOWN = 6  # images of the figure
-ATTENTION = 2**25  # attention weights at a time, 128 MiB
+LEVELS = 16  # of a curve, besides 0
+DRAWS = 3  # random orders of an image
+IMAGES_DRAWN = 6  # in the figure
+WEIGHTS_AT_ONCE = 2**25  # attention weights that are kept together: 128 MiB
 
 
 class Curves(NamedTuple):
-    """The probability of the class (M,LEVELS+1) while tiles go and come, most important first."""
+    """The probability of the class (M,LEVELS+1) while tiles are deleted or inserted, most important first."""
 
     deletion: Tensor
     insertion: Tensor
 
     def areas(self) -> tuple[Tensor, Tensor]:
-        """(M,) each, of 0..1."""
+        """The areas under both curves, in 0..1, (M,) each."""
         deleted, inserted = (torch.trapezoid(curve, dx=1 / LEVELS) for curve in self)
         return deleted, inserted
 
 
+class Explained(NamedTuple):
+    """What the methods say of M images."""
+
+    maps: dict[str, Tensor]  # (M,h,w), by method
+    curves: dict[str, Curves]
+    reasons: dict[str, str]  # why a method has neither
+    probabilities: Tensor  # (M,K), of the classes
+
+
 def probe(subject: Subject, *, seed: int, count: int = 48) -> list[Row]:
-    """`count` images are explained, the first of the subject's."""
-    found, why, _ = explain(_first(subject, count), seed)
-    control = found["random"][1]
+    """Explains the first `count` of the subject's images with as many tiles a side as `occlusion` takes."""
+    explained = explain(_first(subject, count), seed)
+    control = explained.curves["random"]
     rows: list[Row] = []
     for method in TITLES:
-        protocol = {"protocol": f"attribution.{method}@v1"}
-        if method in why:
-            rows += [
-                {**protocol, "metric": metric, "value": math.nan, "reason": why[method]}
-                for metric in ("deletion", "insertion", "over_random")
-            ]
+        protocol = f"attribution.{method}@v1"
+        if reason := explained.reasons.get(method):
+            metrics = ("deletion", "insertion", "over_random")
+            rows += [make_row(protocol, metric, math.nan, reason=reason) for metric in metrics]
             continue
-        curves = found[method][1]
-        for name, curve in curves._asdict().items():
-            rows += [
-                {
-                    **protocol,
-                    "metric": f"{name}_curve",
-                    "at": 100 * k / LEVELS,
-                    "at_unit": "% of the tiles",
-                    **_mean(curve[:, k], seed),
-                }
-                for k in range(LEVELS + 1)
-            ]
-        (deleted, inserted), (least, most) = curves.areas(), control.areas()
-        rows.append({**protocol, "metric": "deletion", **_mean(deleted, seed)})
-        rows.append({**protocol, "metric": "insertion", **_mean(inserted, seed)})
+        of_method = explained.curves[method]
+        for name, curve in of_method._asdict().items():
+            for k in range(LEVELS + 1):
+                at = 100 * k / LEVELS
+                rows.append(ratio_row(protocol, f"{name}_curve", curve[:, k], seed, at=at, at_unit="% of the tiles"))
+        (deleted, inserted), (random_deleted, random_inserted) = of_method.areas(), control.areas()
+        rows.append(ratio_row(protocol, "deletion", deleted, seed))
+        rows.append(ratio_row(protocol, "insertion", inserted, seed))
         if method != "random":
-            gain = (inserted - deleted) - (most - least)
-            rows.append({**protocol, "metric": "over_random", **_mean(gain, seed)})
+            gain = (inserted - deleted) - (random_inserted - random_deleted)
+            rows.append(ratio_row(protocol, "over_random", gain, seed))
     return rows
 
 
-def explain(subject: Subject, seed: int) -> tuple[dict[str, tuple[Tensor, Curves]], dict[str, str], Tensor]:
-    """By method the maps (M,h,w) and their curves; why a method has none; and the probability (M,K) of each class."""
+def explain(subject: Subject, seed: int) -> Explained:
+    """Explains all of the subject's images by all methods that apply, for the class that the network predicts."""
     try:
         import captum.attr  # noqa: F401
     except ImportError:
         raise NotInstalled("comes with an extra: pip install 'vitbench[captum]'") from None
-    tiles = min(divisors(subject.images.shape[-1]), key=lambda side: abs(side - 8))
-    one = subject.normalise(subject.images[:1])
-    said = torch.cat([_probabilities(subject, part) for part in subject.images.split(250)])
-    maps: dict[str, list[Tensor]] = {"rollout": [], "grad_cam": [], "integrated_gradients": []}
-    why = {}
-    if not hasattr(subject.model, "attention"):
-        why["rollout"] = "the network has no attention weights to roll out"
-    step = spare_memory(subject.model, one)
-    if "rollout" not in why:
+    tiles = tiles_a_side(subject.images.shape[-1])
+    one_image = subject.normalise(subject.images[:1])
+    probabilities = torch.cat([_probabilities(subject, part) for part in subject.images.split(250)])
+    predicted = probabilities.argmax(1)
+    parts: dict[str, list[Tensor]] = {"rollout": [], "grad_cam": [], "integrated_gradients": []}
+    reasons = {}
+    batch_size = batch_size_for(subject.model, one_image)
+    if hasattr(subject.model, "attention"):
         model: Any = subject.model
         with torch.no_grad():
-            step = min(step, max(1, ATTENTION // sum(weights.numel() for weights in model.attention(one))))
-    for images, classes in zip(subject.images.split(step), said.argmax(1).split(step), strict=True):
+            weights = sum(of_block.numel() for of_block in model.attention(one_image))
+        batch_size = min(batch_size, max(1, WEIGHTS_AT_ONCE // weights))
+    else:
+        reasons["rollout"] = "the network has no attention weights to roll out"
+    for images, classes in zip(subject.images.split(batch_size), predicted.split(batch_size), strict=True):
         inputs = subject.normalise(images)
-        if "rollout" not in why:
-            maps["rollout"].append(rollout(subject, inputs))
+        if "rollout" not in reasons:
+            parts["rollout"].append(rollout(subject, inputs))
         cam = grad_cam(subject, inputs, classes)
         if cam is None:
-            why["grad_cam"] = "no layer has a map that the logits depend on"
+            reasons["grad_cam"] = "no layer has a map that the logits depend on"
         else:
-            maps["grad_cam"].append(cam)
-        maps["integrated_gradients"].append(integrated_gradients(subject, inputs, classes, step))
+            parts["grad_cam"].append(cam)
+        parts["integrated_gradients"].append(integrated_gradients(subject, inputs, classes, batch_size))
     random, M = generator(seed, 0, 5), len(subject.images)
     draws = [torch.rand(M, tiles, tiles, generator=random) for _ in range(DRAWS)]
-    control = [curves(subject, draw, said.argmax(1), tiles, random) for draw in draws]
-    mean = Curves(*(torch.stack(those).mean(0) for those in zip(*control, strict=True)))
-    found = {name: torch.cat(parts) for name, parts in maps.items() if name not in why}
-    made = {name: (its, curves(subject, its, said.argmax(1), tiles, random)) for name, its in found.items()}
-    return {**made, "random": (draws[0], mean)}, why, said
+    control = [curves(subject, scores, predicted, tiles, random) for scores in draws]
+    maps = {method: torch.cat(batches) for method, batches in parts.items() if method not in reasons}
+    of_methods = {method: curves(subject, scores, predicted, tiles, random) for method, scores in maps.items()}
+    maps["random"] = draws[0]
+    of_methods["random"] = Curves(*(torch.stack(kind).mean(0) for kind in zip(*control, strict=True)))
+    return Explained(maps, of_methods, reasons, probabilities)
 
 
 def _first(subject: Subject, count: int) -> Subject:
@@ -145,38 +148,32 @@ def _probabilities(subject: Subject, images: Tensor) -> Tensor:
     return subject.model(subject.normalise(images)).softmax(1).double()
 
 
-def _mean(values: Tensor, seed: int) -> Row:
-    each = values.cpu().numpy()
-    value, low, high = bootstrap_ratio(each, np.ones(len(each)), seed)
-    return {"value": value, "low": low, "high": high}
-
-
 # -------------------------------------------------------------------------------------------------------------- maps
 
 
 @torch.no_grad()
 def rollout(subject: Subject, inputs: Tensor) -> Tensor:
-    """(B,h,w) of our ViTs: how much of each patch reaches what is classified, by attention alone."""
+    """How much of each patch reaches, by attention alone, the feature that one of our ViTs classifies, (B,h,w)."""
     model: Any = subject.model
     reached = rolled(model.attention(inputs))
-    found = reached[:, 0] if model.pool == "cls" else reached[:, model.prefix_tokens :].mean(1)
-    if getattr(model, "dist_token", None) is not None:  # which a second head reads; answers are the mean of both
-        found = (found + reached[:, model.prefix_tokens - 1]) / 2
-    found = found[:, model.prefix_tokens :]
-    return found.unflatten(1, (math.isqrt(found.shape[1]),) * 2)
+    shares = reached[:, 0] if model.pool == "cls" else reached[:, model.prefix_tokens :].mean(1)
+    if getattr(model, "dist_token", None) is not None:  # a second head reads this token; logits are the mean of both
+        shares = (shares + reached[:, model.prefix_tokens - 1]) / 2
+    shares = shares[:, model.prefix_tokens :]
+    return shares.unflatten(1, (math.isqrt(shares.shape[1]),) * 2)
 
 
 def rolled(weights: list[Tensor]) -> Tensor:
-    """The rows (B,N,N) of the rollout of attention weights (B,A,N,N), first block first; rows sum to 1."""
+    """The rollout (B,N,N) of attention weights (B,A,N,N), first block first; its rows sum to 1."""
     N = weights[0].shape[-1]
     total = torch.eye(N, device=weights[0].device).expand(len(weights[0]), N, N)
-    for layer in weights:
-        total = (layer.mean(1) + torch.eye(N, device=layer.device)) / 2 @ total
+    for of_block in weights:
+        total = (of_block.mean(1) + torch.eye(N, device=of_block.device)) / 2 @ total
     return total
 
 
 def grad_cam(subject: Subject, inputs: Tensor, classes: Tensor) -> Tensor | None:
-    """(B,h,w), 0 or more; None where no layer has a map that the logits depend on."""
+    """Grad-CAM (B,h,w), 0 or more; None where no layer has a map that the logits depend on."""
     with torch.enable_grad(), record(subject.model) as features:
         logit = subject.model(inputs.clone().requires_grad_()).gather(1, classes[:, None]).sum()
     names = [name for name, value in features.items() if name != POOLED and value.ndim in (3, 4)]
@@ -190,15 +187,13 @@ def grad_cam(subject: Subject, inputs: Tensor, classes: Tensor) -> Tensor | None
     return None
 
 
-def integrated_gradients(subject: Subject, inputs: Tensor, classes: Tensor, step: int) -> Tensor:
-    """(B,H,W), with their sign; they sum to the logit less that of the mean colour."""
+def integrated_gradients(subject: Subject, inputs: Tensor, classes: Tensor, batch_size: int) -> Tensor:
+    """Integrated gradients (B,H,W) with their sign; they sum to the logit less that of the mean colour."""
     from captum.attr import IntegratedGradients
 
-    method = IntegratedGradients(subject.model)
-    found = method.attribute(
-        inputs.clone().requires_grad_(), target=classes, n_steps=STEPS, internal_batch_size=max(step, len(inputs))
-    )
-    return found.sum(1).detach()
+    options = {"target": classes, "n_steps": STEPS, "internal_batch_size": max(batch_size, len(inputs))}
+    gradients = IntegratedGradients(subject.model).attribute(inputs.clone().requires_grad_(), **options)
+    return gradients.sum(1).detach()
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -206,39 +201,40 @@ def integrated_gradients(subject: Subject, inputs: Tensor, classes: Tensor, step
 
 @torch.inference_mode()
 def curves(subject: Subject, maps: Tensor, classes: Tensor, tiles: int, random: torch.Generator) -> Curves:
-    """What becomes of the probability of `classes` (M,) while tiles are deleted and inserted as maps (M,h,w) say."""
+    """Follows the probability of `classes` (M,) while tiles are deleted and inserted in the order of maps (M,h,w)."""
     images, size = subject.images, subject.images.shape[-1]
-    rank = ranks(to_tiles(maps, tiles).flatten(1).cpu(), random).view(-1, 1, tiles, tiles)
+    rank = ranks(tile_means(maps, tiles).flatten(1).cpu(), random).view(-1, 1, tiles, tiles)
     rank = F.interpolate(rank.float(), scale_factor=size // tiles).to(images.device)  # (M,1,H,W)
     fill = 255 * torch.tensor(subject.normalise.mean, device=images.device).view(-1, 1, 1)
     parts = []
-    for some, order, these in zip(images.split(250), rank.split(250), classes.split(250), strict=True):
-        pixels, blank = some.float(), blurred(some.float(), tiles)
+    for batch, batch_rank, truth in zip(images.split(250), rank.split(250), classes.split(250), strict=True):
+        pixels, blank = batch.float(), blurred(batch.float(), tiles)
         levels = []
         for k in range(LEVELS + 1):
-            taken = order < round(k * tiles * tiles / LEVELS)
-            shown = (torch.where(taken, fill, pixels), torch.where(taken, pixels, blank))
-            levels.append(torch.stack([_probabilities(subject, one).gather(1, these[:, None])[:, 0] for one in shown]))
+            first = batch_rank < round(k * tiles * tiles / LEVELS)
+            deleted, inserted = torch.where(first, fill, pixels), torch.where(first, pixels, blank)
+            probabilities = [_probabilities(subject, changed) for changed in (deleted, inserted)]
+            levels.append(torch.stack([values.gather(1, truth[:, None])[:, 0] for values in probabilities]))
         parts.append(torch.stack(levels, 2).cpu())  # (2,B,LEVELS+1)
     return Curves(*torch.cat(parts, 1))
 
 
-def to_tiles(maps: Tensor, tiles: int) -> Tensor:
-    """(M,h,w) -> (M,tiles,tiles): means of what lies in a tile, interpolated where a map is coarser than the tiles."""
+def tile_means(maps: Tensor, tiles: int) -> Tensor:
+    """Means of maps over tiles, (M,h,w) -> (M,tiles,tiles), interpolated where a map is coarser than the tiles."""
     if maps.shape[-1] < tiles:
         return F.interpolate(maps[:, None], size=(tiles, tiles), mode="bilinear")[:, 0]
     return F.adaptive_avg_pool2d(maps[:, None], tiles)[:, 0]
 
 
 def ranks(scores: Tensor, random: torch.Generator) -> Tensor:
-    """The place (M,T) of each tile in the order of its score, the largest first; ties fall at random."""
+    """The rank (M,T) of each tile by its score, 0 for the largest; ties fall at random."""
     shuffled = torch.rand(scores.shape, generator=random).argsort(1)
     order = shuffled.gather(1, scores.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
     return order.argsort(1)
 
 
 def blurred(pixels: Tensor, tiles: int) -> Tensor:
-    """Floats (B,C,H,W) under a Gaussian whose deviation is a tile; the border is mirrored."""
+    """Blurs floats (B,C,H,W) by a Gaussian whose deviation is a tile; the border is mirrored."""
     from torchvision.transforms.v2.functional import gaussian_blur
 
     size = pixels.shape[-1]
@@ -251,60 +247,58 @@ def blurred(pixels: Tensor, tiles: int) -> Tensor:
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
-    """An image a row, with its label and what the network says; a method a column, with the areas of both curves."""
+    """Draws an image a row, with its label and the prediction, and a method a column, with the areas of both curves."""
     from matplotlib.figure import Figure
 
-    subject = _first(subject, SHOWN)
-    found, _, said = explain(subject, seed)
-    names = subject.classes or tuple(map(str, range(subject.num_classes)))
-    methods = [method for method in TITLES if method in found]
+    subject = _first(subject, IMAGES_DRAWN)
+    explained = explain(subject, seed)
+    methods = [method for method in TITLES if method in explained.maps]
+    areas = {method: explained.curves[method].areas() for method in methods}
     images = subject.images.cpu()
     with look.figure_style():
-        made = Figure(figsize=(1.0 + 1.25 * (1 + len(methods)), 0.9 + 1.42 * len(images)), layout="constrained")
-        panels = made.subplots(len(images), 1 + len(methods), squeeze=False)
+        size = (1.0 + 1.25 * (1 + len(methods)), 0.9 + 1.42 * len(images))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(images), 1 + len(methods), squeeze=False)
         for panel in panels.flat:
             panel.set(xticks=[], yticks=[])
             panel.grid(False)
             panel.spines[:].set_visible(False)
         for i, line in enumerate(panels):
-            picture = images[i].permute(1, 2, 0).expand(-1, -1, 3).numpy()
-            best = int(said[i].argmax())
-            line[0].imshow(picture, interpolation="nearest")
-            truth = names[int(subject.labels[i])]
-            line[0].set_ylabel(
-                f"{truth}\nsays {names[best]}\n({said[i, best]:.2f})",
-                rotation=0,
-                ha="right",
-                va="center",
-                fontsize=8,
-                color="black" if best == int(subject.labels[i]) else "#D55E00",
-                labelpad=4,
-            )
+            pixels = images[i].permute(1, 2, 0).expand(-1, -1, 3).numpy()
+            line[0].imshow(pixels, interpolation="nearest")
+            _name_row(line[0], subject, int(subject.labels[i]), explained.probabilities[i])
             for panel, method in zip(line[1:], methods, strict=True):
-                maps, its = found[method]
-                _show(panel, maps[i].cpu(), picture, method)
-                deleted, inserted = (float(area[i]) for area in its.areas())
+                _draw_map(panel, explained.maps[method][i].cpu(), pixels, method)
+                deleted, inserted = (float(area[i]) for area in areas[method])
                 panel.set_xlabel(f"del {deleted:.2f}  ins {inserted:.2f}", fontsize=7, labelpad=2)
         for panel, method in zip(panels[0], ["", *methods], strict=True):
             panel.set_title(TITLES.get(method, "image"), fontsize=9, fontweight="normal")
-        made.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
+        figure.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
             "Of the class that the network says. del, ins: area under its probability while tiles are deleted (low"
             f" is\nright) and inserted (high is right), most important first; of {DRAWS} random orders at the right."
             " Light: important;\nintegrated gradients: orange for the class, purple against it. A name in orange: the"
             " network is wrong."
         )
-        look.small_print(made, text)
-        return look.save_figure(made, ending)
+        look.small_print(figure, text)
+        return look.save_figure(figure, ending)
 
 
-def _show(panel: Any, its: Tensor, picture: Any, method: str) -> None:
-    """A map over the image in grey; what has a sign alone, orange for the class and purple against it."""
-    side = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+def _name_row(panel: Any, subject: Subject, label: int, probabilities: Tensor) -> None:
+    """Writes an image's label and prediction beside it, in orange where the prediction is wrong."""
+    names, predicted = subject.classes or tuple(map(str, range(subject.num_classes))), int(probabilities.argmax())
+    text = f"{names[label]}\nsays {names[predicted]}\n({probabilities[predicted]:.2f})"
+    colour = "black" if predicted == label else look.COLOURS[3]
+    panel.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8, color=colour, labelpad=4)
+
+
+def _draw_map(panel: Any, values: Tensor, pixels: Any, method: str) -> None:
+    """Draws a map over the grey image; integrated gradients alone, orange for the class and purple against it."""
     if method == "integrated_gradients":
-        most = float(its.abs().quantile(0.99)) or 1.0
-        panel.imshow(its.numpy(), cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+        most = float(values.abs().quantile(0.99)) or 1.0
+        panel.imshow(values.numpy(), cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
         return
-    panel.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    extent = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
     smooth = "nearest" if method == "random" else "bilinear"
-    panel.imshow(its.numpy(), cmap="inferno", alpha=0.6, extent=side, interpolation=smooth)
+    panel.imshow(pixels.mean(2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    panel.imshow(values.numpy(), cmap="inferno", alpha=0.6, extent=extent, interpolation=smooth)

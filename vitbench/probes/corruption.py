@@ -1,5 +1,8 @@
-"""Corruptions: noise, blur, contrast, brightness and JPEG in five severities, after CIFAR-10-C (Hendrycks & Dietterich
-2019, arXiv 1903.12261), by `torchvision.transforms.v2`; JPEG by PIL, because torchvision is to lose it."""
+"""Corruptions: what a classifier loses under noise, blur, lower contrast, brightness and JPEG, in five severities.
+
+They follow CIFAR-10-C (Hendrycks & Dietterich 2019, arXiv 1903.12261). `torchvision.transforms.v2` makes them, except
+JPEG, which torchvision is to lose: PIL makes it.
+"""
 
 from __future__ import annotations
 
@@ -17,62 +20,62 @@ from vitbench.probes.distorted import (
     Distort,
     bootstrap,
     generator,
-    guesses,
+    no_better_than_guessing,
     predicted_classes,
     relative_drop,
     rounded,
-    row,
     rows_of,
     sweep,
 )
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
 SEVERITIES: dict[str, tuple[float, ...]] = {
-    "noise": (0.04, 0.06, 0.08, 0.09, 0.1),  # deviation, in units of 0..1
-    "blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # deviation, in px of a 32 px image, in proportion elsewhere
-    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # share of the distance to the mean grey that is left
-    "brightness": (1.1, 1.2, 1.3, 1.4, 1.6),  # factor
-    "jpeg": (80, 65, 58, 50, 40),  # quality
+    "noise": (0.04, 0.06, 0.08, 0.09, 0.1),  # the deviation, of pixels in 0..1
+    "blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # the deviation in px of a 32 px image, in proportion at other sizes
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # the share that is left of a pixel's distance to the mean grey
+    "brightness": (1.1, 1.2, 1.3, 1.4, 1.6),  # the factor
+    "jpeg": (80, 65, 58, 50, 40),  # the quality
 }
 
 
 def probe(subject: Subject, *, seed: int, kind: str | None = None) -> list[Row]:
-    """Accuracy at severity 0 .. 5 of a `kind` (null: of all five), and the mean relative drop.
+    """Measures accuracy at severity 0 .. 5 of a `kind` (null: of all five), and the mean relative drop.
 
-    Strengths are those of CIFAR-10-C (`make_cifar_c.py`), for images of any size; blur in proportion to the size. Where
-    we differ: contrast shrinks towards one mean grey, there towards each channel's mean; brightness multiplies, there
-    0.05 .. 0.3 is added to the value of HSV. Severities are not comparable between kinds.
-    `corruption.relative_drop` is the mean over kinds of their mean over severities 1 .. 5.
+    The strengths are those of CIFAR-10-C (`make_cifar_c.py`) for images of any size, with blur in proportion to it.
+    We differ in two: our contrast shrinks towards one mean grey, theirs towards each channel's mean; our brightness
+    multiplies, theirs adds 0.05 .. 0.3 to the value of HSV. Severities of two kinds do not compare.
+    `corruption.relative_drop` is the mean over kinds of their means over severities 1 .. 5.
     """
     if kind is not None and kind not in SEVERITIES:
         raise UserError(f"probe.corruption.kind={kind}: {did_you_mean(kind, SEVERITIES)}")
     if subject.images.shape[1] not in (1, 3):
         raise UserError(f"probe=corruption: images of {subject.images.shape[1]} channels; must have 1 or 3")
     clean = predicted_classes(subject)
-    found = {}
+    sweeps = {}
     for name in SEVERITIES if kind is None else [kind]:
         levels: dict[float, list[Distort]] = {0: []}
         for severity, strength in enumerate(SEVERITIES[name], start=1):
             levels[severity] = [corrupt(name, strength, seed)]
-        found[name] = sweep(subject, levels, reference=0, clean=clean)
+        sweeps[name] = sweep(subject, levels, reference=0, clean=clean)
 
     rows = []
-    for name, one in found.items():
-        rows += rows_of(one, f"corruption.{name}@v1", subject.num_classes, seed, "severity", octaves=False)
+    for name, swept in sweeps.items():
+        rows += rows_of(swept, f"corruption.{name}@v1", subject.num_classes, seed, "severity", octaves=False)
 
     def statistics(means: Array) -> Array:  # (R,1+S) -> (R,2)
         accuracy, accuracy_0 = means[:, 1:], means[:, :1]
         return np.stack([means[:, 0], relative_drop(accuracy, accuracy_0, subject.num_classes).mean(1)], 1)
 
-    columns = [one.untouched[:, None] for one in found.values()][:1] + [one.right[:, 1:] for one in found.values()]
+    untouched = (clean == subject.labels).double().cpu().numpy()
+    columns = [untouched[:, None], *(swept.right[:, 1:] for swept in sweeps.values())]  # 1+S together
     value, low, high = bootstrap(np.concatenate(columns, 1), statistics, seed)
-    rows.append(row("corruption@v1", "accuracy", value[0], low[0], high[0]))
-    why = guesses(value[0], low[0], subject.num_classes)
-    return [*rows, row("corruption@v1", "relative_drop", value[1], low[1], high[1], why)]
+    rows.append(make_row("corruption@v1", "accuracy", value[0], low[0], high[0]))
+    guessing = no_better_than_guessing(value[0], low[0], subject.num_classes)
+    return [*rows, make_row("corruption@v1", "relative_drop", value[1], low[1], high[1], guessing)]
 
 
 def corrupt(kind: str, strength: float, seed: int) -> Distort:
-    """One kind of corruption, uint8 to uint8; noise is drawn on the CPU, so it is the same on every device."""
+    """Makes one corruption of one strength; noise is drawn on the CPU, so it is the same on every device."""
     from torchvision.transforms.v2 import functional as v2  # 2.6 s to import
 
     random = generator(seed, round(1000 * strength))
@@ -80,23 +83,23 @@ def corrupt(kind: str, strength: float, seed: int) -> Distort:
     def distort(images: Tensor) -> Tensor:
         if kind == "jpeg":
             return torch.stack([jpeg(image, int(strength)) for image in images.cpu()]).to(images.device)
-        shown = images.float() / 255  # rounded below, where v2 would cut digits off
+        pixels = images.float() / 255  # in floats, because v2 would cut off the digits that `rounded` rounds
         if kind == "noise":
-            shown = shown + strength * torch.randn(images.shape, generator=random).to(images.device)
+            pixels = pixels + strength * torch.randn(images.shape, generator=random).to(images.device)
         elif kind == "blur":
             sigma = strength * images.shape[-1] / 32
-            shown = v2.gaussian_blur(shown, [2 * math.ceil(4 * sigma) + 1] * 2, [sigma] * 2)
+            pixels = v2.gaussian_blur(pixels, [2 * math.ceil(4 * sigma) + 1] * 2, [sigma] * 2)
         elif kind == "contrast":
-            shown = v2.adjust_contrast(shown, strength)
+            pixels = v2.adjust_contrast(pixels, strength)
         elif kind == "brightness":
-            shown = v2.adjust_brightness(shown, strength)
-        return rounded(255 * shown)
+            pixels = v2.adjust_brightness(pixels, strength)
+        return rounded(255 * pixels)
 
     return distort
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
-    """uint8 (C,H,W), C 1 or 3, written and read again; libjpeg knows no batches."""
+    """Writes one uint8 image (C,H,W) of 1 or 3 channels as JPEG and reads it again; libjpeg knows no batches."""
     file = io.BytesIO()
     Image.fromarray(image.movedim(0, -1).squeeze(2).numpy()).save(file, "JPEG", quality=quality)
     decoded = torch.from_numpy(np.array(Image.open(file)))  # (H,W,3) or (H,W)

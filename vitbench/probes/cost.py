@@ -1,19 +1,20 @@
 """What a network costs: parameters, multiply-adds, images a second and memory, against image size, tokens and batch.
 
-    cost        at the images' own size: parameters, multiply_adds and attention_share (of them in the two products of
-                attention, which grow with the square of the tokens), and with `batch` images: inference_images_per_second,
-                training_images_per_second (forward, backward and a step of plain SGD), peak_memory (bytes)
-    cost.size   the same against the image's width, `at` px, and tokens where the network has any
+    cost        at the images' own size: parameters; multiply_adds; attention_share, the share of these in the two
+                products of attention, which grow with the square of the tokens; tokens, where the network has any; and
+                with `batch` images inference_images_per_second, training_images_per_second (forward, backward and a
+                step of plain SGD) and peak_memory in bytes
+    cost.size   the same without parameters against the image's width, `at` px
     cost.batch  speeds and memory against the batch, `at` images
 
-Multiply-adds are those of a run's record (vitbench/models/build.py). A speed is the median of `windows` timed windows after
-a warm-up, the device synchronised; a window repeats a step until it took a twentieth of a second. Peak memory is of a
-training step: weights, gradients, activations and what a layer needs in passing. On a GPU it is what the allocator
-handed out at most; on a CPU the most bytes that tensors held at one time, counted when operators make them (scratch
-memory inside an operator is not seen), so that it is the same on every machine. Seeds decide nothing here, and speeds
-compare only where the file names one hardware and nothing else ran beside.
+Multiply-adds are those of a run's record (vitbench/models/build.py). A speed is the median of five timed windows
+after a warm-up, with the device synchronised; a window repeats a step for about a twentieth of a second. Peak memory is
+that of a training step: weights, gradients, activations and what a layer needs in passing
+(vitbench/machine/peak_memory.py). Seeds decide nothing here. Speeds compare only where files name one hardware and
+nothing else ran beside.
 
-At a size that the network does not take (a ViT from outside with a fixed grid) its rows are NaN and say so.
+At a size that the network does not take (as a ViT from outside with a fixed grid) the row of its speed is NaN and says
+why.
 """
 
 from __future__ import annotations
@@ -21,30 +22,24 @@ from __future__ import annotations
 import copy
 import math
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.errors import UserError
+from vitbench.machine.peak_memory import peak_of_step
 from vitbench.probes.distorted import patch_size
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
-WINDOWS, WINDOW_SECONDS = 5, 0.05  # how many are timed, and how long each is at least
-PRODUCTS = (
-    "bmm",
-    "baddbmm",
-    "_scaled_dot_product",
-    "_flash_attention",
-    "_efficient_attention",
-)  # operators of attention
+WINDOWS = 5  # timed, of which the median counts
+WINDOW_SECONDS = 0.05
+# the operators of attention begin with these words
+PRODUCTS = ("bmm", "baddbmm", "_scaled_dot_product", "_flash_attention", "_efficient_attention")
 
 
 def probe(
@@ -55,57 +50,37 @@ def probe(
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
     batches: tuple[int, ...] = (1, 8, 64),
 ) -> list[Row]:
-    """`sizes` are multiples of the images' own width."""
+    """Measures with `batch` images at `sizes`, multiples of the images' own width, and with `batches` at that width."""
     if min((batch, *batches)) < 1 or min(sizes, default=1.0) <= 0:
         raise UserError("probe.cost: batch, batches and sizes must be above 0")
-    model = copy.deepcopy(subject.model)  # training leaves its weights and statistics changed
+    model = copy.deepcopy(subject.model)  # training changes its weights and statistics
     own = subject.images.shape[-1]
-
-    def at(width: int, count: int) -> dict[str, float]:
-        images = torch.zeros(
-            count, subject.images.shape[1], width, width, dtype=torch.uint8, device=subject.images.device
-        )
-        return _measured(model, subject.normalise(images), subject.num_classes)
-
-    rows: list[Row] = []
-    here: dict[tuple[int, int], dict[str, float] | str] = {}
     widths = [max(1, round(own * factor)) for factor in sizes]
+    costs: dict[tuple[int, int], dict[str, float] | str] = {}
     for width, count in dict.fromkeys([(own, batch), *((w, batch) for w in widths), *((own, b) for b in batches)]):
         try:
-            here[width, count] = _counted(model, subject, width) | at(width, count)
+            costs[width, count] = _counted(model, subject, width) | _measured(model, subject, width, count)
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
-            here[width, count] = f"takes no {count} images of {width} px: {' '.join(str(error).split())[:120]}"
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows.append({"protocol": "cost@v1", "metric": "parameters", "value": float(parameters)})
-    rows += _rows("cost@v1", here[own, batch])
+            costs[width, count] = f"takes no {count} images of {width} px: {' '.join(str(error).split())[:120]}"
+    rows = [make_row("cost@v1", "parameters", sum(parameter.numel() for parameter in model.parameters()))]
+    rows += _rows("cost@v1", costs[own, batch])
     for width in widths:
-        rows += _rows("cost.size@v1", here[width, batch], at=width, at_unit="px")
-    counted = ("multiply_adds", "attention_share", "tokens")  # which no batch changes
+        rows += _rows("cost.size@v1", costs[width, batch], at=width, at_unit="px")
     for count in batches:
-        rows += [
-            row
-            for row in _rows("cost.batch@v1", here[own, count], at=count, at_unit="images")
-            if row["metric"] not in counted
-        ]
+        of_batch = _rows("cost.batch@v1", costs[own, count], at=count, at_unit="images")
+        rows += [row for row in of_batch if row["metric"] not in ("multiply_adds", "attention_share", "tokens")]
     return rows
 
 
-def _rows(protocol: str, numbers: dict[str, float] | str, **where: Any) -> Iterator[Row]:
-    if isinstance(numbers, str):
-        yield {
-            "protocol": protocol,
-            "metric": "inference_images_per_second",
-            "value": math.nan,
-            "reason": numbers,
-            **where,
-        }
-        return
-    for metric, value in numbers.items():
-        yield {"protocol": protocol, "metric": metric, "value": value, **where}
+def _rows(protocol: str, costs: dict[str, float] | str, **where: Any) -> list[Row]:
+    """A row of each cost, or one of the reason why nothing could be measured."""
+    if isinstance(costs, str):
+        return [make_row(protocol, "inference_images_per_second", math.nan, reason=costs, **where)]
+    return [make_row(protocol, metric, value, **where) for metric, value in costs.items()]
 
 
 def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]:
-    """What is counted without computing: on the meta device, in training mode, two images (as `models.build.cost`)."""
+    """Counts without computing: on the meta device, in training mode, with two images (as `models.build.cost`)."""
     shape = (2, subject.images.shape[1], width, width)
     on_meta = copy.deepcopy(model).to("meta").train()
     with FlopCounterMode(display=False) as counter:
@@ -118,9 +93,11 @@ def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]
     return {"multiply_adds": total / 4, "attention_share": attention / total if total else 0.0} | tokens
 
 
-def _measured(model: nn.Module, images: Tensor, classes: int) -> dict[str, float]:
-    """Speeds and memory of one shape of batch (B,C,H,W)."""
-    labels = torch.arange(len(images), device=images.device) % classes
+def _measured(model: nn.Module, subject: Subject, width: int, count: int) -> dict[str, float]:
+    """Measures speeds and memory with so many images of a width."""
+    shape = (count, subject.images.shape[1], width, width)
+    images = subject.normalise(torch.zeros(shape, dtype=torch.uint8, device=subject.images.device))
+    labels = torch.arange(count, device=images.device) % subject.num_classes
 
     def infer() -> None:
         with torch.inference_mode():
@@ -128,20 +105,20 @@ def _measured(model: nn.Module, images: Tensor, classes: int) -> dict[str, float
 
     def train() -> None:
         logits = model(images)
-        heads = logits if isinstance(logits, tuple) else (logits,)  # two with a distillation token
+        heads = logits if isinstance(logits, tuple) else (logits,)  # with a distillation token there are two
         torch.stack([F.cross_entropy(head, labels) for head in heads]).sum().backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=1e-9)  # what a step costs, and next to nothing else
+                    parameter.sub_(parameter.grad, alpha=1e-9)  # costs what a step costs, and changes next to nothing
                     parameter.grad = None
 
     model.eval()
     inference = _speed(infer, images)
-    if len(images) > 1:  # batch norm cannot train on one value a channel
+    if count > 1:  # batch norm cannot train on one value a channel
         model.train()
     training = _speed(train, images)
-    peak = peak_memory(train, model, images)
+    peak = peak_of_step(train, [*model.parameters(), *model.buffers(), images], images.device)
     model.eval()
     return {
         "inference_images_per_second": inference,
@@ -151,7 +128,7 @@ def _measured(model: nn.Module, images: Tensor, classes: int) -> dict[str, float
 
 
 def _speed(step: Callable[[], None], images: Tensor) -> float:
-    """Images a second: the median of WINDOWS, of as many steps each as fill WINDOW_SECONDS."""
+    """Images a second, the median of WINDOWS windows of as many steps as fill WINDOW_SECONDS."""
 
     def seconds(steps: int) -> float:
         _synchronise(images)
@@ -161,52 +138,10 @@ def _speed(step: Callable[[], None], images: Tensor) -> float:
         _synchronise(images)
         return time.perf_counter() - begin
 
-    steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # the one that warms up says how many
+    steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # the step that warms up tells how many fit
     return len(images) * steps / median(seconds(steps) for _ in range(WINDOWS))
 
 
 def _synchronise(images: Tensor) -> None:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-
-
-def peak_memory(step: Callable[[], None], model: nn.Module, images: Tensor) -> int:
-    """The most bytes of tensors at one time during a step, those of the model and the images included."""
-    if images.is_cuda:
-        torch.cuda.reset_peak_memory_stats(images.device)
-        step()
-        return torch.cuda.max_memory_allocated(images.device)
-    with Counter([*model.parameters(), *model.buffers(), images]) as counter:
-        step()
-    return counter.peak
-
-
-class Counter(TorchDispatchMode):
-    """Counts the bytes of every storage from when an operator returns a tensor on it until the last of these is gone."""
-
-    def __init__(self, there: list[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: dict[int, Any] = {}
-        for tensor in there:
-            self._add(tensor)
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._seen:
-            size = storage.nbytes()
-            self._seen[key] = weakref.finalize(storage, self._drop, key, size)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _drop(self, key: int, size: int) -> None:
-        del self._seen[key]
-        self.now -= size
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = operator(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self._add(leaf)
-        return made

@@ -1,9 +1,9 @@
-"""What the first layer looks for: a CNN's kernels, and the principal components of a ViT's patch embedding (Dosovitskiy et
-al. 2021, arXiv 2010.11929, figure 7, left).
+"""What the first layer looks for: a CNN's kernels, and the principal components of a ViT's patch embedding
+(Dosovitskiy et al. 2021, arXiv 2010.11929, figure 7, left).
 
-Numbers are of the bank of D filters w (C,k,k), the weights of the first convolution that takes the image; both
-families have one. Kernels of 3 px and of 4 px cannot have the same frequencies: compare networks with their untrained
-selves (checkpoint=init) before one with the other.
+The numbers are those of the D filters w (C,k,k) in the first convolution that takes the image; both families have one.
+Kernels of 3 px and of 4 px cannot have the same frequencies: compare a network with its untrained self
+(checkpoint=init) before you compare it with another.
 """
 
 from __future__ import annotations
@@ -16,48 +16,42 @@ from torch import Tensor, nn
 
 from vitbench.errors import DoesNotApply
 from vitbench.numbers import look
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.subject import Row, Subject, make_row
 
 PROTOCOL = "filters@v1"
-COMPONENTS = (1, 2, 4, 8, 16, 28)  # the paper draws 28
-FREQUENCIES = 32  # of a filter's spectrum along an axis: it is padded with zeros to as many pixels
+COMPONENTS = (1, 2, 4, 8, 16, 28)  # how many are counted; the paper draws 28
+FREQUENCIES = 32  # along each axis of a filter's spectrum: zeros pad the filter to as many pixels
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """`variance_share` of the first k principal components (`at`); `effective_components`, (sum v)^2 / sum v^2 of the
-    variances v: how many components would do if all were alike; `mean_frequency` in cycles per pixel, the mean of the
-    radial frequency weighted by power over all filters (white noise has 0.38, whatever its size); `colour_share`,
-    the energy in what differs between channels, of all energy (2/3 where three channels are independent; undefined
-    for one channel).
+    """Measures four numbers, without an interval because no image is looked at.
+
+    - `variance_share` of the first k principal components, by k (`at`).
+    - `effective_components`, (sum v)^2 / sum v^2 of the variances v: how many components of equal variance are worth as
+      much.
+    - `mean_frequency` in cycles per pixel: the radial frequency, weighted by power over all filters (white noise has
+      0.38, whatever its size).
+    - `colour_share`: the share of the energy in what differs between channels (2/3 where three channels are
+      independent, undefined for one channel).
     """
     w = first_convolution(subject).weight.detach().double().cpu()
     variances = components(w)[1]
     shares = variances.cumsum(0) / variances.sum()
     rows: list[Row] = [
-        {
-            "protocol": PROTOCOL,
-            "metric": "variance_share",
-            "value": shares[k - 1].item(),
-            "at": k,
-            "at_unit": "principal components",
-        }
+        make_row(PROTOCOL, "variance_share", shares[k - 1].item(), at=k, at_unit="principal components")
         for k in COMPONENTS
         if k <= len(shares)
     ]
-    colour = (w - w.mean(1, keepdim=True)).square().sum() / w.square().sum()
-    scalars = {
-        "effective_components": variances.sum() ** 2 / variances.square().sum(),
-        "mean_frequency": mean_frequency(w),
-    }
-    rows += [{"protocol": PROTOCOL, "metric": name, "value": value.item()} for name, value in scalars.items()]
-    grey = {"value": float("nan"), "reason": "the images have one channel"}
-    rows.append(
-        {"protocol": PROTOCOL, "metric": "colour_share", **({"value": colour.item()} if w.shape[1] > 1 else grey)}
-    )
-    return rows
+    effective = variances.sum() ** 2 / variances.square().sum()
+    colour_share = (w - w.mean(1, keepdim=True)).square().sum() / w.square().sum()
+    one_channel = "the images have one channel" if w.shape[1] == 1 else ""
+    rows.append(make_row(PROTOCOL, "effective_components", effective.item()))
+    rows.append(make_row(PROTOCOL, "mean_frequency", mean_frequency(w).item()))
+    return [*rows, make_row(PROTOCOL, "colour_share", colour_share.item(), reason=one_channel)]
 
 
 def first_convolution(subject: Subject) -> nn.Conv2d:
+    """Finds the first convolution that takes as many channels as the images have."""
     channels = subject.images.shape[1]
     for module in subject.model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
@@ -66,60 +60,61 @@ def first_convolution(subject: Subject) -> nn.Conv2d:
 
 
 def components(w: Tensor) -> tuple[Tensor, Tensor]:
-    """Principal components of filters (D,C,k,k), themselves filters (n,C,k,k) of length 1, and their variances (n,)."""
+    """The principal components of filters (D,C,k,k), as filters (n,C,k,k) of length 1, and their variances (n,)."""
     flat = w.flatten(1)
     _, s, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     kept = s > s[0] * 1e-9
-    largest = directions.gather(
-        1, directions.abs().argmax(1, keepdim=True)
-    )  # so that signs do not depend on the solver
+    # a component's largest weight is made positive, so that its sign does not depend on the solver
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return (directions * largest.sign())[kept].unflatten(1, w.shape[1:]), s[kept].square() / max(1, len(w) - 1)
 
 
 def mean_frequency(w: Tensor) -> Tensor:
-    """Of filters (D,C,k,k), in cycles per pixel."""
+    """The mean radial frequency of filters (D,C,k,k), weighted by power, in cycles per pixel."""
     power = torch.fft.fft2(w, s=(FREQUENCIES, FREQUENCIES)).abs().square().sum((0, 1))
-    along = torch.fft.fftfreq(FREQUENCIES, dtype=w.dtype)
-    return (power * torch.hypot(along[:, None], along[None])).sum() / power.sum()
+    frequency = torch.fft.fftfreq(FREQUENCIES, dtype=w.dtype)
+    return (power * torch.hypot(frequency[:, None], frequency[None])).sum() / power.sum()
+
+
+# -------------------------------------------------------------------------------------------------------------- figure
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
-    """Components of a patch embedding (a convolution whose stride is its width), kernels of any other, as pictures."""
+    """Draws the components of a patch embedding (a convolution whose stride is its width), or else the kernels."""
     layer = first_convolution(subject)
     w = layer.weight.detach().double().cpu()
-    patches = layer.stride == layer.kernel_size
+    is_patch_embedding = layer.stride == layer.kernel_size
     with look.figure_style():
-        return look.save_figure(_figure(w, patches), ending)
+        return look.save_figure(_figure(w, is_patch_embedding), ending)
 
 
-def _figure(w: Tensor, patches: bool) -> Any:
+def _figure(w: Tensor, is_patch_embedding: bool) -> Any:
     from matplotlib.figure import Figure
 
-    if patches:
-        shown, variances = components(w)
+    size = f"{w.shape[2]}x{w.shape[3]} px"
+    if is_patch_embedding:
+        filters, variances = components(w)
         shares = (variances / variances.sum()).tolist()
-        shown = shown[: COMPONENTS[-1]]
-        title = f"First {len(shown)} principal components of the patch embedding"
-        note = f"{len(w)} filters of {w.shape[2]}x{w.shape[3]} px; below each its share of their variance. "
+        filters = filters[: COMPONENTS[-1]]
+        title = f"First {len(filters)} principal components of the patch embedding"
+        note = f"{len(w)} filters of {size}; below each its share of their variance. "
     else:
-        shown, shares = w[:64], None
-        title = f"Kernels of the first convolution, {w.shape[2]}x{w.shape[3]} px"
+        filters, shares = w[:64], None
+        title = f"Kernels of the first convolution, {size}"
         note = "All of them. " if len(w) <= 64 else f"The first 64 of {len(w)}. "
-    columns = min(7 if patches else 8, len(shown))
-    lines = -(-len(shown) // columns)
-    made = Figure(
-        figsize=(max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if patches else 0.62) * lines), layout="constrained"
-    )
-    panels = made.subplots(lines, columns, squeeze=False).flat
-    for panel in panels:
+    columns = min(7 if is_patch_embedding else 8, len(filters))
+    lines = -(-len(filters) // columns)
+    width, height = max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if is_patch_embedding else 0.62) * lines
+    figure = Figure(figsize=(width, height), layout="constrained")
+    for panel in figure.subplots(lines, columns, squeeze=False).flat:
         panel.set_axis_off()
-    for i, (panel, one) in enumerate(zip(made.axes, shown, strict=False)):
-        picture = 0.5 + 0.5 * one / one.abs().max().clamp(min=1e-12)  # zero is grey
-        if len(picture) != 3:
-            picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
-        panel.imshow(np.asarray(picture.permute(1, 2, 0)), interpolation="nearest")
+    for i, (panel, weights) in enumerate(zip(figure.axes, filters, strict=False)):
+        pixels = 0.5 + 0.5 * weights / weights.abs().max().clamp(min=1e-12)  # zero is grey
+        if len(pixels) != 3:
+            pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
+        panel.imshow(np.asarray(pixels.permute(1, 2, 0)), interpolation="nearest")
         if shares is not None:
             panel.set_title(f"{100 * shares[i]:.1f} %", fontsize=6.5, fontweight="normal", y=-0.32)
-    made.suptitle(title, fontsize=10, fontweight="bold")
-    look.small_print(made, note + "Grey is zero, each on its own scale.")
-    return made
+    figure.suptitle(title, fontsize=10, fontweight="bold")
+    look.small_print(figure, note + "Grey is zero, each on its own scale.")
+    return figure

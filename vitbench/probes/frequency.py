@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.distorted import Array, area, batches, bootstrap, generator, rounded, row
-from vitbench.probes.subject import Row, Subject, predict
+from vitbench.probes.distorted import Array, area, batches_of, bootstrap, generator, rounded
+from vitbench.probes.subject import Row, Subject, make_row, predict
 from vitbench.probes.taps import grid_of, record
 
 HYBRID, SPECTRUM = "frequency.hybrid@v1", "frequency.spectrum@v1"
 
 
 def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
-    """Two protocols. This is no measure of shape against texture: both have all frequencies.
+    """Measures two protocols. Neither tells shape from texture, for both shape and texture have all frequencies.
 
-    `frequency.hybrid`: the low-pass of image A plus the high-pass of image B, of another class, at each cut-off from
-    1 cycle/image to the Nyquist frequency, in steps of `step` octaves. `low_share` is #low / (#low + #high), where
-    #low counts images called A's class and #high B's; `decided` is (#low + #high) / N. The gain at the cut-off is a half
-    (`low_pass`). Over the sweep: both means, over log2 of the cut-off (`low_share` is large where low frequencies
-    decide), and `balance`, the cut-off at which both halves are chosen equally often.
+    `frequency.hybrid` adds the low frequencies of image A to the high ones of image B, of another class, at each
+    cut-off from 1 cycle/image to the Nyquist frequency in steps of `step` octaves; at the cut-off the gain is a half
+    (`low_pass`). Of N hybrid images #low are given A's class and #high B's. `low_share` is #low / (#low + #high),
+    `decided` is (#low + #high) / N. The sweep has the means of both over log2 of the cut-off (`low_share` is large
+    where low frequencies decide) and `balance`, the cut-off at which A's and B's class are given equally often.
 
-    `frequency.spectrum`, of each tap that has a grid: Park & Kim 2022 (arXiv 2202.06709, figure 2), the log amplitude
-    (natural) at each frequency relative to frequency 0, and without `at` that of the Nyquist frequency. See `spectrum`.
+    `frequency.spectrum` is, for each tap with a grid, the natural log of the amplitude at each frequency relative to
+    frequency 0, and without `at` that at the Nyquist frequency (Park & Kim 2022, arXiv 2202.06709, figure 2; `spectrum`
+    says where we differ).
     """
     nyquist = subject.images.shape[-1] / 2
     if not 0.1 <= step <= math.log2(nyquist):
-        raise UserError(
-            f"probe.frequency.step={step:g}: must be 0.1 to {math.log2(nyquist):g} octaves, so that there are two"
-        )
+        must = f"must be 0.1 to {math.log2(nyquist):g} octaves, so that there are two"
+        raise UserError(f"probe.frequency.step={step:g}: {must}")
     cutoffs = [2 ** (i * step) for i in range(int(math.log2(nyquist) / step + 1e-9) + 1)]
     return hybrid(subject, cutoffs, seed) + spectra(subject, seed)
 
@@ -43,61 +44,61 @@ def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
 
 @torch.inference_mode()
 def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
-    """Every image is A once; its B is drawn once, and stays for all cut-offs."""
+    """Measures hybrid images. Every image is A once, and keeps at all cut-offs the B that is drawn for it."""
     labels = subject.labels
     partner = partners(labels, generator(seed, 0))
     if partner is None:
-        return [
-            row(HYBRID, metric, math.nan, reason="all images have one class") for metric in ("low_share", "decided")
-        ]
-    low_columns, high_columns = [], []
+        one_class = "all images have one class"
+        return [make_row(HYBRID, metric, math.nan, reason=one_class) for metric in ("low_share", "decided")]
+    given_a, given_b = [], []  # at each cut-off, whether an image is given the class of its A, or of its B
     for cutoff in cutoffs:
-        said = []
-        for index in batches(torch.arange(len(labels), device=labels.device).view(-1, 1, 1, 1)):
-            a, b = subject.images[index.flatten()].float(), subject.images[partner[index.flatten()]].float()
-            said.append(predict(subject, rounded(low_pass(a, cutoff) + (b - low_pass(b, cutoff)))).argmax(1))
-        low_columns.append(torch.cat(said) == labels)
-        high_columns.append(torch.cat(said) == labels[partner])
-    columns = torch.stack(low_columns + high_columns, 1).double().cpu().numpy()  # (M,2L)
+        predicted = []
+        for index in torch.arange(len(labels), device=labels.device).split(250):
+            a, b = subject.images[index].float(), subject.images[partner[index]].float()
+            predicted.append(predict(subject, rounded(low_pass(a, cutoff) + (b - low_pass(b, cutoff)))).argmax(1))
+        given_a.append(torch.cat(predicted) == labels)
+        given_b.append(torch.cat(predicted) == labels[partner])
+    columns = torch.stack(given_a + given_b, 1).double().cpu().numpy()  # (M,2L)
     L, x = len(cutoffs), np.log2(cutoffs)
 
     def statistics(means: Array) -> Array:  # (R,2L) -> (R,2L+3)
-        low, high = means[:, :L], means[:, L:]
-        share, decided = low / (low + high), low + high
+        share_a, share_b = means[:, :L], means[:, L:]
+        share, decided = share_a / (share_a + share_b), share_a + share_b
         summary = [area(x, share), area(x, decided), balance(x, share)]
         return np.concatenate([share, decided, np.stack(summary, 1)], 1)
 
     value, low, high = bootstrap(columns, statistics, seed)
     rows = []
     for i, at in enumerate(cutoffs):
-        why = "" if value[L + i] else "no hybrid image was given either of its classes"
-        rows.append(row(HYBRID, "low_share", value[i], low[i], high[i], why, at=at, at_unit="cycles/image"))
-        rows.append(row(HYBRID, "decided", value[L + i], low[L + i], high[L + i], at=at, at_unit="cycles/image"))
-    i = 2 * L
-    why = "" if np.isfinite(value[i]) else "at some cut-off no hybrid image was given either of its classes"
-    rows.append(row(HYBRID, "low_share", value[i], low[i], high[i], why))
-    rows.append(row(HYBRID, "decided", value[i + 1], low[i + 1], high[i + 1]))
-    why = "" if np.isfinite(value[-1]) else "low_share rises through a half at no cut-off"
-    rows.append(row(HYBRID, "balance", value[-1], low[-1], high[-1], why))
+        reason = "" if value[L + i] else "no hybrid image was given either of its classes"
+        rows.append(make_row(HYBRID, "low_share", value[i], low[i], high[i], reason, at=at, at_unit="cycles/image"))
+        rows.append(make_row(HYBRID, "decided", value[L + i], low[L + i], high[L + i], at=at, at_unit="cycles/image"))
+    reasons = {
+        "low_share": "at some cut-off no hybrid image was given either of its classes",
+        "decided": "",
+        "balance": "low_share rises through a half at no cut-off",
+    }
+    for i, (metric, reason) in enumerate(reasons.items(), 2 * L):
+        rows.append(make_row(HYBRID, metric, value[i], low[i], high[i], "" if np.isfinite(value[i]) else reason))
     return rows
 
 
 def partners(labels: Tensor, random: torch.Generator) -> Tensor | None:
-    """For each image another one (M,), uniform among those of other classes; None where there is one class only."""
+    """Draws for each image one of another class (M,), uniformly; None where there is one class only."""
     order = labels.argsort(stable=True)
-    own = labels.bincount()[labels]  # of each image, how many have its class
-    before = (labels.bincount().cumsum(0) - labels.bincount())[labels]  # and how many have a smaller one
-    others = len(labels) - own
-    if not others.all():
+    same_class = labels.bincount()[labels]  # of each image, how many have its class
+    smaller_class = (labels.bincount().cumsum(0) - labels.bincount())[labels]  # and how many have a smaller one
+    other_class = len(labels) - same_class
+    if not other_class.all():
         return None
-    place = (torch.rand(len(labels), generator=random, dtype=torch.float64).to(labels.device) * others).long()
-    return order[place + own * (place >= before)]  # the places of an image's own class are stepped over
+    place = (torch.rand(len(labels), generator=random, dtype=torch.float64).to(labels.device) * other_class).long()
+    return order[place + same_class * (place >= smaller_class)]  # steps over the places of the image's own class
 
 
 def low_pass(images: Tensor, cutoff: float) -> Tensor:
-    """Float (B,C,H,W) with only their slow changes: a Gaussian of gain 2^-(f/cutoff)², f in cycles/image.
+    """Keeps the low frequencies of float images (B,C,H,W): a Gaussian of gain 2^-(f/cutoff)², f in cycles/image.
 
-    The image is continued by its mirror image, so that no border is an edge. What this takes away is the high-pass.
+    The image is continued by its mirror image, so that no border is an edge. What it takes away is the high-pass.
     """
     H, W = images.shape[-2:]
     mirrored = torch.cat([images, images.flip(3)], 3)
@@ -109,7 +110,7 @@ def low_pass(images: Tensor, cutoff: float) -> Tensor:
 
 
 def balance(x: Array, share: Array) -> Array:
-    """Where share (R,L) first rises through a half, as a cut-off; NaN where it never does. x is log2 of the cut-offs."""
+    """The cut-off at which share (R,L) first rises through a half, or NaN; x is log2 of the cut-offs."""
     crosses = (share[:, :-1] < 0.5) & (share[:, 1:] >= 0.5)  # (R,L-1)
     i, r = crosses.argmax(1), np.arange(len(share))
     before, after = share[r, i], share[r, i + 1]
@@ -122,14 +123,14 @@ def balance(x: Array, share: Array) -> Array:
 
 @torch.inference_mode()
 def spectra(subject: Subject, seed: int) -> list[Row]:
-    """The spectrum of every tap with a grid of 2 x 2 or more."""
+    """Measures the spectrum of every tap with a grid of 2 x 2 or more."""
     powers: dict[str, list[Tensor]] = {}
     with record(subject.model) as features:
-        for batch in batches(subject.images):
+        for batch in batches_of(subject.images):
             subject.model(subject.normalise(batch))
             for name, feature in features.items():
-                if feature.ndim < 3:
-                    continue  # pooled features, logits
+                if feature.ndim < 3:  # a pooled feature, or logits
+                    continue
                 grid = grid_of(subject.model, name, features)
                 if min(grid.shape[2:]) > 1:
                     powers.setdefault(name, []).append(ring_power(grid))
@@ -139,30 +140,23 @@ def spectra(subject: Subject, seed: int) -> list[Row]:
         alive = power.sum((0, 2)) > 0
         D, F = int(alive.sum()), power.shape[2]
         if not D:
-            rows.append(row(SPECTRUM, "log_amplitude", math.nan, reason="all features are 0", layer=name))
+            rows.append(make_row(SPECTRUM, "log_amplitude", math.nan, reason="all features are 0", layer=name))
             continue
         columns = power[:, alive].reshape(len(power), D * F)
         value, low, high = bootstrap(columns, partial(spectrum, channels=D), seed)
         for k in range(F):
-            rows.append(
-                row(
-                    SPECTRUM,
-                    "log_amplitude",
-                    value[k],
-                    low[k],
-                    high[k],
-                    layer=name,
-                    at=float(k),
-                    at_unit="cycles/image",
-                )
-            )
-        rows.append(row(SPECTRUM, "log_amplitude", value[-1], low[-1], high[-1], layer=name))
+            where: dict[str, Any] = {"layer": name, "at": float(k), "at_unit": "cycles/image"}
+            rows.append(make_row(SPECTRUM, "log_amplitude", value[k], low[k], high[k], **where))
+        rows.append(make_row(SPECTRUM, "log_amplitude", value[-1], low[-1], high[-1], layer=name))
     return rows
 
 
 def ring_power(grid: Tensor) -> Tensor:
-    """(B,D,h,w) -> (B,D,F): mean squared amplitude at the frequencies k = 0 .. h/2, of all waves whose length is
-    nearest to k cycles an image in any direction; the corners beyond the Nyquist frequency are left out."""
+    """The mean squared amplitude of maps at the frequencies k = 0 .. h/2, (B,D,h,w) -> (B,D,F).
+
+    Frequency k takes the waves of all directions that are nearest to k cycles an image. The corners of the plane of
+    frequencies, which lie beyond the Nyquist frequency, are left out.
+    """
     h, w = grid.shape[-2:]
     power = torch.fft.fft2(grid.float()).abs().square().flatten(2)  # (B,D,hw)
     rows, columns = (torch.fft.fftfreq(side, 1 / side, device=grid.device) for side in (h, w))
@@ -172,13 +166,12 @@ def ring_power(grid: Tensor) -> Tensor:
 
 
 def spectrum(power: Array, channels: int) -> Array:
-    """(R,D F) -> (R,F): the log of the root mean square amplitude at each frequency, less that at frequency 0, mean over
-    channels.
+    """The log of the root mean square amplitude at each frequency less that at frequency 0, (R,D*F) -> (R,F).
 
-    Park & Kim take the log of each image's amplitude and then the mean. White noise would not be flat then: at
-    frequency 0 the amplitude is of a real number, elsewhere of a complex one, whose mean log is 0.35 higher. So the mean
-    over images comes first here. They show the diagonal of the plane of frequencies, we the mean over directions. A
-    power below 1e-12 counts as 1e-12, as they add 1e-6 to an amplitude.
+    It is the mean over channels. Park & Kim take the log of each image's amplitude and then the mean. White noise would
+    not be flat then: the amplitude is that of a real number at frequency 0 and of a complex one elsewhere, whose mean
+    log is 0.35 higher. So the mean over images comes first here. They show the diagonal of the plane of frequencies, we
+    the mean over directions. They add 1e-6 to an amplitude; here a power below 1e-12 counts as 1e-12.
     """
     logs = np.log(np.maximum(power, 1e-12)).reshape(len(power), channels, -1) / 2
     return (logs - logs[:, :, :1]).mean(1)

@@ -1,4 +1,4 @@
-"""Occlusion: what a classifier loses with a random share of the image's tiles (Naseer et al. 2021, arXiv 2105.10497)."""
+"""Occlusion: what a classifier loses when random tiles are filled (Naseer et al. 2021, arXiv 2105.10497)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, mean_colour
+from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, generator, mean_colour, tiles_a_side
 from vitbench.probes.subject import Row, Subject
 
-FILLS = ("mean", "black")
+FILL_COLOURS = ("mean", "black")
 
 
 def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 2, fill: str = "mean") -> list[Row]:
-    """The paper's random PatchDrop: of grid x grid tiles, a share of 0, 0.1 .. 0.9 (to the nearest whole number) is filled.
+    """Measures accuracy with a share of 0, 0.1 .. 0.9 of grid x grid tiles filled, the paper's random PatchDrop.
 
-    `grid` null is the divisor of the image's size nearest to 8: a token of our ViTs at 32 px, and the same for every
-    network of an image size. The tiles are drawn for each image and draw; those dropped at one share are among those
-    dropped at every larger one, which keeps the curve from jumping. `fill` is the training images' `mean` colour, 0 once
-    normalised and so what a CNN pads with; `black` is the paper's.
+    The share is rounded to a whole number of tiles. `grid` null is the divisor of the image's size nearest to 8: at
+    32 px such a tile is a token of our ViTs, and it is the same for every network of an image size. The tiles are drawn
+    for each image and draw, and those dropped at one share are among those dropped at every larger one, so that the
+    curve does not jump. `fill` is the `mean` colour of the training images, which is 0 once normalised and so is what a
+    CNN pads with, or the paper's `black`.
     """
     size = subject.images.shape[-1]
-    sides = divisors(size, "probe.occlusion.grid", grid)
-    grid = min(sides, key=lambda g: abs(g - 8)) if grid is None else grid
+    grid = tiles_a_side(size, "probe.occlusion.grid", grid)
     at_least_one("probe.occlusion.draws", draws)
-    if fill not in FILLS:
-        raise UserError(f"probe.occlusion.fill={fill}: {did_you_mean(fill, FILLS)}")
+    if fill not in FILL_COLOURS:
+        raise UserError(f"probe.occlusion.fill={fill}: {did_you_mean(fill, FILL_COLOURS)}")
     colour = mean_colour(subject) if fill == "mean" else torch.zeros_like(mean_colour(subject))
     levels: dict[float, list[Distort]] = {0: []}
     for tenth in range(1, 10):
@@ -34,13 +34,13 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
 
 
 def drop(grid: int, share: float, colour: Tensor, random: torch.Generator) -> Distort:
-    """Fills a share of the grid x grid tiles of every image, each image's own, with one colour (C,1,1)."""
+    """Fills a share of the grid x grid tiles with one colour (C,1,1), in every image other tiles."""
     dropped = round(share * grid * grid)
 
     def distort(images: Tensor) -> Tensor:
-        rank = torch.rand(len(images), grid * grid, generator=random).argsort(1)  # a random order: each place its rank
-        gone = (rank < dropped).view(-1, 1, grid, grid).to(images.device)
+        rank = torch.rand(len(images), grid * grid, generator=random).argsort(1)  # of each tile, in a random order
+        filled = (rank < dropped).view(-1, 1, grid, grid).to(images.device)
         tile = images.shape[-1] // grid
-        return torch.where(gone.repeat_interleave(tile, 2).repeat_interleave(tile, 3), colour, images)
+        return torch.where(filled.repeat_interleave(tile, 2).repeat_interleave(tile, 3), colour, images)
 
     return distort

@@ -1,19 +1,19 @@
 """Effective receptive fields: which pixels a unit in the middle of each layer answers to (Luo et al. 2016, arXiv
 1701.04128; Raghu et al. 2021, arXiv 2108.08810, figure 6), for every family of networks.
 
-    G(p) = mean over images and K channels c of  sum_rgb | d f_c(middle) / d x_p |,     divided by its sum
+    G(p) = mean over images and channels c of  sum_rgb | d f_c(middle) / d x_p |,     divided by its sum
 
-f is the output of a layer, x the normalised image; the absolute value is taken for each channel, before anything is
-averaged, so that channels do not cancel. On grids of even sides there are four positions in the middle: images look
-from each of them in turn, and G is centred in the image. Of a block two fields are taken: of its output, and (`_before`)
-of the branch with which it looks around itself before that is added to the residual stream: the attention of a ViT's
+f is the output of a layer and x the normalised image. The absolute value is taken for each channel before anything is
+averaged, so that channels do not cancel. A grid of even sides has four positions in the middle: images look from each
+of them in turn, and G is centred in the image. A block has two fields: that of its output, and (`_before`) that of the
+branch with which it looks around itself, before the branch is added to the residual stream: the attention of a ViT's
 block, all convolutions of a ResNet's.
 
-Compared with DingXiaoH/RepLKNet-pytorch, erf/visualize_erf.py (`get_input_grad`), on the last maps of a trained nano ViT
-and ResNet and 32 images: radius 10.99 there and 10.93 here, 8.62 and 8.47; luo 31.8 and 32.0, 27.3 and 29.7; half_mass
-equal (22, 16). The maps correlate with 0.59 and 0.82 only: it looks from one position, right and below of the middle;
-it adds the channels up before it differentiates, so that they may cancel; and it keeps positive derivatives of positive
-units alone.
+We compared this with DingXiaoH/RepLKNet-pytorch, erf/visualize_erf.py (`get_input_grad`), on the last maps of a trained
+nano ViT and ResNet and 32 images. The ViT has radius 10.99 there and 10.93 here, the ResNet 8.62 and 8.47; luo is 31.8
+and 32.0, 27.3 and 29.7; half_mass is equal (22, 16). The maps correlate with 0.59 and 0.82 only, for three reasons.
+Theirs looks from one position, right and below of the middle. It adds the channels up before it differentiates, so that
+they may cancel. And it keeps only positive derivatives of positive units.
 """
 
 from __future__ import annotations
@@ -27,61 +27,62 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitbench.errors import DoesNotApply, UserError
+from vitbench.errors import DoesNotApply
 from vitbench.models.resnet import BasicBlock, Bottleneck
 from vitbench.models.vit import Block
 from vitbench.numbers import look
-from vitbench.probes.subject import Row, Subject
-from vitbench.probes.taps import central, grid_of, spare_memory, taps_of
+from vitbench.probes.distorted import at_least_one
+from vitbench.probes.subject import Row, Subject, make_row
+from vitbench.probes.taps import batch_size_for, from_middle, grid_of, middle_positions, taps_of
 
 PROTOCOL = "receptive_field@v1"
 POINTWISE = ("norm", "head")  # taps that look no further than the layer before them
-LUO = 1 - 0.9545  # of the peak: two deviations of a Gaussian
-COLUMNS = 10  # maps in a row of the figure
+LUO = 1 - 0.9545  # the share of the peak that a Gaussian falls to at two deviations
+MAPS_DRAWN = 10  # in a row of the figure, at most
 
 
 class Field(NamedTuple):
-    """Of one layer, (H,W) each, of sum 1; None where it is 0 everywhere, or there is no branch."""
+    """The fields of one layer, (H,W) each and of sum 1."""
 
-    after: Tensor | None
-    before: Tensor | None
+    after: Tensor | None  # of its output; None where it is 0 everywhere
+    before: Tensor | None  # of its branch; None there too, and where it has no branch
     has_branch: bool
 
 
 def probe(subject: Subject, *, seed: int, images: int = 32, channels: int = 16) -> list[Row]:
-    """Three numbers of each map, of every layer with a grid, in pixels, and without `layer` those of the last one.
+    """Measures the extent of both fields of every layer with a grid; rows without `layer` are those of the last one.
 
-    `radius` is the mean distance from the image's middle, sum_p G(p) |p - middle|: 12.24 for a uniform field of 32 px,
-    and in one unit with the attention distance of the four central queries. `half_mass` is the side of the smallest
-    centred square that holds half of G, `luo` the square root of the number of pixels above 4.55 % of the peak (Luo's
-    size). `of_uniform` is the radius against that of a uniform field.
+    `radius` is the mean distance from the image's middle in pixels, sum_p G(p) |p - middle|: 12.24 for a uniform field
+    of 32 px, in one unit with the attention distance of the four central queries. `of_uniform` is the radius over that
+    of a uniform field. `half_mass` is the side in pixels of the smallest centred square that holds half of G, and `luo`
+    the square root of the number of pixels above 4.55 % of the peak (Luo's size).
 
-    A map is `channels` backward passes, so only the first `images` of the test images are used. With 64 in place of 32
-    no output of a trained nano ViT and ResNet changed its radius by more than 0.25 px, with other channels by 0.12 px.
-    The seed chooses the channels.
+    A field takes `channels` backward passes, so only the first `images` of the test images are used. With 64 in place
+    of 32 no output of a trained nano ViT and ResNet changed its radius by more than 0.25 px, with other channels by
+    0.12 px. The seed chooses the channels.
     """
-    found = fields(subject, seed, images, channels)
+    of_layers = fields(subject, seed, images, channels)
     rows: list[Row] = []
-    last = list(found)[-1]
-    for layer in [*found, None]:
-        field = found[layer or last]
-        where = {} if layer is None else {"layer": layer}
-        for suffix, at in (("", field.after), ("_before", field.before)):
+    last = list(of_layers)[-1]
+    for layer in [*of_layers, None]:
+        field = of_layers[layer or last]
+        where: dict[str, Any] = {} if layer is None else {"layer": layer}
+        for suffix, density in (("", field.after), ("_before", field.before)):
             if suffix and not field.has_branch:
                 continue
-            for metric, value in numbers(at).items():
-                reason = {} if at is not None else {"reason": "no pixel changes this layer"}
-                rows.append({"protocol": PROTOCOL, "metric": f"{metric}{suffix}", "value": value, **where, **reason})
+            for metric, value in extents(density).items():
+                reason = "no pixel changes this layer" if density is None else ""
+                rows.append(make_row(PROTOCOL, f"{metric}{suffix}", value, reason=reason, **where))
     return rows
 
 
-def numbers(field: Tensor | None) -> dict[str, float]:
-    """What a map (H,W) of sum 1 comes down to."""
+def extents(field: Tensor | None) -> dict[str, float]:
+    """How far a field (H,W) of sum 1 reaches, by four measures."""
     if field is None:
         return dict.fromkeys(("radius", "of_uniform", "half_mass", "luo"), math.nan)
-    y, x = from_middle(*field.shape)
+    y, x = from_middle(field.shape[0])[:, None], from_middle(field.shape[1])
     distance = torch.hypot(y, x)
-    side = 2 * torch.maximum(y.abs(), x.abs()) + 1  # of the centred square on whose edge a pixel lies
+    side = 2 * torch.maximum(y.abs(), x.abs()) + 1  # that of the centred square on whose edge a pixel lies
     sides, order = side.flatten().sort()
     mass = field.flatten()[order].cumsum(0)
     radius = (field * distance).sum().item()
@@ -93,58 +94,54 @@ def numbers(field: Tensor | None) -> dict[str, float]:
     }
 
 
-def from_middle(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of pixels, counted from the middle of the image, (H,W) each."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return y.double() - (height - 1) / 2, x.double() - (width - 1) / 2
-
-
-@lru_cache(maxsize=1)  # the figure shows what the rows were made of
+@lru_cache(maxsize=1)  # the figure shows the fields that the rows were made of
 def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
-    """Of every layer with a grid, in depth order; DoesNotApply where none has one."""
-    for option, value in {"images": images, "channels": channels}.items():
-        if value < 1:
-            raise UserError(f"probe.receptive_field.{option}={value}: must be 1 or more")
-    model, chosen = subject.model, subject.images[:images]
-    places = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
-    branches = {name: branch for name, module in places.items() if (branch := branch_of(module)) is not None}
+    """Computes the fields of every layer with a grid, in depth order; DoesNotApply where no layer has one."""
+    at_least_one("probe.receptive_field.images", images)
+    at_least_one("probe.receptive_field.channels", channels)
+    model, pixels = subject.model, subject.images[:images]
+    taps = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
+    branches = {name: branch for name, module in taps.items() if (branch := branch_of(module)) is not None}
+    # a key is the name of a tap, and whether its branch is meant
+    modules = {(name, True): branch for name, branch in branches.items()}
+    modules |= {(name, False): module for name, module in taps.items()}
     sums: dict[tuple[str, bool], Tensor] = {}
-    step = max(
-        1, spare_memory(model, subject.normalise(chosen[:1])) // 4
-    )  # the graph is kept, which is more than the taps
-    for start in range(0, len(chosen), step):
-        batch = subject.normalise(chosen[start : start + step]).detach().requires_grad_()
-        with watch(
-            {(name, True): branch for name, branch in branches.items()}
-            | {(name, False): module for name, module in places.items()}
-        ) as seen:
+    # the graph of a backward pass takes more memory than the taps alone
+    batch_size = max(1, batch_size_for(model, subject.normalise(pixels[:1])) // 4)
+    for start in range(0, len(pixels), batch_size):
+        batch = subject.normalise(pixels[start : start + batch_size]).detach().requires_grad_()
+        with watch(modules) as outputs:
             model(batch)
-        for key, output in seen.items():
+        for key, output in outputs.items():
             try:
                 grid = grid_of(model, key[0], {key[0]: output})
             except ValueError:  # a vector
                 continue
             if grid.shape[2] * grid.shape[3] > 1:
                 sums[key] = sums.get(key, 0) + _sum_of_gradients(grid, batch, start, channels, seed)
-    found = {
+    of_layers = {
         name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
-        for name in places
+        for name in taps
         if (name, False) in sums
     }
-    if not found:
+    if not of_layers:
         raise DoesNotApply("none of its layers has more than one position")
-    return found
+    return of_layers
 
 
 def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, seed: int) -> Tensor:
-    """(H,W): over images and channels; image i looks from the i-th of the middle positions, and begins again."""
-    middle = central(grid.shape[2], grid.shape[3])
+    """Sums absolute gradients over the images of a batch and channels, (H,W).
+
+    Images look from the middle positions in turn; `start` is the number of the first of them.
+    """
+    middle = middle_positions(grid.shape[2], grid.shape[3])
     each = torch.arange(len(batch))
     rows, columns = torch.tensor([middle[(start + i) % len(middle)] for i in range(len(batch))]).unbind(1)
     random = torch.Generator().manual_seed(seed)
     total = torch.zeros(batch.shape[2:], dtype=torch.float64)
     for channel in torch.randperm(grid.shape[1], generator=random)[:channels].tolist():
-        units = grid[each, channel, rows, columns].sum()  # images do not meet in evaluation mode
+        # in evaluation mode a unit depends on its own image alone, so one sum gives the gradients of all
+        units = grid[each, channel, rows, columns].sum()
         if not units.requires_grad:
             continue
         (gradient,) = torch.autograd.grad(units, batch, retain_graph=True, materialize_grads=True)
@@ -157,7 +154,7 @@ def _share(total: Tensor | None) -> Tensor | None:
 
 
 def branch_of(module: nn.Module) -> nn.Module | None:
-    """What a residual block adds to its input, where it looks around; None of other modules."""
+    """The module of a residual block that looks around, whose output is added to its input; None of other modules."""
     if isinstance(module, Block):
         return module.attn
     if isinstance(module, Bottleneck):
@@ -166,49 +163,49 @@ def branch_of(module: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def watch(places: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str, bool], Tensor]]:
-    """The outputs of modules as they were: what follows gets a copy, which it may overwrite (residual sums do)."""
-    seen: dict[tuple[str, bool], Tensor] = {}
+def watch(modules: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str, bool], Tensor]]:
+    """Records the outputs of modules; what follows gets a copy, which it may overwrite in place (residual sums do)."""
+    outputs: dict[tuple[str, bool], Tensor] = {}
 
     def keep(key: tuple[str, bool], output: Any) -> Any:
         if not isinstance(output, Tensor):
             return output
-        seen[key] = output
+        outputs[key] = output
         return output.clone()
 
     handles = [
         module.register_forward_hook(lambda module, inputs, output, key=key: keep(key, output))
-        for key, module in places.items()
+        for key, module in modules.items()
     ]
     try:
-        yield seen
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-# ------------------------------------------------------------------------------------------------------------ picture
+# -------------------------------------------------------------------------------------------------------------- figure
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png", images: int = 32, channels: int = 16) -> bytes:
-    """The maps against depth: of each layer's output, and below of its branch before the residual sum."""
-    found = fields(subject, seed, images, channels)
+    """Draws the fields against depth, of each layer's output and below of its branch before the residual sum."""
+    of_layers = fields(subject, seed, images, channels)
     with look.figure_style():
-        return look.save_figure(_figure(found, min(images, len(subject.images)), channels), ending)
+        return look.save_figure(_figure(of_layers, min(images, len(subject.images)), channels), ending)
 
 
-def _figure(found: dict[str, Field], images: int, channels: int) -> Any:
+def _figure(of_layers: dict[str, Field], images: int, channels: int) -> Any:
     from matplotlib.figure import Figure
 
-    names = list(found)
-    if len(names) > COLUMNS:
-        names = [names[round(i * (len(names) - 1) / (COLUMNS - 1))] for i in range(COLUMNS)]
-    lines = 1 + any(field.has_branch for field in found.values())
-    made = Figure(figsize=(max(4.2, 0.95 * len(names) + 0.5), 0.75 + 1.12 * lines), layout="constrained")
-    panels = made.subplots(lines, len(names), squeeze=False)
+    names = list(of_layers)
+    if len(names) > MAPS_DRAWN:
+        names = [names[round(i * (len(names) - 1) / (MAPS_DRAWN - 1))] for i in range(MAPS_DRAWN)]
+    lines = 1 + any(field.has_branch for field in of_layers.values())
+    figure = Figure(figsize=(max(4.2, 0.95 * len(names) + 0.5), 0.75 + 1.12 * lines), layout="constrained")
+    panels = figure.subplots(lines, len(names), squeeze=False)
     for column, name in enumerate(names):
         panels[0, column].set_title(name, fontsize=8, fontweight="normal")
-        for panel, field in zip(panels[:, column], (found[name].after, found[name].before), strict=False):
+        for panel, field in zip(panels[:, column], (of_layers[name].after, of_layers[name].before), strict=False):
             panel.set(xticks=[], yticks=[])
             panel.grid(False)
             if field is None:
@@ -217,16 +214,16 @@ def _figure(found: dict[str, Field], images: int, channels: int) -> Any:
             for spine in panel.spines.values():
                 spine.set(visible=True, linewidth=0.5, color="0.6")
             panel.imshow((field / field.max()).sqrt().numpy(), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
-            panel.set_xlabel(f"{numbers(field)['radius']:.1f} px", fontsize=8, labelpad=2)
+            panel.set_xlabel(f"{extents(field)['radius']:.1f} px", fontsize=8, labelpad=2)
     panels[0, 0].set_ylabel("output", fontsize=8)
     if lines == 2:
-        first = next(i for i, name in enumerate(names) if found[name].has_branch)
+        first = next(i for i, name in enumerate(names) if of_layers[name].has_branch)
         panels[1, first].set_ylabel("before the sum", fontsize=8)
-    made.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
-    H, W = next(field.after.shape for field in found.values() if field.after is not None)
-    look.small_print(
-        made,
+    figure.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
+    H, W = next(field.after.shape for field in of_layers.values() if field.after is not None)
+    note = (
         f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
-        f"of the share of the peak; {images} test images, {channels} channels a layer.",
+        f"of the share of the peak; {images} test images, {channels} channels a layer."
     )
-    return made
+    look.small_print(figure, note)
+    return figure

@@ -10,36 +10,36 @@ from vitbench.errors import UserError
 from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, patch_size, resized
 from vitbench.probes.subject import Row, Subject
 
-RATIOS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)
+SIZE_FACTORS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)  # as multiples of the training size
 
 
 def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
-    """The test images are resized (bicubic, anti-aliased where they shrink), the network is as it was trained.
+    """Measures accuracy on test images that were resized (bicubic, anti-aliased where they shrink).
 
-    `size` in pixels; null: eight from 1/2 to 2 times the training size, as far as they are whole numbers of a ViT's
-    patches and the network takes them. The training size is always there, untouched. `area` is over log2 of the size.
-    No detail is added above the training size: what is measured is how the network deals with another scale and, if it
-    has tokens, another grid of them.
+    The network stays as it was trained. `size` is in pixels; null takes eight from 1/2 to 2 times the training size,
+    those that are whole numbers of a ViT's patches and that the network takes. The training size is always among them,
+    with the untouched images. `area` is over log2 of the size. Above the training size no detail is added: this
+    measures how the network deals with another scale and, if it has tokens, with another grid of them.
 
-    What an encoding does there: `learned` is interpolated bicubically (anti-aliased where it shrinks); `sincos1d`,
-    `sincos2d`, `rope`, `rope_mixed` and `alibi2d` are recomputed for the new grid, in patches; `relative_bias` is
-    interpolated bicubically as Swin's is for another window, so that an offset keeps its share of the image
-    (re-indexing would keep it in patches); the convolution of `cpe` slides over any grid. A network of one size only
-    (timm's and torchvision's ViTs) has no curve, and the rows say so.
+    A position encoding follows the new grid. `learned` is interpolated bicubically (anti-aliased where it shrinks).
+    `sincos1d`, `sincos2d`, `rope` and `alibi2d` are computed for the new grid, in patches. `relative_bias` is
+    interpolated bicubically, as Swin's is for another window, so that an offset keeps its share of the image
+    (re-indexing would keep it in patches). A network that takes one size only (timm's and torchvision's ViTs) has no
+    curve, and its rows say so.
     """
     trained, patch = subject.images.shape[-1], patch_size(subject.model) or 1
     if size is None:
-        around = {round(trained * ratio) for ratio in RATIOS}
-        sizes = [side for side in around if side % patch == 0 and not refusal(subject, side)]
+        candidates = {round(trained * factor) for factor in SIZE_FACTORS}
+        sizes = [side for side in candidates if side % patch == 0 and not refusal(subject, side)]
     else:
         at_least_one("probe.resolution.size", size)
         if size % patch:
-            near = " or ".join(str(n) for n in (size - size % patch, size - size % patch + patch) if n)
-            raise UserError(
-                f"probe.resolution.size={size}: must be a whole number of patches of {patch} px; {near} works"
-            )
-        if why := refusal(subject, size):
-            raise UserError(f"probe.resolution.size={size}: the network takes no images of that size ({why})")
+            below = size - size % patch
+            nearest = f"{below} or {below + patch}" if below else str(patch)
+            must = f"must be a whole number of patches of {patch} px; {nearest} works"
+            raise UserError(f"probe.resolution.size={size}: {must}")
+        if reason := refusal(subject, size):
+            raise UserError(f"probe.resolution.size={size}: the network takes no images of that size ({reason})")
         sizes = [size]
     levels: dict[float, list[Distort]] = {side: [partial(resized, size=side)] for side in sizes}
     levels[trained] = []
@@ -48,7 +48,7 @@ def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
 
 @torch.inference_mode()
 def refusal(subject: Subject, size: int) -> str:
-    """Why a network takes no images of a size, "" if it does; networks from outside say it in many ways."""
+    """Why a network takes no images of a size, or "" if it does; networks from outside refuse with many exceptions."""
     if size == subject.images.shape[-1]:
         return ""
     try:

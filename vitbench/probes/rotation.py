@@ -1,4 +1,4 @@
-"""Rotation: accuracy against the angle by which the images are turned."""
+"""Rotation: what a classifier loses when the images are turned."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor
 from vitbench.errors import UserError
 from vitbench.probes.distorted import Distort, accuracy_curve, mean_colour, rounded
 from vitbench.probes.subject import Row, Subject
+from vitbench.probes.taps import from_middle
 
 
 def probe(subject: Subject, *, seed: int, step: float = 15.0) -> list[Row]:
-    """Every image is turned about its centre, counter-clockwise, by 0 to 180 degrees in steps of `step`.
+    """Measures accuracy on images turned counter-clockwise about their centre, by 0 to 180 degrees in steps of `step`.
 
-    Bicubic, with reflection at the border; outside the inscribed circle stands the training images' mean colour, at
-    every angle including 0, so that corners that turn in or out do not count. The reference is therefore angle 0
-    *with* the mask, and `accuracy` without `at` is that of the untouched images. Multiples of 90 degrees move pixels
-    exactly; the other angles also blur a little, which is part of what they cost. `area` is over the angle.
+    Turning is bicubic with reflection at the border. The mean colour of the training images masks what lies outside the
+    inscribed circle, at every angle including 0, so that corners that turn in or out do not count. The reference is
+    therefore angle 0 *with* the mask, while `accuracy` without `at` is that of the untouched images. Multiples of 90
+    degrees move pixels exactly; other angles also blur a little, which is part of what they cost. `area` is over the
+    angle.
     """
     if not 1 <= step <= 180:
         raise UserError(f"probe.rotation.step={step:g}: must be 1 to 180 degrees")
@@ -29,21 +31,21 @@ def probe(subject: Subject, *, seed: int, step: float = 15.0) -> list[Row]:
 
 
 def turn(angle: float, colour: Tensor) -> Distort:
-    """Turns images about their centre and paints what is outside the inscribed circle, (C,1,1)."""
+    """Turns images about their centre and paints what lies outside the inscribed circle with a colour (C,1,1)."""
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
     def distort(images: Tensor) -> Tensor:
         B, size, device = len(images), images.shape[-1], images.device
-        # where an output pixel comes from: in image coordinates (y down) the inverse of a counter-clockwise turn
+        # from an output pixel to its source: the inverse of a counter-clockwise turn, where y points down
         matrix = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]], device=device).expand(B, 2, 3)
-        places = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B,H,W,2)
-        turned = F.grid_sample(images.float(), places, mode="bicubic", padding_mode="reflection", align_corners=False)
+        sources = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B,H,W,2)
+        turned = F.grid_sample(images.float(), sources, mode="bicubic", padding_mode="reflection", align_corners=False)
         return torch.where(disc(size, device), rounded(turned), colour)
 
     return distort
 
 
 def disc(size: int, device: torch.device) -> Tensor:
-    """(H,W) whether a pixel's centre lies inside the inscribed circle."""
-    axis = torch.arange(size, device=device) - (size - 1) / 2
+    """Whether the centre of a pixel lies inside the inscribed circle, (H,W)."""
+    axis = from_middle(size, device=device)
     return axis[:, None] ** 2 + axis**2 <= (size / 2) ** 2

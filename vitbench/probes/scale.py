@@ -1,4 +1,4 @@
-"""Scale: accuracy against the size of what is in the image, in a frame that stays."""
+"""Scale: what a classifier loses when the content of an image shrinks or grows and its frame stays."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vitbench.probes.subject import Row, Subject
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Every image is enlarged about its centre by a factor, and cut or padded by reflection to the size it had.
+    """Measures accuracy on images enlarged about their centre, then cut or padded by reflection to the size they had.
 
-    Factors are 1/2 to 2 in quarters of an octave. An image is resized to the nearest whole number of pixels
-    (bicubic, anti-aliased where it shrinks) and `at` is the factor that this is: 19/32 = 0.594 for 0.595 at 32 px. Where
-    the margin is odd, the larger part is right and below. No mask: no corner turns into view here. `area` is over log2
-    of the factor.
+    The factors are 1/2 to 2 in quarters of an octave. An image is resized to the nearest whole number of
+    pixels (bicubic, anti-aliased where it shrinks), and `at` is the factor which that makes: 19/32 = 0.594 for 0.595 at
+    32 px. Where the margin is odd, its larger part is right and below. There is no mask as in `rotation`, because no
+    corner turns into view. `area` is over log2 of the factor.
     """
     size = subject.images.shape[-1]
     levels: dict[float, list[Distort]] = {1.0: []}
@@ -25,15 +25,15 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
 
 
 def zoom(inner: int) -> Distort:
-    """Resizes images to `inner` px, in a frame of the size they had."""
+    """Resizes images to `inner` px in a frame of the size they had."""
 
     def distort(images: Tensor) -> Tensor:
         size = images.shape[-1]
-        margin = size - inner  # negative where the frame cuts
-        before = margin // 2 if margin > 0 else -(-margin // 2)
-        smaller = resized(images, inner)
-        if margin < 0:
-            return smaller[:, :, -before : size - before, -before : size - before]
-        return F.pad(smaller, (before, margin - before, before, margin - before), mode="reflect")
+        content = resized(images, inner)
+        if inner > size:
+            cut = (inner - size) // 2
+            return content[:, :, cut : cut + size, cut : cut + size]
+        before, after = (size - inner) // 2, size - inner - (size - inner) // 2
+        return F.pad(content, (before, after, before, after), mode="reflect")
 
     return distort

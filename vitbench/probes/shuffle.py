@@ -1,11 +1,12 @@
-"""Patch shuffle: what is lost when an image's tiles change places (Naseer et al. 2021, arXiv 2105.10497, section 3.3).
+"""Patch shuffle: what a classifier loses when an image's tiles change places (Naseer et al. 2021, arXiv 2105.10497,
+section 3.3).
 
-Compared with the reference code, Muzammal-Naseer/IPViT `evaluate.py` (its 224 px read as 32), on a trained ViT and ResNet
-of 32 px and 1,000 images, 4, 8 and 16 tiles a side: with one permutation for all images its pixels are ours up to the
-rounding of the normalisation (2e-7), and its accuracies are ours digit for digit (the ViT's 0.471, 0.469, 0.183). Where
-we differ: it draws one permutation *per batch* (ours: per image), so that the ResNet at 4 tiles a side had 0.316 and 0.292
-with two seeds and batches of 128, 0.286 with one batch, and 0.306 here; its grids are typed and may be oblong, ours
-are all that divide the image; and it reports no agreement, drop or interval.
+We compared this with the reference code, Muzammal-Naseer/IPViT `evaluate.py` (its 224 px read as 32), on a trained ViT
+and a trained ResNet of 32 px and 1,000 images, with 4, 8 and 16 tiles a side. With one permutation for all images its
+pixels are ours up to the rounding of the normalisation (2e-7), and its accuracies are ours digit for digit (the ViT's
+0.471, 0.469, 0.183). We differ in three. It draws one permutation *for a batch*, we draw one for each image: the ResNet
+at 4 tiles a side had 0.316 and 0.292 there with two seeds and batches of 128, 0.286 with one batch, and has 0.306 here.
+Its grids are typed and may be oblong, ours are all that divide the image. It reports no agreement, drop or interval.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, patch_size, row
-from vitbench.probes.subject import Row, Subject
+from vitbench.probes.distorted import Distort, accuracy_curve, at_least_one, divisors, generator, patch_size
+from vitbench.probes.subject import Row, Subject, make_row
 
 PROTOCOL = "shuffle@v1"
 
 
 def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 3) -> list[Row]:
-    """The image is cut into g x g tiles, which are permuted: a permutation for each image and draw, uniform over all.
+    """Measures accuracy on images cut into g x g tiles that change places, by a uniform permutation for each draw.
 
-    `grid` is g; null: every g that divides the image, whose own size is the last. g = 1, the image itself, is always
-    there. `at` is the number of tiles, g². `area` is over log2 of it. For a ViT, `token_grid` is the number of tiles that
-    are its tokens: without position encoding nothing is lost there.
+    Every image has permutations of its own. `grid` is g; null takes every g that divides the image, up to its size in
+    pixels. g = 1, the image itself, is always among them. `at` is the number of tiles, g², and `area` is over its log2.
+    For a ViT, `token_grid` is the number of tiles that are its tokens, where one without encoding loses nothing.
     """
     size = subject.images.shape[-1]
     sides = divisors(size, "probe.shuffle.grid", grid)
@@ -35,12 +36,12 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
     rows = accuracy_curve(subject, PROTOCOL, levels, seed=seed, at_unit="tiles", reference=1, octaves=True)
     patch = patch_size(subject.model)
     if patch is not None:
-        rows.append(row(PROTOCOL, "token_grid", (size // patch) ** 2))
+        rows.append(make_row(PROTOCOL, "token_grid", (size // patch) ** 2))
     return rows
 
 
 def shuffle(grid: int, random: torch.Generator) -> Distort:
-    """Permutes the grid x grid tiles of every image, each in its own way."""
+    """Permutes the grid x grid tiles, in every image another way."""
 
     def distort(images: Tensor) -> Tensor:
         order = torch.rand(len(images), grid * grid, generator=random).argsort(1)
@@ -50,7 +51,7 @@ def shuffle(grid: int, random: torch.Generator) -> Distort:
 
 
 def to_tiles(images: Tensor, grid: int) -> Tensor:
-    """(B,C,H,W) -> (B,T,C,h,w), row by row."""
+    """Cuts images into tiles row by row, (B,C,H,W) -> (B,T,C,h,w)."""
     tiles = images.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (B,C,g,h,g,w)
     return tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
@@ -62,5 +63,5 @@ def from_tiles(tiles: Tensor, grid: int) -> Tensor:
 
 
 def take(tiles: Tensor, order: Tensor) -> Tensor:
-    """Tile `order[b, t]` of image b at place t."""
+    """Puts tile `order[b, t]` of image b at place t."""
     return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vitbench.machine.peak_memory import peak_since_reset, reset_peak
 from vitbench.timing import linear
 from vitbench.timing.ours import Limit, Ours, matrix_peak, settings_of
 from vitbench.timing.usual import Usual
@@ -119,7 +119,7 @@ def loop(bench: Bench) -> Iterator[Figure]:
 def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     settings = bench.settings(f"model={model}", f"model.size={size}", "augment=light", *bench.files())
     limit, ours, batch = Limit(settings), Ours(settings), settings["optim"]["batch_size"]
-    reset_peak_memory(bench.device)
+    reset_peak(bench.device)
     workers = 0 if bench.device == "cpu" else 16
     usual = Usual(
         what="folder",
@@ -152,7 +152,7 @@ def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
     yield Figure(
         "loop",
         f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory",
-        peak_memory(bench.device),
+        peak_since_reset(bench.device),
         "MiB",
     )
 
@@ -234,7 +234,7 @@ def resolution(bench: Bench) -> Iterator[Figure]:
             words = ["model=vit", f"model.patch_size={4 if px <= 64 else 16}"] if model == "vit" else [f"model={model}"]
             settings = bench.settings(*words, "model.size=nano", f"data.image_size={px}")
             limit = Limit(settings, px, batch)
-            reset_peak_memory(bench.device)
+            reset_peak(bench.device)
             tokens = f", {(px // settings['model']['patch_size']) ** 2} tokens" if model == "vit" else ""
             name = f"{model} nano at {px} px{tokens}"
             yield Figure("resolution", f"{name}: one forward", limit.multiply_adds / 1e6, "M multiply-adds")
@@ -246,7 +246,7 @@ def resolution(bench: Bench) -> Iterator[Figure]:
                     "resolution", f"{name}: {what}, batch {batch}", "images/s", [batch / a for a in taken[key]]
                 )
             if bench.device != "cpu":
-                yield Figure("resolution", f"{name}: peak memory", peak_memory(bench.device), "MiB")
+                yield Figure("resolution", f"{name}: peak memory", peak_since_reset(bench.device), "MiB")
 
 
 def peak(bench: Bench) -> Iterator[Figure]:
@@ -264,21 +264,3 @@ def peak(bench: Bench) -> Iterator[Figure]:
         taken = alternate({"limit": limit}, {"limit": steps_for(limit, bench.seconds)}, bench.windows)["limit"]
         shares = [100 * 3 * limit.multiply_adds * batch / a / most for a in taken]
         yield figure("peak", what, "%", shares, at_least=30.0)
-
-
-def reset_peak_memory(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # Linux: begins the count of this process anew
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: str) -> float:
-    """MiB: of the process on the CPU, of torch's tensors on a GPU."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

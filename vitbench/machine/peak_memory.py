@@ -1,0 +1,80 @@
+"""The most bytes that were held at one time: by tensors during one step, or by this process since its count was reset."""
+
+from __future__ import annotations
+
+import resource
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def peak_of_step(step: Callable[[], None], tensors: Iterable[Tensor], device: torch.device) -> int:
+    """The bytes of tensors during a step, among them `tensors`, which were there before it.
+
+    On a GPU the allocator counts them. On a CPU they are counted when operators return them, so the number is the same
+    on every machine, and scratch memory inside an operator is not seen.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device)
+    with _TensorBytes(tensors) as counted:
+        step()
+    return counted.peak
+
+
+class _TensorBytes(TorchDispatchMode):
+    """Counts each storage from when an operator returns a tensor on it until the last of its tensors is gone."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._storages: dict[int, Any] = {}
+        for tensor in tensors:
+            self._add(tensor)
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._storages:
+            size = storage.nbytes()
+            self._storages[key] = weakref.finalize(storage, self._drop, key, size)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        del self._storages[key]
+        self.now -= size
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = operator(*args, **(kwargs or {}))
+        for leaf in tree_leaves(outputs):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return outputs
+
+
+def reset_peak(device: str) -> None:
+    """Begins the count of `peak_since_reset` anew; on a CPU only Linux can, elsewhere the count is the process's own."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_since_reset(device: str) -> float:
+    """MiB: of the whole process on a CPU, of torch's tensors on a GPU."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
