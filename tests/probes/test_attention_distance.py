@@ -1,5 +1,7 @@
-"""Attention whose distance is known: uniform, on itself, shifted. That the weights are those of the fused kernel is shown
-for every encoding in tests/models/test_vit.py."""
+"""Attention whose distance is known: uniform, on itself, shifted.
+
+tests/models/test_vit.py shows for every encoding that the weights are those of the fused kernel.
+"""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def of(rows: list[Row], method: str) -> list[Row]:
 @pytest.mark.known_answer
 @pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
 def test_the_one_patch_that_decides_goes_first_and_comes_first(rows: list[Row], method: str) -> None:
-    """Its 4 tiles of the first level hold it: all of the change is there. A random order has it half-way on the average."""
+    """The first 4 tiles hold all of the change; a random order has it half-way on average."""
     for name in ("deletion_curve", "insertion_curve"):
         found = curve(of(rows, method), name)
         assert len(found) == 17 and abs(found[100 / 16] - found[100.0]) < 1e-6 < abs(found[0.0] - found[100.0]) / 1e3
@@ -62,7 +62,7 @@ def test_the_one_patch_that_decides_goes_first_and_comes_first(rows: list[Row], 
 
 @pytest.mark.known_answer
 def test_rollout_of_known_attention() -> None:
-    """Attention to itself or to all alike shows nothing; if all look at token j, it has 1 - 2^-L and its share of the rest."""
+    """Attention to itself or to all alike shows nothing. A token that all look at has 1 - 2^-L and part of the rest."""
     itself, alike = torch.eye(5).expand(1, 2, 5, 5), torch.full((1, 2, 5, 5), 0.2)
     assert torch.equal(attribution.rolled([itself] * 3)[0], torch.eye(5))
     torch.testing.assert_close(attribution.rolled([alike] * 3).mean(1), torch.full((1, 5), 0.2))

@@ -1,4 +1,4 @@
-"""Derivatives along a motion, against moving the picture by a hundredth of a pixel, and on networks known in closed form."""
+"""Derivatives along a motion, against a motion of a hundredth of a pixel, and on networks known in closed form."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def vit(**options: Any) -> nn.Module:
 
 
 def cubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Images (B,C,H,W) at the places x and y (H,W), in pixels, by Catmull and Rom's cubic, whose slope at a pixel is the
-    central difference; reflected at the border."""
+    """Samples images (B,C,H,W) at the pixels x and y (H,W), reflected at the border, by Catmull and Rom's cubic.
+
+    Its slope at a pixel is the central difference.
+    """
 
     def weights(t: Tensor) -> Tensor:
         rows = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3)

@@ -17,7 +17,7 @@ CLASSES = 4
 
 
 class Depth(nn.Module):
-    """Three layers: noise, the class after a fashion, the class itself. A class is the brightness of one of four pixels."""
+    """Has three layers: noise, a trace of the class, the class itself, which is the brightest of four pixels."""
 
     def __init__(self) -> None:
         super().__init__()

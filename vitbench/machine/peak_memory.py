@@ -1,4 +1,4 @@
-"""The most bytes that were held at one time: by tensors during one step, or by this process since its count was reset."""
+"""The most bytes that were held at one time: by tensors during a step, or by this process since its count was reset."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class _TensorBytes(TorchDispatchMode):
 
 
 def reset_peak(device: str) -> None:
-    """Begins the count of `peak_since_reset` anew; on a CPU only Linux can, elsewhere the count is the process's own."""
+    """Begins the count of `peak_since_reset` anew. On a CPU only Linux can; elsewhere the whole process counts."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

@@ -48,7 +48,7 @@ AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 def probe(
     subject: Subject, *, seed: int, max_shift: int | None = None, draws: int = 4, worst: int | None = None
 ) -> list[Row]:
-    """Measures all protocols. In pixels, `max_shift` null is an eighth of the width, and `worst` null a quarter of that.
+    """Measures all protocols. `max_shift` null is an eighth of the width in pixels, and `worst` null a quarter of that.
 
     The lengths of `shift.length` reach twice `max_shift`, within the image.
     """

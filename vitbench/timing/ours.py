@@ -92,7 +92,7 @@ class Limit:
 
 
 class Ours:
-    """Whole runs: what steps cost is a run of 1 + n steps less a run of 1 step, with data, loop, log lines and saves."""
+    """Times whole runs, logs and saves included: n steps cost a run of 1 + n steps less a run of 1 step."""
 
     _seeds = itertools.count(1)  # each window is a run of its own
 
@@ -120,7 +120,7 @@ class Ours:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """Multiply-adds a second of the largest plain matrix product, the most that this device does through its library."""
+    """Multiply-adds a second of a large plain matrix product: the most that this device does through its library."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     side = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

@@ -1,7 +1,7 @@
 """How most people train: torchvision's ImageFolder and transforms, a DataLoader, torch's defaults. For comparison.
 
-A process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. It reads a line of
-JSON, does that many steps, and answers with the seconds they took, on the clock of `vitbench.timing.windows`.
+It runs in a process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. It
+reads a line of JSON, does that many steps, and answers with the seconds they took, on the clock of `vitbench.timing.windows`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vitbench.timing.windows import clock
 
 
 class Usual:
-    """A contestant that lives in another process. `what` is 'folder' (images from `root`) or 'batch' (a fixed batch)."""
+    """A contestant in another process. `what` is 'folder' (images from `root`) or 'batch' (always the same batch)."""
 
     def __init__(self, **asked: Any) -> None:
         command = [sys.executable, "-m", "vitbench.timing.usual", json.dumps(asked)]

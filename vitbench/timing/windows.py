@@ -65,5 +65,5 @@ def ratios(above: list[float], below: list[float]) -> list[float]:
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds of this process on the CPU, which others on the machine do not disturb; on a GPU, seconds as they pass."""
+    """Seconds of this process on the CPU, which other processes do not disturb; on a GPU, seconds as they pass."""
     return time.process_time if device == "cpu" else time.perf_counter
