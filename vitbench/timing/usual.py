@@ -1,7 +1,8 @@
 """How most people train: torchvision's ImageFolder and transforms, a DataLoader, torch's defaults. For comparison.
 
 It runs in a process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. It
-reads a line of JSON, does that many steps, and answers with the seconds they took, on the clock of `vitbench.timing.windows`.
+reads a line of JSON, does that many steps, and answers with the seconds they took, on the clock of
+`vitbench.timing.windows`.
 """
 
 from __future__ import annotations
