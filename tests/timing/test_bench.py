@@ -100,7 +100,7 @@ def test_without_a_gpu_its_rows_say_so(vitbench: Callable[..., Output]) -> None:
 
 
 def test_on_a_gpu_the_row_of_the_cpu_says_so(tmp_path: Path) -> None:
-    (one,) = rows.defaults(rows.Bench(["vit"], ["nano"], 1, 0.1, "cuda", tmp_path, print))
+    (one,) = rows.defaults(rows.Bench(["vit"], ["nano"], 1, 0.1, "cuda", tmp_path))
     assert (one.value, one.met, one.note) == (None, None, "on a CPU alone")
 
 

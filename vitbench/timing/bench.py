@@ -1,7 +1,8 @@
-"""How fast vitbench is, as ratios measured in one run: against the bare step, and against how most people train.
+"""`vitbench bench`: how fast vitbench is against the bare step, and against how most people train.
 
-CPU figures are seconds of the process on one thread, so that a shared machine does not disturb them; GPU figures are
-seconds as they pass. What is compared alternates in windows; a figure is their median, with the least and the greatest.
+CPU figures are CPU seconds of the process on one thread, which others on the machine do not disturb; GPU figures are
+seconds as they pass. The sides of a comparison take turns, window by window. A figure is the median of its windows,
+with the least and the greatest.
 """
 
 from __future__ import annotations
@@ -31,27 +32,31 @@ BENCH_HEAD = ["row", "what", "median", "least", "greatest", "unit", "goal", "met
 def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
-    asked: Any = OmegaConf.to_container(config, resolve=True)
-    rows = list(MENU) if asked["rows"] is None else _among("rows", asked["rows"], MENU)
-    models = _among("models", asked["models"], MODELS)
-    sizes = _among("sizes", asked["sizes"], SIZES)
-    for key, least in (("windows", 1), ("seconds", 0)):
-        if not (asked[key] >= least if least else asked[key] > 0):
-            raise UserError(f"{key}={asked[key]}: must be {'1 or more' if key == 'windows' else 'above 0'}")
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    rows = list(MENU) if options["rows"] is None else _choices("rows", options["rows"], MENU)
+    models = _choices("models", options["models"], MODELS)
+    sizes = _choices("sizes", options["sizes"], SIZES)
+    if options["windows"] < 1:
+        raise UserError(f"windows={options['windows']}: must be 1 or more")
+    if not options["seconds"] > 0:
+        raise UserError(f"seconds={options['seconds']}: must be above 0")
     for key, choices in (("format", ("text", "json")), ("device", ("auto", "cpu", "cuda"))):
-        if asked[key] not in choices:
-            raise UserError(f"{key}={asked[key]}: {did_you_mean(asked[key], choices)}")
-    if asked["timm"] is not None and not Path(asked["timm"]).expanduser().is_file():
-        raise UserError(f"timm={asked['timm']}: no such file; it is the train.py of a checkout of pytorch-image-models")
-    file = Path(asked["file"]).expanduser() if asked["file"] else None
+        if options[key] not in choices:
+            raise UserError(f"{key}={options[key]}: {did_you_mean(options[key], choices)}")
+    timm = Path(options["timm"]).expanduser() if options["timm"] is not None else None
+    if timm is not None and not timm.is_file():
+        raise UserError(
+            f"timm={options['timm']}: no such file; it is the train.py of a checkout of pytorch-image-models"
+        )
+    file = Path(options["file"]).expanduser() if options["file"] else None
     if file is not None and file.suffix != ".json":
-        raise UserError(f"file={asked['file']}: must end in .json; `vitbench report` makes the page from it")
-    kept = read_bench(file) if file is not None and file.exists() else None
-    report = _measure(rows, models, sizes, asked, kept)
+        raise UserError(f"file={options['file']}: must end in .json; `vitbench report` makes the page from it")
+    last = read_bench(file) if file is not None and file.exists() else None
+    report = _measure(rows, models, sizes, options, last)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     if file is not None:
         write(file, text.encode(), folders=True)
-    if asked["format"] == "json":
+    if options["format"] == "json":
         print(text, end="")
         return 0
     table = page(report)
@@ -62,105 +67,101 @@ def main(config: Any) -> int:
     return 0
 
 
-def _among(key: str, value: Any, menu: Iterable[str]) -> list[str]:
-    names = [str(name) for name in (value if isinstance(value, list) else [] if value is None else [value])]
-    if not names:
-        raise UserError(f"{key}={'null' if value is None else '[]'}: {did_you_mean('', menu)}")
-    for name in names:
-        if name not in menu:
-            raise UserError(f"{key}={name}: {did_you_mean(name, menu)}")
-    return names
+def _choices(key: str, typed: Any, menu: Iterable[str]) -> list[str]:
+    """One choice or a list of them, each on the menu; UserError where one is not, or there is none."""
+    choices = [str(choice) for choice in (typed if isinstance(typed, list) else [] if typed is None else [typed])]
+    if not choices:
+        raise UserError(f"{key}={'null' if typed is None else '[]'}: {did_you_mean('', menu)}")
+    for choice in choices:
+        if choice not in menu:
+            raise UserError(f"{key}={choice}: {did_you_mean(choice, menu)}")
+    return choices
 
 
 def _measure(
-    rows: list[str], models: list[str], sizes: list[str], asked: Mapping[str, Any], kept: dict[str, Any] | None
+    rows: list[str], models: list[str], sizes: list[str], options: Mapping[str, Any], last: dict[str, Any] | None
 ) -> dict[str, Any]:
+    """Measures the rows and makes the report, with those of the last report that are not measured now."""
     import torch
 
     from vitbench.machine.hardware import Machine
     from vitbench.timing.rows import Bench
 
-    machine = Machine.of(device=asked["device"], precision="auto", compile=None, threads=None)
-    about = machine.described()
-    if kept is not None and kept["hardware"]["name"] != about["hardware"]["name"]:
+    machine = Machine.of(device=options["device"], precision="auto", compile=None, threads=None)
+    hardware = {key: value for key, value in machine.described()["hardware"].items() if key in ("device", "name")}
+    if last is not None and last["hardware"]["name"] != hardware["name"]:
         raise UserError(
-            f"file={asked['file']}: was measured on {kept['hardware']['name']}, this is {about['hardware']['name']};"
+            f"file={options['file']}: was measured on {last['hardware']['name']}, this is {hardware['name']};"
             " choose another file"
         )
+    timm = str(Path(options["timm"]).expanduser().resolve()) if options["timm"] else None
+    windows, seconds, device = options["windows"], options["seconds"], machine.device.type
     figures: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory(prefix="vitbench-bench-") as folder,
         progress("bench", len(rows), "rows") as display,
     ):
-        bench = Bench(
-            models,
-            sizes,
-            asked["windows"],
-            asked["seconds"],
-            machine.device.type,
-            Path(folder).resolve(),
-            display.say,
-            str(Path(asked["timm"]).expanduser().resolve()) if asked["timm"] else None,
-        )
+        bench = Bench(models, sizes, windows, seconds, device, Path(folder).resolve(), timm)
         for done, row in enumerate(rows):
             display.update(done, row)
-            about_row = {"created": now(), "commit": commit(), "torch": torch.__version__}
-            for one in look_up("rows", row, MENU)(bench):
-                figures.append(one.described() | about_row)
+            measured_by = {"created": now(), "commit": commit(), "torch": torch.__version__}
+            for figure in look_up("rows", row, MENU)(bench):
+                figures.append(figure.described() | measured_by)
                 display.say(" ".join(cell for cell in _line(figures[-1]) if cell))
-    if kept is not None:  # rows that were not asked for now
-        figures = [one for one in kept["figures"] if one["row"] not in rows] + figures
+    if last is not None:
+        figures = [figure for figure in last["figures"] if figure["row"] not in rows] + figures
     order = list(MENU)
-    figures.sort(key=lambda one: order.index(one["row"]) if one["row"] in order else len(order))
-    hardware = {key: value for key, value in about["hardware"].items() if key in ("device", "name")}
+    figures.sort(key=lambda figure: order.index(figure["row"]) if figure["row"] in order else len(order))
     return {"schema": BENCH_SCHEMA, "hardware": hardware, "figures": figures}
 
 
 def read_bench(path: Path) -> dict[str, Any]:
-    """What `vitbench bench file=` wrote; UserError where it is something else."""
+    """Reads what `vitbench bench file=` wrote; UserError where it is something else."""
     try:
         report = json.loads(path.read_bytes())
     except (OSError, ValueError):
         report = None
-    if (
-        not isinstance(report, dict)
-        or report.get("schema") != BENCH_SCHEMA
-        or not isinstance(report.get("figures"), list)
-    ):
+    is_report = isinstance(report, dict) and report.get("schema") == BENCH_SCHEMA
+    if not is_report or not isinstance(report.get("figures"), list):
         raise UserError(f"{path} is no result of `vitbench bench`")
     return report
 
 
 def page(report: Mapping[str, Any]) -> Table:
-    lines = [_line(one) for one in report["figures"]]
+    """The table of a report."""
+    lines = [_line(figure) for figure in report["figures"]]
     return Table("bench", f"Speed on {report['hardware']['name']}", BENCH_HEAD, lines, 2, [], [], [], [])
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The page of a result, as `vitbench report` writes it."""
+    """The page of a report, as `vitbench report` writes it."""
     return render_tables("md", [page(report)], "", notes(report))
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    several = {key: sorted({str(one.get(key)) for one in report["figures"]}) for key in ("commit", "torch")}
-    days = sorted({one["created"][:10] for one in report["figures"]})
-    shared = "CPU time of one thread" if report["hardware"]["device"] == "cpu" else "seconds as they pass"
+    """The line below the table: which clock, which commits and versions of torch, and which days."""
+    commits, versions = (
+        ", ".join(sorted({str(figure.get(key)) for figure in report["figures"]})) for key in ("commit", "torch")
+    )
+    days = sorted({figure["created"][:10] for figure in report["figures"]})
+    clock = "CPU time of one thread" if report["hardware"]["device"] == "cpu" else "seconds as they pass"
     return [
-        f"{shared}, unless a line says otherwise; windows alternate; commit {', '.join(several['commit'])}, "
-        f"torch {', '.join(several['torch'])}, {days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}"
+        f"{clock}, unless a line says otherwise; windows alternate; commit {commits}, "
+        f"torch {versions}, {days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}"
     ]
 
 
-def _line(one: Mapping[str, Any]) -> list[str]:
-    least, most = (None if one[key] is None else f"{one[key]:g}" for key in ("at_least", "at_most"))
+def _line(figure: Mapping[str, Any]) -> list[str]:
+    """The line of a figure in the table, a cell for each word of BENCH_HEAD."""
+    row, what, note, unit, value = (figure[key] for key in ("row", "what", "note", "unit", "value"))
+    least, most = (None if figure[key] is None else f"{figure[key]:g}" for key in ("at_least", "at_most"))
     goal = f"{least} to {most}" if least and most else f"<= {most}" if most else f">= {least}" if least else ""
-    met = {None: "", True: "yes", False: "NO"}[one["met"]]
-    what = f"{one['what']} ({one['note']})" if one["note"] and one["value"] is not None else one["what"]
-    if one["value"] is None:
-        return [one["row"], what, one["note"], "", "", one["unit"], goal, met]
-    spread = ["", ""] if one["low"] is None else [_shown(one["low"]), _shown(one["high"])]
-    return [one["row"], what, _shown(one["value"]), *spread, one["unit"], goal, met]
+    met = {None: "", True: "yes", False: "NO"}[figure["met"]]
+    if value is None:
+        return [row, what, note, "", "", unit, goal, met]
+    spread = ["", ""] if figure["low"] is None else [_three_digits(figure["low"]), _three_digits(figure["high"])]
+    return [row, f"{what} ({note})" if note else what, _three_digits(value), *spread, unit, goal, met]
 
 
-def _shown(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

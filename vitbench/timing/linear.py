@@ -1,4 +1,4 @@
-"""A network that costs next to nothing, so that what is left is data and loop. The benchmark alone offers it."""
+"""A network that costs next to nothing, so that data and loop are what is timed. The benchmark alone offers it."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Linear(nn.Module):
 
 
 def offer() -> None:
-    """Makes it a model like others, in this process."""
+    """Puts the network on the menu of models, in this process alone."""
     MENU[NAME] = Choice(f"{__name__}:Linear", "a linear layer, to time what is not the network")

@@ -1,4 +1,4 @@
-"""What `vitbench bench` can measure. Imports no torch."""
+"""The menu of what `vitbench bench` can measure. It imports no torch."""
 
 from __future__ import annotations
 

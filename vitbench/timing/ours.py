@@ -1,4 +1,4 @@
-"""The two sides of vitbench's own speed: the bare step, which nothing can beat, and a whole run of `vitbench train`."""
+"""The contestants that train as vitbench does: the bare step, which no loop can beat, and whole runs of `train`."""
 
 from __future__ import annotations
 
@@ -20,60 +20,58 @@ from vitbench.timing.windows import clock
 from vitbench.training import optim
 from vitbench.training.train import one_run
 
-LOGGED = 100  # steps between two log lines and saves: ten a run of 1,000 steps, the default
+LOGGED = 100  # steps between two log lines and saves, as in a run of 1,000 steps by default
 
 
 def settings_of(words: list[str], folder: Path, device: str, threads: int | None) -> dict[str, Any]:
     """The settings of `vitbench train WORDS`, its runs in `folder`."""
-    here = [f"runs={folder / 'runs'}", f"machine.device={device}", "machine.progress=false", f"eval_every={LOGGED}"]
-    return Planner().settings([*words, *here, *([f"machine.threads={threads}"] if threads else [])])
+    machine = [
+        f"machine.device={device}",
+        "machine.progress=false",
+        *([f"machine.threads={threads}"] if threads else []),
+    ]
+    return Planner().settings([*words, f"runs={folder / 'runs'}", f"eval_every={LOGGED}", *machine])
 
 
 class Limit:
-    """Forward, backward and optimizer on one fixed batch that is on the device already, normalised."""
+    """The bare step: forward, backward and optimizer on one fixed batch, normalised and on the device already."""
 
     def __init__(self, settings: dict[str, Any], image_size: int = 32, batch_size: int | None = None) -> None:
-        hardware = {
-            key: value
-            for key, value in settings["machine"].items()
-            if key in ("device", "precision", "compile", "threads")
-        }
+        hardware = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads")}
         self.machine, self.recipe = Machine.of(**hardware), settings["optim"]
         self.batch_size = batch_size or self.recipe["batch_size"]
         architecture = {**settings["model"], "image_size": image_size, "channels": 3, "num_classes": 10}
         self.parameters, self.multiply_adds = cost(**architecture)
         torch.manual_seed(0)
         model: Any = build_model(**architecture)
-        form = torch.channels_last if model.channels_last else torch.contiguous_format
-        model.to(
-            self.machine.device, memory_format=torch.channels_last if model.channels_last else torch.preserve_format
-        )
-        self.model, self.forward = (
-            compiled(model, architecture, lambda it: it) if self.machine.compile else (model, model)
-        )
-        self.optimizer = optim.build_optimizer(
-            self.model, **{key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
-        )
+        weight_format = torch.channels_last if model.channels_last else torch.preserve_format
+        image_format = torch.channels_last if model.channels_last else torch.contiguous_format
+        model.to(self.machine.device, memory_format=weight_format)
+        self.model = self.forward = model
+        if self.machine.compile:
+            self.model, self.forward = compiled(model, architecture, lambda it: it)
+        options = {key: self.recipe[key] for key in ("optimizer", "lr", "weight_decay", "momentum", "beta2")}
+        self.optimizer = optim.build_optimizer(self.model, **options)
         shape = (self.batch_size, 3, image_size, image_size)
-        self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=form)
+        self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=image_format)
         self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)
 
     def __call__(self, steps: int) -> float:
         self.model.train()
-        return self._timed(self._step, steps)
+        return self._seconds(self._step, steps)
 
     @torch.inference_mode()
     def infer(self, steps: int) -> float:
         """The same for the forward alone, in evaluation mode."""
         self.model.eval()
-        return self._timed(self._forward, steps)
+        return self._seconds(self._forward, steps)
 
-    def _timed(self, once: Callable[[], object], times: int) -> float:
+    def _seconds(self, step: Callable[[], object], steps: int) -> float:
         now = clock(self.machine.device.type)
         self.machine.synchronise()
         begin = now()
-        for _ in range(times):
-            once()
+        for _ in range(steps):
+            step()
         self.machine.synchronise()
         return now() - begin
 
@@ -92,13 +90,13 @@ class Limit:
 
 
 class Ours:
-    """Times whole runs, logs and saves included: n steps cost a run of 1 + n steps less a run of 1 step."""
+    """Whole runs, with data, loop, log lines and saves: n steps take a run of 1 + n steps less a run of 1 step."""
 
-    _seeds = itertools.count(1)  # each window is a run of its own
+    _seeds = itertools.count(1)  # no two runs are the same, so none is skipped as done
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.of_one_step: list[float] = []  # seconds of runs that have one
+        self.of_one_step: list[float] = []  # the seconds of runs of 1 step
         self.now = clock("cpu" if settings["machine"]["device"] == "cpu" else "cuda")
 
     def __call__(self, steps: int) -> float:
@@ -107,10 +105,11 @@ class Ours:
         return self.run(1 + steps) - one
 
     def beside_training(self, step: list[float]) -> list[float]:
-        """Seconds that runs take beside their steps, of which one takes `step` seconds."""
+        """The seconds that runs take beside training, where `step` are the seconds of the bare step."""
         return [seconds - statistics.median(step) for seconds in self.of_one_step]
 
     def run(self, steps: int) -> float:
+        """Trains a run of so many steps and returns the seconds that it took."""
         settings = copy.deepcopy(self.settings)
         settings["seed"], settings["optim"]["steps"] = next(self._seeds), steps
         begin = self.now()
@@ -120,7 +119,7 @@ class Ours:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """Multiply-adds a second of a large plain matrix product: the most that this device does through its library."""
+    """The multiply-adds a second of a large matrix product, the most that this device does through its library."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     side = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

@@ -1,8 +1,8 @@
-"""Rows of `vitbench bench` that time steps in this process, each a function of a Bench."""
+"""The rows of `vitbench bench` that time steps in this process. Each is a function of a Bench."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ NO_GPU = "no GPU"
 
 @dataclass
 class Bench:
-    """What rows are asked for, and where they may write."""
+    """What the rows are asked to measure, and the folder in which they may write."""
 
     models: list[str]
     sizes: list[str]
@@ -30,32 +30,38 @@ class Bench:
     seconds: float  # of one window
     device: str  # cpu or cuda
     folder: Path
-    say: Callable[[str], None]
-    timm: str | None = None  # timm's train.py
+    timm: str | None = None  # the path of timm's train.py
 
     @property
     def threads(self) -> int | None:
-        """One on the CPU: its seconds are then those of the work, also on a machine that is shared."""
+        """One on the CPU, whose seconds are then those of the work, also on a machine that others use."""
         return 1 if self.device == "cpu" else None
 
     def settings(self, *words: str) -> dict[str, Any]:
         return settings_of(list(words), self.folder, self.device, self.threads)
 
     def costing_nothing(self, *words: str) -> dict[str, Any]:
-        """The same for a linear layer in batches of 128, with crop and flip and the ViT's recipe."""
+        """Settings for a linear layer in batches of 128, with crop and flip and the ViT's recipe."""
         linear.offer()
         light = ("model=vit", "augment=light", "optim.batch_size=128", "optim.clip=null", "data.val_fraction=0")
         return self.settings(*light, *words) | {"model": {"name": linear.NAME}}
 
     @cached_property
     def images(self) -> Path:
-        """A folder of JPEG files of 32 px, 5,000 for training and 100 for testing: drawn shapes."""
+        """A folder of drawn shapes as JPEG files of 32 px, 5,000 for training and 100 for testing."""
         root = self.folder / "images"
         _draw_files(root)
         return root
 
     def files(self) -> list[str]:
+        """The words that train on `images`."""
         return ["data=imagefolder", f"data.root={self.images}", "data.name=bench", "data.val_fraction=0"]
+
+    def usual_on_files(self, settings: dict[str, Any], workers: int = 0) -> Usual:
+        """The usual way to train on `images`, with the model, optimizer and batch of these settings."""
+        options = {"what": "folder", "root": str(self.images / "train"), "image_size": 32, "workers": workers}
+        recipe = {key: settings["optim"][key] for key in ("optimizer", "batch_size")}
+        return Usual(model=settings["model"], device=self.device, threads=self.threads or 1, **options, **recipe)
 
 
 def _draw_files(root: Path) -> None:
@@ -63,171 +69,112 @@ def _draw_files(root: Path) -> None:
 
     from vitbench.data.shapes import load
 
-    dataset = load(
-        root=root,
-        cache=root.parent / "drawn",
-        image_size=32,
-        progress=False,
-        task="shape",
-        train_images=5000,
-        test_images=100,
-        image_seed=0,
-    )
+    drawn: dict[str, Any] = {"task": "shape", "train_images": 5000, "test_images": 100, "image_seed": 0}
+    dataset = load(root=root, cache=root.parent / "drawn", image_size=32, progress=False, **drawn)
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for name in split.classes:
             (root / part / name).mkdir(parents=True)
         for place, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
-            Image.fromarray(image.transpose(1, 2, 0)).save(
-                root / part / split.classes[label] / f"{place}.jpg", quality=90
-            )
+            file = root / part / split.classes[label] / f"{place}.jpg"
+            Image.fromarray(image.transpose(1, 2, 0)).save(file, quality=90)
 
 
 def overhead(bench: Bench) -> Iterator[Figure]:
     settings = bench.costing_nothing(*bench.files())
     limit, ours = Limit(settings), Ours(settings)
-    usual = Usual(
-        what="folder",
-        root=str(bench.images / "train"),
-        model=settings["model"],
-        optimizer="adamw",
-        batch_size=128,
-        image_size=32,
-        device=bench.device,
-        workers=0,
-        threads=bench.threads or 1,
-    )
-    with closing(usual):
+    with closing(bench.usual_on_files(settings)) as usual:
         contestants: dict[str, Contestant] = {"limit": limit, "ours": ours, "usual": usual}
-        steps = dict.fromkeys(("limit", "ours"), steps_for(limit, bench.seconds)) | {
-            "usual": steps_for(usual, bench.seconds)
-        }
+        count = steps_for(limit, bench.seconds)
+        steps = {"limit": count, "ours": count, "usual": steps_for(usual, bench.seconds)}
         taken = alternate(contestants, steps, bench.windows)
     for name, what, goal in (("ours", "vitbench", 12.0), ("usual", "ImageFolder + DataLoader", None)):
-        over = [1e6 * (a - b) / 128 for a, b in zip(taken[name], taken["limit"], strict=True)]
+        over = [1e6 * (step - bare) / 128 for step, bare in zip(taken[name], taken["limit"], strict=True)]
         yield figure("overhead", f"{what}, over the bare step, batch 128", "us an image", over, at_most=goal)
-    yield figure("overhead", "the bare step itself", "us an image", [1e6 * a / 128 for a in taken["limit"]])
+    yield figure("overhead", "the bare step itself", "us an image", [1e6 * bare / 128 for bare in taken["limit"]])
 
 
 def loop(bench: Bench) -> Iterator[Figure]:
-    most = matrix_peak(torch.device(bench.device), "float32" if bench.device == "cpu" else "bfloat16")
-    yield Figure("loop", "largest matrix product", most / 1e9, "G multiply-adds a second")
+    largest = matrix_peak(torch.device(bench.device), "float32" if bench.device == "cpu" else "bfloat16")
+    yield Figure("loop", "largest matrix product", largest / 1e9, "G multiply-adds a second")
     for size in bench.sizes:
         for model in bench.models:
-            yield from _loop(bench, model, size, most)
+            yield from _loop(bench, model, size, largest)
 
 
-def _loop(bench: Bench, model: str, size: str, most: float) -> Iterator[Figure]:
+def _loop(bench: Bench, model: str, size: str, largest: float) -> Iterator[Figure]:
     settings = bench.settings(f"model={model}", f"model.size={size}", "augment=light", *bench.files())
-    limit, ours, batch = Limit(settings), Ours(settings), settings["optim"]["batch_size"]
+    limit, ours, batch, on_cpu = Limit(settings), Ours(settings), settings["optim"]["batch_size"], bench.device == "cpu"
     reset_peak(bench.device)
-    workers = 0 if bench.device == "cpu" else 16
-    usual = Usual(
-        what="folder",
-        root=str(bench.images / "train"),
-        model=settings["model"],
-        workers=workers,
-        optimizer=settings["optim"]["optimizer"],
-        batch_size=batch,
-        image_size=32,
-        device=bench.device,
-        threads=bench.threads or 1,
-    )
-    name = f"{model} {size}"
-    with closing(usual):
+    workers = 0 if on_cpu else 16
+    with closing(bench.usual_on_files(settings, workers)) as usual:
         steps = dict.fromkeys(("limit", "ours", "usual"), steps_for(limit, bench.seconds))
         taken = alternate({"limit": limit, "ours": ours, "usual": usual}, steps, bench.windows)
-    speeds = {key: [batch / a for a in values] for key, values in taken.items()}
+    speeds = {side: [batch / step for step in steps_taken] for side, steps_taken in taken.items()}
+    name = f"{model} {size}"
     yield figure("loop", f"{name}: limit", "images/s", speeds["limit"])
     yield figure("loop", f"{name}: vitbench", "images/s", speeds["ours"])
-    others = f"ImageFolder + DataLoader{f' of {workers} workers' if workers else ''}"
-    yield figure("loop", f"{name}: {others}", "images/s", speeds["usual"])
-    goal = 0.97 if bench.device == "cpu" and size in ("nano", "tiny") else 0.95 if bench.device != "cpu" else None
+    loader = f"ImageFolder + DataLoader{f' of {workers} workers' if workers else ''}"
+    yield figure("loop", f"{name}: {loader}", "images/s", speeds["usual"])
+    goal = 0.97 if on_cpu and size in ("nano", "tiny") else None if on_cpu else 0.95
     yield figure("loop", f"{name}: vitbench / limit", "", ratios(speeds["ours"], speeds["limit"]), at_least=goal)
-    many = 5.0 if bench.device != "cpu" and size == "tiny" else None
-    yield figure("loop", f"{name}: vitbench / {others}", "", ratios(speeds["ours"], speeds["usual"]), at_least=many)
-    work = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # forward once, backward twice
-    yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [one / 1e9 for one in work])
-    yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * one / most for one in work])
+    goal = 5.0 if not on_cpu and size == "tiny" else None
+    yield figure("loop", f"{name}: vitbench / {loader}", "", ratios(speeds["ours"], speeds["usual"]), at_least=goal)
+    rates = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # a backward costs as much as two forwards
+    yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [rate / 1e9 for rate in rates])
+    yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * rate / largest for rate in rates])
     yield figure("loop", f"{name}: a run beside training", "s", ours.beside_training(taken["limit"]))
-    yield Figure(
-        "loop",
-        f"{name}: peak memory of the process" if bench.device == "cpu" else f"{name}: peak memory",
-        peak_since_reset(bench.device),
-        "MiB",
-    )
+    what = f"{name}: peak memory of the process" if on_cpu else f"{name}: peak memory"
+    yield Figure("loop", what, peak_since_reset(bench.device), "MiB")
 
 
 def defaults(bench: Bench) -> Iterator[Figure]:
     if bench.device != "cpu":
         yield Figure("defaults", "vitbench / defaults", None, "", at_least=1.15, note="on a CPU alone")
         return
-    settings, batch = bench.settings("model=resnet", "model.size=small"), 128
-    limit = Limit(settings, batch_size=batch)
-    usual = Usual(
-        what="batch",
-        model={"name": "torchvision"},
-        optimizer="sgd",
-        batch_size=batch,
-        image_size=32,
-        device="cpu",
-        workers=0,
-        threads=1,
-    )
-    with closing(usual):
+    batch = 128
+    limit = Limit(bench.settings("model=resnet", "model.size=small"), batch_size=batch)
+    options = {"what": "batch", "optimizer": "sgd", "batch_size": batch, "image_size": 32, "workers": 0}
+    with closing(Usual(model={"name": "torchvision"}, device="cpu", threads=1, **options)) as usual:
         steps = steps_for(limit, 2 * bench.seconds, 1)
-        taken = alternate({"ours": limit, "usual": usual}, dict.fromkeys(("ours", "usual"), steps), bench.windows)
-    for key, what in (("ours", "vitbench"), ("usual", "torchvision, torch's defaults")):
-        yield figure(
-            "defaults", f"ResNet-18 at 32 px, steps of {batch}: {what}", "images/s", [batch / a for a in taken[key]]
-        )
+        taken = alternate({"ours": limit, "usual": usual}, {"ours": steps, "usual": steps}, bench.windows)
+    for side, name in (("ours", "vitbench"), ("usual", "torchvision, torch's defaults")):
+        what = f"ResNet-18 at 32 px, steps of {batch}: {name}"
+        yield figure("defaults", what, "images/s", [batch / step for step in taken[side]])
     yield figure("defaults", "vitbench / defaults", "", ratios(taken["usual"], taken["ours"]), at_least=1.15)
 
 
 def epoch(bench: Bench) -> Iterator[Figure]:
-    shares = (0.01, 0.1, 1.0)
-    runs = {
-        f"{share:g}": Ours(
-            bench.settings(
-                "model=vit",
-                "model.size=nano",
-                "data=shapes",
-                "data.train_images=50000",
-                "data.test_images=100",
-                "data.val_fraction=0",
-                f"data.fraction={share}",
-                "augment=light",
-            )
-        )
-        for share in shares
-    }
+    data = ("data=shapes", "data.train_images=50000", "data.test_images=100", "data.val_fraction=0")
+    runs = {}
+    for share in ("0.01", "0.1", "1"):
+        words = ("model=vit", "model.size=nano", *data, f"data.fraction={float(share)}", "augment=light")
+        runs[share] = Ours(bench.settings(*words))
     steps = steps_for(Limit(runs["1"].settings), bench.seconds)
     taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
     for share in runs:
-        values = [1e6 * a / 64 for a in taken[share]]
-        yield figure("epoch", f"vit nano at {100 * float(share):g} % of 50,000", "us an image", values)
+        of_image = [1e6 * step / 64 for step in taken[share]]
+        yield figure("epoch", f"vit nano at {100 * float(share):g} % of 50,000", "us an image", of_image)
     for share in ("0.01", "0.1"):
-        off = [100 * (a - 1) for a in ratios(taken[share], taken["1"])]
+        longer = [100 * (ratio - 1) for ratio in ratios(taken[share], taken["1"])]
         what = f"an image at {100 * float(share):g} % takes longer than one at 100 % by"
-        yield figure("epoch", what, "%", off, at_least=-5.0, at_most=5.0)
+        yield figure("epoch", what, "%", longer, at_least=-5.0, at_most=5.0)
 
 
 def stream(bench: Bench) -> Iterator[Figure]:
-    words = ("data=shapes", "data.train_images=50000", "data.test_images=100")
-    settings = {place: bench.costing_nothing(*words, f"machine.images={place}") for place in ("memory", "cache")}
-    runs = {place: Ours(its) for place, its in settings.items()}
-    steps = dict.fromkeys(
-        runs, max(300, steps_for(Limit(settings["memory"]), bench.seconds))
-    )  # well above a run's start
-    taken = alternate(runs, steps, bench.windows)
+    data = ("data=shapes", "data.train_images=50000", "data.test_images=100")
+    settings = {place: bench.costing_nothing(*data, f"machine.images={place}") for place in ("memory", "cache")}
+    runs = {place: Ours(of_place) for place, of_place in settings.items()}
+    # so many steps take much longer than the start of a run
+    steps = max(300, steps_for(Limit(settings["memory"]), bench.seconds))
+    taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
     for place in runs:
-        yield figure(
-            "stream", f"a model that costs nothing, images from {place}", "images/s", [128 / a for a in taken[place]]
-        )
+        what = f"a model that costs nothing, images from {place}"
+        yield figure("stream", what, "images/s", [128 / step for step in taken[place]])
     yield figure("stream", "from cache / from memory", "", ratios(taken["memory"], taken["cache"]), at_least=0.85)
 
 
 def resolution(bench: Bench) -> Iterator[Figure]:
-    """Patches of 4 px at 32 and 64 px and of 16 px above: 64, 256, 64, 196 and 576 tokens."""
+    """Times patches of 4 px at 32 and 64 px and of 16 px above: 64, 256, 64, 196 and 576 tokens."""
     for px in (32, 64, 128, 224, 384):
         batch = max(2, 64 * 32**2 // px**2) if bench.device == "cpu" else 64
         for model in bench.models:
@@ -239,12 +186,11 @@ def resolution(bench: Bench) -> Iterator[Figure]:
             name = f"{model} nano at {px} px{tokens}"
             yield Figure("resolution", f"{name}: one forward", limit.multiply_adds / 1e6, "M multiply-adds")
             contestants: dict[str, Contestant] = {"train": limit, "infer": limit.infer}
-            steps = {key: steps_for(one, bench.seconds, 1) for key, one in contestants.items()}
+            steps = {key: steps_for(contestant, bench.seconds, 1) for key, contestant in contestants.items()}
             taken = alternate(contestants, steps, bench.windows)
-            for key, what in (("train", "training"), ("infer", "inference")):
-                yield figure(
-                    "resolution", f"{name}: {what}, batch {batch}", "images/s", [batch / a for a in taken[key]]
-                )
+            for key, work in (("train", "training"), ("infer", "inference")):
+                what = f"{name}: {work}, batch {batch}"
+                yield figure("resolution", what, "images/s", [batch / step for step in taken[key]])
             if bench.device != "cpu":
                 yield Figure("resolution", f"{name}: peak memory", peak_since_reset(bench.device), "MiB")
 
@@ -260,7 +206,7 @@ def peak(bench: Bench) -> Iterator[Figure]:
             yield Figure("peak", what, None, "%", at_least=30.0, note=NO_GPU)
             continue
         limit = Limit(bench.settings(*words), px, batch)
-        most = matrix_peak(torch.device(bench.device), "bfloat16")
+        largest = matrix_peak(torch.device(bench.device), "bfloat16")
         taken = alternate({"limit": limit}, {"limit": steps_for(limit, bench.seconds)}, bench.windows)["limit"]
-        shares = [100 * 3 * limit.multiply_adds * batch / a / most for a in taken]
+        shares = [100 * 3 * limit.multiply_adds * batch / step / largest for step in taken]
         yield figure("peak", what, "%", shares, at_least=30.0)

@@ -1,8 +1,9 @@
-"""How most people train: torchvision's ImageFolder and transforms, a DataLoader, torch's defaults. For comparison.
+"""The contestant that trains as most people do: with torchvision's ImageFolder and transforms, a DataLoader and torch's
+defaults.
 
-It runs in a process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. It
-reads a line of JSON, does that many steps, and answers with the seconds they took, on the clock of
-`vitbench.timing.windows`.
+It is a process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. Its
+argument says in JSON what to do. It reads one number of steps a line, does them, and answers with the seconds that they
+took by the clock of `vitbench.timing.windows`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from vitbench.timing.windows import clock
 
 
 class Usual:
-    """A contestant in another process. `what` is 'folder' (images from `root`) or 'batch' (always the same batch)."""
+    """Starts the process with the options of `main` and talks to it."""
 
-    def __init__(self, **asked: Any) -> None:
-        command = [sys.executable, "-m", "vitbench.timing.usual", json.dumps(asked)]
+    def __init__(self, **options: Any) -> None:
+        command = [sys.executable, "-m", "vitbench.timing.usual", json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, steps: int) -> float:
@@ -46,6 +47,7 @@ def main(
     threads: int,
     root: str = "",
 ) -> None:
+    """Trains on `what`: a "folder" of images, `root`, or one fixed "batch"."""
     import torch
     from torch.nn import functional as F
 
@@ -75,7 +77,7 @@ def main(
 
 
 def _network(model: dict[str, Any], image_size: int) -> Any:
-    """Ours, as it is built; or torchvision's ResNet-18 with the CIFAR stem."""
+    """Builds one of vitbench's models, or torchvision's ResNet-18 with the CIFAR stem."""
     from vitbench.models.build import build_model
     from vitbench.timing import linear
 

@@ -1,4 +1,4 @@
-"""Timing by windows that alternate: what is compared shares whatever else the machine does meanwhile."""
+"""Timing by windows that alternate, so that both sides of a comparison share whatever else the machine does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Contestant = Callable[[int], float]  # does n steps, returns the seconds they took
+Contestant = Callable[[int], float]  # does so many steps and returns the seconds that they took
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,18 @@ class Figure:
 
     row: str
     what: str
-    value: float | None  # None: not measured, and `note` says why
+    value: float | None  # None where it was not measured; then `note` says why
     unit: str
     low: float | None = None
     high: float | None = None
     windows: int = 1
-    at_most: float | None = None  # the goal
+    at_most: float | None = None  # the goal, as the next one
     at_least: float | None = None
     note: str = ""
 
     @property
     def met(self) -> bool | None:
+        """Whether the goal is met; None where there is no goal or no value."""
         if self.value is None or (self.at_most is None and self.at_least is None):
             return None
         return (self.at_most is None or self.value <= self.at_most) and (
@@ -38,12 +39,13 @@ class Figure:
         return asdict(self) | {"met": self.met}
 
 
-def figure(row: str, what: str, unit: str, values: list[float], **more: Any) -> Figure:
-    return Figure(row, what, statistics.median(values), unit, min(values), max(values), len(values), **more)
+def figure(row: str, what: str, unit: str, values: list[float], **goal_or_note: Any) -> Figure:
+    """Makes a Figure of the values of its windows."""
+    return Figure(row, what, statistics.median(values), unit, min(values), max(values), len(values), **goal_or_note)
 
 
 def alternate(contestants: Mapping[str, Contestant], steps: Mapping[str, int], windows: int) -> dict[str, list[float]]:
-    """Seconds a step of each contestant in each of `windows` rounds, after one round that is not counted."""
+    """Times each contestant in each of `windows` rounds, in seconds a step, after a short round that does not count."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for name, contestant in contestants.items():
         contestant(max(1, steps[name] // 4))
@@ -54,16 +56,16 @@ def alternate(contestants: Mapping[str, Contestant], steps: Mapping[str, int], w
 
 
 def steps_for(contestant: Contestant, seconds: float, fewest: int = 2) -> int:
-    """How many steps take about `seconds`."""
+    """How many steps of a contestant take about `seconds`."""
     contestant(fewest)
     return max(fewest, round(seconds / max(contestant(fewest) / fewest, 1e-6)))
 
 
 def ratios(above: list[float], below: list[float]) -> list[float]:
-    """Round by round, so that what slows a whole round cancels."""
-    return [a / b for a, b in zip(above, below, strict=True)]
+    """The ratios round by round, in which whatever slows a whole round cancels."""
+    return [numerator / denominator for numerator, denominator in zip(above, below, strict=True)]
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds of this process on the CPU, which other processes do not disturb; on a GPU, seconds as they pass."""
+    """The CPU seconds of this process, which others on the machine do not disturb; on a GPU, seconds as they pass."""
     return time.process_time if device == "cpu" else time.perf_counter
