@@ -22,9 +22,8 @@ from vitbench.settings.choices import GROUPS
 _FIRST = ("data", "model", "pe", "model.size")
 PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-USUAL = {
-    name: group.implied for name, group in GROUPS.items() if group.implied
-}  # a caption does not mention these, because they go without saying
+# A caption does not mention these, because they go without saying.
+USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
