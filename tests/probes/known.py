@@ -1,4 +1,4 @@
-"""Subjects whose answers are known: a function of pixels as the network, and rows found by what they say."""
+"""Subjects whose answers are known, because a function of pixels is the network, and how tests find a row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Function(nn.Module):
 
 
 def subject(network: Callable[[Tensor], Tensor] | nn.Module, images: Tensor, labels: Tensor, classes: int) -> Subject:
-    """Nothing is normalised: deviation 1/255 is a scale of 1, mean 0 is black."""
+    """Makes a subject whose normalisation changes nothing: deviation 1/255 is a scale of 1, and mean 0 is black."""
     channels = images.shape[1]
     normalise = Normalise([0.0] * channels, [1 / 255] * channels, torch.device("cpu"))
     model = network if isinstance(network, nn.Module) else Function(network)
@@ -35,17 +35,17 @@ def noise(M: int, size: int, channels: int = 3, seed: int = 0) -> Tensor:
     return torch.randint(256, (M, channels, size, size), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
-def said(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The classes that make a network right about every image."""
+def right_labels(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The labels with which the network is right about every image."""
     with torch.no_grad():
         return network(images.float()).argmax(1)
 
 
 def find(rows: list[Row], metric: str, at: float | None = None, **where: Any) -> Row:
-    """The one row of a metric at a level, or of the whole sweep."""
+    """Finds the one row of a metric at a level, or of the whole sweep."""
     wanted = {"metric": metric, "at": at, "layer": None, **where}
-    (found,) = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-    return found
+    (row,) = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    return row
 
 
 def value(rows: list[Row], metric: str, at: float | None = None, **where: Any) -> float:

@@ -28,15 +28,15 @@ def vit(pool: str = "mean", pe: str = "none", uniform: bool = True) -> Subject:
     return subject(model, noise(6, 32), torch.arange(6) % 5, 5)
 
 
-def of(weights: torch.Tensor, side: int) -> list[float]:
+def mean_distances(weights: torch.Tensor, side: int) -> list[float]:
     middle = torch.tensor([row * side + column for row, column in middle_positions(side, side)])
     return of_weights(weights[None, None], apart(side, side, 4), middle).flatten().tolist()
 
 
 @pytest.mark.known_answer
 def test_uniform_attention_has_its_closed_form_and_attention_to_oneself_has_none() -> None:
-    assert of(torch.full((64, 64), 1 / 64), 8) == pytest.approx([16.546, 16.546, 12.376], abs=1e-3)
-    assert of(torch.eye(64), 8) == [0, 0, 0]
+    assert mean_distances(torch.full((64, 64), 1 / 64), 8) == pytest.approx([16.546, 16.546, 12.376], abs=1e-3)
+    assert mean_distances(torch.eye(64), 8) == [0, 0, 0]
 
 
 @pytest.mark.known_answer
@@ -48,7 +48,7 @@ def test_shifted_attention_looks_as_far_as_the_shift() -> None:
             inside = row + 2 < 9 and column >= 1
             weights[row, column, row + 2 * inside, column - inside] = 1
     far = 4 * math.hypot(2, 1)
-    assert of(weights.view(81, 81), 9) == pytest.approx([far * 7 * 8 / 81] * 2 + [far])
+    assert mean_distances(weights.view(81, 81), 9) == pytest.approx([far * 7 * 8 / 81] * 2 + [far])
 
 
 def test_what_a_class_token_takes_is_missing_from_the_raw_distance_alone() -> None:

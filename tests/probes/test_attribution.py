@@ -16,7 +16,7 @@ from vitbench.probes.subject import Row, Subject
 
 
 class OnePatch(nn.Module):
-    """Says class 1 as far as rows 8 to 11, columns 4 to 7 of the image are bright, as a map of 8 x 8 and its mean."""
+    """Predicts class 1 as far as rows 8 to 11, columns 4 to 7 are bright, by a map of 8 x 8 patches and its mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def rows() -> list[Row]:
     return attribution.probe(subject(OnePatch(), pixels, torch.ones(12).long(), 2), seed=0)
 
 
-def of(rows: list[Row], method: str) -> list[Row]:
+def rows_of(rows: list[Row], method: str) -> list[Row]:
     return [row for row in rows if row["protocol"] == f"attribution.{method}@v1"]
 
 
@@ -50,14 +50,14 @@ def of(rows: list[Row], method: str) -> list[Row]:
 def test_the_one_patch_that_decides_goes_first_and_comes_first(rows: list[Row], method: str) -> None:
     """The first 4 tiles hold all of the change; a random order has it half-way on average."""
     for name in ("deletion_curve", "insertion_curve"):
-        found = curve(of(rows, method), name)
+        found = curve(rows_of(rows, method), name)
         assert len(found) == 17 and abs(found[100 / 16] - found[100.0]) < 1e-6 < abs(found[0.0] - found[100.0]) / 1e3
-    random = {name: value(of(rows, "random"), name) for name in ("deletion", "insertion")}
-    assert value(of(rows, method), "deletion") < random["deletion"] < random["insertion"]
-    gain = find(of(rows, method), "over_random")
-    expected = sum(abs(value(of(rows, method), name) - random[name]) for name in random)
+    random = {name: value(rows_of(rows, "random"), name) for name in ("deletion", "insertion")}
+    assert value(rows_of(rows, method), "deletion") < random["deletion"] < random["insertion"]
+    gain = find(rows_of(rows, method), "over_random")
+    expected = sum(abs(value(rows_of(rows, method), name) - random[name]) for name in random)
     assert gain["value"] == pytest.approx(expected) and gain["low"] > 0.2
-    assert find(of(rows, "rollout"), "over_random")["reason"] == "the network has no attention weights to roll out"
+    assert find(rows_of(rows, "rollout"), "over_random")["reason"] == "the network has no attention weights to roll out"
 
 
 @pytest.mark.known_answer
@@ -103,7 +103,7 @@ def test_a_vit_has_all_maps_also_with_a_class_token(pool: str) -> None:
     inputs = vit.normalise(vit.images) / 100 - 1
     cam, rolled = attribution.grad_cam(vit, inputs, torch.arange(4)), attribution.rollout(vit, inputs)
     assert cam is not None and cam.shape == rolled.shape == (4, 8, 8) and cam.any()
-    share = 1 if pool == "mean" else 1 - 0.5**4  # of the class token, at least its own share is no patch's
+    share = 1 if pool == "mean" else 1 - 0.5**4  # the class token keeps at least its own share
     assert (rolled.sum((1, 2)) <= share + 1e-5).all() and (rolled > 0).all()
 
 
@@ -111,7 +111,7 @@ def test_rollout_of_two_heads_is_the_mean_of_what_each_reads() -> None:
     vit = network("vit", pe={"name": "sincos2d"}, distill_token=True)
     inputs = vit.normalise(vit.images) / 100 - 1
     reached = attribution.rolled(vit.model.attention(inputs))  # type: ignore[operator]
-    both = (reached[:, 1:].mean(1) + reached[:, 0]) / 2  # of the patches, and of the token before them
+    both = (reached[:, 1:].mean(1) + reached[:, 0]) / 2  # of the patches, and of the distillation token before them
     torch.testing.assert_close(attribution.rollout(vit, inputs), both[:, 1:].unflatten(1, (8, 8)))
 
 

@@ -1,4 +1,4 @@
-"""CKA where the answer is known, and against the formula written out."""
+"""CKA of features whose similarity is known, and against the formula written out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vitbench.errors import UserError
 from vitbench.probes import cka
 from vitbench.probes.subject import Row, Subject
 
-WIDTH = 192  # pixels of an image of 8 px
+WIDTH = 192  # numbers of an image of 8 x 8 px
 
 
 class Layers(nn.Module):
-    """Layers that each are one matrix times the pixels, and a head."""
+    """A network whose layers each multiply the pixels by a matrix, and a head."""
 
     def __init__(self, *matrices: Tensor) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Layers(nn.Module):
         return self.head([layer(images.flatten(1) - 127.5) for layer in self.layers][-1])
 
 
-def of(*matrices: Tensor, images: int = 32, **more: object) -> Subject:
+def subject_of(*matrices: Tensor, images: int = 32, **more: object) -> Subject:
     torch.manual_seed(0)
     return subject(Layers(*matrices), noise(images, 8), torch.zeros(images).long(), 5)._replace(**more)  # type: ignore[arg-type]
 
 
 def pick(first: int, width: int) -> Tensor:
-    """Pixels first .. first + width, which in noise have nothing to do with others."""
+    """The matrix that picks numbers first .. first + width of an image, which in noise are unrelated to all others."""
     return torch.eye(WIDTH)[first : first + width]
 
 
@@ -52,7 +52,7 @@ def rotation(width: int) -> Tensor:
 
 
 def between(*matrices: Tensor, images: int = 32) -> float:
-    rows = cka.probe(of(*matrices, images=images), seed=0)
+    rows = cka.probe(subject_of(*matrices, images=images), seed=0)
     return value(rows, "similarity", 1 / 3, layer="block1")  # at block2
 
 
@@ -86,7 +86,7 @@ def test_unrelated_features_are_near_zero_where_the_biased_form_is_not() -> None
 
 def test_it_is_the_formula_summed_over_batches_before_the_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cka, "BATCH", 20)
-    network = of(pick(0, 64), pick(32, 64), images=57)
+    network = subject_of(pick(0, 64), pick(32, 64), images=57)
     rows = cka.probe(network, seed=0)
     features = (network.images.double().flatten(1) - 127.5).split([29, 28])  # no last batch of 17
     grams = [[part[:, i : i + 64] @ part[:, i : i + 64].T for i in (0, 32)] for part in features]
@@ -96,10 +96,10 @@ def test_it_is_the_formula_summed_over_batches_before_the_ratio(monkeypatch: pyt
 
 
 def test_memory_is_bounded_by_more_forwards_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = cka.probe(of(pick(0, 64), pick(32, 64)), seed=0)
+    whole = cka.probe(subject_of(pick(0, 64), pick(32, 64)), seed=0)
     monkeypatch.setattr(cka, "NUMBERS_AT_ONCE", 32 * 70)
     monkeypatch.setattr(cka, "FEATURES_AT_ONCE", 10)
-    network = of(pick(0, 64), pick(32, 64))
+    network = subject_of(pick(0, 64), pick(32, 64))
     assert [row["value"] for row in cka.probe(network, seed=0)] == pytest.approx([row["value"] for row in whole])
     assert network.model.sizes.count(32) == 3  # type: ignore[operator, union-attr]
 
@@ -110,7 +110,7 @@ def compared(own: Subject, other: Subject, **options: object) -> list[Row]:
 
 
 def test_another_run_has_rows_of_its_own_and_a_run_that_is_meant_itself_a_reason() -> None:
-    rows = compared(of(pick(0, 64), pick(100, 64)), of(pick(100, 64), rotation(64) @ pick(0, 64)))
+    rows = compared(subject_of(pick(0, 64), pick(100, 64)), subject_of(pick(100, 64), rotation(64) @ pick(0, 64)))
     twin = [row for row in rows if row["protocol"] == "cka.twin@v1"]
     assert value(twin, "best", layer="block1") == pytest.approx(1, abs=1e-5)
     assert value(twin, "best_at", layer="block1") in (1 / 3, 2 / 3)  # the last block, which is what the head is given
@@ -123,7 +123,9 @@ def test_another_run_has_rows_of_its_own_and_a_run_that_is_meant_itself_a_reason
 
 def test_other_layers_have_no_diagonal_and_equal_features_no_similarity() -> None:
     rows = [
-        row for row in compared(of(pick(0, 64)), of(pick(0, 64), torch.zeros(4, WIDTH))) if "twin" in row["protocol"]
+        row
+        for row in compared(subject_of(pick(0, 64)), subject_of(pick(0, 64), torch.zeros(4, WIDTH)))
+        if "twin" in row["protocol"]
     ]
     assert "different layers" in find(rows, "diagonal")["reason"]
     dead = [row for row in rows if row["metric"] == "similarity" and row["layer"] == "block1" and row["at"] == 1 / 3]
@@ -131,12 +133,12 @@ def test_other_layers_have_no_diagonal_and_equal_features_no_similarity() -> Non
 
 
 def test_what_cannot_be_gets_one_line() -> None:
-    network = of(pick(0, 64), images=3)
+    network = subject_of(pick(0, 64), images=3)
     with pytest.raises(UserError, match="images=3: unbiased CKA needs 4 or more"):
         cka.probe(network, seed=0)
 
 
 def test_it_is_a_picture() -> None:
-    network = of(pick(0, 64), pick(32, 64))
+    network = subject_of(pick(0, 64), pick(32, 64))
     assert b"<svg" in cka.draw(network, seed=0)
     assert cka.draw(network, seed=0, ending=".png").startswith(b"\x89PNG")

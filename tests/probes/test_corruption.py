@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, noise, said, subject, value
+from tests.probes.known import curve, noise, right_labels, subject, value
 from vitbench.errors import UserError
 from vitbench.probes.corruption import SEVERITIES, corrupt, probe
 
@@ -67,7 +67,7 @@ def test_blur_goes_with_the_size_of_the_image() -> None:
 
 def test_severity_0_is_clean_and_drops_are_averaged_over_kinds() -> None:
     images = noise(50, 16)
-    known = subject(colours, images, said(colours, images), 3)
+    known = subject(colours, images, right_labels(colours, images), 3)
     rows = probe(known, seed=0)
     kinds = {kind: {"protocol": f"corruption.{kind}@v1"} for kind in SEVERITIES}
     assert value(rows, "accuracy", protocol="corruption@v1") == 1

@@ -40,7 +40,7 @@ def test_attention_takes_its_share_by_the_square_of_the_tokens() -> None:
     rows = measured(build_model("vit", **SMALL))
     share = {row["at"]: row["value"] for row in rows if row["metric"] == "attention_share" and "at" in row}
     adds = {row["at"]: row["value"] for row in rows if row["metric"] == "multiply_adds" and "at" in row}
-    products = {size: 2 * (size // 4) ** 4 * 16 for size in (16, 32)}  # q k and weights v: N N D each
+    products = {size: 2 * (size // 4) ** 4 * 16 for size in (16, 32)}  # q k and weights v take N N D each
     assert all(round(share[size] * adds[size]) == products[size] for size in products)
 
 
@@ -53,7 +53,7 @@ def test_tokens_are_counted_in_timms_vits_too() -> None:
 
 
 class Fixed(nn.Module):
-    """Takes images of one size, and counts on them."""
+    """A network that takes images of one size only."""
 
     def __init__(self) -> None:
         super().__init__()

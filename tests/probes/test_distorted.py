@@ -1,4 +1,4 @@
-"""What the probes that distort images have in common: the rows, and their intervals."""
+"""The rows that all probes have which distort images, and their intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, find, noise, said, subject, value
+from tests.probes.known import curve, find, noise, right_labels, subject, value
 from vitbench.probes.distorted import accuracy_curve, area, bootstrap, patch_size, resized
 
 
@@ -24,7 +24,7 @@ def inverted(images: Tensor) -> Tensor:
 
 def swept(levels: dict, **options: object) -> list:
     images = noise(60, 4)
-    known = subject(corner, images, said(corner, images), 2)
+    known = subject(corner, images, right_labels(corner, images), 2)
     return accuracy_curve(known, "test@v1", levels, **{"seed": 0, "at_unit": "px", "reference": 0, **options})
 
 
@@ -38,7 +38,11 @@ def test_a_distortion_that_does_nothing_costs_nothing() -> None:
 def test_draws_are_averaged_and_the_area_is_by_trapezoids() -> None:
     rows = swept({0: [], 1: [inverted, lambda images: images], 3: [inverted]})
     assert curve(rows, "accuracy") == {0: 1, 1: 0.5, 3: 0}
-    assert curve(rows, "relative_drop") == {0: 0, 1: 1, 3: 2}  # chance is 1/2, and all wrong is as far below it
+    assert curve(rows, "relative_drop") == {
+        0: 0,
+        1: 1,
+        3: 2,
+    }  # chance is 1/2, and all wrong is as far below it as all right is above
     assert value(rows, "area") == pytest.approx((0.75 * 1 + 0.25 * 2) / 3)
     assert value(rows, "relative_drop") == 1.5
 
@@ -87,4 +91,4 @@ def test_patches_are_found_in_ours_and_in_timms_vits() -> None:
     assert patch_size(build_model("vit", image_size=16, channels=3, num_classes=2)) == 4
     assert patch_size(build_model("resnet", image_size=16, channels=3, num_classes=2)) is None
     assert patch_size(timm.create_model("vit_tiny_patch16_224", depth=1)) == 16
-    assert patch_size(timm.create_model("pvt_v2_b0")) is None  # whose patches of 7 px are 4 px apart
+    assert patch_size(timm.create_model("pvt_v2_b0")) is None  # its patches of 7 px are 4 px apart

@@ -25,7 +25,7 @@ class Layer(nn.Module):
 
 
 class Net(nn.Module):
-    """Layers, each a tap, global average pooling and a linear head."""
+    """A network of layers, each a tap, with global average pooling and a linear head."""
 
     def __init__(self, width: int, **layers: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def conv(inputs: int, width: int, stride: int = 1, padding_mode: str = "circular
 
 
 def errors(model: nn.Module, images: int = 40, seed: int = 0, **options: object) -> dict[tuple[str, ...], float]:
-    """(protocol, metric) and (protocol, metric, layer) -> value"""
+    """The values by (mode, metric), and those of layers by (mode, metric, layer)."""
     rows = probe(subject(model, images), seed=seed, **options)  # type: ignore[arg-type]
     return {
         (row["protocol"][13:-3], row["metric"], *([row["layer"]] if "layer" in row else [])): row["value"]
@@ -71,7 +71,7 @@ def test_a_circular_convolution_commutes_with_every_roll() -> None:
     found = errors(Net(8, conv1=conv(3, 8), relu=nn.ReLU(), conv2=conv(8, 8)))
     assert all(value < 1e-5 for (mode, kind, *_), value in found.items() if mode == "circular" and kind == "on_lattice")
     assert found["circular", "invariance"] < 1e-5 and found["circular", "logits"] < 1e-5
-    assert math.isnan(found["circular", "off_lattice", "conv1"])  # stride 1: there is no off
+    assert math.isnan(found["circular", "off_lattice", "conv1"])  # a layer of stride 1 has no shift off the lattice
 
 
 def test_with_stride_two_it_commutes_with_even_rolls_only() -> None:
@@ -110,7 +110,7 @@ def test_features_that_have_nothing_to_do_with_each_other_give_root_two(mode: st
 
 
 def test_zero_padding_breaks_it_in_the_border_band_only() -> None:
-    """Two 3x3 convolutions see 2 positions far: a band at the border of the map, and where the roll brought it."""
+    """Two 3x3 convolutions see 2 positions far, so a band at the border errs, and where the roll has brought it."""
     model = nn.Sequential(conv(3, 8, padding_mode="zeros"), nn.ReLU(), conv(8, 8, padding_mode="zeros")).double()
     images, by = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.tensor([[3, 1], [-1, 2], [5, 5], [2, -4]])
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_zero_padding_breaks_it_in_the_border_band_only() -> None:
 
 
 def test_tied_weights_make_a_locally_connected_layer_a_convolution() -> None:
-    """Weights of its own at every position: as equivariant as a convolution if they are equal, else not at all."""
+    """A layer with weights for each position is as equivariant as a convolution if they are equal, else not at all."""
     same = torch.randn(8, 27, 1).expand(8, 27, 256)
 
     def local(weights: Tensor) -> nn.Module:

@@ -15,7 +15,7 @@ from vitbench.probes.filters import components, draw, mean_frequency, probe
 from vitbench.probes.subject import Row, Subject
 
 
-def of(model: nn.Module, channels: int = 3) -> Subject:
+def subject_of(model: nn.Module, channels: int = 3) -> Subject:
     return subject(model, noise(2, 32, channels), torch.zeros(2), 5)
 
 
@@ -23,7 +23,7 @@ def bank(weight: torch.Tensor) -> list[Row]:
     D, C, k, _ = weight.shape
     layer = nn.Conv2d(C, D, k, bias=False)
     layer.weight.data = weight
-    return probe(of(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()), C), seed=0)
+    return probe(subject_of(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()), C), seed=0)
 
 
 @pytest.mark.known_answer
@@ -37,9 +37,8 @@ def test_one_pixel_has_all_frequencies_alike_and_a_wave_has_its_own() -> None:
 
 def test_grey_filters_have_no_colour_and_independent_channels_have_two_thirds() -> None:
     torch.manual_seed(0)
-    assert value(bank(torch.randn(32, 1, 4, 4).expand(-1, 3, -1, -1).clone()), "colour_share") == pytest.approx(
-        0, abs=1e-6
-    )
+    grey = torch.randn(32, 1, 4, 4).expand(-1, 3, -1, -1).clone()
+    assert value(bank(grey), "colour_share") == pytest.approx(0, abs=1e-6)
     assert value(bank(torch.randn(500, 3, 4, 4)), "colour_share") == pytest.approx(2 / 3, abs=0.02)
     assert math.isnan(value(bank(torch.randn(8, 1, 3, 3)), "colour_share"))
 
@@ -60,11 +59,11 @@ def test_components_are_those_that_the_filters_are_made_of() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_it_is_a_picture_of_either_family(name: str) -> None:
-    network = of(build_model(name, image_size=32, channels=3, num_classes=5))
+    network = subject_of(build_model(name, image_size=32, channels=3, num_classes=5))
     assert draw(network, seed=0).startswith(b"\x89PNG")
     assert 0 < value(probe(network, seed=0), "mean_frequency") < 0.5
 
 
 def test_a_network_whose_first_layer_is_no_convolution_has_no_filters() -> None:
     with pytest.raises(DoesNotApply, match="no convolution takes the image"):
-        probe(of(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))), seed=0)
+        probe(subject_of(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))), seed=0)

@@ -53,7 +53,7 @@ def cubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return sum(wy[i] * wx[j] * images[..., rows[i], columns[j]] for i in range(4) for j in range(4))  # type: ignore[return-value]
 
 
-MOVES = {  # where the content at (x, y) from the centre comes from, when it moves by t
+MOVES = {  # a motion, and the source of what lies at (x, y) from the centre after a motion by t
     "right": (lie.RIGHT, lambda x, y, t: (x - t, y)),
     "down": (lie.DOWN, lambda x, y, t: (x, y - t)),
     "rotation": (
@@ -84,7 +84,7 @@ def test_it_is_what_moving_the_picture_by_a_hundredth_of_a_pixel_does(name: str)
 
 
 def test_a_pixel_of_a_ramp_changes_by_its_slope() -> None:
-    """A grey value per pixel is half of 16 - 1 of them per unit of the authors' grid, whose sign is the other."""
+    """One grey value a pixel is (16 - 1) / 2 of them a unit of the authors' grid, whose sign is the opposite."""
     ramp = torch.arange(16.0).expand(1, 1, 16, 16).contiguous()
     ours, theirs = lie.moving(ramp, lie.RIGHT), lie.moving_bilinearly(ramp, lie.RIGHT)
     assert torch.equal(ours[..., 1:-1], torch.full((1, 1, 16, 14), -1.0)) and not ours[..., [0, -1]].any()
@@ -133,8 +133,8 @@ def test_what_the_layers_add_sums_to_the_whole(pool: str, distill_token: bool) -
     signs = 2.0 * torch.randint(2, (6, 5), generator=torch.Generator().manual_seed(3)) - 1
     whole = torch.stack([(signs * lie.softmax_slope(z, slope)).sum(1) for z, slope, _ in found])
     assert torch.allclose(sum(parts.values()), whole / math.sqrt(5))  # type: ignore[arg-type]
-    if not distill_token:  # whose way is past the pooled feature, and so the head's
-        assert torch.allclose(parts["head"], torch.zeros(2, 6, dtype=torch.float64))  # it sees no picture
+    if not distill_token:  # the head reads this token too; without it, it sees the pooled feature alone and no map
+        assert torch.allclose(parts["head"], torch.zeros(2, 6, dtype=torch.float64))
 
 
 def test_a_layer_that_moves_with_the_picture_adds_nothing() -> None:

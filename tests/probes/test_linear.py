@@ -1,4 +1,4 @@
-"""Linear probes of features whose classes are known to be in them, or not."""
+"""Linear probes of features that are known to hold the class, or not to."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class Depth(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.flatten(1)
         self.noise(pixels[:, 100:130, None, None].expand(-1, -1, 2, 3))  # maps (B,D,h,w)
-        self.some(
-            torch.cat([pixels[:, :2], pixels[:, 100:102]], 1)[:, None]
-        )  # tokens: the first two classes are in them
+        self.some(torch.cat([pixels[:, :2], pixels[:, 100:102]], 1)[:, None])  # tokens that hold the first two classes
         return self.head(self.all(pixels[:, :CLASSES]))
 
 
@@ -42,14 +40,14 @@ def drawn(images: int, seed: int) -> tuple[Tensor, Tensor]:
     return pixels, labels
 
 
-def of(held: int = 400) -> Subject:
+def subject_of(held: int = 400) -> Subject:
     made = subject(Depth(), *drawn(200, 0), CLASSES)
     return made._replace(held_out=lambda most: tuple(part[:most] for part in drawn(held, 1)))  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return linear.probe(of(), seed=0)
+    return linear.probe(subject_of(), seed=0)
 
 
 def full(rows: list[Row], layer: str | None) -> float:
@@ -98,9 +96,9 @@ def test_ridge_is_the_solution_of_its_equations(n: int, D: int) -> None:
 
 
 def test_what_is_lacking_is_said() -> None:
-    (row,) = linear.probe(of(held=3), seed=0)
+    (row,) = linear.probe(subject_of(held=3), seed=0)
     assert math.isnan(row["value"]) and "3 validation images are too few to fit 4 classes on" in row["reason"]
-    rows = linear.probe(of(held=60), seed=0, draws=1)
+    rows = linear.probe(subject_of(held=60), seed=0, draws=1)
     assert "fewer than 25 of the 48" in find(rows, "accuracy_25")["reason"] and value(rows, "accuracy_5") == 1
     with pytest.raises(UserError, match=r"probe.linear.draws=0: must be 1 or more"):
-        linear.probe(of(), seed=0, draws=0)
+        linear.probe(subject_of(), seed=0, draws=0)

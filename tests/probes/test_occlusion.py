@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, noise, said, subject, value
+from tests.probes.known import curve, noise, right_labels, subject, value
 from vitbench.errors import UserError
 from vitbench.probes.distorted import generator
 from vitbench.probes.occlusion import drop, probe
@@ -41,7 +41,7 @@ def test_what_is_dropped_at_a_share_is_dropped_at_every_larger_one() -> None:
 def test_a_network_that_looks_at_one_tile_loses_it_in_a_share_of_the_images() -> None:
     images = torch.zeros(2000, 1, 8, 8, dtype=torch.uint8)
     images[::2] = 255
-    known = subject(corner, images, said(corner, images), 2)
+    known = subject(corner, images, right_labels(corner, images), 2)
     for share, accuracy in curve(probe(known, seed=0), "accuracy").items():
         assert accuracy == pytest.approx(1 - share / 2, abs=0.02), "a bright corner that is dropped is called dark"
 

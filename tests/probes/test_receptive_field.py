@@ -17,7 +17,7 @@ from vitbench.probes.subject import Subject
 from vitbench.probes.taps import from_middle
 
 
-def of(model: nn.Module, size: int = 32, channels: int = 3) -> Subject:
+def subject_of(model: nn.Module, size: int = 32, channels: int = 3) -> Subject:
     return subject(model, noise(4, size, channels), torch.arange(4) % 5, 5)
 
 
@@ -39,7 +39,7 @@ def constant(layer: nn.Conv2d, value: float = 1.0) -> nn.Conv2d:
 @pytest.mark.parametrize("L, k", [(1, 3), (3, 3), (2, 5)])
 def test_linear_convolutions_have_their_size_and_variance(L: int, k: int) -> None:
     convolutions = [constant(nn.Conv2d(1, 1, k, padding=k // 2, bias=False), 1 / k**2) for _ in range(L)]
-    field = fields(of(ends(*convolutions), 33, 1), 0, 2, 16)[str(L - 1)].after
+    field = fields(subject_of(ends(*convolutions), 33, 1), 0, 2, 16)[str(L - 1)].after
     assert field is not None
     side = L * (k - 1) + 1
     seen = field > 0
@@ -57,7 +57,7 @@ def test_a_uniform_field_has_its_closed_form() -> None:
 def test_four_patches_in_the_middle_are_looked_from_and_channels_do_not_cancel() -> None:
     patches = nn.Conv2d(3, 2, 4, stride=4, bias=False)
     patches.weight.data[0], patches.weight.data[1] = 1, -1
-    field = fields(of(ends(patches)), 0, 4, 2)["0"].after
+    field = fields(subject_of(ends(patches)), 0, 4, 2)["0"].after
     assert field is not None
     assert torch.allclose(field[12:20, 12:20], torch.tensor(1 / 64, dtype=torch.float64))
     assert extents(field)["half_mass"] == 6 and extents(field)["luo"] == 8
@@ -67,7 +67,7 @@ def test_uniform_attention_sees_everything_before_the_residual_sum() -> None:
     model = nano("vit")
     for block in model.blocks:  # type: ignore[union-attr]
         block.attn.qkv.weight.data[:128] = 0
-    rows = probe(of(model), seed=0, images=4, channels=4)
+    rows = probe(subject_of(model), seed=0, images=4, channels=4)
     stem = value(rows, "radius", layer="patch_embed")
     assert value(rows, "radius_before", layer="block1") == pytest.approx(12.24, rel=0.05)
     assert stem < value(rows, "radius", layer="block1") < 12 and stem == pytest.approx(3.06, rel=0.1)
@@ -76,12 +76,12 @@ def test_uniform_attention_sees_everything_before_the_residual_sum() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_a_branch_that_adds_nothing_has_no_field_and_changes_none(name: str) -> None:
-    """Residual sums are made in place in a ResNet: the branch must be seen as it was before."""
+    """A ResNet makes its residual sums in place, and the branch must be seen as it was before."""
     model = nano(name)
     layer, previous = ("block1", "patch_embed") if name == "vit" else ("layer1.0", "stem")
     block = model.taps[layer]  # type: ignore[index]
     nn.init.zeros_(block.attn.proj.weight if name == "vit" else block.bn2.weight)
-    rows = probe(of(model), seed=0, images=4, channels=4)
+    rows = probe(subject_of(model), seed=0, images=4, channels=4)
     assert find(rows, "radius_before", layer=layer)["reason"] == "no pixel changes this layer"
     assert math.isnan(value(rows, "radius_before", layer=layer))
     assert value(rows, "half_mass", layer=layer) == value(rows, "half_mass", layer=previous)
@@ -90,19 +90,19 @@ def test_a_branch_that_adds_nothing_has_no_field_and_changes_none(name: str) -> 
 
 
 def test_the_seed_chooses_channels() -> None:
-    model = of(nano("resnet"))
+    model = subject_of(nano("resnet"))
     found = [value(probe(model, seed=seed, images=2, channels=2), "radius") for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
 
 
 def test_figures_are_drawn_of_one_network_and_of_two_side_by_side() -> None:
-    both = {name: of(nano(name)) for name in ("vit", "resnet")}
+    both = {name: subject_of(nano(name)) for name in ("vit", "resnet")}
     assert draw(both["vit"], seed=0, images=1, channels=1).startswith(b"\x89PNG")
     assert how_far.draw(both, seed=0, images=1, channels=1).startswith(b"<?xml")
 
 
 def test_a_vit_of_one_patch_has_no_fields_and_an_empty_panel_beside_others() -> None:
-    one = of(build_model("vit", image_size=32, channels=3, num_classes=5, patch_size=32))
+    one = subject_of(build_model("vit", image_size=32, channels=3, num_classes=5, patch_size=32))
     for ask in (probe, draw):
         with pytest.raises(DoesNotApply, match="none of its layers has more than one position"):
             ask(one, seed=0)
@@ -115,4 +115,4 @@ def test_a_slip_gets_one_line() -> None:
             raise AssertionError("never here")
 
     with pytest.raises(UserError, match=r"^probe\.receptive_field\.images=0: must be 1 or more$"):
-        probe(of(Dead()), seed=0, images=0)
+        probe(subject_of(Dead()), seed=0, images=0)

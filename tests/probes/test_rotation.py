@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, noise, said, subject, value
+from tests.probes.known import curve, noise, right_labels, subject, value
 from vitbench.errors import UserError
 from vitbench.probes.rotation import disc, probe, turn
 
@@ -52,7 +52,7 @@ def test_what_is_round_is_not_noticed_to_turn() -> None:
     radius = torch.hypot(axis[:, None], axis)
     bumps = 255 * torch.exp(-(((radius - torch.linspace(0, 10, 20)[:, None, None]) / 4) ** 2))  # rings of 20 radii
     images = bumps.round().to(torch.uint8)[:, None]
-    rows = probe(subject(rings, images, said(rings, images), 2), seed=0)
+    rows = probe(subject(rings, images, right_labels(rings, images), 2), seed=0)
     assert list(curve(rows, "accuracy")) == list(range(0, 181, 15))
     assert set(curve(rows, "agreement").values()) == {1.0}
     assert value(rows, "area") == 1
@@ -69,7 +69,7 @@ def test_sides_change_places_at_180_degrees() -> None:
     images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
     images[::2, :, :, :8] = 255
     images[1::2, :, :, 8:] = 255
-    rows = probe(subject(left, images, said(left, images), 2), seed=0, step=60)
+    rows = probe(subject(left, images, right_labels(left, images), 2), seed=0, step=60)
     assert curve(rows, "accuracy") == {0: 1, 60: 1, 120: 0, 180: 0}
     assert value(rows, "area") == pytest.approx(0.5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, noise, said, subject, value
+from tests.probes.known import curve, noise, right_labels, subject, value
 from vitbench.probes.distorted import resized
 from vitbench.probes.scale import probe, zoom
 
@@ -41,7 +41,7 @@ def is_large(images: Tensor) -> Tensor:
 def test_a_network_that_measures_size_changes_its_mind_at_the_right_factor() -> None:
     images = torch.zeros(10, 1, 32, 32, dtype=torch.uint8)
     images[:, :, 12:20, 12:20] = 200  # 1/16 of the image: a tenth at 1.26 times
-    rows = probe(subject(is_large, images, said(is_large, images), 2), seed=0)
+    rows = probe(subject(is_large, images, right_labels(is_large, images), 2), seed=0)
     agreement = curve(rows, "agreement")
     assert list(agreement) == [n / 32 for n in (16, 19, 23, 27, 32, 38, 45, 54, 64)]
     assert all((factor < 1.26) == bool(same) for factor, same in agreement.items())

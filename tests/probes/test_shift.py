@@ -45,7 +45,7 @@ def cnn(padding: str, stride: int = 1) -> nn.Sequential:
 
 
 class Steep(nn.Module):
-    """A network in float64 with logits further apart, so that any change is seen and rounding is not."""
+    """A network in float64 with its logits further apart, so that any change shows and rounding does not."""
 
     def __init__(self, model: nn.Module, factor: float) -> None:
         super().__init__()
@@ -84,12 +84,10 @@ def test_a_circular_cnn_is_the_same_at_every_multiple_of_its_stride(stride: int)
 
 def test_zero_padding_breaks_equivariance_in_the_border_band_only() -> None:
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    convolutions = cnn("zeros")[
-        :3
-    ]  # two of 3 x 3: a band of two pixels at each side, and of two where the image was cut
-    apart = (convolutions(images.roll(3, 3)) - convolutions(images).roll(3, 3)).abs().amax((0, 1))  # (H,W)
-    assert apart[2:-2, 5:-2].max() < 1e-12
-    assert apart[2:-2, :2].max() > 1e-3
+    convolutions = cnn("zeros")[:3]  # two of 3 x 3, which err two pixels far at each side and where the image was cut
+    error = (convolutions(images.roll(3, 3)) - convolutions(images).roll(3, 3)).abs().amax((0, 1))  # (H,W)
+    assert error[2:-2, 5:-2].max() < 1e-12
+    assert error[2:-2, :2].max() > 1e-3
 
 
 class Constant(nn.Module):
@@ -114,7 +112,7 @@ def test_a_network_that_is_never_right_has_no_conditional_consistency_and_says_w
 
 
 class Corner(nn.Module):
-    """Its class is the brightness of one pixel, 0 to 3: what it says of a moved image can be counted by hand."""
+    """A network whose class is the brightness of one pixel, 0 to 3, so that classes can be counted by hand."""
 
     def forward(self, images: Tensor) -> Tensor:
         value = (images[:, 0, 8, 8] * 0.3 * 255 + 127.5).round().long() % 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.probes.known import curve, noise, said, subject, value
+from tests.probes.known import curve, noise, right_labels, subject, value
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
 from vitbench.probes.distorted import generator
@@ -16,12 +16,12 @@ NOISE = noise(40, 16)
 
 
 def colours(images: Tensor) -> Tensor:
-    """A bag of pixels: which channel has most light. Sums of whole numbers, so exact in any order."""
+    """Which channel has most light? Sums of whole numbers are exact, so the order of pixels does not matter."""
     return images.sum((2, 3))
 
 
 def quadrants(images: Tensor) -> Tensor:
-    """Which of four quadrants is brightest."""
+    """Which of the four quadrants is brightest?"""
     return torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), images.shape[-1] // 2).flatten(1)
 
 
@@ -43,7 +43,7 @@ def vit(pe: str, pool: str = "mean") -> torch.nn.Module:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)  # large enough for every part to matter
         model.patch_embed.weight /= 100  # pixels are 0 .. 255 here
-        model.head.bias -= model(NOISE.float()).mean(0)  # so that it calls out all of its classes
+        model.head.bias -= model(NOISE.float()).mean(0)  # so that it predicts all of its classes
     return model
 
 
@@ -64,7 +64,7 @@ def test_a_vit_with_an_encoding_notices() -> None:
 @pytest.mark.known_answer
 def test_a_bag_of_pixels_notices_no_shuffle_at_all() -> None:
     images = noise(40, 12)
-    rows = probe(subject(colours, images, said(colours, images), 3), seed=0)
+    rows = probe(subject(colours, images, right_labels(colours, images), 3), seed=0)
     assert list(curve(rows, "accuracy")) == [side**2 for side in (1, 2, 3, 4, 6, 12)], "every divisor of 12"
     assert set(curve(rows, "agreement").values()) == {1.0}
     assert value(rows, "area") == 1

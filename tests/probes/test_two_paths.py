@@ -13,23 +13,18 @@ from vitbench.probes import two_paths
 from vitbench.probes.subject import Subject
 
 
-def of(name: str, channels: int = 3, size: int = 32, **options: object) -> Subject:
+def subject_of(name: str, channels: int = 3, size: int = 32, **options: object) -> Subject:
     torch.manual_seed(0)
     model = build_model(name, image_size=size, channels=channels, num_classes=5, **options).eval()  # type: ignore[arg-type]
     pixels = torch.randint(256, (1, channels, size, size), dtype=torch.uint8)
-    return Subject(
-        model,
-        pixels,
-        torch.zeros(1, dtype=torch.int64),
-        Normalise([0.5] * channels, [0.25] * channels, pixels.device),
-        5,
-    )
+    normalise = Normalise([0.5] * channels, [0.25] * channels, pixels.device)
+    return Subject(model, pixels, torch.zeros(1, dtype=torch.int64), normalise, 5)
 
 
 @pytest.mark.parametrize("name, own", [("vit", 2), ("resnet", 2)])
 def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
-    """Convolutions for every shift; pooling, strides and patches for whole ones; attention with positions never."""
-    subject = of(name)
+    """Convolutions agree at every shift, pooling, strides and patches at whole ones, attention with positions never."""
+    subject = subject_of(name)
     with torch.no_grad():
         rows, patch = two_paths.five_layers(subject, seed=0)
         off, on = two_paths.two_shifts(patch, 32)
@@ -39,11 +34,11 @@ def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
     conv, pool, strided, patches, attention = errors
     assert max(conv) < 1e-5
     assert all(error[0] > 0.1 and error[1] < 1e-5 for error in (pool, strided, patches))
-    assert attention[0] > 0.1 and (attention[1] > 0.05 or name == "vit")  # that ViT has no positions
+    assert attention[0] > 0.1 and (attention[1] > 0.05 or name == "vit")  # this ViT has no positions
 
 
 def test_it_is_a_picture_also_of_one_grey_channel() -> None:
-    subject = of("resnet", channels=1)
+    subject = subject_of("resnet", channels=1)
     assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")
 
 
@@ -51,7 +46,7 @@ def test_it_is_a_picture_also_of_one_grey_channel() -> None:
     "name, size, options", [("resnet", 31, {}), ("vit", 31, {"patch_size": 31}), ("vit", 32, {"patch_size": 32})]
 )
 def test_it_is_a_picture_also_of_images_that_few_patches_divide(name: str, size: int, options: dict[str, int]) -> None:
-    assert two_paths.draw(of(name, size=size, **options), seed=0, ending=".png").startswith(b"\x89PNG")
+    assert two_paths.draw(subject_of(name, size=size, **options), seed=0, ending=".png").startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
