@@ -13,7 +13,7 @@ import torch
 from tests.probes.known import noise, subject, value
 from vitbench.errors import DoesNotApply
 from vitbench.models.build import build_model
-from vitbench.probes.attention_distance import apart, distances, draw, of_weights, probe
+from vitbench.probes.attention_distance import apart, distances, distances_of_weights, draw, probe
 from vitbench.probes.subject import Subject
 from vitbench.probes.taps import middle_positions
 
@@ -30,7 +30,7 @@ def vit(pool: str = "mean", pe: str = "none", uniform: bool = True) -> Subject:
 
 def mean_distances(weights: torch.Tensor, side: int) -> list[float]:
     middle = torch.tensor([row * side + column for row, column in middle_positions(side, side)])
-    return of_weights(weights[None, None], apart(side, side, 4), middle).flatten().tolist()
+    return distances_of_weights(weights[None, None], apart(side, side, 4), middle).flatten().tolist()
 
 
 @pytest.mark.known_answer

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_of_step(step: Callable[[], None], tensors: Iterable[Tensor], device: torch.device) -> int:
-    """The bytes of tensors during a step, among them `tensors`, which were there before it.
+    """The most bytes of tensors during a step, among them `tensors`, which are there before it.
 
     On a GPU the allocator counts them. On a CPU they are counted when operators return them, so the number is the same
     on every machine, and scratch memory inside an operator is not seen.

@@ -116,7 +116,7 @@ def distances(subject: Subject) -> Distances:
     parts = []
     for images in subject.images.split(batch_size):
         blocks = [
-            of_weights(weights[..., model.prefix_tokens :, model.prefix_tokens :], between, middle)
+            distances_of_weights(weights[..., model.prefix_tokens :, model.prefix_tokens :], between, middle)
             for weights in model.attention(subject.normalise(images))
         ]
         parts.append(torch.stack(blocks, 2).cpu())  # (3,B,L,A)
@@ -131,7 +131,7 @@ def apart(height: int, width: int, patch: int) -> Tensor:
     return (patch * torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")).float()
 
 
-def of_weights(weights: Tensor, between: Tensor, middle: Tensor) -> Tensor:
+def distances_of_weights(weights: Tensor, between: Tensor, middle: Tensor) -> Tensor:
     """Mean distances of attention between patches (B,A,N,N), a row for each query, whose rows may sum to less than 1.
 
     They are (3,B,A): renormalised, raw, and renormalised for the middle queries alone.

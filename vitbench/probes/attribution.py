@@ -84,12 +84,12 @@ def probe(subject: Subject, *, seed: int, count: int = 48) -> list[Row]:
             metrics = ("deletion", "insertion", "over_random")
             rows += [make_row(protocol, metric, math.nan, reason=reason) for metric in metrics]
             continue
-        of_method = explained.curves[method]
-        for name, curve in of_method._asdict().items():
+        both_curves = explained.curves[method]
+        for name, curve in both_curves._asdict().items():
             for k in range(LEVELS + 1):
                 at = 100 * k / LEVELS
                 rows.append(ratio_row(protocol, f"{name}_curve", curve[:, k], seed, at=at, at_unit="% of the tiles"))
-        (deleted, inserted), (random_deleted, random_inserted) = of_method.areas(), control.areas()
+        (deleted, inserted), (random_deleted, random_inserted) = both_curves.areas(), control.areas()
         rows.append(ratio_row(protocol, "deletion", deleted, seed))
         rows.append(ratio_row(protocol, "insertion", inserted, seed))
         if method != "random":
@@ -114,7 +114,7 @@ def explain(subject: Subject, seed: int) -> Explained:
     if hasattr(subject.model, "attention"):
         model: Any = subject.model
         with torch.no_grad():
-            weights = sum(of_block.numel() for of_block in model.attention(one_image))
+            weights = sum(block_weights.numel() for block_weights in model.attention(one_image))
         batch_size = min(batch_size, max(1, WEIGHTS_AT_ONCE // weights))
     else:
         reasons["rollout"] = "the network has no attention weights to roll out"
@@ -132,10 +132,10 @@ def explain(subject: Subject, seed: int) -> Explained:
     draws = [torch.rand(M, tiles, tiles, generator=random) for _ in range(DRAWS)]
     control = [curves(subject, scores, predicted, tiles, random) for scores in draws]
     maps = {method: torch.cat(batches) for method, batches in parts.items() if method not in reasons}
-    of_methods = {method: curves(subject, scores, predicted, tiles, random) for method, scores in maps.items()}
+    method_curves = {method: curves(subject, scores, predicted, tiles, random) for method, scores in maps.items()}
     maps["random"] = draws[0]
-    of_methods["random"] = Curves(*(torch.stack(kind).mean(0) for kind in zip(*control, strict=True)))
-    return Explained(maps, of_methods, reasons, probabilities)
+    method_curves["random"] = Curves(*(torch.stack(kind).mean(0) for kind in zip(*control, strict=True)))
+    return Explained(maps, method_curves, reasons, probabilities)
 
 
 def _first(subject: Subject, count: int) -> Subject:
@@ -167,8 +167,8 @@ def rolled(weights: list[Tensor]) -> Tensor:
     """The rollout (B,N,N) of attention weights (B,A,N,N), first block first; its rows sum to 1."""
     N = weights[0].shape[-1]
     total = torch.eye(N, device=weights[0].device).expand(len(weights[0]), N, N)
-    for of_block in weights:
-        total = (of_block.mean(1) + torch.eye(N, device=of_block.device)) / 2 @ total
+    for block_weights in weights:
+        total = (block_weights.mean(1) + torch.eye(N, device=block_weights.device)) / 2 @ total
     return total
 
 

@@ -67,8 +67,8 @@ def probe(
     for width in widths:
         rows += _rows("cost.size@v1", costs[width, batch], at=width, at_unit="px")
     for count in batches:
-        of_batch = _rows("cost.batch@v1", costs[own, count], at=count, at_unit="images")
-        rows += [row for row in of_batch if row["metric"] not in ("multiply_adds", "attention_share", "tokens")]
+        batch_rows = _rows("cost.batch@v1", costs[own, count], at=count, at_unit="images")
+        rows += [row for row in batch_rows if row["metric"] not in ("multiply_adds", "attention_share", "tokens")]
     return rows
 
 

@@ -40,13 +40,13 @@ def draw(
     """Draws a panel for each network, under its name."""
     networks = []
     for name, subject in subjects.items():
-        of_layers: dict[str, Field] = {}
+        layer_fields: dict[str, Field] = {}
         attention = None
         with suppress(DoesNotApply):
-            of_layers = fields(subject, seed, images, channels)
+            layer_fields = fields(subject, seed, images, channels)
         with suppress(DoesNotApply):
             attention = distances(subject)
-        networks.append(Looks(name, subject, of_layers, attention))
+        networks.append(Looks(name, subject, layer_fields, attention))
     with look.figure_style():
         return look.save_figure(_figure(networks, images, channels), ending)
 
@@ -61,9 +61,13 @@ def _figure(networks: list[Looks], images: int, channels: int) -> Any:
         handles |= _draw_panel(panel, network)
     panels[0].set_ylabel("mean distance from the middle (px)")
     smallest = min(len(network.subject.images) for network in networks)
-    of_fields = f"fields: {min(images, smallest)} images, {channels} channels a layer"
-    of_attention = f"attention: {smallest:,} images, central queries"
-    legend: dict[str, Any] = {"title": f"{of_fields}; {of_attention}", "title_fontsize": look.SMALL, "frameon": False}
+    fields_note = f"fields: {min(images, smallest)} images, {channels} channels a layer"
+    attention_note = f"attention: {smallest:,} images, central queries"
+    legend: dict[str, Any] = {
+        "title": f"{fields_note}; {attention_note}",
+        "title_fontsize": look.SMALL,
+        "frameon": False,
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, **legend)
     figure.suptitle("How far layers look", fontsize=10, fontweight="bold")
     return figure

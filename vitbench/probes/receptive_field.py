@@ -61,11 +61,11 @@ def probe(subject: Subject, *, seed: int, images: int = 32, channels: int = 16) 
     of 32 no output of a trained nano ViT and ResNet changed its radius by more than 0.25 px, with other channels by
     0.12 px. The seed chooses the channels.
     """
-    of_layers = fields(subject, seed, images, channels)
+    layer_fields = fields(subject, seed, images, channels)
     rows: list[Row] = []
-    last = list(of_layers)[-1]
-    for layer in [*of_layers, None]:
-        field = of_layers[layer or last]
+    last = list(layer_fields)[-1]
+    for layer in [*layer_fields, None]:
+        field = layer_fields[layer or last]
         where: dict[str, Any] = {} if layer is None else {"layer": layer}
         for suffix, density in (("", field.after), ("_before", field.before)):
             if suffix and not field.has_branch:
@@ -119,14 +119,14 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
                 continue
             if grid.shape[2] * grid.shape[3] > 1:
                 sums[key] = sums.get(key, 0) + _sum_of_gradients(grid, batch, start, channels, seed)
-    of_layers = {
+    layer_fields = {
         name: Field(_share(sums[name, False]), _share(sums.get((name, True))), (name, True) in sums)
         for name in taps
         if (name, False) in sums
     }
-    if not of_layers:
+    if not layer_fields:
         raise DoesNotApply("none of its layers has more than one position")
-    return of_layers
+    return layer_fields
 
 
 def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, seed: int) -> Tensor:
@@ -189,23 +189,23 @@ def watch(modules: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png", images: int = 32, channels: int = 16) -> bytes:
     """Draws the fields against depth, of each layer's output and below of its branch before the residual sum."""
-    of_layers = fields(subject, seed, images, channels)
+    layer_fields = fields(subject, seed, images, channels)
     with look.figure_style():
-        return look.save_figure(_figure(of_layers, min(images, len(subject.images)), channels), ending)
+        return look.save_figure(_figure(layer_fields, min(images, len(subject.images)), channels), ending)
 
 
-def _figure(of_layers: dict[str, Field], images: int, channels: int) -> Any:
+def _figure(layer_fields: dict[str, Field], images: int, channels: int) -> Any:
     from matplotlib.figure import Figure
 
-    names = list(of_layers)
+    names = list(layer_fields)
     if len(names) > MAPS_DRAWN:
         names = [names[round(i * (len(names) - 1) / (MAPS_DRAWN - 1))] for i in range(MAPS_DRAWN)]
-    lines = 1 + any(field.has_branch for field in of_layers.values())
+    lines = 1 + any(field.has_branch for field in layer_fields.values())
     figure = Figure(figsize=(max(4.2, 0.95 * len(names) + 0.5), 0.75 + 1.12 * lines), layout="constrained")
     panels = figure.subplots(lines, len(names), squeeze=False)
     for column, name in enumerate(names):
         panels[0, column].set_title(name, fontsize=8, fontweight="normal")
-        for panel, field in zip(panels[:, column], (of_layers[name].after, of_layers[name].before), strict=False):
+        for panel, field in zip(panels[:, column], (layer_fields[name].after, layer_fields[name].before), strict=False):
             panel.set(xticks=[], yticks=[])
             panel.grid(False)
             if field is None:
@@ -217,10 +217,10 @@ def _figure(of_layers: dict[str, Field], images: int, channels: int) -> Any:
             panel.set_xlabel(f"{extents(field)['radius']:.1f} px", fontsize=8, labelpad=2)
     panels[0, 0].set_ylabel("output", fontsize=8)
     if lines == 2:
-        first = next(i for i, name in enumerate(names) if of_layers[name].has_branch)
+        first = next(i for i, name in enumerate(names) if layer_fields[name].has_branch)
         panels[1, first].set_ylabel("before the sum", fontsize=8)
     figure.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
-    H, W = next(field.after.shape for field in of_layers.values() if field.after is not None)
+    H, W = next(field.after.shape for field in layer_fields.values() if field.after is not None)
     note = (
         f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
         f"of the share of the peak; {images} test images, {channels} channels a layer."

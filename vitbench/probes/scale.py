@@ -12,10 +12,10 @@ from vitbench.probes.subject import Row, Subject
 def probe(subject: Subject, *, seed: int) -> list[Row]:
     """Measures accuracy on images enlarged about their centre, then cut or padded by reflection to the size they had.
 
-    The factors are 1/2 to 2 in quarters of an octave. An image is resized to the nearest whole number of
-    pixels (bicubic, anti-aliased where it shrinks), and `at` is the factor which that makes: 19/32 = 0.594 for 0.595 at
-    32 px. Where the margin is odd, its larger part is right and below. There is no mask as in `rotation`, because no
-    corner turns into view. `area` is over log2 of the factor.
+    The factors are 1/2 to 2 in quarters of an octave. An image is resized to the nearest whole number of pixels
+    (bicubic, anti-aliased where it shrinks), and `at` is the factor which that makes: 19/32 = 0.594 for 0.595 at 32 px.
+    Where the margin is odd, its larger part is right and below. There is no mask as in `rotation`, because no corner
+    turns into view. `area` is over log2 of the factor.
     """
     size = subject.images.shape[-1]
     levels: dict[float, list[Distort]] = {1.0: []}

@@ -152,8 +152,8 @@ def epoch(bench: Bench) -> Iterator[Figure]:
     steps = steps_for(Limit(runs["1"].settings), bench.seconds)
     taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
     for share in runs:
-        of_image = [1e6 * step / 64 for step in taken[share]]
-        yield figure("epoch", f"vit nano at {100 * float(share):g} % of 50,000", "us an image", of_image)
+        per_image = [1e6 * step / 64 for step in taken[share]]
+        yield figure("epoch", f"vit nano at {100 * float(share):g} % of 50,000", "us an image", per_image)
     for share in ("0.01", "0.1"):
         longer = [100 * (ratio - 1) for ratio in ratios(taken[share], taken["1"])]
         what = f"an image at {100 * float(share):g} % takes longer than one at 100 % by"
@@ -163,7 +163,7 @@ def epoch(bench: Bench) -> Iterator[Figure]:
 def stream(bench: Bench) -> Iterator[Figure]:
     data = ("data=shapes", "data.train_images=50000", "data.test_images=100")
     settings = {place: bench.costing_nothing(*data, f"machine.images={place}") for place in ("memory", "cache")}
-    runs = {place: Ours(of_place) for place, of_place in settings.items()}
+    runs = {place: Ours(place_settings) for place, place_settings in settings.items()}
     # so many steps take much longer than the start of a run
     steps = max(300, steps_for(Limit(settings["memory"]), bench.seconds))
     taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
