@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vitbench.data.files import may_start_processes
+from vitbench.data.files import may_start_processes, worker_killed
 from vitbench.errors import DataError
 from vitbench.machine.provenance import cores
 
@@ -111,7 +111,7 @@ def mapped(
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initialise, given) as pool:
             yield pool.map
     except BrokenProcessPool:
-        raise DataError("a process that decoded images was killed, most likely because memory ran out") from None
+        raise worker_killed() from None
 
 
 def shown_path(path: str | Path) -> str:

@@ -47,13 +47,13 @@ class Pool:
                 self._executor = ProcessPoolExecutor(workers, context, _follow_parent)
             future = self._executor.submit(job)
         except BrokenProcessPool:
-            raise _worker_killed() from None
+            raise worker_killed() from None
 
         def result() -> Any:
             try:
                 return future.result()
             except BrokenProcessPool:
-                raise _worker_killed() from None
+                raise worker_killed() from None
 
         return result
 
@@ -84,7 +84,7 @@ def _follow_parent() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _worker_killed() -> DataError:
+def worker_killed() -> DataError:
     return DataError("a process that decoded images was killed, most likely because memory ran out")
 
 

@@ -24,6 +24,7 @@ from vitbench.machine.disk import checksum, write
 from vitbench.machine.provenance import commit, now
 from vitbench.runs.record import RECORD_SCHEMA, Record
 from vitbench.runs.records import read_record
+from vitbench.settings.check import LIBRARIES
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.settings.share import source_options
 from vitbench.training.transfer import library_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from vitbench.data.split import Dataset
 
-FAMILIES = ("timm", "torchvision")
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
 PREFIX = "module."  # which DistributedDataParallel puts before every name
@@ -63,9 +63,9 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
 def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """The words of the command line that choose the data; UserError where network, weights or data are not named."""
     family, name = asked["outside"], asked["name"]
-    if family not in FAMILIES:
+    if family not in LIBRARIES:
         raise UserError(
-            f"model={family}: {did_you_mean(str(family), FAMILIES)}; what vitbench trained is named by run=ID"
+            f"model={family}: {did_you_mean(str(family), LIBRARIES)}; what vitbench trained is named by run=ID"
         )
     for key, example in {"name": "resnet50", "weights": "resnet50.pth"}.items():
         if asked[key] is None:

@@ -23,6 +23,7 @@ from vitbench.probing.jobs import OTHER, Job, all_jobs, read_requests, with_part
 from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
+from vitbench.settings.check import LIBRARIES
 from vitbench.settings.compose import cache_folder
 from vitbench.settings.share import share_options, source_options
 
@@ -286,11 +287,11 @@ def _network(job: Job, request: dict[str, Any]) -> Any:
     """The network of a job on the CPU, with the weights of its checkpoint, which may be those drawn before training."""
     from vitbench.data.loader import seed_random_state
     from vitbench.models.build import of_record
-    from vitbench.probing.outside import FAMILIES, build_outside
+    from vitbench.probing.outside import build_outside
     from vitbench.training.transfer import trained
 
     record = job.record
-    if record["config"]["model"]["name"] in FAMILIES:
+    if record["config"]["model"]["name"] in LIBRARIES:
         if request["weights"] is None:
             raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
         if job.checkpoint != "trained":

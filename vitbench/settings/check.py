@@ -57,7 +57,7 @@ WORDS = {
     "machine.precision": ("auto", "float32", "bfloat16"),
     "machine.images": ("auto", "memory", "cache", "files"),
 }
-LIBRARIES = ("torchvision", "timm")  # whose weights a run can begin from
+LIBRARIES = ("torchvision", "timm")  # their networks can be probed, and a run can begin from their weights
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
