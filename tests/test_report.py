@@ -45,8 +45,9 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_committed_results_follow_from_their_evidence(vitbench: Cli) -> None:
-    done = vitbench("report", "check=true", f"results={ROOT / 'results'}")
+@pytest.mark.parametrize("folder", [ROOT / "results", ROOT / "results" / "archive"], ids=lambda path: path.name)
+def test_the_committed_results_follow_from_their_evidence(vitbench: Cli, folder: Path) -> None:
+    done = vitbench("report", "check=true", f"results={folder}")
     assert done.code == 0, done.err
 
 

@@ -137,10 +137,12 @@ def _progress(folder: Path) -> str:
     step = f"step {int(metrics[-1]['step']):,}" if metrics else "no step logged"
     try:
         recipe = read_yaml(folder / "config.yaml")["optim"]
-        steps, epochs = recipe["steps"], recipe["epochs"]
+        steps, epochs, least = recipe["steps"], recipe["epochs"], recipe.get("min_steps")
     except (UserError, KeyError, TypeError):
         return step
-    return step + (f" of {epochs} epochs" if epochs is not None else f" of {steps:,}")
+    if epochs is None:
+        return step + f" of {steps:,}"
+    return step + f" of {epochs} epochs" + (f", at least {least:,} steps" if least else "")
 
 
 LISTS: dict[str, Callable[[Path], list[str]]] = {

@@ -125,7 +125,7 @@ def test_figures_of_two_machines_are_not_mixed(vitbench: Callable[..., Output]) 
 
 
 def test_a_report_makes_the_page_and_checks_it(vitbench: Callable[..., Output]) -> None:
-    shutil.copytree(Path(__file__).parents[2] / "results" / "tuning", "results/tuning")
+    shutil.copytree(Path(__file__).parents[2] / "results" / "archive" / "tuning", "results/tuning")
     vitbench("bench", "rows=peak", "device=cpu", "file=results/bench/cpu.json")
     assert vitbench("report").code == 0
     assert "bench/cpu.md" in Path("results/README.md").read_text()

@@ -190,6 +190,25 @@ def test_epochs_replace_steps(vitbench: Cli, tmp_path: Path) -> None:
     assert record(tmp_path / "r")["config"]["optim"]["epochs"] == 0.5
 
 
+def test_min_steps_win_where_the_epochs_are_fewer(vitbench: Cli, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("optim.steps=")]
+    assert vitbench("train", *words, "optim.epochs=0.5", "optim.min_steps=8", "runs=longer").code == 0
+    assert record(tmp_path / "longer")["steps"] == 8  # half of 180 images in batches of 16 are 6 steps
+    assert vitbench("train", *words, "optim.epochs=0.5", "optim.min_steps=4", "runs=shorter").code == 0
+    assert record(tmp_path / "shorter")["steps"] == 6
+    output = vitbench("train", *TINY, "optim.min_steps=8")
+    assert output.code == 2 and "optim.min_steps=8: goes with epochs" in output.err
+
+
+def test_training_images_are_tested_as_test_images_are(vitbench: Cli, tmp_path: Path) -> None:
+    """A network that has learned its few images by heart is right on all of them, and not on the test images."""
+    words = [word for word in TINY if not word.startswith(("optim.steps=", "eval_every="))]
+    assert vitbench("train", *words, "optim.steps=100", "data.count=20", "runs=r").code == 0
+    result = record(tmp_path / "r")
+    assert result["train_eval_accuracy"] == 1.0 > result["test_accuracy"]
+    assert result["train_eval_loss"] < 1 < result["test_loss"]
+
+
 def test_a_bug_keeps_its_traceback_and_is_written_down(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different ima
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
-    "steps": ("optim.steps", "optim.epochs"),
+    "steps": ("optim.steps", "optim.epochs", "optim.min_steps"),
     "parameters": SIZE_KEYS,
     "multiply_adds": SIZE_KEYS,
 }

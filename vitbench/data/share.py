@@ -21,6 +21,7 @@ from vitbench.machine.distributed import LOCAL_WORLD_SIZE
 from vitbench.machine.memory import free_bytes
 
 Images = tuple[Tensor | Stream, Tensor]  # uint8 (M, C, H, W), int64 (M,) on the device
+SAMPLE = 2000  # training images that are tested as test images are, when the run has ended
 RESIDENT = 0.5  # the largest part of the free memory that images may take as a whole
 
 
@@ -32,6 +33,10 @@ class Share(NamedTuple):
 
     def train(self, device: torch.device) -> Images:
         return self._on_device(self.dataset.train, self.chosen, device, "training")
+
+    def sample(self, device: torch.device) -> Images:
+        """At most SAMPLE training images: the first of the nested order, so that shares of one seed have the same."""
+        return self._on_device(self.dataset.train, self.chosen[:SAMPLE], device, "training")
 
     def validation(self, device: torch.device) -> Images | None:
         return self._on_device(self.dataset.train, self.held_out, device, "validation") if len(self.held_out) else None

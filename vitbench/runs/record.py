@@ -42,6 +42,10 @@ class Metrics(TypedDict):
     train_loss: NotRequired[float | None]  # mean over the steps since the evaluation before; absent: trained elsewhere
     val_accuracy: NotRequired[float | None]  # null without validation images or classes; absent: trained elsewhere
     val_loss: NotRequired[float | None]  # the same
+    train_eval_accuracy: NotRequired[
+        float | None
+    ]  # on up to 2,000 training images, seen as test images are; absent: old
+    train_eval_loss: NotRequired[float | None]  # the same
     test_accuracy: float | None  # null where no classes were learned
     test_loss: float | None  # the same
     spread: NotRequired[float | None]  # of features, 0 collapsed to 1; of objective=simsiam alone (docs/objectives.md)

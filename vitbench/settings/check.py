@@ -36,6 +36,7 @@ RANGES = {
     "optim.beta2": BELOW_1,
     "optim.steps": FROM_1,
     "optim.epochs": ABOVE_0,
+    "optim.min_steps": FROM_1,
     "optim.batch_size": FROM_1.of("images"),
     "optim.warmup": Range("at least 0 and at most 1 (a share of the steps)", lambda value: 0 <= value <= 1),
     "optim.label_smoothing": BELOW_1,
@@ -128,6 +129,11 @@ def _check_together(flat: Mapping[str, Any]) -> None:
         raise UserError(f"keep=[{','.join(map(str, kept))}]: must be steps of the run, 1 to {steps or 'its last'}")
     if steps is None and flat["optim.epochs"] is None:
         raise UserError("optim.steps=null optim.epochs=null: give one of them, for example optim.steps=1000")
+    if flat["optim.min_steps"] is not None and flat["optim.epochs"] is None:
+        raise UserError(
+            f"optim.min_steps={flat['optim.min_steps']}: goes with epochs, for example optim.epochs=40; "
+            "a fixed number of steps is optim.steps"
+        )
 
 
 def check_machine(device: str, threads: int | None) -> None:

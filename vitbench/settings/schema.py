@@ -77,6 +77,7 @@ class OptimConfig:
     beta2: float = 0.999  # adamw only
     steps: int | None = 1000
     epochs: float | None = None  # instead of steps
+    min_steps: int | None = None  # beside epochs: at least so many steps, however few the images
     batch_size: int = 64
     warmup: float = 0.1  # share of the steps
     label_smoothing: float = 0.0

@@ -68,7 +68,7 @@ class Estimate:
         rate = next((self._rates[key] for key in keys if key in self._rates), None)
         images = optim["steps"] and optim["steps"] * optim["batch_size"]
         if optim["epochs"] is not None and (size := self._train_images.get(_share(settings))):
-            images = optim["epochs"] * size
+            images = max(optim["epochs"] * size, (optim["min_steps"] or 0) * optim["batch_size"])
         return rate * images if rate is not None and images else None
 
     def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:

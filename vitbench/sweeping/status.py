@@ -37,8 +37,9 @@ def share_done(run: Run) -> float:
     rows, optim = read_metrics(run.folder), run.settings["optim"]
     if not rows:
         return 0.0
-    done = int(rows[-1]["step"]) / optim["steps"] if optim["steps"] else float(rows[-1]["epoch"]) / optim["epochs"]
-    return min(1.0, done)
+    step = int(rows[-1]["step"])
+    steps = optim["steps"] or max(step * optim["epochs"] / float(rows[-1]["epoch"]), optim["min_steps"] or 0)
+    return float(min(1.0, step / steps))
 
 
 def state(run: Run, todo: bool, job: str | None) -> str:

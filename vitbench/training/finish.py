@@ -19,7 +19,15 @@ from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.training.evaluate import evaluate
 from vitbench.training.training import Training
 
-METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
+METRICS = (
+    "train_loss",
+    "val_accuracy",
+    "val_loss",
+    "train_eval_accuracy",
+    "train_eval_loss",
+    "test_accuracy",
+    "test_loss",
+)
 
 
 def finish(training: Training, interrupt: Interrupt) -> Record:
@@ -52,6 +60,8 @@ def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Ten
     images, labels = training.share.test(training.machine.device)
     tested = evaluate(training.evaluated, images, labels, training.normalise)
     metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+    seen = evaluate(training.evaluated, *training.share.sample(training.machine.device), training.normalise)
+    metrics |= {"train_eval_accuracy": seen.accuracy, "train_eval_loss": seen.loss}
     return {"predictions.npy": tested.predictions, "labels.npy": labels}
 
 

@@ -139,7 +139,7 @@ def _steps(settings: Mapping[str, Any], train_images: int) -> int:
     recipe, keep = settings["optim"], settings["keep"]
     steps: int | None = recipe["steps"]
     if recipe["epochs"] is not None:
-        steps = math.ceil(recipe["epochs"] * (train_images / recipe["batch_size"]))
+        steps = max(math.ceil(recipe["epochs"] * (train_images / recipe["batch_size"])), recipe["min_steps"] or 1)
     assert steps is not None
     if keep and max(keep) > steps:
         raise UserError(f"keep=[{','.join(map(str, sorted({*keep})))}]: must be steps of the run, 1 to {steps}")
