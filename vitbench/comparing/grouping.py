@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vitbench.comparing.select import SEED_KEYS, Row, Runs
+from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
@@ -29,7 +29,7 @@ IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different ima
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
-    "steps": ("optim.steps", "optim.epochs", "optim.min_steps"),
+    "steps": SAMPLES_KEYS,
     "parameters": SIZE_KEYS,
     "multiply_adds": SIZE_KEYS,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # a run, as `read_runs` gives it
 SEED_KEYS = ("seed", "data.subset_seed")  # runs that differ in nothing else are averaged
+SAMPLES_KEYS = ("optim.steps", "optim.epochs", "optim.min_steps")  # settings that say how many samples a run sees
 UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
 
 
@@ -26,6 +27,9 @@ class Runs:
     settings: list[str]  # the columns that are settings, of `rows` and of the runs that were filtered out
     notes: list[str] = field(default_factory=list)
     swept: dict[str, list[Row]] = field(default_factory=dict)  # by run id, what probes measured along something
+    certificates: list[Row] = field(
+        default_factory=list
+    )  # runs of a study's `certify:`, which are in no table or curve
 
     @property
     def keys(self) -> list[str]:
