@@ -15,7 +15,7 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench.comparing import formats, table
-from vitbench.comparing.grouping import groups_of
+from vitbench.comparing.grouping import groups_of, lines_along
 from vitbench.comparing.select import select_runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.words import printable, shown_number
@@ -60,6 +60,18 @@ def test_any_other_setting_that_varies_separates_and_is_shown(tmp_path: Path, ke
     made = table.build_table("", select_runs(str(tmp_path), {}))
     assert made.keys == [key]
     assert [(group.settings[key], len(group.rows)) for group in made.groups] == [(0.1, 2), (0.2, 2)]
+
+
+def test_runs_of_as_many_steps_are_one_line_however_they_asked_for_them(tmp_path: Path) -> None:
+    budgets = {0.01: {"optim.steps": None, "optim.epochs": 40.0, "optim.min_steps": 4000}, 1.0: {"optim.steps": 4000}}
+    for share, budget in budgets.items():
+        for seed in range(2):
+            settings = {"data.fraction": share, "seed": seed, "result_steps": 4000} | budget
+            fake_runs.write(tmp_path, f"{share}-{seed}", 0.5 * share + seed / 100, **settings)
+    assert [line.name for line in lines_along(groups_of(select_runs(str(tmp_path), {})), "train_images")] == [""]
+    fake_runs.write(tmp_path, "longer", 0.9, **{"optim.steps": 9000, "result_steps": 9000})
+    assert len(lines_along(groups_of(select_runs(str(tmp_path), {})), "train_images")) == 3
+    assert len(lines_along(groups_of(select_runs(str(tmp_path), {"steps": 4000})), "train_images")) == 1
 
 
 @pytest.mark.parametrize("key", ["data.subset_seed", "eval_every", "data.root", "data.cache", "machine.device", "runs"])

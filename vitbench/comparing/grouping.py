@@ -59,11 +59,18 @@ class Group:
 
 
 def groups_of(runs: Runs) -> list[Group]:
-    """Groups the runs by all their settings but the seeds, in the order in which groups are shown."""
+    """Groups the runs by all their settings but the seeds, in the order in which groups are shown.
+
+    Where all runs have the same number of steps and asked for it in several ways (steps, epochs), they are grouped as
+    if all had asked for these steps, because they trained in the same way.
+    """
     keys = ordered_keys([*runs.keys, IMAGES_KEY])
+    steps = {row.get("steps") for row in runs.rows}
+    ways = {tuple(row.get(key) for key in SAMPLES_KEYS) for row in runs.rows}
+    asked = dict.fromkeys(SAMPLES_KEYS) | {"optim.steps": steps.pop()} if len(steps) == 1 < len(ways) else {}
     rows_by_values: dict[tuple[Any, ...], list[Row]] = {}
     for row in runs.rows:
-        rows_by_values.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+        rows_by_values.setdefault(tuple((row | asked).get(key) for key in keys), []).append(row)
     groups = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in rows_by_values.items()]
     return sorted(groups, key=lambda group: sort_key(group.settings))
 
