@@ -8,6 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from vitbench.numbers.intervals import (
+    Interval,
     count_discordant,
     holm,
     least_p,
@@ -15,6 +16,7 @@ from vitbench.numbers.intervals import (
     mean_interval,
     paired,
     sign_flip,
+    smallest_difference,
     t_quantile,
 )
 
@@ -59,6 +61,28 @@ def test_pairs_are_common_keys_and_their_interval_is_that_of_the_differences() -
     found = paired(a, b)
     assert found.interval == mean_interval([0.30 - 0.28, 0.34 - 0.31, 0.33 - 0.30])
     assert found.p == 2 / 2**3
+
+
+def test_the_smallest_difference_is_wider_than_the_interval_by_the_quantile_of_its_power() -> None:
+    differences = mean_interval([0.02, 0.05, 0.03])
+    assert smallest_difference(differences) == pytest.approx(differences.half * (4.30265 + 1.06066) / 4.30265, rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.1] * 3])
+def test_without_an_interval_there_is_no_smallest_difference(values: list[float]) -> None:
+    assert math.isnan(smallest_difference(mean_interval(values)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_smallest_difference_is_shown_in_four_of_five_studies(n: int) -> None:
+    import numpy as np
+
+    true_difference = smallest_difference(Interval(0.0, -1.0, 1.0, n, 1.0))
+    draws = np.random.default_rng(0).normal(true_difference, 1.0, size=(20_000, n))
+    shown = np.mean([i.low > 0 or i.high < 0 for i in map(mean_interval, draws.tolist())])
+    print(f"n={n}: a true difference of {true_difference:.2f} deviations is shown in {shown:.3f} of 20,000 studies")
+    assert 0.75 < shown < 0.82
 
 
 def test_the_sign_flip_test_is_scipys_exact_permutation_test() -> None:

@@ -88,6 +88,20 @@ def paired(a: Mapping[Any, float], b: Mapping[Any, float]) -> Paired:
     return Paired(mean_interval(differences), sign_flip(differences))
 
 
+def smallest_difference(differences: Interval) -> float:
+    """Computes the smallest true difference that so many pairs would show: (t(0.975, n-1) + t(0.8, n-1)) · s / sqrt(n).
+
+    At this difference the 95 % interval of the mean excludes 0 in about four of five studies of this size, if s, the
+    deviation of the paired differences, is the true one (Cohen 1988, "Statistical Power Analysis", with t in place of
+    normal quantiles). The exact power is 0.73 with 2 pairs, 0.77 with 3, 0.79 with 5 and 0.80 with 10. It is NaN where
+    there is no interval.
+    """
+    if differences.why is not None:
+        return math.nan
+    df = differences.n - 1
+    return (t_quantile(0.975, df) + t_quantile(0.8, df)) * differences.sd / math.sqrt(differences.n)
+
+
 def sign_flip(differences: Sequence[float]) -> float:
     """Computes the two-sided p of the paired permutation test (Fisher 1935).
 
