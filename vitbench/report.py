@@ -2,6 +2,7 @@
 
     results/<study>/  runs.csv        the evidence, a row for each run (vitbench/comparing/evidence.py)
                       probes.csv      what probes measured along something, if a figure draws it
+                      mcnemar.csv     how many test images only one of two runs has right, if a figure fits curves
                       study.yaml      the study as it was run, below the commands that ran it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       notes.md        what we read from these; it is written by hand, and no report changes it
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
@@ -26,13 +27,22 @@ from typing import Any
 
 from vitbench import plot
 from vitbench.comparing import formats
-from vitbench.comparing.evidence import evidence_text, read_evidence, read_swept, swept_text
+from vitbench.comparing.evidence import (
+    Counted,
+    counts_text,
+    evidence_text,
+    read_counts,
+    read_evidence,
+    read_swept,
+    swept_text,
+)
 from vitbench.comparing.formats import escape_markdown
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, UserError
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
+from vitbench.fitting.mcnemar import Count, count_in, count_kept
 from vitbench.fitting.render import render_report, report_sentences
 from vitbench.machine.disk import storage, write
 from vitbench.numbers.text import say
@@ -45,6 +55,7 @@ from vitbench.timing import bench
 TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 FORMS = ("md", "csv", "tex")
+EVIDENCE = ("runs.csv", "probes.csv", "mcnemar.csv")
 PLACES = ("runs", "data.cache")  # these settings say where files are, which is different for everyone
 
 
@@ -97,11 +108,20 @@ def collect(name: str, folder: Path, results: Path) -> None:
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study.yaml from results has commands above it already
     write(target / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
-    swept = swept_text(runs, plot.drawn_results(study.figures.values()))
-    if swept:
-        write(target / "probes.csv", swept.encode())
-    else:
-        (target / "probes.csv").unlink(missing_ok=True)
+    section = Section(study, runs, [], "", [])
+    fitted = section.fit(count_in(folder))
+    for note in fitted.notes if fitted else []:
+        if note not in section.runs_with_caveats.notes:  # it says which predictions are lacking
+            print(f"vitbench: {printable(note)}", file=sys.stderr)
+    optional = {
+        "probes.csv": swept_text(runs, plot.drawn_results(study.figures.values())),
+        "mcnemar.csv": counts_text(fitted.counted) if fitted else "",
+    }
+    for file, content in optional.items():
+        if content:
+            write(target / file, content.encode())
+        else:
+            (target / file).unlink(missing_ok=True)
 
 
 def _state(folder: Path) -> str:
@@ -130,6 +150,7 @@ class Section:
     runs: Runs
     commands: list[str]  # those that ran the study
     hand_written: str  # the text of notes.md
+    counted: Sequence[Counted]  # of mcnemar.csv
 
     @classmethod
     def read(cls, folder: Path) -> Section:
@@ -142,7 +163,8 @@ class Section:
         runs = replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
         notes = folder / "notes.md"
         hand_written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-        return cls(study, runs.renamed(study.names), commands, hand_written)
+        counted = read_counts(folder / "mcnemar.csv", runs.rows)
+        return cls(study, runs.renamed(study.names), commands, hand_written, counted)
 
     @cached_property
     def runs_with_caveats(self) -> Runs:
@@ -156,7 +178,11 @@ class Section:
 
     @cached_property
     def fitted(self) -> Report | None:
-        """What `vitbench fit` finds, if a figure of the study asks for it and there are enough runs."""
+        """What `vitbench fit` finds in the evidence."""
+        return self.fit(count_kept(self.counted) if self.counted else None)
+
+    def fit(self, count: Count | None) -> Report | None:
+        """Fits curves as `vitbench fit` does, if a figure of the study asks for it and there are enough runs."""
         layout = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
         if layout is None:
             return None
@@ -166,7 +192,7 @@ class Section:
             lines, left_out = lines_of(runs, value)
         except UserError:  # too few seeds or sizes so far
             return None
-        return report_of(value, lines, left_out, runs, heading=self.heading)
+        return report_of(value, lines, left_out, runs, heading=self.heading, count=count)
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -190,12 +216,14 @@ class Section:
             yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
     def check_folder(self, folder: Path) -> None:
-        """Raises DataError where a figure is missing, or a file lies there that no report makes."""
+        """Raises DataError where a figure is missing, counts are not those that `fit` uses, or a file is too many."""
         figures = {f"{name}.svg" for name in self.study.figures}
         present = {path.name for path in folder.iterdir()}
         for file in sorted(figures - present):
             raise DataError(f"{folder / file} is missing; `vitbench report` makes it")
-        for file in sorted(present - figures - {*self.texts, "runs.csv", "probes.csv", "study.yaml", "notes.md"}):
+        if "mcnemar.csv" in present:
+            check_file(folder / "mcnemar.csv", counts_text(self.fitted.counted) if self.fitted else "")
+        for file in sorted(present - figures - {*self.texts, *EVIDENCE, "study.yaml", "notes.md"}):
             raise DataError(f"{folder / file}: no report makes such a file; remove it")
 
     @property

@@ -1,4 +1,4 @@
-"""What is written to runs.csv is read again unchanged, and a damaged file is refused."""
+"""What is written to runs.csv and mcnemar.csv is read again unchanged, and a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import fake_runs
-from vitbench.comparing.evidence import evidence_text, read_evidence
+from vitbench.comparing.evidence import Counted, counts_text, evidence_text, read_counts, read_evidence
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Runs, select_runs
 from vitbench.errors import DataError
 
@@ -71,3 +71,57 @@ def test_a_file_without_any_result_is_refused(tmp_path: Path) -> None:
     text = evidence_text(select_runs(str(fake_runs.quickstart(tmp_path / "runs")), {}), {}).splitlines()[0]
     with pytest.raises(DataError, match="no run there has ended"):
         kept(tmp_path, f"{text}\n")
+
+
+# -------------------------------------------------------------------------------------------------------- mcnemar.csv
+
+COUNTED = [
+    Counted("vit pe=none", "resnet", 10_000, seed, f"none-1.0-{seed}", f"None-1.0-{seed}", 1000, 30 + seed, 200)
+    for seed in range(2)
+]
+
+
+def counts_kept(tmp_path: Path, text: str) -> list[Counted]:
+    rows = select_runs(str(fake_runs.quickstart(tmp_path / "runs")), {}).rows
+    path = tmp_path / "mcnemar.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_counts(path, rows)
+
+
+def test_counts_come_back_sorted_as_they_were(tmp_path: Path) -> None:
+    assert counts_text(COUNTED[::-1]) == counts_text(COUNTED)
+    assert counts_kept(tmp_path, counts_text(COUNTED[::-1])) == COUNTED
+
+
+def test_without_counts_there_is_nothing_to_write_and_without_a_file_nothing_to_read(tmp_path: Path) -> None:
+    assert counts_text([]) == "" and read_counts(tmp_path / "mcnemar.csv", []) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("1000,31,200", "1000,x,200", "only_model is 'x'; it must be a whole number from 0 to 1000"),
+        ("1000,31,200", "1000,-1,200", "only_model is -1; it must be a whole number"),
+        ("1000,31,200", "1000,0.5,200", "only_model is 0.5; it must be a whole number"),
+        ("1000,31,200", "1000,31,", "only_against is None; it must be a whole number"),
+        ("1000,31,200", "1000,900,200", "only_model \\+ only_against is 1100, above the 1000 test images"),
+        ("1000,31,200", "999,31,200", "test_images is 999; runs.csv has 1000 for none-1.0-1"),
+        ("10000,1,none", "10001,1,none", "images is 10001; runs.csv has 10000 for none-1.0-1"),
+        ("10000,1,none", "10000,0,none", "seed is 0; runs.csv has 1 for none-1.0-1"),
+        ("None-1.0-1", "None-1.0-0", "seed is 1; runs.csv has 0 for None-1.0-0"),
+        ("none-1.0-1", "none-9-1", "id is 'none-9-1', which is no run with a result in runs.csv"),
+        ("1000,31,200", "1000,31", "8 cells under 9 column names"),
+        ("10000,1,none-1.0-1,None-1.0-1", "10000,0,none-1.0-0,None-1.0-0", "are there twice, in line 2 too"),
+    ],
+)
+def test_a_damaged_count_is_refused_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = counts_text(COUNTED)
+    assert text.count(old) == 1
+    with pytest.raises(DataError, match=f"mcnemar.csv line 3: .*{said}"):
+        counts_kept(tmp_path, text.replace(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", counts_text(COUNTED).replace("only_model", "only")])
+def test_other_columns_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"mcnemar\.csv line 1: the columns must be model, against, images, seed"):
+        counts_kept(tmp_path, text)

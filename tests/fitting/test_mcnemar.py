@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Output
 from tests.fitting.test_fit import study
-from vitbench.fitting.mcnemar import Missing, compare_checkpoints
+from vitbench.fitting.mcnemar import Missing, compare_checkpoints, count_in
 from vitbench.numbers.intervals import mcnemar_p
 
 Cli = Callable[..., Output]
@@ -98,4 +98,4 @@ def test_a_file_that_is_no_list_of_classes_is_named(
 def test_other_test_images_are_not_compared(tmp_path: Path) -> None:
     rows = [{"id": name, "seed": 0, "train_images": 9, "test_accuracy": 0.5, "data_fingerprint": name} for name in "ab"]
     with pytest.raises(Missing, match="a and b were tested on different images"):
-        compare_checkpoints(tmp_path, rows[:1], rows[1:], 9)
+        compare_checkpoints(count_in(tmp_path), rows[:1], rows[1:], 9)

@@ -1,4 +1,4 @@
-"""Evidence: two CSV files from which a study's tables, figures and verdicts can be made again without its runs.
+"""Evidence: three CSV files from which a study's tables, figures and verdicts can be made again without its runs.
 
 `runs.csv` has a row for each planned run. Its columns are id and status; the settings, named as on the command line;
 and from `schema` on the results, named as in `record.json`. A run without a result (missing, failed) has only its id
@@ -6,6 +6,8 @@ and status. Cells are JSON (0.1, [0.5, 0.5], true, "3"), but words that cannot b
 (cifar10), and an empty cell is null.
 
 `probes.csv` holds what probes measured along something, if a figure draws it; their other results are in runs.csv.
+
+`mcnemar.csv` holds the counts of McNemar's test, which come from predictions that only the runs' folders hold.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitbench.comparing.grouping import ordered_keys, sort_key
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs
@@ -28,6 +30,20 @@ from vitbench.runs.records import derived
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
 SWEPT_COLUMNS = ("id", "column", "layer", "at", "at_unit", "value", "low", "high", "reason")
+
+
+class Counted(NamedTuple):
+    """Two runs of one seed on the same test images; the fields are the columns of mcnemar.csv."""
+
+    model: str  # the label of the first run's curve
+    against: str  # that of the second run's curve
+    images: int  # the training images of both
+    seed: int
+    id: str  # of the first run
+    against_id: str
+    test_images: int
+    only_model: int  # the number of test images that only the first run classifies correctly
+    only_against: int
 
 
 def evidence_text(runs: Runs, without_result: Mapping[str, str]) -> str:
@@ -106,6 +122,61 @@ def read_swept(path: Path) -> dict[str, list[Row]]:
             raise DataError(f"{path} line {number}: is no row of a probe; its columns must be {columns}")
         swept.setdefault(str(row["id"]), []).append(row)
     return swept
+
+
+def counts_text(counted: Iterable[Counted]) -> str:
+    """Writes mcnemar.csv; the text is empty where nothing was counted."""
+    rows = sorted(counted)
+    return csv_text([Counted._fields, *(map(_write_cell, row) for row in rows)]) if rows else ""
+
+
+def read_counts(path: Path, runs: Sequence[Row]) -> list[Counted]:
+    """Reads mcnemar.csv beside the evidence of `runs`, or nothing where there is no such file.
+
+    Raises DataError, with the line, where a cell is damaged or disagrees with the run that its row names.
+    """
+    try:
+        head, *lines = _read_csv(path) or [[]]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {printable(str(error))}") from None
+    if tuple(head) != Counted._fields:
+        raise DataError(f"{path} line 1: the columns must be {', '.join(Counted._fields)}")
+    run_of_id = {row["id"]: row for row in runs}
+    line_of_pair: dict[tuple[str, str], int] = {}
+    counted = []
+    for number, cells in enumerate(lines, 2):
+        where = f"{path} line {number}"
+        if len(cells) != len(head):
+            raise DataError(f"{where}: {len(cells)} cells under {len(head)} column names")
+        row = Counted(*map(_read_cell, cells))
+        _check_counted(row, run_of_id, where)
+        first = line_of_pair.setdefault((row.id, row.against_id), number)
+        if first != number:
+            raise DataError(f"{where}: {row.id} and {row.against_id} are there twice, in line {first} too")
+        counted.append(row)
+    return counted
+
+
+def _check_counted(row: Counted, run_of_id: Mapping[str, Row], where: str) -> None:
+    """Raises DataError where a count is none, or a cell is not what runs.csv says of the two runs."""
+    for column, run_id in (("id", row.id), ("against_id", row.against_id)):
+        run = run_of_id.get(run_id)
+        if run is None:
+            raise DataError(f"{where}: {column} is {run_id!r}, which is no run with a result in runs.csv")
+        said = {"images": run.get("train_images"), "seed": run.get("seed"), "test_images": run.get("test_images")}
+        for name, value in said.items():
+            if getattr(row, name) != value:
+                raise DataError(f"{where}: {name} is {getattr(row, name)!r}; runs.csv has {value!r} for {run_id}")
+    for name, count in (("only_model", row.only_model), ("only_against", row.only_against)):
+        if type(count) is not int or not 0 <= count <= row.test_images:
+            raise DataError(f"{where}: {name} is {count!r}; it must be a whole number from 0 to {row.test_images}")
+    if row.only_model + row.only_against > row.test_images:
+        raise DataError(
+            f"{where}: only_model + only_against is {row.only_model + row.only_against}, above the {row.test_images}"
+            " test images"
+        )
 
 
 def _read_csv(path: Path) -> list[list[str]]:

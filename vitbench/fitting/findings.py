@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from vitbench.comparing.evidence import Counted
 from vitbench.comparing.formats import TOTAL_SECONDS
 from vitbench.comparing.grouping import MATCHED, comparison_warnings, groups_of
 from vitbench.comparing.select import Row, Runs
 from vitbench.fitting.lines import CurveOfRuns, pairs
-from vitbench.fitting.mcnemar import Checkpoints, Missing, compare_checkpoints
+from vitbench.fitting.mcnemar import Checkpoints, Count, Missing, compare_checkpoints
 from vitbench.numbers.crossover import Crossover, Pair, Ratio, find_crossover, label_efficiency
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.intervals import Paired, holm, paired
@@ -74,6 +74,15 @@ class Report:
     notes: Sequence[str] = ()
     facts: Mapping[tuple[str, str], PairFacts] = field(default_factory=dict)  # by the labels of a pair
 
+    @property
+    def counted(self) -> list[Counted]:
+        """The counts behind McNemar's tests, as they are kept in mcnemar.csv."""
+        return [
+            Counted(a, b, test.images, test.seed, test.id_a, test.id_b, test.test_images, test.only_a, test.only_b)
+            for (a, b), facts in self.facts.items()
+            for test in facts.checkpoints
+        ]
+
     @cached_property
     def pairs(self) -> list[Compared]:
         """What was found of each pair; p values are corrected for the number of tests in all pairs."""
@@ -111,9 +120,9 @@ def report_of(
     runs: Runs | None = None,
     against: str | None = None,
     heading: str = "",
-    folder: Path | None = None,
+    count: Count | None = None,
 ) -> Report:
-    """Composes a report of curves; McNemar's test is made if `folder` says where the runs' predictions lie."""
+    """Composes a report of curves; McNemar's test is made if `count` says where its counts come from."""
     curve_pairs = pairs(lines, against)
     rows_of = {line.curve.label: line.rows for line in lines}
     facts: dict[tuple[str, str], PairFacts] = {}
@@ -124,9 +133,9 @@ def report_of(
         if not shared_sizes or not rows_a or not rows_b:
             continue
         checkpoints: list[Checkpoints] = []
-        if folder is not None and value == "test_error":
+        if count is not None and value == "test_error":
             try:
-                checkpoints = compare_checkpoints(folder, rows_a, rows_b, max(shared_sizes))
+                checkpoints = compare_checkpoints(count, rows_a, rows_b, max(shared_sizes))
             except Missing as error:
                 missing = missing or f"no McNemar: {error}"
         facts[a.label, b.label] = PairFacts(cost_ratios(rows_a, rows_b, max(shared_sizes)), checkpoints)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.comparing import formats
+from vitbench.comparing.evidence import read_counts
 from vitbench.comparing.select import select_runs
 from vitbench.errors import UserError, check_choice
 from vitbench.fitting.findings import report_of
 from vitbench.fitting.fit_file import read_table
 from vitbench.fitting.lines import check_falling, lines_of
+from vitbench.fitting.mcnemar import count_in, count_kept
 from vitbench.fitting.render import render_report, report_lines, report_tables
 from vitbench.numbers.text import say
 from vitbench.numbers.words import printable
@@ -34,8 +36,11 @@ def main(config: Any) -> int:
     if asked["file"] is not None:
         if asked["study"] is not None or asked["where"]:
             raise UserError(f"file={asked['file']}: is read whole; study= and where. choose among runs")
-        table = read_table(Path(asked["file"]).expanduser(), asked["value"])
-        report = report_of(*table, against=asked["against"])
+        path = Path(asked["file"]).expanduser()
+        table = read_table(path, asked["value"])
+        runs_of_table = table[-1]
+        counted = read_counts(path.with_name("mcnemar.csv"), runs_of_table.rows) if runs_of_table else []
+        report = report_of(*table, against=asked["against"], count=count_kept(counted) if counted else None)
     else:
         study = load_study(asked["study"]) if asked["study"] is not None else None
         runs = select_runs(asked["runs"], asked["where"], study)
@@ -43,8 +48,8 @@ def main(config: Any) -> int:
         heading = printable(f"{study.title}. {study.question}") if study else ""
         if study and study.notes:
             runs.notes.append(study.notes)
-        folder = Path(asked["runs"]).expanduser()
-        report = report_of(value, *lines_of(runs, value), runs, asked["against"], heading, folder)
+        count = count_in(Path(asked["runs"]).expanduser())
+        report = report_of(value, *lines_of(runs, value), runs, asked["against"], heading, count)
     if form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(report_tables(report), report.heading, report_lines(report))
     else:

@@ -49,7 +49,7 @@ FIELDS = {
     **dict.fromkeys(("runs", "probes"), list),
     **dict.fromkeys(("tables", "figures", "names"), dict),
 }
-RESERVED = {"runs", "probes", "fit"}  # a report writes files of these names beside the study's tables
+RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "x", "log", "layer"), str),
