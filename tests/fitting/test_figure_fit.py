@@ -34,7 +34,8 @@ def text_of(runs: Path, **asked: Any) -> str:
 
 def test_every_pair_with_the_cnn_is_written_out_and_a_crossover_has_a_mark(tmp_path: Path) -> None:
     text = text_of(study(tmp_path / "runs"), lines=["model", "pe"])
-    assert "- vit pe=none, resnet: no crossover up to 45,000 images; resnet leads, parallel curves" in text
+    said = "- vit pe=none, resnet: no crossover up to 45,000 images; resnet errs less; whether vit pe=none comes closer"
+    assert f"{said} cannot be told" in " ".join(text.split())
     assert re.search(
         r"\N{BLACK STAR} vit pe=learned would overtake resnet at 1\d\d,000 images \[.*\] \(extrapolated x3", text
     )
@@ -47,7 +48,7 @@ def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, v
     text = text_of(study(tmp_path / "runs", seeds=2), lines=["model", "pe"])
     assert "no bands of two seeds" in text and "bootstrap" not in text
     out = vitbench("fit").out
-    assert "x [n/a] the images of" in out and "Two seeds give crossovers and image ratios no interval." in out
+    assert "x [n/a] the images of" in out and "Two seeds make nothing certain: crossovers" in out
     report = json.loads(vitbench("fit", "format=json").out)  # a NaN could not be written
     assert report["pairs"] and report["notes"]
     more = study(tmp_path / "more", seeds=2)
@@ -84,7 +85,7 @@ def test_curves_go_as_far_as_the_guard_and_no_further(tmp_path: Path) -> None:
 
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
     axes = Figure().subplots()
-    figure_fit._draw_curve(axes, figure.PlottedLine("a", [], []), lines[0].curve, 0, 100, True)
+    figure_fit._draw_curve(axes, figure.PlottedLine("a", [], []), lines[0], 0, 100, True)
     solid, dashed, *_ = axes.get_lines()
     assert max(solid.get_xdata()) == pytest.approx(45_000) and max(dashed.get_xdata()) == pytest.approx(180_000)
     assert solid.get_ydata()[-1] == pytest.approx(100 * lines[0].curve.predict(45_000))
@@ -95,7 +96,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
-    _, crossing = Report("test_error", [], main_pairs(lines)).pairs
+    _, crossing = Report("test_error", lines, main_pairs(lines)).pairs
     axes = Figure().subplots()
     figure_fit._mark_crossover(axes, crossing, ["vit pe=learned"], 100)
     bar, star = axes.get_lines()
@@ -107,7 +108,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
 
 def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
-    said = figure_fit._pair_notes(Report("test_error", [], main_pairs(lines) * 9).pairs)
+    said = figure_fit._pair_notes(Report("test_error", lines, main_pairs(lines) * 9).pairs)
     assert len(said) == 8 and said[-1] == "and 11 other pairs, see `vitbench fit`"
 
 

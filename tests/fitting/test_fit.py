@@ -72,13 +72,16 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     out = vitbench("fit", f"runs={study(tmp_path / 'runs')}").out
     lines = out.splitlines()
     at = lines.index("vit pe=none against resnet (FLOP-matched 0.94x; parameters 4.1x; time-matched 1.00x):")
-    assert (
-        lines[at + 1]
-        == "  No crossover up to 45,000 images: the gap shrinks from 25 to 10 points but the curves are parallel within"
-        " their intervals."
+    assert lines[at + 1] == (
+        "  The difference of error changes with the images: +25.1 points at 450, +10.0 points at 45,000; the curves"
+        " approach."
     )
-    assert lines[at + 2].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 2]
-    assert lines[at + 2].endswith("] the images of resnet to match its error at 2,250.")
+    assert lines[at + 2] == (
+        "  No crossover up to 45,000 images: whether vit pe=none comes closer cannot be told, the error of vit pe=none"
+        " is 1.49 times that of resnet at first and 1.49 times at last."
+    )
+    assert lines[at + 3].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 3]
+    assert lines[at + 3].endswith("] the images of resnet to match its error at 2,250.")
     assert any(line.startswith("  Crossover extrapolated x3.") for line in lines)
     assert any(
         line.startswith("  Crossover observed: vit pe=learned overtakes vit pe=none at about 4,") for line in lines
@@ -96,13 +99,18 @@ def test_differences_are_paired_by_seed_and_subset(tmp_path: Path, vitbench: Cli
     for one in pair["differences"]:
         assert one["value"] == pytest.approx(0.101) and one["n"] == 3
         assert one["ci95_high"] - one["value"] == pytest.approx(4.30265 * 0.001 / 3**0.5, rel=1e-4)
-        assert one["p"] == 0.25 and one["p_holm"] == 0.75
+        assert one["smallest"] == pytest.approx((4.30265 + 1.06066) * 0.001 / 3**0.5, rel=1e-4)
+    pooled = pair["pooled"]
+    assert pooled["value"] == pytest.approx(0.101) and pooled["p_sign_flip"] == 0.25
+    assert pooled["p"] == pooled["p_holm"] == pytest.approx(3.3e-5, rel=0.01)  # t = 0.101 / (0.001 / sqrt(3))
 
 
-@pytest.mark.parametrize(("seeds", "said"), [(3, "p = 0.25"), (5, "p = 0.062"), (6, "p = 0.031")])
-def test_it_says_where_n_cannot_reach_significance(tmp_path: Path, vitbench: Cli, seeds: int, said: str) -> None:
+@pytest.mark.parametrize(("seeds", "said"), [(3, "0.25 with 3 seeds"), (5, "0.062 with 5 seeds")])
+def test_the_sign_flip_p_stands_beside_the_least_that_it_can_be(
+    tmp_path: Path, vitbench: Cli, seeds: int, said: str
+) -> None:
     out = vitbench("fit", f"runs={study(tmp_path / 'runs', seeds)}", "where.pe=[none,null]").out
-    assert f"! {seeds} pairs cannot go below {said}" in out
+    assert f"sign-flip test, which cannot go below {said}" in out
 
 
 def test_a_curve_that_bends_is_called_unreliable(tmp_path: Path, vitbench: Cli) -> None:
@@ -178,7 +186,7 @@ def nasty(tmp_path: Path) -> Report:
             writer.writerows([name, n, seed, 2 * n**-0.25 * (1 + seed / 100)] for seed in range(3))
     (tmp_path / "t.csv").write_text(out.getvalue())
     value, lines, _, _ = fit_file.read_table(tmp_path / "t.csv")
-    return Report(value, [line.curve for line in lines], [], notes=["a_b <note>"])
+    return Report(value, lines, [], notes=["a_b <note>"])
 
 
 def test_names_stay_text_in_every_format(nasty: Report) -> None:
@@ -198,7 +206,8 @@ def test_csv_has_a_number_a_row_and_the_same_ones_as_json(tmp_path: Path, vitben
     assert exponents == {one["label"]: one["exponent"]["value"] for one in report["curves"]}
     verdicts = [row["words"] for row in rows if row["statistic"] == "crossover"]
     assert verdicts == [pair["crossover"]["verdict"] for pair in report["pairs"]]
-    assert sum(row["statistic"] == "p_holm" for row in rows) == 3 * 5
+    assert sum(row["statistic"] == "p_holm" for row in rows) == 3
+    assert sum(row["statistic"] == "difference" for row in rows) == 3 * 5
     bounds = [row for row in rows if row["statistic"] == "label_efficiency" and row["words"] == ">"]
     assert bounds and all(row["ci95_low"] == row["ci95_high"] == "" for row in bounds)
 
@@ -209,7 +218,7 @@ def test_a_terminal_gets_every_number_whole(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
-    report = Report("test_error", [line.curve for line in lines], pairs(lines))
+    report = Report("test_error", lines, pairs(lines))
     formats.print_rich(report_tables(report), "", report_lines(report))
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import Output
-from vitbench.numbers.crossover import Pair, label_efficiency
-from vitbench.numbers.curves import Array, Curve, fit_curves
+from vitbench.numbers.curves import Curve
+from vitbench.numbers.efficiency import label_efficiency
+from vitbench.numbers.forms import Array, fit_curves
+from vitbench.numbers.pair import Pair
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 Cli = Callable[..., Output]

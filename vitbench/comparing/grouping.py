@@ -30,6 +30,10 @@ SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.b
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": SAMPLES_KEYS,
+    "samples_seen": SAMPLES_KEYS,
+    "total_samples_seen": SAMPLES_KEYS,
+    "total_multiply_adds": (*SAMPLES_KEYS, *SIZE_KEYS),
+    "total_train_seconds": (*SAMPLES_KEYS, *SIZE_KEYS),
     "parameters": SIZE_KEYS,
     "multiply_adds": SIZE_KEYS,
 }

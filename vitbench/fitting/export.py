@@ -9,9 +9,13 @@ from typing import Any
 
 from vitbench.comparing import formats
 from vitbench.fitting.findings import Compared, Report, is_matched
-from vitbench.fitting.sentences import crossover_sentence, efficiency_sentence
-from vitbench.numbers.crossover import Ratio
+from vitbench.fitting.limits import Size
+from vitbench.fitting.remarks import target_sentences
+from vitbench.fitting.sentences import crossover_sentence, efficiency_sentence, pooled_sentence
+from vitbench.fitting.tables import certificate_words, limited_by
 from vitbench.numbers.curves import UNRELIABLE, Curve
+from vitbench.numbers.efficiency import Ratio
+from vitbench.numbers.intervals import Interval, smallest_difference
 from vitbench.numbers.text import csv_text
 
 HEAD = ["model", "against", "images", "statistic", "value", "ci95_low", "ci95_high", "n", "words"]
@@ -21,8 +25,28 @@ def to_json(report: Report) -> str:
     content = {
         "title": report.heading or None,
         "value": report.value,
+        "x": report.axis.column,
+        "form": report.form.form,
+        "aicc": report.form.aicc,
         "curves": [_curve(curve) for curve in report.curves],
-        "pairs": [_compared(compared, report.value) for compared in report.pairs],
+        "sizes": [{"label": line.label, **_size(size)} for line in report.lines for size in line.sizes],
+        "pairs": [_compared(compared, report) for compared in report.pairs],
+        "certificates": [
+            {
+                "label": c.curve.label,
+                "images": c.size.n,
+                "samples": c.size.certificate.samples,
+                "fall": _interval(c.size.certificate.fall),
+                "reading": certificate_words(c),
+            }
+            for c in report.certified
+            if c.size.certificate
+        ],
+        "targets": [
+            {"label": target.curve.label, "error": report.asked_target, report.axis.unit: _interval(target.needed)}
+            for target in report.targets
+        ],
+        "target_sentences": target_sentences(report),
         "notes": [*report.warnings, *report.notes],
     }
     return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
@@ -44,12 +68,41 @@ def _rows(report: Report) -> Iterator[list[Any]]:
             yield [c.label, None, None, "alpha", c.fitted.alpha.item(), None, None, n, c.form]
         yield [c.label, None, None, "r2_log_error", c.r2, None, None, c.errors.size, c.form]
         yield [c.label, None, c.n[-1], "held_back_error", c.held_back, None, None, n, c.form]
+    for line in report.lines:
+        for size in line.sizes:
+            yield [line.label, None, size.n, "epochs", size.epochs, None, None, size.value.n, limited_by(size)]
+            for statistic, of in _measured(size).items():
+                if of is not None:
+                    yield [line.label, None, size.n, statistic, of.mean, *_finite(of.low, of.high), of.n, None]
+    for found in report.certified:
+        if found.size.certificate is not None:
+            fall, label = found.size.certificate.fall, found.curve.label
+            ends = _finite(fall.low, fall.high)
+            yield [label, None, found.size.n, "certificate_fall", fall.mean, *ends, fall.n, certificate_words(found)]
+    for target in report.targets:
+        needed = target.needed
+        ends = _finite(needed.mean, needed.low, needed.high)
+        yield [target.curve.label, None, None, "needed_for_target", *ends, needed.n, f"{report.asked_target:g}"]
     for compared in report.pairs:
         a, b, seeds = compared.pair.a.label, compared.pair.b.label, len(compared.pair.a.seeds)
-        for size, (i, p), p_holm in compared.differences:
-            yield [a, b, size, "difference", i.mean, i.low, i.high, i.n, None]
-            yield [a, b, size, "p_sign_flip", p, None, None, i.n, None]
-            yield [a, b, size, "p_holm", p_holm, None, None, i.n, None]
+        for images, i, counts in compared.differences:
+            words = None if counts else "does not count"
+            yield [a, b, images, "difference", i.mean, *_finite(i.low, i.high), i.n, words]
+            yield [a, b, images, "smallest_difference", *_finite(smallest_difference(i)), None, None, i.n, None]
+        pooled, i = compared.pooled, compared.pooled.interval
+        yield [a, b, None, "pooled_difference", *_finite(i.mean, i.low, i.high), i.n, None]
+        yield [a, b, None, "pooled_smallest_difference", *_finite(pooled.smallest), None, None, i.n, None]
+        yield [
+            a,
+            b,
+            None,
+            "difference_slope",
+            *_finite(pooled.slope.mean, pooled.slope.low, pooled.slope.high),
+            i.n,
+            None,
+        ]
+        for name, p in (("p_t", pooled.p), ("p_holm", compared.p_holm), ("p_sign_flip", pooled.sign_flip)):
+            yield [a, b, None, name, *_finite(p), None, None, i.n, None]
         for cost, cost_ratio in compared.costs.items():
             matched = "matched" if is_matched(cost_ratio) else None
             yield [a, b, None, f"{cost}_ratio", cost_ratio, None, None, None, matched]
@@ -90,17 +143,41 @@ def _curve(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _compared(compared: Compared, value: str) -> dict[str, Any]:
-    crossover = compared.crossover
+def _measured(size: Size) -> dict[str, Interval | None]:
+    """What was measured at one size, by the name of the statistic."""
+    return {"value": size.value, "train": size.trained, "gap": size.gap, "above_reference": size.excess}
+
+
+def _size(size: Size) -> dict[str, Any]:
+    measured = {key: None if of is None else _interval(of) for key, of in _measured(size).items()}
+    said = {"limit": size.limit, "limited_by": limited_by(size), "counts": size.counts}
+    return {"images": size.n, "epochs": size.epochs, **measured, "reference_images": size.reference, **said}
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {**_with_ends(interval.mean, interval.low, interval.high), "n": interval.n}
+
+
+def _compared(compared: Compared, report: Report) -> dict[str, Any]:
+    crossover, pooled = compared.crossover, compared.pooled
     return {
         "model": compared.pair.a.label,
         "against": compared.pair.b.label,
         "seeds": len(compared.pair.a.seeds),
         "costs": {cost: {"ratio": ratio, "matched": is_matched(ratio)} for cost, ratio in compared.costs.items()},
         "differences": [
-            {"images": n, **_with_ends(i.mean, i.low, i.high), "n": i.n, "p": p, "p_holm": p_holm}
-            for n, (i, p), p_holm in compared.differences
+            {"images": n, **_interval(i), "smallest": smallest_difference(i), "counts": counts}
+            for n, i, counts in compared.differences
         ],
+        "pooled": {
+            **_interval(pooled.interval),
+            "p": pooled.p,
+            "p_holm": compared.p_holm,
+            "p_sign_flip": pooled.sign_flip,
+            "smallest": pooled.smallest,
+            "slope": _interval(pooled.slope),
+            "sentence": pooled_sentence(compared, report.value, report.axis) or None,
+        },
         "crossover": {
             "verdict": crossover.verdict,
             "why": crossover.why or None,
@@ -108,12 +185,12 @@ def _compared(compared: Compared, value: str) -> dict[str, Any]:
             **_with_ends(crossover.n, crossover.low, crossover.high, "images"),
             "times_largest": crossover.times,
             "share_of_draws_without": crossover.unmet_share,
-            "sentence": crossover_sentence(compared, value),
+            "sentence": crossover_sentence(compared, report.axis),
         },
         "label_efficiency": {
             "model": compared.follower.label,
             "matches": compared.leader.label,
-            "sentence": efficiency_sentence(compared) or None,
+            "sentence": efficiency_sentence(compared, report.axis) or None,
             "at": [_ratio(ratio) for ratio in compared.ratios],
         },
         "checkpoints": [{**test._asdict(), "p_holm": p_holm} for test, p_holm in compared.tested],

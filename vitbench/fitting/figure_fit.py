@@ -20,11 +20,11 @@ from vitbench.comparing.panels import Panel
 from vitbench.comparing.select import Runs
 from vitbench.errors import UserError
 from vitbench.fitting.findings import Compared, Report
-from vitbench.fitting.lines import check_falling, lines_of, main_pairs
+from vitbench.fitting.lines import CurveOfRuns, check_falling, lines_of, main_pairs
 from vitbench.fitting.sentences import crossover_note
 from vitbench.numbers import look
-from vitbench.numbers.crossover import LEAST_SEEDS
 from vitbench.numbers.curves import FEW_SEEDS, GUARD, Curve
+from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import is_share, printable
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
         fitted, left_out = lines_of(runs, y, first_keys)
     except UserError as error:  # even where nothing can be fitted, the runs are worth seeing
         fitted, left_out = [], [f"no fitted curves: {error}"]
-    curves = {line.curve.label: line.curve for line in fitted}
-    compared = Report(y, [*curves.values()], main_pairs(fitted)).pairs
+    report = Report(y, fitted, main_pairs(fitted))
+    curves, compared = report.fitted_lines, report.pairs
     pair_notes = _wrap_notes(compared)
     notes = [_without_curve(lines, curves), *left_out, caveat]
-    foot = figure.foot_text(runs, panel.groups, _what(panel.groups, y, curves), notes, CHARACTERS)
+    foot = figure.foot_text(runs, panel.groups, _what(panel.groups, y, fitted), notes, CHARACTERS)
 
     longest = max(len(line.label) for line in lines)
     legend_below = longest > 24
@@ -83,7 +83,7 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
     return drawn
 
 
-def _draw_axes(axes: Axes, panel: Panel, curves: Mapping[str, Curve], compared: Sequence[Compared]) -> None:
+def _draw_axes(axes: Axes, panel: Panel, curves: Mapping[str, CurveOfRuns], compared: Sequence[Compared]) -> None:
     """Draws a panel's lines or their curves, stars at crossovers, and the axes."""
     y, lines, log = panel.y, panel.lines, panel.log
     scale = 100 if is_share(y) else 1
@@ -97,24 +97,34 @@ def _draw_axes(axes: Axes, panel: Panel, curves: Mapping[str, Curve], compared: 
         _mark_crossover(axes, pair, [line.label for line in lines], scale)
     figure.scale_axis(axes, "x", "train_images", [n for line in lines for n, _ in line.points], log)
     figure.scale_axis(axes, "y", y, [scale * value for line in lines for _, value in line.points], log)
-    _set_limits(axes, panel, curves, scale)
+    _set_limits(axes, panel, [curve.counted for curve in curves.values() if curve.is_fitted], scale)
     figure.draw_chance(axes, panel.groups, y)
 
 
-def _draw_curve(axes: Axes, line: PlottedLine, curve: Curve, i: int, scale: int, numbered: bool) -> None:
-    """Draws runs, their means and the fitted curve; if `numbered`, the numbers of the fit stand in the legend."""
-    colour = look.colour(i)
-    first, last = curve.n[0], curve.n[-1]
-    inside, beyond = np.geomspace(first, last, 100), np.geomspace(last, GUARD * last, 60)
-    for grid, alpha, dashes in ((inside, 0.16, "-"), (beyond, 0.07, DASHED)):
-        if len(curve.seeds) >= LEAST_SEEDS:
-            low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
-            axes.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
-        fit = np.exp(curve.fitted.logs(grid)[0]) * scale
-        axes.plot(grid, fit, linestyle=dashes, linewidth=1.2, color=colour, zorder=3)
-    label = "\n".join(part for part in (line.label, *(_fit_in_numbers(curve, scale) if numbered else [])) if part)
-    means = np.exp(curve.mean_logs) * scale
-    axes.plot(curve.n, means, linestyle="none", label=label, color=colour, zorder=4, **look.marker(i))
+def _draw_curve(axes: Axes, line: PlottedLine, fitted: CurveOfRuns, i: int, scale: int, numbered: bool) -> None:
+    """Draws runs, their means and the fitted curve; means that do not count are hollow.
+
+    If `numbered`, the numbers of the fit stand in the legend.
+    """
+    colour, curve, marker = look.colour(i), fitted.counted, look.marker(i)
+    if fitted.is_fitted:
+        first, last = curve.n[0], curve.n[-1]
+        inside, beyond = np.geomspace(first, last, 100), np.geomspace(last, GUARD * last, 60)
+        for grid, alpha, dashes in ((inside, 0.16, "-"), (beyond, 0.07, DASHED)):
+            if len(curve.seeds) >= LEAST_SEEDS:
+                low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
+                axes.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
+            fit = np.exp(curve.fitted.logs(grid)[0]) * scale
+            axes.plot(grid, fit, linestyle=dashes, linewidth=1.2, color=colour, zorder=3)
+    in_numbers = _fit_in_numbers(curve, scale) if numbered and fitted.is_fitted else []
+    label = "\n".join(part for part in (line.label, *in_numbers) if part)
+    at_all = fitted.curve
+    for counts, name in ((True, label), (False, label if not len(curve.n) else None)):
+        shown = np.array([size.counts == counts for size in fitted.sizes])
+        means = np.exp(at_all.mean_logs[shown]) * scale
+        style = marker if counts else {**marker, "markerfacecolor": "white"}
+        if len(means):
+            axes.plot(at_all.n[shown], means, linestyle="none", label=name, color=colour, zorder=4, **style)
     figure.draw_runs(axes, line, i, scale, zorder=5)
 
 
@@ -139,14 +149,14 @@ def _mark_crossover(axes: Axes, compared: Compared, labels: Sequence[str], scale
     axes.plot([crossover.n], [error], markerfacecolor=colour, zorder=7, clip_on=False, **star)
 
 
-def _set_limits(axes: Axes, panel: Panel, curves: Mapping[str, Curve], scale: int) -> None:
+def _set_limits(axes: Axes, panel: Panel, curves: Sequence[Curve], scale: int) -> None:
     """Makes room for all points and curves, and shades where the curves are extrapolated."""
     log_x, log_y = "x" in panel.log, "y" in panel.log
     low, high = figure.y_limits(panel.lines, panel.y, log_y)
     if curves:
-        ends = [scale * curve.predict(GUARD * curve.n[-1]) for curve in curves.values()]
+        ends = [scale * curve.predict(GUARD * curve.n[-1]) for curve in curves]
         low = min([low, *(end / 1.05 if log_y else end for end in ends)])
-        last = max(curve.n[-1] for curve in curves.values())
+        last = max(curve.n[-1] for curve in curves)
         axes.axvspan(last, 1.02 * GUARD * last, color="0.96", linewidth=0, zorder=0)
         least = min(n for line in panel.lines for n, _ in line.points)
         axes.set_xlim(least / 1.15 if log_x else 0, 1.02 * GUARD * last)
@@ -170,26 +180,32 @@ def _pair_notes(compared: Sequence[Compared]) -> list[str]:
     return notes if rest < 2 else [*notes[:-rest], f"and {rest} other pairs, see `vitbench fit`"]
 
 
-def _what(groups: Sequence[Group], y: str, curves: Mapping[str, Curve]) -> str:
+def _what(groups: Sequence[Group], y: str, lines: Sequence[CurveOfRuns]) -> str:
     """Says what markers, points, lines and bands are."""
     counts = [group.interval(y).n for group in groups]
     over = figure.count_seeds(counts)
+    curves = [line.counted for line in lines if line.is_fitted]
     if not curves and max(counts) == 1:
         return f"points: single runs, {over}"
     if not curves:
         return f"markers: means over {over}; small points: single runs"
-    ns = [len(curve.seeds) for curve in curves.values()]
+    ns = [len(curve.seeds) for curve in curves]
     few = f", approximate below {FEW_SEEDS} seeds" if min(ns) < FEW_SEEDS else ""
     drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []
     bands = ", ".join([*drawn, *(["no bands of two seeds"] if min(ns) < LEAST_SEEDS else [])])
-    forms = sorted({curve.form for curve in curves.values()})
+    hollow = "; hollow: limited by budget or size, not by images" if _any_hollow(lines) else ""
+    forms = sorted({curve.form for curve in curves})
     return (
         f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}),"
-        f" dashed beyond the largest size; {bands}; exponents with 95 % intervals"
+        f" dashed beyond the largest size; {bands}; exponents with 95 % intervals{hollow}"
     )
 
 
-def _without_curve(lines: Sequence[PlottedLine], curves: Mapping[str, Curve]) -> str:
+def _any_hollow(lines: Sequence[CurveOfRuns]) -> bool:
+    return any(not size.counts for line in lines for size in line.sizes)
+
+
+def _without_curve(lines: Sequence[PlottedLine], curves: Mapping[str, CurveOfRuns]) -> str:
     """Names the lines whose points are joined, because there is no fitted curve; it is empty where all have one."""
     lacking = [line.label for line in lines if curves and line.label and line.label not in curves]
     if not lacking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
@@ -13,21 +13,25 @@ from vitbench.comparing.evidence import Counted
 from vitbench.comparing.formats import TOTAL_SECONDS
 from vitbench.comparing.grouping import MATCHED, comparison_warnings, groups_of
 from vitbench.comparing.select import Row, Runs
+from vitbench.fitting.axes import IMAGES, Axis
+from vitbench.fitting.limits import Size
 from vitbench.fitting.lines import CurveOfRuns, pairs
 from vitbench.fitting.mcnemar import Checkpoints, Count, Missing, compare_checkpoints
-from vitbench.numbers.crossover import Crossover, Pair, Ratio, find_crossover, label_efficiency
-from vitbench.numbers.curves import Curve
-from vitbench.numbers.intervals import Paired, holm, paired
+from vitbench.numbers.crossover import LEAST_SIZES, Crossover, find_crossover
+from vitbench.numbers.curves import Curve, FormChoice, choose_form
+from vitbench.numbers.efficiency import Ratio, label_efficiency
+from vitbench.numbers.intervals import Interval, holm, mean_interval
+from vitbench.numbers.pair import LEAST_SEEDS, Pair, Pooled, pool
 from vitbench.numbers.words import printable
 from vitbench.runs.record import total_seconds
 
 
 class Difference(NamedTuple):
-    """The errors of two models at one size, paired by seed."""
+    """The errors of two models at one size, the second subtracted from the first, paired by seed."""
 
     n: float
-    paired: Paired
-    p_holm: float  # corrected over all differences of the report
+    interval: Interval
+    counts: bool  # whether verdicts rest on it
 
 
 class Tested(NamedTuple):
@@ -40,8 +44,11 @@ class Tested(NamedTuple):
 class Compared(NamedTuple):
     """What was found of two curves, the second of which is the reference."""
 
-    pair: Pair
-    differences: list[Difference]
+    pair: Pair  # at the sizes that count for both
+    differences: list[Difference]  # at all sizes
+    pooled_pair: Pair  # at the sizes over which the difference is pooled: all of them where the verdict is `limited`
+    pooled: Pooled
+    p_holm: float  # of the pooled test, corrected over the pairs of the report
     crossover: Crossover
     leader: Curve  # it leads at the largest size
     follower: Curve
@@ -54,6 +61,16 @@ class Compared(NamedTuple):
         """The curve that does not lead at the smallest size, and overtakes where the two cross."""
         return self.pair.b if self.crossover.first_leader == self.pair.a.label else self.pair.a
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the pooled test says which model errs less; two seeds never do."""
+        return self.pooled.interval.n >= LEAST_SEEDS and self.p_holm < 0.05
+
+    @property
+    def left_out(self) -> list[float]:
+        """The sizes that do not count."""
+        return [difference.n for difference in self.differences if not difference.counts]
+
 
 class PairFacts(NamedTuple):
     """What is known of a pair's runs beside their curves."""
@@ -62,17 +79,35 @@ class PairFacts(NamedTuple):
     checkpoints: Sequence[Checkpoints]  # at the largest size
 
 
+class Target(NamedTuple):
+    """How far along the axis a model would have to go to err so little."""
+
+    curve: Curve
+    needed: Interval  # inf where the fit never falls so low
+
+
+class Certified(NamedTuple):
+    """Runs that were done again with more samples."""
+
+    curve: Curve
+    size: Size
+    difference: float  # the smallest pooled difference that rests on the curve; NaN where no verdict does
+
+
 @dataclass(frozen=True)
 class Report:
     """All that one call of `vitbench fit` finds."""
 
     value: str  # the result that was fitted, such as test_error
-    curves: Sequence[Curve]
-    curve_pairs: Sequence[tuple[Curve, Curve]]  # those that are compared
+    lines: Sequence[CurveOfRuns]
+    line_pairs: Sequence[tuple[CurveOfRuns, CurveOfRuns]]  # those that are compared
     heading: str = ""
     warnings: Sequence[str] = ()  # what makes the comparison weaker than it looks
     notes: Sequence[str] = ()
     facts: Mapping[tuple[str, str], PairFacts] = field(default_factory=dict)  # by the labels of a pair
+    axis: Axis = IMAGES
+    asked_form: str | None = None
+    asked_target: float | None = None  # an error, or a loss
 
     @property
     def counted(self) -> list[Counted]:
@@ -84,33 +119,99 @@ class Report:
         ]
 
     @cached_property
+    def form(self) -> FormChoice:
+        """The one form in which all curves are fitted."""
+        return choose_form([line.counted for line in self.lines if line.is_fitted], self.asked_form)
+
+    @cached_property
+    def fitted_lines(self) -> dict[str, CurveOfRuns]:
+        """The lines in the report's form, by label."""
+        return {line.label: line.in_form(self.form.form) for line in self.lines}
+
+    @property
+    def curves(self) -> list[Curve]:
+        """The curves that could be fitted, at the sizes that count."""
+        return [line.counted for line in self.fitted_lines.values() if line.is_fitted]
+
+    @cached_property
     def pairs(self) -> list[Compared]:
         """What was found of each pair; p values are corrected for the number of tests in all pairs."""
-        shared = [Pair.of(a, b) for a, b in self.curve_pairs]
-        facts = [self.facts.get((a.label, b.label), PairFacts({}, [])) for a, b in self.curve_pairs]
-        differences = [_differences(a, b, pair) for (a, b), pair in zip(self.curve_pairs, shared, strict=True)]
-        p_differences = iter(holm([difference.p for by_size in differences for _, difference in by_size]))
+        lines = [(self.fitted_lines[a.label], self.fitted_lines[b.label]) for a, b in self.line_pairs]
+        interpolated = self.axis is not IMAGES
+        at_all = [Pair.of(a.curve, b.curve, interpolated) for a, b in lines]
+        at_counted = [Pair.of(a.counted, b.counted, interpolated) for a, b in lines]
+        pooled_pairs = [
+            whole if _is_limited(whole, pair) else pair for whole, pair in zip(at_all, at_counted, strict=True)
+        ]
+        pooled = [pool(pair) for pair in pooled_pairs]
+        p_pooled = holm([each.p for each in pooled])
+        facts = [self.facts.get((a.label, b.label), PairFacts({}, [])) for a, b in lines]
         p_checkpoints = iter(holm([test.p for pair_facts in facts for test in pair_facts.checkpoints]))
         compared = []
-        for pair, by_size, (costs, checkpoints) in zip(shared, differences, facts, strict=True):
+        for i, (whole, pair, (costs, checkpoints)) in enumerate(zip(at_all, at_counted, facts, strict=True)):
             a_leads = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
             leader, follower = (pair.a, pair.b) if a_leads else (pair.b, pair.a)
-            ratios = label_efficiency(Pair(leader, follower)) if pair.paired else []
-            corrected = [Difference(n, difference, next(p_differences)) for n, difference in by_size]
-            tested = [Tested(test, next(p_checkpoints)) for test in checkpoints]
-            compared.append(Compared(pair, corrected, find_crossover(pair), leader, follower, ratios, costs, tested))
+            compared.append(
+                Compared(
+                    pair,
+                    _differences(whole, pair),
+                    pooled_pairs[i],
+                    pooled[i],
+                    p_pooled[i],
+                    Crossover("limited") if _is_limited(whole, pair) else find_crossover(pair, p_pooled[i]),
+                    leader,
+                    follower,
+                    label_efficiency(Pair(leader, follower, interpolated)) if pair.paired and len(pair.n) else [],
+                    costs,
+                    [Tested(test, next(p_checkpoints)) for test in checkpoints],
+                )
+            )
         return compared
 
+    @property
+    def targets(self) -> list[Target]:
+        """What each curve would need for the error that was asked for."""
+        error = self.asked_target
+        return [] if error is None else [Target(curve, curve.needed_for(error)) for curve in self.curves]
 
-def _differences(a: Curve, b: Curve, pair: Pair) -> list[tuple[float, Paired]]:
-    """Compares two curves at each size of the pair, if they share a seed."""
-    sizes = pair.n.tolist() if {*a.seeds} & {*b.seeds} else []
-    return [(n, paired(_errors_at(a, n), _errors_at(b, n))) for n in sizes]
+    @property
+    def certified(self) -> list[Certified]:
+        """The sizes of all curves that have certificates."""
+        found = []
+        for line in self.lines:
+            resting = [
+                abs(compared.pooled.interval.mean)
+                for compared in self.pairs
+                if line.label in (compared.pair.a.label, compared.pair.b.label) and compared.pooled.interval.n
+            ]
+            difference = min(resting, default=math.nan)
+            found += [Certified(line.curve, size, difference) for size in line.sizes if size.certificate]
+        return found
+
+    @property
+    def in_other_forms(self) -> list[Report]:
+        """The same report in each other form that fits about as well, or better than one that was asked for."""
+        return [replace(self, asked_form=form) for form in self.form.as_good]
 
 
-def _errors_at(curve: Curve, n: float) -> dict[object, float]:
-    errors = curve.errors[:, curve.n.tolist().index(n)]
-    return dict(zip(curve.seeds, errors.tolist(), strict=True))
+def _is_limited(whole: Pair, pair: Pair) -> bool:
+    """Whether a pair has enough seeds and sizes, and too few of the sizes count."""
+    enough = whole.paired and len(whole.a.seeds) >= LEAST_SEEDS and len(whole.n) >= LEAST_SIZES
+    return enough and len(pair.shared) < LEAST_SIZES
+
+
+def _differences(whole: Pair, pair: Pair) -> list[Difference]:
+    """Compares two curves at each size of the pair, over the seeds that have both."""
+    if not {*whole.a.seeds} & {*whole.b.seeds}:
+        return []
+    rows = [(whole.a.seeds.index(seed), whole.b.seeds.index(seed)) for seed in whole.a.seeds if seed in whole.b.seeds]
+    a, b = (curve.log_errors_at(whole.shared) for curve in (whole.a, whole.b))
+    differences = [[math.exp(a[i, k]) - math.exp(b[j, k]) for i, j in rows] for k in range(len(whole.shared))]
+    counted = {*pair.n.tolist()}
+    return [
+        Difference(n, mean_interval(values), n in counted)
+        for n, values in zip(whole.shared.tolist(), differences, strict=True)
+    ]
 
 
 def report_of(
@@ -121,27 +222,28 @@ def report_of(
     against: str | None = None,
     heading: str = "",
     count: Count | None = None,
+    axis: Axis = IMAGES,
+    form: str | None = None,
+    target: float | None = None,
 ) -> Report:
     """Composes a report of curves; McNemar's test is made if `count` says where its counts come from."""
-    curve_pairs = pairs(lines, against)
-    rows_of = {line.curve.label: line.rows for line in lines}
+    line_pairs = pairs(lines, against)
     facts: dict[tuple[str, str], PairFacts] = {}
     missing = ""
-    for a, b in curve_pairs:
-        rows_a, rows_b = rows_of[a.label], rows_of[b.label]
-        shared_sizes = {*a.n.tolist()} & {*b.n.tolist()}
-        if not shared_sizes or not rows_a or not rows_b:
+    for a, b in line_pairs:
+        shared_sizes = {*a.curve.n.tolist()} & {*b.curve.n.tolist()} if axis is IMAGES else {}
+        if not shared_sizes or not a.rows or not b.rows:
             continue
         checkpoints: list[Checkpoints] = []
         if count is not None and value == "test_error":
             try:
-                checkpoints = compare_checkpoints(count, rows_a, rows_b, max(shared_sizes))
+                checkpoints = compare_checkpoints(count, a.rows, b.rows, max(shared_sizes))
             except Missing as error:
                 missing = missing or f"no McNemar: {error}"
-        facts[a.label, b.label] = PairFacts(cost_ratios(rows_a, rows_b, max(shared_sizes)), checkpoints)
+        facts[a.label, b.label] = PairFacts(cost_ratios(a.rows, b.rows, max(shared_sizes)), checkpoints)
     warnings = [*(comparison_warnings(groups_of(runs)) if runs else []), *map(printable, left_out)]
     notes = [*(runs.notes if runs else []), *([missing] if missing else [])]
-    return Report(value, [line.curve for line in lines], curve_pairs, heading, warnings, notes, facts)
+    return Report(value, lines, line_pairs, heading, warnings, notes, facts, axis, form, target)
 
 
 def cost_ratios(a: Sequence[Row], b: Sequence[Row], images: float) -> dict[str, float]:

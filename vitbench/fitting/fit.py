@@ -17,6 +17,7 @@ from vitbench.comparing import formats
 from vitbench.comparing.evidence import read_counts
 from vitbench.comparing.select import select_runs
 from vitbench.errors import UserError, check_choice
+from vitbench.fitting.axes import AXES
 from vitbench.fitting.findings import report_of
 from vitbench.fitting.fit_file import read_table
 from vitbench.fitting.lines import check_falling, lines_of
@@ -33,14 +34,17 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = check_choice("format", asked["format"], formats.TABLE_ENDINGS.values())
+    axis = AXES[check_choice("x", asked["x"], AXES)]
     if asked["file"] is not None:
         if asked["study"] is not None or asked["where"]:
             raise UserError(f"file={asked['file']}: is read whole; study= and where. choose among runs")
         path = Path(asked["file"]).expanduser()
-        table = read_table(path, asked["value"])
+        table = read_table(path, asked["value"], axis)
         runs_of_table = table[-1]
         counted = read_counts(path.with_name("mcnemar.csv"), runs_of_table.rows) if runs_of_table else []
-        report = report_of(*table, against=asked["against"], count=count_kept(counted) if counted else None)
+        count = count_kept(counted) if counted else None
+        asked |= {"target": check_target(asked["target"], table[0])}
+        report = report_of(*table, count=count, axis=axis, **{key: asked[key] for key in ("against", "form", "target")})
     else:
         study = load_study(asked["study"]) if asked["study"] is not None else None
         runs = select_runs(asked["runs"], asked["where"], study)
@@ -49,7 +53,9 @@ def main(config: Any) -> int:
         if study and study.notes:
             runs.notes.append(study.notes)
         count = count_in(Path(asked["runs"]).expanduser())
-        report = report_of(value, *lines_of(runs, value), runs, asked["against"], heading, count)
+        target = check_target(asked["target"], value)
+        lines, left_out = lines_of(runs, value, axis=axis)
+        report = report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
     if form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(report_tables(report), report.heading, report_lines(report))
     else:
@@ -57,3 +63,16 @@ def main(config: Any) -> int:
         for note in [*report.warnings, *report.notes] if form == "csv" else []:
             print(f"vitbench: {printable(note)}", file=sys.stderr)
     return 0
+
+
+def check_target(typed: float | None, value: str) -> float | None:
+    """The error or loss that is asked for: of an error one types the accuracy."""
+    if typed is None:
+        return None
+    if not value.endswith("_error"):
+        if typed <= 0:
+            raise UserError(f"target={typed:g}: must be a loss above 0")
+        return typed
+    if not 0 < typed < 1:
+        raise UserError(f"target={typed:g}: must be an accuracy between 0 and 1 (0.9, not 90)")
+    return 1 - typed

@@ -15,11 +15,12 @@ from vitbench.comparing.evidence import read_evidence
 from vitbench.comparing.grouping import Group, LineOfGroups, groups_of, lines_along
 from vitbench.comparing.select import Runs
 from vitbench.errors import DataError, UserError, did_you_mean
+from vitbench.fitting.axes import IMAGES, Axis
+from vitbench.fitting.limits import Point, sizes_of
 from vitbench.fitting.lines import (
     FEWEST_SEEDS,
     FEWEST_SIZES,
     CurveOfRuns,
-    Point,
     check_falling,
     check_point,
     curve_of,
@@ -35,6 +36,9 @@ COLUMNS = {
     "accuracy": ("accuracy", "test_accuracy"),
     "loss": ("loss", "test_loss"),
     "classes": ("classes",),
+    "epochs": ("epochs",),
+    "train_eval_accuracy": ("train_eval_accuracy",),
+    "train_loss": ("train_loss",),
 }
 RESULTS = ("error", "accuracy", "loss")
 # These columns, and all that begin with such a prefix, tell curves apart.
@@ -42,11 +46,15 @@ SETTINGS = ("pe", "data", "model.size", "augment", "optim")
 PREFIXES = ("pe.", "model.", "data.", "augment.", "optim.")
 
 
-def read_table(path: Path, value: str | None = None) -> tuple[str, list[CurveOfRuns], list[str], Runs | None]:
+def read_table(
+    path: Path, value: str | None = None, axis: Axis = IMAGES
+) -> tuple[str, list[CurveOfRuns], list[str], Runs | None]:
     """Reads the fitted result, its curves, notes on what they leave out, and, of a runs.csv, the runs."""
     head, lines = _read_csv(path)
     if head[:2] == ["id", "status"]:
-        return _read_runs(path, {cells[0]: number for number, cells in lines}, value)
+        return _read_runs(path, {cells[0]: number for number, cells in lines}, value, axis)
+    if axis is not IMAGES:
+        raise UserError(f"file={path}: a table of one's own is read along images; drop x=")
     return *_read_own(path, head, lines, value), [], None
 
 
@@ -67,14 +75,16 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _read_runs(
-    path: Path, line_of: dict[str, int], value: str | None
+    path: Path, line_of: dict[str, int], value: str | None, axis: Axis
 ) -> tuple[str, list[CurveOfRuns], list[str], Runs]:
     runs = read_evidence(path)
     value = check_falling(runs, value or "test_error")
     lines, left_out = lines_of(
-        runs, value, source=lambda row: f"file={path} line {line_of[row['id']]}", error=DataError
+        runs, value, source=lambda row: f"file={path} line {line_of[row['id']]}", error=DataError, axis=axis
     )
-    if not runs.notes:  # a note tells of planned runs that have no result, and so no row with a number
+    if (
+        not runs.notes and axis is IMAGES
+    ):  # a note tells of planned runs that have no result, and so no row with a number
         for line in lines_along(groups_of(runs), "train_images", otherwise=["model"]):
             _check_sizes(path, line, line_of)
     return value, lines, left_out, runs
@@ -123,7 +133,10 @@ def _read_own(
         seed = row["seed"].strip()
         if not settings["model"] or not seed:
             raise DataError(f"{where}: {'seed' if settings['model'] else 'model'} is empty")
-        point = Point(int(images), seed, 1 - measured if result == "accuracy" else measured, where)
+        error_or_loss = 1 - measured if result == "accuracy" else measured
+        point = Point(
+            int(images), seed, error_or_loss, where, *_read_training(where, row, images, result, error_or_loss)
+        )
         check_point(point, value, DataError)
         classes = int(_read_number(where, "classes", row["classes"])) if row.get("classes") else None
         group = groups.setdefault(tuple(settings.values()), Group(settings, []))
@@ -135,8 +148,29 @@ def _read_own(
         class_counts = {row["classes"] for row in line.rows if row["classes"] is not None}
         curve, _ = curve_of(line.name, points, value, class_counts.pop() if len(class_counts) == 1 else 0)
         assert curve is not None
-        fitted.append(CurveOfRuns(line.settings, curve))
+        fitted.append(CurveOfRuns(line.settings, curve, sizes=sizes_of(curve, points, [], {})))
     return value, fitted
+
+
+def _read_training(
+    where: str, row: dict[str, str], images: float, result: str, value: float
+) -> tuple[float | None, float | None, float | None]:
+    """Reads what the optional columns say of a run: samples seen, the value on training images, and the gap."""
+    cells = {name: row.get(name, "").strip() for name in ("epochs", "train_eval_accuracy", "train_loss", "loss")}
+    given = {name: _read_number(where, name, cell) for name, cell in cells.items() if cell}
+    if given.get("epochs", 1) <= 0:
+        raise DataError(f"{where}: epochs={cells['epochs']}: how often each image was seen is a number above 0")
+    accuracy = given.get("train_eval_accuracy")
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise DataError(
+            f"{where}: train_eval_accuracy={cells['train_eval_accuracy']}: shares of 1 are wanted (0.12, not 12)"
+        )
+    samples = given["epochs"] * images if "epochs" in given else None
+    if result != "loss" and accuracy is not None:
+        return samples, 1 - accuracy, value - (1 - accuracy)
+    if "train_loss" in given and "loss" in given:
+        return samples, given["train_loss"] if result == "loss" else None, given["loss"] - given["train_loss"]
+    return samples, None, None
 
 
 def _choose_columns(
@@ -173,7 +207,7 @@ def _choose_columns(
 
 def _check_complete(path: Path, name: str, points: Sequence[Point]) -> None:
     """Raises DataError where a curve has too few rows, or a row is missing or repeated."""
-    first_of: dict[tuple[Hashable, int], Point] = {}
+    first_of: dict[tuple[Hashable, float], Point] = {}
     for point in points:
         first = first_of.setdefault((point.seed, point.n), point)
         if first is not point:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
 
-from vitbench.comparing.grouping import groups_of, lines_along
-from vitbench.comparing.select import Row, Runs
+from vitbench.comparing.certificates import certificates_of
+from vitbench.comparing.grouping import LineOfGroups, groups_of, lines_along
+from vitbench.comparing.select import SAMPLES_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
+from vitbench.fitting.axes import IMAGES, Axis, samples_of
+from vitbench.fitting.limits import Point, Size, sizes_of, without_limits
+from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.words import plural, printable
 from vitbench.settings.choices import GROUPS
@@ -26,18 +32,27 @@ class CurveOfRuns:
     """A learning curve, the settings that tell it from others, and its runs."""
 
     settings: Mapping[str, Any]
-    curve: Curve
+    curve: Curve  # at all sizes
     rows: Sequence[Row] = ()
+    sizes: Sequence[Size] = ()  # what is known of each size
 
+    @property
+    def label(self) -> str:
+        return self.curve.label
 
-@dataclass(frozen=True)
-class Point:
-    """One run as a point of a learning curve."""
+    @cached_property
+    def counted(self) -> Curve:
+        """The curve at the sizes that count, on which verdicts rest; it may have none."""
+        return self.curve.at([size.n for size in self.sizes if size.counts])
 
-    n: int
-    seed: Hashable  # another model's point of the same seed is its pair
-    value: float
-    source: str  # what an error line calls the point
+    @property
+    def is_fitted(self) -> bool:
+        """Whether enough sizes count for a fit."""
+        return len(self.counted.n) >= LEAST_SIZES
+
+    def in_form(self, form: str) -> CurveOfRuns:
+        """Returns the same curve, fitted in this form."""
+        return replace(self, curve=replace(self.curve, form=form))
 
 
 def check_falling(runs: Runs, value: str, setting: str = "value") -> str:
@@ -54,61 +69,119 @@ def lines_of(
     first: Sequence[str] = (),
     source: Callable[[Row], str] | None = None,
     error: type[UserError] = UserError,
+    axis: Axis = IMAGES,
 ) -> tuple[list[CurveOfRuns], list[str]]:
     """Makes the curves of these runs, and a note for each seed, size or curve that is left out.
 
     `first` are settings that name a curve even where they do not vary; `source` names a run for an error line, and
     `error` is raised where the runs are no curves.
     """
+    name = source or _name_run
+    run_lines = lines_along(groups_of(runs), axis.column, first, otherwise=["model"])
+    points = {line.name: _points_along(line, value, axis, name) for line in run_lines}
+    certificates = {
+        run_id: Point(row["train_images"], row["seed"], row[value], "", samples_of(row))
+        for run_id, row in certificates_of(runs).items()
+        if row.get(value) is not None
+    }
     lines: list[CurveOfRuns] = []
-    notes: list[str] = []
-    run_lines = lines_along(groups_of(runs), "train_images", first, otherwise=["model"])
+    notes: dict[str, list[str]] = {}  # by the name of the line
     for line in run_lines:
-        points = [
-            Point(
-                row["train_images"],
-                (row.get("data.subset_seed"), row["seed"]),
-                row[value],
-                source(row) if source else f"run {row['id']}",
-            )
-            for row in line.rows
-            if row.get(value) is not None and row.get("train_images")
-        ]
         class_counts = {len(row.get("classes") or ()) for row in line.rows}
         classes = class_counts.pop() if len(class_counts) == 1 else 0
-        curve, left_out = curve_of(line.name, points, value, classes, error)
-        notes.extend(f"{line.name}: {note}" for note in left_out)
-        if curve is not None:
-            lines.append(CurveOfRuns(line.settings, curve, line.rows))
+        curve, notes[line.name] = curve_of(line.name, points[line.name], value, classes, error, axis)
+        if curve is None:
+            continue
+        references = [point for other in run_lines if _other_budget(line, other) for point in points[other.name]]
+        of_source = {name(row): certificates[row["id"]] for row in line.rows if row["id"] in certificates}
+        sizes = sizes_of(curve, points[line.name], references, of_source) if axis is IMAGES else without_limits(curve)
+        lines.append(CurveOfRuns(line.settings, curve, line.rows, sizes))
+    fitted = {line.label for line in lines}
+    for line in run_lines:  # runs of another budget that are references of a curve are no curve that lacks something
+        if line.name not in fitted and any(_other_budget(line, o) and o.name in fitted for o in run_lines):
+            notes[line.name] = []
+    listed = [f"{label}: {note}" for label, of_line in notes.items() for note in of_line]
     if not lines:
-        raise error("; ".join(printable(note) for note in notes[:2]) + f" ({len(run_lines)} curves, none to fit)")
-    return lines, notes
+        raise error("; ".join(printable(note) for note in listed[:2]) + f" ({len(run_lines)} curves, none to fit)")
+    return lines, listed
+
+
+def _name_run(row: Row) -> str:
+    return f"run {row['id']}"
+
+
+def _other_budget(line: LineOfGroups, other: LineOfGroups) -> bool:
+    """Whether two lines differ in nothing but how many samples their runs saw."""
+
+    def without_budget(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key not in SAMPLES_KEYS}
+
+    return line is not other and without_budget(line.settings) == without_budget(other.settings)
+
+
+def _points_along(line: LineOfGroups, value: str, axis: Axis, source: Callable[[Row], str]) -> list[Point]:
+    """The runs of a line as points. Seeds that cost a little more or less stand at one place, their geometric mean."""
+    points = []
+    for group in line.groups:
+        rows = [row for row in group.rows if row.get(value) is not None and row.get(axis.column)]
+        places = [float(row[axis.column]) for row in rows]
+        for row in rows:
+            n = places[0] if len({*places}) == 1 else geometric_mean(places)
+            seed = (row.get("data.subset_seed"), row["seed"])
+            trained, gap = _trained(row, value)
+            points.append(Point(n, seed, row[value], source(row), samples_of(row), trained, gap))
+    return points
+
+
+def _trained(row: Row, value: str) -> tuple[float | None, float | None]:
+    """The value on images that the run was trained on, and the test's value minus that.
+
+    Records of before there was `train_eval_loss` have the loss of the last batches, as augmented and smoothed as they
+    were: their gap is one of the loss, and smaller than that of images seen as test images are.
+    """
+    trained = {
+        "test_error": None if row.get("train_eval_accuracy") is None else 1 - row["train_eval_accuracy"],
+        "test_loss": row.get("train_eval_loss"),
+    }.get(value)
+    if trained is not None:
+        return trained, row[value] - trained
+    loss, of_batches = row.get("test_loss"), row.get("train_loss")
+    if value not in ("test_error", "test_loss") or loss is None or of_batches is None:
+        return None, None
+    return None, loss - of_batches
 
 
 def curve_of(
-    label: str, points: Sequence[Point], value: str, classes: int, error: type[UserError] = UserError
+    label: str,
+    points: Sequence[Point],
+    value: str,
+    classes: int,
+    error: type[UserError] = UserError,
+    axis: Axis = IMAGES,
 ) -> tuple[Curve | None, list[str]]:
     """Makes a curve that has each seed at each size, if enough are left, and notes on what is left out.
 
     Sizes that have only one seed are left out first, and then seeds that lack a size.
     """
-    by_seed: dict[Hashable, dict[int, Point]] = {}
+    by_seed: dict[Hashable, dict[float, Point]] = {}
     for point in points:
         check_point(point, value, error)
         first = by_seed.setdefault(point.seed, {}).setdefault(point.n, point)
         if first is not point:
-            raise error(f"{point.source} repeats {first.source}: same settings, seed and {point.n:,} images; keep one")
+            raise error(
+                f"{point.source} repeats {first.source}: same settings, seed and {point.n:,.0f} {axis.unit}; keep one"
+            )
     counts = {n: sum(n in by_size for by_size in by_seed.values()) for n in sorted({point.n for point in points})}
     sizes = [n for n, count in counts.items() if count >= FEWEST_SEEDS]
     seeds = sorted((seed for seed, by_size in by_seed.items() if by_size.keys() >= set(sizes)), key=_seed_order)
     if counts and not sizes:
         return None, [f"one seed; a curve takes {FEWEST_SEEDS} or more"]
     if len(sizes) < FEWEST_SIZES:
-        return None, [f"{plural(len(sizes), 'size')} of training images; a curve takes {FEWEST_SIZES} or more"]
+        return None, [f"{plural(len(sizes), 'size')} of {axis.heading}; a curve takes {FEWEST_SIZES} or more"]
     if len(seeds) < FEWEST_SEEDS:
         complete = f"{len(seeds)} of {len(by_seed)} seeds have all {len(sizes)} sizes"
         return None, [f"{complete}; a curve takes {FEWEST_SEEDS} or more"]
-    notes = [f"{n:,} images are left out, they have one seed" for n in counts if n not in sizes]
+    notes = [f"{n:,.0f} {axis.unit} are left out, they have one seed" for n in counts if n not in sizes]
     for seed, by_size in by_seed.items():
         if seed not in seeds:
             lacking = f"it lacks {len(set(sizes) - by_size.keys())} of the {len(sizes)} sizes"
@@ -130,23 +203,23 @@ def check_point(point: Point, value: str, error: type[UserError]) -> None:
     if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
         allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
         raise error(
-            f"{point.source}: {value} is {point.value:g} with {point.n:,} images; a curve takes values {allowed}, ends"
-            " excluded"
+            f"{point.source}: {value} is {point.value:g} with {point.n:,.0f} images; a curve takes values {allowed},"
+            " ends excluded"
         )
 
 
-def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tuple[Curve, Curve]]:
+def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tuple[CurveOfRuns, CurveOfRuns]]:
     """Chooses the curves to compare; the second of a pair is the reference.
 
     With `against` it is the curve of that label. Otherwise every ViT is paired with every CNN, every encoding with
     none, and a pretrained model with the same model from scratch. If this gives no pairs, each two curves are one.
     """
-    labels = [line.curve.label for line in lines]
+    labels = [line.label for line in lines]
     if against is not None:
         if against not in labels:
             raise UserError(f"against={against}: {did_you_mean(against, labels)}")
-        reference = lines[labels.index(against)].curve
-        return [(line.curve, reference) for line in lines if line.curve is not reference]
+        reference = lines[labels.index(against)]
+        return [(line, reference) for line in lines if line is not reference]
     cnns = [line for line in lines if _is_cnn(line)]
     without = [line for line in lines if line.settings.get("pe") == "none"]
     vits = [line for line in lines if not _is_cnn(line)]
@@ -158,12 +231,12 @@ def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tupl
     ]
     if not chosen:
         chosen = [(a, b) for i, a in enumerate(lines) for b in lines[i + 1 :] if _context(a) == _context(b)]
-    return [(a.curve, b.curve) for a, b in chosen]
+    return chosen
 
 
-def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[Curve, Curve]]:
+def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[CurveOfRuns, CurveOfRuns]]:
     """Chooses the pairs with a CNN, if there is one, because a figure has no room for all pairs."""
-    chosen, cnns = pairs(lines), {line.curve.label for line in lines if _is_cnn(line)}
+    chosen, cnns = pairs(lines), {line.label for line in lines if _is_cnn(line)}
     return [pair for pair in chosen if pair[1].label in cnns] or chosen
 
 

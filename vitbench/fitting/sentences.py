@@ -1,22 +1,31 @@
-"""What was found of two curves, in sentences: where they cross, how many images one needs, and which run is better."""
+"""What was found of two curves, in sentences: which errs less, where they cross, and how many images one needs.
+
+A sentence says no more than its numbers: where an interval holds 0, the matter "cannot be told".
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from vitbench.comparing.formats import TOTAL_SECONDS
+from vitbench.fitting.axes import IMAGES, Axis
 from vitbench.fitting.findings import Compared, is_matched
+from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import GUARD, UNRELIABLE
-from vitbench.numbers.words import is_share
+from vitbench.numbers.intervals import Interval
+from vitbench.numbers.pair import LEAST_SEEDS
+from vitbench.numbers.words import is_share, p_words, plural
 
 COST_WORDS = {  # what is said of costs that are matched, and of costs that are not
     "multiply_adds": ("FLOP-matched", "FLOPs"),
     "parameters": ("param-matched", "parameters"),
     TOTAL_SECONDS: ("time-matched", "training time"),
 }
+TYPE_TO_SEE_MORE = "optim.epochs=40 optim.min_steps=4000, or a larger model.size"
 
 
 def pair_title(compared: Compared) -> str:
@@ -36,22 +45,101 @@ def _cost_ratio(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio < 2 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:,.0f}x"
 
 
+def pair_sentences(compared: Compared, value: str, axis: Axis = IMAGES) -> list[str]:
+    """All that is said of a pair."""
+    said = [
+        pooled_sentence(compared, value, axis),
+        crossover_sentence(compared, axis),
+        efficiency_sentence(compared, axis),
+        mcnemar_sentence(compared),
+    ]
+    return [sentence for sentence in said if sentence]
+
+
+# ------------------------------------------------------------------------------------------------- which errs less
+
+
+def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
+    """Says which model errs less over all sizes that count, or how their difference changes; or that it is not told."""
+    pair, pooled = compared.pooled_pair, compared.pooled
+    interval, n = pooled.interval, pair.n
+    opening = "At this budget, " if compared.crossover.verdict == "limited" else ""
+    if not interval.n:
+        return ""
+    what = value.removeprefix("test_")
+    if pooled.changes:
+        means = pair.differences.mean(0)
+        first, last = (f"{_signed(mean, value)}" for mean in (means[0], means[-1]))
+        way = "cross" if means[0] * means[-1] < 0 else "approach" if abs(means[-1]) < abs(means[0]) else "part"
+        changes = f"{'t' if opening else 'T'}he difference of {what} changes with the {axis.unit}"
+        return f"{opening}{changes}: {first} at {number(n[0])}, {last} at {number(n[-1])}; the curves {way}."
+    over = f"mean over {plural(len(n), 'size')} from {number(n[0])} to {number(n[-1])} {axis.unit}, {interval.n} seeds"
+    if compared.is_sure:
+        less, more = (pair.b, pair.a) if interval.mean > 0 else (pair.a, pair.b)
+        by = points(replace(interval, mean=abs(interval.mean)), value)
+        return f"{opening}{less.label} errs less than {more.label}, by {by} ({over}, Holm {p_words(compared.p_holm)})."
+    shown = f"{points(interval, value)} ({over}, Holm {p_words(compared.p_holm)})"
+    if interval.n < LEAST_SEEDS:
+        return f"Two seeds do not tell which errs less: {shown}."
+    power = (
+        ""
+        if math.isnan(pooled.smallest)
+        else f"; so many seeds would show {size_words(pooled.smallest, value)}{_scale(value)[2]}"
+    )
+    return f"{opening}{'w' if opening else 'W'}hich errs less cannot be told: {shown}{power}."
+
+
+def points(interval: Interval, value: str) -> str:
+    """Writes 4.0 ± 0.6 points, or 0.120 ± 0.031 of a loss."""
+    return interval_words(interval, value) + _scale(value)[2]
+
+
+def interval_words(interval: Interval, value: str) -> str:
+    """Writes the same without its unit."""
+    scale, digits, _ = _scale(value)
+    half = "n/a" if interval.why else f"{scale * interval.half:.{digits}f}"
+    return f"{scale * interval.mean:.{digits}f} ± {half}"
+
+
+def mean_words(interval: Interval, value: str) -> str:
+    return size_words(interval.mean, value)
+
+
+def size_words(size: float, value: str) -> str:
+    scale, digits, _ = _scale(value)
+    return f"{scale * size:.{digits}f}"
+
+
+def _signed(difference: float, value: str) -> str:
+    scale, digits, unit = _scale(value)
+    return f"{scale * difference:+.{digits}f}{unit}"
+
+
+def _scale(value: str) -> tuple[int, int, str]:
+    """The factor, the digits and the unit in which a difference is written."""
+    return (100, 1, " points") if is_share(value) else (1, 3, "")
+
+
 # -------------------------------------------------------------------------------------------------------- crossovers
 
 
-def crossover_sentence(compared: Compared, value: str) -> str:
+def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     """Says in one sentence whether and where two curves cross."""
     pair, crossover = compared.pair, compared.crossover
-    if crossover.why == "few":
-        seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
-        return f"Crossover undefined: {seeds} seeds and {len(pair.n)} sizes in common, where 2 and 3 are the least."
-    leader, follower = crossover.first_leader, compared.first_follower.label
-    gaps = [abs(difference.paired.interval.mean) for difference in compared.differences]
-    largest, gap = f"{pair.n[-1]:,.0f}", _gap(gaps, value)
+    unit, leader, follower = axis.unit, crossover.first_leader, compared.first_follower.label
+    if crossover.why in ("few", "chance"):
+        return f"Crossover undefined: {_why_few(compared)}."
+    if crossover.verdict == "limited":
+        left_out = ", ".join(number(n) for n in compared.left_out)
+        return (
+            f"Limited by budget or size, not by images, at {left_out} {unit}: this evidence cannot say what more images"
+            f" would do. To see it, train longer or larger, for example {TYPE_TO_SEE_MORE}."
+        )
+    largest = number(pair.n[-1])
     unmet = f"{100 * crossover.unmet_share:.0f} % of draws do not" if crossover.unmet_share else "all draws"
     draws = f"{unmet} cross within {GUARD:g} times the largest size"
     doubt = _doubt(compared)
-    place = f"at about {_about(crossover.n)} images {_interval(compared)}"
+    place = f"at about {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "observed":
         return f"Crossover observed: {follower} overtakes {leader} {place}; {draws}."
     if crossover.verdict == "extrapolated":
@@ -60,52 +148,59 @@ def crossover_sentence(compared: Compared, value: str) -> str:
             f"Crossover extrapolated x{times}: {follower} would overtake {leader} {place}, {times} times the largest"
             f" size; {draws}{doubt}."
         )
+    if crossover.verdict == "undefined":
+        return f"Crossover undefined up to {largest} {unit}: {_why_undefined(compared)}."
+    opening, ratios = f"No crossover up to {largest} {unit}", _ratios(compared)
     if crossover.verdict == "beyond guard":
         return (
-            f"No crossover up to {largest} images, and beyond guard after that: {gap.rstrip(',')}, and the curves would"
-            f" meet only beyond {GUARD:g} times as many, which is not extrapolated{doubt}."
+            f"{opening}, and beyond guard after that: {ratios}, and the curves may or may not meet; up to {GUARD:g}"
+            f" times as many {unit}, the fits do not settle it{doubt}."
         )
-    if crossover.verdict == "undefined":
-        return f"Crossover undefined up to {largest} images: {_why_undefined(compared)}."
-    if crossover.why == "grows":
-        first, last = np.exp(-np.abs(pair.ratios.mean(0)))[[0, -1]]
-        return (
-            f"No crossover up to {largest} images: {leader} pulls away, its error falls from {first:.2f} to"
-            f" {last:.2f} times that of {follower}."
-        )
-    parallel, never = "the curves are parallel within their intervals", "the fitted curves never meet"
-    why = {"parallel": parallel, "never": never}[crossover.why]
-    return f"No crossover up to {largest} images: {gap} {'but' if gaps[-1] < max(gaps) else 'and'} {why}."
+    why = {
+        "grows": f"{leader} pulls away, {ratios}",
+        "parallel": f"whether {follower} comes closer cannot be told, {ratios}",
+        "never": f"{ratios}, but the fitted curves never meet",
+    }[crossover.why]
+    return f"{opening}: {why}."
 
 
-def crossover_note(compared: Compared) -> str:
+def _ratios(compared: Compared) -> str:
+    """Says how the ratio of the errors changes from the smallest size to the largest."""
+    first, last = np.exp(np.abs(compared.pair.ratios.mean(0)))[[0, -1]]
+    follower, leader = compared.first_follower.label, compared.crossover.first_leader
+    return f"the error of {follower} is {first:.2f} times that of {leader} at first and {last:.2f} times at last"
+
+
+def crossover_note(compared: Compared, axis: Axis = IMAGES) -> str:
     """Says the same in few words, for the small print of a figure."""
-    pair, crossover = compared.pair, compared.crossover
+    pair, crossover, unit = compared.pair, compared.crossover, axis.unit
     both, leader, follower = f"{pair.a.label}, {pair.b.label}", crossover.first_leader, compared.first_follower.label
     failed = "held-back check failed"
-    if crossover.why == "few":
-        return f"{both}: too few seeds or sizes in common"
+    if crossover.why in ("few", "chance"):
+        return f"{both}: {_why_few(compared)}"
+    if crossover.verdict == "limited":
+        return f"{both}: limited by budget or size, this evidence cannot say what more images would do"
     if crossover.verdict == "observed":
-        return f"{follower} overtakes {leader} at {_about(crossover.n)} images {_interval(compared)}"
+        return f"{follower} overtakes {leader} at {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "extrapolated":
         return (
-            f"{follower} would overtake {leader} at {_about(crossover.n)} images {_interval(compared)} "
+            f"{follower} would overtake {leader} at {number(crossover.n)} {unit} {_interval(compared)} "
             f"(extrapolated x{crossover.times:.1f}{_doubt(compared, failed)})"
         )
     if crossover.verdict == "undefined":
         return f"{both}: crossover undefined, {_why_undefined(compared)}"
     why = {
         "grows": f"{leader} pulls away",
-        "parallel": f"{leader} leads, parallel curves",
-        "never": f"{leader} leads, the fits never meet",
-        "": f"the fits would meet only beyond {GUARD:g} times as many{_doubt(compared, failed)}",
+        "parallel": f"{leader} errs less; whether {follower} comes closer cannot be told",
+        "never": f"{leader} errs less, the fits never meet",
+        "": f"{follower} comes closer, and may or may not catch up{_doubt(compared, failed)}",
     }[crossover.why]
-    return f"{both}: no crossover up to {pair.n[-1]:,.0f} images; {why}"
+    return f"{both}: no crossover up to {number(pair.n[-1])} {unit}; {why}"
 
 
 def _interval(compared: Compared) -> str:
     crossover, n = compared.crossover, compared.pair.n
-    return _bracketed(crossover.low, crossover.high, _about, n[0], GUARD * n[-1])
+    return bracketed(crossover.low, crossover.high, number, n[0], GUARD * n[-1])
 
 
 def _doubt(compared: Compared, short: str = "") -> str:
@@ -116,39 +211,35 @@ def _doubt(compared: Compared, short: str = "") -> str:
     return "; " + (short or f"not to be relied on, the held-back check of {' and '.join(unreliable)} failed")
 
 
+def _why_few(compared: Compared) -> str:
+    pair = compared.pair
+    if compared.crossover.why == "chance":
+        guessed = ", ".join(number(n) for n in pair.shared[pair.at_chance])
+        return f"neither model is surely better than guessing at {guessed}, and {plural(len(pair.n), 'size')} are left"
+    seeds = len({*pair.a.seeds} & {*pair.b.seeds})
+    return f"{seeds} seeds and {len(pair.n)} sizes in common, where {LEAST_SEEDS} and {LEAST_SIZES} are the least"
+
+
 def _why_undefined(compared: Compared) -> str:
     leader = compared.crossover.first_leader
     return {
-        "equal": "no size shows a difference whose interval excludes 0",
-        "repeated": "the order changes more than once",
-        "uncertain": f"{leader} leads where the intervals exclude 0, but at other sizes the order is not settled",
+        "equal": "no order is settled",
+        "changes": "the difference changes, and at neither end it is sure which errs less",
+        "mixed": f"{leader} errs less over all sizes, but not at each of them",
     }[compared.crossover.why]
 
 
-def _gap(gaps: Sequence[float], value: str) -> str:
-    """Says how a gap changes from the smallest size to the largest, by way of its widest if it is much wider there."""
-    first, widest, last = gaps[0], max(gaps), gaps[-1]
-    if is_share(value):
-        digits = 0 if min(gaps) >= 0.02 and round(100 * first) != round(100 * last) else 1
-        words, unit = [f"{100 * gap:.{digits}f}" for gap in (first, widest, last)], " points"
-    else:
-        words, unit = [f"{gap:.3f}" for gap in (first, widest, last)], ""
-    if widest > 1.1 * max(first, last):
-        return f"the gap grows from {words[0]} to {words[1]}{unit}, then shrinks to {words[2]},"
-    if words[0] == words[2]:
-        return f"the gap stays at {words[0]}{unit}"
-    return f"the gap {'shrinks' if last < first else 'grows'} from {words[0]} to {words[2]}{unit}"
+def number(n: float) -> str:
+    """Writes three digits of a number of images, which is more than a crossover is known to; 2.6e12 of a large one."""
+    if n >= 1e9:
+        return f"{n:.3g}".replace("e+", "e")
+    return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
 
 
-def _about(n: float) -> str:
-    """Writes three digits of a number of images, which is more than a crossover is known to."""
-    return f"{float(f'{n:.3g}'):,.0f}"
+# ----------------------------------------------------------------------------------- images, and runs of one seed
 
 
-# ------------------------------------------------------------------------------------- images, and runs of one seed
-
-
-def efficiency_sentence(compared: Compared) -> str:
+def efficiency_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     """Says how many times the leader's images the follower needs; it is empty where nothing is known.
 
     The sentence is about the largest size at which the number is known, and else gives the tightest lower bound.
@@ -158,30 +249,33 @@ def efficiency_sentence(compared: Compared) -> str:
     known = [ratio for ratio in ratios if math.isfinite(ratio.value)]
     if known:
         ratio, last = known[-1], ratios[-1]
-        interval = _bracketed(ratio.low, ratio.high, _times, ratio.least, ratio.most)
+        interval = bracketed(ratio.low, ratio.high, _times, ratio.least, ratio.most)
         sentence = (
-            f"{needs} {_times(ratio.value)}x {interval} the images of {leader} to match its error at {ratio.n:,.0f}"
+            f"{needs} {_times(ratio.value)}x {interval} the {axis.unit} of {leader} to match its error at"
+            f" {number(ratio.n)}"
         )
         says_more = last.value == math.inf and last.most > 1.05  # at the follower's own largest size it would not
-        return sentence + (f", and more than {_times(last.most)}x at {last.n:,.0f}." if says_more else ".")
+        return sentence + (f", and more than {_times(last.most)}x at {number(last.n)}." if says_more else ".")
     bounded = [ratio for ratio in ratios if ratio.value == math.inf]
     if not bounded:
         return ""
     ratio = bounded[0]
-    return f"{needs} more than {_times(ratio.most)}x the images of {leader} to match its error at {ratio.n:,.0f}."
+    return (
+        f"{needs} more than {_times(ratio.most)}x the {axis.unit} of {leader} to match its error at {number(ratio.n)}."
+    )
 
 
 def _times(ratio: float) -> str:
     return f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
 
 
-def _bracketed(low: float, high: float, write: Callable[[float], str], least: float, most: float) -> str:
+def bracketed(low: float, high: float, write: Callable[[float], str], least: float, most: float) -> str:
     """Writes [2.9, 4.4], with < and > where an end is outside the range in which there are numbers."""
     if math.isnan(low):
         return "[n/a]"
 
     def write_end(end: float) -> str:
-        return f"< {write(least)}" if end == -math.inf else f"> {write(most)}" if end == math.inf else write(end)
+        return f"< {write(least)}" if end < least else f"> {write(most)}" if end > most else write(end)
 
     return f"[{write_end(low)}, {write_end(high)}]"
 

@@ -1,125 +1,123 @@
-"""Where two learning curves meet, and how many images one model needs to match another.
+"""Where two learning curves meet.
 
 A gap that shrinks is not yet a crossover, and curves that are extrapolated far enough always meet somewhere. So there
-are five verdicts, a guard on how far a fit is extrapolated, and bounds where there is no number.
+are six verdicts, and a guard on how far a fit is extrapolated. Each rests on one test for each pair, not on one
+interval in twenty; tests/numbers/test_simulated.py measures how often each is wrong.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 
-from vitbench.numbers.curves import GUARD, Array, Curve, Fits
+from vitbench.numbers.curves import GUARD
+from vitbench.numbers.forms import Array, Fits
 from vitbench.numbers.intervals import mean_interval
+from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool
 
-LEAST_SEEDS = 3  # a bootstrap over seeds takes so many
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two curves on their shared seeds and sizes."""
-
-    a: Curve
-    b: Curve
-
-    @classmethod
-    def of(cls, a: Curve, b: Curve) -> Pair:
-        """Keeps the shared seeds, or leaves both curves as they are where fewer than two are shared."""
-        seeds = [seed for seed in a.seeds if seed in b.seeds]
-        return cls(a.only(seeds), b.only(seeds)) if len(seeds) > 1 else cls(a, b)
-
-    @property
-    def paired(self) -> bool:
-        return self.a.seeds == self.b.seeds
-
-    @cached_property
-    def n(self) -> Array:
-        """The shared sizes, (k,)."""
-        return np.intersect1d(self.a.n, self.b.n)
-
-    @cached_property
-    def differences(self) -> Array:
-        """e_A - e_B of each seed at each size, (S, k)."""
-        return self._at_shared_sizes(self.a.errors, self.a) - self._at_shared_sizes(self.b.errors, self.b)
-
-    @cached_property
-    def ratios(self) -> Array:
-        """log e_A - log e_B of each seed at each size, (S, k)."""
-        return self._at_shared_sizes(self.a.logs, self.a) - self._at_shared_sizes(self.b.logs, self.b)
-
-    def _at_shared_sizes(self, values: Array, curve: Curve) -> Array:
-        return values[:, np.searchsorted(curve.n, self.n)]
+LEAST_SIZES = 3
+UNSETTLED = 0.05  # where more of the draws do not meet within the guard, no crossover is extrapolated
+LEVEL = 0.975  # of the interval on each side of a crossing: both sides lie in the same seeds, and either may be chance
 
 
 @dataclass(frozen=True)
 class Crossover:
     """Whether and where the order of two curves changes."""
 
-    verdict: str  # observed, extrapolated, beyond guard, none or undefined
-    why: str = ""  # the word for why the verdict is none or undefined
-    n: float = math.nan  # images at which the curves meet
+    verdict: str  # observed, extrapolated, beyond guard, none, undefined or limited
+    why: str = ""  # the word for why the verdict is none, undefined or limited
+    n: float = math.nan  # the n at which the curves meet
     low: float = math.nan  # low and high: the bootstrap interval of n, infinite where its draws do not meet
     high: float = math.nan
     unmet_share: float = math.nan  # the share of draws that do not meet within the guard
     times: float = math.nan  # n over the largest size, where the crossover is extrapolated
-    first_leader: str = ""  # the label of the curve that leads at the smallest size
+    first_leader: str = ""  # the label of the curve that errs less at the smallest size
 
 
-def find_crossover(pair: Pair) -> Crossover:
-    """Gives one of five verdicts on a pair.
+def find_crossover(pair: Pair, p: float | None = None) -> Crossover:
+    """Gives a verdict on a pair.
 
-    observed      The paired differences have one sign at some sizes and the other sign at larger sizes, and on both
-                  sides their 95 % intervals exclude 0.
-    extrapolated  One curve leads at all sizes, the gap between them shrinks by more than its spread over seeds, and the
-                  fits meet within GUARD times the largest n. The gap is a ratio of errors; if it surely opened before
-                  it shrank, it is judged from its widest size on.
-    beyond guard  The same, but the fits meet further out, and we do not say where.
-    none          One curve leads, and either the gap does not surely shrink or the fits never meet.
-    undefined     The seeds do not settle it: no size has a sure difference, or the order changes without certainty.
+    observed      The sizes can be cut in two so that the mean difference, over seeds, surely has one sign on the left
+                  and the other sign on the right (both 97.5 % intervals exclude 0).
+    extrapolated  One curve errs less, by the pooled test; the gap, a ratio of errors, shrinks by more than its spread
+                  over seeds; and the fits meet within GUARD times the largest n, as do those of at least 95 % of the
+                  draws. A gap that surely opened before it shrank is judged from its widest size on.
+    beyond guard  The same, but the fits meet further out, or some do and some do not. The curves may or may not meet.
+    none          One curve errs less, and the gap surely grows, or does not surely shrink, or the fits never meet.
+    undefined     The seeds do not settle which errs less; or there are too few of them, or too few sizes.
+
+    The sixth, `limited`, is for those who know how the runs were trained (vitbench/fitting/limits.py). `p` is that of
+    the pooled test, where it is corrected for the number of pairs.
     """
-    a, b, n = pair.a, pair.b, pair.n
-    if not pair.paired or len(n) < 3:
-        return Crossover("undefined", "few")
-    intervals = [mean_interval(column) for column in pair.differences.T]
-    signs = [0 if i.why else int(i.low > 0) - int(i.high < 0) for i in intervals]  # 0 where the sign is not sure
-    sure_signs = [sign for sign in signs if sign]
-    if not sure_signs:
-        return Crossover("undefined", "equal")
-    first_sign = sure_signs[0]
-    first_leader = b.label if first_sign > 0 else a.label
-    flips = sum(earlier != later for earlier, later in pairwise(sure_signs))
-    if flips > 1:
-        return Crossover("undefined", "repeated", first_leader=first_leader)
-    drawn_meetings = _meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1])
-    low, high, unmet = _percentile_interval(drawn_meetings, len(pair.ratios))
-    if flips:
-        meeting = _meeting(a.fitted, b.fitted, first_sign, n[0], n[-1]).item()
-        if not math.isfinite(meeting):  # the fits miss what the points show
-            last = max(i for i, sign in enumerate(signs) if sign == first_sign)
-            first = signs.index(-first_sign)
-            meeting = float(np.sqrt(n[last] * n[first]))
-        return Crossover("observed", "", meeting, low, high, unmet, first_leader=first_leader)
-    if (np.sign(pair.ratios.mean(0)) != first_sign).any():
-        return Crossover("undefined", "uncertain", unmet_share=unmet, first_leader=first_leader)
-    lead = first_sign * pair.ratios  # (S, k), above 0 where the leader leads
+    if not pair.paired or len(pair.a.seeds) < LEAST_SEEDS or len(pair.n) < LEAST_SIZES:
+        return Crossover("undefined", "chance" if pair.at_chance.any() else "few")
+    cut = _cut(pair)
+    if cut is not None:
+        return _observed(pair, *cut)
+    pooled = pool(pair)
+    if not (pooled.p if p is None else p) < 0.05:
+        return Crossover("undefined", "changes" if pooled.changes else "equal")
+    first_sign = 1 if pooled.interval.mean > 0 else -1
+    first_leader = (pair.b if first_sign > 0 else pair.a).label
+    if any(sign == -first_sign for sign in _sure_signs(pair.differences)):
+        return Crossover("undefined", "mixed", first_leader=first_leader)
+    lead = first_sign * pair.ratios  # (S, k), above 0 where the leader errs less
     widest = int(np.argmax(lead.mean(0)))
     opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as where both begin near chance
-    x, lead = (np.log(n[widest:]), lead[:, widest:]) if opened else (np.log(n), lead)
+    x, lead = (np.log(pair.n[widest:]), lead[:, widest:]) if opened else (np.log(pair.n), lead)
     if len(x) == 1:
-        return Crossover("none", "grows", unmet_share=unmet, first_leader=first_leader)
+        return Crossover("none", "grows", first_leader=first_leader)
     trend = mean_interval(lead @ (x - x.mean()) / x.var() / len(x))  # per log n, over seeds
     if not trend.high < 0:
-        return Crossover("none", "grows" if trend.low > 0 else "parallel", unmet_share=unmet, first_leader=first_leader)
+        return Crossover("none", "grows" if trend.low > 0 else "parallel", first_leader=first_leader)
+    return _extrapolated(pair, first_sign, first_leader)
+
+
+def _sure_signs(differences: Array, level: float = LEVEL) -> list[int]:
+    """The sign of each column's mean over seeds, or 0 where it is not sure."""
+    intervals = [mean_interval(column, level) for column in differences.T]
+    return [int(each.low > 0) - int(each.high < 0) for each in intervals]
+
+
+def _cut(pair: Pair) -> tuple[int, int] | None:
+    """The first size after a crossing, as an index, and the sign of the difference before it; None without a crossing.
+
+    Of several cuts that show one, the one after which the sign changes most surely is taken.
+    """
+    best, found = 0.0, None
+    signs = _sure_signs(pair.differences)
+    for first in range(1, len(pair.n)):
+        sides = np.stack([pair.differences[:, :first].mean(1), pair.differences[:, first:].mean(1)], 1)
+        left, right = _sure_signs(sides)
+        contradicted = -left in signs[:first] or -right in signs[first:]
+        if left * right < 0 and not contradicted:
+            spread = sides.std(0, ddof=1)
+            if (sure := float(np.min(np.abs(sides.mean(0)) / spread))) > best:
+                best, found = sure, (first, left)
+    return found
+
+
+def _observed(pair: Pair, first: int, first_sign: int) -> Crossover:
+    a, b, n = pair.a, pair.b, pair.n
+    low, high, unmet = percentile_interval(_meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1]))
+    meeting = _meeting(a.fitted, b.fitted, first_sign, n[0], n[-1]).item()
+    if not math.isfinite(meeting):  # the fits miss what the points show
+        meeting = float(np.sqrt(n[first - 1] * n[first]))
+    return Crossover("observed", "", meeting, low, high, unmet, first_leader=(b if first_sign > 0 else a).label)
+
+
+def _extrapolated(pair: Pair, first_sign: int, first_leader: str) -> Crossover:
+    """The verdict on a pair whose gap surely shrinks, by where the fits meet."""
+    a, b, n = pair.a, pair.b, pair.n
     meeting = _meeting(a.fitted, b.fitted, first_sign, n[-1], 1e6 * n[-1]).item()
     if meeting == -math.inf:
-        return Crossover("undefined", "uncertain", unmet_share=unmet, first_leader=first_leader)
+        return Crossover("undefined", "mixed", first_leader=first_leader)
+    low, high, unmet = percentile_interval(_meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1]))
     if meeting == math.inf:
         return Crossover("none", "never", unmet_share=unmet, first_leader=first_leader)
-    if meeting > GUARD * n[-1]:
+    if meeting > GUARD * n[-1] or unmet > UNSETTLED:
         return Crossover("beyond guard", unmet_share=unmet, first_leader=first_leader)
     return Crossover("extrapolated", "", meeting, low, high, unmet, float(meeting / n[-1]), first_leader)
 
@@ -139,71 +137,8 @@ def _meeting(a: Fits, b: Fits, first_sign: int, low: float, high: float) -> Arra
     return np.where(lost[:, 0], -np.inf, np.where(lost.any(1), meeting, np.inf))
 
 
-def _percentile_interval(draws: Array, seeds: int) -> tuple[float, float, float]:
-    """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite.
-
-    Two seeds can be drawn in three ways only, which make no distribution: then both ends are NaN.
-    """
+def percentile_interval(draws: Array) -> tuple[float, float, float]:
+    """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite."""
     ordered = np.sort(draws)
-    if seeds < LEAST_SEEDS:
-        return math.nan, math.nan, float(np.isinf(draws).mean())
     low, high = ordered[int(0.025 * len(ordered))], ordered[math.ceil(0.975 * len(ordered)) - 1]
     return float(low), float(high), float(np.isinf(draws).mean())
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times n images B needs to match A's error at n; outside B's sizes only a bound is known."""
-
-    n: float
-    value: float  # -inf says "less than `least`", and inf "more than `most`"
-    low: float
-    high: float
-    least: float  # B's smallest size as a multiple of n
-    most: float  # B's largest size as a multiple of n
-
-
-def label_efficiency(pair: Pair) -> list[Ratio]:
-    """Computes n_B(e_A(n)) / n at each shared size, with its bootstrap interval over seeds.
-
-    n_B is interpolated linearly, log n over log e of the seed means, after isotonic regression, because an error that
-    rises with more images is noise here. Where B's curve is flat at A's error, n_B is the smallest such n.
-    """
-    a, b = pair.a, pair.b
-    shared = np.searchsorted(a.n, pair.n)
-    values = _log_n_at(b.mean_logs[None], np.log(b.n), a.mean_logs[None, shared])[0] - np.log(pair.n)  # (k,)
-    drawn = _log_n_at(b.drawn_logs, np.log(b.n), a.drawn_logs[:, shared]) - np.log(pair.n)  # (R, k)
-    ratios = []
-    for i, n in enumerate(pair.n):
-        low, high, _ = _percentile_interval(drawn[:, i], len(pair.ratios))
-        value, low, high = (math.exp(v) if math.isfinite(v) else v for v in (values[i], low, high))
-        ratios.append(Ratio(float(n), value, low, high, b.n[0] / n, b.n[-1] / n))
-    return ratios
-
-
-def _log_n_at(logs: Array, log_n: Array, levels: Array) -> Array:
-    """Finds the log n at which each curve (R, k) falls to each level (R, G).
-
-    It is -inf where a curve begins below the level, and inf where it never falls so far.
-    """
-    falling = _isotonic(logs)
-    reached = falling[:, None, :] <= levels[..., None] + 1e-12  # (R, G, k)
-    i = np.clip(reached.argmax(-1), 1, None)  # (R, G)
-    left, right = np.take_along_axis(falling, i - 1, 1), np.take_along_axis(falling, i, 1)
-    with np.errstate(all="ignore"):
-        share = np.clip((left - levels) / (left - right), 0, 1)
-    log_n_at = log_n[i - 1] + share * (log_n[i] - log_n[i - 1])
-    log_n_at = np.where(reached[..., 0], np.where(levels > falling[:, :1] + 1e-12, -np.inf, log_n[0]), log_n_at)
-    return np.where(reached.any(-1), log_n_at, np.inf)
-
-
-def _isotonic(logs: Array) -> Array:
-    """Finds the nearest curves (R, k) that never rise (Barlow 1972).
-
-    Point m of a curve is the min over i <= m of the max over j >= m of the mean of its points i to j.
-    """
-    k = logs.shape[1]
-    total = np.concatenate([np.zeros((len(logs), 1)), logs.cumsum(1)], 1)
-    means = {(i, j): (total[:, j + 1] - total[:, i]) / (j + 1 - i) for i in range(k) for j in range(i, k)}
-    columns = [np.min([np.max([means[i, j] for j in range(m, k)], 0) for i in range(m + 1)], 0) for m in range(k)]
-    return np.stack(columns, 1)

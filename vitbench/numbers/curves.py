@@ -1,15 +1,6 @@
-"""Learning curves: how the error e falls as the number n of images grows.
+"""One model's learning curve over seeds: what is fitted to it, how sure that is, and what it says of other sizes.
 
-    pow2   e = b n^c
-    pow3   e = e_inf + b n^c                                e_inf in [0, min e)
-    m4     (e - e_inf) / (e_0 - e)^alpha = b n^c            e_0 the error of guessing
-
-m4 is the estimator of Alabdulmohsin et al. 2022 ("Revisiting neural scaling laws in language and vision", arXiv
-2209.06640), which is made for curves that begin near chance; they fit e_0, which we know. All forms are fitted by
-weighted least squares of log e. For the forms that are not linear, a grid over e_inf (and alpha) zooms in on its best
-point, and least squares find b and c at each point. So all refits of a bootstrap are computed at once.
-
-Shapes: S seeds, k sizes, R refits, G points of a grid.
+Shapes: S seeds, k sizes, R refits.
 """
 
 from __future__ import annotations
@@ -22,173 +13,29 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.errors import UserError
+from vitbench.errors import UserError, did_you_mean
+from vitbench.numbers.forms import PARAMETERS, Array, Fits, fit_curves
 from vitbench.numbers.intervals import Interval, t_quantile
 
-Array = NDArray[np.float64]
-
-PARAMETERS = {"pow2": 2, "pow3": 3, "m4": 4}  # of each form, which needs one size more than it has parameters
 GUARD = 4.0  # no fit is extrapolated beyond so many times the largest n
 UNRELIABLE = 0.15  # a fit whose held-back check errs by more than this predicts nothing
-NEAR_CHANCE = 0.75  # m4 is tried where the error at the smallest n is above this share of chance's error
+NEAR_CHANCE = 0.75  # a curve begins near chance where its first error is above this share of chance's
+AS_GOOD = 2.0  # forms whose AICc differ by less than this are about as well supported (Burnham and Anderson 2004)
 PRIOR = 16  # the degrees of freedom for which the mean variance of all sizes counts
 DRAWS = 1000  # in a bootstrap over seeds
 FEW_SEEDS = 10  # with fewer, a bootstrap over seeds is approximate
-Solved = tuple[Array, Array, Array]  # loss, log b and c, each (R, G)
-
-
-# ---------------------------------------------------------------------------------------------------------- fitting
-
-
-@dataclass(frozen=True)
-class Fits:
-    """R curves of one form."""
-
-    form: str
-    log_b: Array  # (R,)
-    c: Array  # (R,)
-    e_inf: Array  # (R,), zeros for pow2
-    alpha: Array  # (R,), zeros but for m4
-    chance: float  # e_0 of m4
-
-    def logs(self, n: Array) -> Array:
-        """Computes log e of every curve at n (G,): (R, G)."""
-        power = self.log_b[:, None] + self.c[:, None] * np.log(n)
-        offset = self.e_inf[:, None]
-        if self.form == "m4":
-            return _m4_log_e(power, offset, self.alpha[:, None], self.chance)[0]
-        with np.errstate(divide="ignore"):
-            return np.logaddexp(np.log(offset), power)
-
-
-def fit_curves(form: str, n: Array, logs: Array, weights: Array, chance: float = math.nan) -> Fits:
-    """Fits a curve of `form` to each row of logs (R, k), the logs of errors at n (k,), with weights (k,)."""
-    x, y, zeros = np.log(n), logs[:, None], np.zeros(len(logs))
-    if form == "pow2":
-        log_b, c = _fit_line(x, logs, weights)
-        return Fits(form, log_b, c, zeros, zeros, chance)
-    least_errors = np.exp(logs.min(1))
-
-    def solve(e_inf: Array, alpha: Array) -> Solved:
-        return _solve_pow3(x, y, weights, e_inf) if form == "pow3" else _solve_m4(x, y, weights, e_inf, alpha, chance)
-
-    if form == "pow3":
-        e_inf, alpha, log_b, c = _zoom(solve, least_errors, zeros, coarse=(33, 1), fine=(9, 1), rounds=9)
-    else:
-        e_inf, alpha, log_b, c = _zoom(solve, least_errors, zeros + 3, coarse=(9, 7), fine=(5, 5), rounds=12)
-    return Fits(form, log_b, c, e_inf, alpha, chance)
-
-
-def _fit_line(x: Array, y: Array, weights: Array) -> tuple[Array, Array]:
-    """Finds a and c of y = a + c x by weighted least squares over the last axis."""
-    total = weights.sum(-1)
-    mean_x, mean_y = (weights * x).sum(-1) / total, (weights * y).sum(-1) / total
-    dx = x - mean_x[..., None]
-    c = (weights * dx * y).sum(-1) / (weights * dx * dx).sum(-1)
-    return mean_y - c * mean_x, c
-
-
-def _solve_pow3(x: Array, y: Array, weights: Array, e_inf: Array) -> Solved:
-    """Finds b and c of pow3 at given e_inf (R, G, 1).
-
-    A line through log(e - e_inf) is improved by two Gauss-Newton steps on the squares of log e.
-    """
-    above = np.exp(y) - e_inf
-    a, c = _fit_line(x, np.log(above), weights * (above / np.exp(y)) ** 2)
-    for step in range(3):
-        power = np.exp(a[..., None] + c[..., None] * x)  # (R, G, k)
-        residual = y - np.log(e_inf + power)
-        if step < 2:
-            slope = power / (e_inf + power)  # d log e / da, and d log e / dc divided by x
-            da, dc = _fit_line(x, residual / slope, weights * slope**2)
-            a, c = a + da, c + dc
-    return (weights * residual**2).sum(-1), a, c
-
-
-def _solve_m4(x: Array, y: Array, weights: Array, e_inf: Array, alpha: Array, chance: float) -> Solved:
-    """Finds b and c of m4 at given e_inf and alpha (R, G, 1), where the log of the left side is linear in log n.
-
-    A line through it is improved by two Gauss-Newton steps, as in _solve_pow3.
-    """
-    e = np.exp(y)
-    left = np.log(e - e_inf) - alpha * np.log(chance - e)
-    a, c = _fit_line(x, left, weights / (e / (e - e_inf) + alpha * e / (chance - e)) ** 2)
-    logit = None
-    for step in range(3):
-        log_e, slope, logit = _m4_log_e(a[..., None] + c[..., None] * x, e_inf, alpha, chance, logit)
-        residual = y - log_e
-        if step < 2:
-            da, dc = _fit_line(x, residual / slope, weights * slope**2)
-            a, c = a + da, c + dc
-    return (weights * residual**2).sum(-1), a, c
-
-
-def _m4_log_e(power: Array, e_inf: Array, alpha: Array, chance: float, logit: Array | None = None) -> Solved:
-    """Computes log e of m4 at power = log(b n^c), its slope in power, and the logit of (e - e_inf) / (e_0 - e_inf).
-
-    Newton's method solves log s(z) - alpha log s(-z) = power - (1 - alpha) log(e_0 - e_inf) for the logit z, where s is
-    the logistic function; the slope of the left side in z is everywhere between 1 and alpha. It begins at `logit`.
-    """
-    height = chance - e_inf
-    target = power - (1 - alpha) * np.log(height)
-    steps = 1
-    if logit is None:
-        logit, steps = np.where(target < 0, target, target / np.maximum(alpha, 0.05)), 4
-    for _ in range(steps):
-        share = 1 / (1 + np.exp(-logit))  # s(z)
-        slope = 1 - share + alpha * share
-        excess = np.log(share) - alpha * np.log1p(-share) - target
-        logit = np.clip(logit - excess / np.maximum(slope, 1e-3), -36, 36)
-    share = 1 / (1 + np.exp(-logit))
-    e = e_inf + height * share
-    return np.log(e), height * share * (1 - share) / (e * (1 - share + alpha * share)), logit
-
-
-def _zoom(
-    solve: Callable[[Array, Array], Solved],
-    least_errors: Array,
-    largest_alpha: Array,
-    coarse: tuple[int, int],
-    fine: tuple[int, int],
-    rounds: int,
-) -> tuple[Array, Array, Array, Array]:
-    """Finds the best e_inf below `least_errors` and alpha up to `largest_alpha` of each refit, with log b and c.
-
-    It searches a coarse grid over both, then ever smaller grids around the best point so far.
-    """
-    rows, points = np.arange(len(least_errors)), coarse
-    tops = (least_errors * (1 - 1e-6), largest_alpha)
-    ends = [(0 * top, top) for top in tops]
-    for _ in range(rounds):
-        axes = [
-            low[:, None] + (high - low)[:, None] * np.linspace(0, 1, count)
-            for (low, high), count in zip(ends, points, strict=True)
-        ]
-        e_inf = np.repeat(axes[0], points[1], 1)  # (R, G)
-        alpha = np.tile(axes[1], points[0])
-        with np.errstate(all="ignore"):
-            loss, a, c = solve(e_inf[..., None], alpha[..., None])
-        best = np.where(np.isfinite(loss), loss, np.inf).argmin(1)
-        best_point = e_inf[rows, best], alpha[rows, best], a[rows, best], c[rows, best]
-        for i, top in enumerate(tops):
-            step = (ends[i][1] - ends[i][0]) / max(points[i] - 1, 1)
-            ends[i] = (np.maximum(best_point[i] - step, 0), np.minimum(best_point[i] + step, top))
-        points = fine
-    return best_point
-
-
-# ------------------------------------------------------------------------------------------------------------ curves
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One model's errors on growing shares of the images, each seed at each size, and what is fitted to them."""
+    """One model's errors along an axis, each seed at each size, and what is fitted to them."""
 
     label: str
     n: Array  # (k,), growing
     errors: Array  # (S, k), above 0
     seeds: tuple[object, ...]  # a seed for each row, by which rows are paired with another curve's
     chance: float = math.nan  # the error of guessing, if it is known
+    form: str = "pow2"  # of the fit; `choose_form` finds one for all curves of a report
 
     @cached_property
     def logs(self) -> Array:
@@ -217,25 +64,21 @@ class Curve:
     def aicc(self) -> dict[str, float]:
         """Akaike's criterion over all runs, corrected for small samples (Hurvich and Tsai 1989), by form.
 
-        The variance counts as a parameter. A form is tried where there are more sizes than it has parameters, and m4
-        only where the error at the smallest n is near chance and no run is at chance or worse.
+        The forms are those that the curve admits. The variance counts as a parameter.
         """
-        tried = [form for form, count in PARAMETERS.items() if len(self.n) > count]
-        if not (np.max(self.errors) < self.chance and np.mean(self.errors[:, 0]) > NEAR_CHANCE * self.chance):
-            tried = [form for form in tried if form != "m4"]
         runs, criteria = self.errors.size, {}
-        for form in tried:
+        for form in filter(self.admits, PARAMETERS):
             parameters = PARAMETERS[form] + 1
             spare_runs = runs - parameters - 1
             if spare_runs > 0:
                 squares = max(self._squares(self._refit(self.mean_logs[None], form)), 1e-300)
                 correction = 2 * parameters * (parameters + 1) / spare_runs
                 criteria[form] = runs * math.log(squares / runs) + 2 * parameters + correction
-        return criteria or {"pow2": math.nan}
+        return criteria
 
-    @cached_property
-    def form(self) -> str:
-        return min(self.aicc, key=lambda form: self.aicc[form])
+    def admits(self, form: str) -> bool:
+        """Whether a form can be fitted: it takes more sizes than it has parameters, and m4 errors below chance."""
+        return len(self.n) > PARAMETERS[form] and (form != "m4" or bool(np.max(self.errors) < self.chance))
 
     @cached_property
     def fitted(self) -> Fits:
@@ -290,14 +133,53 @@ class Curve:
             )
         return math.exp(self.fitted.logs(np.array([float(n)])).item())
 
+    @property
+    def begins_near_chance(self) -> bool:
+        return bool(np.mean(self.errors[:, 0]) > NEAR_CHANCE * self.chance)
+
     def only(self, seeds: Sequence[object]) -> Curve:
-        """Returns the curve of these seeds alone, fitted with the form that all seeds chose."""
+        """Returns the curve of these seeds alone."""
         if tuple(seeds) == self.seeds:
             return self
         rows = [self.seeds.index(seed) for seed in seeds]
-        subset = replace(self, errors=self.errors[rows], seeds=tuple(seeds))
-        subset.__dict__["form"] = self.form
-        return subset
+        return replace(self, errors=self.errors[rows], seeds=tuple(seeds))
+
+    def at(self, sizes: Sequence[float]) -> Curve:
+        """Returns the curve of these sizes alone."""
+        kept = np.isin(self.n, sizes)
+        return self if kept.all() else replace(self, n=self.n[kept], errors=self.errors[:, kept])
+
+    def log_errors_at(self, n: Array, logs: Array | None = None) -> Array:
+        """The log errors of each row of `logs` (R, k), or of each seed, at n (G,): (R, G).
+
+        Between two sizes log e is interpolated linearly over log n; a size of the curve gives its own errors. NaN
+        outside the curve's sizes.
+        """
+        logs = self.logs if logs is None else logs
+        if not len(self.n):
+            return np.full((len(logs), len(n)), np.nan)
+        x, at = np.log(self.n), np.log(n)
+        return np.stack([np.interp(at, x, row, left=np.nan, right=np.nan) for row in logs])
+
+    def needed_for(self, error: float) -> Interval:
+        """The n at which the fit has fallen to `error`, with a jackknife interval over seeds of log n.
+
+        The mean is inf where the fit never falls so low, and the interval NaN where that depends on the seed.
+        """
+        if math.isinf(self._log_n_for(self.fitted, error).item()):
+            return Interval(math.inf, math.nan, math.nan, len(self.seeds), math.nan)
+        with np.errstate(invalid="ignore"):
+            log_n = self._jackknife(lambda fits: self._log_n_for(fits, error))
+        mean, low, high = (math.exp(min(end, 700.0)) for end in (log_n.mean, log_n.low, log_n.high))
+        return Interval(mean, low, high, log_n.n, log_n.sd)
+
+    @staticmethod
+    def _log_n_for(fits: Fits, error: float) -> Array:
+        """Inverts the form: log n at which each curve has this error, (R,); inf where it never falls so low."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            beside = fits.alpha * np.log(fits.chance - error) if fits.form == "m4" else 0.0
+            log_n = (np.log(error - fits.e_inf) - beside - fits.log_b) / fits.c
+        return np.where((error > fits.e_inf) & (fits.c < 0), log_n, np.inf)
 
     def _refit(self, logs: Array, form: str | None = None) -> Fits:
         return fit_curves(form or self.form, self.n, logs, self.weights, self.chance)
@@ -318,7 +200,51 @@ class Curve:
         means_without_one = (self.logs.sum(0) - self.logs) / (seeds - 1)  # (S, k)
         estimates, estimate = parameter(self._refit(means_without_one)), parameter(self.fitted).item()
         spread = float((seeds - 1) * np.std(estimates, ddof=1))  # of the pseudo-values
-        if not spread > 1e-9 * abs(estimate):
+        if not 1e-9 * abs(estimate) < spread < math.inf:
             return Interval(estimate, math.nan, math.nan, seeds, 0.0)
         half = t_quantile((1 + level) / 2, seeds - 1) * spread / math.sqrt(seeds)
         return Interval(estimate, estimate - half, estimate + half, seeds, spread)
+
+
+# -------------------------------------------------------------------------------------------------- the form of a fit
+
+
+@dataclass(frozen=True)
+class FormChoice:
+    """The form in which all curves of a report are fitted."""
+
+    form: str
+    aicc: dict[str, float]  # summed over the curves, by form, of the forms that all of them admit
+
+    @property
+    def as_good(self) -> list[str]:
+        """The other forms whose AICc is within AS_GOOD of the chosen one's, or below it."""
+        best = self.aicc.get(self.form, math.nan)
+        return [form for form, aicc in self.aicc.items() if form != self.form and aicc - best < AS_GOOD]
+
+
+def choose_form(curves: Sequence[Curve], asked: str | None = None) -> FormChoice:
+    """Chooses the form of least AICc, summed over the curves, among those that all curves admit; or the one asked for.
+
+    Curves of different forms would meet where their forms make them meet: on one published table the mixture of pow2
+    and pow3 has two models cross at 1.7 times the largest size, and pow2 for both at 5.2 times. Raises UserError where
+    a curve does not admit the form that was asked for. m4 is tried where one of the curves begins near chance.
+    """
+    if asked is not None and asked not in PARAMETERS:
+        raise UserError(f"form={asked}: {did_you_mean(asked, PARAMETERS)}")
+    criteria = [curve.aicc for curve in curves if curve.aicc]
+    shared = [form for form in PARAMETERS if criteria and all(form in aicc for aicc in criteria)]
+    if not any(curve.begins_near_chance for curve in curves) and asked != "m4":
+        shared = [form for form in shared if form != "m4"]
+    summed = {form: math.fsum(aicc[form] for aicc in criteria) for form in shared}
+    if asked is None:
+        return FormChoice(min(summed, key=lambda form: summed[form]) if summed else "pow2", summed)
+    for curve in curves:
+        if not curve.admits(asked):
+            why = (
+                f"{len(curve.n)} sizes, and it takes {PARAMETERS[asked] + 1}"
+                if len(curve.n) <= PARAMETERS[asked]
+                else "an error that is not below chance, or a chance that is not known"
+            )
+            raise UserError(f"form={asked}: {curve.label} has {why}")
+    return FormChoice(asked, summed)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 EXACT_PAIRS = 16  # up to so many pairs, `sign_flip` tries every assignment of signs: 65,536
+ROUNDING = 1e-12  # values that differ by this share of the largest are equal but for the last bits of a float
 DRAWS = 1000  # in a bootstrap over images
 
 
@@ -57,7 +58,7 @@ def mean_interval(values: Iterable[float | None], level: float = 0.95) -> Interv
     mean = math.fsum(numbers) / n
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, math.nan)
-    if min(numbers) == max(numbers):
+    if max(numbers) - min(numbers) <= ROUNDING * max(map(abs, numbers)):
         return Interval(numbers[0], math.nan, math.nan, n, 0.0)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
     half = t_quantile((1 + level) / 2, n - 1) * sd / math.sqrt(n)
@@ -100,6 +101,15 @@ def smallest_difference(differences: Interval) -> float:
         return math.nan
     df = differences.n - 1
     return (t_quantile(0.975, df) + t_quantile(0.8, df)) * differences.sd / math.sqrt(differences.n)
+
+
+def t_p(interval: Interval) -> float:
+    """Computes the two-sided p of Student's t test that the mean is 0; NaN where there is no interval."""
+    from scipy.special import stdtr
+
+    if interval.why is not None:
+        return math.nan
+    return 2 * float(stdtr(interval.n - 1, -abs(interval.mean) * math.sqrt(interval.n) / interval.sd))
 
 
 def sign_flip(differences: Sequence[float]) -> float:

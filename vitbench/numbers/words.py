@@ -109,3 +109,13 @@ def shown_number(column: str, value: float, digits: int) -> str:
         millions = value / 1e6
         return f"{millions:,.{3 if millions < 0.1 else 2 if millions < 10 else 1 if millions < 100 else 0}f} M"
     return f"{value:,.{digits}f}"
+
+
+def p_words(p: float) -> str:
+    """Writes p = 0.03, p < 0.001, or p n/a."""
+    shown = shown_p(p)
+    return f"p {shown[0]} {shown[1:]}" if shown[0] == "<" else f"p {shown}" if math.isnan(p) else f"p = {shown}"
+
+
+def shown_p(p: float) -> str:
+    return "n/a" if math.isnan(p) else f"{p:.2g}" if p >= 0.001 else "<0.001"

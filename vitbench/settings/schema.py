@@ -190,6 +190,9 @@ class FitConfig:
     where: dict[str, Any] = field(default_factory=dict)
     file: str | None = None  # a table of one's own instead of runs
     value: str | None = None  # an error or a loss; null: test_error
+    x: str = "train_images"  # or samples_seen, multiply_adds, train_seconds: of all training
+    form: str | None = None  # of all curves: pow2, pow3 or m4; null: the one of least AICc
+    target: float | None = None  # an accuracy, or a loss: how many images each model would need for it
     against: str | None = None  # a curve's name: compare all others with it
     format: str = "text"  # or md, csv, tex, json
 

@@ -1,0 +1,31 @@
+"""Along what a curve is fitted: the images, or one of three measures of how much training there was.
+
+Training is all that a model cost, with the runs that it began from or learned from. Errors along images and errors
+along training are different curves of the same runs, so a study that varies both has a surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Axis(NamedTuple):
+    column: str  # of a run's row
+    heading: str  # above a column of numbers, and under the axis of a figure
+    unit: str  # behind a number
+
+
+IMAGES = Axis("train_images", "training images", "images")
+AXES = {
+    "train_images": IMAGES,
+    "samples_seen": Axis("total_samples_seen", "samples seen in training", "samples"),
+    "multiply_adds": Axis("total_multiply_adds", "multiply-adds of training", "multiply-adds"),
+    "train_seconds": Axis("total_train_seconds", "seconds of training", "seconds"),
+}
+
+
+def samples_of(row: Mapping[str, Any]) -> float | None:
+    """How many images went through the steps of a run itself, each as often as it was seen."""
+    steps, batch = row.get("steps"), row.get("optim.batch_size")
+    return steps * batch if steps and batch else None

@@ -1,0 +1,186 @@
+"""What limits each point of a learning curve: the number of its images, or else the budget or the size of the network.
+
+A network that was trained too little errs for lack of steps, one that is too small for lack of parameters, and neither
+would err less with more images. A curve of such points is flat where it could still fall, so no exponent, offset or
+verdict rests on them. What is known of a point, in the order in which it decides:
+
+    reference   The same number of samples, drawn from more images (the most that there are with so many samples): the
+                real against the ideal world of Nakkiran, Neyshabur and Sedghi 2021 (arXiv 2010.08127). The point is
+                limited by images if its error, paired by seed, is surely the larger one; else it is not.
+    gap         The error on test images minus that on training images. A gap that is not surely above 0 says that the
+                point is not limited by images; one that is says "perhaps", for it is necessary and not sufficient.
+    plateau     Where neither decides: the error surely falls by less than half of what it fell before, up to the
+                largest size, though the images grow. Then the size and all larger ones are not limited by images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from vitbench.numbers.curves import Curve
+from vitbench.numbers.intervals import Interval, mean_interval, t_quantile
+from vitbench.numbers.pair import LEAST_SEEDS
+
+Limit = Literal["images", "perhaps", "not", "unknown"]
+SAME_SAMPLES = 0.01  # numbers of samples that differ by less are equal: steps are rounded up
+SLOWEST = 0.1  # the least exponent that a curve is taken to have had before it became flat
+FLAT = 0.5  # a curve that surely falls by less than this share of what that exponent promises is flat
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run as a point of a learning curve."""
+
+    n: float  # where it stands on the axis
+    seed: Hashable  # another model's point of the same seed is its pair
+    value: float
+    source: str  # what an error line calls the point
+    samples: float | None = None  # images seen, each as often as it was seen
+    trained: float | None = None  # the same value on images that it was trained on
+    gap: float | None = None  # value - trained, or where that is not known the same of the loss
+
+
+class Certificate(NamedTuple):
+    """The same runs with more samples."""
+
+    samples: float
+    fall: Interval  # of the value from the runs to their certificates; its spread is sqrt(2) times that over seeds
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is known of a curve's points at one size."""
+
+    n: float
+    value: Interval
+    limit: Limit
+    epochs: float | None = None  # how often an image was seen
+    trained: Interval | None = None
+    gap: Interval | None = None
+    excess: Interval | None = None  # the value minus that of the reference
+    reference: float | None = None  # the images of the reference
+    certificate: Certificate | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether verdicts, exponents, offsets and label efficiencies rest on it."""
+        return self.limit != "not"
+
+
+def sizes_of(
+    curve: Curve, points: Sequence[Point], references: Iterable[Point], certificates: Mapping[str, Point]
+) -> list[Size]:
+    """Says of each size of a curve what limits it.
+
+    `points` are those of the curve, `references` all points of the same model, and `certificates` are by the source of
+    the point that they certify.
+    """
+    at: dict[tuple[Hashable, float], Point] = {(point.seed, point.n): point for point in points}
+    of_model = [*points, *references]
+    sizes = []
+    for n in curve.n.tolist():
+        here = [at[seed, n] for seed in curve.seeds]
+        pairs = [(point, _reference(point, of_model)) for point in here]
+        met = [(point, other) for point, other in pairs if other is not None]
+        excess = mean_interval(point.value - other.value for point, other in met) if met else None
+        gap, trained = _interval(point.gap for point in here), _interval(point.trained for point in here)
+        samples = [point.samples for point in here if point.samples is not None]
+        sizes.append(
+            Size(
+                n,
+                mean_interval(point.value for point in here),
+                _limit(excess, gap),
+                samples[0] / n if samples else None,
+                trained,
+                gap,
+                excess,
+                max((other.n for _, other in met), default=None),
+                _certificate(here, certificates),
+            )
+        )
+    flat = _first_flat(curve) if len(curve.seeds) >= LEAST_SEEDS else None
+    if flat is None:
+        return sizes
+    return [
+        replace(size, limit="not") if i >= flat and size.limit in ("unknown", "perhaps") else size
+        for i, size in enumerate(sizes)
+    ]
+
+
+def without_limits(curve: Curve) -> list[Size]:
+    """The sizes of a curve that is not along images, or of which nothing else is known: all of them count."""
+    return [
+        Size(n, mean_interval(column.tolist()), "unknown")
+        for n, column in zip(curve.n.tolist(), curve.errors.T, strict=True)
+    ]
+
+
+def _interval(values: Iterable[float | None]) -> Interval | None:
+    known = [value for value in values if value is not None]
+    return mean_interval(known) if known else None
+
+
+def _reference(point: Point, others: Iterable[Point]) -> Point | None:
+    """The point of the same seed that saw as many samples of the most images; None where none saw more images."""
+    if point.samples is None:
+        return None
+    alike = [
+        other
+        for other in others
+        if other.seed == point.seed
+        and other.n > point.n
+        and other.samples is not None
+        and abs(other.samples - point.samples) <= SAME_SAMPLES * point.samples
+    ]
+    return max(alike, key=lambda other: other.n, default=None)
+
+
+def _limit(excess: Interval | None, gap: Interval | None) -> Limit:
+    if excess is not None and excess.n >= LEAST_SEEDS:
+        return "images" if _surely_above_0(excess) else "not"
+    if gap is not None and gap.n >= LEAST_SEEDS:
+        return "perhaps" if _surely_above_0(gap) else "not"
+    return "unknown"
+
+
+def _surely_above_0(interval: Interval) -> bool:
+    return (interval.mean if interval.why else interval.low) > 0
+
+
+def _first_flat(curve: Curve) -> int | None:
+    """The first size from which on the curve is flat, as an index; None where it falls up to its largest size.
+
+    The fall to the largest size is compared, within each seed, with that of a power law whose exponent is the steepest
+    between two earlier sizes, and at least SLOWEST.
+    """
+    x, logs = np.log(curve.n), curve.logs
+    steepest = SLOWEST
+    for i in range(len(x) - 1):
+        fall = mean_interval((logs[:, i] - logs[:, -1]).tolist())
+        low, high = (fall.mean, fall.mean) if fall.why else (fall.low, fall.high)
+        if low <= 0 and high < FLAT * steepest * (x[-1] - x[i]):
+            return i
+        step = (curve.mean_logs[i] - curve.mean_logs[i + 1]) / (x[i + 1] - x[i])
+        steepest = max(steepest, float(step))
+    return None
+
+
+def _certificate(here: Sequence[Point], certificates: Mapping[str, Point]) -> Certificate | None:
+    """Computes the fall from points to their certificates.
+
+    Certificates of one seed are usual, so the spread of the fall is not that of several falls but follows from that of
+    the value over the seeds, which the run and its certificate both have.
+    """
+    met = [(point, certificates[point.source]) for point in here if point.source in certificates]
+    if not met:
+        return None
+    mean = math.fsum(point.value - other.value for point, other in met) / len(met)
+    sd = math.sqrt(2) * mean_interval(point.value for point in here).sd
+    half = t_quantile(0.975, len(here) - 1) * sd / math.sqrt(len(met)) if len(here) > 1 else math.nan
+    samples: Any = met[0][1].samples
+    return Certificate(samples, Interval(mean, mean - half, mean + half, len(met), sd))
