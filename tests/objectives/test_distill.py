@@ -111,6 +111,10 @@ def test_a_sweep_trains_teachers_first_and_one_that_counts_nothing_changes_no_bi
     assert taught["config"]["distill"] == {"kind": "soft", "alpha": 0.1, "temperature": 3.0}
     assert taught["total_train_seconds"] == taught["train_seconds"] + teacher["train_seconds"]
     assert alone["total_train_seconds"] == alone["train_seconds"]
+    samples = 6 * 16  # of each run, by TINY
+    assert (taught["total_samples_seen"], alone["total_samples_seen"]) == (2 * samples, samples)
+    forwards = 3 * taught["multiply_adds"] + (1 + 3) * teacher["multiply_adds"]  # the teacher was trained, and asked
+    assert taught["total_multiply_adds"] == samples * forwards
     head, *rows = vitbench("table", "runs=s", "format=csv").out.splitlines()
     assert "teacher" in head and len(rows) == 4
     assert len(vitbench("table", "runs=s", "format=csv", f"where.teacher={TEACHER}").out.splitlines()) == 3

@@ -13,6 +13,7 @@ from tests.conftest import TINY, Output
 from vitbench.machine.provenance import Hardware, Versions
 from vitbench.menu import look_up
 from vitbench.objectives.menu import MENU as OBJECTIVES
+from vitbench.runs.costs import Cost, own_cost, total_cost
 from vitbench.runs.record import Beginning, Metrics, Record, flat_settings, stated, total_seconds
 from vitbench.runs.records import load_runs, read_record
 from vitbench.settings.compose import flatten
@@ -82,3 +83,39 @@ def test_a_run_without_a_total_cost_its_own_seconds_where_it_needed_no_other(
     results: Mapping[str, Any], settings: Mapping[str, Any], seconds: float | None
 ) -> None:
     assert total_seconds(results, settings) == seconds
+
+
+RESULTS = {"status": "finished", "steps": 10, "train_seconds": 2.0, "multiply_adds": 100}
+NESTED = {"optim": {"batch_size": 8}, "objective": {"name": "classify"}, "freeze": "none"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "multiply_adds"),
+    [
+        ({}, 80 * 3 * 100),
+        ({"objective": {"name": "simsiam"}}, 80 * 3 * 2 * 100),  # two views of each image
+        ({"objective": {"name": "mae"}}, None),
+        ({"freeze": "backbone"}, 80 * 100),
+    ],
+    ids=["classify", "simsiam", "mae", "frozen"],
+)
+def test_a_step_costs_three_forwards_an_image(changed: Mapping[str, Any], multiply_adds: int | None) -> None:
+    assert own_cost(RESULTS, {**NESTED, **changed}) == Cost(2.0, 80, multiply_adds)
+    column = {"optim.batch_size": 8, "objective": "classify"} | {
+        key: value["name"] if isinstance(value, dict) else value for key, value in changed.items()
+    }
+    assert own_cost(RESULTS, column) == Cost(2.0, 80, multiply_adds)  # a row of a table says the same
+
+
+def test_a_teacher_costs_its_forward_of_each_image() -> None:
+    assert own_cost(RESULTS, NESTED, 7).multiply_adds == 80 * (3 * 100 + 7)
+    assert own_cost(RESULTS, NESTED, None) == Cost(2.0, 80, None)
+
+
+def test_old_records_and_rows_say_their_totals_where_they_needed_no_other_run() -> None:
+    totals = {"total_train_seconds": 5.0, "total_samples_seen": 200, "total_multiply_adds": 9}
+    assert total_cost(RESULTS, NESTED) == Cost(2.0, 80, 24_000)
+    assert total_cost(RESULTS, {**NESTED, "init": "other"}) == Cost()
+    assert total_cost(RESULTS | totals, {**NESTED, "init": "other"}) == Cost(5.0, 200, 9)
+    assert total_cost(RESULTS | dict.fromkeys(totals), {**NESTED, "init": "timm:resnet18"}) == Cost()
+    assert total_cost(RESULTS | {"status": "diverged"}, NESTED) == Cost(2.0)  # nobody knows how far it came

@@ -54,6 +54,14 @@ def test_accuracy_by_cost_is_over_millions_and_seconds_and_not_where_a_cost_is_u
     assert two[[key for key in two.index if "_per_" in key]].isna().all()
 
 
+def test_samples_and_epochs_follow_from_steps(tmp_path: Path) -> None:
+    finished(tmp_path / "one", multiply_adds=10, train_eval_accuracy=0.875)
+    row = load_runs(tmp_path).iloc[0]
+    assert (row["samples_seen"], row["epochs_seen"]) == (3 * 64, 1.92)  # the default batch has 64 images
+    assert (row["total_samples_seen"], row["total_multiply_adds"]) == (192, 192 * 3 * 10)
+    assert row["train_eval_error"] == 0.125
+
+
 BROKEN = {
     "half": '{"schema": 1, "con',
     "a list": "[1, 2]",

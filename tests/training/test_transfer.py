@@ -294,6 +294,7 @@ def test_with_a_frozen_backbone_only_the_head_changes_a_bit(vitbench: Cli, tmp_p
     facts = record(tmp_path / "s")
     # a file does not say what it cost
     assert facts["init"]["source"] == "file" and facts["total_train_seconds"] is None
+    assert facts["total_samples_seen"] is None is facts["total_multiply_adds"]
     assert facts["init"]["kept_parameters"] == facts["parameters"]
 
 
@@ -324,6 +325,8 @@ def test_a_fine_tuned_run_cut_off_ends_like_one_that_was_not(
     assert facts["init"]["name"] == parent["id"] and facts["init"]["interpolated"] == ["pe.table"]
     assert facts["init"]["new_parameters"] == 2 * 16 + 2
     assert facts["total_train_seconds"] == facts["train_seconds"] + parent["train_seconds"]
+    assert facts["total_samples_seen"] == 2 * 6 * 16  # six steps of sixteen images each
+    assert facts["total_multiply_adds"] == 6 * 16 * 3 * (facts["multiply_adds"] + parent["multiply_adds"])
 
 
 def test_a_sweep_trains_first_what_others_begin_from(vitbench: Cli, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ LABELS = {
     "train_images": "training images",
     "parameters": "parameters",
     "multiply_adds": "multiply-adds",
+    "total_multiply_adds": "total multiply-adds",
     "train_seconds": "training seconds",
     "total_train_seconds": "total training seconds",
     "images_per_second": "images/s",
@@ -100,14 +101,15 @@ def decimals_of(column: str, intervals: Iterable[Interval]) -> int:
 
 
 def shown_number(column: str, value: float, digits: int) -> str:
-    """Writes a result for people: a share in percent, parameters and multiply-adds in millions."""
+    """Writes a result for people: a share in percent, parameters and multiply-adds in millions, of training in T."""
     if value != value:
         return "n/a"
     if is_share(column):
         return f"{100 * value:.{digits}f}"
+    if column == "total_multiply_adds":
+        return f"{value / 1e12:,.{_digits(value / 1e12)}f} T"
     if column in ("parameters", "multiply_adds"):
-        millions = value / 1e6
-        return f"{millions:,.{3 if millions < 0.1 else 2 if millions < 10 else 1 if millions < 100 else 0}f} M"
+        return f"{value / 1e6:,.{_digits(value / 1e6)}f} M"
     return f"{value:,.{digits}f}"
 
 
@@ -119,3 +121,8 @@ def p_words(p: float) -> str:
 
 def shown_p(p: float) -> str:
     return "n/a" if math.isnan(p) else f"{p:.2g}" if p >= 0.001 else "<0.001"
+
+
+def _digits(size: float) -> int:
+    """The digits after the point with which a cost is written."""
+    return 3 if size < 0.1 else 2 if size < 10 else 1 if size < 100 else 0

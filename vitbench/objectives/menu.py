@@ -19,3 +19,6 @@ MENU: dict[str, Choice] = {
         f"{_REFUSALS}:mae",
     ),
 }
+
+# How often each image of a step goes through the whole network. It goes through a part of it with mae: nobody counted.
+FORWARDS = {"classify": 1, "simsiam": 2}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.runs.ancestor import FinishedRun, finished_parent
-from vitbench.runs.record import total_seconds
+from vitbench.runs.costs import FREE, Cost, total_cost
 from vitbench.runs.run import Run
 from vitbench.settings.identity import file_of_init, id_of
 from vitbench.settings.overrides import is_words
@@ -29,7 +29,7 @@ class Origin(NamedTuple):
     name: str  # the run's id, the file as it was typed, or the library's name of the network
     path: Path | None = None  # the file of the weights; None where a library fetches them
     classes: tuple[str, ...] | None = None  # a run's classes; a file that vitbench wrote names its own
-    seconds: float | None = None  # what training them took, parents included; None where that is unknown
+    cost: Cost = Cost()  # what training them took, parents included
 
 
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
@@ -40,8 +40,8 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
     if run := id_of(settings, "init"):
         folder, record = finished_parent(settings, "init")
         typed = f"'{typed}'" if is_words(typed) else typed
-        seconds = total_seconds(record, record["config"])
-        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), seconds)
+        cost = total_cost(record, record["config"])
+        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), cost)
     if typed.endswith(".safetensors"):
         return Origin(typed, "file", typed, file_of_init(typed))
     library, _, name = typed.partition(":")
@@ -55,11 +55,10 @@ class Parents(NamedTuple):
     teacher: FinishedRun | None
 
     @property
-    def seconds(self) -> float | None:
-        """What training both took, their own parents included; None where that is unknown."""
-        origin = self.origin.seconds if self.origin else 0.0
-        teacher = total_seconds(self.teacher.record, self.teacher.record["config"]) if self.teacher else 0.0
-        return None if origin is None or teacher is None else origin + teacher
+    def cost(self) -> Cost:
+        """What training both took, their own parents included."""
+        origin = self.origin.cost if self.origin else FREE
+        return origin.plus(total_cost(self.teacher.record, self.teacher.record["config"]) if self.teacher else FREE)
 
 
 def find_parents(settings: Mapping[str, Any]) -> Parents:

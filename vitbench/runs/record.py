@@ -77,7 +77,10 @@ class Record(Essentials, Metrics, Provenance):
     parameters: int
     multiply_adds: NotRequired[int]  # of one forward of one image; absent: trained elsewhere
     teacher_run: NotRequired[str | None]  # the teacher's id; absent: trained elsewhere, or before there were teachers
-    total_train_seconds: NotRequired[float | None]  # with those of the runs that it needed; see `total_seconds`
+    # with those of the runs that it needed; null where they are unknown; absent: old (vitbench/runs/costs.py)
+    total_train_seconds: NotRequired[float | None]
+    total_samples_seen: NotRequired[int | None]
+    total_multiply_adds: NotRequired[int | None]
     images_per_second: float | None  # of training; null where the run diverged or the network was trained elsewhere
     diverged_step: int | None  # the first step whose loss was not finite; null where the run finished
     created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z

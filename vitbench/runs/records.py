@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from vitbench.errors import StorageError, UserError, did_you_mean
+from vitbench.runs.costs import samples_seen, total_cost
 from vitbench.runs.probe_rows import read_probes
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, flat_settings, stated, total_seconds
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, flat_settings, stated
 from vitbench.settings.choices import COLUMN_OF_CHOICE, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
@@ -138,17 +139,24 @@ def loss_of(record: Record) -> str:
 
 
 def derived(row: Mapping[str, Any]) -> dict[str, float]:
-    """The columns that follow from others of a row: the test error, and the test accuracy divided by each cost."""
-    accuracy = row.get("test_accuracy")
+    """The columns that follow from others of a row, as far as these are known: errors, accuracy by cost, and costs."""
+    accuracy, train_accuracy = row.get("test_accuracy"), row.get("train_eval_accuracy")
+    samples, images = samples_seen(row, row), row.get("train_images")
+    columns = total_cost(row, row).as_totals | {
+        "samples_seen": samples,
+        "epochs_seen": samples / images if samples is not None and images else None,
+        "train_eval_error": None if train_accuracy is None else 1 - train_accuracy,
+    }
+    known: dict[str, float] = {key: value for key, value in columns.items() if value is not None}
     if accuracy is None:
-        return {}
+        return known
     costs = {
         "million_parameters": (row.get("parameters") or 0) / 1e6,
         "million_multiply_adds": (row.get("multiply_adds") or 0) / 1e6,
         "train_second": row.get("train_seconds") or 0,
     }
     by_cost = {f"test_accuracy_per_{unit}": accuracy / cost for unit, cost in costs.items() if cost}
-    return {"test_error": 1 - accuracy} | by_cost
+    return known | {"test_error": 1 - accuracy} | by_cost
 
 
 def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
@@ -158,6 +166,5 @@ def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
     settings |= {typed_key(key): value for key, value in flat.items()}
     row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
-    row["total_train_seconds"] = total_seconds(record, record["config"])
     row |= derived(row)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)

@@ -13,6 +13,7 @@ from vitbench.machine.disk import write
 from vitbench.machine.distributed import led
 from vitbench.machine.interrupt import Interrupt
 from vitbench.machine.provenance import now
+from vitbench.runs.costs import own_cost
 from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
@@ -80,7 +81,7 @@ def _npy(classes: Tensor) -> bytes:  # (M,)
 
 
 def _record(training: Training, metrics: Metrics) -> Record:
-    settings, dataset, before = training.run.settings, training.share.dataset, training.parents.seconds
+    settings, dataset, teacher = training.run.settings, training.share.dataset, training.parents.teacher
     images = training.steps * settings["optim"]["batch_size"]
     diverged = training.diverged_step is not None
     record: Record = {
@@ -102,8 +103,7 @@ def _record(training: Training, metrics: Metrics) -> Record:
         "multiply_adds": training.multiply_adds,
         "steps": training.steps,
         "train_seconds": training.train_seconds,
-        "teacher_run": training.parents.teacher and training.parents.teacher.record["id"],
-        "total_train_seconds": None if before is None else training.train_seconds + before,
+        "teacher_run": teacher and teacher.record["id"],
         "images_per_second": None if diverged else images / training.train_seconds,
         "diverged_step": training.diverged_step,
         **metrics,
@@ -114,4 +114,5 @@ def _record(training: Training, metrics: Metrics) -> Record:
     }
     if training.init:
         record["init"] = training.init
-    return record
+    own = own_cost(record, settings, teacher.record.get("multiply_adds") if teacher else 0)
+    return cast(Record, record | own.plus(training.parents.cost).as_totals)
