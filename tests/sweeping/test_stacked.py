@@ -67,6 +67,7 @@ def assert_equal_runs(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     rows = [read_metrics(folder) for folder in (one, other)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for row, its in zip(*rows, strict=True):
+        assert row["lr"] == its["lr"]
         assert float(row["train_loss"]) == pytest.approx(float(its["train_loss"]), rel=tolerance)
     weights = [load_tensors(folder / "checkpoint.safetensors")[0] for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
@@ -99,7 +100,7 @@ def test_stacked_gradients_are_those_of_each_model_alone(pe: str) -> None:
 
 
 def test_a_stacked_sweep_writes_the_runs_that_single_commands_would(vitbench: Cli, tmp_path: Path) -> None:
-    words = [*TINY, *SMALL, "augment=light", "data.flip=true", "optim.ema=0.9", "optim.clip=1"]
+    words = [*TINY, *SMALL, "augment=light", "data.flip=true", "optim.ema=0.9", "optim.clip=1", "optim.schedule=wsd"]
     grid = study(tmp_path, "model=vit pe=rope seed=0,1,2 optim.lr=0.001,0.01")
     output = vitbench("sweep", grid, *words, STACKED, "hydra.launcher.max_runs=4", "runs=s")
     assert output.code == 0 and output.out == "6 of 6 runs finished\n", output.err

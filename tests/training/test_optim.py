@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -9,23 +7,6 @@ from torch import nn
 from vitbench.models.build import build_model
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.training import optim
-
-
-def test_warm_up_is_linear_and_reaches_the_peak() -> None:
-    assert [optim.schedule(step, 100, 0.1) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-
-
-def test_cosine_falls_from_the_peak_to_nearly_zero() -> None:
-    assert optim.schedule(10, 100, 0.1) == 1.0
-    assert optim.schedule(55, 100, 0.1) == pytest.approx(0.5)
-    assert optim.schedule(99, 100, 0.1) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
-@pytest.mark.parametrize("warmup", [0, 0.1, 0.5, 1])
-def test_every_step_of_short_runs_has_a_rate_in_0_to_1(steps: int, warmup: float) -> None:
-    rates = [optim.schedule(step, steps, warmup) for step in range(steps)]
-    assert all(0 <= rate <= 1 for rate in rates) and max(rates) > 0
 
 
 def test_only_weights_of_linear_and_convolutional_layers_decay() -> None:

@@ -18,6 +18,8 @@ from vitbench.settings.choices import MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.options import check_options
 from vitbench.settings.overrides import is_words, words_of
+from vitbench.settings.schedule import SCHEDULES, Schedule
+from vitbench.settings.schema import OptimConfig
 
 SEED_LIMIT = 2**32  # larger ones would be cut into several numbers and meet others
 SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
@@ -39,6 +41,8 @@ RANGES = {
     "optim.min_steps": FROM_1,
     "optim.batch_size": FROM_1.of("images"),
     "optim.warmup": Range("at least 0 and at most 1 (a share of the steps)", lambda value: 0 <= value <= 1),
+    "optim.warmup_steps": FROM_0,
+    "optim.decay": SHARE.with_note("a share of the steps"),
     "optim.label_smoothing": BELOW_1,
     "optim.clip": ABOVE_0,
     "optim.ema": Range("above 0 and below 1", lambda value: 0 < value < 1),
@@ -55,6 +59,7 @@ WORDS = {
     "head": ("keep", "new"),
     "freeze": ("none", "backbone"),
     "optim.optimizer": ("adamw", "sgd"),
+    "optim.schedule": SCHEDULES,
     "machine.precision": ("auto", "float32", "bfloat16"),
     "machine.images": ("auto", "memory", "cache", "files"),
 }
@@ -134,6 +139,18 @@ def _check_together(flat: Mapping[str, Any]) -> None:
             f"optim.min_steps={flat['optim.min_steps']}: goes with epochs, for example optim.epochs=40; "
             "a fixed number of steps is optim.steps"
         )
+    _check_schedule(flat)
+
+
+def _check_schedule(flat: Mapping[str, Any]) -> None:
+    """Refuses a schedule of the learning rate that no run could have."""
+    if flat["optim.warmup"] is None and flat["optim.warmup_steps"] is None:
+        raise UserError("optim.warmup=null: give a share of the steps, or optim.warmup_steps")
+    if flat["optim.schedule"] != "wsd" and flat["optim.decay"] != OptimConfig.decay:
+        raise UserError(f"optim.decay={flat['optim.decay']}: goes with optim.schedule=wsd")
+    if flat["optim.steps"] is not None:
+        optim = {key.removeprefix("optim."): value for key, value in flat.items() if key.startswith("optim.")}
+        Schedule.of(optim, optim["steps"])
 
 
 def check_machine(device: str, threads: int | None) -> None:

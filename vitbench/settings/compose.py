@@ -46,6 +46,8 @@ def as_settings(config: Any) -> dict[str, Any]:
     settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
     if settings["optim"]["epochs"] is not None:
         settings["optim"]["steps"] = None  # whoever asks for epochs takes back the default of steps
+    if settings["optim"]["warmup_steps"] is not None:
+        settings["optim"]["warmup"] = None
     settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
     settings["data"]["cache"] = cache_folder(settings["data"]["cache"])
     if settings["data"]["name"] is None:

@@ -21,7 +21,7 @@ from vitbench.settings.overrides import explain, is_words, parsed, setting, word
 ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay", "keep")
 
 # Words that say one of these two take back what the settings say of the other.
-INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps"}
+INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps", "optim.warmup_steps": "optim.warmup"}
 
 
 def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
     "--config-name": (),
     "-cn": (),
 }
+INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "optim.warmup_steps"))
 DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
 QUOTED = """'[^']*'|"[^"]*\""""
 
@@ -72,9 +73,10 @@ def prepare(argv: Iterable[str]) -> list[str]:
         if key in seen:
             raise UserError(as_typed(f"{key} is given twice: {seen[key]} and {word}; keep one"))
         seen[key] = word
-    both = [word for key, word in seen.items() if key in ("optim.steps", "optim.epochs") and not word.endswith("=null")]
-    if len(both) == 2:
-        raise UserError(f"{' and '.join(both)}: give one of them")
+    for pair in INSTEAD_OF_EACH_OTHER:
+        both = [word for key, word in seen.items() if key in pair and not word.endswith("=null")]
+        if len(both) == 2:
+            raise UserError(f"{' and '.join(both)}: give one of them")
     return flags + settings
 
 

@@ -79,7 +79,10 @@ class OptimConfig:
     epochs: float | None = None  # instead of steps
     min_steps: int | None = None  # beside epochs: at least so many steps, however few the images
     batch_size: int = 64
-    warmup: float = 0.1  # share of the steps
+    schedule: str = "cosine"  # of the learning rate after warm-up; constant, or wsd: constant, then decay
+    warmup: float | None = 0.1  # share of the steps
+    warmup_steps: int | None = None  # instead of warmup
+    decay: float = 0.2  # wsd only: share of the steps
     label_smoothing: float = 0.0
     clip: float | None = None  # largest norm of the gradient
     ema: float | None = None  # decay a step of the averaged weights, which are then the ones evaluated

@@ -1,8 +1,7 @@
-"""The optimizer's parameter groups, and the learning rate as a pure function of the step."""
+"""The optimizer, its parameter groups, and the moving average of weights."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,17 +9,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vitbench.pe.base import PositionEncoding
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """The share of the peak learning rate at `step` (0-based): linear warm-up, then a cosine that ends at 0.
-
-    Cosine without restarts: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5 with one period.
-    """
-    rising = round(warmup * steps)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:

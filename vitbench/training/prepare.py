@@ -23,6 +23,7 @@ from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
+from vitbench.settings.schedule import Schedule
 from vitbench.settings.share import share_options, source_options
 from vitbench.training import optim, transfer
 from vitbench.training.training import Training
@@ -82,7 +83,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         averaged=optim.averaged(model, recipe["ema"]) if recipe["ema"] else None,
         augment=_augment(settings, architecture),
         loader=Loader(images, labels, recipe["batch_size"], settings["seed"]),
-        steps=steps,
+        schedule=Schedule.of(recipe, steps),
         every=settings["eval_every"] or math.ceil(steps / 10),
         commit=code,
         watch=together or Stopwatch(),

@@ -28,7 +28,8 @@ from vitbench.objectives.base import Objective
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
-from vitbench.training import checkpoint, optim, transfer
+from vitbench.settings.schedule import Schedule
+from vitbench.training import checkpoint, transfer
 from vitbench.training.evaluate import evaluate
 
 SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and in between after so long
@@ -53,7 +54,7 @@ class Training:
     averaged: AveragedModel | None  # the moving average of the weights, where optim.ema asks for one
     augment: Augment
     loader: Loader
-    steps: int  # of the whole run
+    schedule: Schedule
     every: int  # steps between two evaluations
     commit: str | None  # of the code when the run began, which files on disk may no longer be
     watch: Stopwatch  # runs of a stack share one
@@ -121,6 +122,11 @@ class Training:
 
     # ---------------------------------------------------------------------------------------------------------- a step
 
+    @property
+    def steps(self) -> int:
+        """The steps of the whole run."""
+        return self.schedule.steps
+
     def goes_on(self) -> bool:
         return self.step < self.steps and self.diverged_step is None
 
@@ -134,7 +140,7 @@ class Training:
     def update(self, loss: Tensor) -> None:
         """Steps the optimizer, now that `loss` has its gradients; writes a file of weights if `keep` names the step."""
         recipe = self.run.settings["optim"]
-        share_of_peak = optim.schedule(self.step, self.steps, recipe["warmup"])
+        share_of_peak = self.schedule.share_of_peak(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe["lr"] * share_of_peak * group["scale"]
         if recipe["clip"]:
