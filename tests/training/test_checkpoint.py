@@ -84,8 +84,15 @@ def parts() -> dict[str, Any]:
 def test_a_state_is_put_back_into_every_part(tmp_path: Path) -> None:
     path, before, after = tmp_path / "state", parts(), parts()
     path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **before))
-    assert checkpoint.restore(path, "r", **after) == {"run": "r", "step": 3}
+    assert checkpoint.restore(path, "r", **after) == {"run": "r", "step": 3, "has_losses": True}
     assert checkpoint.gather({}, **after) == checkpoint.gather({}, **before)
+
+
+def test_a_state_that_lacks_the_losses_of_some_steps_says_so_and_gives_none(tmp_path: Path) -> None:
+    path, after = tmp_path / "state", parts()
+    path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **parts() | {"losses": torch.full((2,), 7.0)}))
+    assert not checkpoint.restore(path, "r", **after)["has_losses"]
+    assert after["losses"].tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert records[0][key] == records[1][key], key
 
 
-def cut_run(vitbench: Cli, monkeypatch: pytest.MonkeyPatch, *words: str, stop: int = 5) -> None:
+def cut_run(
+    vitbench: Cli, monkeypatch: pytest.MonkeyPatch, *words: str, stop: int = 5, base: Sequence[str] = TINY
+) -> None:
     batch = Loader.batch
 
     def cut(self: Loader, step: int) -> Any:
@@ -64,7 +66,7 @@ def cut_run(vitbench: Cli, monkeypatch: pytest.MonkeyPatch, *words: str, stop: i
 
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "batch", cut)
-        assert vitbench("train", *TINY, *words).code == 130
+        assert vitbench("train", *base, *words).code == 130
 
 
 def test_a_run_leaves_what_the_documentation_says(vitbench: Cli, tmp_path: Path) -> None:

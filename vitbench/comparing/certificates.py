@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vitbench.comparing.grouping import IMAGES_KEY
-from vitbench.comparing.select import SAMPLES_KEYS, UNIMPORTANT_KEYS, Row, Runs
+from vitbench.comparing.select import SAMPLES_KEYS, UNIMPORTANT_KEYS, Row, Runs, as_begun
 from vitbench.settings.choices import GROUPS
 
 FACTOR = 2.0  # how many times the samples a certificate has, unless a study says otherwise
@@ -22,7 +22,7 @@ def certificates_of(runs: Runs, factor: float = FACTOR) -> dict[str, Row]:
     keys = [key for key in runs.settings if key not in (*SAMPLES_KEYS, *UNIMPORTANT_KEYS, *PRESETS)]
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted([*runs.rows, *runs.certificates], key=lambda row: str(row["id"])):
-        alike.setdefault(tuple(row.get(key) for key in [*keys, IMAGES_KEY, "train_images"]), []).append(row)
+        alike.setdefault(tuple(as_begun(row).get(key) for key in [*keys, IMAGES_KEY, "train_images"]), []).append(row)
     pairs: dict[str, Row] = {}
     for rows in alike.values():
         for row in rows:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs
+from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
@@ -66,7 +66,7 @@ def groups_of(runs: Runs) -> list[Group]:
     """Groups the runs by all their settings but the seeds, in the order in which groups are shown.
 
     Where all runs have the same number of steps and asked for it in several ways (steps, epochs), they are grouped as
-    if all had asked for these steps, because they trained in the same way.
+    if all had asked for these steps, because they trained in the same way. A branch is grouped as what it equals.
     """
     keys = ordered_keys([*runs.keys, IMAGES_KEY])
     steps = {row.get("steps") for row in runs.rows}
@@ -74,7 +74,7 @@ def groups_of(runs: Runs) -> list[Group]:
     asked = dict.fromkeys(SAMPLES_KEYS) | {"optim.steps": steps.pop()} if len(steps) == 1 < len(ways) else {}
     rows_by_values: dict[tuple[Any, ...], list[Row]] = {}
     for row in runs.rows:
-        rows_by_values.setdefault(tuple((row | asked).get(key) for key in keys), []).append(row)
+        rows_by_values.setdefault(tuple((as_begun(row) | asked).get(key) for key in keys), []).append(row)
     groups = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in rows_by_values.items()]
     return sorted(groups, key=lambda group: sort_key(group.settings))
 

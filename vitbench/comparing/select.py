@@ -19,6 +19,11 @@ SAMPLES_KEYS = ("optim.steps", "optim.epochs", "optim.min_steps")  # settings th
 UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
 
 
+def as_begun(row: Row) -> Row:
+    """A branch as the run from scratch that it equals (vitbench/runs/branch.py); any other run as it is."""
+    return row | {"init": None, "checkpoint": None} if row.get("checkpoint") is not None else row
+
+
 @dataclass(frozen=True)
 class Runs:
     """The runs that were asked for, and notes on those that are missing."""

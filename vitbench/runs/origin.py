@@ -1,6 +1,7 @@
 """`init=`: which weights a run begins from, and what they cost. training/transfer.py puts them into a model.
 
     init=vit-rope-shapes-f1-s0-3fa9c1d2    a finished run in runs=
+    init=ID checkpoint=STEP                the state of that run after STEP, from which this one branches off
     init=FILE.safetensors                  a file, ours or another's
     init=torchvision:NAME, timm:NAME       pretrained weights, which the library fetches
     init='data.fraction=1'                 words: the run that differs from this one in these settings alone
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.runs.ancestor import FinishedRun, finished_parent
+from vitbench.runs.branch import state_of_branch
 from vitbench.runs.costs import FREE, Cost, total_cost
 from vitbench.runs.run import Run
 from vitbench.settings.identity import file_of_init, id_of
@@ -25,11 +27,18 @@ class Origin(NamedTuple):
     """The weights that a run begins from."""
 
     typed: str  # what follows init=
-    source: str  # run, file, torchvision or timm
+    source: str  # run, branch, file, torchvision or timm
     name: str  # the run's id, the file as it was typed, or the library's name of the network
     path: Path | None = None  # the file of the weights; None where a library fetches them
     classes: tuple[str, ...] | None = None  # a run's classes; a file that vitbench wrote names its own
-    cost: Cost = Cost()  # what training them took, parents included
+    cost: Cost = (
+        Cost()
+    )  # what training them took, parents included; of a branch nothing, for it counts the steps itself
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether the run goes on from the state of another one, and not from its weights alone."""
+        return self.source == "branch"
 
 
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
@@ -39,9 +48,12 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
         return None
     if run := id_of(settings, "init"):
         folder, record = finished_parent(settings, "init")
+        classes = tuple(record["classes"])
+        if settings["checkpoint"] is not None:
+            return Origin(typed, "branch", run, state_of_branch(settings, folder, record), classes, FREE)
         typed = f"'{typed}'" if is_words(typed) else typed
         cost = total_cost(record, record["config"])
-        return Origin(typed, "run", run, Run(folder, {}).weights(), tuple(record["classes"]), cost)
+        return Origin(typed, "run", run, Run(folder, {}).weights(), classes, cost)
     if typed.endswith(".safetensors"):
         return Origin(typed, "file", typed, file_of_init(typed))
     library, _, name = typed.partition(":")

@@ -54,7 +54,7 @@ class Metrics(TypedDict):
 class Beginning(TypedDict):
     """The weights that a run began from (`init=`)."""
 
-    source: str  # run, file, torchvision or timm
+    source: str  # run, branch (of a run, after a step of its stable phase), file, torchvision or timm
     name: str  # the run's id, the file as it was typed, or the library's name of the network
     sha256: str  # of the file, or of the library's tensors
     interpolated: list[str]  # the tensors that were resampled to another grid of patches

@@ -4,6 +4,7 @@
                 metrics.csv             a line for each evaluation
                 state.safetensors       what resuming needs, and state.previous.safetensors; both removed at the end
                 checkpoint.100.safetensors  the weights after 100 steps, where keep= asked for them
+                state.100.safetensors   the state after these steps, with optim.schedule=wsd: a branch begins from it
                 checkpoint.safetensors  the weights at the end of training
                 predictions.npy         the predicted class of every test image
                 labels.npy              their true classes, in the same order
@@ -157,10 +158,21 @@ class Run:
         steps = (path.name.split(".")[1] for path in self.folder.glob("checkpoint.*.safetensors"))
         return sorted(int(step) for step in steps if step.isdigit())
 
+    def kept_state(self, step: int) -> Path:
+        """The file of the state after a step that `keep` names, where runs can branch off."""
+        return self.folder / f"state.{step}.safetensors"
+
+    def kept_states(self) -> list[int]:
+        """The steps of which the folder has the state."""
+        steps = (path.name.split(".")[1] for path in self.folder.glob("state.*.safetensors"))
+        return sorted(int(step) for step in steps if step.isdigit())
+
     def lost(self) -> list[int]:
-        """The steps that `keep` names and of which the folder lacks the weights."""
-        wanted = self.settings["keep"]
-        return sorted({*wanted} - {*self.kept()}) if wanted else []
+        """The steps that `keep` names and of which the folder lacks the weights, or the state where it should be."""
+        wanted, kept = {*(self.settings["keep"] or [])}, {*self.kept()}
+        if wanted and self.settings["optim"]["schedule"] == "wsd":
+            kept &= {*self.kept_states()}
+        return sorted(wanted - kept)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a line to metrics.csv in one write. What the objective itself measures stands behind METRICS."""

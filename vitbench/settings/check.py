@@ -27,6 +27,7 @@ SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
 RANGES = {
     "seed": SEED,
     "eval_every": FROM_1.of("steps"),
+    "checkpoint": FROM_1,
     "data.fraction": SHARE.with_note("a share; for a number of images: data.count"),
     "data.count": FROM_1.of("images"),
     "data.subset_seed": SEED,
@@ -87,6 +88,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     for group, its in MENU_GROUPS.items():
         if (name := flat.get(its.name_key)) and (refuses := _on_menu(group, name).refuses):
             imported(refuses)(flat)
+    _check_checkpoint(flat)
     _check_init(flat)
     return settings | {"distill": distillation(flat)}
 
@@ -130,8 +132,11 @@ def _check_together(flat: Mapping[str, Any]) -> None:
     if flat["data.count"] is not None and flat["data.fraction"] != 1:
         raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
     kept, steps = flat["keep"], flat["optim.steps"]
-    if kept is not None and not all(0 < step <= (steps or step) for step in kept):
-        raise UserError(f"keep=[{','.join(map(str, kept))}]: must be steps of the run, 1 to {steps or 'its last'}")
+    first = (flat["checkpoint"] or 0) + 1
+    if kept is not None and not all(first <= step <= (steps or step) for step in kept):
+        raise UserError(
+            f"keep=[{','.join(map(str, kept))}]: must be steps of the run, {first} to {steps or 'its last'}"
+        )
     if steps is None and flat["optim.epochs"] is None:
         raise UserError("optim.steps=null optim.epochs=null: give one of them, for example optim.steps=1000")
     if flat["optim.min_steps"] is not None and flat["optim.epochs"] is None:
@@ -151,6 +156,22 @@ def _check_schedule(flat: Mapping[str, Any]) -> None:
     if flat["optim.steps"] is not None:
         optim = {key.removeprefix("optim."): value for key, value in flat.items() if key.startswith("optim.")}
         Schedule.of(optim, optim["steps"])
+
+
+def _check_checkpoint(flat: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint of nothing that was trained here, or without a stable phase."""
+    step, typed = flat["checkpoint"], flat["init"]
+    if step is None:
+        return
+    if typed is None:
+        raise UserError(f"checkpoint={step}: goes with init=RUN, the run from which this one branches off")
+    if not is_words(typed) and (":" in typed or typed.endswith(".safetensors")):
+        raise UserError(f"checkpoint={step}: init={typed} has weights alone; only a run keeps its state")
+    if flat["optim.schedule"] != "wsd":
+        raise UserError(
+            f"checkpoint={step}: goes with optim.schedule=wsd; "
+            f"without checkpoint, init={typed} begins from the weights at the end of that run"
+        )
 
 
 def check_machine(device: str, threads: int | None) -> None:

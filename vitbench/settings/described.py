@@ -18,7 +18,17 @@ from vitbench.settings.compose import CONF_DIR, as_settings, compose, flatten
 from vitbench.settings.overrides import explain, is_words, parsed, setting, words_of
 
 # The described run does not take these over from the run that it is described beside.
-ALONE = ("teacher", "distill", "model.distill_token", "init", "head", "freeze", "optim.layer_decay", "keep")
+ALONE = (
+    "teacher",
+    "distill",
+    "model.distill_token",
+    "init",
+    "head",
+    "freeze",
+    "optim.layer_decay",
+    "keep",
+    "checkpoint",
+)
 
 # Words that say one of these two take back what the settings say of the other.
 INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps", "optim.warmup_steps": "optim.warmup"}

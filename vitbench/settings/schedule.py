@@ -52,3 +52,12 @@ class Schedule(NamedTuple):
         if self.kind == "wsd":
             return 1 - math.sqrt(fallen / self.falling)
         return 0.5 * (1 + math.cos(math.pi * fallen / self.falling))
+
+
+def steps_of(optim: Mapping[str, Any], train_images: int) -> int:
+    """How many steps a run of these settings has on so many training images."""
+    steps: int | None = optim["steps"]
+    if optim["epochs"] is not None:
+        steps = max(math.ceil(optim["epochs"] * (train_images / optim["batch_size"])), optim["min_steps"] or 1)
+    assert steps is not None
+    return steps

@@ -126,8 +126,9 @@ class TrainConfig:
     seed: int = 0
     runs: str = "runs"  # folder of all runs
     eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
-    keep: list[int] | None = None  # steps after which weights are kept, for probes; null: at the end alone
+    keep: list[int] | None = None  # steps after which weights are kept, for probes and branches; null: at the end alone
     init: str | None = None  # weights to begin from: a run's id, FILE.safetensors, timm:NAME ... (docs/transfer.md)
+    checkpoint: int | None = None  # of init, a run with optim.schedule=wsd: goes on from this step (docs/budgets.md)
     head: str = "keep"  # the one of init; new: drawn afresh
     freeze: str = "none"  # backbone: only the head is trained
     model: dict[str, Any] = field(default_factory=dict)

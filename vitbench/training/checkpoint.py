@@ -125,7 +125,8 @@ def restore(
 ) -> dict[str, Any]:
     """Puts a state that `gather` made into objects built from the same settings; returns its `about`.
 
-    UserError where the state is of another run, or a tensor does not fit; all objects are then as they were.
+    `about["has_losses"]` says whether `losses` now holds the loss of each step before: a state may lack some. UserError
+    where the state is of another run, or a tensor does not fit; all objects are then as they were.
     """
     tensors, about = led(load_tensors, path)
     if about.get("run") != run:
@@ -153,6 +154,8 @@ def restore(
         # fused optimizers expect their state in the parameter's memory order, which can be channels-last
         like = parameter if value.shape == parameter.shape else torch.empty_like(value, device=parameter.device)
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
-    if parts["losses"][""].shape == losses.shape:  # eval_every, their number, may have been changed
-        losses.copy_(parts["losses"][""])
-    return about
+    saved, step = parts["losses"][""], about["step"]
+    has_losses = len(saved) >= step  # files of old have those since the last evaluation alone
+    if has_losses:
+        losses[:step] = saved[:step]
+    return about | {"has_losses": has_losses}

@@ -23,7 +23,7 @@ from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
-from vitbench.settings.schedule import Schedule
+from vitbench.settings.schedule import Schedule, steps_of
 from vitbench.settings.share import share_options, source_options
 from vitbench.training import optim, transfer
 from vitbench.training.training import Training
@@ -111,9 +111,11 @@ def _model(
     """The network on its device, and what the record shall say of the weights that it begins from."""
     seed_random_state(settings["seed"], 0)
     model: Any = build_model(**architecture)
-    init = parents.origin and all_or_none(
-        transfer.begin, model, parents.origin, head=settings["head"], classes=share.dataset.classes
-    )
+    origin, init = parents.origin, None
+    if origin is not None and origin.is_branch:
+        init = all_or_none(transfer.beginning, origin, kept=sum(p.numel() for p in model.parameters()))
+    elif origin is not None:
+        init = all_or_none(transfer.begin, model, origin, head=settings["head"], classes=share.dataset.classes)
     if settings["freeze"] == "backbone":
         transfer.freeze(model)
     layout = torch.channels_last if model.channels_last else torch.preserve_format
@@ -137,11 +139,7 @@ def _augment(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Au
 
 def _steps(settings: Mapping[str, Any], train_images: int) -> int:
     """How many steps the run has; UserError where `keep` names a later one."""
-    recipe, keep = settings["optim"], settings["keep"]
-    steps: int | None = recipe["steps"]
-    if recipe["epochs"] is not None:
-        steps = max(math.ceil(recipe["epochs"] * (train_images / recipe["batch_size"])), recipe["min_steps"] or 1)
-    assert steps is not None
+    keep, steps = settings["keep"], steps_of(settings["optim"], train_images)
     if keep and max(keep) > steps:
         raise UserError(f"keep=[{','.join(map(str, sorted({*keep})))}]: must be steps of the run, 1 to {steps}")
     return steps

@@ -66,15 +66,15 @@ class Training:
     note: str = ""  # the newest loss, for the progress bar
     warnings: list[str] = field(default_factory=list)
     _seconds_before: float = 0.0  # of training, before this process resumed the run
-    _first_loss: int = 0  # the first step whose loss `_losses` has
+    _first_loss: int = 0  # the first step whose loss `_losses` has and no line of metrics.csv had
     _saved: float = field(default_factory=time.monotonic)  # the time of the last save, or of the beginning
 
     # ------------------------------------------------------------------------------------------------------ resuming
 
     @cached_property
     def _losses(self) -> Tensor:
-        """The loss of step s lies at index s % every, until metrics.csv has it."""
-        return torch.zeros(self.every, device=self.machine.device)
+        """The loss of each step. All are kept, because a branch may evaluate at other steps than its run."""
+        return torch.zeros(self.steps, device=self.machine.device)
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -97,6 +97,10 @@ class Training:
                 continue
             self._go_on_from(saved)
             break
+        else:
+            if (origin := self.parents.origin) is not None and origin.is_branch:
+                assert origin.path is not None
+                self._go_on_from(checkpoint.restore(origin.path, origin.name, **self._parts), origin.name)
         led(self.run.start)
         led(self.run.rewind, self.step)
         self.model.train()
@@ -104,19 +108,24 @@ class Training:
             transfer.freeze(self.model)
         self._saved = time.monotonic()
 
-    def _go_on_from(self, saved: dict[str, Any]) -> None:
-        """Takes over what a saved state says of itself; `restore` has put its tensors in their places."""
+    def _go_on_from(self, saved: dict[str, Any], branched_from: str | None = None) -> None:
+        """Takes over what a saved state says of itself, which may be that of the run from which this one branches off.
+
+        `restore` has put its tensors in their places.
+        """
         if saved["data"] != self.share.dataset.fingerprint:
+            again = "" if branched_from else f", or remove {self.run.folder} to begin again"
             raise DataError(
-                f"data.root={self.run.settings['data']['root']}: the images changed since {self.run.id} began; restore "
-                f"them, or remove {self.run.folder} to begin again"
+                f"data.root={self.run.settings['data']['root']}: the images changed since "
+                f"{branched_from or self.run.id} began; restore them{again}"
             )
         self.step, self._seconds_before = saved["step"], saved["train_seconds"]
         self.train_seconds = self._seconds_before
-        if too_late := [step for step in self.run.lost() if step <= self.step]:
+        if not branched_from and (too_late := [step for step in self.run.lost() if step <= self.step]):
             self.warnings.append(f"resumed at step {self.step}, so keep=[{','.join(map(str, too_late))}] came too late")
-        # with another eval_every each saved loss lies at the index of another step, so none can be used
-        self._first_loss = 0 if saved["every"] == self.every else self.step
+        # with another eval_every the last line of metrics.csv stands elsewhere; a branch has no line yet
+        counts_on = branched_from is not None or saved["every"] == self.every
+        self._first_loss = 0 if saved["has_losses"] and counts_on else self.step
         if saved["commit"] != self.commit:
             self.warnings.append(f"resumed at step {self.step} with commit {self.commit}; begun with {saved['commit']}")
 
@@ -148,11 +157,14 @@ class Training:
         self.optimizer.step()
         if self.averaged:
             self.averaged.update_parameters(self.model)
-        self._losses[self.step % self.every] = loss.detach()  # it is read when it is logged: reading waits for a GPU
+        self._losses[self.step] = loss.detach()  # it is read when it is logged: reading waits for a GPU
         self.step += 1
         if self.step in (self.run.settings["keep"] or []):
             self._stop_watch()
             led(write, self.run.weights(self.step), self.weights())
+            if self.schedule.kind == "wsd":
+                average(self._losses)
+                led(write, self.run.kept_state(self.step), self._state())
 
     @property
     def evaluated(self) -> Any:
@@ -165,9 +177,10 @@ class Training:
         return checkpoint.to_bytes(self.evaluated.state_dict(), origin)
 
     def _stop_watch(self) -> None:
-        """Stops the watch, when the device has done all that it was given."""
+        """Stops the watch, when the device has done all that it was given, and notes the time."""
         self.machine.synchronise()
         self.watch.stop()
+        self.train_seconds = self._seconds_before + self.watch.seconds
 
     # ----------------------------------------------------------------------------------------------- between two steps
 
@@ -178,7 +191,6 @@ class Training:
         if not (evaluates or agreed(interrupt.received or save_is_due)):
             return
         self._stop_watch()
-        self.train_seconds = self._seconds_before + self.watch.seconds
         average(self._losses)
         if evaluates:
             self._evaluate_and_log()
@@ -192,7 +204,7 @@ class Training:
     def _evaluate_and_log(self) -> None:
         """Adds a line to metrics.csv, or sets `diverged_step` if a loss since the last line is not finite."""
         first = max((self.step - 1) // self.every * self.every, self._first_loss)
-        losses = self._losses[first % self.every : (self.step - 1) % self.every + 1]
+        losses = self._losses[first : self.step]
         if not losses.isfinite().all():
             self.diverged_step = first + int((~losses.isfinite()).nonzero()[0]) + 1
             return
@@ -211,6 +223,10 @@ class Training:
         led(self.run.log, line | self.objective.measured())
 
     def _save(self) -> None:
+        self.run.save_state(self._state())
+
+    def _state(self) -> bytes:
+        """The bytes of a file with all that resuming needs."""
         about = {
             "run": self.run.id,
             "step": self.step,
@@ -219,4 +235,4 @@ class Training:
             "data": self.share.dataset.fingerprint,
             "commit": self.commit,
         }
-        self.run.save_state(checkpoint.gather(about, **self._parts))
+        return checkpoint.gather(about, **self._parts)

@@ -95,6 +95,19 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
     }
 
 
+def beginning(origin: Origin, kept: int) -> Beginning:
+    """What the record says of a branch, which takes over all that its run had at a step, `kept` parameters among it."""
+    assert origin.path is not None
+    return {
+        "source": origin.source,
+        "name": origin.name,
+        "sha256": checksum(origin.path),
+        "interpolated": [],
+        "kept_parameters": kept,
+        "new_parameters": 0,
+    }
+
+
 def freeze(model: Any) -> None:
     """Lets training change the head only.
 
