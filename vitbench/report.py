@@ -9,7 +9,8 @@
     results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
     results/README.md                 a section for each study, made from these files
 
-With `study=` the runs are read from `runs=`, and their evidence is written anew. All other files are made from the
+With `study=` the runs are read from `runs=`, and their evidence is written anew; rows of planned runs that are gone are
+kept from the runs.csv that is there. All other files are made from the
 evidence alone, so that `check=true` can make them again and compare, even where the runs are gone.
 """
 
@@ -31,6 +32,7 @@ from vitbench.comparing.evidence import (
     Counted,
     counts_text,
     evidence_text,
+    joined,
     read_counts,
     read_evidence,
     read_swept,
@@ -42,11 +44,11 @@ from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, UserError
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
-from vitbench.fitting.mcnemar import Count, count_in, count_kept
+from vitbench.fitting.mcnemar import Count, count_by, count_in, count_kept
 from vitbench.fitting.render import render_report, report_sentences
 from vitbench.machine.disk import storage, write
 from vitbench.numbers.text import say
-from vitbench.numbers.words import printable
+from vitbench.numbers.words import plural, printable
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
 from vitbench.runs.study import Study, find_study, load_study
@@ -97,19 +99,31 @@ def collect(name: str, folder: Path, results: Path) -> None:
     runs = select_runs(str(folder), {}, study)
     for note in runs.notes:
         print(f"vitbench: {printable(note)}", file=sys.stderr)
-    ended = {row["id"] for row in runs.rows}
-    without_result = {run_id: _state(folder / run_id) for run_id in planned_ids(study, folder) if run_id not in ended}
+    planned, target = planned_ids(study, folder), results / study.name
     typed = [_without_places(shlex.split(words)) for words in typed_words(study, folder) or [""]]
-    commands = dict.fromkeys(shlex.join(["vitbench", "sweep", f"study={study.name}", *words]) for words in typed)
-    target = results / study.name
+    commands = [shlex.join(["vitbench", "sweep", f"study={study.name}", *words]) for words in typed]
+    count = count_in(folder)
+    if (target / "runs.csv").is_file():
+        before = replace(read_evidence(target / "runs.csv"), swept=read_swept(target / "probes.csv"))
+        counted = read_counts(target / "mcnemar.csv", before.rows)
+        if gone := {row["id"] for row in before.rows} & {*planned} - {row["id"] for row in runs.rows}:
+            print(
+                f"vitbench: {target / 'runs.csv'}: {plural(len(gone), 'row')} kept of runs that are not in {folder}",
+                file=sys.stderr,
+            )
+            runs = joined(runs, before, gone)
+            commands = [*commands_of(target / "study.yaml"), *commands]
+            count = count_by(count, count_kept(counted))
+    ended = {row["id"] for row in runs.rows}
+    without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in ended}
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)
     text = source.read_text(encoding="utf-8-sig")
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study.yaml from results has commands above it already
-    write(target / "study.yaml", ("".join(f"# $ {command}\n" for command in commands) + body).encode())
+    write(target / "study.yaml", ("".join(f"# $ {command}\n" for command in dict.fromkeys(commands)) + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
     section = Section(study, runs, [], "", [])
-    fitted = section.fit(count_in(folder))
+    fitted = section.fit(count)
     for note in fitted.notes if fitted else []:
         if note not in section.runs_with_caveats.notes:  # it says which predictions are lacking
             print(f"vitbench: {printable(note)}", file=sys.stderr)
@@ -122,6 +136,11 @@ def collect(name: str, folder: Path, results: Path) -> None:
             write(target / file, content.encode())
         else:
             (target / file).unlink(missing_ok=True)
+
+
+def commands_of(path: Path) -> list[str]:
+    """The commands that ran a study, from the head of its study.yaml in results/."""
+    return [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
 
 
 def _state(folder: Path) -> str:
@@ -158,13 +177,12 @@ class Section:
         path = folder / "study.yaml"
         if not path.is_file():
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
-        commands = [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
         study = replace(load_study(str(path)), name=folder.name)
         runs = replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
         notes = folder / "notes.md"
         hand_written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
         counted = read_counts(folder / "mcnemar.csv", runs.rows)
-        return cls(study, runs.renamed(study.names), commands, hand_written, counted)
+        return cls(study, runs.renamed(study.names), commands_of(path), hand_written, counted)
 
     @cached_property
     def runs_with_caveats(self) -> Runs:

@@ -101,6 +101,21 @@ def test_a_second_report_changes_no_byte_and_one_without_predictions_removes_the
     assert vitbench("report", "check=true").code == 0
 
 
+def test_a_report_without_some_runs_keeps_their_rows_and_counts(
+    vitbench: Cli, kept: Path, runs: Path, tmp_path: Path
+) -> None:
+    files = sorted((tmp_path / "results").rglob("*.*"))
+    before = [path.read_bytes() for path in files]
+    for seed in range(2):
+        shutil.rmtree(runs / f"learned-1.0-{seed}")
+    done = vitbench("report", "study=shares.yaml")
+    assert done.code == 0 and "runs.csv: 2 rows kept of runs that are not in runs\n" in done.err
+    assert sorted((tmp_path / "results").rglob("*.*")) == files
+    assert [path.read_bytes() for path in files if path.suffix != ".svg"] == [
+        blob for path, blob in zip(files, before, strict=True) if path.suffix != ".svg"
+    ]
+
+
 def test_a_pair_that_lacks_one_prediction_is_left_out_whole(vitbench: Cli, kept: Path, runs: Path) -> None:
     (runs / "None-1.0-2" / "predictions.npy").unlink()
     vitbench("report", "study=shares.yaml")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests import fake_runs
 from tests.conftest import TINY, Output, process
+from vitbench.comparing.evidence import read_evidence
 from vitbench.data import shapes
 from vitbench.data.loader import Loader
 from vitbench.models import build
@@ -58,6 +59,44 @@ def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tm
     assert "4 runs, 0 to do: 4 finished, 0 failed, 0 missing\nnothing to do" in done.out
     again = vitbench("sweep", study, *WORDS, "runs=r")
     assert again.code == 0 and [r["created"] for r in records(tmp_path)] == created
+
+
+def test_evidence_takes_runs_as_done_whose_weights_are_gone(vitbench: Cli, tmp_path: Path, study: str) -> None:
+    assert vitbench("sweep", study, *WORDS, "seed=0", "runs=r").code == 0
+    assert vitbench("report", study, "runs=r").code == 0
+    before = read_evidence(tmp_path / "results" / "small" / "runs.csv").rows
+    plan = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true", "dry_run=true")
+    assert "4 runs, 2 to do: 0 finished, 2 evidence, 0 failed, 2 missing" in plan.out and not (tmp_path / "n").exists()
+    done = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true")
+    assert done.code == 0 and done.out == "2 of 2 runs finished\n", done.err
+    assert "4 runs, 2 of them done before, 2 by their evidence alone" in done.err
+    assert {json.loads(path.read_text())["config"]["seed"] for path in (tmp_path / "n").glob("*/record.json")} == {1}
+
+    again = vitbench("report", study, "runs=n")
+    assert again.code == 0 and "results/small/runs.csv: 2 rows kept of runs that are not in n" in again.err
+    after = read_evidence(tmp_path / "results" / "small" / "runs.csv").rows
+    assert {row["seed"] for row in after} == {0, 1} and len(after) == 4
+    assert all(row in after for row in before)  # to the last digit
+    commands = (tmp_path / "results" / "small" / "study.yaml").read_text()
+    assert commands.count("# $ ") == 2 and "seed=0" in commands
+    probed = vitbench("probe", study, "runs=n", "probe=shift", "images=20")
+    assert probed.code == 0 and "2 of the 4 planned runs have only their evidence in results/" in probed.err
+
+
+def test_a_run_that_needs_lost_weights_is_refused(vitbench: Cli, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "runs: ['model=vit init=null', 'model=vit init=\"data.fraction=1\" data.fraction=0.5']"
+    )
+    assert vitbench("sweep", "study=s.yaml", *WORDS, "runs=r").code == 0
+    assert vitbench("report", "study=s.yaml", "runs=r").code == 0
+    path = tmp_path / "results" / "s" / "runs.csv"
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in text if "data.fraction=1" not in line))
+    for words in ([], ["dry_run=true"]):
+        output = vitbench("sweep", "study=s.yaml", *WORDS, "runs=n", "evidence=true", *words)
+        assert output.code == 2 and " has only its evidence, and no weights; without evidence=true" in output.err
+    missing = vitbench("sweep", "study=s.yaml", *WORDS, "runs=n", "evidence=true", "results=nowhere")
+    assert missing.code == 3 and "nowhere/s/runs.csv cannot be read: No such file or directory" in missing.err
 
 
 REFUSED = {

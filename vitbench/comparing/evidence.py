@@ -16,6 +16,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs
 from vitbench.errors import DataError
 from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, default_of
 from vitbench.runs.records import derived
 
 FIRST_RESULT = "schema"
@@ -91,6 +92,15 @@ def read_evidence(path: Path) -> Runs:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(other_states).items()))
         notes.append(f"{len(other_states)} of the {len(line_of_id)} planned runs have no result: {states}")
     return Runs(rows, settings, notes)
+
+
+def joined(runs: Runs, before: Runs, ids: Collection[str]) -> Runs:
+    """The runs together with the rows of these ids of an older runs.csv, which may lack settings that came since."""
+    new_settings = {key: default_of(key) for key in runs.settings if key not in before.settings}
+    rows = [{**new_settings, **row} for row in before.rows if row["id"] in ids]
+    swept = {run_id: rows for run_id, rows in before.swept.items() if run_id in ids}
+    settings = dict.fromkeys([*runs.settings, *before.settings])
+    return replace(runs, rows=[*runs.rows, *rows], settings=[*settings], swept=swept | runs.swept)
 
 
 def swept_text(runs: Runs, columns: Collection[str]) -> str:

@@ -90,7 +90,7 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
         raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
     if study is not None:
-        from vitbench.runs.plan import planned_ids
+        from vitbench.runs.plan import ids_in_evidence, planned_ids
 
         planned = planned_ids(study, Path(folder).expanduser())
         kept = [row for row in rows if row["id"] in set(planned)]
@@ -100,6 +100,12 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
                 f"study={study.name}: none of its {len(planned)} runs has ended in runs={folder}; "
                 f"`vitbench sweep study={study.name}` starts them"
             )
+        if gone := missing & {*ids_in_evidence(study, Path(folder).expanduser())}:
+            notes.append(
+                f"{len(gone)} of the {len(planned)} planned runs have only their evidence in results/: they are not in"
+                f" {folder}, and neither read nor probed here"
+            )
+            missing -= gone
         if missing:
             begun = len(missing & set(unfinished))
             notes.append(

@@ -75,6 +75,21 @@ def count_in(folder: Path) -> Count:
     return count
 
 
+def count_by(first: Count, second: Count) -> Count:
+    """Returns a function that asks the second where the first lacks what it needs."""
+
+    def count(run_a: Row, run_b: Row) -> tuple[int, int]:
+        try:
+            return first(run_a, run_b)
+        except Missing as missing:
+            try:
+                return second(run_a, run_b)
+            except Missing:
+                raise missing from None
+
+    return count
+
+
 def count_kept(counted: Iterable[Counted]) -> Count:
     """Returns a function that knows the counts of mcnemar.csv, whichever of two runs comes first."""
     kept = {}

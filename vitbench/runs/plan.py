@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitbench.errors import UserError
 from vitbench.machine.disk import storage, write
@@ -155,11 +155,13 @@ def _notes_path(study: Study, runs: Path) -> Path:
     return runs / ".plans" / f"{study.name}-{grid}.json"
 
 
-def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterable[str] = ()) -> None:
+def remember(
+    study: Study, planned: Iterable[Planned], runs: Path, typed: Iterable[str] = (), evidence: Iterable[str] = ()
+) -> None:
     """Adds what a sweep asked for to what sweeps of this study noted before, in the folder `runs`.
 
     Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the
-    runs.
+    runs. `evidence` are the ids of the runs that the sweep took as done because their rows are in results/.
     """
     from filelock import FileLock
 
@@ -167,27 +169,47 @@ def remember(study: Study, planned: Iterable[Planned], runs: Path, typed: Iterab
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # another sweep of the study may be adding its own
-            ids, commands = _noted(path)
-            ids = list(dict.fromkeys([*ids, *(run.id for run in planned)]))
-            if (words := shlex.join(typed)) not in commands:
-                commands.append(words)
-            write(path, json.dumps({"ids": ids, "typed": commands}).encode())
+            before = _noted(path)
+            after = Noted(
+                ids=_united(before.ids, (run.id for run in planned)),
+                typed=_united(before.typed, [shlex.join(typed)]),
+                evidence=_united(before.evidence, evidence),
+            )
+            write(path, json.dumps(after._asdict()).encode())
+
+
+def _united(before: Iterable[str], new: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*before, *new]))
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
     """The ids of the runs that sweeps of this study in `runs` asked for; those of its file where there was no sweep."""
-    return _noted(_notes_path(study, runs))[0] or [run.id for run in plan(study, confirm=True)]
+    return _noted(_notes_path(study, runs)).ids or [run.id for run in plan(study, confirm=True)]
 
 
 def typed_words(study: Study, runs: Path) -> list[str]:
     """What was typed after `study=NAME` in each sweep of this study in `runs`."""
-    return _noted(_notes_path(study, runs))[1]
+    return _noted(_notes_path(study, runs)).typed
 
 
-def _noted(path: Path) -> tuple[list[str], list[str]]:
-    """The ids and the typed words that sweeps noted; none where the file is missing or torn."""
+def ids_in_evidence(study: Study, runs: Path) -> list[str]:
+    """The ids of the runs that sweeps of this study in `runs` did not do, because their rows are in results/."""
+    return _noted(_notes_path(study, runs)).evidence
+
+
+class Noted(NamedTuple):
+    """What sweeps of a study noted."""
+
+    ids: list[str]
+    typed: list[str]  # what was typed after `study=NAME`, a line each
+    evidence: list[str]  # ids
+
+
+def _noted(path: Path) -> Noted:
+    """Reads what sweeps noted; nothing where the file is missing or torn."""
     try:
         noted = json.loads(path.read_bytes())
-        return [str(run_id) for run_id in noted["ids"]], [str(words) for words in noted["typed"]]
+        ids, typed, evidence = noted["ids"], noted["typed"], noted.get("evidence", [])
+        return Noted([*map(str, ids)], [*map(str, typed)], [*map(str, evidence)])
     except (OSError, ValueError, TypeError, KeyError):
-        return [], []
+        return Noted([], [], [])

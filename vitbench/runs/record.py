@@ -123,6 +123,11 @@ def _default_settings() -> dict[str, Any]:
     return flatten(asdict(TrainConfig())) | ABSENT_SETTINGS
 
 
+def default_of(key: str) -> Any:
+    """What a setting was before there was one; None where a choice brings it (`model.depth`)."""
+    return _default_settings().get(key)
+
+
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A record's settings by their keys (`data.fraction`), without those of the machine, which decide no number.
 

@@ -148,6 +148,8 @@ class SweepConfig(TrainConfig):
     retry_failed: bool = False
     confirm: bool = False
     wait: bool = True  # false: submit to SLURM and return
+    evidence: bool = False  # true: runs that stand in results/<study>/runs.csv are done, though their weights are gone
+    results: str = "results"  # for evidence
 
 
 @dataclass

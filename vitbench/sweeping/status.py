@@ -15,7 +15,7 @@ from vitbench.sweeping.estimate import Estimate, spoken, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
-STATES = ("finished", "failed", "diverged", "running", "queued", "begun", "missing")
+STATES = ("finished", "evidence", "failed", "diverged", "running", "queued", "begun", "missing")
 LONG = 60  # a terminal is shown so many runs one by one
 
 
@@ -58,9 +58,12 @@ def state(run: Run, todo: bool, job: str | None) -> str:
     return "missing"
 
 
-def print_plan(runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str]) -> None:
+def print_plan(runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str], evidence: set[str]) -> None:
     """Prints each run with its state, then how many there are of each state. A terminal is spared a long list."""
-    states = {run_id: state(run, run_id in todo, queued.get(run_id)) for run_id, run in runs.items()}
+    states = {
+        run_id: "evidence" if run_id in evidence else state(run, run_id in todo, queued.get(run_id))
+        for run_id, run in runs.items()
+    }
     prints_all = len(runs) <= LONG or not sys.stdout.isatty()
     for run_id, line in states.items():
         if prints_all or line.startswith("failed"):

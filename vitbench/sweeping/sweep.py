@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vitbench.comparing.evidence import read_evidence
 from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.machine.interrupt import Stopped
 from vitbench.machine.progress import Progress, progress
-from vitbench.runs.ancestor import finished_parent, generations, parents
+from vitbench.runs.ancestor import PARENT_KEYS, finished_parent, generations, parents
 from vitbench.runs.origin import find_origin
 from vitbench.runs.plan import Planned, plan, remember
 from vitbench.runs.records import run_folders
@@ -59,18 +60,22 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
+    without_record = {run_id: run for run_id, run in runs.items() if run.record() is None}
+    evidence = _in_evidence(config, study.name) & {*without_record}
     todo = {
         run_id: run
-        for run_id, run in runs.items()
-        if run.record() is None and (config.retry_failed or not run.failure())
+        for run_id, run in without_record.items()
+        if run_id not in evidence and (config.retry_failed or not run.failure())
     }
     if config.dry_run:
         in_queue = slurm.queued(folder / slurm.JOBS_FOLDER) if name == "submitit_slurm" else {}
-        print_plan(runs, {*todo}, in_queue)
+        print_plan(runs, {*todo}, in_queue, evidence)
+        _refuse_lost_parents(todo, evidence)
         print(expected(config, name, todo.values()))
         return
+    _refuse_lost_parents(todo, evidence)
     waves = _waves(todo, {*runs})
-    remember(study, planned, folder, typed)
+    remember(study, planned, folder, typed, evidence)
     _warn_of_other_images(runs.values())
     _warn_of_lost_weights(run for run_id, run in runs.items() if run_id not in todo)
     for run in todo.values():
@@ -87,13 +92,32 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
             print(slurm.submission_line(waves[0], before, new) + after)
             return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
-            display.say(f"{study.title}: {len(runs)} runs, {len(runs) - len(todo)} of them done before")
+            by_evidence = f", {len(evidence)} by their evidence alone" if evidence else ""
+            display.say(f"{study.title}: {len(runs)} runs, {len(runs) - len(todo)} of them done before{by_evidence}")
             display.say(expected(config, name, todo.values()))
             execute = _executor(config, launcher, overrides, todo, display.say)
             with _watch(todo, display):
                 for wave in waves:
                     errors |= launch(execute, {run_id: todo[run_id] for run_id in wave}, ended, display.say)
-    _conclude(runs, errors)
+    _conclude({run_id: run for run_id, run in runs.items() if run_id not in evidence}, errors)
+
+
+def _in_evidence(config: Any, study: str) -> set[str]:
+    """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv."""
+    if not config.evidence:
+        return set()
+    return {row["id"] for row in read_evidence(Path(config.results).expanduser() / study / "runs.csv").rows}
+
+
+def _refuse_lost_parents(todo: Mapping[str, Run], evidence: set[str]) -> None:
+    """UserError where a run needs the weights of one that has evidence alone."""
+    for run_id, run in todo.items():
+        for key in PARENT_KEYS:
+            if (parent := id_of(run.settings, key)) in evidence:
+                raise UserError(
+                    f"{run_id}: {key}='{run.settings[key]}': {parent} has only its evidence, and no weights; without "
+                    "evidence=true the sweep trains it again"
+                )
 
 
 def _waves(todo: Mapping[str, Run], of_study: set[str]) -> list[list[str]]:
