@@ -84,8 +84,11 @@ def draw_figure(
         why = "fit=true draws one result" if fit else f"1 to {MOST_PANELS} results"
         raise UserError(f"y=[{','.join(map(str, y))}]: {why}")
     runs = runs.filtered(where or {})
+    if fit:
+        from vitbench.fitting.references import without_references
+    shown = without_references(runs) if fit else runs
     panels = [
-        build_panel(runs, x=x, y=result and str(result), lines=lines, log=log, fit=fit, at=at, layer=layer)
+        build_panel(shown, x=x, y=result and str(result), lines=lines, log=log, fit=fit, at=at, layer=layer)
         for result in (y if isinstance(y, list) else [y])
     ]
     title = _title_of(panels) if title is None else title

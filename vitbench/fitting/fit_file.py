@@ -17,15 +17,8 @@ from vitbench.comparing.select import Runs
 from vitbench.errors import DataError, UserError, did_you_mean
 from vitbench.fitting.axes import IMAGES, Axis
 from vitbench.fitting.limits import Point, sizes_of
-from vitbench.fitting.lines import (
-    FEWEST_SEEDS,
-    FEWEST_SIZES,
-    CurveOfRuns,
-    check_falling,
-    check_point,
-    curve_of,
-    lines_of,
-)
+from vitbench.fitting.lines import CurveOfRuns, check_falling, check_point, curve_of, lines_of
+from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES
 from vitbench.numbers.words import plural, printable
 
 COLUMNS = {

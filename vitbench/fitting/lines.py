@@ -13,16 +13,16 @@ import numpy as np
 
 from vitbench.comparing.certificates import certificates_of
 from vitbench.comparing.grouping import LineOfGroups, groups_of, lines_along
-from vitbench.comparing.select import SAMPLES_KEYS, Row, Runs
+from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.fitting.axes import IMAGES, Axis, samples_of
 from vitbench.fitting.limits import Point, Size, sizes_of, without_limits
+from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES, model_key, of_each_model, without_references
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.words import plural, printable
 from vitbench.settings.choices import GROUPS
 
-FEWEST_SIZES, FEWEST_SEEDS = 3, 2  # a curve takes at least so many
 FALLING = ("_error", "_loss")  # results whose names end so fall as images grow
 START_KEYS = ("init", "head", "freeze", "optim.layer_decay")  # these say how a run begins
 
@@ -77,60 +77,59 @@ def lines_of(
     `error` is raised where the runs are no curves.
     """
     name = source or _name_run
-    run_lines = lines_along(groups_of(runs), axis.column, first, otherwise=["model"])
-    points = {line.name: _points_along(line, value, axis, name) for line in run_lines}
+    along_images = axis is IMAGES
+    curve_runs = without_references(runs) if along_images else runs
+    of_model = of_each_model(runs)
     certificates = {
         run_id: Point(row["train_images"], row["seed"], row[value], "", samples_of(row))
         for run_id, row in certificates_of(runs).items()
         if row.get(value) is not None
     }
     lines: list[CurveOfRuns] = []
-    notes: dict[str, list[str]] = {}  # by the name of the line
+    notes: list[str] = []
+    run_lines = lines_along(groups_of(curve_runs), axis.column, first, otherwise=["model"])
     for line in run_lines:
         class_counts = {len(row.get("classes") or ()) for row in line.rows}
         classes = class_counts.pop() if len(class_counts) == 1 else 0
-        curve, notes[line.name] = curve_of(line.name, points[line.name], value, classes, error, axis)
+        points = _points_along(line, value, axis, name)
+        curve, left_out = curve_of(line.name, points, value, classes, error, axis)
+        notes.extend(f"{line.name}: {note}" for note in left_out)
         if curve is None:
             continue
-        references = [point for other in run_lines if _other_budget(line, other) for point in points[other.name]]
-        of_source = {name(row): certificates[row["id"]] for row in line.rows if row["id"] in certificates}
-        sizes = sizes_of(curve, points[line.name], references, of_source) if axis is IMAGES else without_limits(curve)
+        sizes = without_limits(curve)
+        if along_images:
+            own = {row["id"] for row in line.rows}
+            others = [row for row in of_model[model_key(runs, line.rows[0])] if row["id"] not in own]
+            references = [point for row in others for point in [_point(row, value, axis, name)] if point]
+            of_source = {name(row): certificates[row["id"]] for row in line.rows if row["id"] in certificates}
+            sizes = sizes_of(curve, points, references, of_source)
         lines.append(CurveOfRuns(line.settings, curve, line.rows, sizes))
-    fitted = {line.label for line in lines}
-    for line in run_lines:  # runs of another budget that are references of a curve are no curve that lacks something
-        if line.name not in fitted and any(_other_budget(line, o) and o.name in fitted for o in run_lines):
-            notes[line.name] = []
-    listed = [f"{label}: {note}" for label, of_line in notes.items() for note in of_line]
     if not lines:
-        raise error("; ".join(printable(note) for note in listed[:2]) + f" ({len(run_lines)} curves, none to fit)")
-    return lines, listed
+        raise error("; ".join(printable(note) for note in notes[:2]) + f" ({len(run_lines)} curves, none to fit)")
+    return lines, notes
 
 
 def _name_run(row: Row) -> str:
     return f"run {row['id']}"
 
 
-def _other_budget(line: LineOfGroups, other: LineOfGroups) -> bool:
-    """Whether two lines differ in nothing but how many samples their runs saw."""
-
-    def without_budget(settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in settings.items() if key not in SAMPLES_KEYS}
-
-    return line is not other and without_budget(line.settings) == without_budget(other.settings)
-
-
 def _points_along(line: LineOfGroups, value: str, axis: Axis, source: Callable[[Row], str]) -> list[Point]:
     """The runs of a line as points. Seeds that cost a little more or less stand at one place, their geometric mean."""
     points = []
     for group in line.groups:
-        rows = [row for row in group.rows if row.get(value) is not None and row.get(axis.column)]
-        places = [float(row[axis.column]) for row in rows]
-        for row in rows:
-            n = places[0] if len({*places}) == 1 else geometric_mean(places)
-            seed = (row.get("data.subset_seed"), row["seed"])
-            trained, gap = _trained(row, value)
-            points.append(Point(n, seed, row[value], source(row), samples_of(row), trained, gap))
+        of_group = [point for row in group.rows for point in [_point(row, value, axis, source)] if point]
+        places = {point.n for point in of_group}
+        n = geometric_mean(places) if len(places) > 1 else math.nan
+        points += [replace(point, n=n) for point in of_group] if len(places) > 1 else of_group
     return points
+
+
+def _point(row: Row, value: str, axis: Axis, source: Callable[[Row], str]) -> Point | None:
+    """A run as a point; None where it has no result, or its record does not say where on the axis it stands."""
+    if row.get(value) is None or not row.get(axis.column):
+        return None
+    seed = (row.get("data.subset_seed"), row["seed"])
+    return Point(float(row[axis.column]), seed, row[value], source(row), samples_of(row), *_trained(row, value))
 
 
 def _trained(row: Row, value: str) -> tuple[float | None, float | None]:
