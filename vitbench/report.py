@@ -106,7 +106,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
     if (target / "runs.csv").is_file():
         before = replace(read_evidence(target / "runs.csv"), swept=read_swept(target / "probes.csv"))
         counted = read_counts(target / "mcnemar.csv", before.rows)
-        if gone := {row["id"] for row in before.rows} & {*planned} - {row["id"] for row in runs.rows}:
+        if gone := before.ids & {*planned} - runs.ids:
             print(
                 f"vitbench: {target / 'runs.csv'}: {plural(len(gone), 'row')} kept of runs that are not in {folder}",
                 file=sys.stderr,
@@ -114,8 +114,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
             runs = joined(runs, before, gone)
             commands = [*commands_of(target / "study.yaml"), *commands]
             count = count_by(count, count_kept(counted))
-    ended = {row["id"] for row in runs.rows}
-    without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in ended}
+    without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in runs.ids}
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)
     text = source.read_text(encoding="utf-8-sig")
@@ -282,6 +281,7 @@ class Section:
         )
         parts = [
             f"{len(rows)} runs",
+            *([plural(len(self.runs.certificates), "certificate")] if self.runs.certificates else []),
             f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
             f"commit {_join_distinct(row.get('commit') or 'none' for row in rows)}",
             days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",

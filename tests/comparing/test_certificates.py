@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import fake_runs
+from tests.conftest import Output
 from vitbench.comparing.certificates import certificates_of
+from vitbench.comparing.evidence import read_evidence
 from vitbench.comparing.select import select_runs
+from vitbench.runs.plan import Planned, remember
+from vitbench.runs.study import load_study
+
+Cli = Callable[..., Output]
 
 
 def pairs(folder: Path, factor: float = 2.0) -> dict[str, str]:
@@ -58,6 +66,28 @@ def test_a_chain_of_budgets_certifies_each_run_by_the_next(tmp_path: Path) -> No
         write(tmp_path, f"steps{steps}", steps)
     assert pairs(tmp_path) == {"steps100": "steps200", "steps200": "steps400"}
     assert pairs(tmp_path, 4.0) == {"steps100": "steps400"}
+
+
+def test_a_studys_certificates_are_in_no_table_and_found_all_the_same(tmp_path: Path, vitbench: Cli) -> None:
+    (tmp_path / "s.yaml").write_text("runs: [model=vit]\ncertify: {where: {seed: 0}}\nfigures: {a: {x: steps}}")
+    study, runs = load_study(str(tmp_path / "s.yaml")), tmp_path / "runs"
+    for seed in range(2):
+        write(runs, f"short{seed}", 1000, seed=seed)
+    write(runs, "long0", 2000, seed=0)
+    planned = [Planned([], {}, "short0"), Planned([], {}, "short1"), Planned([], {}, "long0", "short0")]
+    remember(study, planned, runs)
+    (row,) = json.loads(vitbench("table", "study=s.yaml", "format=json").out)["tables"][0]["groups"]
+    assert row["runs"] == ["short0", "short1"]
+    selected = select_runs(str(runs), {"steps": 1000}, study)  # a filter leaves what certifies
+    assert {run: its["id"] for run, its in certificates_of(selected).items()} == {"short0": "long0"}
+    assert len(vitbench("table", "format=csv").out.splitlines()) == 3  # without the study they are runs like others
+
+    assert vitbench("report", "study=s.yaml").code == 0
+    kept = read_evidence(tmp_path / "results" / "s" / "runs.csv")
+    assert [row["id"] for row in kept.rows] == ["short0", "short1"] and kept.ids == {"short0", "short1", "long0"}
+    assert {run: its["certifies"] for run, its in certificates_of(kept).items()} == {"short0": "short0"}
+    assert "2 runs, 1 certificate, seeds 0, 1" in (tmp_path / "results" / "README.md").read_text()
+    assert vitbench("report", "check=true").code == 0
 
 
 def test_a_run_of_the_same_length_is_none_however_short(tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from vitbench.errors import UserError
-from vitbench.runs.plan import Planned, _noted, expand, number_of_runs, plan, planned_ids, remember, typed_words
+from vitbench.runs.plan import (
+    Planned,
+    _noted,
+    expand,
+    number_of_runs,
+    plan,
+    planned_certificates,
+    planned_ids,
+    remember,
+    typed_words,
+)
 from vitbench.runs.study import Study, load_study, study_names
 from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings, compose
@@ -192,3 +202,75 @@ def test_a_study_in_another_encoding_is_refused(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbf" + GRID.encode())
     assert load_study(str(tmp_path / "mine.yaml")).title == "Mine"
+
+
+CERTIFY = GRID + "certify: {where: {data.fraction: [0.1, 7], seed: 0}}\n"
+
+
+def test_certificates_are_the_same_runs_with_more_samples_behind_all_others(tmp_path: Path) -> None:
+    *others, none, rope, resnet = plan(written(tmp_path, CERTIFY))
+    assert len(others) == 12 + 6 and not any(one.certifies for one in others)
+    by_id = {one.id: one for one in others}
+    for one, steps in ((none, 6), (rope, 6), (resnet, 10)):
+        assert one.certifies is not None and one.settings["optim"]["steps"] == steps
+        its = by_id[one.certifies].settings
+        assert one.settings | {"optim": its["optim"]} == its and (its["seed"], its["data"]["fraction"]) == (0, 0.1)
+        assert run_id(check(as_settings(compose(one.overrides)))) == one.id  # as a launcher trains it
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        ("optim.steps=7", {"steps": 21, "epochs": None, "min_steps": None}),
+        ("optim.epochs=2.5", {"steps": None, "epochs": 7.5, "min_steps": None}),
+        ("optim.epochs=2 optim.min_steps=10", {"steps": None, "epochs": 6.0, "min_steps": 30}),
+        ("seed=0", {"steps": 3000, "epochs": None, "min_steps": None}),  # the default has 1,000
+    ],
+)
+def test_a_certificate_has_three_times_the_samples_where_that_is_the_factor(
+    tmp_path: Path, budget: str, asked: dict[str, float | None]
+) -> None:
+    grid = written(tmp_path, f"runs: [model=vit {budget}]\ncertify: {{where: {{model: vit}}, factor: 3}}")
+    optim = plan(grid)[-1].settings["optim"]
+    assert {key: optim[key] for key in asked} == asked
+
+
+def test_a_run_of_the_study_is_no_certificate_and_a_narrowed_grid_may_have_none(tmp_path: Path) -> None:
+    chain = written(tmp_path, "runs: ['model=vit optim.steps=1,2,4']\ncertify: {where: {model: vit}}")
+    assert [(one.settings["optim"]["steps"], bool(one.certifies)) for one in plan(chain)] == [
+        *((steps, False) for steps in (1, 2, 4)),
+        (8, True),
+    ]
+    assert not any(one.certifies for one in plan(written(tmp_path, CERTIFY), ["seed=5"]))
+
+
+def test_where_knows_the_words_of_the_study(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID + "names: {pe: {none: blind}}\ncertify: {where: {pe: blind, data.fraction: 1.0}}")
+    assert [one.settings["model"]["pe"]["name"] for one in plan(grid) if one.certifies] == ["none"] * 3
+
+
+@pytest.mark.parametrize(
+    ("certify", "said"),
+    [
+        ("[seed]", "certify must be a dict"),
+        ("{were: {seed: 0}}", r"certify\.were: did you mean where"),
+        ("{factor: 2}", r"certify\.where must say which runs, such as"),
+        ("{where: {}}", r"certify\.where must say which runs, such as"),
+        ("{where: {seed: 0}, factor: 1}", r"certify\.factor: 1: must be a number above 1"),
+        ("{where: {seed: 0}, factor: two}", r"certify\.factor: two: must be a number above 1"),
+        ("{where: {data.fractoin: 1}}", r"study=mine: certify\.where\.data\.fractoin: did you mean data\.fraction"),
+    ],
+)
+def test_a_wrong_certify_is_one_line(tmp_path: Path, certify: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(written(tmp_path, GRID + f"certify: {certify}"))
+
+
+def test_what_one_sweep_asked_for_as_a_run_is_no_certificate_of_another(tmp_path: Path) -> None:
+    grid = written(tmp_path, "runs: [model=vit optim.steps=2]\ncertify: {where: {model: vit}}")
+    (run, certificate), (longer, longest) = plan(grid), plan(grid, ["optim.steps=4"])
+    remember(grid, [run, certificate], tmp_path)
+    assert planned_certificates(grid, tmp_path) == {certificate.id: run.id} and certificate.id == longer.id
+    remember(grid, [longer, longest], tmp_path, ["optim.steps=4"])
+    assert planned_certificates(grid, tmp_path) == {longest.id: longer.id}
+    assert planned_ids(grid, tmp_path) == [run.id, longer.id, longest.id]

@@ -83,6 +83,16 @@ def test_evidence_takes_runs_as_done_whose_weights_are_gone(vitbench: Cli, tmp_p
     assert probed.code == 0 and "2 of the 4 planned runs have only their evidence in results/" in probed.err
 
 
+def test_certificates_are_planned_and_trained_after_all_other_runs(vitbench: Cli, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("runs: ['model=vit seed=0,1']\ncertify: {where: {seed: 0}}")
+    plan = vitbench("sweep", "study=s.yaml", *WORDS, "runs=r", "dry_run=true")
+    *_, certificate, counts, _ = plan.out.splitlines()
+    assert "  missing  (certificate of vit-learned-shapes-f1-s0-" in certificate
+    assert counts.startswith("3 runs (1 of them certificates), 3 to do")
+    assert vitbench("sweep", "study=s.yaml", *WORDS, "runs=r").out == "3 of 3 runs finished\n"
+    assert sorted((r["config"]["seed"], r["steps"]) for r in records(tmp_path)) == [(0, 6), (0, 12), (1, 6)]
+
+
 def test_a_run_that_needs_lost_weights_is_refused(vitbench: Cli, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "runs: ['model=vit init=null', 'model=vit init=\"data.fraction=1\" data.fraction=0.5']"

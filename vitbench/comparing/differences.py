@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbench.comparing.grouping import Group, line_name
-from vitbench.comparing.select import matches
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
 from vitbench.numbers.words import column_label
+from vitbench.settings.filters import matches
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 `runs.csv` has a row for each planned run. Its columns are id and status; the settings, named as on the command line;
 and from `schema` on the results, named as in `record.json`. A run without a result (missing, failed) has only its id
-and status. Cells are JSON (0.1, [0.5, 0.5], true, "3"), but words that cannot be taken for JSON stand without quotes
+and status. Of a certificate (`certify:` of a study) the column `certifies` names the run that was done again with more
+samples. Cells are JSON (0.1, [0.5, 0.5], true, "3"), but words that cannot be taken for JSON stand without quotes
 (cifar10), and an empty cell is null.
 
 `probes.csv` holds what probes measured along something, if a figure draws it; their other results are in runs.csv.
@@ -16,12 +17,11 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.comparing.grouping import ordered_keys, sort_key
-from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs
+from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs
 from vitbench.errors import DataError
 from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
@@ -50,9 +50,10 @@ class Counted(NamedTuple):
 def evidence_text(runs: Runs, without_result: Mapping[str, str]) -> str:
     """Writes runs.csv; `without_result` holds the state of each planned run that has no result, by its id."""
     settings = [key for key in [*ordered_keys(runs.settings)[:-1]] if key in {*runs.settings} - {*UNIMPORTANT_KEYS}]
-    results = dict.fromkeys(key for row in runs.rows for key in row if key not in {"id", "status", *runs.settings})
+    every = [*runs.rows, *runs.certificates]
+    results = dict.fromkeys(key for row in every for key in row if key not in {"id", "status", *runs.settings})
     head = ["id", "status", *settings, FIRST_RESULT, *(key for key in sorted(results) if key != FIRST_RESULT)]
-    rows = sorted(runs.rows, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
+    rows = sorted(every, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
     cells = [[_write_cell(row.get(key)) for key in head] for row in rows]
     empty = [[run_id, state] + [""] * (len(head) - 2) for run_id, state in sorted(without_result.items())]
     return csv_text([head, *cells, *empty])
@@ -91,16 +92,19 @@ def read_evidence(path: Path) -> Runs:
     if other_states:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(other_states).items()))
         notes.append(f"{len(other_states)} of the {len(line_of_id)} planned runs have no result: {states}")
-    return Runs(rows, settings, notes)
+    certificates = [row for row in rows if CERTIFIES in row]
+    return Runs([row for row in rows if CERTIFIES not in row], settings, notes, certificates=certificates)
 
 
 def joined(runs: Runs, before: Runs, ids: Collection[str]) -> Runs:
     """The runs together with the rows of these ids of an older runs.csv, which may lack settings that came since."""
     new_settings = {key: default_of(key) for key in runs.settings if key not in before.settings}
-    rows = [{**new_settings, **row} for row in before.rows if row["id"] in ids]
+    rows, certificates = (
+        [{**new_settings, **row} for row in its if row["id"] in ids] for its in (before.rows, before.certificates)
+    )
     swept = {run_id: rows for run_id, rows in before.swept.items() if run_id in ids}
     settings = dict.fromkeys([*runs.settings, *before.settings])
-    return replace(runs, rows=[*runs.rows, *rows], settings=[*settings], swept=swept | runs.swept)
+    return Runs([*runs.rows, *rows], [*settings], runs.notes, swept | runs.swept, [*runs.certificates, *certificates])
 
 
 def swept_text(runs: Runs, columns: Collection[str]) -> str:

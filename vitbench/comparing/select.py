@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.errors import NothingChosen, UserError, check_choice, did_you_mean
-from vitbench.numbers.words import RenamedValue, is_number, plural, shown_value, typed_value
+from vitbench.numbers.words import RenamedValue, is_number, plural, typed_value
+from vitbench.settings.filters import filters, matches
 
 if TYPE_CHECKING:
     from vitbench.runs.study import Study
@@ -17,6 +18,8 @@ Row = dict[str, Any]  # a run, as `read_runs` gives it
 SEED_KEYS = ("seed", "data.subset_seed")  # runs that differ in nothing else are averaged
 SAMPLES_KEYS = ("optim.steps", "optim.epochs", "optim.min_steps")  # settings that say how many samples a run sees
 UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
+
+CERTIFIES = "certifies"  # the column of a certificate that names the run which it certifies
 
 
 def as_begun(row: Row) -> Row:
@@ -41,6 +44,11 @@ class Runs:
         """The settings that can make rows, columns and lines: not those that are averaged over or decide no number."""
         return [key for key in self.settings if key not in SEED_KEYS + UNIMPORTANT_KEYS]
 
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all runs, certificates among them."""
+        return {row["id"] for row in [*self.rows, *self.certificates]}
+
     def numbers(self) -> list[str]:
         """Lists the results that are numbers, which can be averaged."""
         numeric = {key for row in self.rows for key, value in row.items() if is_number(value)}
@@ -56,17 +64,21 @@ class Runs:
         for key in names:
             if key not in self.settings:
                 raise UserError(f"names.{key}: {did_you_mean(key, self.settings)}")
-        rows = []
-        for row in self.rows:
+
+        def renamed(row: Row) -> Row:
             words = {key: words_of[row[key]] for key, words_of in names.items() if row.get(key) in words_of}
-            rows.append(row | {key: RenamedValue(row[key], word) for key, word in words.items()})
-        return replace(self, rows=rows)
+            return row | {key: RenamedValue(row[key], word) for key, word in words.items()}
+
+        return replace(self, rows=[*map(renamed, self.rows)], certificates=[*map(renamed, self.certificates)])
 
     def filtered(self, where: Mapping[str, Any]) -> Runs:
-        """Keeps the runs that pass the filters `where.KEY=VALUE`; if none does, the error says what there is."""
+        """Keeps the runs that pass the filters `where.KEY=VALUE`; if none does, the error says what there is.
+
+        Certificates are all kept: they differ from their runs in settings that filters are about.
+        """
         rows = self.rows
         columns = {key for row in rows for key in row}
-        for key, wanted in _filters(where).items():
+        for key, wanted in filters(where).items():
             if key not in columns:
                 raise UserError(f"where.{key}={typed_value(wanted)}: {did_you_mean(key, columns)}")
             passing = [row for row in rows if matches(row.get(key), wanted)]
@@ -86,16 +98,20 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
 
     rows, settings, problems, unfinished, swept = read_runs(Path(folder).expanduser())
     notes = [f"not read: {problem}" for problem in problems]
+    certificates: list[Row] = []
     if not rows:
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
         raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
     if study is not None:
-        from vitbench.runs.plan import ids_in_evidence, planned_ids
+        from vitbench.runs.plan import ids_in_evidence, planned_certificates, planned_ids
 
         planned = planned_ids(study, Path(folder).expanduser())
-        kept = [row for row in rows if row["id"] in set(planned)]
-        missing = set(planned) - {row["id"] for row in kept}
-        if not kept:
+        certified = planned_certificates(study, Path(folder).expanduser())
+        rows = [row for row in rows if row["id"] in set(planned)]
+        missing = set(planned) - {row["id"] for row in rows}
+        certificates = [row | {CERTIFIES: certified[row["id"]]} for row in rows if row["id"] in certified]
+        rows = [row for row in rows if row["id"] not in certified]
+        if not rows:
             raise UserError(
                 f"study={study.name}: none of its {len(planned)} runs has ended in runs={folder}; "
                 f"`vitbench sweep study={study.name}` starts them"
@@ -112,28 +128,7 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
                 f"missing: {len(missing)} of the {len(planned)} planned runs"
                 + (f", {begun} of them begun (`vitbench ls runs`)" if begun else "")
             )
-        rows = kept
     elif unfinished:
         notes.append(f"{plural(len(unfinished), 'more run')} in {folder}, begun and not ended (`vitbench ls runs`)")
-    selected = Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows})
+    selected = Runs(rows, settings, notes, {row["id"]: swept[row["id"]] for row in rows}, certificates)
     return selected.renamed(study.names if study else {}).filtered(where)
-
-
-def matches(value: Any, wanted: Any) -> bool:
-    """Says whether a setting has the value that was typed, or one of a list of values.
-
-    Numbers are compared by value (0.2 is 0.20), and a value also matches the word that a study has for it.
-    """
-    if isinstance(wanted, list) and not (isinstance(value, list | tuple) and [*value] == wanted):
-        return any(matches(value, choice) for choice in wanted)
-    if is_number(value) and is_number(wanted):
-        return bool(value == wanted)
-    return typed_value(wanted) in (typed_value(value), shown_value(value))
-
-
-def _filters(where: Mapping[str, Any]) -> dict[str, Any]:
-    """Flattens filters to columns: {"data": {"name": "x", "fraction": 1}} to {"data": "x", "data.fraction": 1}."""
-    from vitbench.settings.choices import column_of, settings_key
-    from vitbench.settings.compose import flatten
-
-    return {column_of(settings_key(key)): value for key, value in flatten(where).items()}

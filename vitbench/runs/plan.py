@@ -7,16 +7,20 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitbench.errors import UserError
+from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.disk import storage, write
+from vitbench.numbers.words import RenamedValue, typed_value
+from vitbench.runs.records import settings_columns
 from vitbench.runs.study import Study, words_of_line
 from vitbench.settings.choices import CONF_GROUPS
 from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.filters import filters, matches
+from vitbench.settings.identity import run_id
 from vitbench.settings.overrides import parsed
 
 CONFIRMED_FROM = 10_000  # a study of more runs needs confirm=true
@@ -121,14 +125,17 @@ class Planned:
     overrides: list[str]
     settings: dict[str, Any]
     id: str
+    certifies: str | None = None  # the run of which this is the certificate, the same run with more samples
 
 
 def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list[Planned]:
-    """Every run that the study asks for, in its order, each id once; UserError where there is none, or a wrong one."""
+    """Every run that the study asks for, in its order, each id once, and behind them their certificates.
+
+    UserError where there is none, or a wrong one.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vitbench.settings.identity import run_id
     from vitbench.settings.overrides import explain
 
     typed = list(typed)
@@ -146,7 +153,40 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
             raise explain(error, "train", overrides) from None
         run = Planned(overrides, settings, run_id(settings))
         planned[run.id] = run
+    for run in _certificates(study, list(planned.values()), planner):
+        planned.setdefault(run.id, run)
     return list(planned.values())
+
+
+def _certificates(study: Study, planned: Iterable[Planned], planner: Planner) -> Iterator[Planned]:
+    """The runs that `certify:` asks for: those that its `where` matches, with `factor` times the samples."""
+    wanted = filters(study.certify.get("where", {}))
+    columns = {run.id: _renamed(study, settings_columns(run.settings)) for run in planned} if wanted else {}
+    known = {key for its in columns.values() for key in its}
+    for key in wanted:
+        if key not in known:
+            raise UserError(f"study={study.name}: certify.where.{key}: {did_you_mean(key, sorted(known))}")
+    for run in planned:
+        if wanted and all(matches(columns[run.id].get(key), value) for key, value in wanted.items()):
+            longer = _longer(run.settings["optim"], study.certify.get("factor", 2))
+            kept = [word for word in run.overrides if word.partition("=")[0] not in longer]
+            overrides = [*kept, *(f"{key}={typed_value(value)}" for key, value in longer.items())]
+            settings = planner.settings(overrides)
+            yield Planned(overrides, settings, run_id(settings), run.id)
+
+
+def _longer(optim: Mapping[str, Any], factor: float) -> dict[str, float]:
+    """The settings of a budget with `factor` times the samples."""
+    if optim["epochs"] is None:
+        return {"optim.steps": round(factor * optim["steps"])}
+    least = {} if optim["min_steps"] is None else {"optim.min_steps": round(factor * optim["min_steps"])}
+    return {"optim.epochs": factor * optim["epochs"], **least}
+
+
+def _renamed(study: Study, columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns with the words that the study has for their values, which `where` may use."""
+    words = {key: words_of[columns[key]] for key, words_of in study.names.items() if columns.get(key) in words_of}
+    return columns | {key: RenamedValue(columns[key], word) for key, word in words.items()}
 
 
 def _notes_path(study: Study, runs: Path) -> Path:
@@ -171,9 +211,10 @@ def remember(
         with FileLock(path.with_suffix(".lock")):  # another sweep of the study may be adding its own
             before = _noted(path)
             after = Noted(
-                ids=_united(before.ids, (run.id for run in planned)),
+                ids=_united(before.ids, (run.id for run in planned if run.certifies is None)),
                 typed=_united(before.typed, [shlex.join(typed)]),
                 evidence=_united(before.evidence, evidence),
+                certificates=before.certificates | {run.id: run.certifies for run in planned if run.certifies},
             )
             write(path, json.dumps(after._asdict()).encode())
 
@@ -184,7 +225,16 @@ def _united(before: Iterable[str], new: Iterable[str]) -> list[str]:
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
     """The ids of the runs that sweeps of this study in `runs` asked for; those of its file where there was no sweep."""
-    return _noted(_notes_path(study, runs)).ids or [run.id for run in plan(study, confirm=True)]
+    noted = _noted(_notes_path(study, runs))
+    return _united(noted.ids, noted.certificates) or [run.id for run in plan(study, confirm=True)]
+
+
+def planned_certificates(study: Study, runs: Path) -> dict[str, str]:
+    """By the id of each certificate among the planned runs, the id of the run that it certifies."""
+    noted = _noted(_notes_path(study, runs))
+    if noted.ids:  # what another sweep asked for as a run of its own stands in tables
+        return {run_id: certified for run_id, certified in noted.certificates.items() if run_id not in noted.ids}
+    return {run.id: run.certifies for run in plan(study, confirm=True) if run.certifies}
 
 
 def typed_words(study: Study, runs: Path) -> list[str]:
@@ -203,6 +253,7 @@ class Noted(NamedTuple):
     ids: list[str]
     typed: list[str]  # what was typed after `study=NAME`, a line each
     evidence: list[str]  # ids
+    certificates: dict[str, str]  # by the id of a certificate, the run that it certifies
 
 
 def _noted(path: Path) -> Noted:
@@ -210,6 +261,6 @@ def _noted(path: Path) -> Noted:
     try:
         noted = json.loads(path.read_bytes())
         ids, typed, evidence = noted["ids"], noted["typed"], noted.get("evidence", [])
-        return Noted([*map(str, ids)], [*map(str, typed)], [*map(str, evidence)])
+        return Noted([*map(str, ids)], [*map(str, typed)], [*map(str, evidence)], dict(noted.get("certificates", {})))
     except (OSError, ValueError, TypeError, KeyError):
-        return Noted([], [], [])
+        return Noted([], [], [], {})

@@ -159,11 +159,16 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
     return known | {"test_error": 1 - accuracy} | by_cost
 
 
+def settings_columns(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by the names of their columns."""
+    flat = flat_settings(config)
+    settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
+    return settings | {typed_key(key): value for key, value in flat.items()}
+
+
 def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
     """The columns of a run, and the names of those that are settings. Lists become tuples, which can be grouped by."""
-    flat = flat_settings(record["config"])
-    settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
-    settings |= {typed_key(key): value for key, value in flat.items()}
+    settings = settings_columns(record["config"])
     row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
     row |= derived(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.numbers.words import is_number
 from vitbench.settings.compose import STUDY_DIR, read_yaml
 from vitbench.settings.overrides import setting, words_of
 
@@ -28,6 +30,8 @@ class Study:
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # what tables and figures call values of settings: {setting: {value as typed: word}}
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # which runs are done again with `factor` times the samples: {where: {setting: value}, factor: 2}
+    certify: Mapping[str, Any] = field(default_factory=dict)
     probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures: lines in the command line's own syntax
 
     def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
@@ -47,8 +51,9 @@ class Study:
 FIELDS = {
     **dict.fromkeys(("title", "question", "expect", "notes", "with"), str),
     **dict.fromkeys(("runs", "probes"), list),
-    **dict.fromkeys(("tables", "figures", "names"), dict),
+    **dict.fromkeys(("tables", "figures", "names", "certify"), dict),
 }
+CERTIFY_FIELDS = ("where", "factor")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
@@ -79,6 +84,7 @@ def load_study(name: str) -> Study:
         if not isinstance(value, FIELDS[key]):
             raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
     _check_layouts(path, content)
+    _check_certify(path, content.get("certify"))
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{path}: runs must list lines such as `model=vit pe=none,rope seed=range(3)`")
@@ -109,6 +115,20 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
         if len({*words.values()}) < len(words):
             raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+
+
+def _check_certify(path: Path, certify: Mapping[str, Any] | None) -> None:
+    """UserError for a wrong `certify:`; which settings `where` may name is known when the runs are planned."""
+    if certify is None:
+        return
+    for key in certify:
+        if key not in CERTIFY_FIELDS:
+            raise UserError(f"{path}: certify.{key}: {did_you_mean(str(key), CERTIFY_FIELDS)}")
+    where, factor = certify.get("where"), certify.get("factor", 2)
+    if not isinstance(where, dict) or not where or not all(isinstance(key, str) for key in where):
+        raise UserError(f"{path}: certify.where must say which runs, such as {{data.fraction: [0.01, 1], seed: 0}}")
+    if not is_number(factor) or not 1 < factor < math.inf:
+        raise UserError(f"{path}: certify.factor: {factor}: must be a number above 1")
 
 
 def _is_word(typed: str) -> bool:

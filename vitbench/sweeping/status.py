@@ -58,8 +58,13 @@ def state(run: Run, todo: bool, job: str | None) -> str:
     return "missing"
 
 
-def print_plan(runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str], evidence: set[str]) -> None:
-    """Prints each run with its state, then how many there are of each state. A terminal is spared a long list."""
+def print_plan(
+    runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str], evidence: set[str], certified: Mapping[str, str]
+) -> None:
+    """Prints each run with its state, then how many there are of each state. A terminal is spared a long list.
+
+    `evidence` are runs that have only that, and `certified` holds, by the id of each certificate, the run it is of.
+    """
     states = {
         run_id: "evidence" if run_id in evidence else state(run, run_id in todo, queued.get(run_id))
         for run_id, run in runs.items()
@@ -67,12 +72,14 @@ def print_plan(runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str
     prints_all = len(runs) <= LONG or not sys.stdout.isatty()
     for run_id, line in states.items():
         if prints_all or line.startswith("failed"):
-            print(f"{run_id}  {line}")
+            of = f"  (certificate of {certified[run_id]})" if run_id in certified else ""
+            print(f"{run_id}  {line}{of}")
     if not prints_all:
         print("the runs one by one: the same command with `| less`")
     counts = Counter(line.partition(":")[0].partition(",")[0] for line in states.values())
     shown = [f"{counts[word]} {word}" for word in STATES if counts[word] or word in ("finished", "failed", "missing")]
-    print(f"{len(runs)} runs, {len(todo)} to do: {', '.join(shown)}")
+    some = f" ({len(certified)} of them certificates)" if certified else ""
+    print(f"{len(runs)} runs{some}, {len(todo)} to do: {', '.join(shown)}")
 
 
 def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:

@@ -60,6 +60,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
+    certified = {run.id: run.certifies for run in planned if run.certifies}
     without_record = {run_id: run for run_id, run in runs.items() if run.record() is None}
     evidence = _in_evidence(config, study.name) & {*without_record}
     todo = {
@@ -69,12 +70,13 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     }
     if config.dry_run:
         in_queue = slurm.queued(folder / slurm.JOBS_FOLDER) if name == "submitit_slurm" else {}
-        print_plan(runs, {*todo}, in_queue, evidence)
+        print_plan(runs, {*todo}, in_queue, evidence, certified)
         _refuse_lost_parents(todo, evidence)
         print(expected(config, name, todo.values()))
         return
     _refuse_lost_parents(todo, evidence)
-    waves = _waves(todo, {*runs})
+    waves = _waves({run_id: run for run_id, run in todo.items() if run_id not in certified}, {*runs})
+    waves += _waves({run_id: run for run_id, run in todo.items() if run_id in certified}, {*runs})
     remember(study, planned, folder, typed, evidence)
     _warn_of_other_images(runs.values())
     _warn_of_lost_weights(run for run_id, run in runs.items() if run_id not in todo)
@@ -88,7 +90,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         if not config.wait:
             before, new = slurm.Queue(launcher, overrides, todo).submit(waves[0])
             later = len(todo) - len(waves[0])
-            after = f"; {later} start from them: repeat the command then" if later else ""
+            after = f"; {later} come after them: repeat the command then" if later else ""
             print(slurm.submission_line(waves[0], before, new) + after)
             return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
@@ -106,7 +108,7 @@ def _in_evidence(config: Any, study: str) -> set[str]:
     """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv."""
     if not config.evidence:
         return set()
-    return {row["id"] for row in read_evidence(Path(config.results).expanduser() / study / "runs.csv").rows}
+    return read_evidence(Path(config.results).expanduser() / study / "runs.csv").ids
 
 
 def _refuse_lost_parents(todo: Mapping[str, Run], evidence: set[str]) -> None:
