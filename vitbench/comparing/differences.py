@@ -25,10 +25,13 @@ class Against(Group):
     def label(self, column: str) -> str:
         return column_label(column).replace(", %", ", points")
 
+    def metric(self, column: str) -> str:
+        return f"{column}_difference"
+
 
 def against(
     groups: Sequence[Group], keys: Sequence[str], columns: str | None, words: str
-) -> tuple[list[Group], list[str]]:
+) -> tuple[list[Against], list[str]]:
     """Pairs each group with its reference in the same column; also returns the names of lines that have no reference.
 
     `words` are the name of a line (`vit pe=none`), which is then everybody's reference, or settings (`init=null`). A
@@ -56,7 +59,7 @@ def against(
         same_column = columns is None or reference.settings[columns] == group.settings[columns]
         return len(same) if same_column and {*same, *lacking} == {*shared_keys} else -1
 
-    compared: list[Group] = []
+    compared: list[Against] = []
     compared_names: set[str] = set()
     unpaired: list[str] = []
     for group, name in zip(groups, names, strict=True):

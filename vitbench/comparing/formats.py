@@ -13,7 +13,7 @@ from typing import Any
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
 from vitbench.numbers.text import align, csv_text, speakable
-from vitbench.numbers.words import column_label, is_share, shown_value
+from vitbench.numbers.words import column_label, is_number, is_share, shown_value
 from vitbench.runs.record import total_seconds
 
 TOTAL_SECONDS = "total_train_seconds"  # includes the training of what a run began from
@@ -169,14 +169,15 @@ def escape_latex(text: str) -> str:
 
 def _csv(table: Table) -> str:
     costs = costs_of(table.groups)
-    lines = [[*table.keys, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs]]
+    facts = [*table.groups[0].facts()]
+    lines = [[*table.keys, *facts, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs]]
     for group in table.groups:
-        settings = [group.settings[key] for key in table.keys]
+        settings = [*(group.settings[key] for key in table.keys), *group.facts().values()]
         cost_means = [group.interval(cost).mean for cost in costs]
         for value in table.values:
             i = group.interval(value)
             numbers = [i.mean, i.low, i.high, i.sd, i.n, group.diverged, *cost_means]
-            lines.append([escape_csv(cell) for cell in [*settings, _metric(group, value), *numbers]])
+            lines.append([escape_csv(cell) for cell in [*settings, group.metric(value), *numbers]])
     return csv_text(lines)
 
 
@@ -188,10 +189,6 @@ def escape_csv(cell: Any) -> Any:
         return int(cell) if cell == int(cell) else cell
     text = shown_value(cell)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _metric(group: Group, value: str) -> str:
-    return f"{value}_difference" if isinstance(group, Against) else value
 
 
 def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -223,12 +220,13 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
         i = group.interval(value)
         parts = {"mean": i.mean, "ci95_low": i.low, "ci95_high": i.high, "sd": i.sd}
         parts |= {"n": i.n} if len(values) > 1 else {}
-        numbers |= {f"{_metric(group, value)}_{part}": number for part, number in parts.items()}
+        numbers |= {f"{group.metric(value)}_{part}": number for part, number in parts.items()}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
     return {
         "settings": {key: group.settings[key] for key in table.keys},
         "runs": [row["id"] for row in group.rows],
         **({"against": [row["id"] for row in group.reference.rows]} if isinstance(group, Against) else {}),
+        **{key: _json_number(key, fact) if is_number(fact) else fact for key, fact in group.facts().items()},
         "n": max(group.interval(value).n for value in values),
         "diverged": group.diverged,
         **{key: _json_number(key, number) for key, number in numbers.items()},

@@ -57,6 +57,14 @@ class Group:
         """Names the group's numbers for a table."""
         return column_label(column)
 
+    def metric(self, column: str) -> str:
+        """Names the group's numbers in CSV and JSON."""
+        return column
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what CSV and JSON say of the group besides its settings and numbers."""
+        return {}
+
     @property
     def diverged(self) -> int:
         return sum(row["status"] == "diverged" for row in self.rows)

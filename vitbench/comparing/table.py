@@ -3,7 +3,8 @@
 There are two layouts. Without `columns=` each line is a group of runs that differ only in their seeds, with its mean,
 interval and costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is a model.
 In both, a setting that tells groups apart becomes a key of the lines even if nobody asked for it, so that nothing
-unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed.
+unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed, and
+with `matched=test_accuracy` these are taken at equal accuracy (vitbench/comparing/matched.py).
 
 CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
+from vitbench.comparing.cells import SHOW, cell_writer
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
     Group,
@@ -27,10 +29,11 @@ from vitbench.comparing.grouping import (
     shared_settings,
     sort_key,
 )
+from vitbench.comparing.matched import build_matched_table
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.numbers.text import say
-from vitbench.numbers.words import decimals_of, printable, shown_number, shown_value
+from vitbench.numbers.words import printable, shown_number, shown_value
 
 if TYPE_CHECKING:
     from vitbench.numbers.intervals import Interval
@@ -44,8 +47,7 @@ HEADS = {  # short names of costs for a terminal of 80 columns, which docs/metri
     TOTAL_SECONDS: "total s",
     "images_per_second": "images/s",
 }
-SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
-TABLE_KEYS = ("rows", "columns", "value", "show", "against")  # these lay out a table
+TABLE_KEYS = ("rows", "columns", "value", "show", "against", "matched")  # these lay out a table
 
 
 def main(config: Any) -> int:
@@ -133,15 +135,22 @@ def build_table(
     value: Any = None,
     show: str | None = None,
     against: str | None = None,
+    matched: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Table:
     """Builds a table; `value` is a result, or a list of results that stand side by side."""
     runs = runs.filtered(where or {})
+    show = check_choice("show", (show or "ci95").removeprefix("mean ± "), SHOW)
+    if matched is not None:
+        if columns is not None:
+            raise UserError(
+                f"matched={matched} columns={columns}: runs along a line become one number; leave columns= out"
+            )
+        return build_matched_table(name, runs, rows=rows, value=value, show=show, against=against, matched=matched)
     results = value if isinstance(value, list) else [value or "test_accuracy"]
     values = [check_choice("value", str(result), runs.numbers()) for result in results]
     if not values or (len(values) > 1 and columns is not None):
         raise UserError(f"value={shown_value(value)} columns={columns}: several results, or one along a setting")
-    show = check_choice("show", (show or "ci95").removeprefix("mean ± "), SHOW)
     row_keys = runs.listed("rows", rows)
     column_keys = [check_choice("columns", columns, runs.keys)] if columns is not None else []
     groups = groups_of(runs)
@@ -150,9 +159,10 @@ def build_table(
     groups.sort(key=lambda group: sort_key({key: group.settings[key] for key in [*keys, *column_keys]}))
     shared, notes = shared_settings(groups), comparison_warnings(groups)
     if against is not None:
-        groups, unpaired = differences.against(groups, keys, columns, str(against))
+        compared, unpaired = differences.against(groups, keys, columns, str(against))
+        groups = [*compared]
         notes += [f"no {against} to compare with: {', '.join(unpaired)}"] if unpaired else []
-    writers = [_cell_writer(groups, value, show, signed=against is not None) for value in values]
+    writers = [cell_writer(groups, value, show, signed=against is not None) for value in values]
     if columns is not None:
         head, lines = _columns_side_by_side(groups, keys, columns, values[0], writers[0])
     elif len(values) > 1:
@@ -168,20 +178,6 @@ def build_table(
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
-
-
-def _cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:
-    """Returns a function that writes an interval with as many digits as those of the other groups."""
-    digits = decimals_of(value, [group.interval(value) for group in groups])
-
-    def write_cell(interval: Interval) -> str:
-        mean = shown_number(value, interval.mean, digits)
-        mean = f"+{mean}" if signed and interval.mean > 0 else mean
-        if show == "mean" or interval.n == 0:
-            return mean
-        return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}"
-
-    return write_cell
 
 
 def _group_a_line(

@@ -165,6 +165,7 @@ class TableConfig:
     value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
     against: str | None = None  # a line's name, or settings of each line's own counterpart: how far others are from it
+    matched: str | None = None  # an accuracy: compare lines where they are equal in it, not in images (docs/metrics.md)
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
 
