@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.grouping import Group, comparison_warnings, shared_settings
@@ -29,7 +29,8 @@ class PlottedLine:
 
     label: str
     points: list[tuple[float, float]]  # x and y of each run
-    means: list[tuple[float, Interval]]  # x and the mean y of each group, in the order of x
+    means: list[tuple[float, Interval]]  # x and the mean y of each group, in the order in which a line joins them
+    across: Sequence[Interval] = ()  # the mean x of each group, where x is an outcome, too, and has an interval
 
 
 def draw_line(axes: Axes, line: PlottedLine, i: int, scale: int) -> Any:
@@ -46,11 +47,34 @@ def draw_line(axes: Axes, line: PlottedLine, i: int, scale: int) -> Any:
         **look.marker(i),
     )
     draw_runs(axes, line, i, scale, zorder=3)
-    banded = [(x, mean) for x, mean in line.means if is_banded(mean)]
-    if banded:
-        low, high = [scale * mean.low for _, mean in banded], [scale * mean.high for _, mean in banded]
-        axes.fill_between([x for x, _ in banded], low, high, color=look.colour(i), alpha=0.13, linewidth=0)
+    if line.across:
+        _draw_crosses(axes, line, i, scale)
+    else:
+        _draw_band(axes, line, i, scale)
     return drawn_means
+
+
+def _draw_band(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:
+    """Draws the intervals of a line as bands, which stop at a mean without one; one that stands alone is a bar."""
+    for has_band, neighbours in groupby(line.means, key=lambda point: is_banded(point[1])):
+        if not has_band:
+            continue
+        x, means = zip(*neighbours, strict=True)
+        low, high = [scale * mean.low for mean in means], [scale * mean.high for mean in means]
+        if len(x) > 1:
+            axes.fill_between(x, low, high, color=look.colour(i), alpha=0.13, linewidth=0)
+        elif len(line.means) > 1:
+            axes.vlines(x, low, high, color=look.colour(i), alpha=0.35, linewidth=1.2)
+
+
+def _draw_crosses(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:
+    """Draws the intervals of means in both directions, as thin bars."""
+    bars: dict[str, Any] = {"color": look.colour(i), "alpha": 0.35, "linewidth": 1.0}
+    for (x, mean), across in zip(line.means, line.across, strict=True):
+        if is_banded(mean):
+            axes.vlines(x, scale * mean.low, scale * mean.high, **bars)
+        if is_banded(across):
+            axes.hlines(scale * mean.mean, across.low, across.high, **bars)
 
 
 def draw_runs(axes: Axes, line: PlottedLine, i: int, scale: int, zorder: int, offset: float = 0) -> None:
