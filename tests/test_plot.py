@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench import plot
 from vitbench.comparing import figure
+from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.grouping import groups_of
-from vitbench.comparing.panels import categories_along, plotted_lines
+from vitbench.comparing.panels import build_panel, categories_along, plotted_lines
 from vitbench.comparing.select import select_runs
+from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.intervals import mean_interval
 from vitbench.settings.choices import GROUPS
@@ -74,6 +77,87 @@ def test_two_accuracies_are_in_percent_with_the_line_on_which_they_are_equal(tmp
     runs = select_runs(str(tmp_path), {})
     drawn = plot.draw_figure(runs, x="val_accuracy", log="none")
     assert b"equal" in drawn and b"equal" not in plot.draw_figure(runs)
+
+
+def test_a_line_over_accuracy_follows_its_path_and_has_intervals_in_both_directions(tmp_path: Path) -> None:
+    for fraction, accuracy, steadiness in [(0.1, 0.3, 0.7), (0.3, 0.5, 0.9), (1.0, 0.4, 0.8)]:
+        for seed in range(3):
+            probed = {"result_probe": {"steadiness": steadiness + seed / 100}}
+            settings = {"data.fraction": fraction, "seed": seed}
+            fake_runs.write(tmp_path, f"{fraction}-{seed}", accuracy + seed / 50, **settings, **probed)
+    runs = select_runs(str(tmp_path), {})
+    layout = {"lines": None, "log": None, "fit": None, "at": None, "layer": None}
+    panel = build_panel(runs, x="test_accuracy", y="probe.steadiness", **layout)  # type: ignore[arg-type]
+    (line,) = panel.lines
+    assert panel.path == "train_images" and panel.log == ""
+    assert [x for x, _ in line.means] == pytest.approx([32, 52, 42])  # the order of sizes, not of accuracies
+    assert [across.sd for across in line.across] == pytest.approx([2, 2, 2])
+    drawn = plot.draw_figure(runs, x="test_accuracy", y="probe.steadiness")
+    assert b"lines follow growing training images" in drawn and b"test accuracy, %" in drawn
+
+
+def test_a_band_stops_where_a_mean_has_no_interval() -> None:
+    from matplotlib.figure import Figure
+
+    wide, none = mean_interval([0.4, 0.5, 0.6]), mean_interval([1.0, 1.0, 1.0])
+    means = [(float(x), none if x in (3, 5) else wide) for x in range(1, 6)]
+    axes = Figure().subplots()
+    figure.draw_line(axes, figure.PlottedLine("a", [], means), 0, 1)
+    bands = [c for c in axes.collections if isinstance(c, PolyCollection)]
+    bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+    (band,), (bar,) = bands, bars
+    assert band.get_datalim(axes.transData).intervalx.tolist() == [1, 2]
+    assert bar.get_segments()[0][:, 0].tolist() == [4, 4]  # between two means without intervals it stands alone
+
+
+# ------------------------------------------------------------------------------------------------ degenerate networks
+
+
+@pytest.fixture
+def one_at_chance(tmp_path: Path) -> Path:
+    """Makes three runs of each of two models; the probe found a ViT at chance steadier than all others."""
+    for model, accuracies in {"vit": (0.40, 0.42, 0.096), "resnet": (0.50, 0.52, 0.54)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            steadiness = 0.98 if accuracy < 0.1 else 0.8
+            settings = {"model.name": model, "seed": seed, "result_probe": {"steadiness": steadiness}}
+            fake_runs.write(tmp_path, f"{model}-{seed}", accuracy, **settings)
+    return tmp_path
+
+
+def test_a_network_at_chance_is_left_out_and_told_unless_asked_for(one_at_chance: Path) -> None:
+    runs = select_runs(str(one_at_chance), {})
+    kept, notes = without_degenerate(runs, "probe.steadiness")
+    assert {row["id"] for row in runs.rows} - {row["id"] for row in kept.rows} == {"vit-2"}
+    assert notes == ["left out: 1 of 6 runs, at chance, or giving nearly all images one class"]
+    said = b"left out: 1 of 6 runs"
+    assert said in plot.draw_figure(runs, y="probe.steadiness")
+    assert said not in plot.draw_figure(runs, y="probe.steadiness", degenerate=True)
+    assert said not in plot.draw_figure(runs, y="test_accuracy")  # an accuracy says itself that it is low
+
+
+def test_a_curve_along_what_a_probe_varied_leaves_a_network_at_chance_out(one_at_chance: Path) -> None:
+    runs = select_runs(str(one_at_chance), {})
+    for run_id in runs.swept:
+        runs.swept[run_id].append({"column": "shift.length.consistency", "at": 4.0, "at_unit": "px", "value": 0.9})
+    assert b"left out: 1 of 6 runs" in plot.draw_figure(runs, y="shift.length.consistency")
+
+
+def test_kept_checkpoints_that_give_one_class_are_left_out(tmp_path: Path) -> None:
+    fake_runs.write(tmp_path, "a", 0.5)
+    runs = select_runs(str(tmp_path), {})
+    for step, flag in ((0, 1.0), (100, 0.0), (200, 0.0)):
+        for metric, value in (("consistency", 0.9), ("degenerate", flag)):
+            row = {"column": f"shift.crop.{metric}", "at": float(step), "at_unit": "step", "value": value}
+            runs.swept["a"].append(row)
+    kept, notes = without_degenerate(runs, "shift.crop.consistency")
+    steps = [row["at"] for row in kept.swept["a"] if row["column"] == "shift.crop.consistency"]
+    assert steps == [100, 200] and notes[0].startswith("left out: 1 checkpoint, ")
+
+
+def test_a_figure_of_degenerate_networks_alone_says_how_to_draw_them(tmp_path: Path) -> None:
+    fake_runs.write(tmp_path, "a", 0.1, result_probe={"steadiness": 1.0})
+    with pytest.raises(UserError, match=r"probe.steadiness: every run is at chance.*; degenerate=true draws them"):
+        plot.draw_figure(select_runs(str(tmp_path), {}), y="probe.steadiness")
 
 
 @pytest.mark.parametrize("ending", look.FIGURE_ENDINGS)

@@ -21,7 +21,7 @@ from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label
 
-FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer")  # these lay out a figure
+FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate")  # these lay out a figure
 MOST_PANELS = 4
 
 
@@ -72,6 +72,7 @@ def draw_figure(
     fit: Any = None,
     at: float | None = None,
     layer: str | None = None,
+    degenerate: bool | None = None,
     where: Mapping[str, Any] | None = None,
     title: str | None = None,
     caveat: str = "",
@@ -88,7 +89,17 @@ def draw_figure(
         from vitbench.fitting.references import without_references
     shown = without_references(runs) if fit else runs
     panels = [
-        build_panel(shown, x=x, y=result and str(result), lines=lines, log=log, fit=fit, at=at, layer=layer)
+        build_panel(
+            shown,
+            x=x,
+            y=result and str(result),
+            lines=lines,
+            log=log,
+            fit=fit,
+            at=at,
+            layer=layer,
+            degenerate=bool(degenerate),
+        )
         for result in (y if isinstance(y, list) else [y])
     ]
     title = _title_of(panels) if title is None else title
@@ -103,14 +114,13 @@ def draw_figure(
 
 
 def _title_of(panels: list[Panel]) -> str:
-    first = panels[0]
-    if len(panels) > 1:
-        return f"Against {column_label(first.x)}"
-    return (
-        first.y
-        if first.swept
-        else f"{column_label(first.y).split(',')[0].capitalize()} against {column_label(first.x)}"
-    )
+    """Names a figure by its axes; what a probe measured has a long name, which the y axis alone says."""
+    first, x = panels[0], column_label(panels[0].x).removesuffix(", %")
+    if first.swept and len(panels) == 1:
+        return first.y
+    if len(panels) > 1 or "." in first.y:
+        return f"Against {x}"
+    return f"{column_label(first.y).split(',')[0].capitalize()} against {x}"
 
 
 def drawn_results(figures: Iterable[Mapping[str, Any]]) -> set[str]:

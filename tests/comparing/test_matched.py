@@ -69,7 +69,9 @@ def test_without_an_accuracy_that_both_reach_there_is_no_number_but_a_reason(tmp
     write_line(tmp_path, RESNET, **{"model.name": "resnet"})
     selected = select_runs(str(tmp_path), {})
     said = "no test accuracy that both reach: one ends at 25.0 %, the other begins at 41.0 %"
-    assert f"! vit pe=learned and resnet: {said}" in printed(selected, "text") and "none in common" in printed(selected, "text")
+    assert f"! vit pe=learned and resnet: {said}" in printed(selected, "text") and "none in common" in printed(
+        selected, "text"
+    )
     rows = by_equal(selected)
     assert rows["test_accuracy"]["mean"] == "" and said in rows["test_accuracy"]["reason"]
     assert float(rows["train_images"]["mean"]) == pytest.approx(-0.14) and rows["train_images"]["reason"] == ""
@@ -113,6 +115,14 @@ def test_kept_checkpoints_are_the_path_where_probes_measured_both_along_it(tmp_p
     assert {*rows} == {"shift.crop.accuracy", "step"}
     assert float(rows["shift.crop.accuracy"]["mean"]) == pytest.approx(0, abs=1e-12)
     assert float(rows["step"]["mean"]) == pytest.approx(-0.05)
+
+
+def test_a_network_at_chance_is_on_no_path(runs: Path) -> None:
+    settings = {"data.fraction": 0.03, "seed": 0, "model.name": "vit", "result_probe": {"steadiness": 0.98}}
+    expected = by_equal(select_runs(str(runs), {}))
+    fake_runs.write(runs, "at-chance", 0.1, **settings)
+    assert by_equal(select_runs(str(runs), {})) == expected
+    assert "! left out: 1 of 19 runs, at chance" in printed(select_runs(str(runs), {}), "text")
 
 
 @pytest.mark.parametrize("form", ["text", "md", "tex", "csv", "json"])

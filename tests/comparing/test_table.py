@@ -252,6 +252,38 @@ def test_several_results_have_their_differences_side_by_side(paired: Path) -> No
     assert {row["metric"] for row in rows_of(printed(paired, "csv", against="resnet"))} == {"test_accuracy_difference"}
 
 
+def test_a_table_of_differences_says_how_small_a_difference_its_seeds_show(paired: Path) -> None:
+    smallest = (4.30265 + 1.06066) * 0.011547 / 3**0.5  # the differences are -0.10, -0.12 and -0.10
+    said = "! smallest difference that so many seeds show with 80 % power: "
+    assert f"{said}3.6 points\n" in printed(paired, against="resnet")
+    several = printed(paired, value=["test_accuracy", "shift"], against="resnet")
+    assert f"{said}test_accuracy 3.6 points, shift 0.0036\n" in several
+    (row,) = rows_of(printed(paired, "csv", against="resnet"))
+    assert float(row["smallest_difference"]) == pytest.approx(smallest, rel=1e-4)
+    (group,) = groups_named(printed(paired, "json", against="resnet"))
+    assert group["test_accuracy_difference_smallest_difference"] == pytest.approx(smallest, rel=1e-4)
+    assert "smallest difference" in printed(paired, "tex", against="resnet")
+    assert "smallest difference" not in printed(paired)
+
+
+def test_many_differences_say_the_median_and_the_range_of_what_they_show(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs", seeds=3)
+    for name, more in (("none-0.05-0", 0.02), ("learned-1.0-0", 0.04)):
+        path = tmp_path / "runs" / name / "record.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"test_accuracy": record["test_accuracy"] + more}))
+    out = printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction", against="resnet")
+    assert "with 80 % power: 5.4 points (median of 2; 3.6 to 7.2)" in out  # the other differences do not vary
+
+
+def test_the_interval_of_two_seeds_stands_beside_its_n(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs", seeds=2)
+    assert "over n=2 seeds" in printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
+    fake_runs.write(tmp_path / "runs", "more", 0.4, **{"model.pe.name": "learned", "data.fraction": 1.0, "seed": 2})
+    out = printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
+    assert "(n=2)" in out and "(n=3)" in out
+
+
 def test_a_table_of_differences_leaves_the_costs_of_others_alone(tmp_path: Path, vitbench: Cli) -> None:
     fake_runs.quickstart(tmp_path / "runs")
     selected = select_runs(str(tmp_path / "runs"), {})
@@ -326,6 +358,47 @@ def test_a_cnn_is_a_reference_for_every_encoding_and_has_none_among_them(tmp_pat
     )
     of_none = groups_named(printed(tmp_path / "runs", "json", against="pe=none", **layout))
     assert {group["settings"]["pe"] for group in of_none} == {"learned"}  # type: ignore[index]
+
+
+# ------------------------------------------------------------------------------------------------ degenerate networks
+
+
+def write_probed(runs: Path, accuracies: dict[str, tuple[float, ...]], **results: object) -> None:
+    for model, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            probed = {"result_probe": {"steadiness": 0.8 + seed / 100}} | results
+            fake_runs.write(runs, f"{model}-{seed}", accuracy, **{"model.name": model, "seed": seed}, **probed)
+
+
+def test_a_network_at_chance_is_marked_and_explained(tmp_path: Path) -> None:
+    # 112 right of 1,000 are still inside chance, and 125 are not
+    write_probed(tmp_path, {"vit": (0.096, 0.112, 0.125), "resnet": (0.5, 0.52, 0.54)})
+    note = "! † 2 of 6 runs are at chance, or give nearly all images one class: what a probe measures of them is the"
+    out = printed(tmp_path, value="probe.steadiness")
+    assert out.count("†") == 2 and "0.810 ± 0.025†" in out and note in out
+    out = printed(tmp_path, value="probe.steadiness", against="resnet", show="mean")
+    assert out.count("†") == 2 and note in out
+    assert r"$\dagger$" in printed(tmp_path, "tex", value="probe.steadiness")
+    assert {row["model"]: row["degenerate"] for row in rows_of(printed(tmp_path, "csv", value="probe.steadiness"))} == {
+        "vit": "2",
+        "resnet": "0",
+    }
+    assert [g["degenerate"] for g in groups_named(printed(tmp_path, "json", value="probe.steadiness"))] == [2, 0]
+
+
+def test_an_accuracy_is_not_marked(tmp_path: Path) -> None:
+    write_probed(tmp_path, {"vit": (0.096, 0.1)}, result_probe={"accuracy": 0.1})
+    assert "†" not in printed(tmp_path, value=["test_accuracy", "probe.accuracy"])
+
+
+def test_a_probes_flag_marks_a_network_and_before_training_only_its_own(tmp_path: Path) -> None:
+    flags = {"shift": {"crop": {"consistency": 1.0, "degenerate": 1}}, "lee": {"logit": 0.1}}
+    write_probed(tmp_path, {"vit": (0.5, 0.5)}, result_shift=flags["shift"], result_lee=flags["lee"])
+    assert "†" in printed(tmp_path, value="shift.crop.consistency")
+    assert "†" in printed(tmp_path, value="lee.logit")
+    write_probed(tmp_path / "init", {"vit": (0.5, 0.5)}, result_init=flags)
+    assert "†" in printed(tmp_path / "init", value="init.shift.crop.consistency")
+    assert "†" not in printed(tmp_path / "init", value="init.lee.logit")
 
 
 # ---------------------------------------------------------------------------------------------------------- studies

@@ -11,6 +11,7 @@ from vitbench.numbers.intervals import (
     Interval,
     count_discordant,
     holm,
+    is_at_chance,
     least_p,
     mcnemar_p,
     mean_interval,
@@ -153,3 +154,17 @@ def test_images_that_one_of_two_runs_gets_right_are_counted(tmp_path: Path) -> N
     assert count_discordant(a, b, labels) == (3, 1)
     with pytest.raises(ValueError, match="6 and 5 predictions of 6 images"):
         count_discordant(a, b[:5], labels)
+
+
+# -------------------------------------------------------------------------------------------------------- one network
+
+
+@pytest.mark.parametrize(("images", "classes"), [(1000, 10), (200, 2), (10_000, 100)])
+def test_chance_is_inside_the_exact_binomial_interval(images: int, classes: int) -> None:
+    for right in range(0, 2 * images // classes, max(1, images // classes // 50)):
+        low = scipy_stats.binomtest(right, images).proportion_ci(0.95, "exact").low
+        assert is_at_chance(right, images, classes) == (low <= 1 / classes)
+
+
+def test_one_class_has_no_chance() -> None:
+    assert not is_at_chance(100, 100, 1) and is_at_chance(0, 100, 2)

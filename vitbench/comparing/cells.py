@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 
+from vitbench.comparing.degenerate import MARK, mark_note
 from vitbench.comparing.grouping import Group
-from vitbench.numbers.intervals import Interval
-from vitbench.numbers.words import decimals_of, shown_number
+from vitbench.numbers.intervals import smallest_difference
+from vitbench.numbers.words import decimals_of, is_number, is_share, shown_number
 
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
 
 
-def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Interval], str]:
-    """Returns a function that writes an interval with as many digits as those of the other groups."""
+def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Group], str]:
+    """Returns a function that writes a group's result, with as many digits as those of the others, and its mark."""
     digits = decimals_of(value, [group.interval(value) for group in groups])
 
-    def write_cell(interval: Interval) -> str:
+    def write_cell(group: Group) -> str:
+        interval = group.interval(value)
         mean = shown_number(value, interval.mean, digits)
         mean = f"+{mean}" if signed and interval.mean > 0 else mean
+        mark = MARK if group.degenerate(value) else ""
         if show == "mean" or interval.n == 0:
-            return mean
-        return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}"
+            return mean + mark
+        return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}{mark}"
 
     return write_cell
+
+
+def degenerate_notes(groups: Sequence[Group], values: Sequence[str]) -> list[str]:
+    """Explains the mark, if a cell has one."""
+    marked = {run_id for group in groups for value in values for run_id in group.degenerate(value)}
+    measured = {
+        row["id"] for group in groups for row in group.all_rows if any(is_number(row.get(value)) for value in values)
+    }
+    return [mark_note(len(marked), len(measured))] if marked else []
+
+
+def power_notes(groups: Sequence[Group], values: Sequence[str]) -> list[str]:
+    """Says, for a table of differences, which true difference so many seeds would show in four of five studies."""
+    said = []
+    for value in values:
+        differences = [group.interval(value) for group in groups]
+        sizes = sorted(size for each in differences if not math.isnan(size := smallest_difference(each)))
+        if not sizes:
+            continue
+        digits = decimals_of(value, differences)
+        least, median, most = (
+            shown_number(value, size, digits) for size in (sizes[0], statistics.median(sizes), sizes[-1])
+        )
+        among = f" (median of {len(sizes)}; {least} to {most})" if len(sizes) > 1 else ""
+        unit = " points" if is_share(value) else ""
+        said.append(f"{value + ' ' if len(values) > 1 else ''}{median}{unit}{among}")
+    return [f"smallest difference that so many seeds show with 80 % power: {', '.join(said)}"] if said else []

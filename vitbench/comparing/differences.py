@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbench.comparing.grouping import Group, line_name
+from vitbench.comparing.select import Row
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
 from vitbench.numbers.words import column_label
@@ -21,6 +22,13 @@ class Against(Group):
 
     def interval(self, column: str) -> Interval:
         return paired(self.by_seed(column), self.reference.by_seed(column)).interval
+
+    @property
+    def all_rows(self) -> list[Row]:
+        return [*self.rows, *self.reference.rows]
+
+    def degenerate(self, column: str) -> list[str]:
+        return [*super().degenerate(column), *self.reference.degenerate(column)]
 
     def label(self, column: str) -> str:
         return column_label(column).replace(", %", ", points")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
+from vitbench.numbers.intervals import smallest_difference
 from vitbench.numbers.text import align, csv_text, speakable
 from vitbench.numbers.words import column_label, is_number, is_share, shown_value
 from vitbench.runs.record import total_seconds
@@ -27,6 +29,7 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$",
+    "†": r"$\dagger$",
     "[": "{[}",
     "]": "{]}",
     "`": "{`}",
@@ -170,15 +173,30 @@ def escape_latex(text: str) -> str:
 def _csv(table: Table) -> str:
     costs = costs_of(table.groups)
     facts = [*table.groups[0].facts()]
-    lines = [[*table.keys, *facts, "metric", "mean", "ci95_low", "ci95_high", "sd", "n", "diverged", *costs]]
+    counts = ["n", "diverged", *(["degenerate"] if _any_degenerate(table) else [])]
+    power = ["smallest_difference"] if isinstance(table.groups[0], Against) else []
+    lines = [[*table.keys, *facts, "metric", "mean", "ci95_low", "ci95_high", "sd", *power, *counts, *costs]]
     for group in table.groups:
         settings = [*(group.settings[key] for key in table.keys), *group.facts().values()]
         cost_means = [group.interval(cost).mean for cost in costs]
         for value in table.values:
             i = group.interval(value)
-            numbers = [i.mean, i.low, i.high, i.sd, i.n, group.diverged, *cost_means]
+            group_counts = [i.n, group.diverged, len(group.degenerate(value))][: len(counts)]
+            numbers = [
+                i.mean,
+                i.low,
+                i.high,
+                i.sd,
+                *(smallest_difference(i) for _ in power),
+                *group_counts,
+                *cost_means,
+            ]
             lines.append([escape_csv(cell) for cell in [*settings, group.metric(value), *numbers]])
     return csv_text(lines)
+
+
+def _any_degenerate(table: Table) -> bool:
+    return any(group.degenerate(value) for group in table.groups for value in table.values)
 
 
 def escape_csv(cell: Any) -> Any:
@@ -219,6 +237,7 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
     for value in values:
         i = group.interval(value)
         parts = {"mean": i.mean, "ci95_low": i.low, "ci95_high": i.high, "sd": i.sd}
+        parts |= {"smallest_difference": smallest_difference(i)} if isinstance(group, Against) else {}
         parts |= {"n": i.n} if len(values) > 1 else {}
         numbers |= {f"{group.metric(value)}_{part}": number for part, number in parts.items()}
     numbers |= {cost: group.interval(cost).mean for cost in costs if cost not in values}
@@ -229,6 +248,7 @@ def _json_group(group: Group, table: Table, costs: Sequence[str]) -> dict[str, A
         **{key: _json_number(key, fact) if is_number(fact) else fact for key, fact in group.facts().items()},
         "n": max(group.interval(value).n for value in values),
         "diverged": group.diverged,
+        **({"degenerate": len({*chain(*map(group.degenerate, values))})} if _any_degenerate(table) else {}),
         **{key: _json_number(key, number) for key, number in numbers.items()},
     }
 

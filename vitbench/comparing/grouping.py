@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from vitbench.comparing.degenerate import is_degenerate
 from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
@@ -27,6 +28,7 @@ USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
+PATHS = ("train_images", "steps")  # results that a study sets, and along which accuracy grows
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": SAMPLES_KEYS,
@@ -53,6 +55,11 @@ class Group:
         """Returns a result by seed and subset seed, so that it can be paired with another group's."""
         return {tuple(map(row.get, SEED_KEYS)): row[column] for row in self.rows if is_number(row.get(column))}
 
+    @property
+    def all_rows(self) -> list[Row]:
+        """The runs from which the group's numbers come."""
+        return self.rows
+
     def label(self, column: str) -> str:
         """Names the group's numbers for a table."""
         return column_label(column)
@@ -60,6 +67,10 @@ class Group:
     def metric(self, column: str) -> str:
         """Names the group's numbers in CSV and JSON."""
         return column
+
+    def degenerate(self, column: str) -> list[str]:
+        """Lists the runs whose number a probe measured of a degenerate network."""
+        return [row["id"] for row in self.rows if is_number(row.get(column)) and is_degenerate(row, column)]
 
     def facts(self) -> dict[str, Any]:
         """Returns what CSV and JSON say of the group besides its settings and numbers."""
@@ -172,6 +183,16 @@ def lines_along(
         settings = dict(zip(keys, values, strict=True))
         lines.append(LineOfGroups(line_name(settings), settings, line_groups))
     return lines
+
+
+def path_of(groups: Sequence[Group], columns: Sequence[str], first: Sequence[str] = ()) -> str | None:
+    """Returns the first of PATHS along which a line has two places where a run has these results; None without one."""
+    for path in PATHS:
+        for line in lines_along(groups, path, first):
+            rows = [row for row in line.rows if all(is_number(row.get(column)) for column in (path, *columns))]
+            if len({row[path] for row in rows}) > 1:
+                return path
+    return None
 
 
 def line_name(settings: Mapping[str, Any]) -> str:

@@ -15,10 +15,19 @@ from itertools import combinations
 from typing import Any
 
 from vitbench.comparing import differences
-from vitbench.comparing.cells import SHOW, cell_writer
+from vitbench.comparing.cells import SHOW, cell_writer, power_notes
+from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.differences import Against
 from vitbench.comparing.formats import Table
-from vitbench.comparing.grouping import Group, comparison_warnings, groups_of, line_name, lines_along, shared_settings
+from vitbench.comparing.grouping import (
+    Group,
+    comparison_warnings,
+    groups_of,
+    line_name,
+    lines_along,
+    path_of,
+    shared_settings,
+)
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.intervals import Interval, mean_interval
@@ -26,7 +35,6 @@ from vitbench.numbers.matching import AtEqual, PathPoint, compare_at_equal
 from vitbench.numbers.words import column_label, is_number, is_share, plural, shown_number, shown_value
 from vitbench.settings.choices import GROUPS
 
-PATHS = ("train_images", "steps")  # results along which runs of one line differ
 KEPT_STEPS = "step"  # the path of a run's own kept checkpoints
 
 SeedPaths = dict[tuple[Any, ...], list[PathPoint]]  # a line's points by seed and subset seed
@@ -67,9 +75,10 @@ def build_matched_table(
     if value is None or isinstance(value, list):
         raise UserError(f"matched={matched}: compares one result; say which with value=, such as what a probe measured")
     value = check_choice("value", str(value), known)
+    runs, left_out = without_degenerate(runs, value)
     path, lines, paths = find_paths(runs, value, matched, runs.listed("rows", rows))
     keys, all_groups = [*lines[0].settings], groups_of(runs)
-    notes = comparison_warnings(all_groups)
+    notes = [*comparison_warnings(all_groups), *left_out]
     if against is None:
         pairs = usual_pairs(lines)
         if not pairs:
@@ -83,13 +92,13 @@ def build_matched_table(
         found = [compare_at_equal(a[seed], b[seed]) for seed in a if seed in b and a[seed] and b[seed]]
         compared.append(_differences(pair, found, path, matched))
     notes += [both[0].note for both in compared if both[0].note]
+    notes += [f"at equal {_quantity(matched)}, {note}" for note in power_notes([both[0] for both in compared], [value])]
     groups = [group for both in compared for group in both]
     write_cell = cell_writer(groups, value, show, signed=True)
     table_lines = []
     for both in compared:
         settings = [shown_value(both[0].settings[key]) for key in keys]
-        intervals = [group.interval(value) for group in both]
-        numbers = [cell for interval in intervals for cell in (write_cell(interval), str(interval.n))]
+        numbers = [cell for group in both for cell in (write_cell(group), str(group.interval(value).n))]
         table_lines.append([*settings, _name(both[0].reference), _write_range(both[0], matched), *numbers])
     along = column_label(path)
     head = [*keys, "against", column_label(matched), f"at equal {_quantity(matched)}", "n", f"at equal {along}", "n"]
@@ -107,15 +116,16 @@ def find_paths(
 
     It is the first of training images, steps, and the steps of kept checkpoints of which a line has two places.
     """
-    for path in (*PATHS, KEPT_STEPS):
-        lines = lines_along(groups_of(runs), path, first_keys, otherwise=["model"])
-        paths = {line.name: _paths_by_seed(runs, line.rows, path, value, matched) for line in lines}
-        points = [points for by_seed in paths.values() for points in by_seed.values()]
-        if any(len({point.place for point in seed_points}) > 1 for seed_points in points):
-            return path, [Group(line.settings, line.rows) for line in lines], paths
-    raise UserError(
-        f"value={value} matched={matched}: no line has both at two sizes, two numbers of steps or two kept checkpoints"
-    )
+    groups = groups_of(runs)
+    path = path_of(groups, [value, matched], first_keys) or KEPT_STEPS
+    lines = lines_along(groups, path, first_keys, otherwise=["model"])
+    paths = {line.name: _paths_by_seed(runs, line.rows, path, value, matched) for line in lines}
+    points = [points for by_seed in paths.values() for points in by_seed.values()]
+    if not any(len({point.place for point in seed_points}) > 1 for seed_points in points):
+        raise UserError(
+            f"value={value} matched={matched}: no line has both at two sizes, numbers of steps or kept checkpoints"
+        )
+    return path, [Group(line.settings, line.rows) for line in lines], paths
 
 
 def _paths_by_seed(runs: Runs, rows: Sequence[Row], path: str, value: str, matched: str) -> SeedPaths:

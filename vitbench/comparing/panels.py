@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import figure
+from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.figure import PlottedLine
-from vitbench.comparing.grouping import Group, groups_of, lines_along, sort_key
+from vitbench.comparing.grouping import Group, groups_of, lines_along, path_of, sort_key
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers import look
@@ -36,6 +37,8 @@ class Panel:
     log: str  # the letters of the log axes
     categories: Sequence[Any] | None = None  # the values along x, where they are no numbers
     swept: bool = False  # a probe measured y along x
+    path: str | None = None  # what grows along a line whose x is an outcome, too
+    notes: Sequence[str] = ()  # on what is left out
 
 
 def build_panel(
@@ -48,17 +51,23 @@ def build_panel(
     fit: bool | None,
     at: float | None,
     layer: str | None,
+    degenerate: bool = False,
 ) -> Panel:
-    """Builds the panel that was asked for; raises UserError where there is nothing to draw."""
+    """Builds the panel that was asked for; raises UserError where there is nothing to draw.
+
+    What a probe measured of a degenerate network is left out unless `degenerate` asks for it.
+    """
     swept_columns = {row["column"] for rows in runs.swept.values() for row in rows}
     y = check_choice("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept_columns})
+    runs, notes = (runs, []) if degenerate else without_degenerate(runs, y, "; degenerate=true draws them")
     abscissas = swept_abscissas(runs, y)
     if x in abscissas or (abscissas and y not in runs.numbers()):
         if x not in {*abscissas, None} or fit:
             raise UserError(
                 f"y={y}: was measured along {' and '.join(sorted(abscissas))}, which is its x; leave x= and fit= out"
             )
-        return _build_swept_panel(runs, y, x, runs.listed("lines", lines), log, at, layer)
+        panel = _build_swept_panel(runs, y, x, runs.listed("lines", lines), log, at, layer)
+        return replace(panel, notes=notes)
     if at is not None or layer is not None:
         raise UserError(f"at= layer=: choose among what a probe measured along something, and y={y} was not")
     x = x or "train_images"
@@ -68,17 +77,19 @@ def build_panel(
     first_keys = runs.listed("lines", lines)
     groups = groups_of(runs)
     categories = None if x in numeric else categories_along(groups, x)
-    log = LOG_AXES[check_choice("log", log or ("xy" if fit else "none" if categories else "x"), LOG_AXES)]
+    path = path_of(groups, [x, y], first_keys) if x.endswith("accuracy") else None
+    usual_log = "xy" if fit else "none" if categories or path else "x"
+    log = LOG_AXES[check_choice("log", log or usual_log, LOG_AXES)]
     if categories and "x" in log:
         raise UserError(f"log={log}: {x} is no number in every run; choices: none, y")
-    plotted = plotted_lines(groups, x, y, first_keys, categories)
+    plotted = plotted_lines(groups, x, y, first_keys, categories, path)
     if not any(line.points for line in plotted):
         raise UserError(f"y={y}: none of {plural(len(runs.rows), 'run')} has both {x} and {y}")
     if len(plotted) > len(look.COLOURS) * len(look.MARKERS):
         raise UserError(f"{len(plotted)} lines are too many to tell apart; choose some with where.KEY=VALUE")
     if fit and x != "train_images":
         raise UserError(f"fit=true x={x}: learning curves are fitted over train_images")
-    return Panel(groups, plotted, x, y, log, categories)
+    return Panel(groups, plotted, x, y, log, categories, path=path, notes=notes)
 
 
 def numeric_columns(runs: Runs) -> set[str]:
@@ -97,14 +108,22 @@ def categories_along(groups: Sequence[Group], x: str) -> list[Any]:
 
 
 def plotted_lines(
-    groups: Sequence[Group], x: str, y: str, first_keys: Sequence[str], categories: Sequence[Any] | None = None
+    groups: Sequence[Group],
+    x: str,
+    y: str,
+    first_keys: Sequence[str],
+    categories: Sequence[Any] | None = None,
+    path: str | None = None,
 ) -> list[PlottedLine]:
-    """Makes the lines of y along x, where the x of a category is its place; `first_keys` are always in their labels."""
+    """Makes the lines of y along x, where the x of a category is its place; `first_keys` are always in their labels.
+
+    A line joins its groups in the order of x. If x is an outcome, they lie along `path` and are joined in its order.
+    """
     scale = 100 if categories is None and is_share(x) else 1  # an axis of shares is in percent
     plotted = []
-    for line in lines_along(groups, x, first_keys):
+    for line in lines_along(groups, path or x, first_keys):
         points: list[tuple[float, float]] = []
-        means: list[tuple[float, Interval]] = []
+        means: list[tuple[float, Interval, Interval]] = []  # the place in the order, x and y
         for group in line.groups:
             xs = [row.get(x) if categories is None else categories.index(group.settings[x]) for row in group.rows]
             group_points = [
@@ -114,9 +133,11 @@ def plotted_lines(
             ]
             if group_points:
                 points += group_points
-                mean_x = mean_interval(at for at, _ in group_points).mean
-                means.append((mean_x, mean_interval(value for _, value in group_points)))
-        plotted.append(PlottedLine(line.name, sorted(points), sorted(means, key=lambda mean: mean[0])))
+                across, mean = map(mean_interval, zip(*group_points, strict=True))
+                means.append((group.interval(path).mean if path else across.mean, across, mean))
+        means.sort(key=lambda mean: mean[0])
+        by_x = [(across.mean, mean) for _, across, mean in means]
+        plotted.append(PlottedLine(line.name, sorted(points), by_x, [mean[1] for mean in means] if path else ()))
     return plotted
 
 
@@ -226,7 +247,10 @@ def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) ->
     what = figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])
     characters = 20 + 60 * columns if several else 125
     what += "; small points: single runs"
-    look.small_print(drawn, figure.foot_text(runs, panels[0].groups, what, [caveat], characters))
+    if paths := [*dict.fromkeys(panel.path for panel in panels if panel.path)]:
+        what += f"; lines follow growing {' and '.join(map(column_label, paths))}"
+    notes = [*dict.fromkeys(note for panel in panels for note in panel.notes), caveat]
+    look.small_print(drawn, figure.foot_text(runs, panels[0].groups, what, notes, characters))
     return drawn
 
 

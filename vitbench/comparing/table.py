@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
-from vitbench.comparing.cells import SHOW, cell_writer
+from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, power_notes
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
     Group,
@@ -36,7 +36,6 @@ from vitbench.numbers.text import say
 from vitbench.numbers.words import printable, shown_number, shown_value
 
 if TYPE_CHECKING:
-    from vitbench.numbers.intervals import Interval
     from vitbench.runs.study import Study
 
 HEADS = {  # short names of costs for a terminal of 80 columns, which docs/metrics.md explains
@@ -175,13 +174,14 @@ def build_table(
     what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
     caption = f"{what}{minus}{over}; {shared}".rstrip("; ")
+    notes += [*degenerate_notes(groups, values), *(power_notes(groups, values) if against is not None else [])]
     if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
         notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
 
 
 def _group_a_line(
-    groups: Sequence[Group], keys: Sequence[str], value: str, write_cell: Callable[[Interval], str]
+    groups: Sequence[Group], keys: Sequence[str], value: str, write_cell: Callable[[Group], str]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns head and lines of a table of one result, with its n and the costs of each group."""
     costs = [cost for cost in costs_of(groups) if cost != value]
@@ -192,12 +192,12 @@ def _group_a_line(
         interval = group.interval(value)
         settings = [shown_value(group.settings[key]) for key in keys]
         counts = [str(interval.n), *([str(group.diverged)] if diverged else [])]
-        lines.append([*settings, write_cell(interval), *counts, *(_cost_range(cost, [group]) for cost in costs)])
+        lines.append([*settings, write_cell(group), *counts, *(_cost_range(cost, [group]) for cost in costs)])
     return head, lines
 
 
 def _results_side_by_side(
-    groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], writers: Sequence[Callable[[Interval], str]]
+    groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], writers: Sequence[Callable[[Group], str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns head and lines of a table of several results; a result that not all runs have is shown with its n."""
     lines = []
@@ -205,7 +205,7 @@ def _results_side_by_side(
         intervals = [group.interval(value) for value in values]
         n = max(i.n for i in intervals)
         cells = [
-            write_cell(i) + (f" (n={i.n})" if 0 < i.n < n else "")
+            write_cell(group) + (f" (n={i.n})" if 0 < i.n < n else "")
             for write_cell, i in zip(writers, intervals, strict=True)
         ]
         lines.append([*(shown_value(group.settings[key]) for key in keys), *cells, str(n)])
@@ -213,7 +213,7 @@ def _results_side_by_side(
 
 
 def _columns_side_by_side(
-    groups: Sequence[Group], keys: Sequence[str], columns: str, value: str, write_cell: Callable[[Interval], str]
+    groups: Sequence[Group], keys: Sequence[str], columns: str, value: str, write_cell: Callable[[Group], str]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns head and lines of a table of one result, with the values of the setting `columns` side by side."""
     column_values = sorted({group.settings[columns] for group in groups}, key=lambda v: sort_key({columns: v}))
@@ -232,7 +232,7 @@ def _columns_side_by_side(
         interval = group.interval(value)
         counts = [f"n={interval.n}"] if len(ns) > 1 else []
         counts += [f"{group.diverged} diverged"] if group.diverged else []
-        return write_cell(interval) + (f" ({', '.join(counts)})" if counts else "")
+        return write_cell(group) + (f" ({', '.join(counts)})" if counts else "")
 
     lines = []
     for settings, line_groups in groups_by_line.items():

@@ -181,6 +181,17 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 # -------------------------------------------------------------------------------------------------------- one network
 
 
+def is_at_chance(right: int, images: int, classes: int) -> bool:
+    """Whether the exact 95 % binomial interval of an accuracy holds 1 / classes, or lies below it.
+
+    The interval's lower end (Clopper and Pearson 1934) is at most 1 / classes where guessing gets so many images right,
+    or more, with a probability above 0.025. One class has no chance to compare with.
+    """
+    from scipy.special import bdtrc
+
+    return classes > 1 and (right == 0 or float(bdtrc(right - 1, images, 1 / classes)) > 0.025)
+
+
 def bootstrap_ratio(parts: NDArray[np.float64], of: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
     """Computes sum(parts) / sum(of) over images (M,), and the ends of its 95 % percentile bootstrap over images.
 

@@ -34,10 +34,10 @@ def say(text: str) -> None:
 
 
 def speakable(text: str) -> str:
-    """Replaces what stdout's encoding lacks: under an ASCII locale ± becomes +- and any other letter its code."""
+    """Replaces what stdout's encoding lacks: in an ASCII locale ± becomes +-, † becomes *, other letters their code."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
+        return text.replace("±", "+-").replace("†", "*").encode(encoding, "backslashreplace").decode(encoding)
     return text

@@ -59,7 +59,8 @@ RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of thes
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "x", "log", "layer"), str),
     **dict.fromkeys(("rows", "value", "y", "lines"), str | list),
-    **{"fit": bool, "at": int | float, "where": dict},
+    **dict.fromkeys(("fit", "degenerate"), bool),
+    **{"at": int | float, "where": dict},
 }
 
 

@@ -185,6 +185,7 @@ class PlotConfig:
     fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice
     at: float | None = None  # of what a probe measured along layers and something else: only there
     layer: str | None = None  # the same, only this layer
+    degenerate: bool | None = None  # what probes measured of networks at chance, too; null: false, or the study's
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 
