@@ -63,7 +63,7 @@ def _draw_band(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:
         low, high = [scale * mean.low for mean in means], [scale * mean.high for mean in means]
         if len(x) > 1:
             axes.fill_between(x, low, high, color=look.colour(i), alpha=0.13, linewidth=0)
-        elif len(line.means) > 1:
+        else:
             axes.vlines(x, low, high, color=look.colour(i), alpha=0.35, linewidth=1.2)
 
 

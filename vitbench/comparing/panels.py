@@ -117,8 +117,9 @@ def plotted_lines(
 ) -> list[PlottedLine]:
     """Makes the lines of y along x, where the x of a category is its place; `first_keys` are always in their labels.
 
-    A line joins its groups in the order of x. If x is an outcome, they lie along `path` and are joined in its order.
+    A line joins its groups in the order of x. If x is an outcome, they may lie along `path` and be joined in its order.
     """
+    has_spread = categories is None and x.endswith("accuracy")
     scale = 100 if categories is None and is_share(x) else 1  # an axis of shares is in percent
     plotted = []
     for line in lines_along(groups, path or x, first_keys):
@@ -137,7 +138,9 @@ def plotted_lines(
                 means.append((group.interval(path).mean if path else across.mean, across, mean))
         means.sort(key=lambda mean: mean[0])
         by_x = [(across.mean, mean) for _, across, mean in means]
-        plotted.append(PlottedLine(line.name, sorted(points), by_x, [mean[1] for mean in means] if path else ()))
+        plotted.append(
+            PlottedLine(line.name, sorted(points), by_x, [across for _, across, _ in means] if has_spread else ())
+        )
     return plotted
 
 
