@@ -121,6 +121,17 @@ def test_another_run_has_rows_of_its_own_and_a_run_that_is_meant_itself_a_reason
     assert len(own) == 3 and all(math.isnan(row["value"]) and "is this one itself" in row["reason"] for row in own)
 
 
+@pytest.mark.known_answer
+def test_raw_pixels_are_what_a_layer_of_pixels_holds_and_a_layer_of_few_does_not() -> None:
+    network = subject_of(pick(0, 8), rotation(WIDTH) @ pick(0, WIDTH))
+    rows = cka.probe(network, seed=0, other={"pixels": "pixels"})
+    assert {row["protocol"] for row in rows} == {"cka.pixels@v1"}
+    assert value(rows, "last") == pytest.approx(1, abs=1e-5)  # the second block turns the pixels, and the head sees it
+    assert value(rows, "best", layer="block1") < 0.5
+    assert len([row for row in rows if row["metric"] == "similarity" and row["layer"] == "block1"]) == 1
+    assert b"<svg" in cka.draw(network, seed=0, other={"pixels": "pixels"})
+
+
 def test_other_layers_have_no_diagonal_and_equal_features_no_similarity() -> None:
     rows = [
         row

@@ -42,6 +42,11 @@ def test_a_run_that_has_the_settings_itself_has_no_partner(runs: Path) -> None:
     assert resolve(runs, "None-1.0-2", words) == {"cnn": None, "seed": "None-1.0-0"}
 
 
+def test_raw_pixels_are_no_run(runs: Path) -> None:
+    words = {"cnn": {"model": "resnet", "data.fraction": 1}, "pixels": "pixels"}
+    assert resolve(runs, "learned-0.05-1", words) == {"cnn": "None-1.0-1", "pixels": "pixels"}
+
+
 def test_what_cannot_be_gets_one_line(runs: Path) -> None:
     fake_runs.write(runs, "diverged", None)
     fake_runs.write(runs, "elsewhere", 0.5, **{"data.name": "photographs"})

@@ -18,7 +18,10 @@ the same CKA of all layers of an untrained ResNet (100 images) within 3e-10 when
 float32, as it takes them, it is off by up to 0.09, because large terms cancel.
 
 There is a `cka.<label>@v1` for each of the other runs, and `cka.self@v1`, the layers of the network against each other,
-where no other run is given.
+where no other run is given. `other={pixels:pixels}` compares with the raw pixels, which is the control: what a layer
+shares with the images themselves it need not have learned. An untrained network shares much with them, and so with
+another network. The mean of the best match is a maximum over layers, to which that contributes; `last`, of the features
+that the heads are given, is where two networks agree on what they learned.
 """
 
 from __future__ import annotations
@@ -29,16 +32,32 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitbench.errors import UserError
 from vitbench.numbers import look
+from vitbench.probes.menu import RAW_PIXELS
 from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import POOLED, batch_size_for, record
 
 BATCH = 128  # images, at least
 NUMBERS_AT_ONCE = 2**27  # of the features of all images of a batch, that are kept together: 512 MiB
 FEATURES_AT_ONCE = 2**15  # of a layer, that go into one product
+
+
+class Pixels(nn.Module):
+    """Stands for a network whose only layer holds the normalised pixels themselves, which it would give to its head."""
+
+    class NoHead(nn.Module):
+        def forward(self, pixels: Tensor) -> None:
+            return None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps = {"head": self.NoHead()}
+
+    def forward(self, images: Tensor) -> None:
+        self.taps["head"](images.flatten(1))
 
 
 class Similarity(NamedTuple):
@@ -55,8 +74,8 @@ def probe(subject: Subject, *, seed: int, other: Any = None) -> list[Row]:
     """Compares the network's layers with those of other runs, or with each other.
 
     `other` is the id of a run, or {label: id}, where None in place of an id says that the run meant is the subject's
-    own. On the command line a label may also name the settings in which the other run differs
-    (vitbench/probing/partners.py).
+    own, and `pixels` stands for the images themselves. On the command line a label may also name the settings in which
+    the other run differs (vitbench/probing/partners.py).
 
     Each layer has its `similarity` with each of the other's, at their relative depth, and the largest of these as
     `best`, with its depth as `best_at`. The scalars are `mean_best` over the layers; `last`, of the features that the
@@ -108,6 +127,8 @@ def similarities(subject: Subject, other: tuple[tuple[str, str | None], ...]) ->
 
 
 def _other_run(subject: Subject, run: str) -> Subject:
+    if run == RAW_PIXELS:
+        return subject._replace(model=Pixels().eval(), name="raw pixels")
     if subject.network is None:
         raise UserError(f"probe.cka.other={run}: there are no other runs here")
     return subject.network(run)

@@ -55,6 +55,9 @@ TOGETHER: dict[str, Choice] = {
 # Figures that are made of pixels: .png beside the rows, where others are .svg
 PIXELS = frozenset({"receptive_field", "pe_similarity", "filters", "attribution"})
 
+# What `probe.cka.other=` takes in place of a run, as control: the images themselves
+RAW_PIXELS = "pixels"
+
 # Probes that have nothing to measure in a model without attention and positions
 FOR_VITS = frozenset({"attention_distance", "pe_similarity"})
 

@@ -9,7 +9,7 @@ Settings describe the finished run, in the same folder and on the same images, t
 itself in all others. Only the options of what is described (`model.depth` of `model`), and with a model its encoding
 and its recipe, may differ too. So `cnn` is the ResNet of the same seed on all images; that ResNet itself has no `cnn`.
 Of several values the first counts that another run has: `seed` is the run of seed 0, and for that run itself the one
-of seed 1.
+of seed 1. The word `pixels` stands for no run, but for the images themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from vitbench.comparing.grouping import IMAGES_KEY
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Row, Runs, select_runs
 from vitbench.errors import UserError
+from vitbench.probes.menu import RAW_PIXELS
 from vitbench.runs.records import find_record
 from vitbench.settings.choices import GROUPS
 from vitbench.settings.compose import flatten
@@ -48,7 +49,9 @@ def resolve_partners(option: str, other: Any, folder: Path, read: Reader) -> Any
 
 
 def _partner(option: str, described: Any, folder: Path, read: Reader) -> str | None:
-    """The id of the run that is described by its id or by settings."""
+    """The id of the run that is described by its id or by settings, or RAW_PIXELS."""
+    if described == RAW_PIXELS:
+        return RAW_PIXELS
     if isinstance(described, str):
         try:
             record = find_record(folder.parent / described)
