@@ -25,7 +25,8 @@ def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
     cut-off from 1 cycle/image to the Nyquist frequency in steps of `step` octaves; at the cut-off the gain is a half
     (`low_pass`). Of N hybrid images #low are given A's class and #high B's. `low_share` is #low / (#low + #high),
     `decided` is (#low + #high) / N. The sweep has the means of both over log2 of the cut-off (`low_share` is large
-    where low frequencies decide) and `balance`, the cut-off at which A's and B's class are given equally often.
+    where low frequencies decide) and `balance`, the cut-off at which A's and B's class are given equally often. This is
+    no test of Park and Kim, who add noise of one frequency to images and compare spectra of features.
 
     `frequency.spectrum` is, for each tap with a grid, the natural log of the amplitude at each frequency relative to
     frequency 0, and without `at` that at the Nyquist frequency (Park & Kim 2022, arXiv 2202.06709, figure 2; `spectrum`

@@ -8,7 +8,8 @@ class and -1 for the others, and the weights W minimise, in closed form and in f
 
 The intercept is mean T and free of the penalty. This is the few-shot evaluation of ViT (Dosovitskiy et al. 2021, arXiv
 2010.11929, section 4) with 30 penalties from 2^-10 to 2^19, as in the authors' code (big_vision, fewshot_lsr.py). They
-take the penalty that is best on the test images. We choose it on images that are neither fitted on nor tested on, one
+take the penalty that is best on the test images. (BiT, Kolesnikov et al. 2020, fine-tunes: its few-shot numbers are
+others.) We choose it on images that are neither fitted on nor tested on, one
 for each layer and number of shots, over all draws together.
 
 The labelled images are the run's validation images: 4 of 5 are fitted on, and every 5th chooses the penalty. The
