@@ -73,7 +73,7 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
     below.text(left, 0.05 / text_height, foot, va="bottom", fontsize=look.SMALL, linespacing=1.25, color="0.35")
     _draw_axes(axes, panel, curves, compared)
     axes.set_title(title, loc="left")
-    if curves:
+    if any(map(_is_extrapolated, curves.values())):
         axes.plot([], [], color="0.35", linestyle=DASHED, linewidth=1.2, label="extrapolated")
     if any(pair.crossover.verdict in CROSSED for pair in compared):
         axes.plot([], [], color="0.35", linestyle="none", marker="*", markersize=9, label="crossover")
@@ -97,7 +97,7 @@ def _draw_axes(axes: Axes, panel: Panel, curves: Mapping[str, CurveOfRuns], comp
         _mark_crossover(axes, pair, [line.label for line in lines], scale)
     figure.scale_axis(axes, "x", "train_images", [n for line in lines for n, _ in line.points], log)
     figure.scale_axis(axes, "y", y, [scale * value for line in lines for _, value in line.points], log)
-    _set_limits(axes, panel, [curve.counted for curve in curves.values() if curve.is_fitted], scale)
+    _set_limits(axes, panel, [*curves.values()], scale)
     figure.draw_chance(axes, panel.groups, y)
 
 
@@ -110,7 +110,8 @@ def _draw_curve(axes: Axes, line: PlottedLine, fitted: CurveOfRuns, i: int, scal
     if fitted.is_fitted:
         first, last = curve.n[0], curve.n[-1]
         inside, beyond = np.geomspace(first, last, 100), np.geomspace(last, GUARD * last, 60)
-        for grid, alpha, dashes in ((inside, 0.16, "-"), (beyond, 0.07, DASHED)):
+        parts = [(inside, 0.16, "-"), *([(beyond, 0.07, DASHED)] if _is_extrapolated(fitted) else [])]
+        for grid, alpha, dashes in parts:
             if len(curve.seeds) >= LEAST_SEEDS:
                 low, high = np.exp(np.percentile(curve.drawn_fits.logs(grid), [2.5, 97.5], axis=0)) * scale
                 axes.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
@@ -122,10 +123,15 @@ def _draw_curve(axes: Axes, line: PlottedLine, fitted: CurveOfRuns, i: int, scal
     for counts, name in ((True, label), (False, label if not len(curve.n) else None)):
         shown = np.array([size.counts == counts for size in fitted.sizes])
         means = np.exp(at_all.mean_logs[shown]) * scale
-        style = marker if counts else {**marker, "markerfacecolor": "white"}
+        style = {**marker, "markerfacecolor": colour if counts else "white"}
         if len(means):
             axes.plot(at_all.n[shown], means, linestyle="none", label=name, color=colour, zorder=4, **style)
     figure.draw_runs(axes, line, i, scale, zorder=5)
+
+
+def _is_extrapolated(fitted: CurveOfRuns) -> bool:
+    """Whether a curve is drawn beyond its sizes: only where no runs are there that say otherwise."""
+    return fitted.is_fitted and fitted.counted.n[-1] == fitted.curve.n[-1]
 
 
 def _fit_in_numbers(curve: Curve, scale: int) -> list[str]:
@@ -149,17 +155,19 @@ def _mark_crossover(axes: Axes, compared: Compared, labels: Sequence[str], scale
     axes.plot([crossover.n], [error], markerfacecolor=colour, zorder=7, clip_on=False, **star)
 
 
-def _set_limits(axes: Axes, panel: Panel, curves: Sequence[Curve], scale: int) -> None:
+def _set_limits(axes: Axes, panel: Panel, curves: Sequence[CurveOfRuns], scale: int) -> None:
     """Makes room for all points and curves, and shades where the curves are extrapolated."""
     log_x, log_y = "x" in panel.log, "y" in panel.log
     low, high = figure.y_limits(panel.lines, panel.y, log_y)
+    beyond = [fitted.counted for fitted in curves if _is_extrapolated(fitted)]
     if curves:
-        ends = [scale * curve.predict(GUARD * curve.n[-1]) for curve in curves]
+        places = [n for line in panel.lines for n, _ in line.points]
+        last = max([1.15 * max(places), *(1.02 * GUARD * curve.n[-1] for curve in beyond)])
+        axes.set_xlim(min(places) / 1.15 if log_x else 0, last)
+    if beyond:
+        ends = [scale * curve.predict(GUARD * curve.n[-1]) for curve in beyond]
         low = min([low, *(end / 1.05 if log_y else end for end in ends)])
-        last = max(curve.n[-1] for curve in curves)
-        axes.axvspan(last, 1.02 * GUARD * last, color="0.96", linewidth=0, zorder=0)
-        least = min(n for line in panel.lines for n, _ in line.points)
-        axes.set_xlim(least / 1.15 if log_x else 0, 1.02 * GUARD * last)
+        axes.axvspan(max(curve.n[-1] for curve in beyond), last, color="0.96", linewidth=0, zorder=0)
     axes.set_ylim(low, high)
 
 
@@ -193,11 +201,12 @@ def _what(groups: Sequence[Group], y: str, lines: Sequence[CurveOfRuns]) -> str:
     few = f", approximate below {FEW_SEEDS} seeds" if min(ns) < FEW_SEEDS else ""
     drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []
     bands = ", ".join([*drawn, *(["no bands of two seeds"] if min(ns) < LEAST_SEEDS else [])])
+    beyond = ", dashed beyond the largest size" if any(map(_is_extrapolated, lines)) else ""
     hollow = "; hollow: limited by budget or size, not by images" if _any_hollow(lines) else ""
     forms = sorted({curve.form for curve in curves})
     return (
-        f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)}),"
-        f" dashed beyond the largest size; {bands}; exponents with 95 % intervals{hollow}"
+        f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)})"
+        f"{beyond}; {bands}; exponents with 95 % intervals{hollow}"
     )
 
 

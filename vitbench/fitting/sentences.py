@@ -179,7 +179,7 @@ def crossover_note(compared: Compared, axis: Axis = IMAGES) -> str:
     if crossover.why in ("few", "chance"):
         return f"{both}: {_why_few(compared)}"
     if crossover.verdict == "limited":
-        return f"{both}: limited by budget or size, this evidence cannot say what more images would do"
+        return f"{both}: limited by budget or size, not by images"
     if crossover.verdict == "observed":
         return f"{follower} overtakes {leader} at {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "extrapolated":
