@@ -200,7 +200,7 @@ def test_filters_keep_what_they_name(tmp_path: Path, vitbench: Cli, words: list[
         (["file=t.md", "format=csv"], "format=csv file=t.md: which of the two?"),
         (["name=accuracy"], "name=accuracy: chooses among the tables of a study"),
         (["runs=nowhere"], "runs=nowhere: no finished run there"),
-        (["study=quickstart"], "study=quickstart: none of its 18 runs has ended in runs=runs"),
+        (["study=quickstart"], "study=quickstart: none of its 27 runs has ended in runs=runs"),
     ],
 )
 def test_a_slip_gets_one_line(tmp_path: Path, vitbench: Cli, words: list[str], said: str) -> None:
@@ -423,9 +423,9 @@ def test_a_study_shows_its_runs_only_and_says_what_is_missing_and_what_it_cannot
     fake_runs.write(quickstart, "not-of-the-study", 0.9)
     done = vitbench("table", "study=quickstart")
     assert done.code == 0 and done.err == ""
-    assert done.out.startswith("Quickstart. ") and "data.fraction=0.01" in done.out
-    assert "missing: 1 of the 18 planned runs" in done.out
-    assert done.out.splitlines()[-1].startswith("Too short for a verdict")
+    assert done.out.startswith("Quickstart. ") and "data.fraction=0.1" in done.out
+    assert "missing: 1 of the 27 planned runs" in done.out
+    assert done.out.splitlines()[-1].startswith("Easy drawings of 16 px")
     assert "not-of-the-study" not in vitbench("table", "study=quickstart", "format=json").out
 
 
@@ -584,3 +584,20 @@ def test_costs_that_are_not_matched_are_said(tmp_path: Path) -> None:
         "multiply-adds of size nano are not matched here: vit has 1.50 times those of resnet"
     ]
     assert cost_warnings([row | {"multiply_adds": 20e6} for row in rows]) == []
+
+
+def test_samples_make_columns_so_that_a_study_of_both_has_a_surface(tmp_path: Path, vitbench: Cli) -> None:
+    """Two numbers of images for two budgets, one asked for in epochs: error over images and samples."""
+    for fraction in (0.1, 1.0):
+        for seed in (0, 1):
+            common = {"data.fraction": fraction, "seed": seed, "optim.batch_size": 64}
+            short = {"optim.steps": 100, "result_steps": 100}
+            long = {"optim.steps": None, "optim.epochs": 40.0, "result_steps": 400}
+            for name, budget, accuracy in (("short", short, 0.3), ("long", long, 0.5)):
+                run = f"{name}-{fraction}-{seed}"
+                fake_runs.write(tmp_path / "runs", run, accuracy + fraction / 10 + seed / 100, **common, **budget)
+    table = ["table", "rows=[model,data.fraction]", "columns=samples_seen", "show=mean"]
+    out = vitbench(*table, "value=test_error").out
+    assert "samples_seen=6400" in out and "25600" in out and "optim.epochs" not in out
+    (row,) = [line for line in out.splitlines() if line.split()[1:2] == ["0.1"]]
+    assert row.split()[2:4] == ["68.5", "48.5"]

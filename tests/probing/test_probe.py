@@ -113,7 +113,7 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (f"run={trained}", "data=cifar10"): "data=cifar10: a run brings its own network and data",
         (f"run={trained}", "images=20", "probe.shift.draws=13"): "draws=13: not today",
         ("where.model=resnet",): "where.model=resnet: none of 1 run; there model is vit",
-        ("study=quickstart",): "study=quickstart: none of its 18 runs has ended",
+        ("study=quickstart",): "study=quickstart: none of its 27 runs has ended",
         (f"run={trained}", "-m"): "has no --multirun",
     }
     for words, expected in mistakes.items():
@@ -161,7 +161,7 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     assert [(row["at"], row["at_unit"]) for row in runs.swept[trained] if row["column"] == "stub.size"] == [
         (step, "step") for step in (0, 2, 4, 6)
     ]
-    assert runs.rows[0]["stub.size"] == 4 and vitbench("plot", "y=stub.size", "x=step").code == 0
+    assert runs.rows[0]["stub.size"] == 4 and vitbench("plot", "y=stub.size", "x=step", "degenerate=true").code == 0
     assert vitbench("table", "value=[stub.size,init.stub.size]").code == 0
     output = vitbench(*call, "checkpoint=3")
     assert output.code == 2 and f"checkpoint=3: {trained} kept its weights after 2, 4 steps" in output.err

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vitbench.comparing.degenerate import is_degenerate
@@ -39,6 +39,16 @@ ALONG = {  # the settings that move a run along a result, and so do not make ano
     "parameters": SIZE_KEYS,
     "multiply_adds": SIZE_KEYS,
 }
+
+
+PLACES = ("train_images", "samples_seen")  # results that can make columns, as they are the same for all seeds
+
+
+def with_place(runs: Runs, place: str) -> Runs:
+    """Makes one of PLACES a setting, in place of the settings that it follows from, so that it can be columns."""
+    settled = dict.fromkeys(ALONG[place])
+    rows = [row | settled for row in runs.rows if row.get(place) is not None]
+    return replace(runs, rows=rows, settings=[*runs.settings, place])
 
 
 @dataclass(frozen=True)

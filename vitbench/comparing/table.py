@@ -22,12 +22,14 @@ from vitbench.comparing import differences, formats
 from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, power_notes
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
+    PLACES,
     Group,
     comparison_warnings,
     distinguishing_keys,
     groups_of,
     shared_settings,
     sort_key,
+    with_place,
 )
 from vitbench.comparing.matched import build_matched_table
 from vitbench.comparing.select import Runs, select_runs
@@ -151,7 +153,9 @@ def build_table(
     if not values or (len(values) > 1 and columns is not None):
         raise UserError(f"value={shown_value(value)} columns={columns}: several results, or one along a setting")
     row_keys = runs.listed("rows", rows)
-    column_keys = [check_choice("columns", columns, runs.keys)] if columns is not None else []
+    if columns in PLACES:
+        runs = with_place(runs, columns)
+    column_keys = [check_choice("columns", columns, [*runs.keys, *PLACES])] if columns is not None else []
     groups = groups_of(runs)
     keys = distinguishing_keys(groups, [*column_keys, *row_keys])[len(column_keys) :]
     keys = keys or ([] if column_keys else ["model"])

@@ -161,7 +161,7 @@ class TableConfig:
     name: str | None = None  # one of the study's tables
     where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE]
     rows: Any = None  # a setting or a list of them; null: every setting that tells runs apart
-    columns: str | None = None  # a setting whose values become columns
+    columns: str | None = None  # a setting whose values become columns; or train_images, samples_seen
     value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
     against: str | None = None  # a line's name, or settings of each line's own counterpart: how far others are from it
