@@ -69,11 +69,13 @@ def test_a_chain_of_budgets_certifies_each_run_by_the_next(tmp_path: Path) -> No
 
 
 def test_a_studys_certificates_are_in_no_table_and_found_all_the_same(tmp_path: Path, vitbench: Cli) -> None:
-    (tmp_path / "s.yaml").write_text("runs: [model=vit]\ncertify: {where: {seed: 0}}\nfigures: {a: {x: steps}}")
+    (tmp_path / "s.yaml").write_text(
+        "runs: [model=vit]\ncertify: {where: {seed: 0}, factor: 3}\nfigures: {a: {x: steps}}"
+    )
     study, runs = load_study(str(tmp_path / "s.yaml")), tmp_path / "runs"
     for seed in range(2):
         write(runs, f"short{seed}", 1000, seed=seed)
-    write(runs, "long0", 2000, seed=0)
+    write(runs, "long0", 3000, seed=0)
     planned = [Planned([], {}, "short0"), Planned([], {}, "short1"), Planned([], {}, "long0", "short0")]
     remember(study, planned, runs)
     (row,) = json.loads(vitbench("table", "study=s.yaml", "format=json").out)["tables"][0]["groups"]

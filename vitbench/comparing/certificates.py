@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vitbench.comparing.grouping import IMAGES_KEY
-from vitbench.comparing.select import SAMPLES_KEYS, UNIMPORTANT_KEYS, Row, Runs, as_begun
+from vitbench.comparing.select import CERTIFIES, SAMPLES_KEYS, UNIMPORTANT_KEYS, Row, Runs, as_begun
 from vitbench.settings.choices import GROUPS
 
 FACTOR = 2.0  # how many times the samples a certificate has, unless a study says otherwise
@@ -16,12 +16,12 @@ def certificates_of(runs: Runs, factor: float = FACTOR) -> dict[str, Row]:
     """Returns the certificate of each run that has one, by the id of the run that it certifies.
 
     A certificate agrees with its run in the images, their number, both seeds and every setting that decides a number,
-    and saw `factor` times the samples. It is looked for among `runs.rows` and `runs.certificates`. It may have
-    diverged, and of several equal ones the first by id is taken.
+    and saw `factor` times the samples; of several equal ones the first by id is taken. One that a study planned, in
+    `runs.certificates`, names its run and may have another factor. A certificate may have diverged.
     """
     keys = [key for key in runs.settings if key not in (*SAMPLES_KEYS, *UNIMPORTANT_KEYS, *PRESETS)]
     alike: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted([*runs.rows, *runs.certificates], key=lambda row: str(row["id"])):
+    for row in sorted(runs.rows, key=lambda row: str(row["id"])):
         alike.setdefault(tuple(as_begun(row).get(key) for key in [*keys, IMAGES_KEY, "train_images"]), []).append(row)
     pairs: dict[str, Row] = {}
     for rows in alike.values():
@@ -31,4 +31,4 @@ def certificates_of(runs: Runs, factor: float = FACTOR) -> dict[str, Row]:
             certificate = next((other for other in longer if other["steps"] > row["steps"]), None)
             if certificate is not None:
                 pairs[row["id"]] = certificate
-    return pairs
+    return pairs | {row[CERTIFIES]: row for row in runs.certificates}
