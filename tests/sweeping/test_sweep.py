@@ -160,11 +160,16 @@ def test_the_time_is_estimated_from_comparable_runs(tmp_path: Path, monkeypatch:
         result_train_seconds=1000.0,
         result_hardware={"device": "cpu", "name": "Xeon", "threads": 2, "precision": "float32"},
     )
+    same |= {"optim.min_steps": None, "checkpoint": None}  # what is asked for says every setting
     asked = fake_runs.record(0.5, **same, **{"optim.steps": 240})["config"]
     assert Estimate(tmp_path, threads=1).seconds(asked) == pytest.approx(24)
     assert Estimate(tmp_path, threads=4).seconds(asked) is None
     epochs = fake_runs.record(0.5, **same, **{"optim.steps": None, "optim.epochs": 3.0})["config"]
     assert Estimate(tmp_path, threads=1).seconds(epochs) == pytest.approx(12 / 1200 * 30_000)
+    branch = fake_runs.record(0.5, **same | {"optim.steps": 240, "checkpoint": 60})["config"]
+    assert Estimate(tmp_path, threads=1).seconds(branch) == pytest.approx(18)
+    least = fake_runs.record(0.5, **same | {"optim.epochs": 0.01, "optim.min_steps": 240})["config"]
+    assert Estimate(tmp_path, threads=1).seconds(least) == pytest.approx(24)
     assert total([24, 24, 24], at_once=2) == 36 and total([60, 1], at_once=2) == 60
 
 

@@ -69,8 +69,8 @@ class Estimate:
         images = optim["steps"] and optim["steps"] * optim["batch_size"]
         if optim["epochs"] is not None and (size := self._train_images.get(_share(settings))):
             images = max(optim["epochs"] * size, (optim["min_steps"] or 0) * optim["batch_size"])
-        images = images and images - (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch goes on from there
-        return rate * images if rate is not None and images else None
+        done_before = (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch goes on from there
+        return rate * (images - done_before) if rate is not None and images else None
 
     def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
         alike = {key: value for key, value in flat_settings(config).items() if key.startswith(ALIKE)}
