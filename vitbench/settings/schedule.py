@@ -17,7 +17,7 @@ class Schedule(NamedTuple):
     cosine    falls from the end of warm-up to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5 with one period)
     constant  never falls
     wsd       stays at the peak, and at last falls as 1 - sqrt(share of the decay that is done): the best of the forms
-              that Hägele et al. 2024 (arXiv 2405.18392, section 3) tried, where the plain one is linear
+              that Hägele et al. 2024 (arXiv 2405.18392) tried, where the plain one is linear
     """
 
     kind: str  # one of SCHEDULES
