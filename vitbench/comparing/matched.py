@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from vitbench.comparing import differences
@@ -28,12 +27,12 @@ from vitbench.comparing.grouping import (
     path_of,
     shared_settings,
 )
+from vitbench.comparing.pairing import usual_pairs
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.matching import AtEqual, PathPoint, compare_at_equal
 from vitbench.numbers.words import column_label, is_number, is_share, plural, shown_number, shown_value
-from vitbench.settings.choices import GROUPS
 
 KEPT_STEPS = "step"  # the path of a run's own kept checkpoints
 
@@ -80,7 +79,7 @@ def build_matched_table(
     keys, all_groups = [*lines[0].settings], groups_of(runs)
     notes = [*comparison_warnings(all_groups), *left_out]
     if against is None:
-        pairs = usual_pairs(lines)
+        pairs = [Against(a.settings, a.rows, b) for a, b in usual_pairs(lines)]
         if not pairs:
             raise UserError(f"matched={matched}: no two lines to compare; there: {', '.join(map(_name, lines))}")
     else:
@@ -147,25 +146,6 @@ def _kept_points(swept: Sequence[Row], value: str, matched: str) -> Iterator[Pat
             at_step[row["column"]][row["at"]] = row["value"]
     for step in sorted(at_step[value].keys() & at_step[matched].keys()):
         yield PathPoint(step, at_step[matched][step], at_step[value][step])
-
-
-def usual_pairs(lines: Sequence[Group]) -> list[Against]:
-    """Pairs every ViT with every CNN, and every encoding with none, where nothing else that varies differs.
-
-    If this gives no pairs, each two lines that differ in model, encoding or recipe alone are one.
-    """
-    own = ("model", *GROUPS["model"].brings)
-
-    def context(line: Group) -> dict[str, Any]:
-        settings = line.settings.items()
-        return {key: value for key, value in settings if key == "model.size" or key.partition(".")[0] not in own}
-
-    cnns = [line for line in lines if line.settings.get("pe", "") is None]
-    without = [line for line in lines if line.settings.get("pe") == "none"]
-    vits = [line for line in lines if line not in cnns]
-    chosen = [(a, b) for b in [*cnns, *without] for a in vits if a is not b and context(a) == context(b)]
-    chosen = chosen or [(a, b) for a, b in combinations(lines, 2) if context(a) == context(b)]
-    return [Against(a.settings, a.rows, b) for a, b in chosen]
 
 
 def _differences(

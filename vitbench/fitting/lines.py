@@ -13,6 +13,7 @@ import numpy as np
 
 from vitbench.comparing.certificates import certificates_of
 from vitbench.comparing.grouping import LineOfGroups, groups_of, lines_along
+from vitbench.comparing.pairing import is_cnn, usual_pairs
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.fitting.axes import IMAGES, Axis, samples_of
@@ -21,10 +22,8 @@ from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES, model_key, o
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import Curve
 from vitbench.numbers.words import plural, printable
-from vitbench.settings.choices import GROUPS
 
 FALLING = ("_error", "_loss")  # results whose names end so fall as images grow
-START_KEYS = ("init", "head", "freeze", "optim.layer_decay")  # these say how a run begins
 
 
 @dataclass(frozen=True)
@@ -210,8 +209,7 @@ def check_point(point: Point, value: str, error: type[UserError]) -> None:
 def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tuple[CurveOfRuns, CurveOfRuns]]:
     """Chooses the curves to compare; the second of a pair is the reference.
 
-    With `against` it is the curve of that label. Otherwise every ViT is paired with every CNN, every encoding with
-    none, and a pretrained model with the same model from scratch. If this gives no pairs, each two curves are one.
+    With `against` it is the curve of that label, and otherwise they are the usual pairs.
     """
     labels = [line.label for line in lines]
     if against is not None:
@@ -219,42 +217,10 @@ def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tupl
             raise UserError(f"against={against}: {did_you_mean(against, labels)}")
         reference = lines[labels.index(against)]
         return [(line, reference) for line in lines if line is not reference]
-    cnns = [line for line in lines if _is_cnn(line)]
-    without = [line for line in lines if line.settings.get("pe") == "none"]
-    vits = [line for line in lines if not _is_cnn(line)]
-    references = [*cnns, *without]
-    chosen = [(a, b) for b in references for a in vits if a is not b and _context(a) == _context(b)]
-    scratch = [line for line in lines if "init" in line.settings and line.settings["init"] is None]
-    chosen += [
-        (a, b) for b in scratch for a in lines if a.settings["init"] is not None and _after_start(a) == _after_start(b)
-    ]
-    if not chosen:
-        chosen = [(a, b) for i, a in enumerate(lines) for b in lines[i + 1 :] if _context(a) == _context(b)]
-    return chosen
+    return usual_pairs(lines)
 
 
 def main_pairs(lines: Sequence[CurveOfRuns]) -> list[tuple[CurveOfRuns, CurveOfRuns]]:
     """Chooses the pairs with a CNN, if there is one, because a figure has no room for all pairs."""
-    chosen, cnns = pairs(lines), {line.label for line in lines if _is_cnn(line)}
+    chosen, cnns = pairs(lines), {line.label for line in lines if is_cnn(line)}
     return [pair for pair in chosen if pair[1].label in cnns] or chosen
-
-
-def _is_cnn(line: CurveOfRuns) -> bool:
-    """Whether its model takes no encoding: runs of such a model have no `pe` (vitbench/models/menu.py).
-
-    The name of the model does not say so here, because a table of one's own can hold models that no menu offers.
-    """
-    return "pe" in line.settings and line.settings["pe"] is None
-
-
-def _after_start(line: CurveOfRuns) -> dict[str, Any]:
-    """Returns what a pretrained model and the same model from scratch share: all settings but how they begin."""
-    return {key: value for key, value in line.settings.items() if key not in START_KEYS}
-
-
-def _context(line: CurveOfRuns) -> dict[str, Any]:
-    """Returns what two curves must share to be a pair: all that varies but the model, its encoding and its recipe."""
-    own = ("model", *GROUPS["model"].brings)
-    return {
-        key: value for key, value in line.settings.items() if key == "model.size" or key.partition(".")[0] not in own
-    }
