@@ -223,7 +223,10 @@ def test_every_line_looks_different() -> None:
             ["fit=true", "y=test_accuracy"],
             "y=test_accuracy: a curve is fitted to an error or a loss; choices: test_error",
         ),
-        (["fit=true", "x=optim.steps"], "fit=true x=optim.steps: learning curves are fitted over train_images"),
+        (
+            ["fit=true", "x=optim.steps"],
+            "fit=true x=optim.steps: curves are fitted along train_images, total_samples_seen, ",
+        ),
         (["y=val_accuracy"], "y=val_accuracy: "),
         (["runs=nowhere"], "runs=nowhere: no finished run there"),
         (["x=val_images"], "log=x: val_images is 0 in a run"),

@@ -87,7 +87,7 @@ def draw_figure(
     runs = runs.filtered(where or {})
     if fit:
         from vitbench.fitting.references import without_references
-    shown = without_references(runs) if fit else runs
+    shown = without_references(runs) if fit and (x or "train_images") == "train_images" else runs
     panels = [
         build_panel(
             shown,

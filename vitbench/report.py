@@ -28,6 +28,7 @@ from typing import Any
 
 from vitbench import plot
 from vitbench.comparing import formats
+from vitbench.comparing.axes import AXIS_OF_COLUMN, IMAGES
 from vitbench.comparing.evidence import (
     Counted,
     counts_text,
@@ -204,12 +205,12 @@ class Section:
         if layout is None:
             return None
         runs = self.runs_with_caveats.filtered(layout.get("where") or {})
-        value = str(layout.get("y") or "test_error")
+        value, axis = str(layout.get("y") or "test_error"), AXIS_OF_COLUMN.get(str(layout.get("x")), IMAGES)
         try:
-            lines, left_out = lines_of(runs, value)
+            lines, left_out = lines_of(runs, value, axis=axis)
         except UserError:  # too few seeds or sizes so far
             return None
-        return report_of(value, lines, left_out, runs, heading=self.heading, count=count)
+        return report_of(value, lines, left_out, runs, heading=self.heading, count=count, axis=axis)
 
     @cached_property
     def texts(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import figure
+from vitbench.comparing.axes import AXIS_OF_COLUMN
 from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.figure import PlottedLine
 from vitbench.comparing.grouping import Group, groups_of, lines_along, path_of, sort_key
@@ -87,8 +88,8 @@ def build_panel(
         raise UserError(f"y={y}: none of {plural(len(runs.rows), 'run')} has both {x} and {y}")
     if len(plotted) > len(look.COLOURS) * len(look.MARKERS):
         raise UserError(f"{len(plotted)} lines are too many to tell apart; choose some with where.KEY=VALUE")
-    if fit and x != "train_images":
-        raise UserError(f"fit=true x={x}: learning curves are fitted over train_images")
+    if fit and x not in AXIS_OF_COLUMN:
+        raise UserError(f"fit=true x={x}: curves are fitted along {', '.join(AXIS_OF_COLUMN)}")
     return Panel(groups, plotted, x, y, log, categories, path=path, notes=notes)
 
 

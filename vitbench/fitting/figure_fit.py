@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitbench.comparing import figure
+from vitbench.comparing.axes import AXIS_OF_COLUMN, IMAGES, Axis
 from vitbench.comparing.figure import PlottedLine
 from vitbench.comparing.grouping import Group
 from vitbench.comparing.panels import Panel
@@ -47,13 +48,14 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
 
     y, lines = panel.y, panel.lines
     check_falling(runs, y, "y")
+    axis = AXIS_OF_COLUMN[panel.x]
     try:
-        fitted, left_out = lines_of(runs, y, first_keys)
+        fitted, left_out = lines_of(runs, y, first_keys, axis=axis)
     except UserError as error:  # even where nothing can be fitted, the runs are worth seeing
         fitted, left_out = [], [f"no fitted curves: {error}"]
-    report = Report(y, fitted, main_pairs(fitted))
+    report = Report(y, fitted, main_pairs(fitted), axis=axis)
     curves, compared = report.fitted_lines, report.pairs
-    pair_notes = _wrap_notes(compared)
+    pair_notes = _wrap_notes(compared, axis)
     notes = [_without_curve(lines, curves), *left_out, caveat]
     foot = figure.foot_text(runs, panel.groups, _what(panel.groups, y, fitted), notes, CHARACTERS)
 
@@ -95,7 +97,7 @@ def _draw_axes(axes: Axes, panel: Panel, curves: Mapping[str, CurveOfRuns], comp
             _draw_curve(axes, line, curve, i, scale, len(lines) <= MOST_NUMBERED)
     for pair in compared:
         _mark_crossover(axes, pair, [line.label for line in lines], scale)
-    figure.scale_axis(axes, "x", "train_images", [n for line in lines for n, _ in line.points], log)
+    figure.scale_axis(axes, "x", panel.x, [n for line in lines for n, _ in line.points], log)
     figure.scale_axis(axes, "y", y, [scale * value for line in lines for _, value in line.points], log)
     _set_limits(axes, panel, [*curves.values()], scale)
     figure.draw_chance(axes, panel.groups, y)
@@ -171,19 +173,19 @@ def _set_limits(axes: Axes, panel: Panel, curves: Sequence[CurveOfRuns], scale: 
     axes.set_ylim(low, high)
 
 
-def _wrap_notes(compared: Sequence[Compared]) -> list[str]:
+def _wrap_notes(compared: Sequence[Compared], axis: Axis) -> list[str]:
     """Wraps the notes on pairs for the text under the axes."""
     return [
         part
-        for note in _pair_notes(compared)
+        for note in _pair_notes(compared, axis)
         for part in textwrap.wrap(note, CHARACTERS - 13, subsequent_indent="    ")
     ]
 
 
-def _pair_notes(compared: Sequence[Compared]) -> list[str]:
+def _pair_notes(compared: Sequence[Compared], axis: Axis = IMAGES) -> list[str]:
     """Writes a note on each pair, with a star if its crossover has one; where pairs are many, the rest is counted."""
     marks = ["\N{BLACK STAR}" if pair.crossover.verdict in CROSSED else "-" for pair in compared]
-    notes = [printable(f"{mark} {crossover_note(pair)}") for mark, pair in zip(marks, compared, strict=True)]
+    notes = [printable(f"{mark} {crossover_note(pair, axis)}") for mark, pair in zip(marks, compared, strict=True)]
     rest = len(notes) - MOST_NOTES + 1
     return notes if rest < 2 else [*notes[:-rest], f"and {rest} other pairs, see `vitbench fit`"]
 

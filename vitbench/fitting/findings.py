@@ -9,11 +9,11 @@ from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
 
+from vitbench.comparing.axes import IMAGES, Axis
 from vitbench.comparing.evidence import Counted
 from vitbench.comparing.formats import TOTAL_SECONDS
 from vitbench.comparing.grouping import MATCHED, comparison_warnings, groups_of
 from vitbench.comparing.select import Row, Runs
-from vitbench.fitting.axes import IMAGES, Axis
 from vitbench.fitting.limits import Size
 from vitbench.fitting.lines import CurveOfRuns, pairs
 from vitbench.fitting.mcnemar import Checkpoints, Count, Missing, compare_checkpoints

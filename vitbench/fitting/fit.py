@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.comparing import formats
+from vitbench.comparing.axes import AXES
 from vitbench.comparing.evidence import read_counts
 from vitbench.comparing.select import select_runs
 from vitbench.errors import UserError, check_choice
-from vitbench.fitting.axes import AXES
 from vitbench.fitting.findings import report_of
 from vitbench.fitting.fit_file import read_table
 from vitbench.fitting.lines import check_falling, lines_of

@@ -11,11 +11,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitbench.comparing.axes import IMAGES, Axis
 from vitbench.comparing.evidence import read_evidence
 from vitbench.comparing.grouping import Group, LineOfGroups, groups_of, lines_along
 from vitbench.comparing.select import Runs
 from vitbench.errors import DataError, UserError, did_you_mean
-from vitbench.fitting.axes import IMAGES, Axis
 from vitbench.fitting.limits import Point, sizes_of
 from vitbench.fitting.lines import CurveOfRuns, check_falling, check_point, curve_of, lines_of
 from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vitbench.comparing.axes import IMAGES, Axis, samples_of
 from vitbench.comparing.certificates import certificates_of
 from vitbench.comparing.grouping import LineOfGroups, groups_of, lines_along
 from vitbench.comparing.pairing import is_cnn, usual_pairs
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice, did_you_mean
-from vitbench.fitting.axes import IMAGES, Axis, samples_of
 from vitbench.fitting.limits import Point, Size, sizes_of, without_limits
 from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES, model_key, of_each_model, without_references
 from vitbench.numbers.crossover import LEAST_SIZES
@@ -163,7 +163,7 @@ def curve_of(
     """
     by_seed: dict[Hashable, dict[float, Point]] = {}
     for point in points:
-        check_point(point, value, error)
+        check_point(point, value, error, axis)
         first = by_seed.setdefault(point.seed, {}).setdefault(point.n, point)
         if first is not point:
             raise error(
@@ -196,12 +196,12 @@ def _seed_order(seed: Any) -> tuple[Any, ...]:
     return (0, 0, "") if seed is None else (1, seed, "") if isinstance(seed, int | float) else (2, 0, str(seed))
 
 
-def check_point(point: Point, value: str, error: type[UserError]) -> None:
+def check_point(point: Point, value: str, error: type[UserError], axis: Axis = IMAGES) -> None:
     """Raises `error` where a value has no logarithm, or is an error rate of 1, which nothing has that learned."""
     if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
         allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
         raise error(
-            f"{point.source}: {value} is {point.value:g} with {point.n:,.0f} images; a curve takes values {allowed},"
+            f"{point.source}: {value} is {point.value:g} with {point.n:,.0f} {axis.unit}; a curve takes values {allowed},"
             " ends excluded"
         )
 

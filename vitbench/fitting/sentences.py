@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from vitbench.comparing.axes import IMAGES, Axis
 from vitbench.comparing.formats import TOTAL_SECONDS
-from vitbench.fitting.axes import IMAGES, Axis
 from vitbench.fitting.findings import Compared, is_matched
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import GUARD, UNRELIABLE
@@ -70,7 +70,8 @@ def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
     if pooled.changes:
         means = pair.differences.mean(0)
         first, last = (f"{_signed(mean, value)}" for mean in (means[0], means[-1]))
-        way = "cross" if means[0] * means[-1] < 0 else "approach" if abs(means[-1]) < abs(means[0]) else "part"
+        ways = ("approach", "part")
+        way = "cross" if compared.crossover.verdict == "observed" else ways[abs(means[-1]) >= abs(means[0])]
         changes = f"{'t' if opening else 'T'}he difference of {what} changes with the {axis.unit}"
         return f"{opening}{changes}: {first} at {number(n[0])}, {last} at {number(n[-1])}; the curves {way}."
     over = f"mean over {plural(len(n), 'size')} from {number(n[0])} to {number(n[-1])} {axis.unit}, {interval.n} seeds"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from vitbench.comparing.axes import IMAGES
 from vitbench.comparing.formats import Table
-from vitbench.fitting.axes import IMAGES
 from vitbench.fitting.findings import Certified, Report
 from vitbench.fitting.limits import Size
 from vitbench.fitting.sentences import interval_words, mean_words, number, points, size_words

@@ -24,6 +24,8 @@ AXES = {
     "train_seconds": Axis("total_train_seconds", "seconds of training", "seconds"),
 }
 
+AXIS_OF_COLUMN = {axis.column: axis for axis in AXES.values()}
+
 
 def samples_of(row: Mapping[str, Any]) -> float | None:
     """How many images went through the steps of a run itself, each as often as it was seen."""
