@@ -200,9 +200,9 @@ def check_point(point: Point, value: str, error: type[UserError], axis: Axis = I
     """Raises `error` where a value has no logarithm, or is an error rate of 1, which nothing has that learned."""
     if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
         allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
+        place = f"{point.n:,.0f} {axis.unit}"
         raise error(
-            f"{point.source}: {value} is {point.value:g} with {point.n:,.0f} {axis.unit}; a curve takes values {allowed},"
-            " ends excluded"
+            f"{point.source}: {value} is {point.value:g} with {place}; a curve takes values {allowed}, ends excluded"
         )
 
 
