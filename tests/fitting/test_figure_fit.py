@@ -127,3 +127,22 @@ def test_a_study_asks_for_it_in_its_file(tmp_path: Path, vitbench: Cli, monkeypa
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     runs = select_runs(str(fake_runs.quickstart(tmp_path)), {})
     assert plot.draw_figure(runs, y="test_error", fit=True) == plot.draw_figure(runs, y="test_error", fit=True)
+
+
+def test_points_that_images_do_not_limit_are_hollow_and_nothing_is_extrapolated_over_them(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    for n_share, error in {0.01: 0.7, 0.05: 0.6, 0.2: 0.52, 0.5: 0.5, 1.0: 0.5}.items():
+        for seed in range(3):
+            for pe, factor in ((None, 0.8), ("none", 1.0)):
+                noise = 1 + (seed - 1) / 300
+                write(tmp_path / "runs", f"{pe}{n_share}{seed}", factor * error * noise, pe, n_share, seed)
+    runs = select_runs(str(tmp_path / "runs"), {})
+    lines, _ = lines_of(runs, "test_error")
+    assert [size.counts for size in lines[0].sizes] == [True, True, True, False, False]
+    axes = Figure().subplots()
+    figure_fit._draw_curve(axes, figure.PlottedLine("a", [], []), lines[0], 0, 100, True)
+    fit, filled, hollow = axes.get_lines()
+    assert max(fit.get_xdata()) == pytest.approx(9000) and list(hollow.get_xdata()) == [22_500, 45_000]
+    assert filled.get_markerfacecolor() != "white" == hollow.get_markerfacecolor()
+    assert "hollow: limited by budget or size, not by images" in " ".join(text_of(tmp_path / "runs").split())

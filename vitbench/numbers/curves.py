@@ -226,9 +226,8 @@ class FormChoice:
 def choose_form(curves: Sequence[Curve], asked: str | None = None) -> FormChoice:
     """Chooses the form of least AICc, summed over the curves, among those that all curves admit; or the one asked for.
 
-    Curves of different forms would meet where their forms make them meet: on one published table the mixture of pow2
-    and pow3 has two models cross at 1.7 times the largest size, and pow2 for both at 5.2 times. Raises UserError where
-    a curve does not admit the form that was asked for. m4 is tried where one of the curves begins near chance.
+    Curves of different forms would meet where their forms make them meet. m4 is tried where one of the curves begins
+    near chance. Raises UserError where a curve does not admit the form that was asked for.
     """
     if asked is not None and asked not in PARAMETERS:
         raise UserError(f"form={asked}: {did_you_mean(asked, PARAMETERS)}")
