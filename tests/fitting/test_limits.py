@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,24 @@ def test_the_fall_to_a_certificate_is_judged_by_the_deviation_over_seeds() -> No
     deviation = np.std(0.6 + NOISE[:, 0], ddof=1)
     assert certificate.fall.mean == pytest.approx(0.05) and certificate.fall.n == 1
     assert certificate.fall.half == pytest.approx(4.30265 * math.sqrt(2) * deviation, rel=1e-4)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_neither_two_seeds_nor_equal_values_certify_anything(equal: bool) -> None:
+    curve, points = points_of([0.6, 0.5, 0.4, 0.3, 0.2], seeds=3 if equal else 2)
+    if equal:
+        points = [replace(point, value=0.6) for point in points]
+    twice = Point(450, 0, 0.5, "", 512_000)
+    certificate = sizes_of(curve, points, [], {points[0].source: twice})[0].certificate
+    assert certificate is not None and math.isnan(certificate.fall.low) and math.isnan(certificate.fall.high)
+
+
+def test_gaps_of_losses_and_of_errors_are_in_no_mean_together() -> None:
+    curve, points = points_of([0.6, 0.5, 0.4, 0.3, 0.2], trained=[0.5, 0.4, 0.3, 0.2, 0.1])
+    of_batches = [replace(point, trained=None, gap=-3.0) if point.seed == 0 else point for point in points]
+    assert [size.gap.mean for size in sizes_of(curve, of_batches, [], {}) if size.gap] == pytest.approx(
+        [0.1] * 5, abs=0.01
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- of tables
@@ -171,6 +192,7 @@ def test_losses_of_a_table_are_taken_as_they_are_and_it_is_said(tmp_path: Path, 
     [
         ("epochs", "0", "line 2: epochs=0: how often each image was seen is a number above 0"),
         ("epochs", "many", "line 2: epochs=many is no number"),
+        ("classes", "2.5", "line 2: classes=2.5: a number of classes is whole and above 1"),
         ("train_eval_accuracy", "98", "line 2: train_eval_accuracy=98: shares of 1 are wanted (0.12, not 12)"),
     ],
 )
@@ -178,6 +200,56 @@ def test_a_wrong_cell_is_named(tmp_path: Path, vitbench: Cli, column: str, value
     table(tmp_path / "t.csv", law(3.0, -0.2), law(2.0, -0.2), **{column: lambda n, error: value})
     done = vitbench("fit", "file=t.csv")
     assert done.code == 3 and said in done.err and done.err.count("\n") == 1
+
+
+def test_the_training_loss_of_a_table_of_losses_is_that_of_batches(tmp_path: Path, vitbench: Cli) -> None:
+    losses: dict[str, Any] = {"loss": lambda n, error: 2 * error, "train_loss": lambda n, error: error}
+    table(tmp_path / "t.csv", law(3.0, -0.2), law(2.0, -0.2), **losses)
+    assert "Augmentation and label smoothing raise the loss" in vitbench("fit", "file=t.csv", "value=test_loss").out
+
+
+def test_where_both_guess_at_nearly_all_sizes_that_is_what_is_said(tmp_path: Path, vitbench: Cli) -> None:
+    table(tmp_path / "t.csv", law(0.9, 0.0), law(0.9, 0.0), classes=lambda n, error: 10)
+    (pair,) = of_table(vitbench)["pairs"]
+    assert "neither model is surely better than guessing at" in pair["crossover"]["sentence"]
+
+
+def test_sizes_at_chance_do_not_hide_that_the_budget_limits_the_others(tmp_path: Path, vitbench: Cli) -> None:
+    """Both guess at 450 images, and train as well as they test from 4,500 on: one size counts, of four."""
+    table(
+        tmp_path / "t.csv",
+        lambda n: 0.9 if n < 1000 else 3.0 * n**-0.2,
+        lambda n: 0.9 if n < 1000 else 2.5 * n**-0.2,
+        classes=lambda n, error: 10,
+        train_eval_accuracy=lambda n, error: 1 - (error - 0.1 if n < 2000 else error + 0.001),
+    )
+    (pair,) = of_table(vitbench)["pairs"]
+    assert pair["crossover"]["verdict"] == "limited"
+    assert "at 4,500, 13,500, 45,000 images" in pair["crossover"]["sentence"]
+    assert "Differences" in vitbench("fit", "file=t.csv").out
+
+
+def test_curves_are_said_to_cross_only_where_both_signs_are_sure(tmp_path: Path, vitbench: Cli) -> None:
+    """The difference falls by 1 point a size in each seed, from about 2 to -2, and the seeds differ by 3 points."""
+    lines = ["model,images,seed,error"]
+    for k, n in enumerate(N):
+        for seed in range(3):
+            other = 0.6 * 0.85**k
+            lines += [
+                f"a,{n:.0f},{seed},{other + (0.01 + seed / 10_000) * (2 - k) + 0.03 * (seed - 1)}",
+                f"b,{n:.0f},{seed},{other}",
+            ]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    (pair,) = of_table(vitbench)["pairs"]
+    assert pair["crossover"]["verdict"] == "undefined" and pair["pooled"]["sentence"].endswith("the curves may cross.")
+
+
+def test_each_row_of_the_csv_has_a_number_or_a_verdict(tmp_path: Path, vitbench: Cli) -> None:
+    table(tmp_path / "t.csv", law(0.5, 0.0), law(2.0, -0.2))
+    rows = list(csv.DictReader(io.StringIO(vitbench("fit", "file=t.csv", "format=csv").out)))
+    empty = [row["statistic"] for row in rows if not row["value"]]
+    assert empty == ["crossover"] and not any("nan" in cell for row in rows for cell in row.values())
+    assert {row["words"] for row in rows if row["statistic"] == "value"} == {"budget, size", "not known"}
 
 
 # ----------------------------------------------------------------------------------------------------------- of runs
@@ -269,6 +341,9 @@ def test_a_target_says_how_many_images_each_model_needs(tmp_path: Path, vitbench
         in vitbench("fit", "file=t.csv", "target=0.9").out
     )
     assert "resnet needs fewer than 450 images" in vitbench("fit", "file=t.csv", "target=0.2").out
+    table(tmp_path / "loss.csv", law(3.0, -0.2), law(2.0, -0.2), loss=lambda n, error: error)
+    for word in ("nan", "inf"):
+        assert vitbench("fit", "file=loss.csv", "value=test_loss", f"target={word}").code == 2
     wrong = vitbench("fit", "file=t.csv", "target=90")
     assert wrong.code == 2 and "target=90: must be an accuracy between 0 and 1 (0.9, not 90)" in wrong.err
 
@@ -280,3 +355,23 @@ def test_another_form_that_fits_as_well_is_named_with_what_it_changes(tmp_path: 
     out = vitbench("fit", "file=t.csv", "form=pow3").out
     assert "pow2 fits better than pow3 (AICc -" in out and "exponents vit -0.20, resnet -0.20" in out
     assert "form=pow9: did you mean" in vitbench("fit", "file=t.csv", "form=pow9").err
+
+
+def test_a_curve_that_does_not_fall_needs_no_images_for_what_it_has(tmp_path: Path, vitbench: Cli) -> None:
+    lines = [
+        f"{model},{n:.0f},{seed},{0.1 + 0.01 * k + seed / 1000}"
+        for model in "ab"
+        for k, n in enumerate(N)
+        for seed in (0, 1)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["model,images,seed,error", *lines]) + "\n")
+    assert (
+        "a needs fewer than 450 images for a test accuracy of 50 %" in vitbench("fit", "file=t.csv", "target=0.5").out
+    )
+    assert "a would not reach a test accuracy of 95 %" in vitbench("fit", "file=t.csv", "target=0.95").out
+
+
+def test_a_target_below_guessing_needs_fewer_images_than_any_size() -> None:
+    errors = np.stack([0.05 + 0.8 / (1 + (N / (3000 + 50 * seed)) ** 0.8) for seed in range(3)])
+    curve = Curve("a", N, errors, (0, 1, 2), 0.9, "m4")
+    assert curve.needed_for(0.95).mean == 0

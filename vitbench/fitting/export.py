@@ -53,7 +53,14 @@ def to_json(report: Report) -> str:
 
 
 def to_csv(report: Report) -> str:
-    return csv_text([HEAD, *([formats.escape_csv(cell) for cell in row] for row in _rows(report))])
+    """A number that is unknown or infinite is an empty cell; a row that says nothing else is left out."""
+    rows = [[None if _is_endless(cell) else cell for cell in row] for row in _rows(report)]
+    told = [row for row in rows if row[4] is not None or row[8] is not None]
+    return csv_text([HEAD, *([formats.escape_csv(cell) for cell in row] for row in told)])
+
+
+def _is_endless(cell: Any) -> bool:
+    return isinstance(cell, float) and not math.isfinite(cell)
 
 
 def _rows(report: Report) -> Iterator[list[Any]]:
@@ -70,50 +77,44 @@ def _rows(report: Report) -> Iterator[list[Any]]:
         yield [c.label, None, c.n[-1], "held_back_error", c.held_back, None, None, n, c.form]
     for line in report.lines:
         for size in line.sizes:
-            yield [line.label, None, size.n, "epochs", size.epochs, None, None, size.value.n, limited_by(size)]
+            yield [line.label, None, size.n, "epochs", size.epochs, None, None, size.value.n, None]
             for statistic, of in _measured(size).items():
                 if of is not None:
-                    yield [line.label, None, size.n, statistic, of.mean, *_finite(of.low, of.high), of.n, None]
+                    words = limited_by(size) if of is size.value else None
+                    yield [line.label, None, size.n, statistic, of.mean, of.low, of.high, of.n, words]
     for found in report.certified:
         if found.size.certificate is not None:
             fall, label = found.size.certificate.fall, found.curve.label
-            ends = _finite(fall.low, fall.high)
-            yield [label, None, found.size.n, "certificate_fall", fall.mean, *ends, fall.n, certificate_words(found)]
+            words = certificate_words(found)
+            yield [label, None, found.size.n, "certificate_fall", fall.mean, fall.low, fall.high, fall.n, words]
     for target in report.targets:
         needed = target.needed
-        ends = _finite(needed.mean, needed.low, needed.high)
+        ends = needed.mean, needed.low, needed.high
         yield [target.curve.label, None, None, "needed_for_target", *ends, needed.n, f"{report.asked_target:g}"]
     for compared in report.pairs:
         a, b, seeds = compared.pair.a.label, compared.pair.b.label, len(compared.pair.a.seeds)
         for images, i, counts in compared.differences:
             words = None if counts else "does not count"
-            yield [a, b, images, "difference", i.mean, *_finite(i.low, i.high), i.n, words]
-            yield [a, b, images, "smallest_difference", *_finite(smallest_difference(i)), None, None, i.n, None]
+            yield [a, b, images, "difference", i.mean, i.low, i.high, i.n, words]
+            yield [a, b, images, "smallest_difference", smallest_difference(i), None, None, i.n, None]
         pooled, i = compared.pooled, compared.pooled.interval
-        yield [a, b, None, "pooled_difference", *_finite(i.mean, i.low, i.high), i.n, None]
-        yield [a, b, None, "pooled_smallest_difference", *_finite(pooled.smallest), None, None, i.n, None]
-        yield [
-            a,
-            b,
-            None,
-            "difference_slope",
-            *_finite(pooled.slope.mean, pooled.slope.low, pooled.slope.high),
-            i.n,
-            None,
-        ]
+        yield [a, b, None, "pooled_difference", i.mean, i.low, i.high, i.n, None]
+        yield [a, b, None, "pooled_smallest_difference", pooled.smallest, None, None, i.n, None]
+        slope = pooled.slope
+        yield [a, b, None, "difference_slope", slope.mean, slope.low, slope.high, i.n, None]
         for name, p in (("p_t", pooled.p), ("p_holm", compared.p_holm), ("p_sign_flip", pooled.sign_flip)):
-            yield [a, b, None, name, *_finite(p), None, None, i.n, None]
+            yield [a, b, None, name, p, None, None, i.n, None]
         for cost, cost_ratio in compared.costs.items():
             matched = "matched" if is_matched(cost_ratio) else None
             yield [a, b, None, f"{cost}_ratio", cost_ratio, None, None, None, matched]
         crossover = compared.crossover
-        yield [a, b, None, "crossover", crossover.n, *_finite(crossover.low, crossover.high), seeds, crossover.verdict]
+        yield [a, b, None, "crossover", crossover.n, crossover.low, crossover.high, seeds, crossover.verdict]
         yield [a, b, None, "draws_without_crossover", crossover.unmet_share, None, None, seeds, None]
         follower, leader = compared.follower.label, compared.leader.label
         for ratio in compared.ratios:
             bound = {-math.inf: "<", math.inf: ">"}.get(ratio.value)
             number = ratio.least if bound == "<" else ratio.most if bound == ">" else ratio.value
-            low, high = _finite(ratio.low, ratio.high) if bound is None else (None, None)
+            low, high = (ratio.low, ratio.high) if bound is None else (None, None)
             yield [follower, leader, ratio.n, "label_efficiency", number, low, high, seeds, bound]
         for test, p_holm in compared.tested:
             seed = f"seed {test.seed}"
@@ -217,7 +218,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return None if not math.isfinite(value) else int(value) if value.is_integer() else float(value)
     return value
-
-
-def _finite(*values: float) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]

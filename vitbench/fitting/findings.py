@@ -44,6 +44,7 @@ class Tested(NamedTuple):
 class Compared(NamedTuple):
     """What was found of two curves, the second of which is the reference."""
 
+    whole: Pair  # at all sizes
     pair: Pair  # at the sizes that count for both
     differences: list[Difference]  # at all sizes
     pooled_pair: Pair  # at the sizes over which the difference is pooled: all of them where the verdict is `limited`
@@ -68,8 +69,8 @@ class Compared(NamedTuple):
 
     @property
     def left_out(self) -> list[float]:
-        """The sizes that do not count."""
-        return [difference.n for difference in self.differences if not difference.counts]
+        """The sizes that do not count because images do not limit one of the models there, not because both guess."""
+        return [n for n in self.whole.n.tolist() if n not in self.pair.n]
 
 
 class PairFacts(NamedTuple):
@@ -153,12 +154,13 @@ class Report:
             leader, follower = (pair.a, pair.b) if a_leads else (pair.b, pair.a)
             compared.append(
                 Compared(
+                    whole,
                     pair,
                     _differences(whole, pair),
                     pooled_pairs[i],
                     pooled[i],
                     p_pooled[i],
-                    Crossover("limited") if _is_limited(whole, pair) else find_crossover(pair, p_pooled[i]),
+                    _verdict(whole, pair, p_pooled[i]),
                     leader,
                     follower,
                     label_efficiency(Pair(leader, follower, interpolated)) if pair.paired and len(pair.n) else [],
@@ -197,7 +199,14 @@ class Report:
 def _is_limited(whole: Pair, pair: Pair) -> bool:
     """Whether a pair has enough seeds and sizes, and too few of the sizes count."""
     enough = whole.paired and len(whole.a.seeds) >= LEAST_SEEDS and len(whole.n) >= LEAST_SIZES
-    return enough and len(pair.shared) < LEAST_SIZES
+    return enough and len(pair.n) < LEAST_SIZES
+
+
+def _verdict(whole: Pair, pair: Pair, p: float) -> Crossover:
+    """The verdict at the sizes that count; where there are too few sizes at all, it says why."""
+    if _is_limited(whole, pair):
+        return Crossover("limited")
+    return find_crossover(whole if len(whole.n) < LEAST_SIZES else pair, p)
 
 
 def _differences(whole: Pair, pair: Pair) -> list[Difference]:

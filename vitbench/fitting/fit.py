@@ -8,6 +8,7 @@ with each other. `docs/metrics.md` defines the numbers.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def check_target(typed: float | None, value: str) -> float | None:
     if typed is None:
         return None
     if not value.endswith("_error"):
-        if typed <= 0:
+        if not 0 < typed < math.inf:
             raise UserError(f"target={typed:g}: must be a loss above 0")
         return typed
     if not 0 < typed < 1:

@@ -131,7 +131,7 @@ def _read_own(
             int(images), seed, error_or_loss, where, *_read_training(where, row, images, result, error_or_loss)
         )
         check_point(point, value, DataError)
-        classes = int(_read_number(where, "classes", row["classes"])) if row.get("classes") else None
+        classes = _read_classes(where, row.get("classes", "").strip())
         group = groups.setdefault(tuple(settings.values()), Group(settings, []))
         group.rows.append({"point": point, "classes": classes})
     fitted = []
@@ -143,6 +143,14 @@ def _read_own(
         assert curve is not None
         fitted.append(CurveOfRuns(line.settings, curve, sizes=sizes_of(curve, points, [], {})))
     return value, fitted
+
+
+def _read_classes(where: str, cell: str) -> int | None:
+    """Reads the optional number of classes, which gives the error of guessing."""
+    classes = _read_number(where, "classes", cell) if cell else None
+    if classes is not None and (classes < 2 or classes != int(classes)):
+        raise DataError(f"{where}: classes={cell}: a number of classes is whole and above 1")
+    return None if classes is None else int(classes)
 
 
 def _read_training(
@@ -162,7 +170,7 @@ def _read_training(
     if result != "loss" and accuracy is not None:
         return samples, 1 - accuracy, value - (1 - accuracy)
     if "train_loss" in given and "loss" in given:
-        return samples, given["train_loss"] if result == "loss" else None, given["loss"] - given["train_loss"]
+        return samples, None, given["loss"] - given["train_loss"]  # of batches, as in records without `train_eval_loss`
     return samples, None, None
 
 

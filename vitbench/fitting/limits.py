@@ -88,7 +88,12 @@ def sizes_of(
         pairs = [(point, _reference(point, of_model)) for point in here]
         met = [(point, other) for point, other in pairs if other is not None]
         excess = mean_interval(point.value - other.value for point, other in met) if met else None
-        gap, trained = _interval(point.gap for point in here), _interval(point.trained for point in here)
+        # a gap of the loss of batches is no gap of the value, so the two are in no mean together
+        seen_as_test = [point for point in here if point.trained is not None]
+        gap, trained = (
+            _interval(point.gap for point in seen_as_test or here),
+            _interval(point.trained for point in seen_as_test),
+        )
         samples = [point.samples for point in here if point.samples is not None]
         sizes.append(
             Size(
@@ -174,13 +179,14 @@ def _certificate(here: Sequence[Point], certificates: Mapping[str, Point]) -> Ce
     """Computes the fall from points to their certificates.
 
     Certificates of one seed are usual, so the spread of the fall is not that of several falls but follows from that of
-    the value over the seeds, which the run and its certificate both have.
+    the value over the seeds, which the run and its certificate both have. Two seeds, or equal values, give no interval.
     """
     met = [(point, certificates[point.source]) for point in here if point.source in certificates]
     if not met:
         return None
     mean = math.fsum(point.value - other.value for point, other in met) / len(met)
     sd = math.sqrt(2) * mean_interval(point.value for point in here).sd
-    half = t_quantile(0.975, len(here) - 1) * sd / math.sqrt(len(met)) if len(here) > 1 else math.nan
+    enough = len(here) >= LEAST_SEEDS and sd > 0
+    half = t_quantile(0.975, len(here) - 1) * sd / math.sqrt(len(met)) if enough else math.nan
     samples: Any = met[0][1].samples
     return Certificate(samples, Interval(mean, mean - half, mean + half, len(met), sd))

@@ -62,12 +62,12 @@ def _verdict(compared: Compared) -> str:
 
 def budget_words(report: Report) -> Sequence[str]:
     """Says what the gap between training and test means, where training was measured on augmented batches."""
-    of_batches = [
-        line.label for line in report.lines if any(size.gap is not None and size.trained is None for size in line.sizes)
-    ]
+    with_gap = [size for line in report.lines for size in line.sizes if size.gap is not None]
+    of_batches = [size for size in with_gap if size.trained is None]
     if not of_batches:
         return []
+    where = "The" if len(of_batches) == len(with_gap) else "Where `train` is unknown, the"
     return [
-        "The gap is that of the loss, from the last training batches to test images. Augmentation and label smoothing"
-        " raise the loss of batches: they may hide a gap, and a gap that is seen is one."
+        f"{where} gap is that of the loss, from the last training batches to test images. Augmentation and label"
+        " smoothing raise the loss of batches: they may hide a gap, and a gap that is seen is one."
     ]

@@ -70,11 +70,14 @@ def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
     if pooled.changes:
         means = pair.differences.mean(0)
         first, last = (f"{_signed(mean, value)}" for mean in (means[0], means[-1]))
-        ways = ("approach", "part")
-        way = "cross" if compared.crossover.verdict == "observed" else ways[abs(means[-1]) >= abs(means[0])]
+        if means[0] * means[-1] < 0:
+            way = "cross" if compared.crossover.verdict == "observed" else "may cross"
+        else:
+            way = "approach" if abs(means[-1]) < abs(means[0]) else "part"
         changes = f"{'t' if opening else 'T'}he difference of {what} changes with the {axis.unit}"
         return f"{opening}{changes}: {first} at {number(n[0])}, {last} at {number(n[-1])}; the curves {way}."
-    over = f"mean over {plural(len(n), 'size')} from {number(n[0])} to {number(n[-1])} {axis.unit}, {interval.n} seeds"
+    sizes = f"mean over {len(n)} sizes from {number(n[0])} to {number(n[-1])}" if len(n) > 1 else f"at {number(n[0])}"
+    over = f"{sizes} {axis.unit}, {interval.n} seeds"
     if compared.is_sure:
         less, more = (pair.b, pair.a) if interval.mean > 0 else (pair.a, pair.b)
         by = points(replace(interval, mean=abs(interval.mean)), value)
@@ -132,8 +135,10 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
         return f"Crossover undefined: {_why_few(compared)}."
     if crossover.verdict == "limited":
         left_out = ", ".join(number(n) for n in compared.left_out)
+        alone = any(n in curve.n for n in compared.left_out for curve in (pair.a, pair.b))
+        place = f"at {left_out} {unit}{', at least one of the two' if alone else ''}"
         return (
-            f"Limited by budget or size, not by images, at {left_out} {unit}: this evidence cannot say what more images"
+            f"Limited by budget or size, not by images, {place}: this evidence cannot say what more images"
             f" would do. To see it, train longer or larger, for example {TYPE_TO_SEE_MORE}."
         )
     largest = number(pair.n[-1])
@@ -213,12 +218,12 @@ def _doubt(compared: Compared, short: str = "") -> str:
 
 
 def _why_few(compared: Compared) -> str:
-    pair = compared.pair
+    pair = compared.whole
     if compared.crossover.why == "chance":
         guessed = ", ".join(number(n) for n in pair.shared[pair.at_chance])
-        return f"neither model is surely better than guessing at {guessed}, and {plural(len(pair.n), 'size')} are left"
-    seeds = len({*pair.a.seeds} & {*pair.b.seeds})
-    return f"{seeds} seeds and {len(pair.n)} sizes in common, where {LEAST_SEEDS} and {LEAST_SIZES} are the least"
+        return f"neither model is surely better than guessing at {guessed}, which leaves {plural(len(pair.n), 'size')}"
+    common = f"{plural(len({*pair.a.seeds} & {*pair.b.seeds}), 'seed')} and {plural(len(pair.n), 'size')} in common"
+    return f"{common}, where {LEAST_SEEDS} and {LEAST_SIZES} are the least"
 
 
 def _why_undefined(compared: Compared) -> str:

@@ -53,8 +53,8 @@ def _curves_table(report: Report) -> Table:
     for line in report.lines:
         if not line.is_fitted:
             lines.append([line.label, *["-"] * (len(head) - 1 + (len(sizes) > 1))])
-            limited = f"images limit {len(line.counted.n)} of its {len(line.sizes)} sizes"
-            notes.append(f"{line.label}: not fitted, {limited}, and a fit takes {LEAST_SIZES}")
+            counted = f"{len(line.counted.n)} of its {len(line.sizes)} sizes count"
+            notes.append(f"{line.label}: not fitted, {counted}, and a fit takes {LEAST_SIZES}")
     if report.axis is IMAGES and not _limits_known(report):
         notes.append("not known whether images limit the points, for nothing tells how long they were trained")
     what = column_label(report.value).split(",")[0]
@@ -68,13 +68,11 @@ def _sizes_table(report: Report) -> Table:
     """What limits each point of each curve."""
     what = column_label(report.value).split(",")[0]
     sizes = [(line.label, size) for line in report.lines for size in line.sizes]
-    of_loss = any(size.gap is not None and size.trained is None for _, size in sizes)
-    of_gap = "test_loss" if of_loss else report.value
     columns: dict[str, Callable[[Size], str | None]] = {
         "epochs": lambda size: None if size.epochs is None else f"{size.epochs:.3g}",
         "train": lambda size: _if_known(mean_words, size.trained, report.value),
         "test": lambda size: mean_words(size.value, report.value),
-        "gap": lambda size: _if_known(interval_words, size.gap, of_gap),
+        "gap": lambda size: _if_known(interval_words, size.gap, "test_loss" if size.trained is None else report.value),
         "above ref.": lambda size: _if_known(interval_words, size.excess, report.value),
         "limited by": limited_by,
     }
@@ -92,7 +90,9 @@ def _sizes_table(report: Report) -> Table:
         drawn = " or ".join(map(number, references))
         notes.append(f"above ref.: the {what} minus that of as many samples drawn from {drawn} images, paired by seed")
     unit = ", in %" if is_share(report.value) else ""
-    caption = f"What limits each point: {what} of training and test images{unit}, and how far apart they are"
+    gaps_known = any(size.gap is not None for _, size in sizes)
+    images = "training and test images" if gaps_known else "test images"
+    caption = f"What limits each point: {what} of {images}{unit}{', and how far apart they are' if gaps_known else ''}"
     return Table("sizes", caption, head, lines, 1, notes, [], [], [report.value])
 
 

@@ -164,22 +164,30 @@ class Curve:
     def needed_for(self, error: float) -> Interval:
         """The n at which the fit has fallen to `error`, with a jackknife interval over seeds of log n.
 
-        The mean is inf where the fit never falls so low, and the interval NaN where that depends on the seed.
+        The mean is inf where the fit never falls so low, and 0 where it is as low at any n. The interval is NaN where
+        either depends on the seed.
         """
-        if math.isinf(self._log_n_for(self.fitted, error).item()):
-            return Interval(math.inf, math.nan, math.nan, len(self.seeds), math.nan)
+        log_n_of_all = self._log_n_for(self.fitted, error).item()
+        if math.isinf(log_n_of_all):
+            return Interval(math.exp(log_n_of_all), math.nan, math.nan, len(self.seeds), math.nan)
         with np.errstate(invalid="ignore"):
             log_n = self._jackknife(lambda fits: self._log_n_for(fits, error))
         mean, low, high = (math.exp(min(end, 700.0)) for end in (log_n.mean, log_n.low, log_n.high))
         return Interval(mean, low, high, log_n.n, log_n.sd)
 
-    @staticmethod
-    def _log_n_for(fits: Fits, error: float) -> Array:
-        """Inverts the form: log n at which each curve has this error, (R,); inf where it never falls so low."""
+    def _log_n_for(self, fits: Fits, error: float) -> Array:
+        """Inverts the form: log n at which each curve has this error, (R,).
+
+        It is inf where a curve never falls so low, and -inf where one that does not fall begins so low, or where the
+        error is that of guessing.
+        """
+        if fits.form == "m4" and error >= fits.chance:
+            return np.full(len(fits.c), -np.inf)
         with np.errstate(divide="ignore", invalid="ignore"):
             beside = fits.alpha * np.log(fits.chance - error) if fits.form == "m4" else 0.0
             log_n = (np.log(error - fits.e_inf) - beside - fits.log_b) / fits.c
-        return np.where((error > fits.e_inf) & (fits.c < 0), log_n, np.inf)
+        never = np.where(fits.logs(self.n[:1])[:, 0] <= math.log(error), -np.inf, np.inf)
+        return np.where((error > fits.e_inf) & (fits.c < 0), log_n, never)
 
     def _refit(self, logs: Array, form: str | None = None) -> Fits:
         return fit_curves(form or self.form, self.n, logs, self.weights, self.chance)
