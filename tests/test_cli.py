@@ -142,6 +142,7 @@ MISTAKES = {
         ["train", "data.task=relation", "augment.rotate=90"],
         "augment.rotate=90: turning changes the class",
     ),
+    "endless epochs": (["train", "optim.epochs=1e308"], "optim.epochs=1e+308: must be above 0 and below 1e9"),
     "a decay above 1": (["train", "optim.layer_decay=1.5"], "optim.layer_decay=1.5: must be above 0 and at most 1"),
     "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
 }

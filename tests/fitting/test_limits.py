@@ -15,6 +15,7 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench.fitting.limits import Point, sizes_of
+from vitbench.fitting.sentences import number
 from vitbench.numbers.curves import Curve
 
 Cli = Callable[..., Output]
@@ -375,3 +376,14 @@ def test_a_target_below_guessing_needs_fewer_images_than_any_size() -> None:
     errors = np.stack([0.05 + 0.8 / (1 + (N / (3000 + 50 * seed)) ** 0.8) for seed in range(3)])
     curve = Curve("a", N, errors, (0, 1, 2), 0.9, "m4")
     assert curve.needed_for(0.95).mean == 0
+
+
+def test_few_seconds_of_training_keep_their_digits() -> None:
+    assert [number(n) for n in (0.123, 4.56, 8.0, 45.6, 1234.5, 2.6e12)] == [
+        "0.12",
+        "4.6",
+        "8",
+        "46",
+        "1,230",
+        "2.6e12",
+    ]

@@ -61,6 +61,12 @@ def test_a_gap_that_shrinks_towards_other_offsets_is_no_crossover() -> None:
     assert (found.verdict, found.why) == ("none", "never")
 
 
+def test_the_last_bits_of_a_constant_ratio_are_no_trend() -> None:
+    errors = np.stack([20 * N**-0.35 * (1 + seed / 100) for seed in range(3)])
+    found = find_crossover(Pair.of(Curve("a", N, 1.5 * errors, (0, 1, 2)), Curve("b", N, errors, (0, 1, 2))))
+    assert (found.verdict, found.why) == ("none", "parallel")
+
+
 def test_a_gap_that_grows_is_no_crossover() -> None:
     found = verdict(power(3, -0.35), power(3, -0.2), noise=0.003)
     assert (found.verdict, found.why, found.first_leader) == ("none", "grows", "curve 1")

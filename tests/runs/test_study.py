@@ -252,12 +252,14 @@ def test_where_knows_the_words_of_the_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("certify", "said"),
     [
-        ("[seed]", "certify must be a dict"),
+        ("[seed]", r"certify must be settings \(KEY: VALUE\)"),
         ("{were: {seed: 0}}", r"certify\.were: did you mean where"),
         ("{factor: 2}", r"certify\.where must say which runs, such as"),
         ("{where: {}}", r"certify\.where must say which runs, such as"),
         ("{where: {seed: 0}, factor: 1}", r"certify\.factor: 1: must be a number above 1"),
         ("{where: {seed: 0}, factor: two}", r"certify\.factor: two: must be a number above 1"),
+        ("{where: {seed: 0}, factor: 1.001}", r"study=mine: certify\.factor: too small to add a step to vit-"),
+        ("{where: {seed: 99}}", r"study=mine: certify\.where: none of [\d,]+ runs"),
         ("{where: {data.fractoin: 1}}", r"study=mine: certify\.where\.data\.fractoin: did you mean data\.fraction"),
     ],
 )

@@ -67,6 +67,8 @@ def test_evidence_takes_runs_as_done_whose_weights_are_gone(vitbench: Cli, tmp_p
     before = read_evidence(tmp_path / "results" / "small" / "runs.csv").rows
     plan = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true", "dry_run=true")
     assert "4 runs, 2 to do: 0 finished, 2 evidence, 0 failed, 2 missing" in plan.out and not (tmp_path / "n").exists()
+    edited = vitbench("sweep", study, *WORDS, "runs=n", "seed=7", "evidence=true", "dry_run=true")
+    assert edited.code == 0 and "evidence=true: none of the 2 runs in results/small/runs.csv is among" in edited.err
     done = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true")
     assert done.code == 0 and done.out == "2 of 2 runs finished\n", done.err
     assert "4 runs, 2 of them done before, 2 by their evidence alone" in done.err

@@ -239,6 +239,8 @@ def number(n: float) -> str:
     """Writes three digits of a number of images, which is more than a crossover is known to; 2.6e12 of a large one."""
     if n >= 1e9:
         return f"{n:.3g}".replace("e+", "e")
+    if 0 < n < 10 and not float(n).is_integer():  # seconds of training can be so few
+        return f"{n:.2g}"
     return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vitbench.numbers.curves import GUARD
 from vitbench.numbers.forms import Array, Fits
 from vitbench.numbers.intervals import mean_interval
-from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool
+from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool, slopes
 
 LEAST_SIZES = 3
 UNSETTLED = 0.05  # where more of the draws do not meet within the guard, no crossover is extrapolated
@@ -66,10 +66,10 @@ def find_crossover(pair: Pair, p: float | None = None) -> Crossover:
     lead = first_sign * pair.ratios  # (S, k), above 0 where the leader errs less
     widest = int(np.argmax(lead.mean(0)))
     opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as where both begin near chance
-    x, lead = (np.log(pair.n[widest:]), lead[:, widest:]) if opened else (np.log(pair.n), lead)
-    if len(x) == 1:
+    n, lead = (pair.n[widest:], lead[:, widest:]) if opened else (pair.n, lead)
+    if len(n) == 1:
         return Crossover("none", "grows", first_leader=first_leader)
-    trend = mean_interval(lead @ (x - x.mean()) / x.var() / len(x))  # per log n, over seeds
+    trend = slopes(n, lead)
     if not trend.high < 0:
         return Crossover("none", "grows" if trend.low > 0 else "parallel", first_leader=first_leader)
     return _extrapolated(pair, first_sign, first_leader)

@@ -112,14 +112,17 @@ def pool(pair: Pair) -> Pooled:
         interval,
         t_p(interval),
         sign_flip(means),
-        slopes(pair, pair.differences) if counts else mean_interval([]),
+        slopes(pair.n, pair.differences) if counts else mean_interval([]),
         smallest_difference(interval),
     )
 
 
-def slopes(pair: Pair, values: Array) -> Interval:
-    """The interval over seeds of the least-squares slope of values (S, k) on log10 n; NaN with fewer than two sizes."""
-    x = np.log10(pair.n)
+def slopes(n: Array, values: Array) -> Interval:
+    """The interval over seeds of the least-squares slope of values (S, k) on log10 n (k,).
+
+    It is NaN with fewer than two sizes. A slope of nothing but the last bits of the values is 0.
+    """
+    x = np.log10(n)
     if len(x) < 2:
         return mean_interval([])
     slope = values @ (x - x.mean()) / x.var() / len(x)

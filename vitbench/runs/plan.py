@@ -17,7 +17,7 @@ from vitbench.machine.disk import storage, write
 from vitbench.numbers.words import RenamedValue, typed_value
 from vitbench.runs.records import settings_columns
 from vitbench.runs.study import Study, words_of_line
-from vitbench.settings.choices import CONF_GROUPS
+from vitbench.settings.choices import CONF_GROUPS, column_of, settings_key
 from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.filters import filters, matches
 from vitbench.settings.identity import run_id
@@ -153,7 +153,11 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
             raise explain(error, "train", overrides) from None
         run = Planned(overrides, settings, run_id(settings))
         planned[run.id] = run
-    for run in _certificates(study, list(planned.values()), planner):
+    certificates = list(_certificates(study, list(planned.values()), planner))
+    narrowed = {column_of(settings_key(word.partition("=")[0])) for word in typed}
+    if study.certify and not certificates and not narrowed & {*filters(study.certify["where"])}:
+        raise UserError(f"study={study.name}: certify.where: none of {len(planned):,} runs")
+    for run in certificates:
         planned.setdefault(run.id, run)
     return list(planned.values())
 
@@ -172,6 +176,8 @@ def _certificates(study: Study, planned: Iterable[Planned], planner: Planner) ->
             kept = [word for word in run.overrides if word.partition("=")[0] not in longer]
             overrides = [*kept, *(f"{key}={typed_value(value)}" for key, value in longer.items())]
             settings = planner.settings(overrides)
+            if run_id(settings) == run.id:
+                raise UserError(f"study={study.name}: certify.factor: too small to add a step to {run.id}")
             yield Planned(overrides, settings, run_id(settings), run.id)
 
 

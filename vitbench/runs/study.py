@@ -83,7 +83,7 @@ def load_study(name: str) -> Study:
         if key not in FIELDS:
             raise UserError(f"{path}: {key}: {did_you_mean(str(key), FIELDS)}")
         if not isinstance(value, FIELDS[key]):
-            raise UserError(f"{path}: {key} must be a {FIELDS[key].__name__}")
+            raise UserError(f"{path}: {key} must be {_type_words(FIELDS[key])}")
     _check_layouts(path, content)
     _check_certify(path, content.get("certify"))
     lines = content.get("runs") or []

@@ -38,7 +38,7 @@ RANGES = {
     "optim.momentum": BELOW_1,
     "optim.beta2": BELOW_1,
     "optim.steps": FROM_1,
-    "optim.epochs": ABOVE_0,
+    "optim.epochs": Range("above 0 and below 1e9", lambda value: 0 < value < 1e9),  # steps are a finite number
     "optim.min_steps": FROM_1,
     "optim.batch_size": FROM_1.of("images"),
     "optim.warmup": Range("at least 0 and at most 1 (a share of the steps)", lambda value: 0 <= value <= 1),

@@ -62,7 +62,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
     certified = {run.id: run.certifies for run in planned if run.certifies}
     without_record = {run_id: run for run_id, run in runs.items() if run.record() is None}
-    evidence = _in_evidence(config, study.name) & {*without_record}
+    evidence = _in_evidence(config, study.name, {*runs}) & {*without_record}
     todo = {
         run_id: run
         for run_id, run in without_record.items()
@@ -104,11 +104,22 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     _conclude({run_id: run for run_id, run in runs.items() if run_id not in evidence}, errors)
 
 
-def _in_evidence(config: Any, study: str) -> set[str]:
-    """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv."""
+def _in_evidence(config: Any, study: str, planned: set[str]) -> set[str]:
+    """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv.
+
+    A warning says so where none of them is planned, as after an edit of the study.
+    """
     if not config.evidence:
         return set()
-    return read_evidence(Path(config.results).expanduser() / study / "runs.csv").ids
+    path = Path(config.results).expanduser() / study / "runs.csv"
+    ids = read_evidence(path).ids
+    if not ids & planned:
+        print(
+            f"warning: evidence=true: none of the {len(ids):,} runs in {path} is among the {len(planned):,} of this"
+            " sweep",
+            file=sys.stderr,
+        )
+    return ids
 
 
 def _refuse_lost_parents(todo: Mapping[str, Run], evidence: set[str]) -> None:
