@@ -146,3 +146,10 @@ def test_points_that_images_do_not_limit_are_hollow_and_nothing_is_extrapolated_
     assert max(fit.get_xdata()) == pytest.approx(9000) and list(hollow.get_xdata()) == [22_500, 45_000]
     assert filled.get_markerfacecolor() != "white" == hollow.get_markerfacecolor()
     assert "hollow: limited by budget or size, not by images" in " ".join(text_of(tmp_path / "runs").split())
+
+
+def test_hollow_points_are_explained_where_no_curve_is_fitted_too(tmp_path: Path) -> None:
+    for share in (0.01, 0.05, 0.2, 0.5, 1.0):
+        for seed in range(3):
+            write(tmp_path / "runs", f"{share}{seed}", 0.5 + seed / 1000, None, share, seed)
+    assert "hollow: limited by budget or size, not by images" in " ".join(text_of(tmp_path / "runs").split())

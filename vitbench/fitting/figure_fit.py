@@ -79,7 +79,7 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
         axes.plot([], [], color="0.35", linestyle=DASHED, linewidth=1.2, label="extrapolated")
     if any(pair.crossover.verdict in CROSSED for pair in compared):
         axes.plot([], [], color="0.35", linestyle="none", marker="*", markersize=9, label="crossover")
-    if len(lines) > 1 or curves:
+    if axes.get_legend_handles_labels()[1]:
         place = "outside lower left" if legend_below else "outside right upper"
         above.legend(loc=place, ncols=columns, frameon=False, fontsize=7.8, labelspacing=0.45)
     return drawn
@@ -195,16 +195,16 @@ def _what(groups: Sequence[Group], y: str, lines: Sequence[CurveOfRuns]) -> str:
     counts = [group.interval(y).n for group in groups]
     over = figure.count_seeds(counts)
     curves = [line.counted for line in lines if line.is_fitted]
+    hollow = "; hollow: limited by budget or size, not by images" if _any_hollow(lines) else ""
     if not curves and max(counts) == 1:
         return f"points: single runs, {over}"
     if not curves:
-        return f"markers: means over {over}; small points: single runs"
+        return f"markers: means over {over}; small points: single runs{hollow}"
     ns = [len(curve.seeds) for curve in curves]
     few = f", approximate below {FEW_SEEDS} seeds" if min(ns) < FEW_SEEDS else ""
     drawn = [f"bands: 95 % of fits to seeds drawn anew (bootstrap{few})"] if max(ns) >= LEAST_SEEDS else []
     bands = ", ".join([*drawn, *(["no bands of two seeds"] if min(ns) < LEAST_SEEDS else [])])
     beyond = ", dashed beyond the largest size" if any(map(_is_extrapolated, lines)) else ""
-    hollow = "; hollow: limited by budget or size, not by images" if _any_hollow(lines) else ""
     forms = sorted({curve.form for curve in curves})
     return (
         f"markers: geometric means over {over}; small points: single runs; lines: fitted curves ({', '.join(forms)})"
