@@ -35,7 +35,7 @@ def test_models_are_listed_in_pairs_with_their_cost(vitbench: Cli) -> None:
 
 def test_studies_are_listed_with_their_question(vitbench: Cli) -> None:
     lines = [line.split(maxsplit=1) for line in vitbench("ls", "studies").out.splitlines()]
-    assert any(name == "quickstart" and words.startswith("Do a ViT and a CNN") for name, words in lines)
+    assert any(name == "quickstart" and words.startswith("How much better do a ViT and a CNN") for name, words in lines)
 
 
 def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
