@@ -47,7 +47,7 @@ def most(rate: float, tables: int = TABLES) -> float:
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("sizes", [3, 5, 10])
+@pytest.mark.parametrize("sizes", [3, 10])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_equal_models_are_seldom_told_to_cross_or_to_lead(seeds: int, sizes: int, noise: str) -> None:
     """At most 2.5 % of tables of two equal models have an observed crossover, and at most 5 % a leader."""
@@ -80,13 +80,13 @@ def test_curves_that_cross_are_seen_to(crossing: float, least: float) -> None:
 def test_curves_that_approach_one_bayes_error_are_seldom_extrapolated_to_cross() -> None:
     """They never cross. The fits cannot know it, and say in most tables that they never meet, or may or may not."""
     n = np.array([450.0, 1350, 4500, 13_500, 45_000])
-    found = verdicts(0.2 + 4 * n**-0.5, 0.2 + 2 * n**-0.5, n, 3, (0.02, 0.0, 0.0), 240)
+    found = verdicts(0.2 + 4 * n**-0.5, 0.2 + 2 * n**-0.5, n, 3, (0.02, 0.0, 0.0), 120)
     counts = Counter((one.verdict, one.why) for one in found)
     print(f"one Bayes error: {counts}")
     assert share(found, "observed") == 0 and share(found, "extrapolated") <= 0.1
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, 10])
 @pytest.mark.parametrize("noise", NOISES)
 def test_the_pooled_interval_covers_the_difference(seeds: int, noise: str) -> None:
     n = np.geomspace(450, 45_000, 5)
