@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,14 @@ def test_gaps_of_losses_and_of_errors_are_in_no_mean_together() -> None:
 # --------------------------------------------------------------------------------------------------------- of tables
 
 
-def table(path: Path, a: Callable[[float], float], b: Callable[[float], float], rng: int = 0, **columns: Any) -> None:
+def table(
+    path: Path,
+    a: Callable[[float], float],
+    b: Callable[[float], float],
+    rng: int = 0,
+    noise: float = 0.01,
+    **columns: Any,
+) -> None:
     random = np.random.default_rng(rng)
     lines = [",".join(["model,images,seed,error", *columns])]
     for model, law in (("vit", a), ("resnet", b)):
@@ -387,3 +395,12 @@ def test_few_seconds_of_training_keep_their_digits() -> None:
         "1,230",
         "2.6e12",
     ]
+
+
+def test_the_ratio_of_errors_is_below_1_where_the_one_that_errs_less_errs_more(tmp_path: Path, vitbench: Cli) -> None:
+    """The ViT errs a little more at the smallest size, and less at all others."""
+    table(tmp_path / "t.csv", law(0.505 * 450**0.2, -0.2), law(0.5 * 450**0.1, -0.1), rng=1, noise=0.03)
+    (pair,) = of_table(vitbench)["pairs"]
+    assert pair["crossover"]["verdict"] == "none" and pair["crossover"]["leads_at_first"] == "vit"
+    (first,) = re.findall(r"the error of resnet is (0\.\d+) times that of vit at first", pair["crossover"]["sentence"])
+    assert pair["differences"][0]["value"] > 0 and float(first) < 1

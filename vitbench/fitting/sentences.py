@@ -172,8 +172,9 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
 
 def _ratios(compared: Compared) -> str:
     """Says how the ratio of the errors changes from the smallest size to the largest."""
-    first, last = np.exp(np.abs(compared.pair.ratios.mean(0)))[[0, -1]]
     follower, leader = compared.first_follower.label, compared.crossover.first_leader
+    sign = 1 if follower == compared.pair.a.label else -1
+    first, last = np.exp(sign * compared.pair.ratios.mean(0))[[0, -1]]
     return f"the error of {follower} is {first:.2f} times that of {leader} at first and {last:.2f} times at last"
 
 
