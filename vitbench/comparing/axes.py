@@ -6,8 +6,7 @@ along training are different curves of the same runs, so a study that varies bot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Axis(NamedTuple):
@@ -23,11 +22,4 @@ AXES = {
     "multiply_adds": Axis("total_multiply_adds", "multiply-adds of training", "multiply-adds"),
     "train_seconds": Axis("total_train_seconds", "seconds of training", "seconds"),
 }
-
 AXIS_OF_COLUMN = {axis.column: axis for axis in AXES.values()}
-
-
-def samples_of(row: Mapping[str, Any]) -> float | None:
-    """How many images went through the steps of a run itself, each as often as it was seen."""
-    steps, batch = row.get("steps"), row.get("optim.batch_size")
-    return steps * batch if steps and batch else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vitbench.comparing.axes import IMAGES, Axis, samples_of
+from vitbench.comparing.axes import IMAGES, Axis
 from vitbench.comparing.certificates import certificates_of
 from vitbench.comparing.grouping import LineOfGroups, groups_of, lines_along
 from vitbench.comparing.pairing import is_cnn, usual_pairs
@@ -80,7 +80,7 @@ def lines_of(
     curve_runs = without_references(runs) if along_images else runs
     of_model = of_each_model(runs)
     certificates = {
-        run_id: Point(row["train_images"], row["seed"], row[value], "", samples_of(row))
+        run_id: Point(row["train_images"], row["seed"], row[value], "", row.get("samples_seen"))
         for run_id, row in certificates_of(runs).items()
         if row.get(value) is not None
     }
@@ -99,7 +99,7 @@ def lines_of(
         if along_images:
             own = {row["id"] for row in line.rows}
             others = [row for row in of_model[model_key(runs, line.rows[0])] if row["id"] not in own]
-            references = [point for row in others for point in [_point(row, value, axis, name)] if point]
+            references = filter(None, (_point(row, value, axis, name) for row in others))
             of_source = {name(row): certificates[row["id"]] for row in line.rows if row["id"] in certificates}
             sizes = sizes_of(curve, points, references, of_source)
         lines.append(CurveOfRuns(line.settings, curve, line.rows, sizes))
@@ -116,10 +116,9 @@ def _points_along(line: LineOfGroups, value: str, axis: Axis, source: Callable[[
     """The runs of a line as points. Seeds that cost a little more or less stand at one place, their geometric mean."""
     points = []
     for group in line.groups:
-        of_group = [point for row in group.rows for point in [_point(row, value, axis, source)] if point]
+        of_group = [*filter(None, (_point(row, value, axis, source) for row in group.rows))]
         places = {point.n for point in of_group}
-        n = geometric_mean(places) if len(places) > 1 else math.nan
-        points += [replace(point, n=n) for point in of_group] if len(places) > 1 else of_group
+        points += [replace(point, n=geometric_mean(places)) for point in of_group] if len(places) > 1 else of_group
     return points
 
 
@@ -128,7 +127,7 @@ def _point(row: Row, value: str, axis: Axis, source: Callable[[Row], str]) -> Po
     if row.get(value) is None or not row.get(axis.column):
         return None
     seed = (row.get("data.subset_seed"), row["seed"])
-    return Point(float(row[axis.column]), seed, row[value], source(row), samples_of(row), *_trained(row, value))
+    return Point(float(row[axis.column]), seed, row[value], source(row), row.get("samples_seen"), *_trained(row, value))
 
 
 def _trained(row: Row, value: str) -> tuple[float | None, float | None]:
@@ -137,10 +136,7 @@ def _trained(row: Row, value: str) -> tuple[float | None, float | None]:
     Records of before there was `train_eval_loss` have the loss of the last batches, as augmented and smoothed as they
     were: their gap is one of the loss, and smaller than that of images seen as test images are.
     """
-    trained = {
-        "test_error": None if row.get("train_eval_accuracy") is None else 1 - row["train_eval_accuracy"],
-        "test_loss": row.get("train_eval_loss"),
-    }.get(value)
+    trained = row.get({"test_error": "train_eval_error", "test_loss": "train_eval_loss"}.get(value, ""))
     if trained is not None:
         return trained, row[value] - trained
     loss, of_batches = row.get("test_loss"), row.get("train_loss")
