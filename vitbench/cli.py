@@ -49,7 +49,7 @@ PLAIN = {"ls", "completion"}  # these take positional words and have no config
 HELP = """\
   vitbench train model=vit pe=learned                    a ViT on the built-in images
   vitbench train model=resnet data=cifar10 data.fraction=0.1 seed=1
-  vitbench sweep study=quickstart hydra/launcher=joblib  18 runs, two at a time on two cores
+  vitbench sweep study=quickstart hydra/launcher=joblib  27 runs, two at a time on two cores
   vitbench table study=quickstart                        the comparison
   vitbench fit study=quickstart                          learning curves, and where one overtakes another
   vitbench plot study=quickstart file=figures/quickstart.svg

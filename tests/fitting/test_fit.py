@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests import fake_runs
-from tests.comparing.test_table import NASTY, command
+from tests.comparing.printed import NASTY, command
 from tests.conftest import Output
 from vitbench.comparing import formats
 from vitbench.comparing.select import select_runs

@@ -17,7 +17,7 @@ from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import column_label, decimals_of, is_share, plural, shown_number, shown_p
 
 CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
-OUTSIDE = "†"  # marks sizes that do not count
+OUTSIDE = "‡"  # marks sizes that do not count
 
 
 def report_tables(report: Report) -> list[Table]:

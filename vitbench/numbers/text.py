@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+PLAIN = {"±": "+-", "†": "*", "‡": "**"}  # how a letter is written where stdout's encoding lacks it
+
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:
     """Pads cells to columns, of which the first `left` are aligned left and the others right; nothing is cut."""
@@ -34,10 +36,12 @@ def say(text: str) -> None:
 
 
 def speakable(text: str) -> str:
-    """Replaces what stdout's encoding lacks: in an ASCII locale ± becomes +-, † becomes *, other letters their code."""
+    """Replaces what stdout's encoding lacks: in an ASCII locale ± becomes +-, and unknown letters their code."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.replace("±", "+-").replace("†", "*").encode(encoding, "backslashreplace").decode(encoding)
+        for letter, plain in PLAIN.items():
+            text = text.replace(letter, plain)
+        return text.encode(encoding, "backslashreplace").decode(encoding)
     return text
