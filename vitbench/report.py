@@ -289,7 +289,8 @@ class Section:
             _join_distinct(machines),
             f"{hours:.1f} hours of training",
         ]
-        probed = [f"vitbench probe study={self.study.name}"] if self.study.probes else []
+        named = [word for command in self.commands for word in command.split() if word.startswith("study=")]
+        probed = [f"vitbench probe {named[0]}"] if self.study.probes and named else []
         commands = "; ".join(f"`{command}`" for command in [*self.commands, *probed])
         return (
             f"<sub>{escape_markdown(printable(', '.join(parts)))}. {commands}. Evidence:"

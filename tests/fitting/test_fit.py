@@ -74,11 +74,11 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     at = lines.index("vit pe=none against resnet (FLOP-matched 0.94x; parameters 4.1x; time-matched 1.00x):")
     assert lines[at + 1] == (
         "  The difference of error changes with the images: +25.1 points at 450, +10.0 points at 45,000; the curves"
-        " approach."
+        " approach in points."
     )
     assert lines[at + 2] == (
-        "  No crossover up to 45,000 images: whether vit pe=none comes closer cannot be told, the error of vit pe=none"
-        " is 1.49 times that of resnet at first and 1.49 times at last."
+        "  No crossover up to 45,000 images: the error of vit pe=none is 1.49 times that of resnet at first and 1.49"
+        " times at last. Whether this ratio shrinks cannot be told."
     )
     assert lines[at + 3].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 3]
     assert lines[at + 3].endswith("] the images of resnet to match its error at 2,250.")
@@ -270,12 +270,19 @@ def test_a_slip_gets_one_line(tmp_path: Path, vitbench: Cli, words: list[str], s
     assert said in done.err
 
 
-@pytest.mark.parametrize("error", [0.0, 1.0])
-def test_a_run_without_any_or_with_nothing_but_errors_is_named(tmp_path: Path, vitbench: Cli, error: float) -> None:
-    write(study(tmp_path / "runs"), "odd", error, None, 0.01, 7)
+def test_a_run_with_nothing_but_errors_is_named(tmp_path: Path, vitbench: Cli) -> None:
+    write(study(tmp_path / "runs"), "odd", 1.0, None, 0.01, 7)
     done = vitbench("fit")
     assert done.code == 2 and done.err.count("\n") == 1
-    assert f"run odd: test_error is {error:g} with 450 images; a curve takes values between 0 and 1" in done.err
+    assert "run odd: test_error is 1 with 450 images; a curve takes values below 1 and not below 0" in done.err
+
+
+def test_a_size_at_which_a_run_errs_in_nothing_is_left_out(tmp_path: Path, vitbench: Cli) -> None:
+    write(study(tmp_path / "runs"), "perfect", 0.0, None, 1.0, 7)
+    report = reported(vitbench("fit", "format=json").out)
+    resnet = report["curves"][-1]
+    assert resnet["label"] == "resnet" and resnet["images"][-1] == 22_500
+    assert any("resnet: 45,000 images are left out, a test_error of 0" in note for note in report["notes"])
 
 
 def test_a_copied_run_is_refused(tmp_path: Path, vitbench: Cli) -> None:
@@ -330,7 +337,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
         ("images", "imgs", "no column images; there are model, imgs, seed, error"),
         ("error", "fault", "no column error, accuracy or loss; there are model, images, seed, fault"),
         ("seed,error", "seed,seed,error", "two columns are called seed"),
-        ("mine,100,0,0.790569", "mine,100,0,0", "line 2: test_error is 0 with 100 images"),
+        (TABLE, "model,images,seed,error\na,1,0,0\na,1,1,.5\na,2,0,.4\na,2,1,.4\na,4,0,.3\na,4,1,.3\n", "a: 2 sizes"),
         ("mine,100,0,0.790569", "mine,100,0,1", "line 2: test_error is 1 with 100 images"),
         ("mine,100,0,0.790569", "mine,100,0,79.1", "line 2: error=79.1: shares of 1 are wanted (0.12, not 12)"),
         ("mine,100,0,0.790569", "mine,100,0,nan", "line 2: error=nan is no number"),

@@ -45,6 +45,21 @@ def test_curves_that_cross_inside_are_observed_to(n: float, seeds: int) -> None:
     assert found.n == pytest.approx(n, rel=0.1) and found.low <= found.n <= found.high and found.unmet_share == 0
 
 
+def test_a_late_crossing_lies_between_its_points_whatever_the_fits_say() -> None:
+    """One model improves at the last size only, as after a phase change: no power law fits that."""
+    n = np.array([100.0, 300, 1000, 3000, 10_000])
+    late = np.array([0.80, 0.72, 0.60, 0.50, 0.15])
+    early = np.array([0.77, 0.64, 0.50, 0.40, 0.31])
+    rng = np.random.default_rng(0)
+    a, b = (
+        Curve(label, n, errors * np.exp(rng.normal(0, 0.01, (3, 5))), (0, 1, 2))
+        for label, errors in (("late", late), ("early", early))
+    )
+    found = find_crossover(together(a, b))
+    assert (found.verdict, found.first_leader) == ("observed", "early")
+    assert 3000 < found.low <= found.n <= found.high < 10_000
+
+
 def test_a_crossing_just_outside_is_extrapolated() -> None:
     found = verdict(power(3, -0.35), power(3 * 100_000**-0.15, -0.2))
     assert found.verdict == "extrapolated" and found.times == pytest.approx(2, rel=0.15)
@@ -95,7 +110,7 @@ def test_equal_curves_have_no_order_to_change() -> None:
 
 def test_a_flip_that_the_seeds_do_not_settle_is_undefined() -> None:
     found = verdict(power(3, -0.31), power(3 * 30_000**-0.06, -0.25), seeds=3, noise=0.02)
-    assert (found.verdict, found.why) == ("undefined", "mixed")
+    assert (found.verdict, found.why) == ("undefined", "fits")
 
 
 def test_only_common_seeds_and_sizes_are_compared() -> None:

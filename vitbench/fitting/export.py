@@ -37,6 +37,7 @@ def to_json(report: Report) -> str:
                 "images": c.size.n,
                 "samples": c.size.certificate.samples,
                 "fall": _interval(c.size.certificate.fall),
+                "difference": c.difference,
                 "reading": certificate_words(c),
             }
             for c in report.certified
@@ -146,7 +147,13 @@ def _curve(curve: Curve) -> dict[str, Any]:
 
 def _measured(size: Size) -> dict[str, Interval | None]:
     """What was measured at one size, by the name of the statistic."""
-    return {"value": size.value, "train": size.trained, "gap": size.gap, "above_reference": size.excess}
+    return {
+        "value": size.value,
+        "train": size.trained,
+        "gap": size.gap,
+        "loss_gap": size.loss_gap,
+        "above_reference": size.excess,
+    }
 
 
 def _size(size: Size) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from vitbench.numbers.pair import LEAST_SEEDS, Pair, Pooled, pool
 from vitbench.numbers.words import printable
 from vitbench.runs.record import total_seconds
 
+CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
+
 
 class Difference(NamedTuple):
     """The errors of two models at one size, the second subtracted from the first, paired by seed."""
@@ -92,7 +94,13 @@ class Certified(NamedTuple):
 
     curve: Curve
     size: Size
-    difference: float  # the smallest pooled difference that rests on the curve; NaN where no verdict does
+    difference: float  # the smallest that a verdict rests on at this size; NaN where none does
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether the fall is surely too small to take the difference away."""
+        certificate = self.size.certificate
+        return certificate is not None and certificate.fall.high < CERTAIN * self.difference
 
 
 @dataclass(frozen=True)
@@ -179,16 +187,24 @@ class Report:
     @property
     def certified(self) -> list[Certified]:
         """The sizes of all curves that have certificates."""
-        found = []
-        for line in self.lines:
-            resting = [
-                abs(compared.pooled.interval.mean)
-                for compared in self.pairs
-                if line.label in (compared.pair.a.label, compared.pair.b.label) and compared.pooled.interval.n
-            ]
-            difference = min(resting, default=math.nan)
-            found += [Certified(line.curve, size, difference) for size in line.sizes if size.certificate]
-        return found
+        return [
+            Certified(line.curve, size, self._rests_on(line.label, size.n))
+            for line in self.lines
+            for size in line.sizes
+            if size.certificate
+        ]
+
+    def _rests_on(self, label: str, n: float) -> float:
+        """The smallest difference of a curve that a verdict rests on: the pooled one, or that at n where it changes."""
+        resting = []
+        for compared in self.pairs:
+            if label not in (compared.pair.a.label, compared.pair.b.label):
+                continue
+            if compared.pooled.changes:
+                resting += [abs(difference.interval.mean) for difference in compared.differences if difference.n == n]
+            elif compared.is_sure:
+                resting.append(abs(compared.pooled.interval.mean))
+        return min(resting, default=math.nan)
 
     @property
     def in_other_forms(self) -> list[Report]:

@@ -48,7 +48,7 @@ def read_table(
         return _read_runs(path, {cells[0]: number for number, cells in lines}, value, axis)
     if axis is not IMAGES:
         raise UserError(f"file={path}: a table of one's own is read along images; drop x=")
-    return *_read_own(path, head, lines, value), [], None
+    return *_read_own(path, head, lines, value), None
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -104,7 +104,7 @@ def _check_sizes(path: Path, line: LineOfGroups, line_of: dict[str, int]) -> Non
 
 def _read_own(
     path: Path, head: list[str], lines: list[tuple[int, list[str]]], value: str | None
-) -> tuple[str, list[CurveOfRuns]]:
+) -> tuple[str, list[CurveOfRuns], list[str]]:
     """Reads a table with a row for each run: model, images, seed, and error, accuracy (both as shares of 1) or loss.
 
     `classes` (optional) gives the level of chance, which the m4 form needs. Settings (`pe`) tell curves apart, as they
@@ -134,15 +134,18 @@ def _read_own(
         classes = _read_classes(where, row.get("classes", "").strip())
         group = groups.setdefault(tuple(settings.values()), Group(settings, []))
         group.rows.append({"point": point, "classes": classes})
-    fitted = []
+    fitted, notes = [], []
     for line in lines_along([*groups.values()], "train_images", otherwise=["model"], menus=False):
         points = [row["point"] for row in line.rows]
         _check_complete(path, line.name if len(keys) > 1 else f"model={line.name}", points)
         class_counts = {row["classes"] for row in line.rows if row["classes"] is not None}
-        curve, _ = curve_of(line.name, points, value, class_counts.pop() if len(class_counts) == 1 else 0)
-        assert curve is not None
-        fitted.append(CurveOfRuns(line.settings, curve, sizes=sizes_of(curve, points, [], {})))
-    return value, fitted
+        curve, left_out = curve_of(line.name, points, value, class_counts.pop() if len(class_counts) == 1 else 0)
+        notes += [f"{line.name}: {note}" for note in left_out]
+        if curve is not None:
+            fitted.append(CurveOfRuns(line.settings, curve, sizes=sizes_of(curve, points, [], {})))
+    if not fitted:
+        raise DataError(f"file={path}: {'; '.join(notes[:2])}")
+    return value, fitted, notes
 
 
 def _read_classes(where: str, cell: str) -> int | None:

@@ -6,7 +6,8 @@ verdict rests on them. What is known of a point, in the order in which it decide
 
     reference   The same number of samples, drawn from more images (the most that there are with so many samples): the
                 real against the ideal world of Nakkiran, Neyshabur and Sedghi 2021 (arXiv 2010.08127). The point is
-                limited by images if its error, paired by seed, is surely the larger one; else it is not.
+                limited by images if its error, paired by seed, is surely the larger one. It is not if the excess is
+                surely below half of what an exponent of 0.1 would give; a wider interval leaves it to the gap.
     gap         The error on test images minus that on training images. A gap that is not surely above 0 says that the
                 point is not limited by images; one that is says "perhaps", for it is necessary and not sufficient.
     plateau     Where neither decides: the error surely falls by less than half of what it fell before, up to the
@@ -29,6 +30,7 @@ from vitbench.numbers.pair import LEAST_SEEDS
 Limit = Literal["images", "perhaps", "not", "unknown"]
 SAME_SAMPLES = 0.01  # numbers of samples that differ by less are equal: steps are rounded up
 SLOWEST = 0.1  # the least exponent that a curve is taken to have had before it became flat
+SOLVED = 0.02  # a model with no larger error or loss has hardly anything left to learn, from images or from steps
 FLAT = 0.5  # a curve that surely falls by less than this share of what that exponent promises is flat
 
 
@@ -61,7 +63,8 @@ class Size:
     limit: Limit
     epochs: float | None = None  # how often an image was seen
     trained: Interval | None = None
-    gap: Interval | None = None
+    gap: Interval | None = None  # the value minus `trained`
+    loss_gap: Interval | None = None  # where `trained` is not known, of the loss, from training batches to test images
     excess: Interval | None = None  # the value minus that of the reference
     reference: float | None = None  # the images of the reference
     certificate: Certificate | None = None
@@ -70,6 +73,11 @@ class Size:
     def counts(self) -> bool:
         """Whether verdicts, exponents, offsets and label efficiencies rest on it."""
         return self.limit != "not"
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether the model errs so little that nothing is left to see, whatever limits it."""
+        return self.value.mean <= SOLVED
 
 
 def sizes_of(
@@ -87,24 +95,27 @@ def sizes_of(
         here = [at[seed, n] for seed in curve.seeds]
         pairs = [(point, _reference(point, of_model)) for point in here]
         met = [(point, other) for point, other in pairs if other is not None]
+        value, reference = (
+            mean_interval(point.value for point in here),
+            max((other.n for _, other in met), default=None),
+        )
         excess = mean_interval(point.value - other.value for point, other in met) if met else None
         # a gap of the loss of batches is no gap of the value, so the two are in no mean together
         seen_as_test = [point for point in here if point.trained is not None]
-        gap, trained = (
-            _interval(point.gap for point in seen_as_test or here),
-            _interval(point.trained for point in seen_as_test),
-        )
+        trained, gap = (_interval(getattr(point, key) for point in seen_as_test) for key in ("trained", "gap"))
+        loss_gap = None if seen_as_test else _interval(point.gap for point in here)
         samples = [point.samples for point in here if point.samples is not None]
         sizes.append(
             Size(
                 n,
-                mean_interval(point.value for point in here),
-                _limit(excess, gap),
+                value,
+                _limit(excess, value.mean * (1 - (n / (reference or n)) ** SLOWEST), gap, loss_gap),
                 samples[0] / n if samples else None,
                 trained,
                 gap,
+                loss_gap,
                 excess,
-                max((other.n for _, other in met), default=None),
+                reference,
                 _certificate(here, certificates),
             )
         )
@@ -145,11 +156,19 @@ def _reference(point: Point, others: Iterable[Point]) -> Point | None:
     return max(alike, key=lambda other: other.n, default=None)
 
 
-def _limit(excess: Interval | None, gap: Interval | None) -> Limit:
+def _limit(excess: Interval | None, slow_fall: float, gap: Interval | None, loss_gap: Interval | None) -> Limit:
+    """Decides by the excess over the reference, or else by the gap.
+
+    `slow_fall` is by how much the value would fall up to the images of the reference if it fell slowly.
+    """
     if excess is not None and excess.n >= LEAST_SEEDS:
-        return "images" if _surely_above_0(excess) else "not"
-    if gap is not None and gap.n >= LEAST_SEEDS:
-        return "perhaps" if _surely_above_0(gap) else "not"
+        if _surely_above_0(excess):
+            return "images"
+        if (excess.mean if excess.why else excess.high) < FLAT * slow_fall:
+            return "not"
+    of_any = gap or loss_gap
+    if of_any is not None and of_any.n >= LEAST_SEEDS:
+        return "perhaps" if _surely_above_0(of_any) else "not"
     return "unknown"
 
 

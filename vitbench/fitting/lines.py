@@ -155,7 +155,8 @@ def curve_of(
 ) -> tuple[Curve | None, list[str]]:
     """Makes a curve that has each seed at each size, if enough are left, and notes on what is left out.
 
-    Sizes that have only one seed are left out first, and then seeds that lack a size.
+    Sizes at which a run errs in nothing are left out first, then those that have only one seed, and then seeds that
+    lack a size.
     """
     by_seed: dict[Hashable, dict[float, Point]] = {}
     for point in points:
@@ -165,17 +166,21 @@ def curve_of(
             raise error(
                 f"{point.source} repeats {first.source}: same settings, seed and {point.n:,.0f} {axis.unit}; keep one"
             )
-    counts = {n: sum(n in by_size for by_size in by_seed.values()) for n in sorted({point.n for point in points})}
+    perfect = sorted({point.n for point in points if point.value == 0})
+    places = sorted({point.n for point in points if point.n not in perfect})
+    counts = {n: sum(n in by_size for by_size in by_seed.values()) for n in places}
     sizes = [n for n, count in counts.items() if count >= FEWEST_SEEDS]
     seeds = sorted((seed for seed, by_size in by_seed.items() if by_size.keys() >= set(sizes)), key=_seed_order)
     if counts and not sizes:
         return None, [f"one seed; a curve takes {FEWEST_SEEDS} or more"]
     if len(sizes) < FEWEST_SIZES:
-        return None, [f"{plural(len(sizes), 'size')} of {axis.heading}; a curve takes {FEWEST_SIZES} or more"]
+        without = " without those where a run errs in nothing" if perfect else ""
+        return None, [f"{plural(len(sizes), 'size')} of {axis.heading}{without}; a curve takes {FEWEST_SIZES} or more"]
     if len(seeds) < FEWEST_SEEDS:
         complete = f"{len(seeds)} of {len(by_seed)} seeds have all {len(sizes)} sizes"
         return None, [f"{complete}; a curve takes {FEWEST_SEEDS} or more"]
-    notes = [f"{n:,.0f} {axis.unit} are left out, they have one seed" for n in counts if n not in sizes]
+    notes = [f"{n:,.0f} {axis.unit} are left out, a {value} of 0 has no logarithm" for n in perfect]
+    notes += [f"{n:,.0f} {axis.unit} are left out, they have one seed" for n in counts if n not in sizes]
     for seed, by_size in by_seed.items():
         if seed not in seeds:
             lacking = f"it lacks {len(set(sizes) - by_size.keys())} of the {len(sizes)} sizes"
@@ -193,13 +198,11 @@ def _seed_order(seed: Any) -> tuple[Any, ...]:
 
 
 def check_point(point: Point, value: str, error: type[UserError], axis: Axis = IMAGES) -> None:
-    """Raises `error` where a value has no logarithm, or is an error rate of 1, which nothing has that learned."""
-    if not 0 < point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
-        allowed = "between 0 and 1" if value.endswith("_error") else "above 0"
+    """Raises `error` where a value is no error or loss, or an error rate of 1, which nothing has that learned."""
+    if not 0 <= point.value < float("inf") or (value.endswith("_error") and point.value >= 1):
+        allowed = "below 1 and not below 0" if value.endswith("_error") else "that are not below 0"
         place = f"{point.n:,.0f} {axis.unit}"
-        raise error(
-            f"{point.source}: {value} is {point.value:g} with {place}; a curve takes values {allowed}, ends excluded"
-        )
+        raise error(f"{point.source}: {value} is {point.value:g} with {place}; a curve takes values {allowed}")
 
 
 def pairs(lines: Sequence[CurveOfRuns], against: str | None = None) -> list[tuple[CurveOfRuns, CurveOfRuns]]:

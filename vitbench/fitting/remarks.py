@@ -1,4 +1,4 @@
-"""What is said of a report as a whole: what a target takes, what another form would change, and what a gap means."""
+"""What is said of a report as a whole: what to run next, what a target takes, what another form would change."""
 
 from __future__ import annotations
 
@@ -6,9 +6,36 @@ import math
 from collections.abc import Sequence
 
 from vitbench.fitting.findings import Compared, Report
+from vitbench.fitting.limits import SOLVED
 from vitbench.fitting.sentences import bracketed, number
 from vitbench.numbers.curves import GUARD, UNRELIABLE
-from vitbench.numbers.words import is_share
+from vitbench.numbers.words import is_share, listed
+
+LONG = 40  # epochs: so often an image is seen where training is to end for lack of images
+
+
+def advice_sentences(report: Report) -> list[str]:
+    """Says what to run where a pair is limited by budget or size: longer training, or a harder task."""
+    pairs = [{c.whole.a.label, c.whole.b.label} for c in report.pairs if c.crossover.verdict == "limited"]
+    solved = {
+        line.label: sizes
+        for line in report.lines
+        if any(line.label in pair for pair in pairs)
+        and (sizes := [size.n for size in line.sizes if size.is_solved and not size.counts])
+    }
+    said = []
+    if any(not pair & {*solved} for pair in pairs):
+        not_counted = [size for line in report.lines for size in line.sizes if not size.counts]
+        epochs = max(LONG, math.ceil(2 * min((size.epochs for size in not_counted if size.epochs), default=0)))
+        said.append(
+            f"To see what more images would do, train longer or larger networks, for example optim.epochs={epochs}"
+            " optim.min_steps=4000 or a larger model.size."
+        )
+    return said + [
+        f"{label} has solved the task at {listed(map(number, sizes))} {report.axis.unit} ({report.value} at most"
+        f" {SOLVED:g}): a harder one would show more there, longer training would not."
+        for label, sizes in solved.items()
+    ]
 
 
 def target_sentences(report: Report) -> list[str]:
@@ -20,17 +47,22 @@ def target_sentences(report: Report) -> list[str]:
     sentences = []
     for curve, needed in report.targets:
         first, most = curve.n[0], GUARD * curve.n[-1]
-        if needed.mean == math.inf:
-            said = f"would not reach {goal} by its fit, however many {unit} there were"
-        elif needed.mean > most:
-            said = f"would need more than {number(most)} {unit} for {goal}, which is not extrapolated"
+        if needed.mean > most:
+            said = f"would need more than {number(most)} {unit} for {goal}, if it reaches that at all"
         elif needed.mean < first:
             said = f"needs fewer than {number(first)} {unit} for {goal}"
         else:
             interval = bracketed(needed.low, needed.high, number, first, most)
             said = f"needs about {number(needed.mean)} {interval} {unit} for {goal}"
         doubt = "; not to be relied on, its held-back check failed" if curve.held_back > UNRELIABLE else ""
+        left_out = [size.n for size in report.fitted_lines[curve.label].sizes if size.n > curve.n[-1]]
+        if left_out and needed.mean > curve.n[-1]:
+            doubt += f"; not with the budget or size of these runs, which limit it at {listed(map(number, left_out))}"
         sentences.append(f"{curve.label} {said}{doubt}.")
+    for line in report.lines:
+        if not line.is_fitted:
+            counted = f"{len(line.counted.n)} of its {len(line.sizes)} sizes count"
+            sentences.append(f"How many {unit} {line.label} needs for {goal} cannot be told: {counted}.")
     return sentences
 
 
@@ -62,12 +94,9 @@ def _verdict(compared: Compared) -> str:
 
 def budget_words(report: Report) -> Sequence[str]:
     """Says what the gap between training and test means, where training was measured on augmented batches."""
-    with_gap = [size for line in report.lines for size in line.sizes if size.gap is not None]
-    of_batches = [size for size in with_gap if size.trained is None]
-    if not of_batches:
+    if not any(size.loss_gap is not None for line in report.lines for size in line.sizes):
         return []
-    where = "The" if len(of_batches) == len(with_gap) else "Where `train` is unknown, the"
     return [
-        f"{where} gap is that of the loss, from the last training batches to test images. Augmentation and label"
-        " smoothing raise the loss of batches: they may hide a gap, and a gap that is seen is one."
+        "Augmentation and label smoothing raise the loss of training batches: they may hide a loss gap, and one that is"
+        " seen is one."
     ]

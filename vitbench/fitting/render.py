@@ -5,7 +5,7 @@ from __future__ import annotations
 from vitbench.comparing import formats
 from vitbench.fitting import export
 from vitbench.fitting.findings import Report
-from vitbench.fitting.remarks import budget_words, form_sentences, target_sentences
+from vitbench.fitting.remarks import advice_sentences, budget_words, form_sentences, target_sentences
 from vitbench.fitting.sentences import pair_sentences, pair_title
 from vitbench.fitting.tables import report_tables
 from vitbench.numbers.curves import FEW_SEEDS
@@ -41,12 +41,12 @@ def report_sentences(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def report_foot(report: Report) -> list[str]:
-    """Says what was asked for, how much the intervals are worth where seeds are few, and then the report's notes."""
+    """Says what to run next, what was asked for, what few seeds are worth, and then the report's notes."""
     fewest = min((len(compared.pair.a.seeds) for compared in report.pairs if compared.pair.paired), default=FEW_SEEDS)
     few = []
     if fewest < LEAST_SEEDS:
-        few = ["Two seeds make nothing certain: crossovers and image ratios get no interval, and pairs no verdict."]
+        few = ["Two seeds make nothing certain: pairs get no verdict, no crossover and no image ratio."]
     elif fewest < FEW_SEEDS:
         few = [f"Intervals of crossovers and image ratios are approximate: bootstrap over {fewest} seeds."]
-    said = [*target_sentences(report), *form_sentences(report), *budget_words(report), *few]
+    said = [*advice_sentences(report), *target_sentences(report), *form_sentences(report), *budget_words(report), *few]
     return [*said, *map(printable, report.notes)]

@@ -18,14 +18,13 @@ from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import GUARD, UNRELIABLE
 from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import is_share, p_words, plural
+from vitbench.numbers.words import decimals_of, is_share, listed, p_words, plural
 
 COST_WORDS = {  # what is said of costs that are matched, and of costs that are not
     "multiply_adds": ("FLOP-matched", "FLOPs"),
     "parameters": ("param-matched", "parameters"),
     TOTAL_SECONDS: ("time-matched", "training time"),
 }
-TYPE_TO_SEE_MORE = "optim.epochs=40 optim.min_steps=4000, or a larger model.size"
 
 
 def pair_title(compared: Compared) -> str:
@@ -75,21 +74,21 @@ def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
         else:
             way = "approach" if abs(means[-1]) < abs(means[0]) else "part"
         changes = f"{'t' if opening else 'T'}he difference of {what} changes with the {axis.unit}"
-        return f"{opening}{changes}: {first} at {number(n[0])}, {last} at {number(n[-1])}; the curves {way}."
+        scale = " in points" if is_share(value) else ""
+        return f"{opening}{changes}: {first} at {number(n[0])}, {last} at {number(n[-1])}; the curves {way}{scale}."
     sizes = f"mean over {len(n)} sizes from {number(n[0])} to {number(n[-1])}" if len(n) > 1 else f"at {number(n[0])}"
     over = f"{sizes} {axis.unit}, {interval.n} seeds"
     if compared.is_sure:
         less, more = (pair.b, pair.a) if interval.mean > 0 else (pair.a, pair.b)
         by = points(replace(interval, mean=abs(interval.mean)), value)
         return f"{opening}{less.label} errs less than {more.label}, by {by} ({over}, Holm {p_words(compared.p_holm)})."
-    shown = f"{points(interval, value)} ({over}, Holm {p_words(compared.p_holm)})"
     if interval.n < LEAST_SEEDS:
-        return f"Two seeds do not tell which errs less: {shown}."
-    power = (
-        ""
-        if math.isnan(pooled.smallest)
-        else f"; so many seeds would show {size_words(pooled.smallest, value)}{_scale(value)[2]}"
-    )
+        return f"Two seeds make no verdict: the means differ by {points(interval, value)} ({over})."
+    shown = f"{points(interval, value)} ({over}, Holm {p_words(compared.p_holm)})"
+    power = ""
+    if not math.isnan(pooled.smallest):
+        smallest = f"{size_words(pooled.smallest, value)}{_scale(value)[2]}"
+        power = f"; {interval.n} seeds often miss a difference below {smallest}"
     return f"{opening}{'w' if opening else 'W'}hich errs less cannot be told: {shown}{power}."
 
 
@@ -100,7 +99,8 @@ def points(interval: Interval, value: str) -> str:
 
 def interval_words(interval: Interval, value: str) -> str:
     """Writes the same without its unit."""
-    scale, digits, _ = _scale(value)
+    scale, least, _ = _scale(value)
+    digits = max(least, decimals_of(value, [interval]))
     half = "n/a" if interval.why else f"{scale * interval.half:.{digits}f}"
     return f"{scale * interval.mean:.{digits}f} ± {half}"
 
@@ -111,12 +111,12 @@ def mean_words(interval: Interval, value: str) -> str:
 
 def size_words(size: float, value: str) -> str:
     scale, digits, _ = _scale(value)
-    return f"{scale * size:.{digits}f}"
+    return f"{scale * size:.{digits if scale * size >= 0.5 * 10**-digits else digits + 1}f}"
 
 
 def _signed(difference: float, value: str) -> str:
     scale, digits, unit = _scale(value)
-    return f"{scale * difference:+.{digits}f}{unit}"
+    return f"{scale * difference:+.{digits + (abs(scale * difference) < 1)}f}{unit}"
 
 
 def _scale(value: str) -> tuple[int, int, str]:
@@ -134,48 +134,57 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     if crossover.why in ("few", "chance"):
         return f"Crossover undefined: {_why_few(compared)}."
     if crossover.verdict == "limited":
-        left_out = ", ".join(number(n) for n in compared.left_out)
         alone = any(n in curve.n for n in compared.left_out for curve in (pair.a, pair.b))
-        place = f"at {left_out} {unit}{', at least one of the two' if alone else ''}"
+        limited = "at least one of the two models is" if alone else "both models are"
         return (
-            f"Limited by budget or size, not by images, {place}: this evidence cannot say what more images"
-            f" would do. To see it, train longer or larger, for example {TYPE_TO_SEE_MORE}."
+            f"At {listed(map(number, compared.left_out))} {unit} {limited} limited by budget or size, not by images:"
+            " this evidence cannot say what more images would do."
         )
     largest = number(pair.n[-1])
-    unmet = f"{100 * crossover.unmet_share:.0f} % of draws do not" if crossover.unmet_share else "all draws"
-    draws = f"{unmet} cross within {GUARD:g} times the largest size"
-    doubt = _doubt(compared)
     place = f"at about {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "observed":
-        return f"Crossover observed: {follower} overtakes {leader} {place}; {draws}."
+        unmet = f"; {100 * crossover.unmet_share:.0f} % of draws show none" if crossover.unmet_share else ""
+        return f"Crossover observed: {follower} overtakes {leader} {place}{unmet}."
+    ends_early = pair.n[-1] < compared.whole.n[-1]  # larger sizes were measured, but images do not limit them
+    of_sizes = "size that counts" if ends_early else "size"
+    doubt = _doubt(compared)
+    if ends_early:
+        larger = listed(number(n) for n in compared.left_out if n > pair.n[-1])
+        doubt += f"; {larger} do not count: there the budget or the size of a model is the limit"
     if crossover.verdict == "extrapolated":
         times = f"{crossover.times:.1f}"
+        unmet = f"{100 * crossover.unmet_share:.0f} % of draws do not" if crossover.unmet_share else "all draws"
         return (
             f"Crossover extrapolated x{times}: {follower} would overtake {leader} {place}, {times} times the largest"
-            f" size; {draws}{doubt}."
+            f" {of_sizes}; {unmet} cross within {GUARD:g} times that{doubt}."
         )
     if crossover.verdict == "undefined":
         return f"Crossover undefined up to {largest} {unit}: {_why_undefined(compared)}."
     opening, ratios = f"No crossover up to {largest} {unit}", _ratios(compared)
     if crossover.verdict == "beyond guard":
         return (
-            f"{opening}, and beyond guard after that: {ratios}, and the curves may or may not meet; up to {GUARD:g}"
-            f" times as many {unit}, the fits do not settle it{doubt}."
+            f"{opening}, and beyond guard after that: {ratios}. This ratio shrinks, and the curves may or may not meet:"
+            f" up to {GUARD:g} times the largest {of_sizes}, the fits do not settle it{doubt}."
         )
     why = {
-        "grows": f"{leader} pulls away, {ratios}",
-        "parallel": f"whether {follower} comes closer cannot be told, {ratios}",
-        "never": f"{ratios}, but the fitted curves never meet",
+        "grows": "This ratio grows",
+        "parallel": "Whether this ratio shrinks cannot be told",
+        "never": f"This ratio shrinks, but the fits do not meet within {GUARD:g} times the largest {of_sizes}",
     }[crossover.why]
-    return f"{opening}: {why}."
+    return f"{opening}: {ratios}. {why}."
 
 
 def _ratios(compared: Compared) -> str:
     """Says how the ratio of the errors changes from the smallest size to the largest."""
     follower, leader = compared.first_follower.label, compared.crossover.first_leader
     sign = 1 if follower == compared.pair.a.label else -1
-    first, last = np.exp(sign * compared.pair.ratios.mean(0))[[0, -1]]
-    return f"the error of {follower} is {first:.2f} times that of {leader} at first and {last:.2f} times at last"
+    ratios = np.exp(sign * compared.pair.ratios.mean(0))
+    widest = int(ratios.argmax())
+    said = [f"{ratios[0]:.2f} times that of {leader} at first"]
+    if ratios[widest] > 1.05 * max(ratios[0], ratios[-1]):
+        said.append(f"{ratios[widest]:.2f} times at {number(compared.pair.n[widest])}")
+    said.append(f"{ratios[-1]:.2f} times at last")
+    return f"the error of {follower} is {listed(said)}"
 
 
 def crossover_note(compared: Compared, axis: Axis = IMAGES) -> str:
@@ -197,10 +206,10 @@ def crossover_note(compared: Compared, axis: Axis = IMAGES) -> str:
     if crossover.verdict == "undefined":
         return f"{both}: crossover undefined, {_why_undefined(compared)}"
     why = {
-        "grows": f"{leader} pulls away",
-        "parallel": f"{leader} errs less; whether {follower} comes closer cannot be told",
-        "never": f"{leader} errs less, the fits never meet",
-        "": f"{follower} comes closer, and may or may not catch up{_doubt(compared, failed)}",
+        "grows": f"{leader} errs less, by a ratio that grows",
+        "parallel": f"{leader} errs less; whether the ratio of errors shrinks cannot be told",
+        "never": f"{leader} errs less; the ratio of errors shrinks, but the fits do not meet",
+        "": f"the ratio of errors shrinks; the curves may or may not meet{_doubt(compared, failed)}",
     }[crossover.why]
     return f"{both}: no crossover up to {number(pair.n[-1])} {unit}; {why}"
 
@@ -221,19 +230,25 @@ def _doubt(compared: Compared, short: str = "") -> str:
 def _why_few(compared: Compared) -> str:
     pair = compared.whole
     if compared.crossover.why == "chance":
-        guessed = ", ".join(number(n) for n in pair.shared[pair.at_chance])
+        guessed = listed(map(number, pair.shared[pair.at_chance]))
         return f"neither model is surely better than guessing at {guessed}, which leaves {plural(len(pair.n), 'size')}"
     common = f"{plural(len({*pair.a.seeds} & {*pair.b.seeds}), 'seed')} and {plural(len(pair.n), 'size')} in common"
-    return f"{common}, where {LEAST_SEEDS} and {LEAST_SIZES} are the least"
+    return f"{common}, and a verdict takes {LEAST_SEEDS} and {LEAST_SIZES}"
 
 
 def _why_undefined(compared: Compared) -> str:
     leader = compared.crossover.first_leader
-    return {
-        "equal": "no order is settled",
-        "changes": "the difference changes, and at neither end it is sure which errs less",
-        "mixed": f"{leader} errs less over all sizes, but not at each of them",
-    }[compared.crossover.why]
+    if compared.crossover.why != "changes":
+        return {
+            "equal": "no order is settled",
+            "mixed": f"{leader} errs less on the mean of all sizes, and surely more at one of them",
+            "fits": f"{leader} errs less on the mean of all sizes, and by the fits no longer at the largest",
+        }[compared.crossover.why]
+    intervals = {difference.n: difference.interval for difference in compared.differences}
+    sure = [n for n in compared.pair.n[[0, -1]].tolist() if intervals[n].low > 0 or intervals[n].high < 0]
+    if not sure:
+        return "the difference changes, and at neither end is it sure which errs less"
+    return f"the difference changes, and which errs less is sure at {listed(map(number, sure))} and not over all sizes"
 
 
 def number(n: float) -> str:
@@ -249,11 +264,14 @@ def number(n: float) -> str:
 
 
 def efficiency_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
-    """Says how many times the leader's images the follower needs; it is empty where nothing is known.
+    """Says how many times the leader's images the follower needs; it is empty where nothing is known of that.
 
+    It is empty, too, where no test says that the two differ: a ratio would claim what the difference does not show.
     The sentence is about the largest size at which the number is known, and else gives the tightest lower bound.
     """
     ratios, leader = compared.ratios, compared.leader.label
+    if not (compared.is_sure or compared.pooled.changes or compared.crossover.verdict == "observed"):
+        return ""
     needs = f"{compared.follower.label} needs"
     known = [ratio for ratio in ratios if math.isfinite(ratio.value)]
     if known:
@@ -275,7 +293,7 @@ def efficiency_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
+    return f"{ratio:.2g}" if ratio < 1 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
 
 
 def bracketed(low: float, high: float, write: Callable[[float], str], least: float, most: float) -> str:

@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable
 
 from vitbench.comparing.axes import IMAGES
 from vitbench.comparing.formats import Table
-from vitbench.fitting.findings import Certified, Report
+from vitbench.fitting.findings import CERTAIN, Certified, Report
 from vitbench.fitting.limits import Size
-from vitbench.fitting.sentences import interval_words, mean_words, number, points, size_words
+from vitbench.fitting.sentences import interval_words, mean_words, number, size_words
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import UNRELIABLE, Curve
 from vitbench.numbers.intervals import Interval, least_p, smallest_difference
 from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import column_label, decimals_of, is_share, plural, shown_number, shown_p
 
-CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
 OUTSIDE = "‡"  # marks sizes that do not count
 
 
@@ -68,17 +67,22 @@ def _sizes_table(report: Report) -> Table:
     """What limits each point of each curve."""
     what = column_label(report.value).split(",")[0]
     sizes = [(line.label, size) for line in report.lines for size in line.sizes]
+    certified = {(found.curve.label, found.size.n) for found in report.certified if found.is_certified}
     columns: dict[str, Callable[[Size], str | None]] = {
         "epochs": lambda size: None if size.epochs is None else f"{size.epochs:.3g}",
         "train": lambda size: _if_known(mean_words, size.trained, report.value),
         "test": lambda size: mean_words(size.value, report.value),
-        "gap": lambda size: _if_known(interval_words, size.gap, "test_loss" if size.trained is None else report.value),
+        "gap": lambda size: _if_known(interval_words, size.gap, report.value),
+        "loss gap": lambda size: _if_known(interval_words, size.loss_gap, "test_loss"),
         "above ref.": lambda size: _if_known(interval_words, size.excess, report.value),
-        "limited by": limited_by,
     }
-    cells = [[column(size) for column in columns.values()] for _, size in sizes]
-    known = [i for i in range(len(columns)) if any(row[i] is not None for row in cells)]
-    head = ["curve", report.axis.unit, *([*columns][i] for i in known)]
+    cells = [
+        [*(column(size) for column in columns.values()), limited_by(size, (label, size.n) in certified)]
+        for label, size in sizes
+    ]
+    names = [*columns, "limited by"]
+    known = [i for i in range(len(names)) if any(row[i] is not None for row in cells)]
+    head = ["curve", report.axis.unit, *(names[i] for i in known)]
     lines = [
         [label, number(size.n), *(row[i] or "-" for i in known)]
         for (label, size), row in zip(sizes, cells, strict=True)
@@ -89,10 +93,15 @@ def _sizes_table(report: Report) -> Table:
     if references := sorted({size.reference for _, size in sizes if size.reference}):
         drawn = " or ".join(map(number, references))
         notes.append(f"above ref.: the {what} minus that of as many samples drawn from {drawn} images, paired by seed")
-    unit = ", in %" if is_share(report.value) else ""
-    gaps_known = any(size.gap is not None for _, size in sizes)
-    images = "training and test images" if gaps_known else "test images"
-    caption = f"What limits each point: {what} of {images}{unit}{', and how far apart they are' if gaps_known else ''}"
+    if any(size.trained is not None for _, size in sizes):
+        images = "training images (train) and on test images (test)"
+        notes.append("gap: test minus train, paired by seed")
+    else:
+        images = "test images (test)"
+    if any(size.loss_gap is not None for _, size in sizes):
+        notes.append("loss gap: the loss on test images minus that on the last training batches")
+    unit = " in %" if is_share(report.value) else ""
+    caption = f"What limits each point: {what}{unit} on {images}"
     return Table("sizes", caption, head, lines, 1, notes, [], [], [report.value])
 
 
@@ -100,7 +109,7 @@ def _if_known(write: Callable[[Interval, str], str], interval: Interval | None, 
     return None if interval is None else write(interval, value)
 
 
-def limited_by(size: Size) -> str:
+def limited_by(size: Size, is_certified: bool = False) -> str:
     """Says what limits a point, as far as reference, gap and certificate tell."""
     if size.limit == "unknown":
         return "not known"
@@ -110,7 +119,9 @@ def limited_by(size: Size) -> str:
         by.append("budget")
     elif fall and fall.high < 0:
         by.append("too long a training")
-    return " and ".join(by) or "budget, size"
+    if not by and size.is_solved:
+        return "nothing, solved"
+    return " and ".join(by) or ("size" if is_certified else "budget, size")
 
 
 def _certificates_table(report: Report) -> Table:
@@ -119,14 +130,19 @@ def _certificates_table(report: Report) -> Table:
         certificate = found.size.certificate
         assert certificate is not None
         cells = [number(found.size.n), number(certificate.samples), str(certificate.fall.n)]
-        lines.append([found.curve.label, *cells, points(certificate.fall, report.value), certificate_words(found)])
+        threshold = "-" if math.isnan(found.difference) else size_words(CERTAIN * found.difference, report.value)
+        fall = interval_words(certificate.fall, report.value)
+        lines.append([found.curve.label, *cells, fall, threshold, certificate_words(found)])
     what = column_label(report.value).split(",")[0]
-    caption = f"Certificates: the same runs with more samples, and by how much their {what} fell, ± 95 % interval"
+    in_points = " in points" if is_share(report.value) else ""
+    caption = (
+        f"Certificates: the same runs with more samples, and by how much their {what} fell{in_points}, ± 95 % interval"
+    )
     notes = [
         "the interval is that of sqrt(2) times the deviation over the seeds of the curve; certified: its upper end is"
-        " below half of the smallest pooled difference that rests on the curve"
+        " below `half`, half of the smallest difference that a verdict on this curve rests on"
     ]
-    head = ["curve", "images", "samples", "runs", "fall", "reading"]
+    head = ["curve", "images", "samples", "runs", "fall", "half", "reading"]
     return Table("certificates", caption, head, lines, 1, notes, [], [], [report.value])
 
 
@@ -134,7 +150,7 @@ def certificate_words(found: Certified) -> str:
     """Reads a certificate: certified, also limited by the budget, trained too long, or that it cannot be told."""
     assert found.size.certificate is not None
     fall = found.size.certificate.fall
-    words = ["certified"] if fall.high < CERTAIN * found.difference else []
+    words = ["certified"] if found.is_certified else []
     if fall.low > 0:
         words.append("also limited by the budget")
     if fall.high < 0:

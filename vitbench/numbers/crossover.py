@@ -15,6 +15,7 @@ import numpy as np
 from vitbench.numbers.curves import GUARD
 from vitbench.numbers.forms import Array, Fits
 from vitbench.numbers.intervals import mean_interval
+from vitbench.numbers.monotone import log_n_at
 from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool, slopes
 
 LEAST_SIZES = 3
@@ -40,22 +41,26 @@ def find_crossover(pair: Pair, p: float | None = None) -> Crossover:
     """Gives a verdict on a pair.
 
     observed      The sizes can be cut in two so that the mean difference, over seeds, surely has one sign on the left
-                  and the other sign on the right (both 97.5 % intervals exclude 0).
+                  and the other sign on the right (both 97.5 % intervals exclude 0). It is placed between the points,
+                  by isotonic regression of the log ratio of errors; its interval is the same of seeds drawn anew.
     extrapolated  One curve errs less, by the pooled test; the gap, a ratio of errors, shrinks by more than its spread
                   over seeds; and the fits meet within GUARD times the largest n, as do those of at least 95 % of the
                   draws. A gap that surely opened before it shrank is judged from its widest size on.
     beyond guard  The same, but the fits meet further out, or some do and some do not. The curves may or may not meet.
-    none          One curve errs less, and the gap surely grows, or does not surely shrink, or the fits never meet.
+    none          One curve errs less, and the gap surely grows, or does not surely shrink, or it shrinks and the fits
+                  never meet, nor do those of 95 % of the draws within GUARD times the largest n.
     undefined     The seeds do not settle which errs less; or there are too few of them, or too few sizes.
 
     The sixth, `limited`, is for those who know how the runs were trained (vitbench/fitting/limits.py). `p` is that of
     the pooled test, where it is corrected for the number of pairs.
     """
-    if not pair.paired or len(pair.a.seeds) < LEAST_SEEDS or len(pair.n) < LEAST_SIZES:
-        return Crossover("undefined", "chance" if pair.at_chance.any() else "few")
+    if not pair.paired or len(pair.a.seeds) < LEAST_SEEDS or len(pair.shared) < LEAST_SIZES:
+        return Crossover("undefined", "few")
+    if len(pair.n) < LEAST_SIZES:
+        return Crossover("undefined", "chance")
     cut = _cut(pair)
     if cut is not None:
-        return _observed(pair, *cut)
+        return _observed(pair, cut)
     pooled = pool(pair)
     if not (pooled.p if p is None else p) < 0.05:
         return Crossover("undefined", "changes" if pooled.changes else "equal")
@@ -81,8 +86,8 @@ def _sure_signs(differences: Array, level: float = LEVEL) -> list[int]:
     return [int(each.low > 0) - int(each.high < 0) for each in intervals]
 
 
-def _cut(pair: Pair) -> tuple[int, int] | None:
-    """The first size after a crossing, as an index, and the sign of the difference before it; None without a crossing.
+def _cut(pair: Pair) -> int | None:
+    """The sign of the difference before a crossing; None where the sizes cannot be cut so that there is one.
 
     Of several cuts that show one, the one after which the sign changes most surely is taken.
     """
@@ -95,17 +100,25 @@ def _cut(pair: Pair) -> tuple[int, int] | None:
         if left * right < 0 and not contradicted:
             spread = sides.std(0, ddof=1)
             if (sure := float(np.min(np.abs(sides.mean(0)) / spread))) > best:
-                best, found = sure, (first, left)
+                best, found = sure, left
     return found
 
 
-def _observed(pair: Pair, first: int, first_sign: int) -> Crossover:
-    a, b, n = pair.a, pair.b, pair.n
-    low, high, unmet = percentile_interval(_meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1]))
-    meeting = _meeting(a.fitted, b.fitted, first_sign, n[0], n[-1]).item()
-    if not math.isfinite(meeting):  # the fits miss what the points show
-        meeting = float(np.sqrt(n[first - 1] * n[first]))
-    return Crossover("observed", "", meeting, low, high, unmet, first_leader=(b if first_sign > 0 else a).label)
+def _observed(pair: Pair, first_sign: int) -> Crossover:
+    """Places a crossing between the points, whatever the fits say: where the mean of log e_A - log e_B has fallen to 0.
+
+    Where that mean has one sign, for the cut is one of differences and not of ratios, the differences are taken.
+    """
+    for values in (pair.ratios, pair.differences):
+        leads = first_sign * values  # (S, k), above 0 before the crossing
+        means = np.concatenate([leads.mean(0)[None], leads[pair.a.draws].mean(1)])  # (1 + R, k)
+        places = np.exp(log_n_at(means, np.log(pair.n), np.zeros((len(means), 1)))[:, 0])
+        if pair.n[0] <= places[0] <= pair.n[-1]:
+            break
+    low, high, _ = percentile_interval(places[1:])
+    unmet = float(((places[1:] < pair.n[0]) | (places[1:] > pair.n[-1])).mean())
+    leader = (pair.b if first_sign > 0 else pair.a).label
+    return Crossover("observed", "", float(places[0]), low, high, unmet, first_leader=leader)
 
 
 def _extrapolated(pair: Pair, first_sign: int, first_leader: str) -> Crossover:
@@ -113,9 +126,9 @@ def _extrapolated(pair: Pair, first_sign: int, first_leader: str) -> Crossover:
     a, b, n = pair.a, pair.b, pair.n
     meeting = _meeting(a.fitted, b.fitted, first_sign, n[-1], 1e6 * n[-1]).item()
     if meeting == -math.inf:
-        return Crossover("undefined", "mixed", first_leader=first_leader)
+        return Crossover("undefined", "fits", first_leader=first_leader)
     low, high, unmet = percentile_interval(_meeting(a.drawn_fits, b.drawn_fits, first_sign, n[0], GUARD * n[-1]))
-    if meeting == math.inf:
+    if meeting == math.inf and unmet > 1 - UNSETTLED:
         return Crossover("none", "never", unmet_share=unmet, first_leader=first_leader)
     if meeting > GUARD * n[-1] or unmet > UNSETTLED:
         return Crossover("beyond guard", unmet_share=unmet, first_leader=first_leader)

@@ -57,6 +57,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def listed(words: Iterable[str]) -> str:
+    """Writes 450, 1,350 and 4,500."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def plural(n: int, word: str) -> str:
     """Writes 1 run, 2 runs."""
     return f"{n:,} {word}{'' if n == 1 else 's'}"

@@ -20,9 +20,10 @@ class that a copy is given and s_i its softmax:
                              says nothing
 
 All of these are confounded by accuracy, conditional consistency too: of one kind of ResNet it rose from 0.82 to 0.90
-while more training images took its accuracy from 45 to 64 % (results/inductive_bias). So two networks are compared at
-equal accuracy: `vitbench table value=shift.crop.conditional_consistency matched=test_accuracy`. And `shift.crop` moves
-images as far as training with random crops did (`augment=light`): what it finds then was taught, not built in.
+while more training images took its accuracy from 45 to 64 % (results/archive/inductive_bias). So two networks are
+compared at equal accuracy: `vitbench table value=shift.crop.conditional_consistency matched=test_accuracy`.
+And `shift.crop` moves images as far as training with random crops did (`augment=light`): what it finds then was taught,
+not built in.
 
 We compared this with the reference, adobe/antialiased-cnns `main.py` (`validate_shift`, `agreement`; its 256 and 224 px
 made 40 and 32), on 1,000 test images and two networks trained on 45,000 CIFAR images. At the same offsets both find
