@@ -86,7 +86,9 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
     assert any(
         line.startswith("  Crossover observed: vit pe=learned overtakes vit pe=none at about 4,") for line in lines
     )
-    assert lines[-2] == "Intervals of crossovers and image ratios are approximate: bootstrap over 3 seeds."
+    assert (
+        lines[-2] == "Intervals of image ratios and of extrapolated crossovers are approximate: bootstrap over 3 seeds."
+    )
 
 
 def test_differences_are_paired_by_seed_and_subset(tmp_path: Path, vitbench: Cli) -> None:

@@ -77,6 +77,17 @@ def test_curves_that_cross_are_seen_to(crossing: float, least: float) -> None:
     assert share(found, "observed") >= least
 
 
+@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_interval_of_an_observed_crossing_holds_it(seeds: int, noise: str) -> None:
+    n, crossing, tables = np.array([450.0, 1350, 4500, 13_500, 45_000]), 4000, 300
+    found = verdicts(0.3 * (n / crossing) ** -0.35, 0.3 * (n / crossing) ** -0.14, n, seeds, NOISES[noise], tables)
+    observed = [one for one in found if one.verdict == "observed"]
+    covered = np.mean([one.low <= crossing <= one.high for one in observed])
+    print(f"{seeds} seeds, noise {noise}: the interval of the crossing holds it in {covered:.1%} of {len(observed)}")
+    assert len(observed) > 0.9 * tables and 0.90 <= covered <= 0.98
+
+
 def test_curves_that_approach_one_bayes_error_are_seldom_extrapolated_to_cross() -> None:
     """They never cross. The fits cannot know it, and say in most tables that they never meet, or may or may not."""
     n = np.array([450.0, 1350, 4500, 13_500, 45_000])

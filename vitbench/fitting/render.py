@@ -47,6 +47,8 @@ def report_foot(report: Report) -> list[str]:
     if fewest < LEAST_SEEDS:
         few = ["Two seeds make nothing certain: pairs get no verdict, no crossover and no image ratio."]
     elif fewest < FEW_SEEDS:
-        few = [f"Intervals of crossovers and image ratios are approximate: bootstrap over {fewest} seeds."]
+        few = [
+            f"Intervals of image ratios and of extrapolated crossovers are approximate: bootstrap over {fewest} seeds."
+        ]
     said = [*advice_sentences(report), *target_sentences(report), *form_sentences(report), *budget_words(report), *few]
     return [*said, *map(printable, report.notes)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from vitbench.numbers.curves import GUARD
 from vitbench.numbers.forms import Array, Fits
-from vitbench.numbers.intervals import mean_interval
+from vitbench.numbers.intervals import mean_interval, t_quantile
 from vitbench.numbers.monotone import log_n_at
 from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool, slopes
 
@@ -30,7 +30,7 @@ class Crossover:
     verdict: str  # observed, extrapolated, beyond guard, none, undefined or limited
     why: str = ""  # the word for why the verdict is none, undefined or limited
     n: float = math.nan  # the n at which the curves meet
-    low: float = math.nan  # low and high: the bootstrap interval of n, infinite where its draws do not meet
+    low: float = math.nan  # low and high: the interval of n
     high: float = math.nan
     unmet_share: float = math.nan  # the share of draws that do not meet within the guard
     times: float = math.nan  # n over the largest size, where the crossover is extrapolated
@@ -42,7 +42,7 @@ def find_crossover(pair: Pair, p: float | None = None) -> Crossover:
 
     observed      The sizes can be cut in two so that the mean difference, over seeds, surely has one sign on the left
                   and the other sign on the right (both 97.5 % intervals exclude 0). It is placed between the points,
-                  by isotonic regression of the log ratio of errors; its interval is the same of seeds drawn anew.
+                  by isotonic regression of the log ratio of errors; its interval is a jackknife over seeds.
     extrapolated  One curve errs less, by the pooled test; the gap, a ratio of errors, shrinks by more than its spread
                   over seeds; and the fits meet within GUARD times the largest n, as do those of at least 95 % of the
                   draws. A gap that surely opened before it shrank is judged from its widest size on.
@@ -109,16 +109,22 @@ def _observed(pair: Pair, first_sign: int) -> Crossover:
 
     Where that mean has one sign, for the cut is one of differences and not of ratios, the differences are taken.
     """
+    seeds = len(pair.a.seeds)
+    others = np.array([[row for row in range(seeds) if row != seed] for seed in range(seeds)])
     for values in (pair.ratios, pair.differences):
         leads = first_sign * values  # (S, k), above 0 before the crossing
-        means = np.concatenate([leads.mean(0)[None], leads[pair.a.draws].mean(1)])  # (1 + R, k)
-        places = np.exp(log_n_at(means, np.log(pair.n), np.zeros((len(means), 1)))[:, 0])
-        if pair.n[0] <= places[0] <= pair.n[-1]:
+        means = np.concatenate([leads.mean(0)[None], leads[others].mean(1), leads[pair.a.draws].mean(1)])
+        places = log_n_at(means, np.log(pair.n), np.zeros((len(means), 1)))[:, 0]  # of all, without each seed, of draws
+        if np.isfinite(places[0]):
             break
-    low, high, _ = percentile_interval(places[1:])
-    unmet = float(((places[1:] < pair.n[0]) | (places[1:] > pair.n[-1])).mean())
+    place, without_each, drawn = places[0], places[1 : 1 + seeds], places[1 + seeds :]
+    half = math.inf  # where the crossing rests on one seed alone
+    if np.isfinite(without_each).all():
+        half = t_quantile(0.975, seeds - 1) * math.sqrt(seeds - 1) * without_each.std()
+    low, high = math.exp(place - half), math.exp(min(place + half, 700))
     leader = (pair.b if first_sign > 0 else pair.a).label
-    return Crossover("observed", "", float(places[0]), low, high, unmet, first_leader=leader)
+    unmet = float(np.isinf(drawn).mean())
+    return Crossover("observed", "", math.exp(place), low, high, unmet, first_leader=leader)
 
 
 def _extrapolated(pair: Pair, first_sign: int, first_leader: str) -> Crossover:
