@@ -353,6 +353,38 @@ def test_a_certificate_is_read_by_the_difference_at_its_own_size_where_that_chan
     assert one["difference"] == pytest.approx(abs(last["value"])) and one["difference"] < 0.01
 
 
+@pytest.mark.parametrize(("fall", "said"), [(0.0, "size"), (-0.05, "too long a training"), (0.15, "budget")])
+def test_a_certified_size_that_images_do_not_limit_is_limited_by_the_networks_size(
+    tmp_path: Path, vitbench: Cli, fall: float, said: str
+) -> None:
+    """The ViT errs as often on training images as on test images; all formats say the same of it."""
+    for model, base in (("resnet", 0.2), ("vit", 0.5)):
+        for fraction in (0.01, 0.1, 1.0):
+            for seed in range(3):
+                n, error = int(45_000 * fraction), base + (1 - fraction) / 10 + seed * base / 200
+                common: dict[str, Any] = {"model.name": model, "data.fraction": fraction, "seed": seed}
+                common |= {"data.train_images": 45_000, "optim.batch_size": 64}
+                common |= {
+                    "result_train_eval_accuracy": 1 - error,
+                    **({"model.pe.name": "none"} if model == "vit" else {}),
+                }
+                fake_runs.write(tmp_path / "runs", f"{model}{n}{seed}", 1 - error, **common, **steps(4000))
+                if n == 45_000 and seed == 0 and model == "vit":
+                    fake_runs.write(tmp_path / "runs", "twice", 1 - error + fall, **common, **steps(8000))
+    report = json.loads(vitbench("fit", "format=json").out)
+    (size,) = [size for size in report["sizes"] if "vit" in size["label"] and size["images"] == 45_000]
+    assert size["limited_by"] == said
+    (row,) = [line for line in vitbench("fit").out.splitlines() if line.startswith("vit pe=none  45,000  ")][:1]
+    assert row.endswith(f" {size['limited_by']}")
+    rows = csv.DictReader(io.StringIO(vitbench("fit", "format=csv").out))
+    words = [
+        row["words"]
+        for row in rows
+        if row["statistic"] == "value" and row["images"] == "45000" and "vit" in row["model"]
+    ]
+    assert words == [size["limited_by"]]
+
+
 def steps(n: int) -> dict[str, Any]:
     return {"optim.steps": n, "result_steps": n}
 

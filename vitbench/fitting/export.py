@@ -29,7 +29,11 @@ def to_json(report: Report) -> str:
         "form": report.form.form,
         "aicc": report.form.aicc,
         "curves": [_curve(curve) for curve in report.curves],
-        "sizes": [{"label": line.label, **_size(size)} for line in report.lines for size in line.sizes],
+        "sizes": [
+            {"label": line.label, **_size(size, (line.label, size.n) in report.certified_sizes)}
+            for line in report.lines
+            for size in line.sizes
+        ],
         "pairs": [_compared(compared, report) for compared in report.pairs],
         "certificates": [
             {
@@ -81,7 +85,8 @@ def _rows(report: Report) -> Iterator[list[Any]]:
             yield [line.label, None, size.n, "epochs", size.epochs, None, None, size.value.n, None]
             for statistic, of in _measured(size).items():
                 if of is not None:
-                    words = limited_by(size) if of is size.value else None
+                    certified = (line.label, size.n) in report.certified_sizes
+                    words = limited_by(size, certified) if of is size.value else None
                     yield [line.label, None, size.n, statistic, of.mean, of.low, of.high, of.n, words]
     for found in report.certified:
         if found.size.certificate is not None:
@@ -156,9 +161,9 @@ def _measured(size: Size) -> dict[str, Interval | None]:
     }
 
 
-def _size(size: Size) -> dict[str, Any]:
+def _size(size: Size, is_certified: bool) -> dict[str, Any]:
     measured = {key: None if of is None else _interval(of) for key, of in _measured(size).items()}
-    said = {"limit": size.limit, "limited_by": limited_by(size), "counts": size.counts}
+    said = {"limit": size.limit, "limited_by": limited_by(size, is_certified), "counts": size.counts}
     return {"images": size.n, "epochs": size.epochs, **measured, "reference_images": size.reference, **said}
 
 

@@ -194,6 +194,11 @@ class Report:
             if size.certificate
         ]
 
+    @cached_property
+    def certified_sizes(self) -> set[tuple[str, float]]:
+        """The label and the size of each point whose certificate shows that the budget does not limit it."""
+        return {(found.curve.label, found.size.n) for found in self.certified if found.is_certified}
+
     def _rests_on(self, label: str, n: float) -> float:
         """The smallest difference of a curve that a verdict rests on: the pooled one, or that at n where it changes."""
         resting = []

@@ -67,7 +67,6 @@ def _sizes_table(report: Report) -> Table:
     """What limits each point of each curve."""
     what = column_label(report.value).split(",")[0]
     sizes = [(line.label, size) for line in report.lines for size in line.sizes]
-    certified = {(found.curve.label, found.size.n) for found in report.certified if found.is_certified}
     columns: dict[str, Callable[[Size], str | None]] = {
         "epochs": lambda size: None if size.epochs is None else f"{size.epochs:.3g}",
         "train": lambda size: _if_known(mean_words, size.trained, report.value),
@@ -77,7 +76,7 @@ def _sizes_table(report: Report) -> Table:
         "above ref.": lambda size: _if_known(interval_words, size.excess, report.value),
     }
     cells = [
-        [*(column(size) for column in columns.values()), limited_by(size, (label, size.n) in certified)]
+        [*(column(size) for column in columns.values()), limited_by(size, (label, size.n) in report.certified_sizes)]
         for label, size in sizes
     ]
     names = [*columns, "limited by"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from vitbench.numbers.curves import GUARD
 from vitbench.numbers.forms import Array, Fits
-from vitbench.numbers.intervals import mean_interval, t_quantile
+from vitbench.numbers.intervals import jackknife_spread, mean_interval, means_without_each, t_quantile
 from vitbench.numbers.monotone import log_n_at
 from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool, slopes
 
@@ -110,17 +110,16 @@ def _observed(pair: Pair, first_sign: int) -> Crossover:
     Where that mean has one sign, for the cut is one of differences and not of ratios, the differences are taken.
     """
     seeds = len(pair.a.seeds)
-    others = np.array([[row for row in range(seeds) if row != seed] for seed in range(seeds)])
     for values in (pair.ratios, pair.differences):
         leads = first_sign * values  # (S, k), above 0 before the crossing
-        means = np.concatenate([leads.mean(0)[None], leads[others].mean(1), leads[pair.a.draws].mean(1)])
+        means = np.concatenate([leads.mean(0)[None], means_without_each(leads), leads[pair.a.draws].mean(1)])
         places = log_n_at(means, np.log(pair.n), np.zeros((len(means), 1)))[:, 0]  # of all, without each seed, of draws
         if np.isfinite(places[0]):
             break
     place, without_each, drawn = places[0], places[1 : 1 + seeds], places[1 + seeds :]
     half = math.inf  # where the crossing rests on one seed alone
     if np.isfinite(without_each).all():
-        half = t_quantile(0.975, seeds - 1) * math.sqrt(seeds - 1) * without_each.std()
+        half = t_quantile(0.975, seeds - 1) * jackknife_spread(without_each) / math.sqrt(seeds)
     low, high = math.exp(place - half), math.exp(min(place + half, 700))
     leader = (pair.b if first_sign > 0 else pair.a).label
     unmet = float(np.isinf(drawn).mean())

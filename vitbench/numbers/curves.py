@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.forms import PARAMETERS, Array, Fits, fit_curves
-from vitbench.numbers.intervals import Interval, t_quantile
+from vitbench.numbers.intervals import Interval, jackknife_spread, means_without_each, t_quantile
 
 GUARD = 4.0  # no fit is extrapolated beyond so many times the largest n
 UNRELIABLE = 0.15  # a fit whose held-back check errs by more than this predicts nothing
@@ -205,9 +205,8 @@ class Curve:
         held it in 73 % at 3 seeds.
         """
         seeds = len(self.seeds)
-        means_without_one = (self.logs.sum(0) - self.logs) / (seeds - 1)  # (S, k)
-        estimates, estimate = parameter(self._refit(means_without_one)), parameter(self.fitted).item()
-        spread = float((seeds - 1) * np.std(estimates, ddof=1))  # of the pseudo-values
+        estimates, estimate = parameter(self._refit(means_without_each(self.logs))), parameter(self.fitted).item()
+        spread = jackknife_spread(estimates)
         if not 1e-9 * abs(estimate) < spread < math.inf:
             return Interval(estimate, math.nan, math.nan, seeds, 0.0)
         half = t_quantile((1 + level) / 2, seeds - 1) * spread / math.sqrt(seeds)

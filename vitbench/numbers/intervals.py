@@ -192,6 +192,19 @@ def is_at_chance(right: int, images: int, classes: int) -> bool:
     return classes > 1 and (right == 0 or float(bdtrc(right - 1, images, 1 / classes)) > 0.025)
 
 
+def means_without_each(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The means over seeds of values (S, k), without one seed each: (S, k)."""
+    without: NDArray[np.float64] = (values.sum(0) - values) / (len(values) - 1)
+    return without
+
+
+def jackknife_spread(estimates: NDArray[np.float64]) -> float:
+    """The deviation of a jackknife's pseudo-values (Tukey 1958), from the estimates without one seed each, (S,)."""
+    import numpy as np
+
+    return float((len(estimates) - 1) * np.std(estimates, ddof=1))
+
+
 def bootstrap_ratio(parts: NDArray[np.float64], of: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
     """Computes sum(parts) / sum(of) over images (M,), and the ends of its 95 % percentile bootstrap over images.
 
