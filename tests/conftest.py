@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 
 from vitbench import cli
 
@@ -37,6 +39,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+GET_MODE = Hydra.get_mode
+
+
+def mode_of(hydra: Hydra, config_name: str, overrides: list[str]) -> Any:
+    """The mode of a command. Hydra composes all its settings to learn that, and then again: half a test's time."""
+    if any(word in ("-m", "--multirun") or ("hydra" in word and "mode" in word) for word in [*overrides, *sys.argv]):
+        return GET_MODE(hydra, config_name, overrides)
+    return RunMode.MULTIRUN if config_name == "sweep" else RunMode.RUN
+
+
 @pytest.fixture
 def vitbench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -44,6 +56,7 @@ def vitbench(
     """`vitbench("train", "seed=1")` in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(Hydra, "get_mode", mode_of)
 
     def call(*words: str) -> Output:
         capsys.readouterr()

@@ -50,8 +50,9 @@ def test_the_order_of_steps_changes_no_batch(images: np.ndarray, steps: range | 
     labels = torch.arange(50)
     streamed = Loader(Stream(images, np.arange(50), CPU), labels, 16, seed=0)
     for step in steps:
-        batch, batch_labels = streamed.batch(step)
-        expected, expected_labels = Loader(torch.from_numpy(IMAGES[10:]), labels, 16, seed=0).batch(step)
+        batch, batch_labels = streamed.take(*streamed.batch(step))
+        whole = Loader(torch.from_numpy(IMAGES[10:]), labels, 16, seed=0)
+        expected, expected_labels = whole.take(*whole.batch(step))
         assert torch.equal(batch, expected) and torch.equal(batch_labels, expected_labels)
 
 
@@ -106,7 +107,7 @@ train, labels = share.train(cpu)
 normalise = Normalise.of(train)
 loader = Loader(train, labels, 128, 0)
 for step in range(-(-M // 128)):
-    model(normalise(loader.batch(step)[0])).sum().backward()
+    model(normalise(loader.take(*loader.batch(step))[0])).sum().backward()
 evaluate(model, *share.test(cpu), normalise)
 print(json.dumps([isinstance(train, Stream), normalise.mean, used("RssAnon") - before]))
 try:

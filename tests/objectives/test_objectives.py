@@ -73,7 +73,8 @@ def test_mae_is_the_mean_square_over_hidden_patches_normalised_each() -> None:
     mae.paint.weight.data.zero_()
     mae.paint.bias.data.zero_()
     # painting zeros, the loss is the variance of 48 numbers, of which var_mean normalises by 47
-    torch.testing.assert_close(mae(model, images), torch.tensor(47 / 48), rtol=1e-4, atol=0)
+    order = torch.rand(2, 16).argsort(1)
+    torch.testing.assert_close(mae(model, images, order), torch.tensor(47 / 48), rtol=1e-4, atol=0)
     with torch.no_grad():
         painted = mae.painted(torch.randn(2, 5, 16), torch.tensor([[0, 3, 1, 9, 16]] * 2), 17, (4, 4))
     assert mae.seen == 4 and painted.shape == targets.shape == (2, 16, 48)
@@ -184,6 +185,7 @@ def settings(*words: str) -> dict[str, Any]:
     [
         (["model=resnet", "objective=mae"], "objective=mae: hides patches, and model=resnet has none"),
         (["objective=simsiam", "augment=strong"], "augment.mixup=0.8: objective=simsiam has no labels"),
+        (["objective=mae", "augment.erase=0.25"], "augment.erase=0.25: objective=mae erases nothing"),
         (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: objective=mae has no labels"),
         (["objective=simsiam", "optim.batch_size=1"], "optim.batch_size=1: objective=simsiam needs 2"),
         (

@@ -18,7 +18,7 @@ from vitbench.settings import check as module
 from vitbench.settings.check import RANGES, WORDS, check
 from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import as_settings, compose, flatten
-from vitbench.settings.schema import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from vitbench.settings.schema import AugmentConfig, DataConfig, MachineConfig, OptimConfig, TrainConfig
 
 NEW = """
 from vitbench.errors import UserError
@@ -94,6 +94,7 @@ def test_what_a_menu_names_to_refuse_settings_is_there_and_imports_no_torch() ->
 
 def test_every_number_of_the_schema_has_a_range_and_every_range_a_setting() -> None:
     parts: dict[str, type] = {"": TrainConfig, "data.": DataConfig, "optim.": OptimConfig, "augment.": AugmentConfig}
+    parts |= {"machine.": MachineConfig}
     numbers = {
         f"{prefix}{field.name}"
         for prefix, schema in parts.items()

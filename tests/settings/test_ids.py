@@ -24,7 +24,7 @@ IDS = {
     "data=imagefolder data.root=/tmp/pets data.name=dogs data.follow_links=true": "vit-learned-dogs-f1-s0-8bafdc99",
     "data.classes=[3,1]": "vit-learned-shapes-f1-s0-c2c9f37a",
     "data.task=relation data.flip=false augment=light": "vit-learned-shapes-f1-s0-1e5d40d3",
-    "augment=strong optim.epochs=2.5": "vit-learned-shapes-f1-s0-5ebf05ec",
+    "augment=strong augment.draw=chunk optim.epochs=2.5": "vit-learned-shapes-f1-s0-5ebf05ec",  # all there was
     "optim=resnet optim.lr=0.1": "vit-learned-shapes-f1-s0-8df951a7",
     "optim.ema=0.99 optim.clip=1": "vit-learned-shapes-f1-s0-3bf78f7d",
     "objective=simsiam model=resnet": "resnet-shapes-f1-s0-fcf38a91",

@@ -1,8 +1,9 @@
 """Augmentation of whole batches on the device.
 
-torchvision's v2 transforms draw once for a batch. So crop, flip, rotation and scale are our own and draw for each
-image, and torchvision's RandAugment runs on chunks of a few images, which share a draw. MixUp and CutMix draw one ratio
-for a batch, as in timm and DeiT.
+torchvision's v2 transforms draw once for a batch, and on the host. What is here draws for each image; MixUp and CutMix
+draw one ratio for a batch, as in timm and DeiT. All of it draws on the device of the images and reads nothing back, so
+that a GPU can record a step once and replay it. The exception is RandAugment with `draw="chunk"`: torchvision's, on
+chunks of a few images that share a draw.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Gamma
 from torch.nn import functional as F
 
-CHUNK = 8  # images that share RandAugment's draw of operations
+from vitbench.data.randaugment import fake_mode, randaugment
+
+CHUNK = 8  # images that share a draw of RandAugment's operations with draw="chunk"
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
@@ -32,15 +36,16 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
     left = torch.randint(0, offsets, (B,), device=device)
     if flip:
         left += offsets * (torch.rand(B, device=device) < 0.5)  # the table's second half is mirrored
-    rows = _sources(height, padding, device)[:offsets].mul(width).index_select(0, top)  # (B, H)
-    columns = _sources(width, padding, device).index_select(0, left)  # (B, W)
+    mode = fake_mode(images)
+    rows = _sources(height, padding, device, mode)[:offsets].mul(width).index_select(0, top)  # (B, H)
+    columns = _sources(width, padding, device, mode).index_select(0, left)  # (B, W)
     pixels = rows[:, :, None] + columns[:, None, :]  # (B, H, W), indices into the flattened image
     index = pixels.flatten(1)[:, None].expand(-1, channels, -1)  # (B, C, H W)
     return images.flatten(2).gather(2, index).view_as(images)
 
 
 @cache
-def _sources(size: int, padding: int, device: torch.device) -> Tensor:
+def _sources(size: int, padding: int, device: torch.device, mode: Any = None) -> Tensor:
     """Which row of the image each row of a crop is read from, (2 (2P + 1), size).
 
     The first half has a line for each offset -padding..padding, the second half the same lines mirrored. Rows outside
@@ -66,8 +71,95 @@ def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
     return turned.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def crop_and_resize(images: Tensor, area: float) -> Tensor:
+    """Shows a random part of each image, `area` to 1 of it, at the image's size; uint8 (B, C, H, W) -> float 0..255.
+
+    Area and place are uniform, the ratio of width to height is 3/4 to 4/3 and uniform in its logarithm, as in
+    torchvision's RandomResizedCrop (Szegedy et al. 2015, arXiv 1409.4842, section 6). That draws area and ratio again
+    where a side would be longer than the image's, at most ten times, and then takes the centre; here such a side is as
+    long as the image's, and the area smaller than drawn. Its parts are whole pixels, and here they are not.
+    """
+    B, device = len(images), images.device
+
+    def uniform(low: float, high: float) -> Tensor:  # (B,)
+        return low + (high - low) * torch.rand(B, device=device)
+
+    shown, ratio = uniform(area, 1), uniform(-math.log(4 / 3), math.log(4 / 3)).exp()
+    width, height = ((shown * factor).sqrt().clamp(max=1) for factor in (ratio, 1 / ratio))  # the image's are 1
+    part = torch.zeros(B, 2, 3, device=device)
+    part[:, 0, 0], part[:, 0, 2] = width, (1 - width) * uniform(-1, 1)
+    part[:, 1, 1], part[:, 1, 2] = height, (1 - height) * uniform(-1, 1)
+    grid = F.affine_grid(part, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def erase(images: Tensor, probability: float) -> Tensor:
+    """Fills a random rectangle of some normalised images (B, C, H, W) with normal noise, each pixel with its own.
+
+    Random erasing (Zhong et al. 2017, arXiv 1708.04896) as in DeiT, which takes timm's `pixel` mode: 0.02 to 1/3 of the
+    area, a ratio of height to width from 0.3 to 1/0.3, uniform in its logarithm, at a uniform place. timm draws again
+    where a side would not be shorter than the image's; here it is one pixel shorter (fewer than 1 in 100).
+    """
+    B, _, height, width = images.shape
+    chosen, share, tilt, above, before = torch.rand(5, B, 1, 1, 1, device=images.device)
+    area = (0.02 + (1 / 3 - 0.02) * share) * (height * width)
+    ratio = ((2 * tilt - 1) * math.log(1 / 0.3)).exp()
+    tall = (area * ratio).sqrt().round().clamp(max=height - 1)
+    wide = (area / ratio).sqrt().round().clamp(max=width - 1)
+    top, left = (above * (height - tall + 1)).floor(), (before * (width - wide + 1)).floor()
+    erased = _rectangle(images, top, top + tall, left, left + wide) & (chosen < probability)  # (B, 1, H, W)
+    return torch.where(erased, torch.randn_like(images), images)
+
+
+def mixup_or_cutmix(
+    images: Tensor, labels: Tensor, mixup: float, cutmix: float, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Mixes each image (B, C, H, W) with the one before it; labels (B,) become shares of the classes (B, K).
+
+    With w ~ Beta(alpha, alpha), MixUp (Zhang et al. 2018, arXiv 1710.09412) is w x + (1 - w) x'. CutMix (Yun et al.
+    2019, arXiv 1905.04899, section 3.1) is the same with a map for w, 0 in a random box and 1 elsewhere; the box has
+    1 - w of the area, less what lies beyond the border, and the label the share that is left. If both alphas are above
+    0, one of the two is drawn for the batch.
+
+    On a CPU the numbers are those of torchvision's v2.MixUp and v2.CutMix, to the bit. But with both on a box is drawn
+    even where MixUp is chosen, because the host does not know, so what comes later in the step, drop path, gets other
+    numbers than after v2.MixUp.
+    """
+    height, width = images.shape[2:]
+    device = images.device
+    cuts = torch.randint(2 if mixup and cutmix else 1, (1,), device=device) == (1 if mixup else 0)
+    alpha = torch.where(cuts, cutmix, mixup).double().expand(2)
+    # torch's Beta, written out: its sampler cannot run on FakeTensors
+    gamma = Gamma(alpha, torch.ones_like(alpha), validate_args=False).sample()
+    weight = (gamma[:1] / gamma.sum()).float().clamp(torch.finfo(torch.float32).tiny, 1 - 2**-24)
+    share = weight.double()  # of the image's own class
+    if cutmix:
+        x, y = torch.randint(width, (1,), device=device), torch.randint(height, (1,), device=device)
+        half = 0.5 * (1 - share).sqrt()  # of the box's sides, in sides of the image
+        half_width, half_height = (half * width).long(), (half * height).long()
+        left, right = (x - half_width).clamp(min=0), (x + half_width).clamp(max=width)
+        top, bottom = (y - half_height).clamp(min=0), (y + half_height).clamp(max=height)
+        box = _rectangle(images, top, bottom, left, right)
+        weight = torch.where(cuts, (~box).float(), weight)  # (H, W)
+        share = torch.where(cuts, 1 - ((right - left) * (bottom - top)).double() / (width * height), share)
+    shares = (labels[:, None] == torch.arange(num_classes, device=device)).float()
+    mixed = images.roll(1, 0).mul_(1 - weight).add_(images * weight)
+    return mixed, shares.roll(1, 0).mul_((1 - share).float()).add_(shares * share.float())
+
+
+def _rectangle(images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Where the rows top to bottom - 1 and the columns left to right - 1 cross, (..., H, W)."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
 class Augment:
-    """The settings of `conf/augment/*.yaml` as two steps: `pixels` before images are normalised, `mix` after."""
+    """The settings of `conf/augment/*.yaml` as two steps: `pixels` before images are normalised, `mix` after.
+
+    Both can be recorded and replayed, unless RandAugment has `draw="chunk"`.
+    """
 
     def __init__(
         self,
@@ -82,40 +174,52 @@ class Augment:
         cutmix: float,
         rotate: float = 0.0,
         scale: float = 0.0,
+        draw: str = "chunk",
+        area: float = 1.0,
+        erase: float = 0.0,
     ):
         self.padding = min(round(crop * image_size), image_size - 1)
         self.flip = flip
-        self.rotate, self.scale = rotate, scale
-        self._operations: Callable[[Tensor], Tensor] | None = None
-        self._mixes: list[Any] = []
-        if randaugment or mixup or cutmix:
-            from torchvision.transforms import v2  # the import takes 2.6 s
-
-            if randaugment:
-                self._operations = v2.RandAugment(randaugment, magnitude)
-            if mixup:
-                self._mixes.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
-            if cutmix:
-                self._mixes.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+        self.area, self.rotate, self.scale, self.erase = area, rotate, scale, erase
+        self.mixup, self.cutmix, self.num_classes = mixup, cutmix, num_classes
+        self.layers, self.magnitude = randaugment, magnitude
+        self._in_chunks = _in_chunks(randaugment, magnitude) if randaugment and draw == "chunk" else None
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Turns, scales, crops, mirrors and RandAugments uint8 images (B, C, H, W), which keep shape and type.
+        """Crops, turns, scales, shifts, mirrors and RandAugments uint8 images (B, C, H, W), which keep shape and type.
 
-        Angles are uniform in -rotate..rotate. The logarithm of the scale factor is uniform, so that factors from
-        1/(1 + scale) to 1 + scale are above 1 as often as below. One interpolation applies both.
+        They come in this order, and none replaces another: what is shifted is the part that `area` shows. Angles are
+        uniform in -rotate..rotate. The logarithm of the scale factor is uniform, so that factors from 1/(1 + scale) to
+        1 + scale are above 1 as often as below. One interpolation applies both.
         """
+        if self.area < 1:
+            images = crop_and_resize(images, self.area).round_().to(torch.uint8)
         if self.rotate or self.scale:
             angles, log_factors = (2 * torch.rand(2, len(images), device=images.device) - 1).unbind()
             images = turn_and_scale(images, angles * self.rotate, (log_factors * math.log1p(self.scale)).exp())
         if self.padding or self.flip:
             images = crop_and_flip(images, self.padding, self.flip)
-        if self._operations is not None:
-            images = torch.cat([self._operations(chunk) for chunk in images.split(CHUNK)])
+        if self._in_chunks is not None:
+            images = self._in_chunks(images)
+        elif self.layers:
+            images = randaugment(images, self.layers, self.magnitude)
         return images
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixes float images (B, C, H, W) by MixUp or CutMix; labels (B,) then become shares of the classes (B, K)."""
-        if not self._mixes:
-            return images, labels
-        drawn = int(torch.randint(len(self._mixes), (1,)))
-        return self._mixes[drawn](images, labels)
+        """Erases parts of normalised images (B, C, H, W), then mixes them by MixUp or CutMix, as DeiT does.
+
+        Where they are mixed, labels (B,) become shares of the classes (B, K).
+        """
+        if self.erase:
+            images = erase(images, self.erase)
+        if self.mixup or self.cutmix:
+            return mixup_or_cutmix(images, labels, self.mixup, self.cutmix, self.num_classes)
+        return images, labels
+
+
+def _in_chunks(layers: int, magnitude: int) -> Callable[[Tensor], Tensor]:
+    """torchvision's RandAugment, which draws on the host, once for each chunk of images."""
+    from torchvision.transforms import v2  # the import takes 2.6 s
+
+    operations = v2.RandAugment(layers, magnitude)
+    return lambda images: torch.cat([operations(chunk) for chunk in images.split(CHUNK)])

@@ -42,9 +42,12 @@ class Machine:
     precision: str  # float32 or bfloat16 (autocast)
     compile: bool
     threads: int
+    graph: bool = False  # whether what a GPU does in a step is recorded once as a CUDA graph, and replayed
 
     @classmethod
-    def of(cls, *, device: str, precision: str, compile: bool | None, threads: int | None) -> Machine:
+    def of(
+        cls, *, device: str, precision: str, compile: bool | None, threads: int | None, graph: bool | None = None
+    ) -> Machine:
         """Resolves `auto` and None, and makes torch deterministic on this many threads.
 
         Each of several processes on this machine takes a GPU of its own, or its part of the cores.
@@ -76,8 +79,16 @@ class Machine:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         else:
             _keep_freed_memory()
+        if graph and (not on_gpu or WORLD_SIZE > 1):
+            raise UserError(
+                "machine.graph=true: "
+                + ("records the work of a GPU, and this is a CPU" if not on_gpu else "is for a run in one process")
+                + "; drop it"
+            )
         precision = ("bfloat16" if on_gpu else "float32") if precision == "auto" else precision
-        return cls(torch.device(device), precision, on_gpu if compile is None else compile, threads)
+        compile = on_gpu if compile is None else compile
+        graph = on_gpu and WORLD_SIZE == 1 if graph is None else graph
+        return cls(torch.device(device), precision, compile, threads, graph)
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -101,6 +112,8 @@ class Machine:
             hardware["processes"] = WORLD_SIZE
         if stacked > 1:
             hardware["stacked"] = stacked
+        if self.graph:
+            hardware["graph"] = True
         versions: Versions = {
             "python": platform.python_version(),
             "vitbench": __version__,
@@ -123,6 +136,11 @@ class Stopwatch:
     def start(self) -> None:
         if self._begin is None:
             self._begin = time.monotonic()
+
+    @property
+    def running(self) -> float:
+        """The seconds since the last `start`; 0 where the watch stands still."""
+        return 0.0 if self._begin is None else time.monotonic() - self._begin
 
     def stop(self) -> None:
         if self._begin is not None:

@@ -23,6 +23,18 @@ def free_bytes(device: torch.device) -> int:
     return max(0, min((_free_on_machine(), *_left_by_control_groups(), *_left_by_ulimits())))
 
 
+def ran_out(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, or was raised while one that does was handled.
+
+    torch has a class for it on a GPU, and words alone on a CPU. It may end the recording of a graph, which then fails
+    with an error of its own.
+    """
+    if error is None:
+        return False
+    says_so = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return says_so or ran_out(error.__context__)
+
+
 def _free_on_machine() -> int:
     try:
         return _kernel_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024

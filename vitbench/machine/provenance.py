@@ -21,6 +21,7 @@ class Hardware(TypedDict):
     compiled: bool  # by torch.compile
     processes: NotRequired[int]  # of torchrun; only where there was more than one
     stacked: NotRequired[int]  # runs that were trained as one model; only where there was more than one
+    graph: NotRequired[bool]  # whether a step was recorded as a CUDA graph; only where it was
 
 
 class Versions(TypedDict):
@@ -43,10 +44,13 @@ def now() -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout that vitbench runs from, with a plus if files differ; None if it is installed."""
+    """The commit of the checkout that vitbench runs from, with a plus if files differ.
+
+    A copy of a checkout without its .git has what the variable VITBENCH_COMMIT says, and an installed vitbench None.
+    """
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
-        return None
+        return os.environ.get("VITBENCH_COMMIT") or None
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=5)

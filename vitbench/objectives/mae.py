@@ -35,7 +35,7 @@ class MAE(Objective):
         assert isinstance(model, ViT)
         geometry = model.pe.geometry
         patches = geometry.grid[0] * geometry.grid[1]
-        self.prefix, self.seen = geometry.prefix_tokens, int(patches * (1 - mask))
+        self.prefix, self.patches, self.seen = geometry.prefix_tokens, patches, int(patches * (1 - mask))
         if not 0 < self.seen < patches:
             raise UserError(f"objective.mask={mask}: shows {self.seen} of an image's {patches} patches")
         unit = math.lcm(4, geometry.heads)  # a width must be divisible by 4 for the waves, and by the heads
@@ -57,13 +57,15 @@ class MAE(Objective):
                 nn.init.zeros_(module.bias)
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
-        return (normalise(augment.pixels(images)),)
+        """The images (B,C,H,W), and a random order of each one's patches (B,h w), of which the last ones are hidden."""
+        views = normalise(augment.pixels(images))
+        return views, torch.rand(len(images), self.patches, device=images.device).argsort(1)
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
-        (images,) = views
+        images, order = views
         tokens, grid = model.embed(images)  # (B,N,D), to which positions are already added
         B, N, _ = tokens.shape
-        order = torch.rand(B, N - self.prefix, device=images.device).argsort(1) + self.prefix
+        order = order + self.prefix
         prefix = torch.arange(self.prefix, device=images.device).expand(B, -1)
         seen = torch.cat([prefix, order[:, : self.seen]], 1)  # (B,n), indices of the N tokens
         states = encode(model, tokens, grid, seen)  # (B,n,D)

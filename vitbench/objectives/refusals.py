@@ -43,6 +43,8 @@ def _refuse_labels(flat: Mapping[str, Any]) -> None:
     for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
         if flat[key]:
             raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
+    if flat["augment.erase"]:
+        raise UserError(f"augment.erase={flat['augment.erase']}: {typed} erases nothing; add augment.erase=0")
     if flat["freeze"] == "backbone":
         raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
     if flat["optim.batch_size"] < 2:

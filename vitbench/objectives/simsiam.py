@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitbench.data.augment import Augment
+from vitbench.data.augment import Augment, crop_and_resize
 from vitbench.data.loader import Normalise
 from vitbench.objectives.base import Objective
 
@@ -60,14 +60,7 @@ class SimSiam(Objective):
         def uniform(low: float, high: float) -> Tensor:  # (B,)
             return low + (high - low) * torch.rand(B, device=device)
 
-        area, ratio = uniform(self.area, 1), uniform(-math.log(4 / 3), math.log(4 / 3)).exp()
-        width, height = ((area * factor).sqrt().clamp(max=1) for factor in (ratio, 1 / ratio))  # the image's are 1
-        crop = torch.zeros(B, 2, 3, device=device)
-        crop[:, 0, 0], crop[:, 0, 2] = width, (1 - width) * uniform(-1, 1)
-        crop[:, 1, 1], crop[:, 1, 2] = height, (1 - height) * uniform(-1, 1)
-        grid = F.affine_grid(crop, list(images.shape), align_corners=False)
-        views = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-
+        views = crop_and_resize(images, self.area)
         strength = self.colour * (torch.rand(B, device=device) < 0.8)
         brightness, contrast, saturation = ((1 + strength * uniform(-1, 1)).view(-1, 1, 1, 1) for _ in range(3))
         views = brightness * views

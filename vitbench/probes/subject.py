@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from vitbench.data.split import Split
 from vitbench.data.subset import nested_order
 from vitbench.errors import UserError
 from vitbench.numbers.intervals import bootstrap_ratio
-from vitbench.training.evaluate import logits_of
+from vitbench.training.evaluate import forward_of, logits_of
 
 Row = dict[str, Any]  # the keys are listed in `vitbench.probes`
 
@@ -46,7 +47,7 @@ def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tu
 def predict(subject: Subject, images: Tensor | None = None, batch_size: int = 250) -> Tensor:
     """Computes the logits (M,K) of uint8 images (M,C,H,W), by default of the subject's own."""
     images = subject.images if images is None else images
-    return logits_of(subject.model, images, subject.normalise, batch_size)
+    return logits_of(partial(forward_of, subject.model, subject.normalise), images, batch_size)
 
 
 def make_row(

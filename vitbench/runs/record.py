@@ -81,6 +81,7 @@ class Record(Essentials, Metrics, Provenance):
     total_train_seconds: NotRequired[float | None]
     total_samples_seen: NotRequired[int | None]
     total_multiply_adds: NotRequired[int | None]
+    compile_seconds: NotRequired[float]  # of train_seconds, those of the first step; absent: nothing was compiled
     images_per_second: float | None  # of training; null where the run diverged or the network was trained elsewhere
     diverged_step: int | None  # the first step whose loss was not finite; null where the run finished
     created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z
@@ -104,8 +105,8 @@ REQUIRED_FIELDS = {name: _checked_type(hint) for name, hint in get_type_hints(Es
 # --------------------------------------------------------------------------------------- what an absent field means
 
 # By the field's place in a flat record, which is also the name of its column in a table. Records of today lack
-# `processes` and `stacked`, too, where they are 1.
-ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1}
+# `processes` and `stacked`, too, where they are 1, and `graph` where there was none.
+ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1, "hardware.graph": False}
 
 # Settings of the menus, which settings/schema.py does not list. A setting that it lists has its default where absent.
 ABSENT_SETTINGS = {group.name_key: group.implied for group in GROUPS.values() if group.implied} | {

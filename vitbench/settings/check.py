@@ -48,6 +48,9 @@ RANGES = {
     "optim.clip": ABOVE_0,
     "optim.ema": Range("above 0 and below 1", lambda value: 0 < value < 1),
     "optim.layer_decay": SHARE,
+    "machine.threads": FROM_1,
+    "machine.microbatch": FROM_1.of("images"),
+    "augment.area": SHARE.with_note("a share of the image"),
     "augment.crop": BELOW_1.with_note("a share of the width"),
     "augment.rotate": Range("0 to 180 degrees", lambda value: 0 <= value <= 180),
     "augment.scale": FROM_0.with_note("factors reach from 1/(1 + scale) to 1 + scale"),
@@ -55,12 +58,14 @@ RANGES = {
     "augment.magnitude": Range("0 to 30", lambda value: 0 <= value <= 30),
     "augment.mixup": FROM_0,
     "augment.cutmix": FROM_0,
+    "augment.erase": Range("at least 0 and at most 1 (a probability)", lambda value: 0 <= value <= 1),
 }
 WORDS = {
     "head": ("keep", "new"),
     "freeze": ("none", "backbone"),
     "optim.optimizer": ("adamw", "sgd"),
     "optim.schedule": SCHEDULES,
+    "augment.draw": ("chunk", "image"),
     "machine.precision": ("auto", "float32", "bfloat16"),
     "machine.images": ("auto", "memory", "cache", "files"),
 }
@@ -145,6 +150,26 @@ def _check_together(flat: Mapping[str, Any]) -> None:
             "a fixed number of steps is optim.steps"
         )
     _check_schedule(flat)
+    _check_step(flat)
+
+
+def _check_step(flat: Mapping[str, Any]) -> None:
+    """Refuses ways to compute a step that would give other numbers."""
+    if flat["machine.graph"] and draws_on_host(flat):
+        raise UserError(
+            f"machine.graph=true: augment.randaugment={flat['augment.randaugment']} with augment.draw=chunk draws its "
+            "numbers on the processor, which no graph repeats; augment.draw=image can be recorded"
+        )
+    if flat["machine.microbatch"] and flat.get("model.drop_path"):
+        raise UserError(
+            f"machine.microbatch={flat['machine.microbatch']}: model.drop_path={flat['model.drop_path']} draws its "
+            "numbers for the whole batch; drop one of them"
+        )
+
+
+def draws_on_host(flat: Mapping[str, Any]) -> bool:
+    """Whether augmentation draws random numbers on the processor, also where images lie on a GPU."""
+    return flat["augment.randaugment"] > 0 and flat["augment.draw"] == "chunk"
 
 
 def _check_schedule(flat: Mapping[str, Any]) -> None:
@@ -178,7 +203,7 @@ def check_machine(device: str, threads: int | None) -> None:
     """Refuses what neither training nor a probe can compute on."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise UserError(f"machine.device={device}: must be auto, cpu, cuda or cuda:N")
-    check_ranges({"machine.threads": threads}, {"machine.threads": FROM_1})
+    check_ranges({"machine.threads": threads}, {"machine.threads": RANGES["machine.threads"]})
 
 
 def _check_init(flat: Mapping[str, Any]) -> None:

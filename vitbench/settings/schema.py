@@ -92,14 +92,17 @@ class OptimConfig:
 @dataclass
 class AugmentConfig:
     name: str = "none"
+    area: float = 1.0  # least share of the image that a random crop shows, at the image's size; 1: no crop
     crop: float = 0.0  # shifts: reflection padding before a random crop, share of the image's width
     rotate: float = 0.0  # largest angle, degrees
     scale: float = 0.0  # factors from 1/(1 + scale) to 1 + scale
     flip: bool = False  # where the data allow it
     randaugment: int = 0  # operations an image
+    draw: str = "chunk"  # of RandAugment: for 8 images at once, by torchvision; image: for each, on the device
     magnitude: int = 9  # of RandAugment, 0 to 30
     mixup: float = 0.0  # alpha; 0: off
     cutmix: float = 0.0
+    erase: float = 0.0  # probability that a rectangle of the image becomes noise (random erasing)
 
 
 @dataclass
@@ -116,6 +119,8 @@ class MachineConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     precision: str = "auto"  # auto, float32, bfloat16; auto: bfloat16 on GPU
     compile: bool | None = None  # null: on GPU
+    graph: bool | None = None  # a step as one CUDA graph (docs/gpu.md); null: on GPU, where the step can be one
+    microbatch: int | None = None  # images of a batch that are computed at a time; null: all
     threads: int | None = None  # null: all cores, or one a run where a launcher runs several
     images: str = "auto"  # memory (of the device), cache or files, where batches come from; auto: memory or cache
     progress: bool | None = None  # null: where stderr is a terminal

@@ -47,7 +47,8 @@ class Estimate:
                 together = stated(flatten(record), "hardware.stacked")
                 images = together * record["steps"] * config["optim"]["batch_size"]
                 if record["status"] == "finished" and record["train_seconds"] > 0:
-                    rates[self._key(config, hardware, together > 1)].append(record["train_seconds"] / images)
+                    seconds = record["train_seconds"] - record.get("compile_seconds", 0.0)
+                    rates[self._key(config, hardware, together > 1)].append(seconds / images)
         self._rates = {key: median(values) for key, values in rates.items()}
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from vitbench.runs.origin import find_parents
 from vitbench.runs.run import Run
 from vitbench.sweeping.launch import Execute
 from vitbench.training.finish import finish
+from vitbench.training.graph import recorded
 from vitbench.training.prepare import prepare
 from vitbench.training.train import failures_written_down
 from vitbench.training.training import Training
@@ -112,7 +113,8 @@ class Stack:
         self._runs = {run.id: run for run in runs}
         self._claims: dict[str, ExitStack] = {}  # of the runs that have not ended
         self._training: dict[str, Training] = {}
-        self._batches: dict[str, tuple[Tensor, ...]] = {}  # the next one of each run
+        self._views: dict[str, Callable[..., tuple[Tensor, ...]]] = {}  # what makes views of a run's batch
+        self._batches: dict[str, tuple[Tensor, ...]] = {}  # the views of each run's next batch
         self._watch = Stopwatch()
         self._errors: dict[str, str] = {}
         self._stops: list[Stopped] = []
@@ -139,10 +141,9 @@ class Stack:
         while self._batches:
             try:
                 if members != (with_batch := [self._training[run_id] for run_id in self._batches]):
-                    members, first = with_batch, with_batch[0]
-                    together = Stacked([member.model for member in members], first.architecture, first.machine)
-                images, targets = zip(*self._batches.values(), strict=True)
-                losses = together.losses(images, targets, first.run.settings["optim"]["label_smoothing"])
+                    members = with_batch
+                    self._join(members)
+                losses = self._losses(*chain(*self._batches.values()))
             except torch.OutOfMemoryError:
                 fewer = max(2, len(members) // 2)
                 self._fail(
@@ -182,19 +183,35 @@ class Stack:
                 training = prepare(run, find_parents(run.settings), self._watch)
                 training.resume()
                 self._training[run_id] = training
+                self._views[run_id] = recorded(training.views, training.machine)
                 self._interrupt.saves()
                 return
         self._let_go(run_id)
 
+    def _join(self, members: Sequence[Training]) -> None:
+        """Makes these runs compute together. What is recorded of them is recorded anew, as their weights have moved."""
+        first = members[0]
+        stacked = Stacked([member.model for member in members], first.architecture, first.machine)
+        smoothing = first.run.settings["optim"]["label_smoothing"]
+
+        def losses(*views: Tensor) -> Tensor:  # images and targets in turns
+            return stacked.losses(views[::2], views[1::2], smoothing)
+
+        self._losses = recorded(losses, first.machine)
+        self._updates = {member.run.id: recorded(member.update, first.machine) for member in members}
+
     def _step(self, losses: Mapping[str, Tensor], run_id: str) -> None:
-        self._training[run_id].update(losses[run_id])
-        self._training[run_id].log_and_save(self._interrupt)
+        training = self._training[run_id]
+        self._updates[run_id](losses[run_id])
+        training.count_step()
+        training.log_and_save(self._interrupt)
         self._draw_or_finish(run_id)
 
     def _draw_or_finish(self, run_id: str) -> None:
         training = self._training[run_id]
         if training.goes_on():
-            self._batches[run_id] = training.next_batch()
+            batch = training.next_batch()  # seeds torch's generator, from which the views draw at once
+            self._batches[run_id] = self._views[run_id](*batch)
         else:
             training.run.finish(finish(training, self._interrupt))
             self._let_go(run_id)
@@ -202,6 +219,7 @@ class Stack:
     def _let_go(self, run_id: str) -> None:
         self._claims.pop(run_id).close()
         self._training.pop(run_id, None)
+        self._views.pop(run_id, None)
         self._batches.pop(run_id, None)
         self._interrupt.saves()  # `finish` may have set that a signal ends the process at once; the others still save
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -20,12 +22,18 @@ class Evaluation(NamedTuple):
     predictions: Tensor  # (M,), class indices
 
 
+def forward_of(model: nn.Module, normalise: Normalise, batch: Tensor) -> Tensor:
+    """The logits (B, K) of a batch of images, in float32. The model has to be in evaluation mode."""
+    logits: Tensor = model(normalise(batch)).float()
+    return logits
+
+
 @torch.inference_mode()
-def logits_of(model: nn.Module, images: Tensor | Stream, normalise: Normalise, batch_size: int) -> Tensor:
-    """The logits (M, K), in float32. The model has to be in evaluation mode; `images` are as in `evaluate`."""
+def logits_of(forward: Callable[[Tensor], Tensor], images: Tensor | Stream, batch_size: int) -> Tensor:
+    """The logits (M, K) that `forward` gives of images as in `evaluate`, a batch of them at a time."""
     logits = torch.empty(0)
     for first, batch in zip(count(step=batch_size), images.split(batch_size), strict=False):
-        part = model(normalise(batch)).float()
+        part = forward(batch)
         if first == 0:  # one tensor for all: a small one kept of each batch would fragment the memory of large ones
             logits = part.new_empty(len(images), part.shape[1])
         logits[first : first + len(part)] = part
@@ -34,15 +42,21 @@ def logits_of(model: nn.Module, images: Tensor | Stream, normalise: Normalise, b
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, images: Tensor | Stream, labels: Tensor, normalise: Normalise, batch_size: int = 500
+    model: nn.Module,
+    images: Tensor | Stream,
+    labels: Tensor,
+    normalise: Normalise,
+    batch_size: int = 500,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Tests on `images` uint8 (M, C, H, W) and `labels` (M,), which are on the model's device.
 
-    Several processes share the images, and each image counts once.
+    Several processes share the images, and each image counts once. `forward` gives the model's logits, where that is
+    not `forward_of`.
     """
     training = [module for module in model.modules() if module.training]  # frozen ones are in evaluation mode already
     model.eval()
-    logits = logits_of(model, mine(images), normalise, batch_size)
+    logits = logits_of(forward or partial(forward_of, model, normalise), mine(images), batch_size)
     logits = gathered(logits, len(images))
     for module in training:
         module.training = True

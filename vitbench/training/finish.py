@@ -17,7 +17,6 @@ from vitbench.runs.costs import own_cost
 from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
-from vitbench.training.evaluate import evaluate
 from vitbench.training.training import Training
 
 METRICS = (
@@ -59,9 +58,9 @@ def _last_logged(training: Training) -> dict[str, float | None]:
 def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Tensor]:
     """Adds the test's results to `metrics`; returns files of classes to keep. Training uses test images only here."""
     images, labels = training.share.test(training.machine.device)
-    tested = evaluate(training.evaluated, images, labels, training.normalise)
+    tested = training.evaluate(images, labels)
     metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
-    seen = evaluate(training.evaluated, *training.share.sample(training.machine.device), training.normalise)
+    seen = training.evaluate(*training.share.sample(training.machine.device))
     metrics |= {"train_eval_accuracy": seen.accuracy, "train_eval_loss": seen.loss}
     return {"predictions.npy": tested.predictions, "labels.npy": labels}
 
@@ -114,5 +113,7 @@ def _record(training: Training, metrics: Metrics) -> Record:
     }
     if training.init:
         record["init"] = training.init
+    if training.compile_seconds is not None:
+        record["compile_seconds"] = round(training.compile_seconds, 3)
     own = own_cost(record, settings, teacher.record.get("multiply_adds") if teacher else 0)
     return cast(Record, record | own.plus(training.parents.cost).as_totals)

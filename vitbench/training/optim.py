@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from vitbench.pe.base import PositionEncoding
 
@@ -67,18 +68,43 @@ def build_optimizer(
     groups = parameter_groups(model, weight_decay, layer_decay)
     groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
     if optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
+        # torch lets no graph record AdamW without `capturable`, which changes nothing in the fused form
+        on_gpu = next(model.parameters()).is_cuda
+        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True, capturable=on_gpu)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers, `decay` a step (Polyak and Juditsky 1992); torch's own."""
-    average = get_ema_multi_avg_fn(decay)
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives each group `scale` times this learning rate, in place where it is a tensor (see `hold_learning_rate`)."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr * group["scale"])
+        else:
+            group["lr"] = lr * group["scale"]
 
-    def of_floats(its: Any, newest: Any, updates: Any) -> None:  # of one type each
-        if its[0].is_floating_point():
-            average(its, newest, updates)
 
-    frozen = not all(p.requires_grad for p in model.parameters())
-    # an integer that stands still, batch norm's count of batches, would be rounded down by its own average
-    return AveragedModel(model, multi_avg_fn=of_floats if frozen else average, use_buffers=True)
+def hold_learning_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Makes the learning rates tensors on the device, which a recorded step reads anew each time."""
+    dtype = torch.float32 if device.type == "cuda" else torch.float64  # what torch's fused kernels read
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
+
+
+def averaged(model: nn.Module) -> AveragedModel:
+    """A copy of the model that holds the moving average of its weights and buffers."""
+    return AveragedModel(model, use_buffers=True)
+
+
+@torch.no_grad()
+def average_into(averaged: AveragedModel, model: nn.Module, share: float) -> None:
+    """Moves the averages towards the model by a share of the way (Polyak and Juditsky 1992).
+
+    A share of 1 copies the model, as the first step of an average does. torch's own `update_parameters` asks a counter
+    on the CPU for that, which no graph can repeat. Integers, such as batch norm's count of batches, are copied.
+    """
+    its, newest = ([*module.parameters(), *module.buffers()] for module in (averaged.module, model))
+    floats = [tensor.is_floating_point() for tensor in its]
+    torch._foreach_lerp_([*compress(its, floats)], [*compress(newest, floats)], share)
+    for old, new in zip(its, newest, strict=True):
+        if not old.is_floating_point():
+            old.copy_(new)

@@ -23,6 +23,8 @@ from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
+from vitbench.settings.check import draws_on_host
+from vitbench.settings.compose import flatten
 from vitbench.settings.schedule import Schedule, steps_of
 from vitbench.settings.share import share_options, source_options
 from vitbench.training import optim, transfer
@@ -64,6 +66,8 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     validation = validation if objective.classifies else None
     chosen = ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")
     optimizer = optim.build_optimizer(model, objective, **{key: recipe[key] for key in chosen})
+    if machine.graph or machine.device.type == "cuda":  # where a graph may be, numbers do not depend on there being one
+        optim.hold_learning_rate(optimizer, machine.device)
     steps = _steps(settings, len(labels))
     return Training(
         run=run,
@@ -80,7 +84,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         normalise=normalise,
         objective=objective,
         optimizer=optimizer,
-        averaged=optim.averaged(model, recipe["ema"]) if recipe["ema"] else None,
+        averaged=optim.averaged(model) if recipe["ema"] else None,
         augment=_augment(settings, architecture),
         loader=Loader(images, labels, recipe["batch_size"], settings["seed"]),
         schedule=Schedule.of(recipe, steps),
@@ -92,9 +96,11 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
 
 
 def _machine(settings: Mapping[str, Any]) -> Machine:
-    options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads")}
+    options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads", "graph")}
     if settings["objective"]["name"] != "classify":
         options["compile"] = False  # those objectives call parts of the model, which are not compiled
+    if draws_on_host(flatten(settings)):
+        options["graph"] = False  # it would repeat the numbers of the step that was recorded
     return all_or_none(Machine.of, **options)
 
 

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitbench.data.menu import forget
 from vitbench.errors import StorageError, TryAgain, UserError
@@ -20,6 +20,9 @@ from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run
 from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def main(config: Any) -> int:
@@ -52,19 +55,30 @@ def train(run: Run, interrupt: Interrupt) -> Record:
     parents = led(find_parents, run.settings)  # before torch is imported, and images are decoded
 
     from vitbench.training.finish import finish
+    from vitbench.training.graph import recorded
     from vitbench.training.prepare import prepare
 
     training = prepare(run, parents)
     training.resume()
-    interrupt.saves()
-    with progress(run.id, training.steps, "steps", run.settings["machine"]["progress"]) as display:
-        while training.goes_on():
-            views = training.next_batch()
+
+    def step(*batch: Tensor) -> None:
+        """All that the device does in a step."""
+        training.optimizer.zero_grad()
+        total: Any = 0.0
+        for views, share in training.parts(training.views(*batch)):
             with training.machine.autocast():
-                loss = training.objective(training.forward, *views)
-            training.optimizer.zero_grad()
+                loss = share * training.objective(training.forward, *views)
             loss.backward()
-            training.update(loss)
+            total += loss.detach()
+        training.update(total)
+
+    compute = recorded(step, training.machine)
+    interrupt.saves()
+    asked = run.settings["machine"]["progress"]
+    with progress(run.id, training.steps, "steps", asked) as display, training.saying_what_needs_less_memory():
+        while training.goes_on():
+            compute(*training.next_batch())
+            training.count_step()
             training.log_and_save(interrupt)
             display.update(training.step, training.note)
     return finish(training, interrupt)

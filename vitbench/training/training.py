@@ -1,36 +1,44 @@
 """A run while it trains: what it trains with, how far it is, and all it does but forward and backward.
 
 train.py has the loop of a single run, and vitbench/sweeping/stacked.py that of several runs which compute together.
-Both loops call the methods here, around their own forward and backward.
+Both loops call the methods here, around their own forward and backward. `views` and `update` are work of the device
+alone, which a GPU records once and replays (graph.py): nothing in them may ask a tensor for its value, or depend on
+`step` but through a tensor. What the host does for a step is in `next_batch` and `count_step`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise, seed_random_state
 from vitbench.data.share import Images, Share
-from vitbench.errors import DataError, UserError
+from vitbench.data.stream import Stream
+from vitbench.errors import DataError, RunFailed, UserError
 from vitbench.machine.disk import write
 from vitbench.machine.distributed import agreed, average, led, mine
 from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.interrupt import Interrupt, Stopped
+from vitbench.machine.memory import free_bytes, ran_out
 from vitbench.objectives.base import Objective
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
 from vitbench.settings.schedule import Schedule
-from vitbench.training import checkpoint, transfer
-from vitbench.training.evaluate import evaluate
+from vitbench.training import checkpoint, optim, transfer
+from vitbench.training.evaluate import Evaluation, evaluate, forward_of
+from vitbench.training.graph import recorded
 
 SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and in between after so long
 
@@ -63,9 +71,11 @@ class Training:
     step: int = 0  # steps that are done
     diverged_step: int | None = None
     train_seconds: float = 0.0
+    compile_seconds: float | None = None  # of the first step, where it compiled the model
     note: str = ""  # the newest loss, for the progress bar
     warnings: list[str] = field(default_factory=list)
     _seconds_before: float = 0.0  # of training, before this process resumed the run
+    _first_here: int = 0  # how many steps were done before this process
     _first_loss: int = 0  # the first step whose loss `_losses` has and no line of metrics.csv had
     _saved: float = field(default_factory=time.monotonic)  # the time of the last save, or of the beginning
 
@@ -75,6 +85,11 @@ class Training:
     def _losses(self) -> Tensor:
         """The loss of each step. All are kept, because a branch may evaluate at other steps than its run."""
         return torch.zeros(self.steps, device=self.machine.device)
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """Where in `_losses` the next loss goes, (1,): `step` as a tensor, which the step itself raises."""
+        return torch.tensor([self.step], device=self.machine.device)
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -101,12 +116,28 @@ class Training:
             if (origin := self.parents.origin) is not None and origin.is_branch:
                 assert origin.path is not None
                 self._go_on_from(checkpoint.restore(origin.path, origin.name, **self._parts), origin.name)
+        self._first_here = self.step
         led(self.run.start)
         led(self.run.rewind, self.step)
         self.model.train()
         if self.run.settings["freeze"] == "backbone":
             transfer.freeze(self.model)
+        self._check_microbatch()
         self._saved = time.monotonic()
+
+    def _check_microbatch(self) -> None:
+        """UserError where a batch that is computed in parts would not be the same as the whole."""
+        size = self.run.settings["machine"]["microbatch"]
+        if size and self._normalises_over_the_batch:
+            raise UserError(
+                f"machine.microbatch={size}: batch norm takes its statistics over the whole batch; drop it, or give a "
+                "smaller optim.batch_size, which is another run"
+            )
+
+    @property
+    def _normalises_over_the_batch(self) -> bool:
+        modules = [*self.model.modules(), *self.objective.modules()]
+        return any(isinstance(module, _BatchNorm) and module.training for module in modules)
 
     def _go_on_from(self, saved: dict[str, Any], branched_from: str | None = None) -> None:
         """Takes over what a saved state says of itself, which may be that of the run from which this one branches off.
@@ -140,25 +171,78 @@ class Training:
         return self.step < self.steps and self.diverged_step is None
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """This process's part of the next batch, as the objective views it; seed and step alone decide it."""
+        """Makes the next step ready: seeds its random numbers, sets its learning rate, returns what `views` takes.
+
+        Seed and step alone decide all of them.
+        """
         self.watch.start()
         seed_random_state(self.run.settings["seed"], self.step + 1)
-        views = self.objective.views(*self.loader.batch(self.step), self.augment, self.normalise)
+        optim.set_learning_rate(self.optimizer, self.learning_rate(self.step))
+        return self.loader.batch(self.step)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, 0-based, for the layers whose `scale` is 1."""
+        peak: float = self.run.settings["optim"]["lr"]
+        return peak * self.schedule.share_of_peak(step)
+
+    def views(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """This process's part of a batch, as the objective views it."""
+        views = self.objective.views(*self.loader.take(*batch), self.augment, self.normalise)
         return tuple(map(mine, views))
 
+    def parts(self, views: tuple[Tensor, ...]) -> list[tuple[tuple[Tensor, ...], float]]:
+        """The views in parts that are computed one after the other, each with its share of the batch.
+
+        There is one part, unless `machine.microbatch` says how many images a part has.
+        """
+        rows = len(views[0])
+        parts = zip(*(view.split(self.run.settings["machine"]["microbatch"] or rows) for view in views), strict=True)
+        return [(part, len(part[0]) / rows) for part in parts]
+
+    @contextmanager
+    def saying_what_needs_less_memory(self) -> Iterator[None]:
+        """Turns the error of a step that does not fit in memory into one line."""
+        try:
+            yield
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            batch, part = self.run.settings["optim"]["batch_size"], self.run.settings["machine"]["microbatch"]
+            size = f"optim.batch_size={batch}" + (f" in parts of {part}" if part else "")
+            free = f"{free_bytes(self.machine.device) / 2**30:.1f} GiB free"
+            raise RunFailed(
+                f"{self.run.id}: step {self.step + 1} needs more memory than there is: {size}, {free}; "
+                f"{self._what_needs_less(part or batch)}"
+            ) from None
+
+    def _what_needs_less(self, images: int) -> str:
+        """What computes fewer than so many images at a time."""
+        if images == 1:
+            return "a smaller model.size needs less"
+        if self._normalises_over_the_batch or self.run.settings["model"].get("drop_path"):
+            return f"optim.batch_size={images // 2} needs less, and is another run"
+        return f"machine.microbatch={images // 2} computes the same batch in smaller parts, from the last save on"
+
     def update(self, loss: Tensor) -> None:
-        """Steps the optimizer, now that `loss` has its gradients; writes a file of weights if `keep` names the step."""
+        """Steps the optimizer, now that `loss` has its gradients, moves the average of the weights, notes the loss."""
         recipe = self.run.settings["optim"]
-        share_of_peak = self.schedule.share_of_peak(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe["lr"] * share_of_peak * group["scale"]
         if recipe["clip"]:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.objective.parameters()], recipe["clip"])
         self.optimizer.step()
         if self.averaged:
-            self.averaged.update_parameters(self.model)
-        self._losses[self.step] = loss.detach()  # it is read when it is logged: reading waits for a GPU
+            # the first step is never recorded, so its share is not repeated
+            optim.average_into(self.averaged, self.model, 1.0 if self.step == 0 else 1 - recipe["ema"])
+        self._losses.index_copy_(0, self._place, loss.detach().view(1))  # reading it would wait for a GPU
+        self._place += 1
+
+    def count_step(self) -> None:
+        """Counts a step that was done; writes a file of weights if `keep` names it."""
         self.step += 1
+        if self.averaged:
+            self.averaged.n_averaged.fill_(self.step)
+        if self.step == self._first_here + 1 and self.machine.compile:
+            self.machine.synchronise()
+            self.compile_seconds = self.watch.running
         if self.step in (self.run.settings["keep"] or []):
             self._stop_watch()
             led(write, self.run.weights(self.step), self.weights())
@@ -170,6 +254,14 @@ class Training:
     def evaluated(self) -> Any:
         """The network that is validated, tested and written to files: the averaged one, if there is one."""
         return self.averaged.module if self.averaged else self.model
+
+    @cached_property
+    def _forward_in_evaluation(self) -> Callable[[Tensor], Tensor]:
+        """From a batch of images to logits, by the network that is evaluated."""
+        return recorded(partial(forward_of, self.evaluated, self.normalise), self.machine)
+
+    def evaluate(self, images: Tensor | Stream, labels: Tensor) -> Evaluation:
+        return evaluate(self.evaluated, images, labels, self.normalise, forward=self._forward_in_evaluation)
 
     def weights(self) -> bytes:
         """The bytes of a file with the weights of `evaluated`."""
@@ -209,12 +301,12 @@ class Training:
             self.diverged_step = first + int((~losses.isfinite()).nonzero()[0]) + 1
             return
         loss = losses.mean().item()
-        validated = evaluate(self.evaluated, *self.validation, self.normalise) if self.validation else None
+        validated = self.evaluate(*self.validation) if self.validation else None
         self.note = f"loss {loss:.3f}"
         line = {
             "step": self.step,
             "epoch": self.step / (len(self.loader.labels) / self.loader.batch_size),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.learning_rate(self.step - 1) * self.optimizer.param_groups[0]["scale"],
             "train_loss": loss,
             "train_seconds": round(self.train_seconds, 3),
             "val_accuracy": validated and validated.accuracy,
