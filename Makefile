@@ -1,6 +1,9 @@
-# `make` lists what it can do. Every target makes .venv first and installs into it, where that has not been done.
+# `make` lists what it can do. Every target but `gpu` and `test-gpu` makes .venv first, where that has not been done, and
+# installs into it. Those two take the .venv that is there, or else a python3 that has what vitbench needs, because a GPU
+# that is lent for minutes leaves no time for more.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTHON_THERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 help:  ## this list
@@ -13,10 +16,14 @@ demo: .venv  ## train a ViT, run the quickstart study, print its table and draw 
 	$(BIN)/vitbench plot study=quickstart file=figures/quickstart.svg
 
 test: .venv  ## the fast tests (5 minutes)
-	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+
+test-gpu:  ## the tests that need a GPU
+	@$(PYTHON_THERE) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu: torch sees no GPU here")'
+	PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) -m pytest -m gpu tests/gpu
 
 lint: .venv  ## ruff, and that imports go down (import-linter)
 	$(BIN)/ruff check .
@@ -34,6 +41,12 @@ bench: .venv  ## measure the speed on this machine's processor into results/benc
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json
 	$(BIN)/vitbench report
 
+# each variable that was given travels as a word: make gpu limit=540 out=FOLDER
+GPU_WORDS = limit out runs from tests bench train rows sweeps words rehearse
+gpu:  ## what there is for a GPU that is lent for minutes (docs/gpu.md)
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) tools/gpu.py \
+	  $(foreach word,$(GPU_WORDS),$(if $(filter command%,$(origin $(word))),'$(word)=$($(word))'))
+
 # a stamp, so that an interrupted installation is done again
 .venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -44,4 +57,4 @@ bench: .venv  ## measure the speed on this machine's processor into results/benc
 	$(BIN)/pip install --quiet -e ".[test]"
 	@touch $@
 
-.PHONY: help demo test test-slow lint types report bench
+.PHONY: help demo test test-slow test-gpu lint types report bench gpu

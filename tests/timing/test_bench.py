@@ -72,7 +72,7 @@ def test_the_help_names_every_row() -> None:
 @pytest.mark.parametrize(
     "word, line",
     [
-        ("rows=lop", "rows=lop: did you mean loop? choices: "),
+        ("rows=lop", "rows=lop: did you mean loop?"),
         ("models=vitt", "models=vitt: did you mean vit? choices: resnet, vit"),
         ("sizes=[nano,tinny]", "sizes=tinny: did you mean tiny? choices: base, micro, nano, small, tiny"),
         ("rows=[]", "rows=[]: choices: defaults, "),
@@ -113,6 +113,25 @@ def test_a_file_keeps_the_rows_that_were_not_asked_for(vitbench: Callable[..., O
     assert all(one in after["figures"] for one in before["figures"])
     text = render_tables("md", [page(after)], "", [])
     assert text.count("no GPU") == len(after["figures"])
+
+
+def test_a_bench_that_is_cut_off_keeps_the_rows_that_it_measured(
+    vitbench: Callable[..., Output], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["device=cpu", "file=bench.json"]
+    assert vitbench("bench", "rows=stacked", *words).code == 0
+    (stacked,) = read_bench(Path("bench.json"))["figures"]
+    in_file: list[list[str]] = []
+
+    def cut_off(bench: rows.Bench) -> Any:
+        in_file.append([one["row"] for one in read_bench(Path("bench.json"))["figures"]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitbench.timing.whole.stacked", cut_off)
+    assert vitbench("bench", "rows=[peak,stacked]", *words).code == 130
+    figures = read_bench(Path("bench.json"))["figures"]
+    assert in_file == [["peak", "peak", "stacked"]] == [[one["row"] for one in figures]]
+    assert figures[-1] == stacked  # what the row had before, while it is measured again
 
 
 def test_figures_of_two_machines_are_not_mixed(vitbench: Callable[..., Output]) -> None:

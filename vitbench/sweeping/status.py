@@ -11,6 +11,7 @@ from typing import Any
 from vitbench.machine.provenance import cores
 from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run, read_metrics
+from vitbench.sweeping import gpus
 from vitbench.sweeping.estimate import Estimate, spoken, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
@@ -89,6 +90,7 @@ def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:
     options, threads = config.hydra.launcher, config.machine.threads
     at_once = {
         "basic": lambda: 1,
+        "gpus": lambda: len(gpus.slots(options, (run.settings["machine"]["device"] for run in todo))),
         "submitit_local": lambda: processes(options),
         "submitit_slurm": lambda: options.array_parallelism,
     }.get(launcher, lambda: options.get("n_jobs") or 1)()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,14 @@ def main(config: Any) -> int:
     if file is not None and file.suffix != ".json":
         raise UserError(f"file={options['file']}: must end in .json; `vitbench report` makes the page from it")
     last = read_bench(file) if file is not None and file.exists() else None
-    report = _measure(rows, models, sizes, options, last)
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    if file is not None:
-        write(file, text.encode(), folders=True)
+
+    def keep(report: dict[str, Any]) -> None:
+        if file is not None:
+            write(file, _text(report).encode(), folders=True)
+
+    report = _measure(rows, models, sizes, options, last, keep)
     if options["format"] == "json":
-        print(text, end="")
+        print(_text(report), end="")
         return 0
     table = page(report)
     if sys.stdout.isatty():
@@ -78,10 +80,22 @@ def _choices(key: str, typed: Any, menu: Iterable[str]) -> list[str]:
     return choices
 
 
+def _text(report: Mapping[str, Any]) -> str:
+    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+
+
 def _measure(
-    rows: list[str], models: list[str], sizes: list[str], options: Mapping[str, Any], last: dict[str, Any] | None
+    rows: list[str],
+    models: list[str],
+    sizes: list[str],
+    options: Mapping[str, Any],
+    last: dict[str, Any] | None,
+    keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Measures the rows and makes the report, with those of the last report that are not measured now."""
+    """Measures the rows and makes the report, with those of the last report that are not measured now.
+
+    After each row `keep` gets the report so far, in which a row that is still to be measured is as it was.
+    """
     import torch
 
     from vitbench.machine.hardware import Machine
@@ -96,7 +110,7 @@ def _measure(
         )
     timm = str(Path(options["timm"]).expanduser().resolve()) if options["timm"] else None
     windows, seconds, device = options["windows"], options["seconds"], machine.device.type
-    figures: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"schema": BENCH_SCHEMA, "hardware": hardware, "figures": last["figures"] if last else []}
     with (
         tempfile.TemporaryDirectory(prefix="vitbench-bench-") as folder,
         progress("bench", len(rows), "rows") as display,
@@ -105,14 +119,20 @@ def _measure(
         for done, row in enumerate(rows):
             display.update(done, row)
             measured_by = {"created": now(), "commit": commit(), "torch": torch.__version__}
+            figures = []
             for figure in look_up("rows", row, MENU)(bench):
                 figures.append(figure.described() | measured_by)
                 display.say(" ".join(cell for cell in _line(figures[-1]) if cell))
-    if last is not None:
-        figures = [figure for figure in last["figures"] if figure["row"] not in rows] + figures
+            others = [figure for figure in report["figures"] if figure["row"] != row]
+            report["figures"] = _in_order([*others, *figures])
+            keep(report)
+    return report
+
+
+def _in_order(figures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures in the order of the menu, and behind them those of rows that it no longer has."""
     order = list(MENU)
-    figures.sort(key=lambda figure: order.index(figure["row"]) if figure["row"] in order else len(order))
-    return {"schema": BENCH_SCHEMA, "hardware": hardware, "figures": figures}
+    return sorted(figures, key=lambda one: order.index(one["row"]) if one["row"] in order else len(order))
 
 
 def read_bench(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ MENU: dict[str, Choice] = {
     "start": Choice(f"{_WHOLE}:start", "process start to first step, and a further run in the same process"),
     "parallel": Choice(f"{_WHOLE}:parallel", "two runs on two cores against the same in turn on both"),
     "timm": Choice(f"{_WHOLE}:against_timm", "twelve short runs against twelve processes of timm's train.py"),
+    "graph": Choice(f"{_ROWS}:graph", "on a GPU: runs whose step is one graph against runs whose step is not"),
     "peak": Choice(f"{_ROWS}:peak", "on a GPU: ResNet-18 at 32 px and ViT small at 224 px, share of the matrix peak"),
     "stacked": Choice(f"{_WHOLE}:stacked", "on a GPU: eight seeds together against in turn"),
 }

@@ -18,6 +18,7 @@ from vitbench.models.build import build_model, compiled, cost
 from vitbench.runs.plan import Planner
 from vitbench.timing.windows import clock
 from vitbench.training import optim
+from vitbench.training.graph import WARM_UPS, recorded
 from vitbench.training.train import one_run
 
 LOGGED = 100  # steps between two log lines and saves, as in a run of 1,000 steps by default
@@ -34,10 +35,13 @@ def settings_of(words: list[str], folder: Path, device: str, threads: int | None
 
 
 class Limit:
-    """The bare step: forward, backward and optimizer on one fixed batch, normalised and on the device already."""
+    """The bare step: forward, backward and optimizer on one fixed batch, normalised and on the device already.
+
+    On a GPU it is recorded as one graph, as a run's step is.
+    """
 
     def __init__(self, settings: dict[str, Any], image_size: int = 32, batch_size: int | None = None) -> None:
-        hardware = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads")}
+        hardware = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads", "graph")}
         self.machine, self.recipe = Machine.of(**hardware), settings["optim"]
         self.batch_size = batch_size or self.recipe["batch_size"]
         architecture = {**settings["model"], "image_size": image_size, "channels": 3, "num_classes": 10}
@@ -55,16 +59,17 @@ class Limit:
         shape = (self.batch_size, 3, image_size, image_size)
         self.images = torch.randn(shape, device=self.machine.device).contiguous(memory_format=image_format)
         self.labels = torch.randint(0, 10, (self.batch_size,), device=self.machine.device)
+        self._train, self._infer = recorded(self._step, self.machine), recorded(self._forward, self.machine)
 
     def __call__(self, steps: int) -> float:
         self.model.train()
-        return self._seconds(self._step, steps)
+        return self._seconds(self._train, steps)
 
     @torch.inference_mode()
     def infer(self, steps: int) -> float:
         """The same for the forward alone, in evaluation mode."""
         self.model.eval()
-        return self._seconds(self._forward, steps)
+        return self._seconds(self._infer, steps)
 
     def _seconds(self, step: Callable[[], object], steps: int) -> float:
         now = clock(self.machine.device.type)
@@ -90,23 +95,28 @@ class Limit:
 
 
 class Ours:
-    """Whole runs, with data, loop, log lines and saves: n steps take a run of 1 + n steps less a run of 1 step."""
+    """Whole runs, with data, loop, log lines and saves: n steps take a run of n more steps less a short run.
+
+    The short run has one step; on a GPU as many as it takes until the step is a graph.
+    """
 
     _seeds = itertools.count(1)  # no two runs are the same, so none is skipped as done
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.of_one_step: list[float] = []  # the seconds of runs of 1 step
-        self.now = clock("cpu" if settings["machine"]["device"] == "cpu" else "cuda")
+        on_cpu = settings["machine"]["device"] == "cpu"
+        self.shortest = 1 if on_cpu else 1 + WARM_UPS
+        self.of_shortest: list[float] = []  # the seconds of short runs
+        self.now = clock("cpu" if on_cpu else "cuda")
 
     def __call__(self, steps: int) -> float:
-        one = self.run(1)
-        self.of_one_step.append(one)
-        return self.run(1 + steps) - one
+        short = self.run(self.shortest)
+        self.of_shortest.append(short)
+        return self.run(self.shortest + steps) - short
 
     def beside_training(self, step: list[float]) -> list[float]:
         """The seconds that runs take beside training, where `step` are the seconds of the bare step."""
-        return [seconds - statistics.median(step) for seconds in self.of_one_step]
+        return [seconds - self.shortest * statistics.median(step) for seconds in self.of_shortest]
 
     def run(self, steps: int) -> float:
         """Trains a run of so many steps and returns the seconds that it took."""

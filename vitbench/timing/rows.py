@@ -195,6 +195,25 @@ def resolution(bench: Bench) -> Iterator[Figure]:
                 yield Figure("resolution", f"{name}: peak memory", peak_since_reset(bench.device), "MiB")
 
 
+def graph(bench: Bench) -> Iterator[Figure]:
+    """Runs of the smallest size, for which launching kernels takes longest beside the work of the kernels."""
+    for model in bench.models:
+        for batch in (64, 512):
+            name = f"{model} nano, batch {batch}"
+            if bench.device == "cpu":
+                yield Figure("graph", f"{name}: graph / plain", None, "", note=NO_GPU)
+                continue
+            words = [f"model={model}", "model.size=nano", "augment=light", f"optim.batch_size={batch}"]
+            runs = {
+                kind: Ours(bench.settings(*words, *bench.files(), f"machine.graph={kind == 'graph'}".lower()))
+                for kind in ("graph", "plain")
+            }
+            taken = alternate(runs, {kind: steps_for(run, bench.seconds) for kind, run in runs.items()}, bench.windows)
+            for kind, seconds in taken.items():
+                yield figure("graph", f"{name}: {kind}", "images/s", [batch / step for step in seconds])
+            yield figure("graph", f"{name}: graph / plain", "", ratios(taken["plain"], taken["graph"]))
+
+
 def peak(bench: Bench) -> Iterator[Figure]:
     cases = {
         "ResNet-18 at 32 px": (["model=resnet", "model.size=small"], 32, 512),

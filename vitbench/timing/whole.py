@@ -82,9 +82,9 @@ def start(bench: Bench) -> Iterator[Figure]:
         yield figure("start", f"import torch alone, {what}", "s", [one[place] for one in torch_alone[1:]])
     settings = bench.settings("model=vit", "model.size=nano", *words[2:])
     again, limit = Ours(settings), Limit(settings)
-    again.run(1)
+    again.run(again.shortest)
     limit(2)
-    again.of_one_step += [again.run(1) for _ in range(bench.windows)]
+    again.of_shortest += [again.run(again.shortest) for _ in range(bench.windows)]
     step = [limit(1) for _ in range(bench.windows)]
     yield figure(
         "start", "a further run in the same process, beside training", "s", again.beside_training(step), at_most=0.25
