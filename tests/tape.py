@@ -20,6 +20,9 @@ from vitbench.machine.hardware import Machine
 from vitbench.training import graph
 
 aten = torch.ops.aten
+if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::_standard_gamma", "Meta"):  # torch 2.11 lacks the shape
+    _OF_SHAPES = torch.library.Library("aten", "IMPL")
+    _OF_SHAPES.impl("_standard_gamma", lambda shape, generator=None: torch.empty_like(shape), "Meta")
 WAITS = {  # for the device, because the host needs a value, or a shape that values decide
     aten._local_scalar_dense,  # item(), float(), int(), bool()
     aten.bincount,

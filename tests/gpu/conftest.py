@@ -28,6 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.gpu)
+            item.add_marker(
+                pytest.mark.filterwarnings("default")
+            )  # what torch says of a GPU is read, and fails no test
 
 
 @pytest.fixture(autouse=True)

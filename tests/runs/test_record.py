@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from tests import fake_runs
 from tests.conftest import TINY, Output
@@ -34,14 +35,25 @@ def test_a_run_writes_every_field_that_the_record_names_and_no_other(vitbench: C
     assert vitbench("train", "model=resnet", *TINY).code == 0
     (first,) = (tmp_path / "runs").glob("*/record.json")
     record = read_record(first)
-    assert {*record} == fields(Record) - {"init", "spread"}
+    assert {*record} == fields(Record) - {"init", "spread", "compile_seconds"}
     assert {*record["hardware"]} == fields(Hardware) - optional_fields(Hardware)
     assert {*record["versions"]} == fields(Versions)
 
     words = ["model=resnet", "objective=simsiam", f"init={first.parent.name}", *TINY]
     assert vitbench("train", *words).code == 0
     (second,) = {*(tmp_path / "runs").glob("*/record.json")} - {first}
-    assert {*read_record(second)} == fields(Record) and {*read_record(second)["init"]} == fields(Beginning)
+    assert {*read_record(second)} == fields(Record) - {"compile_seconds"}
+    assert {*read_record(second)["init"]} == fields(Beginning)
+
+
+def test_a_run_that_compiles_says_how_long_its_first_step_took(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    assert vitbench("train", *TINY, "machine.compile=true").code == 0
+    (path,) = (tmp_path / "runs").glob("*/record.json")
+    record = read_record(path)
+    assert record["hardware"]["compiled"] and 0 < record["compile_seconds"] < record["train_seconds"]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise, seed_random_state
@@ -50,6 +50,8 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     }
     parameters, multiply_adds = cost(**architecture, memory=Path(settings["data"]["cache"]))
     model, init = _model(settings, architecture, parents, share, machine)
+    if machine.device.type == "cuda":
+        _make_deterministic(model)
     if machine.compile and together is None:
         whole = {**architecture, "frozen": settings["freeze"] == "backbone"}
         model, forward = compiled(model, whole, replicated)
@@ -126,6 +128,16 @@ def _model(
         transfer.freeze(model)
     layout = torch.channels_last if model.channels_last else torch.preserve_format
     return model.to(machine.device, memory_format=layout), init
+
+
+def _make_deterministic(model: nn.Module) -> None:
+    """Makes a GPU compute the same bits again.
+
+    Attention's backward does so only where torch is told to refuse what does not (torch's notes on randomness). It would
+    refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone.
+    """
+    pools = any(isinstance(module, nn.MaxPool2d) for module in model.modules())
+    torch.use_deterministic_algorithms(True, warn_only=pools)
 
 
 def _teacher(parents: Parents, share: Share, normalise: Normalise) -> Callable[[Tensor], Tensor] | None:
