@@ -21,6 +21,9 @@ test: .venv  ## the fast tests (5 minutes)
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
+test-oldest: .venv-oldest/installed  ## the tests of a training step, on the oldest torch that vitbench takes
+	$(THREADS) .venv-oldest/bin/python -m pytest -n 2 -m "not slow and not gpu" $(OF_A_STEP)
+
 test-gpu:  ## the tests that need a GPU
 	@$(PYTHON_THERE) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu: torch sees no GPU here")'
 	PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) -m pytest -m gpu tests/gpu
@@ -47,6 +50,15 @@ gpu:  ## what there is for a GPU that is lent for minutes (docs/gpu.md)
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) tools/gpu.py \
 	  $(foreach word,$(GPU_WORDS),$(if $(filter command%,$(origin $(word))),'$(word)=$($(word))'))
 
+# GPU machines often have a torch that is not new; pyproject.toml says which one is old enough
+OLDEST := "torch==2.11.*" "torchvision==0.26.*"
+OF_A_STEP := tests/data/test_augment_on_device.py tests/models tests/pe $(addprefix tests/training/test_, \
+  fake_cuda.py graph.py losses.py microbatch.py optim.py)
+.venv-oldest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet $(OLDEST) -e ".[test]"
+	@touch $@
+
 # a stamp, so that an interrupted installation is done again
 .venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -57,4 +69,4 @@ gpu:  ## what there is for a GPU that is lent for minutes (docs/gpu.md)
 	$(BIN)/pip install --quiet -e ".[test]"
 	@touch $@
 
-.PHONY: help demo test test-slow test-gpu lint types report bench gpu
+.PHONY: help demo test test-slow test-oldest test-gpu lint types report bench gpu

@@ -188,6 +188,7 @@ def test_after_a_step_that_fails_the_others_are_done_and_the_exit_code_is_1(
     assert (tmp_path / "out" / "runs.tar.gz").exists()
 
 
+@pytest.mark.slow
 def test_tests_that_passed_before_they_were_cut_off_are_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
