@@ -56,6 +56,7 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self.places: list[tuple[Tensor, int]] = []  # of what each call was given
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -66,6 +67,7 @@ class Tape(TorchDispatchMode):
             raise NotReplayable(f"{func}{' with a mask' if by_mask else ''}")
         returned = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, returned))
+        self.places += [(leaf, leaf.data_ptr()) for leaf in tree_leaves((args, kwargs)) if type(leaf) is Tensor]
         return returned
 
     @property
@@ -75,6 +77,7 @@ class Tape(TorchDispatchMode):
 
     @torch.no_grad()
     def replay(self) -> None:
+        assert all(tensor.data_ptr() == place for tensor, place in self.places), "a tensor has moved since"
         for func, args, kwargs, returned in self.calls:
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(returned), tree_leaves(again), strict=True):

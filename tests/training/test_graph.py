@@ -19,6 +19,7 @@ from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.training.evaluate import forward_of, logits_of
 from vitbench.training.graph import WARM_UPS, Recorded
+from vitbench.training.training import Training
 
 Cli = Callable[..., Output]
 
@@ -98,6 +99,31 @@ def test_stacked_runs_that_are_recorded_are_those_that_are_not(
         assert_same_run(path, tmp_path / "recorded" / path.name)
 
 
+def test_when_a_run_leaves_a_stack_what_was_recorded_of_the_others_is_recorded_anew(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=rope seed=0,1,2']")
+    words = [word for word in WORDS if not word.startswith(("eval_every", "optim.steps"))]
+    words += ["study=small.yaml", *VIT[1:], "augment=light", "eval_every=1", "optim.steps=14", "hydra/launcher=stacked"]
+    count_step = Training.count_step
+
+    def fail(self: Training) -> None:
+        count_step(self)
+        if self.run.settings["seed"] == 1 and self.step == 6:
+            raise ValueError("it left")
+
+    monkeypatch.setattr(Training, "count_step", fail)
+    assert vitbench("sweep", *words, "runs=plain").code == 1
+    tapes = use_tapes(monkeypatch)
+    assert vitbench("sweep", *words, "runs=recorded").code == 1
+    # the views of each run; then of the first stack and of the second the losses, and each run's update and evaluation
+    assert len(tapes) == 3 + (1 + 3 + 3) + (1 + 2 + 2)
+    ended = [path.parent for path in (tmp_path / "plain").glob("*/record.json")]
+    assert len(ended) == 2
+    for path in ended:
+        assert_same_run(path, tmp_path / "recorded" / path.name)
+
+
 def test_a_recorded_evaluation_sees_the_weights_of_the_day_and_the_rest_of_a_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -126,6 +152,12 @@ def test_what_python_draws_or_decides_is_frozen_and_what_waits_for_the_device_is
         assert len({*results[: WARM_UPS + 1]}) == WARM_UPS + 1 and len({*results[WARM_UPS:]}) == 1
     drawing = Recorded(lambda x: x + torch.rand(1), torch.device("cpu"))
     assert len({float(drawing(torch.zeros(1))) for _ in range(9)}) == 9
+    moving = torch.zeros(1)
+    moved = Recorded(lambda x: x + moving, torch.device("cpu"))
+    with pytest.raises(AssertionError, match="a tensor has moved since"):
+        for _ in range(WARM_UPS + 2):
+            moved(torch.zeros(1))
+            moving.data = torch.ones(1)
     for waiting in (lambda x: x.item(), lambda x: x[x > 0], lambda x: x.nonzero()):
         recorded = Recorded(waiting, torch.device("cpu"))
         with pytest.raises(NotReplayable):

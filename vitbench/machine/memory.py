@@ -31,7 +31,8 @@ def ran_out(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    says_so = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    words = ("can't allocate memory", "out of memory")
+    says_so = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(its in str(error) for its in words)
     return says_so or ran_out(error.__context__)
 
 

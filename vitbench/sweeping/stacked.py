@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vitbench.errors import StorageError, UserError
 from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.interrupt import Interrupt, Stopped
+from vitbench.machine.memory import ran_out
 from vitbench.menu import look_up
 from vitbench.models.build import compiled
 from vitbench.models.menu import MENU
@@ -144,7 +145,10 @@ class Stack:
                     members = with_batch
                     self._join(members)
                 losses = self._losses(*chain(*self._batches.values()))
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not ran_out(error):
+                    self._fail(error)
+                    continue
                 fewer = max(2, len(members) // 2)
                 self._fail(
                     UserError(
@@ -152,8 +156,6 @@ class Stack:
                         f"hydra.launcher.max_runs={fewer} needs less"
                     )
                 )
-            except Exception as error:
-                self._fail(error)
             else:
                 self._for_each(partial(self._step, dict(zip(self._batches, losses, strict=True))), self._batches)
 
@@ -197,6 +199,8 @@ class Stack:
         def losses(*views: Tensor) -> Tensor:  # images and targets in turns
             return stacked.losses(views[::2], views[1::2], smoothing)
 
+        for member in members:
+            member.forget_recorded_evaluation()
         self._losses = recorded(losses, first.machine)
         self._updates = {member.run.id: recorded(member.update, first.machine) for member in members}
 
@@ -288,6 +292,8 @@ def _refusal(settings: Mapping[str, Any]) -> str | None:
         return f"objective={settings['objective']['name']} (it trains modules of its own)"
     if settings["teacher"]:
         return "teacher (each run would ask its own)"
+    if settings["machine"]["microbatch"]:
+        return "machine.microbatch (a stack computes whole batches)"
     if settings["model"].get("drop_path"):
         return "model.drop_path (drawn inside the model, where a stack would draw other numbers)"
     return None

@@ -9,7 +9,9 @@ numbers are drawn afresh, by torch's generator of the device as the host seeded 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,9 +58,15 @@ class Recorded:
         return self._outputs
 
 
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    """The CUDA stream that warms up and records. One serves all, because torch keeps a workspace for each."""
+    return torch.cuda.Stream(device)
+
+
 def warm_up(function: Callable[..., Any], inputs: Sequence[Tensor], device: torch.device) -> Any:
-    """Calls the function on a CUDA stream of its own, as torch asks for before a recording."""
-    beside, queue = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    """Calls the function on another CUDA stream, as torch asks for before a recording."""
+    beside, queue = _beside(device), torch.cuda.current_stream(device)
     beside.wait_stream(queue)
     with torch.cuda.stream(beside):
         outputs = function(*inputs)
@@ -70,7 +78,12 @@ def record(
     function: Callable[..., Any], inputs: Sequence[Tensor], device: torch.device
 ) -> tuple[Callable[[], None], Any]:
     """Records the function without running it; returns what replays it, and the outputs that a replay fills."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
-        outputs = function(*inputs)
+    gc.collect()  # graphs of runs that have ended give their memory back
+    graph, queue = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    try:
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=_beside(device)):
+            outputs = function(*inputs)
+    except Exception:
+        torch.cuda.set_stream(queue)  # where a recording fails, torch stays on the other one
+        raise
     return graph.replay, outputs

@@ -133,8 +133,8 @@ def _model(
 def _make_deterministic(model: nn.Module) -> None:
     """Makes a GPU compute the same bits again.
 
-    Attention's backward does so only where torch is told to refuse what does not (torch's notes on randomness). It would
-    refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone.
+    Attention's backward does so only where torch is told to refuse what does not (torch's notes on randomness). That
+    would refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone.
     """
     pools = any(isinstance(module, nn.MaxPool2d) for module in model.modules())
     torch.use_deterministic_algorithms(True, warn_only=pools)

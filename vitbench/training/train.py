@@ -74,10 +74,10 @@ def train(run: Run, interrupt: Interrupt) -> Record:
 
     compute = recorded(step, training.machine)
     interrupt.saves()
-    asked = run.settings["machine"]["progress"]
-    with progress(run.id, training.steps, "steps", asked) as display, training.saying_what_needs_less_memory():
+    with progress(run.id, training.steps, "steps", run.settings["machine"]["progress"]) as display:
         while training.goes_on():
-            compute(*training.next_batch())
+            with training.step_told():
+                compute(*training.next_batch())
             training.count_step()
             training.log_and_save(interrupt)
             display.update(training.step, training.note)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -128,7 +128,7 @@ class Training:
     def _check_microbatch(self) -> None:
         """UserError where a batch that is computed in parts would not be the same as the whole."""
         size = self.run.settings["machine"]["microbatch"]
-        if size and self._normalises_over_the_batch:
+        if size and size < self.loader.batch_size and self._normalises_over_the_batch:
             raise UserError(
                 f"machine.microbatch={size}: batch norm takes its statistics over the whole batch; drop it, or give a "
                 "smaller optim.batch_size, which is another run"
@@ -200,20 +200,22 @@ class Training:
         return [(part, len(part[0]) / rows) for part in parts]
 
     @contextmanager
-    def saying_what_needs_less_memory(self) -> Iterator[None]:
-        """Turns the error of a step that does not fit in memory into one line."""
+    def memory_told(self, work: str, images: int) -> Iterator[None]:
+        """Turns the error of work that does not fit in memory, with so many images at a time, into one line."""
         try:
             yield
         except Exception as error:
             if not ran_out(error):
                 raise
-            batch, part = self.run.settings["optim"]["batch_size"], self.run.settings["machine"]["microbatch"]
-            size = f"optim.batch_size={batch}" + (f" in parts of {part}" if part else "")
             free = f"{free_bytes(self.machine.device) / 2**30:.1f} GiB free"
             raise RunFailed(
-                f"{self.run.id}: step {self.step + 1} needs more memory than there is: {size}, {free}; "
-                f"{self._what_needs_less(part or batch)}"
+                f"{self.run.id}: {work} needs more memory than there is: {free}; {self._what_needs_less(images)}"
             ) from None
+
+    def step_told(self) -> AbstractContextManager[None]:
+        batch, part = self.loader.batch_size, self.run.settings["machine"]["microbatch"]
+        size = f"optim.batch_size={batch}" + (f" in parts of {part}" if part else "")
+        return self.memory_told(f"step {self.step + 1} with {size}", part or batch)
 
     def _what_needs_less(self, images: int) -> str:
         """What computes fewer than so many images at a time."""
@@ -221,7 +223,7 @@ class Training:
             return "a smaller model.size needs less"
         if self._normalises_over_the_batch or self.run.settings["model"].get("drop_path"):
             return f"optim.batch_size={images // 2} needs less, and is another run"
-        return f"machine.microbatch={images // 2} computes the same batch in smaller parts, from the last save on"
+        return f"machine.microbatch={images // 2} computes the same run in smaller parts, from the last save on"
 
     def update(self, loss: Tensor) -> None:
         """Steps the optimizer, now that `loss` has its gradients, moves the average of the weights, notes the loss."""
@@ -260,8 +262,16 @@ class Training:
         """From a batch of images to logits, by the network that is evaluated."""
         return recorded(partial(forward_of, self.evaluated, self.normalise), self.machine)
 
+    def forget_recorded_evaluation(self) -> None:
+        """Has evaluation recorded anew, because the weights have moved to other places in memory."""
+        self.__dict__.pop("_forward_in_evaluation", None)
+
     def evaluate(self, images: Tensor | Stream, labels: Tensor) -> Evaluation:
-        return evaluate(self.evaluated, images, labels, self.normalise, forward=self._forward_in_evaluation)
+        """Tests the network, as many images at a time as a step computes where that is told, and 500 else."""
+        at_a_time = min(self.run.settings["machine"]["microbatch"] or 500, 500)
+        with self.memory_told(f"evaluation, {at_a_time} images at a time,", at_a_time):
+            forward = self._forward_in_evaluation
+            return evaluate(self.evaluated, images, labels, self.normalise, at_a_time, forward)
 
     def weights(self) -> bytes:
         """The bytes of a file with the weights of `evaluated`."""
