@@ -45,10 +45,8 @@ bench: .venv  ## measure the speed on this machine's processor into results/benc
 	$(BIN)/vitbench report
 
 # each variable that was given travels as a word: make gpu limit=540 out=FOLDER
-GPU_WORDS = limit out runs from tests bench train rows sweeps words rehearse
-gpu:  ## what there is for a GPU that is lent for minutes (docs/gpu.md)
-	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) tools/gpu.py \
-	  $(foreach word,$(GPU_WORDS),$(if $(filter command%,$(origin $(word))),'$(word)=$($(word))'))
+gpu:  ## run the GPU tests, the measurements and a study on a GPU within limit=540 seconds (docs/gpu.md)
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) tools/gpu.py $(filter-out PYTHON=% BIN=%,$(MAKEOVERRIDES))
 
 # GPU machines often have a torch that is not new; pyproject.toml says which one is old enough
 OLDEST := "torch==2.11.*" "torchvision==0.26.*"

@@ -143,8 +143,8 @@ def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
 def test_an_earlier_call_is_brought_from_its_folder_or_its_archive(tmp_path: Path) -> None:
     before = tmp_path / "before"
     before.mkdir()
-    for file in ("bench-h.json", "runs.tar.gz"):
-        (before / file).write_text("before")
+    (before / "bench-h.json").write_text("before")
+    tarfile.open(before / "runs.tar.gz", "w:gz").close()
     for source, files in ((before, {"bench-h.json", "runs.tar.gz"}), (before / "runs.tar.gz", {"runs.tar.gz"})):
         out = tmp_path / f"out{len(files)}"
         out.mkdir()
@@ -155,6 +155,9 @@ def test_an_earlier_call_is_brought_from_its_folder_or_its_archive(tmp_path: Pat
         assert (out / "runs.tar.gz").read_text() == "newer"
     with pytest.raises(UserError, match=r"from=.*nowhere: no such file or folder"):
         gpu.bring(gpu.Options(out=out, source=tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"from=.*bench-h.json: is no runs.tar.gz"):
+        gpu.bring(gpu.Options(out=tmp_path, source=before / "bench-h.json"))
+    assert not (tmp_path / "runs.tar.gz").exists()
 
 
 def test_rows_of_another_commit_are_measured_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What vitbench does with a GPU that is lent for minutes: `make gpu limit=540 out=FOLDER` (docs/gpu.md).
+"""Runs the GPU tests, the measurements and a study on a GPU within a limit: `make gpu limit=540 out=FOLDER`.
 
 The steps stand in the order of their worth: the GPU tests, rows of `vitbench bench`, study data_scaling_gpu, and larger
 networks. Each is a process of its own, is told before and after, and leaves what it has in `out` as soon as it has it.
@@ -39,6 +39,7 @@ from vitbench.runs.run import Run, read_metrics
 # what is done, in the order of its worth -----------------------------------------------------------------------------
 
 TESTS = ["-m", "gpu", "tests/gpu/test_training.py", "tests/gpu/test_probes.py"]
+REHEARSED = ["-m", "gpu", "tests/gpu/test_training.py", "-k", "no_bit and relative_bias"]  # on a CPU, by a tape
 ROWS = {  # of `vitbench bench`, with words for each; the others measure processors
     "peak": "",
     "loop": "sizes=[tiny]",
@@ -181,8 +182,8 @@ class Plan:
 @dataclass
 class Options:
     limit: float = 540.0  # seconds in all
-    out: Path = Path("results/gpu")
-    runs: Path = Path("runs/gpu")
+    out: Path = Path()  # typed, or results/gpu, or runs/rehearsal/out
+    runs: Path = Path()  # typed, or runs/gpu, or runs/rehearsal/runs
     source: Path | None = None  # typed from=: an earlier `out`, or its runs.tar.gz
     tests: float = 120.0  # seconds at most; 0 leaves them out
     bench: float = 150.0  # the same of all rows
@@ -218,6 +219,11 @@ class Options:
             else:
                 keys = "limit out runs from tests bench train rows sweeps words rehearse=true"
                 raise UserError(f"{word}: {did_you_mean(key, keys.split())}")
+        usual = ("runs/rehearsal/out", "runs/rehearsal/runs") if options.rehearse else ("results/gpu", "runs/gpu")
+        options.out, options.runs = (
+            given if given != Path() else Path(place)
+            for given, place in zip((options.out, options.runs), usual, strict=True)
+        )
         return options
 
 
@@ -247,8 +253,10 @@ def test(plan: Plan, options: Options, card: str) -> None:
         if "PASSED" in line
     )
     passed = [found[1] for found in said if found]
-    at_once = ["-n", str(min(4, cores()))] if find_spec("xdist") else []  # many of them wait for the host
-    command = [sys.executable, "-m", "pytest", "-v", *at_once, *TESTS, *(f"--deselect={test}" for test in passed)]
+    tests = REHEARSED if options.rehearse else TESTS
+    if find_spec("xdist") and not options.rehearse:
+        tests = ["-n", str(min(4, cores())), *tests]  # many of them wait for the host
+    command = [sys.executable, "-m", "pytest", "-v", *tests, *(f"--deselect={test}" for test in passed)]
     with storage(file), file.open("a" if before else "w") as output:
         if not before:
             print(title, file=output, flush=True)
@@ -386,7 +394,7 @@ def unpack(archive: Path, runs: Path) -> str:
                 runs.mkdir(parents=True, exist_ok=True)
                 tar.extractall(runs, new, filter="data")
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{archive} is no archive of runs: {error}") from None
+        raise UserError(f"{archive} is no archive of runs: {str(error).splitlines()[0]}") from None
     folders = {Path(one.name).parent for one in new if Path(one.name).name == "config.yaml"}
     return f"{len(folders)} runs unpacked from {archive}"
 
@@ -398,6 +406,8 @@ def bring(options: Options) -> None:
         return
     if not source.exists():
         raise UserError(f"from={source}: no such file or folder; it is the out= of an earlier call, or its runs.tar.gz")
+    if source.is_file() and not tarfile.is_tarfile(source):
+        raise UserError(f"from={source}: is no runs.tar.gz; it is the out= of an earlier call, or its runs.tar.gz")
     files = [source]
     if source.is_dir():
         files = [path for name in ("test-gpu.txt", "bench-*.json", "runs.tar.gz") for path in source.glob(name)]
@@ -417,6 +427,8 @@ def main(words: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, plan.stop)
     card = processor() if options.rehearse else name_of_gpu()
+    if options.rehearse:
+        os.environ["VITBENCH_REHEARSE"] = "1"  # tests/gpu/conftest.py
     with storage(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     bring(options)

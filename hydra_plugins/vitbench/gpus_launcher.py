@@ -12,16 +12,21 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
+SECONDS_IDLE = 300.0  # after which a process without a run ends
+
 
 class GpusLauncher(JoblibLauncher):
     def __init__(self, devices: Any, per_gpu: Any) -> None:
-        super().__init__(batch_size=1)  # a process that gets several runs at once keeps them from the others
+        super().__init__()
         self.task_function: Any = None
         self._settings = {"devices": devices, "per_gpu": per_gpu}
         self._folder: Path | None = None  # of the slots, for as long as this launcher lives
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
-        from joblib.externals.loky import get_reusable_executor
+        from hydra.core.singleton import Singleton
+        from hydra.core.utils import setup_globals
+        from hydra_plugins.hydra_joblib_launcher._core import execute_job
+        from joblib.externals.loky import get_reusable_executor, wait
 
         from vitbench.sweeping.gpus import OnOneGpu, slots
 
@@ -33,13 +38,28 @@ class GpusLauncher(JoblibLauncher):
             get_reusable_executor().shutdown()  # processes that joblib keeps from before may have met a GPU already
             self._folder = Path(tempfile.mkdtemp(prefix="vitbench-gpus-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        task = self.task_function
-        self.task_function = OnOneGpu(task, self._folder, tuple(its_slots))
-        self.joblib["n_jobs"] = min(len(its_slots), len(job_overrides))
+        task = OnOneGpu(self.task_function, self._folder, tuple(its_slots))
+        setup_globals()
+        # joblib itself would do a single run, or the runs of a single slot, in this process, which must meet no GPU
+        processes = get_reusable_executor(min(len(its_slots), len(job_overrides)), timeout=SECONDS_IDLE)
+        jobs = [
+            processes.submit(
+                execute_job,
+                initial_job_idx + index,
+                words,
+                self.hydra_context,
+                self.config,
+                task,
+                Singleton.get_state(),
+            )
+            for index, words in enumerate(job_overrides)
+        ]
         try:
-            return super().launch(job_overrides, initial_job_idx)
-        finally:
-            self.task_function = task
+            wait(jobs)
+        except BaseException:
+            processes.shutdown(kill_workers=True)
+            raise
+        return [job.result() for job in jobs]
 
 
 ConfigStore.instance().store(

@@ -184,8 +184,14 @@ def settings(*words: str) -> dict[str, Any]:
     ("words", "line"),
     [
         (["model=resnet", "objective=mae"], "objective=mae: hides patches, and model=resnet has none"),
-        (["objective=simsiam", "augment=strong"], "augment.mixup=0.8: objective=simsiam has no labels"),
-        (["objective=mae", "augment.erase=0.25"], "augment.erase=0.25: objective=mae erases nothing"),
+        (
+            ["objective=simsiam", "augment=strong"],
+            "augment.mixup=0.8 augment.cutmix=1.0: objective=simsiam has no labels",
+        ),
+        (
+            ["objective=mae", "augment.erase=0.25"],
+            "augment.erase=0.25: objective=mae has no labels, and erases nothing; add augment.erase=0",
+        ),
         (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: objective=mae has no labels"),
         (["objective=simsiam", "optim.batch_size=1"], "optim.batch_size=1: objective=simsiam needs 2"),
         (

@@ -61,9 +61,9 @@ def test_all_gpus_are_taken_that_the_sweep_itself_may_see(gpus: Callable[..., No
 @pytest.mark.parametrize(
     ("typed", "devices", "there", "line"),
     [
-        (launcher(), {"auto"}, (0,), "hydra/launcher=gpus: no GPU was found here; hydra/launcher=joblib is for"),
-        (launcher([0, 1]), {"cuda"}, (0,), "hydra/launcher=gpus: no GPU was found here; hydra/launcher=joblib is for"),
-        (launcher(), {"auto"}, (0, ""), "no GPU was found here with CUDA_VISIBLE_DEVICES=; hydra/launcher=joblib"),
+        (launcher(), {"auto"}, (0,), "hydra/launcher=gpus: no GPU was found here; on a CPU use hydra"),
+        (launcher([0, 1]), {"cuda"}, (0,), "hydra/launcher=gpus: no GPU was found here; on a CPU use hydra"),
+        (launcher(), {"auto"}, (0, ""), "no GPU was found here with CUDA_VISIBLE_DEVICES=; on a CPU use"),
         (launcher(per_gpu=0), {"auto"}, (1,), "hydra.launcher.per_gpu=0: must be 1 or more processes on each GPU"),
         (launcher(per_gpu=0.5), {"auto"}, (1,), "hydra.launcher.per_gpu=0.5: must be 1 or more"),
         (launcher(), {"cuda:1"}, (2,), "machine.device=cuda:1: .* or type hydra.launcher.devices=\\[1\\] for that GPU"),
@@ -87,11 +87,18 @@ def test_what_cannot_be_is_one_line(
 def test_a_sweep_is_refused_before_anything_is_begun(vitbench: Cli, tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(0)
     (tmp_path / "small.yaml").write_text(GRID)
-    for words in ([], ["hydra.launcher.per_gpu=0"], ["machine.device=cuda:1"], ["dry_run=true"]):
+    for words in ([], ["hydra.launcher.per_gpu=0"], ["machine.device=cuda:1"]):
         output = vitbench("sweep", "study=small.yaml", *TINY, "runs=r", "hydra/launcher=gpus", *words)
         assert output.code == 2 and output.err.count("\n") == 1 and not list(tmp_path.glob("*/"))
     alone = vitbench("train", "-m", "seed=0,1", *TINY, "runs=r", "hydra/launcher=gpus")
     assert alone.code == 2 and "hydra/launcher=gpus: no GPU was found here" in alone.err
+
+
+def test_a_study_can_be_listed_where_no_gpu_is(vitbench: Cli, tmp_path: Path, gpus: Callable[..., None]) -> None:
+    gpus(0)
+    (tmp_path / "small.yaml").write_text(GRID)
+    output = vitbench("sweep", "study=small.yaml", *TINY, "runs=r", "hydra/launcher=gpus", "dry_run=true")
+    assert output.code == 0 and "4 runs, 4 to do" in output.out, output.err
 
 
 def test_the_time_that_is_left_is_divided_by_the_slots(vitbench: Cli, tmp_path: Path) -> None:
@@ -210,3 +217,38 @@ def test_a_terminated_sweep_saves_its_runs_leaves_no_process_and_goes_on(tmp_pat
         )
     first, second = steps
     assert len(first) == 2 and set(first) == set(second) and all(second[run] > first[run] for run in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
+        ["hydra/launcher=gpus", "hydra.launcher.devices=[0]", "machine.device=cpu"],
+    ],
+    ids=["joblib", "gpus"],
+)
+def test_a_sweep_of_one_process_is_stopped_by_a_signal_too(tmp_path: Path, launcher: list[str]) -> None:
+    (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none seed=0,1']")
+    words = [word for word in TINY if not word.startswith(("optim.steps", "eval_every"))]
+    endless = ["optim.steps=100000", "eval_every=100000"]
+    child = process("sweep", "study=small.yaml", *words, *endless, "runs=r", *launcher, cwd=tmp_path)
+    while not list(tmp_path.glob("r/*/config.yaml")):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.05)
+    time.sleep(2)  # until the run is in its loop
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == 75 and "stopped and saved; repeating the command goes on" in errors, errors
+    assert "was killed" not in errors and "Traceback" not in errors
+    assert len(list(tmp_path.glob("r/*/state.safetensors"))) == 1
+
+
+@pytest.mark.slow
+def test_one_run_before_others_leaves_the_slots_to_them(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "runs: ['model=vit pe=none seed=0', 'model=vit pe=none init=seed=0 seed=1,2,3']"
+    )
+    child = process("sweep", "study=small.yaml", *TINY, "runs=r", *ON_TWO, cwd=tmp_path)
+    out, errors = child.communicate(timeout=300)
+    assert child.returncode == 0 and "4 of 4 runs finished" in out, errors

@@ -158,7 +158,7 @@ def _rectangle(images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right:
 class Augment:
     """The settings of `conf/augment/*.yaml` as two steps: `pixels` before images are normalised, `mix` after.
 
-    Both can be recorded and replayed, unless RandAugment has `draw="chunk"`.
+    Both are written for a CUDA graph to record, unless RandAugment has `draw="chunk"`.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class Machine:
         if graph and (not on_gpu or WORLD_SIZE > 1):
             raise UserError(
                 "machine.graph=true: "
-                + ("records the work of a GPU, and this is a CPU" if not on_gpu else "is for a run in one process")
+                + ("needs a GPU, and this is a CPU" if not on_gpu else "is for a run in one process")
                 + "; drop it"
             )
         precision = ("bfloat16" if on_gpu else "float32") if precision == "auto" else precision

@@ -23,7 +23,11 @@ from vitbench.menu import Choice, parameters
 
 MENU: dict[str, Choice] = {
     "vit": Choice("vitbench.models.vit:ViT", "vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929)"),
-    "resnet": Choice("vitbench.models.resnet:ResNet", "residual network (He et al. 2016, arXiv 1512.03385)"),
+    "resnet": Choice(
+        "vitbench.models.resnet:ResNet",
+        "residual network (He et al. 2016, arXiv 1512.03385)",
+        "vitbench.models.refusals:resnet",
+    ),
 }
 
 

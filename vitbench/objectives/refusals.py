@@ -8,6 +8,7 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.distributed import WORLD_SIZE
 from vitbench.menu import FROM_1, SHARE, Range, check_ranges
+from vitbench.models.refusals import refuse_parts
 
 SIMSIAM = {
     "objective.width": FROM_1,
@@ -24,6 +25,7 @@ MAE = {
 
 def simsiam(flat: Mapping[str, Any]) -> None:
     check_ranges(flat, SIMSIAM)
+    refuse_parts(flat, "objective=simsiam")
     _refuse_labels(flat)
 
 
@@ -40,11 +42,10 @@ def mae(flat: Mapping[str, Any]) -> None:
 def _refuse_labels(flat: Mapping[str, Any]) -> None:
     """Refuses settings that an objective without labels has no use for, instead of ignoring them."""
     typed = f"objective={flat['objective.name']}"
-    for key in ("augment.mixup", "augment.cutmix", "optim.label_smoothing"):
-        if flat[key]:
-            raise UserError(f"{key}={flat[key]}: {typed} has no labels; add {key}=0")
-    if flat["augment.erase"]:
-        raise UserError(f"augment.erase={flat['augment.erase']}: {typed} erases nothing; add augment.erase=0")
+    useless = ("augment.mixup", "augment.cutmix", "optim.label_smoothing", "augment.erase")
+    if on := [key for key in useless if flat[key]]:
+        given, without = " ".join(f"{key}={flat[key]}" for key in on), " ".join(f"{key}=0" for key in on)
+        raise UserError(f"{given}: {typed} has no labels, and erases nothing; add {without}")
     if flat["freeze"] == "backbone":
         raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
     if flat["optim.batch_size"] < 2:

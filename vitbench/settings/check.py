@@ -155,15 +155,16 @@ def _check_together(flat: Mapping[str, Any]) -> None:
 
 def _check_step(flat: Mapping[str, Any]) -> None:
     """Refuses ways to compute a step that would give other numbers."""
+    part = flat["machine.microbatch"]
     if flat["machine.graph"] and draws_on_host(flat):
         raise UserError(
             f"machine.graph=true: augment.randaugment={flat['augment.randaugment']} with augment.draw=chunk draws its "
             "numbers on the processor, which no graph repeats; augment.draw=image can be recorded"
         )
-    if flat["machine.microbatch"] and flat.get("model.drop_path"):
+    if part and part < flat["optim.batch_size"] and flat.get("model.drop_path"):
         raise UserError(
-            f"machine.microbatch={flat['machine.microbatch']}: model.drop_path={flat['model.drop_path']} draws its "
-            "numbers for the whole batch; drop one of them"
+            f"machine.microbatch={part}: model.drop_path={flat['model.drop_path']} draws its numbers for the whole "
+            "batch; drop one of them"
         )
 
 

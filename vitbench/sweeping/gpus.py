@@ -44,6 +44,18 @@ def slots(launcher: Any, device_of_runs: Iterable[str]) -> list[str]:
     return (here if devices is None else _chosen(devices, here)) * per_gpu
 
 
+def at_once(launcher: Any, device_of_runs: Iterable[str]) -> int:
+    """How many processes train at a time; where no GPU is, as when a study is listed on a laptop, those of one."""
+    try:
+        return len(slots(launcher, device_of_runs))
+    except NoGpu:
+        return int(launcher["per_gpu"])
+
+
+class NoGpu(UserError):
+    """There is no GPU here."""
+
+
 def _visible() -> list[str]:
     """The GPUs that a process here sees; UserError where there is none."""
     import torch
@@ -51,7 +63,7 @@ def _visible() -> list[str]:
     count, variable = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if not count:
         hidden = "" if variable is None else f" with CUDA_VISIBLE_DEVICES={variable}"
-        raise UserError(f"hydra/launcher=gpus: no GPU was found here{hidden}; hydra/launcher=joblib is for processors")
+        raise NoGpu(f"hydra/launcher=gpus: no GPU was found here{hidden}; on a CPU use hydra/launcher=joblib")
     named = [str(number) for number in range(count)] if variable is None else variable.split(",")
     return [name.strip() for name in named[:count]]  # CUDA reads the variable up to the first one that is not there
 

@@ -23,6 +23,8 @@ LAUNCHES = 4  # how often a run is launched at most: one that needs more memory 
 POLL_SECONDS = 0.5
 IN_PROCESS = ("basic", "stacked")  # launchers that train in this process, with settings that are composed already
 
+stopped_here: list[Stopped] = []  # the stop of a run of a sweep that this very process trained
+
 # Does the runs with these ids, and returns by id the errors that no run's folder tells.
 Execute = Callable[[list[str]], dict[str, str]]
 
@@ -54,7 +56,9 @@ def through(launcher: Any, overrides: Mapping[str, list[str]]) -> Execute:
     def execute(run_ids: list[str]) -> dict[str, str]:
         try:
             jobs = launcher.launch([overrides[run_id] for run_id in run_ids], initial_job_idx=0)
-        except SystemExit as stopped:  # a worker got a signal, and saved
+        except SystemExit as stopped:  # a run got a signal, and saved
+            if stopped_here:  # joblib trains here where it has one process or one run
+                raise Stopped("stopped and saved; repeating the command goes on", stopped_here.pop().number) from None
             raise BrokenProcessPool(str(stopped)) from None
         errors: dict[str, str] = {}
         for run_id, job in zip(run_ids, jobs, strict=True):

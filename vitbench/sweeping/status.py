@@ -90,7 +90,7 @@ def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:
     options, threads = config.hydra.launcher, config.machine.threads
     at_once = {
         "basic": lambda: 1,
-        "gpus": lambda: len(gpus.slots(options, (run.settings["machine"]["device"] for run in todo))),
+        "gpus": lambda: gpus.at_once(options, (run.settings["machine"]["device"] for run in todo)),
         "submitit_local": lambda: processes(options),
         "submitit_slurm": lambda: options.array_parallelism,
     }.get(launcher, lambda: options.get("n_jobs") or 1)()

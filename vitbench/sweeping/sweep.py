@@ -27,7 +27,7 @@ from vitbench.settings.identity import id_of
 from vitbench.settings.schema import SWEEP_KEYS
 from vitbench.settings.share import source_options
 from vitbench.sweeping import gpus, slurm
-from vitbench.sweeping.launch import IN_PROCESS, POLL_SECONDS, Execute, in_process, launch, through
+from vitbench.sweeping.launch import IN_PROCESS, POLL_SECONDS, Execute, in_process, launch, stopped_here, through
 from vitbench.sweeping.status import ended, expected, print_plan, share_done
 from vitbench.training.train import one_run
 
@@ -36,7 +36,8 @@ def main(config: Any) -> int:
     """Trains one run of a sweep, in a process of the launcher."""
     try:
         return work(check(as_settings(config)))
-    except Stopped:
+    except Stopped as stopped:
+        stopped_here.append(stopped)
         slurm.requeue()
         raise
 
@@ -60,7 +61,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
-    if name == "gpus":  # a slip is told before anything is begun
+    if name == "gpus" and not config.dry_run:  # a slip is told before anything is begun
         gpus.slots(config.hydra.launcher, (run.settings["machine"]["device"] for run in runs.values()))
     certified = {run.id: run.certifies for run in planned if run.certifies}
     without_record = {run_id: run for run_id, run in runs.items() if run.record() is None}
