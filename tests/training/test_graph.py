@@ -30,7 +30,7 @@ RESNET = ["model=resnet", "model.base_width=2"]
 CASES = {
     **{f"pe={pe}": [*VIT, f"pe={pe}"] for pe in ENCODINGS},
     **{f"objective={name}": [*VIT, f"objective={name}"] for name in OBJECTIVES},
-    **{f"augment={name}": [*VIT, f"augment={name}", "data.flip=true"] for name in ("light", "strong")},
+    **{f"augment={name}": [*VIT, f"augment={name}", "data.flip=true"] for name in ("light", "strong", "deit")},
     "resnet": [*RESNET, "augment=light"],
     "resnet, simsiam": [*RESNET, "objective=simsiam"],
     "turns and scales": [*VIT, "augment.rotate=20", "augment.scale=0.3"],
