@@ -174,7 +174,7 @@ def at_work(tmp_path: Path, seen: dict[str, set[int]]) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_trains_each_run_on_one_gpu_and_goes_on_after_a_worker_was_killed(tmp_path: Path) -> None:
-    child = sweep(tmp_path, "optim.steps=150", "eval_every=5")
+    child = sweep(tmp_path, "optim.steps=80", "eval_every=5")
     processes: dict[str, set[int]] = {}
     slot_of: dict[int, tuple[int, str]] = {}
     killed: int | None = None

@@ -159,7 +159,7 @@ def test_a_report_makes_the_page_and_checks_it(vitbench: Callable[..., Output]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["overhead", "loop", "epoch", "stream", "open", "start"])
 def test_a_row_measures_every_figure_that_it_names(vitbench: Callable[..., Output], row: str) -> None:
-    output = vitbench("bench", f"rows={row}", "sizes=nano", "windows=1", "seconds=0.5", "device=cpu", "format=json")
+    output = vitbench("bench", f"rows={row}", "sizes=nano", "windows=1", "seconds=0.2", "device=cpu", "format=json")
     assert output.code == 0
     figures: list[dict[str, Any]] = json.loads(output.out)["figures"]
     assert figures
