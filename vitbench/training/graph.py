@@ -1,10 +1,11 @@
 """The work that a function gives a GPU, recorded once as a CUDA graph and replayed from then on.
 
-A small network's step is some 150 kernels that take a GPU less time than the host takes to launch them. The replay of a
-graph is one launch. It repeats what was recorded at the same addresses in memory, so whatever Python decided or drew
-while it was recorded stays as it was. What changes from call to call is therefore a tensor: an input, which is copied
-into the recorded one, or something that the function itself changes in place, such as weights or a counter. Random
-numbers are drawn afresh, by torch's generator of the device as the host seeded it before the call.
+A small network's step is some 150 kernels, and the host is expected to take longer to launch them than a GPU to do
+them (not measured yet). The replay of a graph is one launch. It repeats what was recorded at the same addresses in
+memory, so whatever Python decided or drew while it was recorded stays as it was. What changes from call to call is
+therefore a tensor: an input, which is copied into the recorded one, or something that the function itself changes in
+place, such as weights or a counter. Random numbers are drawn afresh, by torch's generator of the device as the host
+seeded it before the call.
 """
 
 from __future__ import annotations
