@@ -71,7 +71,10 @@ def test_no_runs_are_no_error_and_nothing_on_stdout(vitbench: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["modls"], "ls modls: did you mean models? choices: data, models, objectives, pe, probes, runs, studies"),
+        (
+            ["modls"],
+            "ls modls: did you mean models? choices: data, images, models, objectives, pe, probes, runs, studies",
+        ),
         (["pe", "x"], "ls pe x: takes nothing more"),
         (["runs", "elsewhere"], "ls runs elsewhere: takes runs=FOLDER"),
     ],

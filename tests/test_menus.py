@@ -50,11 +50,13 @@ def test_a_yaml_of_data_opens_the_source_of_its_name(name: str) -> None:
     assert read_yaml(CONF_DIR / "data" / f"{name}.yaml").get("source", "shapes") == name
 
 
-def test_every_model_has_a_recipe_of_its_own() -> None:
-    assert set(MODELS) <= yamls("optim")
+def test_every_model_brings_a_recipe() -> None:
     for name in MODELS:
         choices = read_yaml(CONF_DIR / "model" / f"{name}.yaml")["defaults"]
-        assert {"override /optim@_global_.optim": name} in choices
+        (recipe,) = (
+            each["override /optim@_global_.optim"] for each in choices if "override /optim@_global_.optim" in each
+        )
+        assert recipe in yamls("optim") and recipe == {"mixer": "vit"}.get(name, name)
 
 
 @pytest.mark.parametrize("group", ["augment", "optim"])

@@ -26,8 +26,10 @@ class Loaded(NamedTuple):
 def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     """Loads a run into a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
 
-    The model expects images with values in 0..1, normalised by `record["mean"]` and `record["std"]`. Raises UserError
-    where there is no such run, it did not finish, or its checkpoint is damaged or another run's.
+    The model expects images with values in 0..1, normalised by `record["mean"]` and `record["std"]`. Where the run has
+    `data.permute`, it also expects them rearranged: `vitbench.settings.share.places_of(config, 32)` says which pixel
+    stands at each place of an image of 32 px. Raises UserError where there is no such run, it did not finish, or its
+    checkpoint is damaged or another run's.
     """
     from vitbench.runs.records import find_record
     from vitbench.training.transfer import trained

@@ -40,7 +40,9 @@ COMMANDS: dict[str, Choice] = {
         "vitbench.timing.bench:main",
         "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
     ),
-    "ls": Choice("vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs"),
+    "ls": Choice(
+        "vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs | images"
+    ),
     "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
 }
 READ_ONLY = {"table", "plot", "fit", "report", "bench"}  # these neither train nor probe

@@ -86,9 +86,11 @@ def completions_of(line: str) -> list[str]:
         return _beginning(word, [*COMMANDS, "--help", "--version"])
     command = before[0]
     if command == "ls":
-        from vitbench.ls import LISTS
+        from vitbench.ls import KINDS
 
-        return _beginning(word, LISTS if len(before) == 1 else ["runs="] if before[1] == "runs" else [])
+        if before[1:2] == ["images"]:
+            return _beginning(word, ["file=", *_ask_hydra("train", [*before[2:], word])])
+        return _beginning(word, KINDS if len(before) == 1 else ["runs="] if before[1] == "runs" else [])
     if command == "completion":
         return _beginning(word, SHELLS)
     if command not in COMMANDS:

@@ -1,25 +1,33 @@
-"""What there is: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs [runs=FOLDER]`, \
-as plain lines."""
+"""What there is, as plain lines: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs`.
+
+`ls runs runs=FOLDER` looks elsewhere. `ls images file=images.png` draws what the network of a run gets, and takes the
+words of the run: `vitbench ls images file=images.png data=cifar10 augment=strong`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import Choice
 from vitbench.numbers.text import align, say
-from vitbench.numbers.words import printable, shown_number
+from vitbench.numbers.words import printable, shown_number, shown_value
+
+if TYPE_CHECKING:
+    from vitbench.models.menu import Size
 
 
 def main(words: Sequence[str]) -> int:
     kind, options = (words[0], words[1:]) if words else ("", [])
     if kind in ("-h", "--help"):
-        say(f"{__doc__}\n")
+        say(__doc__)
         return 0
-    if kind and kind not in LISTS:
-        raise UserError(f"ls {kind}: {did_you_mean(kind, LISTS)}")
+    if kind and kind not in KINDS:
+        raise UserError(f"ls {kind}: {did_you_mean(kind, KINDS)}")
+    if kind == "images":
+        return _images(options)
     folder = "runs"
     for option in options:
         key, _, value = option.partition("=")
@@ -28,6 +36,14 @@ def main(words: Sequence[str]) -> int:
         folder = value
     lines = LISTS[kind](Path(folder).expanduser()) if kind else overview()
     say("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _images(words: Sequence[str]) -> int:
+    """Draws a picture of training images; this alone imports torch."""
+    from vitbench.training import picture
+
+    say(str(picture.__doc__) if {"-h", "--help"} & {*words} else f"{printable(str(picture.draw(words)))}\n")
     return 0
 
 
@@ -47,6 +63,7 @@ def overview() -> list[str]:
         "probes": " ".join(_menu("probe")),
         "studies": " ".join(study_names()),
         "runs": "what has been trained, and what has not ended",
+        "images": "a picture of what the network of a run gets: file=images.png data=cifar10 augment=strong",
     }
     return [
         *align([[f"vitbench ls {kind}", line] for kind, line in contents.items()], 2),
@@ -74,15 +91,32 @@ def _choices(kind: str) -> list[str]:
 
 
 def models(_: Path) -> list[str]:
-    """Lists the models, then for each size its models, what each costs for a 32 px image, and how many ViTs that is."""
+    """Lists the models, what each costs in each size for a 32 px image, and what the rungs of the ladders cost."""
+    from vitbench.models.ladders import LADDERS
+
+    def costs(model: Size) -> list[str]:
+        return [shown_number(cost, getattr(model, cost), 0) for cost in ("parameters", "multiply_adds")]
+
     rows = [["size", "model", "options", "parameters", "multiply-adds", "to vit"]]
     for size, pair in _sizes().items():
         for name, model in pair.items():
             options = " ".join(f"{key}={value}" for key, value in model.options.items())
-            costs = [shown_number(cost, getattr(model, cost), 0) for cost in ("parameters", "multiply_adds")]
-            rows.append([size, name, options, *costs, f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}"])
-    grid = align(rows, 3)
-    return [*_choices("model"), "", "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:", *grid]
+            rows.append([size, name, options, *costs(model), f"{model.multiply_adds / pair['vit'].multiply_adds:.2f}"])
+    rungs = [["model", "rung", "parameters", "multiply-adds", "to the whole"]]
+    for name, ladder in LADDERS.items():
+        for rung in ladder.values():
+            typed = " ".join(f"model.{key}={shown_value(value)}" for key, value in rung.options.items())
+            ratio = f"{rung.multiply_adds / ladder[''].multiply_adds:.2f}"
+            rungs.append([name, typed or "the whole", *costs(rung), ratio])
+    return [
+        *_choices("model"),
+        "",
+        "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:",
+        *align(rows, 3),
+        "",
+        "Rungs of the ladders in size nano, for the same images; they can be combined (docs/ladders.md):",
+        *align(rungs, 2),
+    ]
 
 
 def studies(_: Path) -> list[str]:
@@ -154,3 +188,4 @@ LISTS: dict[str, Callable[[Path], list[str]]] = {
     "studies": studies,
     "runs": runs,
 }
+KINDS = (*LISTS, "images")

@@ -4,7 +4,8 @@
     vitbench plot where.data=cifar10 y=test_error fit=true lines=[model,pe] file=error.pdf
 
 With `fit=true` the lines are fitted learning curves (vitbench/fitting/figure_fit.py). If x is no number (`x=augment`)
-its values stand side by side, and if y is a list of results their panels do. What a probe measured along something
+its values stand side by side, and if y is a list of results their panels do. With `whole=resnet` or `bare=vit` the
+networks of a ladder do (vitbench/comparing/ladder_figure.py). What a probe measured along something
 (`y=shift.length.consistency`) is drawn against that.
 """
 
@@ -14,14 +15,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, draw_panels, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs, select_runs
-from vitbench.comparing.table import choose_layouts
+from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
 from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label
 
-FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate")  # these lay out a figure
+FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)  # these lay out a figure
 MOST_PANELS = 4
 
 
@@ -73,12 +75,19 @@ def draw_figure(
     at: float | None = None,
     layer: str | None = None,
     degenerate: bool | None = None,
+    whole: str | None = None,
+    bare: str | None = None,
     where: Mapping[str, Any] | None = None,
     title: str | None = None,
     caveat: str = "",
     ending: str = ".svg",
 ) -> bytes:
     """Draws a figure and returns the bytes of its file; if `y` is a list of results, each has a panel."""
+    others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}
+    if ladder := choose_ladder({"whole": whole, "bare": bare}, others, y, result="y"):
+        with look.figure_style():
+            figure = draw_ladder(runs.filtered(where or {}), *ladder, y=y, title=title, caveat=caveat)
+            return look.save_figure(figure, ending)
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")
     if isinstance(y, list) and (fit or not 0 < len(y) <= MOST_PANELS):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from vitbench.data.drawing import Nuisances
 from vitbench.data.outlines import SHAPES
-from vitbench.data.shapes import CHUNK, RELATIONS, TASKS, Nuisances, defaults, draw_shapes, load
+from vitbench.data.shape_tasks import RELATIONS, TASKS
+from vitbench.data.shapes import CHUNK, draw_shapes, load
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
 
@@ -53,22 +56,37 @@ print(hashlib.sha256(images.tobytes()).hexdigest())"""
     assert printed.strip() == hashlib.sha256(images.tobytes()).hexdigest()
 
 
+PIXELS = {
+    "shape": "f58e7570aaba22cc",
+    "relation": "c21f5e51eeafa344",
+    "place": "ff8a69a47e70b70d",
+    "same_different": "9f6d00ffa501b8e9",
+}
+
+
 @BY_TASK
-def test_train_and_test_images_and_seeds_are_never_the_same(task: str) -> None:
+def test_no_pixel_has_changed_since_caches_were_first_drawn(task: str) -> None:
+    drawn = b"".join(draw_shapes(np.arange(40), task=task, image_size=size)[0].tobytes() for size in (16, 32))
+    assert hashlib.sha256(drawn).hexdigest()[:16] == PIXELS[task]
+
+
+@BY_TASK
+def test_train_and_test_and_online_images_and_seeds_are_never_the_same(task: str) -> None:
     sets = [
         draw_shapes(np.arange(200), task=task, split=split, image_seed=seed)[0]
         for split in ("train", "test")
         for seed in (0, 1)
     ]
-    assert len({image.tobytes() for images in sets for image in images}) == 800
+    sets += [draw_shapes(np.arange(200), task=task, online_seed=seed)[0] for seed in (0, 1)]
+    assert len({image.tobytes() for images in sets for image in images}) == 1200
 
 
 @BY_TASK
 def test_classes_are_balanced_in_every_block_and_not_in_a_fixed_order(task: str) -> None:
-    K = len(TASKS[task])
+    K = len(TASKS[task].classes)
     labels = draw_shapes(np.arange(50 * K), task=task)[1].reshape(50, K)
     assert np.array_equal(np.sort(labels, axis=1), np.tile(np.arange(K), (50, 1)))
-    assert len({tuple(block) for block in labels.tolist()}) > 10
+    assert len({tuple(block) for block in labels.tolist()}) >= min(11, math.factorial(K))
 
 
 def test_the_data_set_is_the_drawing_and_a_smaller_one_begins_it(tmp_path: Path) -> None:
@@ -234,6 +252,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no test images": ({"test_images": 0}, ["data.test_images=0"]),
     "tiny": ({"image_size": 4}, ["data.image_size=4", "8"]),
     "odd": ({"image_size": 33, "task": "relation"}, ["data.image_size=33", "even"]),
+    "no whole regions": ({"image_size": 34, "task": "place"}, ["data.image_size=34", "a multiple of 4"]),
+    "few places": ({"train_images": 15, "task": "place"}, ["data.train_images=15", "16 classes"]),
     "seed": ({"image_seed": -1}, ["data.image_seed=-1"]),
     "huge seed": ({"image_seed": 2**64}, ["data.image_seed="]),
     "range upside down": ({"x": (1, -1)}, ["data.x=", "-1 <= from <= to <= 1"]),
@@ -257,7 +277,3 @@ def test_options_that_mean_nothing_are_refused_in_one_line(name: str, tmp_path: 
         load(cache=tmp_path, **options)
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
     assert error.value.exit_code == 2 and not list(tmp_path.iterdir())
-
-
-def test_tasks_have_defaults_of_their_own() -> None:
-    assert defaults("shape") == Nuisances() and defaults("relation").texture == 0

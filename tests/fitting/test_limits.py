@@ -16,8 +16,8 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench.fitting.limits import Point, sizes_of
-from vitbench.fitting.sentences import number
 from vitbench.numbers.curves import Curve
+from vitbench.numbers.words import number
 
 Cli = Callable[..., Output]
 N = np.array([450.0, 1350, 4500, 13_500, 45_000])

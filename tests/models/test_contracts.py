@@ -13,15 +13,19 @@ import yaml
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import look_up, tunables
 from vitbench.models.build import build_model, cost
+from vitbench.models.ladders import LADDERS
 from vitbench.models.menu import MENU, SIZES
 from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.settings.compose import CONF_DIR
 
+RUNGS: dict[str, dict[str, Any]] = {name: {**rung.options} for name, rung in LADDERS["vit"].items() if name}
+RUNGS["all"] = {key: value for rung in RUNGS.values() for key, value in rung.items()}
 CASES: dict[str, dict[str, Any]] = {
     **{f"vit-{name}": {"name": "vit", "pe": {"name": name}} for name in ENCODINGS},
     **{f"vit-cls-{name}": {"name": "vit", "pool": "cls", "pe": {"name": name}} for name in ENCODINGS},
     **{name: {"name": name} for name in MENU},
+    **{f"vit-{name}": {"name": "vit", "pe": {"name": "relative_bias"}, **rung} for name, rung in RUNGS.items()},
 }
 EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -53,6 +57,12 @@ def test_other_image_sizes_come_at_call_time(case: dict[str, Any]) -> None:
     model = nano(case).eval()
     with torch.no_grad():
         for height, width in [(48, 48), (24, 40), (16, 16)]:
+            if case["name"] == "mixer":  # whose weights belong to places
+                with pytest.raises(
+                    UserError, match=f"images of {height} x {width} px: model=mixer has weights for each"
+                ):
+                    model(torch.randn(2, 3, height, width))
+                continue
             assert model(torch.randn(2, 3, height, width)).isfinite().all()
 
 
@@ -77,8 +87,9 @@ def test_taps_are_met_in_depth_order_and_end_with_the_pooled_feature(case: dict[
 
 @EVERY_CASE
 def test_a_grey_image_of_another_size_can_be_the_training_image(case: dict[str, Any]) -> None:
-    model = build_model(**case, image_size=28, channels=1, num_classes=3)
-    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 3)
+    side = 24 if case.get("hierarchy") else 28  # an even number of patches
+    model = build_model(**case, image_size=side, channels=1, num_classes=3)
+    assert model(torch.randn(2, 1, side, side)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -87,7 +98,8 @@ def test_the_pairs_of_a_size_match_within_ten_percent_and_are_counted_right(size
     for name, entry in SIZES[size].items():
         counted[name] = cost(name, image_size=32, channels=3, num_classes=10, size=size)
         assert counted[name] == (entry.parameters, entry.multiply_adds)
-    assert 0.9 < counted["vit"][1] / counted["resnet"][1] < 1.1
+    for name in SIZES[size]:
+        assert 0.9 < counted[name][1] / counted["vit"][1] < 1.1
 
 
 def test_counting_draws_no_random_numbers() -> None:
@@ -146,7 +158,7 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"name": "vitt"}, "model=vitt: did you mean vit? choices: resnet, vit"),
+        ({"name": "vitt"}, "model=vitt: did you mean vit? choices: mixer, resnet, vit"),
         (
             {"name": "resnet", "pe": {"name": "rope"}},
             "resnet is not a ViT and takes no position encoding; drop pe=rope",
@@ -184,7 +196,7 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
         ({"name": "resnet", "base_width": 0}, "model.base_width=0: must be greater than 0"),
         (
             {"name": "resnet", "stem": "cifar10"},
-            "model.stem=cifar10: did you mean cifar? choices: auto, cifar, imagenet",
+            "model.stem=cifar10: did you mean cifar? choices: auto, cifar, imagenet, patch",
         ),
         (
             {"name": "vit", "heads": 32, "pe": {"name": "rope"}},

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from vitbench.errors import UserError
+from vitbench.models.block import Block
 from vitbench.models.build import build_model
-from vitbench.models.vit import Block, ViT
+from vitbench.models.vit import ViT
 from vitbench.pe.menu import MENU as ENCODINGS
 
 

@@ -53,10 +53,11 @@ def test_equal_models_are_seldom_told_to_cross_or_to_lead(seeds: int, sizes: int
     """At most 2.5 % of tables of two equal models have an observed crossover, and at most 5 % a leader."""
     n = np.geomspace(450, 45_000, sizes)
     means = 0.1 + 0.5 * (n / 450) ** -0.5
-    found = verdicts(means, means, n, seeds, NOISES[noise])
+    tables = TABLES if sizes == 3 else 300  # ten sizes take five times as long
+    found = verdicts(means, means, n, seeds, NOISES[noise], tables)
     observed, led = share(found, "observed"), share(found, "none", "extrapolated", "beyond guard")
     print(f"{seeds} seeds, {sizes} sizes, noise {noise}: observed {observed:.1%}, a leader {led:.1%}")
-    assert observed <= most(0.025) and led <= most(0.05)
+    assert observed <= most(0.025, tables) and led <= most(0.05, tables)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

@@ -155,7 +155,8 @@ WITHOUT_LABELS = {"objective.name": "mae", "result_test_accuracy": None}
 )
 def test_a_teacher_of_other_images_or_classes_is_refused(changed: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as error:
-        check_teacher(fake_runs.record(0.5, **changed) | {"id": "t"}, [*map(str, range(10))], "shapes")
+        record = fake_runs.record(0.5, **changed) | {"id": "t"}
+        check_teacher(record, record["config"], [*map(str, range(10))], "shapes")
     assert str(error.value).startswith(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models.test_contracts import RUNGS
 from tests.probes.known import noise, subject
+from vitbench.errors import DoesNotApply
 from vitbench.menu import look_up, tunables
 from vitbench.models.build import build_model
-from vitbench.probes.menu import MENU, VERSIONS
+from vitbench.probes.menu import FIGURES, FOR_VITS, MENU, VERSIONS
+from vitbench.probes.subject import Row
 from vitbench.settings.compose import CONF_DIR, compose
 
 TESTS = Path(__file__).parent
@@ -36,6 +40,11 @@ def test_all_is_every_probe_and_each_has_a_file() -> None:
         (Path(CONF_DIR) / "probe" / f"{name}.yaml").read_text().startswith(f"# @package probe.{name}\n")
         for name in MENU
     )
+
+
+def test_a_figure_is_that_of_a_probe_and_is_drawn_by_a_function_of_that_name() -> None:
+    assert set(FIGURES) <= set(MENU)
+    assert {choice.target.partition(":")[2] for choice in FIGURES.values()} == {"draw"}
 
 
 # ------------------------------------------------------------------------------------------------- a known answer each
@@ -99,16 +108,22 @@ CALLS: dict[str, list[dict[str, Any]]] = {  # what makes a probe say all that it
 
 def numbers_of(probe: str) -> set[tuple[str, str]]:
     """The protocols, without their version, and metrics of a ViT that has all that a probe looks at."""
-    model = build_model(
-        "vit", image_size=8, channels=3, num_classes=3, width=8, depth=1, heads=2, patch_size=2, pe={"name": "learned"}
-    )
+    return {(row["protocol"].partition("@")[0], row["metric"]) for row in rows_of(probe, gate=True)}
+
+
+def rows_of(probe: str, model: str = "vit", **options: Any) -> list[Row]:
+    """What a probe says of a small network."""
+    sizes: dict[str, Any] = {"image_size": 8, "channels": 3, "num_classes": 3, "width": 8, "depth": 2, "patch_size": 2}
+    if model == "vit":
+        options = {"heads": 2, "pe": {"name": "learned"}} | options
+    torch.manual_seed(0)
+    network = build_model(model, **sizes, **options)
     held_out = noise(30, 8, seed=1), torch.arange(30) % 3
-    vit = subject(model, noise(8, 8), torch.arange(8) % 3, 3)
-    vit = vit._replace(held_out=lambda count: held_out, network=lambda run: vit)
+    measured = subject(network, noise(8, 8), torch.arange(8) % 3, 3)
+    measured = measured._replace(held_out=lambda count: held_out, network=lambda run: measured)
     defaults = {key: option.default for key, option in tunables(MENU[probe].target).items()}
     measure = look_up("probe", probe, MENU)
-    rows = [row for options in CALLS.get(probe, [{}]) for row in measure(vit, seed=0, **defaults | options)]
-    return {(row["protocol"].partition("@")[0], row["metric"]) for row in rows}
+    return [row for call in CALLS.get(probe, [{}]) for row in measure(measured, seed=0, **defaults | call)]
 
 
 def named_in(section: str) -> str:
@@ -128,3 +143,29 @@ def test_every_number_of_a_probe_is_explained(name: str, monkeypatch: pytest.Mon
         assert where, f"docs/metrics.md does not name {protocol}"
         found = any(re.fullmatch(words, metric) or re.fullmatch(words, f"{protocol}.{metric}") for words in where)
         assert found, f"docs/metrics.md does not say what {metric} of {protocol} is"
+
+
+# -------------------------------------------------------------------------------------------------- rungs of the ladder
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("name", MENU)
+def test_a_probe_measures_every_rung_of_the_ladder(name: str, rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitbench.probes.cost.WINDOW_SECONDS", 0.0)
+    if name == "gate" and "gate" not in RUNGS[rung]:
+        with pytest.raises(DoesNotApply, match="it has no gates"):
+            rows_of(name, **RUNGS[rung])
+        return
+    values = [row["value"] for row in rows_of(name, **RUNGS[rung], pe={"name": "relative_bias"}) if "reason" not in row]
+    assert values and all(math.isfinite(value) for value in values)
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_a_probe_measures_a_mixer_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitbench.probes.cost.WINDOW_SECONDS", 0.0)
+    if name in FOR_VITS:
+        with pytest.raises(DoesNotApply, match="it has no"):
+            rows_of(name, "mixer")
+        return
+    values = [row["value"] for row in rows_of(name, "mixer") if "reason" not in row]
+    assert values and all(math.isfinite(value) for value in values)

@@ -37,6 +37,14 @@ def test_both_paths_agree_where_theory_says_so(name: str, own: int) -> None:
     assert attention[0] > 0.1 and (attention[1] > 0.05 or name == "vit")  # this ViT has no positions
 
 
+@pytest.mark.parametrize("options", [{"sharing": False}, {"reach": "random"}, {"stem": "patch"}], ids=str)
+def test_a_cnn_without_a_common_convolution_is_shown_beside_a_random_one(options: dict[str, object]) -> None:
+    subject = subject_of("resnet", **options)
+    layers, _ = two_paths.five_layers(subject, seed=0)
+    assert {layer.weights for layer in layers} == {"random", ""}
+    assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")
+
+
 def test_it_is_a_picture_also_of_one_grey_channel() -> None:
     subject = subject_of("resnet", channels=1)
     assert two_paths.draw(subject, seed=0, ending=".png").startswith(b"\x89PNG")

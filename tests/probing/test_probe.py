@@ -268,13 +268,14 @@ def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
 
 def test_images_that_a_network_was_not_trained_on_are_its_validation_images(vitbench: Cli, trained: str) -> None:
     from vitbench.data.share import load
+    from vitbench.settings.share import share_options, source_options
 
     assert vitbench("probe", f"run={trained}", "probe=shift", "images=20").code == 0
     assert SEEN[0].held_out is not None
     images, labels = SEEN[0].held_out(15)
     config = read_record(Path("runs") / trained / "record.json")["config"]
-    data = {key: value for key, value in config["data"].items() if key not in ("name", "flip")}
-    validation = load(**data | {"subset_seed": config["seed"]}, progress=False).validation(images.device)
+    data = source_options(config["data"]) | share_options(config)
+    validation = load(**data, progress=False).validation(images.device)
     assert validation is not None and len(validation[1]) == 20
     assert torch.equal(images, validation[0][:15]) and torch.equal(labels, validation[1][:15])  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.conftest import TINY, Output
+from tests.models.test_contracts import RUNGS
 from tests.training.test_train import cut_run
 from vitbench.data.loader import Loader
 from vitbench.machine.hardware import Machine
@@ -77,11 +78,17 @@ def assert_equal_runs(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     assert (predictions[0] == predictions[1]).mean() > 0.95
 
 
-@pytest.mark.parametrize("pe", ENCODINGS)
-def test_stacked_gradients_are_those_of_each_model_alone(pe: str) -> None:
+NETWORKS: dict[str, dict[str, Any]] = {
+    **{pe: {"name": "vit", "heads": 2, "pool": "cls", "pe": {"name": pe}} for pe in ENCODINGS},
+    **{name: {"name": "vit", "heads": 2, "pe": {"name": "relative_bias"}, **rung} for name, rung in RUNGS.items()},
+    "mixer": {"name": "mixer"},
+}
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_stacked_gradients_are_those_of_each_model_alone(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    architecture: Any = {"name": "vit", "image_size": 8, "channels": 3, "num_classes": 5, "pe": {"name": pe}}
-    options: Any = {"width": 16, "depth": 2, "heads": 2, "pool": "cls"}
+    architecture: Any = {"image_size": 8, "channels": 3, "num_classes": 5, "width": 16, "depth": 2}
     models = [build_model(**architecture, **options).double() for _ in range(3)]
     alone = [build_model(**architecture, **options).double() for _ in range(3)]
     for model, its in zip(models, alone, strict=True):

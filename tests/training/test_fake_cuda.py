@@ -15,9 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.models.test_contracts import RUNGS
 from tests.tape import COPIES, WAITS
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise
+from vitbench.data.permute import rearrangement
 from vitbench.models.build import build_model
 from vitbench.models.menu import MENU as MODELS
 from vitbench.models.menu import is_vit
@@ -58,7 +60,9 @@ def on_gpu(module: Any) -> Any:
 
 
 def network(name: str, pe: str | None = None, **options: Any) -> Any:
-    small = {"width": 16, "depth": 2, "heads": 2} if is_vit(name) else {"base_width": 4}
+    small = (
+        {"base_width": 4} if name == "resnet" else {"width": 16, "depth": 2} | ({"heads": 2} if is_vit(name) else {})
+    )
     encoding = {"name": pe or "learned"} if is_vit(name) else None
     return build_model(name, image_size=32, channels=3, num_classes=10, pe=encoding, **small | options)
 
@@ -72,7 +76,7 @@ def loss_on_gpu(model: Any, objective: Any, augment: Augment) -> Tensor:
     """The loss of a batch that is cut from images on the GPU, as in vitbench/training/training.py."""
     images = torch.empty(200, 3, 32, 32, dtype=torch.uint8, device="cuda")
     labels = torch.empty(200, dtype=torch.long, device="cuda")
-    normalise = Normalise([0.5] * 3, [0.25] * 3, images.device, model.channels_last)
+    normalise = Normalise([0.5] * 3, [0.25] * 3, images.device, model.channels_last, rearrangement(32, 4, 1.0, 0))
     batch = torch.empty(16, dtype=torch.long, device="cuda")
     loader = Loader(images, labels, 16, 0)
 
@@ -101,6 +105,12 @@ def test_every_model_and_augmentation_stays_on_the_gpu(fake: FakeTensorMode, mod
 @pytest.mark.parametrize("pe", ENCODINGS)
 def test_every_encoding_stays_on_the_gpu(fake: FakeTensorMode, pe: str, pool: str) -> None:
     model = on_gpu(network("vit", pe, pool=pool))
+    assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
+
+
+@pytest.mark.parametrize("rung", RUNGS.values(), ids=RUNGS)
+def test_every_rung_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[str, Any]) -> None:
+    model = on_gpu(network("vit", "relative_bias", **rung))
     assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
 
 

@@ -19,6 +19,7 @@ from tests.conftest import Output
 from vitbench.data.share import load
 from vitbench.models.build import build_model
 from vitbench.runs.plan import Planner
+from vitbench.settings.share import share_options, source_options
 
 STEPS, BATCH = 50, 16
 WORDS = f"""optim.steps={STEPS} optim.batch_size={BATCH} eval_every=1 augment=light seed=3 data.val_fraction=0
@@ -52,8 +53,8 @@ def crop(image: Tensor, top: int, left: int, mirrored: bool) -> Tensor:
 def plain_losses(settings: dict[str, Any]) -> list[float]:
     """A training loop as one would write it first: image by image, contiguous, torch's plain optimizers."""
     seed, recipe = settings["seed"], settings["optim"]
-    data = {key: value for key, value in settings["data"].items() if key not in ("name", "flip")}
-    images, labels = load(**data | {"subset_seed": seed}, progress=False).train(torch.device("cpu"))
+    data = source_options(settings["data"]) | share_options(settings)
+    images, labels = load(**data, progress=False).train(torch.device("cpu"))
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3), correction=0)
     seeded(seed, 0)

@@ -60,17 +60,22 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def cut_run(
-    vitbench: Cli, monkeypatch: pytest.MonkeyPatch, *words: str, stop: int = 5, base: Sequence[str] = TINY
+    vitbench: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    *words: str,
+    stop: int = 5,
+    base: Sequence[str] = TINY,
+    loader: Any = Loader,
 ) -> None:
-    batch = Loader.batch
+    batch = loader.batch
 
-    def cut(self: Loader, step: int) -> Any:
+    def cut(self: Any, step: int) -> Any:
         if step == stop:
             raise KeyboardInterrupt
         return batch(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loader, "batch", cut)
+        patch.setattr(loader, "batch", cut)
         assert vitbench("train", *base, *words).code == 130
 
 

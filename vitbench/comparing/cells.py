@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from vitbench.comparing.degenerate import MARK, mark_note
 from vitbench.comparing.grouping import Group
-from vitbench.numbers.intervals import smallest_difference
+from vitbench.numbers.intervals import Interval, smallest_difference
 from vitbench.numbers.words import decimals_of, is_number, is_share, shown_number
 
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
@@ -28,6 +28,18 @@ def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) ->
         return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}{mark}"
 
     return write_cell
+
+
+def describe_seeds(intervals: Sequence[Interval], show: str) -> str:
+    """Writes, for a caption, what stands after the ± and over how many seeds."""
+    ns = {interval.n for interval in intervals}
+    return "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
+
+
+def no_interval_notes(intervals: Sequence[Interval], show: str) -> list[str]:
+    """Explains n/a after the ±, if a cell has one."""
+    why = sorted({interval.why for interval in intervals if interval.n and interval.why})
+    return [f"n/a: no interval from {' or '.join(why)}"] if why and show == "ci95" else []
 
 
 def degenerate_notes(groups: Sequence[Group], values: Sequence[str]) -> list[str]:

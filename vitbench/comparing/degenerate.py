@@ -29,7 +29,7 @@ def is_degenerate(row: Row, column: str) -> bool:
     if not _is_probed(column):
         return False
     flagged = any(row[flag] == 1 for flag in _flags(row, column))
-    return flagged or (not column.startswith("init.") and _is_at_chance(row))
+    return flagged or (not column.startswith("init.") and run_is_at_chance(row))
 
 
 def _is_probed(column: str) -> bool:
@@ -48,7 +48,8 @@ def _flags(columns: Collection[str], column: str) -> list[str]:
     return [flag for flag in flags if flag.startswith(probe)]
 
 
-def _is_at_chance(row: Row) -> bool:
+def run_is_at_chance(row: Row) -> bool:
+    """Whether a run gets no more test images right than guessing may, by the exact 95 % binomial interval."""
     accuracy, images = row.get("test_accuracy"), row.get("test_images") or 0
     if accuracy is None or images == 0:
         return False

@@ -12,6 +12,7 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
 from vitbench.numbers.words import column_label
 from vitbench.settings.filters import matches
+from vitbench.settings.overrides import parsed, words_of
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,26 @@ def against(
 
 
 def _parse_settings(words: str, keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Parses `init=null` to {"init": None}, as the command line does; raises UserError where lines have no such key."""
-    from hydra.errors import HydraException
-
-    from vitbench.settings.overrides import parsed, words_of
-
+    """Parses `init=null` to {"init": None}; raises UserError where lines have no such key."""
     try:
-        overrides = [parsed(word) for word in words_of(words)]
-        settings = {override.key_or_group: override.value() for override in overrides}
-    except (HydraException, UserError):  # a name, or an open quote
-        overrides, settings = [], {}
-    if not settings or len(settings) < len(overrides) or not {*settings} <= {*keys}:
+        settings = typed_settings(words_of(words))
+    except UserError:  # an open quote
+        settings = {}
+    if not settings or not {*settings} <= {*keys}:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
     return settings
+
+
+def typed_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Parses words as the command line does, and keeps their keys as they were typed; {} where one is no setting."""
+    from hydra.errors import HydraException
+
+    try:
+        overrides = [parsed(word) for word in words]
+        settings = {override.key_or_group: override.value() for override in overrides}
+    except HydraException:  # a name
+        return {}
+    return settings if len(settings) == len(overrides) else {}
 
 
 def _choices(words: str, keys: Sequence[str], names: Sequence[str]) -> str:

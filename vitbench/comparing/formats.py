@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -51,6 +51,7 @@ class Table:
     groups: list[Group]
     keys: list[str]  # the settings that tell the groups apart
     values: list[str]  # the results that the table shows
+    sentences: list[str] = field(default_factory=list)  # what the numbers say, in words
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
@@ -77,6 +78,7 @@ def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
         grid = align([table.head, *table.lines], table.left)
         ruler = "-" * max(map(len, grid))
         parts.append("\n".join([table.caption, "", grid[0], ruler, *grid[1:], *(f"! {note}" for note in table.notes)]))
+        parts += ["\n".join(table.sentences)] if table.sentences else []
     if notes:
         parts.append("\n".join(notes))
     return "\n\n".join(parts) + "\n"
@@ -106,6 +108,8 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
         console.print(grid)
         for note in table.notes:
             console.print(safe(f"! {note}", "bold red" if note.startswith("WRONG") else "yellow"))
+        for sentence in table.sentences:
+            console.print(safe(sentence))
     for note in notes:
         console.print(safe(note))
 
@@ -135,6 +139,9 @@ def _markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> st
         parts.append(escape_markdown(table.caption))
         parts.append("\n".join([line(table.head), f"|{ruler}|", *map(line, table.lines)]))
         parts.extend(f"**{escape_markdown(note)}**" for note in table.notes)
+        parts += (
+            ["\n".join(f"- {escape_markdown(sentence)}" for sentence in table.sentences)] if table.sentences else []
+        )
     return "\n\n".join([*parts, *map(escape_markdown, notes)]) + "\n"
 
 
@@ -150,7 +157,7 @@ def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
     for table in tables:
         words = [
             escape_latex(word) + ("" if word[-1] in ".?!" else ".")
-            for word in [heading, table.caption, *table.notes, *notes]
+            for word in [heading, table.caption, *table.notes, *table.sentences, *notes]
             if word
         ]
         body = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in [table.head, *table.lines]]
@@ -220,6 +227,7 @@ def _json(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
                 "unit": _unit(table.values[0]) if len(table.values) == 1 else {v: _unit(v) for v in table.values},
                 "groups": [_json_group(group, table, costs_of(table.groups)) for group in table.groups],
                 "notes": table.notes,
+                **({"sentences": table.sentences} if table.sentences else {}),
             }
             for table in tables
         ],

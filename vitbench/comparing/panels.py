@@ -270,7 +270,7 @@ def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, An
             handles[line.label] = figure.draw_line(axes, line, i, scale)
         else:
             offset = DODGE * ((i + 0.5) / len(labels) - 0.5)
-            handles[line.label] = _draw_beside(axes, line, i, offset, scale)
+            handles[line.label] = draw_beside(axes, line, i, offset, scale)
     if panel.categories is None:
         figure.scale_axis(axes, "x", x, [at for line in lines for at, _ in line.points], log)
     else:
@@ -283,7 +283,7 @@ def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, An
     return handles
 
 
-def _draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int) -> Any:
+def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int) -> Any:
     """Draws means with error bars and their runs; no line joins them, because nothing lies between categories."""
     drawn_means = axes.errorbar(
         [place + offset for place, _ in line.means],

@@ -4,7 +4,8 @@ There are two layouts. Without `columns=` each line is a group of runs that diff
 interval and costs. With `columns=data.fraction` the values of that setting stand side by side, and a line is a model.
 In both, a setting that tells groups apart becomes a key of the lines even if nobody asked for it, so that nothing
 unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed, and
-with `matched=test_accuracy` these are taken at equal accuracy (vitbench/comparing/matched.py).
+with `matched=test_accuracy` these are taken at equal accuracy (vitbench/comparing/matched.py). With `whole=resnet` or
+`bare=vit` a line says what a bias is worth in images (vitbench/comparing/worth_table.py).
 
 CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
-from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, power_notes
+from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, describe_seeds, no_interval_notes, power_notes
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
@@ -33,6 +34,7 @@ from vitbench.comparing.grouping import (
 )
 from vitbench.comparing.matched import build_matched_table
 from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.numbers.text import say
 from vitbench.numbers.words import printable, shown_number, shown_value
@@ -48,7 +50,8 @@ HEADS = {  # short names of costs for a terminal of 80 columns, which docs/metri
     TOTAL_SECONDS: "total s",
     "images_per_second": "images/s",
 }
-TABLE_KEYS = ("rows", "columns", "value", "show", "against", "matched")  # these lay out a table
+LADDER_KEYS = ("whole", "bare")  # these ask for the worth of each bias, in a table or a figure
+TABLE_KEYS = ("rows", "columns", "value", "show", "against", "matched", *LADDER_KEYS)  # these lay out a table
 
 
 def main(config: Any) -> int:
@@ -104,14 +107,16 @@ def choose_layouts(
     """Returns the study's layouts for "tables" or "figures" by name, or without a study one layout that has no name.
 
     What was typed for one of `keys` replaces what the study says. In a study a layout can also have `where`; a typed
-    `where` is no part of a layout, because it holds for all of them.
+    `where` is no part of a layout, because it holds for all of them. A typed ladder (`whole=`, `bare=`) is a layout of
+    its own, unless `name` chooses one of the study's.
     """
     name, typed = asked.get("name"), {key: asked[key] for key in keys if asked.get(key) is not None}
     if study is None:
         if name is not None:
             raise UserError(f"name={name}: chooses among the {kind} of a study; say which with study=")
         return {"": typed}
-    layouts: Mapping[str, Mapping[str, Any]] = getattr(study, kind)
+    is_own = name is None and not typed.keys().isdisjoint(LADDER_KEYS)
+    layouts: Mapping[str, Mapping[str, Any]] = {} if is_own else getattr(study, kind)
     if name is not None:
         check_choice("name", name, layouts)
     allowed = (*keys, "where")
@@ -137,11 +142,17 @@ def build_table(
     show: str | None = None,
     against: str | None = None,
     matched: str | None = None,
+    whole: str | None = None,
+    bare: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Table:
     """Builds a table; `value` is a result, or a list of results that stand side by side."""
+    others = {"rows": rows, "columns": columns, "against": against, "matched": matched}
+    ladder = choose_ladder({"whole": whole, "bare": bare}, others, value)
     runs = runs.filtered(where or {})
     show = check_choice("show", (show or "ci95").removeprefix("mean ± "), SHOW)
+    if ladder is not None:
+        return build_worth_table(name, runs, setting=ladder[0], words=ladder[1], value=value, show=show)
     if matched is not None:
         if columns is not None:
             raise UserError(
@@ -173,15 +184,32 @@ def build_table(
     else:
         head, lines = _group_a_line(groups, keys, values[0], writers[0])
     intervals = [group.interval(value) for group in groups for value in values]
-    ns = {i.n for i in intervals}
-    over = "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
     what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
-    caption = f"{what}{minus}{over}; {shared}".rstrip("; ")
+    caption = f"{what}{minus}{describe_seeds(intervals, show)}; {shared}".rstrip("; ")
+    notes = [*no_interval_notes(intervals, show), *notes]
     notes += [*degenerate_notes(groups, values), *(power_notes(groups, values) if against is not None else [])]
-    if show == "ci95" and (why := sorted({i.why for i in intervals if i.n and i.why})):
-        notes.insert(0, f"n/a: no interval from {' or '.join(why)}")
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
+
+
+def choose_ladder(
+    ladders: Mapping[str, str | None], others: Mapping[str, Any], value: Any, result: str = "value"
+) -> tuple[str, str] | None:
+    """Returns the setting and the words of the ladder that was asked for; None where there is none.
+
+    Raises UserError where two were asked for, or anything else that lays out, and where there are several results.
+    """
+    given = {key: words for key, words in ladders.items() if words is not None}
+    if not given:
+        return None
+    laid_out = given | {key: typed for key, typed in others.items() if typed is not None}
+    if len(laid_out) > 1:
+        words = " ".join(f"{key}={shown_value(typed)}" for key, typed in laid_out.items())
+        raise UserError(f"{words}: {next(iter(given))}= lays out everything itself; give it alone")
+    setting, words = next(iter(given.items()))
+    if isinstance(value, list):
+        raise UserError(f"{setting}={words} {result}={shown_value(value)}: a worth is one of one result; give one")
+    return setting, words
 
 
 def _group_a_line(

@@ -205,6 +205,11 @@ class Augment:
             images = randaugment(images, self.layers, self.magnitude)
         return images
 
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of classes."""
+        return bool(self.mixup or self.cutmix)
+
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Erases parts of normalised images (B, C, H, W), then mixes them by MixUp or CutMix, as DeiT does.
 
@@ -212,7 +217,7 @@ class Augment:
         """
         if self.erase:
             images = erase(images, self.erase)
-        if self.mixup or self.cutmix:
+        if self.mixes:
             return mixup_or_cutmix(images, labels, self.mixup, self.cutmix, self.num_classes)
         return images, labels
 

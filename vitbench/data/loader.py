@@ -5,14 +5,17 @@ Batch s is a pure function of (seed, s), so a run that resumes needs no state of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.data.stream import Batches, Stream
+from vitbench.errors import UserError
 
 
 def seed_random_state(seed: int, step: int) -> None:
@@ -27,16 +30,31 @@ def seed_random_state(seed: int, step: int) -> None:
 
 
 class Normalise:
-    """Turns uint8 images (B, C, H, W) into float32; each channel of the training images gets mean 0 and deviation 1."""
+    """Makes of uint8 images (B, C, H, W) what a network gets: float32, and rearranged where the run has `places`.
 
-    def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device, channels_last: bool = False):
+    Each channel of the training images gets mean 0 and deviation 1. `places` (H W,) says which pixel is shown at each
+    place (permute.py). A call does both. What changes images in between, as MixUp does, calls the two steps itself:
+    `values` first, and `rearranged` last.
+    """
+
+    def __init__(
+        self,
+        mean: Iterable[float],
+        std: Iterable[float],
+        device: torch.device,
+        channels_last: bool = False,
+        places: NDArray[np.int64] | None = None,
+    ):
         self.mean, self.std = tuple(mean), tuple(std)  # in units of 0..1
         scale = 1 / (255 * torch.tensor(self.std, device=device).clamp(min=1e-3)).view(1, -1, 1, 1)
         self.scale, self.shift = scale, -255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * scale
         self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.places = None if places is None else torch.from_numpy(places).to(device)
 
     @classmethod
-    def of(cls, images: Tensor | Stream, channels_last: bool = False) -> Normalise:
+    def of(
+        cls, images: Tensor | Stream, channels_last: bool = False, places: NDArray[np.int64] | None = None
+    ) -> Normalise:
         """Measures mean and deviation of training images, uint8 (M, C, H, W), exactly: it counts each of 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
@@ -48,9 +66,13 @@ class Normalise:
             frequencies = channel_counts / channel_counts.sum()
             mean.append((frequencies * values).sum().item())
             std.append((frequencies * (values - mean[-1]) ** 2).sum().sqrt().item())
-        return cls(mean, std, images.device, channels_last)
+        return cls(mean, std, images.device, channels_last, places)
 
     def __call__(self, images: Tensor) -> Tensor:
+        return self.values(self.rearranged(images))  # a value does not depend on its place, and bytes are faster moved
+
+    def values(self, images: Tensor) -> Tensor:
+        """The images as float32, every pixel in its place."""
         if self.scale.shape[1:] != images.shape[1:]:  # one value for each pixel: twice as fast as one for each channel
             self.scale, self.shift = (
                 factor[:, :, :1, :1].expand(1, *images.shape[1:]).contiguous(memory_format=self.format)
@@ -58,6 +80,20 @@ class Normalise:
             )
         images = images.contiguous(memory_format=self.format)  # bytes are faster to reorder than floats
         return torch.addcmul(self.shift, images.float(), self.scale)
+
+    def without_places(self) -> Normalise:
+        """The same for images that are rearranged already."""
+        return Normalise(self.mean, self.std, self.scale.device, self.format is torch.channels_last)
+
+    def rearranged(self, images: Tensor) -> Tensor:
+        """The images, bytes or floats, with each pixel at the place where the network gets it."""
+        if self.places is None:
+            return images
+        if images.shape[2] * images.shape[3] != len(self.places):
+            side = math.isqrt(len(self.places))
+            raise UserError(f"its places are rearranged (data.permute), which is for images of {side} px alone")
+        moved = images.flatten(2).index_select(2, self.places).view(images.shape)
+        return moved.contiguous(memory_format=self.format)
 
 
 class Loader:
@@ -70,6 +106,7 @@ class Loader:
     def __init__(self, images: Tensor | Stream, labels: Tensor, batch_size: int, seed: int):
         self.images, self.labels = images, labels  # uint8 (M, C, H, W), int64 (M,)
         self.batch_size, self.seed = batch_size, seed
+        self.train_images = len(labels)
         self._epoch, self._order = -1, labels.new_empty(0)
         self._batches: Any = Batches(images, self.indices) if isinstance(images, Stream) else None
 
@@ -101,10 +138,10 @@ class Loader:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
             self._epoch, self._order = epoch, torch.from_numpy(order)
             if not isinstance(self.images, Stream):
-                self._order = _sent(self._order, self.labels.device)
+                self._order = sent(self._order, self.labels.device)
         return self._order
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on the device. The host does not wait for a GPU, which may be many steps behind."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -19,7 +19,7 @@ _SETS = "vitbench.data.torchvision_sets"
 MENU: dict[str, Choice] = {
     "shapes": Choice(
         "vitbench.data.shapes:load",
-        "ten drawn shapes, or which side a square lies on; any number",
+        "drawn shapes, any number: their kind, side, place, or whether two are alike",
         "vitbench.data.refusals:shapes",
     ),
     "imagefolder": Choice("vitbench.data.imagefolder:load", "your images: train/<class>/* and test|val/<class>/*"),

@@ -10,19 +10,51 @@ from vitbench.menu import FROM_0, FROM_1, check_ranges
 
 SHAPES = {"data.train_images": FROM_1, "data.test_images": FROM_1, "data.image_seed": FROM_0}
 
+MOVED = "moves the object, whose place is the class of data.task=place"
+ALONE = "may leave one object, or bring in a third, where data.task=same_different compares two"
+# for each task what augmentation would change of the class: the setting, the value that works, and why
+CHANGES: dict[str, list[tuple[str, float, str]]] = {
+    "place": [
+        ("augment.crop", 0, MOVED),
+        ("augment.area", 1, MOVED),
+        ("augment.rotate", 0, MOVED),
+        ("augment.scale", 0, MOVED),
+        ("augment.randaugment", 0, MOVED),
+    ],
+    "same_different": [("augment.area", 1, ALONE), ("augment.cutmix", 0, ALONE), ("augment.erase", 0, ALONE)],
+}
+# what says how many images there are to repeat, and the value that says nothing
+REPEATED: dict[str, Any] = {"data.fraction": 1, "data.count": None, "data.subset_seed": None, "optim.epochs": None}
+
 
 def shapes(flat: Mapping[str, Any]) -> None:
-    """Refuses numbers of images that cannot be, and a change of the image that changes where the square lies."""
+    """Refuses numbers of images that cannot be, a change of the image that changes its class, and online epochs."""
     check_ranges(flat, SHAPES)
-    if flat["data.task"] != "relation":
-        return
-    if flat["augment.flip"] and flat["data.flip"]:
+    task = flat["data.task"]
+    if task in ("relation", "place") and flat["augment.flip"] and flat["data.flip"]:
         raise UserError(
-            f"augment={flat['augment.name']}: a mirror image changes the class of data.task=relation; "
-            "add data.flip=false"
+            f"augment={flat['augment.name']}: a mirror image changes the class of data.task={task}; add data.flip=false"
         )
-    if flat["augment.rotate"] >= 45:
+    if task == "relation" and flat["augment.rotate"] >= 45:
         raise UserError(
             f"augment.rotate={flat['augment.rotate']:g}: turning changes the class of data.task=relation; "
             "below 45 works"
+        )
+    for key, right, why in CHANGES.get(task, []):
+        if flat[key] != right:
+            raise UserError(f"{key}={flat[key]:g}: {why}; {key}={right} works")
+    if flat["data.online"]:
+        _check_online(flat)
+
+
+def _check_online(flat: Mapping[str, Any]) -> None:
+    for key, nothing in REPEATED.items():
+        if (value := flat[key]) != nothing:
+            raise UserError(
+                f"{key}={value:g}: data.online=true repeats no image, so that optim.steps and optim.batch_size say how "
+                "many there are; drop it"
+            )
+    if (classes := flat["data.classes"]) is not None:
+        raise UserError(
+            f"data.classes=[{','.join(map(str, classes))}]: data.online=true draws images of all classes; drop it"
         )

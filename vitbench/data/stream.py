@@ -19,7 +19,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -40,6 +40,15 @@ Indices = NDArray[np.int64]
 Read = Callable[[NDArray[np.uint8]], Any]  # writes the images that were prefetched into an array (B, C, H, W)
 
 
+class Readable(Protocol):
+    """Images that `Batches` prefetches: a `Stream`, or those that are drawn online."""
+
+    device: torch.device
+    shape: tuple[int, ...]  # (M, C, H, W)
+
+    def read(self, places: Tensor) -> Read: ...
+
+
 class Stream:
     """Some of a split's images: `len`, slices and `split` give what they give of a tensor of these images."""
 
@@ -50,6 +59,10 @@ class Stream:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def read(self, places: Tensor) -> Read:
+        """Prefetches the images at these places, int64 on the CPU."""
+        return self.prefetch(self.indices[places.numpy()])
 
     def __getitem__(self, part: slice) -> Stream:
         return Stream(self.images, self.indices[part], self.device)
@@ -80,7 +93,7 @@ class Batches:
     Steps may come in any order. Each call prefetches the steps that follow it, so steps in order are fast.
     """
 
-    def __init__(self, stream: Stream, places: Callable[[int], Tensor]):
+    def __init__(self, stream: Readable, places: Callable[[int], Tensor]):
         self.stream, self.places = stream, places  # places(step): int64 on the CPU; no step has more than step 0
         self._prefetched: dict[int, _Batch] = {}
         on_gpu = stream.device.type == "cuda"
@@ -103,9 +116,9 @@ Copy = tuple[Tensor, Tensor]  # the images and places of a batch, on the GPU
 
 
 class _Batch:
-    def __init__(self, stream: Stream, places: Tensor):
+    def __init__(self, stream: Readable, places: Tensor):
         self.places = places
-        self.read: Read = stream.prefetch(stream.indices[places.numpy()])
+        self.read = stream.read(places)
         self.copy: Copy | None = None
 
 

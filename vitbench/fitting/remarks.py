@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from vitbench.fitting.findings import Compared, Report
 from vitbench.fitting.limits import SOLVED
-from vitbench.fitting.sentences import bracketed, number
 from vitbench.numbers.curves import GUARD, UNRELIABLE
-from vitbench.numbers.words import is_share, listed
+from vitbench.numbers.words import bracketed, is_share, listed, number
 
 LONG = 40  # epochs: so often an image is seen where training is to end for lack of images
 

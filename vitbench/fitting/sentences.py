@@ -6,7 +6,7 @@ A sentence says no more than its numbers: where an interval holds 0, the matter 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import GUARD, UNRELIABLE
 from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import decimals_of, is_share, listed, p_words, plural
+from vitbench.numbers.words import bracketed, decimals_of, is_share, listed, number, p_words, plural, times
 
 COST_WORDS = {  # what is said of costs that are matched, and of costs that are not
     "multiply_adds": ("FLOP-matched", "FLOPs"),
@@ -251,15 +251,6 @@ def _why_undefined(compared: Compared) -> str:
     return f"the difference changes, and which errs less is sure at {listed(map(number, sure))} and not over all sizes"
 
 
-def number(n: float) -> str:
-    """Writes three digits of a number of images, which is more than a crossover is known to; 2.6e12 of a large one."""
-    if n >= 1e9:
-        return f"{n:.3g}".replace("e+", "e")
-    if 0 < n < 10 and not float(n).is_integer():  # seconds of training can be so few
-        return f"{n:.2g}"
-    return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
-
-
 # ----------------------------------------------------------------------------------- images, and runs of one seed
 
 
@@ -276,35 +267,20 @@ def efficiency_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     known = [ratio for ratio in ratios if math.isfinite(ratio.value)]
     if known:
         ratio, last = known[-1], ratios[-1]
-        interval = bracketed(ratio.low, ratio.high, _times, ratio.least, ratio.most)
+        interval = bracketed(ratio.low, ratio.high, times, ratio.least, ratio.most)
         sentence = (
-            f"{needs} {_times(ratio.value)}x {interval} the {axis.unit} of {leader} to match its error at"
+            f"{needs} {times(ratio.value)}x {interval} the {axis.unit} of {leader} to match its error at"
             f" {number(ratio.n)}"
         )
         says_more = last.value == math.inf and last.most > 1.05  # at the follower's own largest size it would not
-        return sentence + (f", and more than {_times(last.most)}x at {number(last.n)}." if says_more else ".")
+        return sentence + (f", and more than {times(last.most)}x at {number(last.n)}." if says_more else ".")
     bounded = [ratio for ratio in ratios if ratio.value == math.inf]
     if not bounded:
         return ""
     ratio = bounded[0]
     return (
-        f"{needs} more than {_times(ratio.most)}x the {axis.unit} of {leader} to match its error at {number(ratio.n)}."
+        f"{needs} more than {times(ratio.most)}x the {axis.unit} of {leader} to match its error at {number(ratio.n)}."
     )
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.2g}" if ratio < 1 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
-
-
-def bracketed(low: float, high: float, write: Callable[[float], str], least: float, most: float) -> str:
-    """Writes [2.9, 4.4], with < and > where an end is outside the range in which there are numbers."""
-    if math.isnan(low):
-        return "[n/a]"
-
-    def write_end(end: float) -> str:
-        return f"< {write(least)}" if end < least else f"> {write(most)}" if end > most else write(end)
-
-    return f"[{write_end(low)}, {write_end(high)}]"
 
 
 def mcnemar_sentence(compared: Compared) -> str:

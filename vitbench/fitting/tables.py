@@ -9,12 +9,12 @@ from vitbench.comparing.axes import IMAGES
 from vitbench.comparing.formats import Table
 from vitbench.fitting.findings import CERTAIN, Certified, Report
 from vitbench.fitting.limits import Size
-from vitbench.fitting.sentences import interval_words, mean_words, number, size_words
+from vitbench.fitting.sentences import interval_words, mean_words, size_words
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import UNRELIABLE, Curve
 from vitbench.numbers.intervals import Interval, least_p, smallest_difference
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import column_label, decimals_of, is_share, plural, shown_number, shown_p
+from vitbench.numbers.words import column_label, decimals_of, is_share, number, plural, shown_number, shown_p
 
 OUTSIDE = "‡"  # marks sizes that do not count
 

@@ -5,11 +5,89 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitbench.errors import UserError
+from vitbench.errors import UserError, did_you_mean
+from vitbench.menu import ABOVE_0, BELOW_1, FROM_1, Range, check_ranges, tunables
+
+STEMS = ("patch", "conv")
+RANGES = {"model.window": Range("an odd number of patches, 3 or more", lambda value: value >= 3 and value % 2 == 1)}
+MIXER = {
+    "model.patch_size": FROM_1.of("pixels"),
+    "model.width": FROM_1,
+    "model.depth": FROM_1.of("blocks"),
+    "model.token_ratio": ABOVE_0,
+    "model.mlp_ratio": ABOVE_0,
+    "model.drop_path": BELOW_1,
+}
+
+
+def vit(flat: Mapping[str, Any]) -> None:
+    defaults = {key: option.default for key, option in tunables("vitbench.models.vit:ViT").items()}
+    options = defaults | {key: flat[f"model.{key}"] for key in defaults if f"model.{key}" in flat}
+    refuse_rungs(options)
+    for key in ("stem", "window", "conv", "hierarchy", "gate"):
+        if flat["objective.name"] == "mae" and options[key] != defaults[key]:
+            typed = _typed(key, options[key])
+            raise UserError(
+                f"objective=mae {typed}: mae shows the network some of an image's patches, and {typed} "
+                "works on the whole grid; drop one of them"
+            )
+
+
+def refuse_rungs(options: Mapping[str, Any]) -> None:
+    """Refuses rungs of the ViT's ladder that make no network, by the options of the model."""
+    check_ranges({"model.window": options["window"]}, RANGES)
+    if options["stem"] not in STEMS:
+        raise UserError(f"model.stem={options['stem']}: {did_you_mean(str(options['stem']), STEMS)}")
+    patch_size, depth = options["patch_size"], options["depth"]
+    if options["stem"] == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
+        raise UserError(
+            f"model.patch_size={patch_size} model.stem=conv: must be a power of 2, such as 4, because each "
+            "convolution of the stem halves the image"
+        )
+    if options["hierarchy"] and depth is not None and depth < 2:
+        raise UserError(f"model.depth={depth} model.hierarchy=true: must be 2 or more, half of them before the merging")
+    for rung, reason in {"hierarchy": "merges patches 2 x 2", "gate": "attends by places on the grid"}.items():
+        for key, value, without in (("pool", "cls", "mean"), ("distill_token", True, False)):
+            if options[rung] and options[key] == value:
+                raise UserError(
+                    f"{_typed(key, value)}: model.{rung}=true {reason}, where such a token has no place; add "
+                    f"{_typed(key, without)}"
+                )
+
+
+def refuse_patches(image_size: int, patch_size: int) -> None:
+    """Refuses an image that is no whole number of patches."""
+    if image_size % patch_size:
+        below = image_size - image_size % patch_size
+        larger = below + patch_size
+        sizes = f"{below} or {larger}" if below else f"{larger}"
+        raise UserError(
+            f"data.image_size={image_size} model.patch_size={patch_size}: an image must be a whole number of patches; "
+            f"data.image_size={sizes} works, or model.patch_size={nearest_divisor(image_size, patch_size)}"
+        )
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    divisors = (d for d in range(1, number + 1) if number % d == 0)
+    return min(divisors, key=lambda d: abs(d - wanted))
+
+
+def mixer(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, MIXER)
+    if flat["objective.name"] == "mae":
+        raise UserError(
+            "objective=mae model=mixer: mae shows the network some of an image's patches, and model=mixer has weights "
+            "for all of them together; objective=simsiam serves every model"
+        )
+
+
+def _typed(key: str, value: Any) -> str:
+    """An option of the model as people type it."""
+    return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def resnet(flat: Mapping[str, Any]) -> None:
-    if flat["freeze"] == "none":  # else its norms stand still
+    if flat["freeze"] == "none" and flat["model.norm"] == "batch":  # frozen norms stand still
         refuse_parts(flat, "model=resnet")
 
 

@@ -2,6 +2,7 @@
 
 Weights of torchvision's `resnet18`, `resnet34` and `resnet50` fit: every parameter has the same name and shape. Where
 that is not the paper's network: the stride of a bottleneck lies in its 3x3 convolution ("v1.5", Goyal et al. 2017).
+What the network takes for granted about places can be taken away, a setting each (docs/ladders.md).
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice
+from vitbench.models.convolutions import DOWNSAMPLES, NORMS, REACHES, Convolutions
+from vitbench.models.local import PADDINGS
 from vitbench.models.menu import SIZES
 
-STEMS = ("auto", "cifar", "imagenet")
+STEMS = ("auto", "cifar", "imagenet", "patch")
+POOLS = ("mean", "flatten")
+PATCH = 4  # pixels, of stem=patch
 # The blocks of each stage. A CIFAR network of depth 6n+2 has three stages of n blocks of two convolutions.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 
 
 class BasicBlock(nn.Module):
-    """The block has two 3x3 convolutions, and a way around them."""
+    """The block has two 3x3 convolutions, and a way around them. `side` is that of the map that comes in."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
+    def __init__(
+        self, make: Convolutions, inputs: int, width: int, side: int, stride: int, shortcut: nn.Module | None
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.halve = make.halve() if stride == 2 else None
+        if self.halve:
+            side, stride = -(-side // 2), 1
+        self.conv1 = make.conv(inputs, width, 3, side, stride)
+        self.bn1 = make.normalise(width)
+        self.conv2 = make.conv(width, width, 3, -(-side // stride))
+        self.bn2 = make.normalise(width)
         self.downsample = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.halve(x) if self.halve else x
         around = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.bn2(self.conv2(x))
@@ -42,17 +53,23 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
+    def __init__(
+        self, make: Convolutions, inputs: int, width: int, side: int, stride: int, shortcut: nn.Module | None
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.halve = make.halve() if stride == 2 else None
+        if self.halve:
+            side, stride = -(-side // 2), 1
+        self.conv1 = make.conv(inputs, width, 1, side)
+        self.bn1 = make.normalise(width)
+        self.conv2 = make.conv(width, width, 3, side, stride)
+        self.bn2 = make.normalise(width)
+        self.conv3 = make.conv(width, width * self.expansion, 1, -(-side // stride))
+        self.bn3 = make.normalise(width * self.expansion)
         self.downsample = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.halve(x) if self.halve else x
         around = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
@@ -82,6 +99,12 @@ class ResNet(nn.Module):
     Shortcuts that change shape are projections (the paper's option B) in the ImageNet depths and have no weights
     (option A) in the CIFAR depths, as in the paper.
 
+    `sharing`, `reach`, `padding`, `downsample` and `norm` say what its layers take for granted (`Convolutions`), in
+    every convolution, the stem's and the shortcuts' too. `hierarchy=False` leaves the maps as large, and the channels
+    as many, as the stem made them, at about equal cost. Beside the stems above there is `patch`, 4x4 pixels with stride
+    4, which takes locality inside patches too: without hierarchy four times the channels make up for its smaller maps.
+    `pool=flatten` has a head that knows the place of each feature, where the mean forgets it.
+
     Weights begin as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms at 1 and 0; the
     head by torch's default.
     """
@@ -98,58 +121,79 @@ class ResNet(nn.Module):
         depth: int | None = None,
         base_width: int | None = None,
         stem: str = "auto",
+        sharing: bool = True,
+        reach: str = "near",
+        hierarchy: bool = True,
+        padding: str = "zero",
+        downsample: str = "stride",
+        pool: str = "mean",
+        norm: str = "batch",
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise UserError(f"model.size={size}: {did_you_mean(size, SIZES)}")
-        preset = SIZES[size]["resnet"].options
-        if depth is None:
-            depth = preset["depth"]
-            base_width = preset["base_width"] if base_width is None else base_width
-        if depth not in DEPTHS:
-            raise UserError(f"model.depth={depth}: must be one of {', '.join(map(str, sorted(DEPTHS)))}")
-        for_cifar = len(DEPTHS[depth]) == 3
-        if base_width is None:
-            base_width = 16 if for_cifar else 64
-        if base_width < 1:
-            raise UserError(f"model.base_width={base_width}: must be greater than 0")
-        if stem not in STEMS:
-            raise UserError(f"model.stem={stem}: {did_you_mean(stem, STEMS)}")
+        depth, base_width = _shape(size, depth, base_width)
+        for key, value, choices in [
+            ("stem", stem, STEMS),
+            ("reach", reach, REACHES),
+            ("padding", padding, PADDINGS),
+            ("downsample", downsample, DOWNSAMPLES),
+            ("pool", pool, POOLS),
+            ("norm", norm, NORMS),
+        ]:
+            check_choice(f"model.{key}", value, choices)
+        make = Convolutions(sharing, reach, padding, downsample, norm)
         if stem == "auto":
             stem = "cifar" if image_size <= 64 else "imagenet"
+        if stem == "patch" and not hierarchy:
+            base_width *= PATCH
+        side = self._make_stem(make, stem, image_size, channels, base_width)
 
-        if stem == "cifar":
-            self.conv1 = nn.Conv2d(channels, base_width, 3, padding=1, bias=False)
-            self.maxpool: nn.Module = nn.Identity()
-        else:
-            self.conv1 = nn.Conv2d(channels, base_width, 7, stride=2, padding=3, bias=False)
-            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.bn1 = nn.BatchNorm2d(base_width)
-
+        for_cifar = len(DEPTHS[depth]) == 3
         block: type[BasicBlock | Bottleneck] = Bottleneck if depth == 50 else BasicBlock
         inputs = base_width
         self.stages = []  # Torchvision calls them layer1, layer2 and so on.
         for index, blocks in enumerate(DEPTHS[depth]):
-            width = base_width * 2**index
+            width = base_width * 2**index if hierarchy else base_width
             outputs = width * block.expansion
             layer = nn.Sequential()
             for position in range(blocks):
-                stride = 2 if index > 0 and position == 0 else 1
+                stride = 2 if hierarchy and index > 0 and position == 0 else 1
+                # what halves the map before the block leaves nothing for a shortcut to halve
+                own_stride = stride if downsample == "stride" else 1
                 shortcut: nn.Module | None = None
                 if for_cifar and stride > 1:
-                    shortcut = Subsample(outputs - inputs, stride)
+                    shortcut = Subsample(outputs - inputs, own_stride)
                 elif stride > 1 or inputs != outputs:
-                    projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-                    shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-                layer.append(block(inputs, width, stride, shortcut))
-                inputs = outputs
+                    projection = make.conv(inputs, outputs, 1, -(-side * own_stride // stride), own_stride)
+                    shortcut = nn.Sequential(projection, make.normalise(outputs))
+                layer.append(block(make, inputs, width, side, stride, shortcut))
+                inputs, side = outputs, -(-side // stride)
             self.stages.append(f"layer{index + 1}")
             self.add_module(self.stages[-1], layer)
-        self.fc = nn.Linear(inputs, num_classes)
+        self.pool, self.image_size, self.side = pool, image_size, side
+        self.fc = nn.Linear(inputs * side**2 if pool == "flatten" else inputs, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _make_stem(self, make: Convolutions, stem: str, side: int, channels: int, width: int) -> int:
+        """Makes the stem, which takes images of `side` x `side`; returns the side of its map."""
+        self.maxpool: nn.Module = nn.Identity()
+        if stem == "patch" and side % PATCH:
+            sizes = f"{side - side % PATCH} or {side - side % PATCH + PATCH}" if side > PATCH else PATCH
+            raise UserError(f"data.image_size={side} model.stem=patch: must be divisible by {PATCH}; {sizes} works")
+        if stem == "cifar":
+            self.conv1 = make.conv(channels, width, 3, side)
+        elif stem == "patch":
+            self.conv1 = make.conv(channels, width, PATCH, side, PATCH)
+            side //= PATCH
+        else:
+            self.conv1 = make.conv(channels, width, 7, side, 2)
+            side = -(-side // 2)
+            self.maxpool = make.pool()
+            side = -(-side // 2)
+        self.bn1 = make.normalise(width)
+        return side
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.features(images))  # (B,K)
@@ -159,7 +203,15 @@ class ResNet(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))  # (B,D,h,w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return x.mean((2, 3))
+        if self.pool == "mean":
+            return x.mean((2, 3))
+        if x.shape[2:] != (self.side, self.side):
+            height, width = images.shape[2:]
+            raise UserError(
+                f"images of {height} x {width} px: model.pool=flatten was built for {self.image_size} x"
+                f" {self.image_size} px and takes no others"
+            )
+        return x.flatten(1)
 
     @property
     def taps(self) -> dict[str, nn.Module]:
@@ -170,3 +222,19 @@ class ResNet(nn.Module):
             for position, block in self.get_submodule(stage).named_children()
         }
         return {"stem": self.maxpool, **blocks, "head": self.fc}
+
+
+def _shape(size: str, depth: int | None, base_width: int | None) -> tuple[int, int]:
+    """Depth and base width: those that were set, else the size's, else the paper's for that depth."""
+    check_choice("model.size", size, SIZES)
+    preset = SIZES[size]["resnet"].options
+    if depth is None:
+        depth = preset["depth"]
+        base_width = preset["base_width"] if base_width is None else base_width
+    if depth not in DEPTHS:
+        raise UserError(f"model.depth={depth}: must be one of {', '.join(map(str, sorted(DEPTHS)))}")
+    if base_width is None:
+        base_width = 16 if len(DEPTHS[depth]) == 3 else 64
+    if base_width < 1:
+        raise UserError(f"model.base_width={base_width}: must be greater than 0")
+    return depth, base_width

@@ -5,99 +5,33 @@ classified unless `pool=cls`, as in the plain-ViT baseline (Beyer et al. 2022, a
 token then; GELU is the exact one (timm's and DeiT's; the JAX original's is the tanh approximation); no dropout, but
 drop path (Huang et al. 2016, arXiv 1603.09382). Parameters are called as in timm's `VisionTransformer`, except for
 the two that are modules there and here: `patch_embed.proj` is our `patch_embed`, `pos_embed` is `pe.table`.
+
+The rungs of the ladder from a ViT to a CNN are settings, each a layer with a file and a source of its own: `stem`
+(stem.py), `window` (window.py), `conv` (block.py), `hierarchy` (merge.py) and `gate` (gate.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.machine.distributed import WORLD_SIZE, mine
 from vitbench.menu import look_up
+from vitbench.models.attention import Attention
+from vitbench.models.block import MLP, Block
+from vitbench.models.gate import Offsets
 from vitbench.models.menu import SIZES
+from vitbench.models.merge import Merge
+from vitbench.models.refusals import nearest_divisor, refuse_patches, refuse_rungs
+from vitbench.models.stem import ConvStem, lecun_normal_
+from vitbench.models.window import Window
 from vitbench.pe.base import Geometry, PositionEncoding
 from vitbench.pe.menu import MENU as ENCODINGS
 
 POOLS = ("mean", "cls")
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention calls the two hooks of a position encoding that act on queries, keys and scores."""
-
-    def __init__(self, width: int, heads: int, layer: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.layer = layer
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        q, k, v, bias = self.inputs(tokens, pe, grid)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B,A,N,E)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B,N,D)
-
-    def inputs(
-        self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gives queries, keys and values (B,A,N,E), and what is added to the scores, (1,A,N,N), (B,A,N,N) or None."""
-        # Three parts (B,N,D) were 7 % faster on a CPU than one permuted tensor of all.
-        parts = self.qkv(tokens).chunk(3, -1)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        q, k = pe.rotate(q, k, grid, self.layer)
-        bias = pe.bias(grid, self.layer)
-        if bias is not None and bias.dim() == 3:
-            bias = bias.unsqueeze(0)  # The fused kernel on CPU takes four dimensions only.
-        return q, k, v, bias
-
-    def weights(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        """Gives the attention weights (B,A,N,N), a row per query, which the fused kernel of `forward` never shows."""
-        q, k, _, bias = self.inputs(tokens, pe, grid)
-        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-        return (scores if bias is None else scores + bias).softmax(-1)
-
-
-class MLP(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
-class Block(nn.Module):
-    """The block is pre-norm: it normalises the input of each branch, and never the residual stream itself.
-
-    The position encoding's hook `between` comes last in here, so that whoever calls blocks calls it too.
-    """
-
-    def __init__(self, width: int, heads: int, hidden: int, layer: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads, layer)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width, hidden)
-        self.drop_path = drop_path
-
-    def forward(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        tokens = tokens + self.drop(self.attn(self.norm1(tokens), pe, grid))
-        tokens = tokens + self.drop(self.mlp(self.norm2(tokens)))
-        return pe.between(tokens, grid, self.attn.layer)
-
-    def drop(self, branch: Tensor) -> Tensor:
-        """Leaves the branch out for some of the images (in training), scaled so that the mean stays."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        # Every process draws for the global batch, so that their number does not matter.
-        drawn = torch.rand(WORLD_SIZE * len(branch), 1, 1, device=branch.device)
-        kept = mine(drawn) >= self.drop_path
-        return branch * (kept / (1 - self.drop_path)).to(branch.dtype)
 
 
 class TwoHeads(nn.Linear):
@@ -127,6 +61,10 @@ class ViT(nn.Module):
     0, so that every weight learns from the first step. timm's default, 0.02 for every matrix, suits a width of 768
     (1/sqrt(768) = 0.036) but is small for ours: 300 steps of a nano ViT on 5,000 images of CIFAR-10 then end at a
     training loss of 1.83 in place of 1.71.
+
+    With `hierarchy` the tokens are merged 2x2 after half of the blocks (the smaller half of an odd depth), and the
+    width doubles. The number of heads stays, so a head's width doubles; Swin keeps that width. The later blocks have an
+    encoding of their own for their grid, and none where the encoding only adds to the tokens at the beginning.
     """
 
     channels_last = False
@@ -147,6 +85,11 @@ class ViT(nn.Module):
         pool: str = "mean",
         drop_path: float = 0.0,
         distill_token: bool = False,
+        stem: str = "patch",
+        window: int | None = None,
+        conv: bool = False,
+        hierarchy: bool = False,
+        gate: bool = False,
     ) -> None:
         super().__init__()
         if size not in SIZES:
@@ -156,36 +99,45 @@ class ViT(nn.Module):
         depth = preset["depth"] if depth is None else depth
         heads = preset["heads"] if heads is None else heads
         _check(image_size, patch_size, width, depth, heads, mlp_ratio, pool, drop_path)
+        rungs = {"stem": stem, "window": window, "hierarchy": hierarchy, "gate": gate}
+        refuse_rungs({**rungs, "patch_size": patch_size, "depth": depth, "pool": pool, "distill_token": distill_token})
 
-        side = image_size // patch_size
         self.patch_size = patch_size
         self.pool = pool
         self.prefix_tokens = (pool == "cls") + distill_token
         options = dict(pe or {"name": "none"})
         encoding = look_up("pe", options.pop("name"), ENCODINGS)
+        stages = _stages(image_size // patch_size, patch_size, width, heads, depth, self.prefix_tokens, hierarchy)
+        last_width = stages[-1].width
 
-        self.patch_embed = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+        self.patch_embed: nn.Module = (
+            nn.Conv2d(channels, width, patch_size, stride=patch_size)
+            if stem == "patch"
+            else ConvStem(channels, width, patch_size)
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "cls" else None
         self.dist_token = nn.Parameter(torch.empty(1, 1, width)) if distill_token else None
-        self.pe = encoding(Geometry((side, side), width, heads, depth, self.prefix_tokens), **options)
-        rates = [drop_path * layer / max(depth - 1, 1) for layer in range(depth)]
+        self.pe = encoding(stages[0], **options)
+        self.merged_pe = _encoding_of_blocks(encoding, stages[1], options) if hierarchy else None
+        rates = iter(drop_path * layer / max(depth - 1, 1) for layer in range(depth))
         self.blocks = nn.ModuleList(
-            Block(width, heads, int(mlp_ratio * width), layer, rate) for layer, rate in enumerate(rates)
+            block
+            for number, stage in enumerate(stages)
+            for block in _blocks(stage, number > 0, mlp_ratio, rates, window, conv, gate)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = (TwoHeads if distill_token else nn.Linear)(width, num_classes)
+        self.norm = nn.LayerNorm(last_width, eps=1e-6)
+        self.head = (TwoHeads if distill_token else nn.Linear)(last_width, num_classes)
+        # Without these rungs, layers but attention take a token at a time, and some can be left out (`objective=mae`).
+        self.needs_whole_grid = stem == "conv" or window is not None or conv or hierarchy or gate
         self.init_weights()
 
     def init_weights(self) -> None:
         for module in self.blocks.modules():
-            if isinstance(module, Attention):
-                for matrix in module.qkv.weight.chunk(3):
-                    nn.init.xavier_uniform_(matrix)
-                nn.init.xavier_uniform_(module.proj.weight)
-            elif isinstance(module, MLP):
-                nn.init.xavier_uniform_(module.fc1.weight)
-                nn.init.xavier_uniform_(module.fc2.weight)
-        nn.init.normal_(self.patch_embed.weight, std=self.patch_embed.weight[0].numel() ** -0.5)
+            if isinstance(module, Attention | MLP | Merge):
+                module.init_weights()
+        for module in self.patch_embed.modules():
+            if isinstance(module, nn.Conv2d):
+                lecun_normal_(module)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.dist_token is not None and isinstance(self.head, TwoHeads):
             nn.init.normal_(self.dist_token, std=0.02)  # DeiT draws both with this deviation.
@@ -207,9 +159,15 @@ class ViT(nn.Module):
     def states(self, images: Tensor) -> Tensor:
         """Gives the tokens after the last block, normalised, (B,N,D)."""
         tokens, grid = self.embed(images)
-        for block in self.blocks:
-            tokens = block(tokens, self.pe, grid)
+        for layer, block in enumerate(self.blocks):
+            tokens = block(tokens, *self.place_of(layer, grid))
         return self.norm(tokens)
+
+    def place_of(self, layer: int, grid: tuple[int, int]) -> tuple[PositionEncoding, tuple[int, int]]:
+        """Gives the encoding and the grid of a block's tokens (layers count from 0); `grid` is that of the patches."""
+        if self.merged_pe is None or layer < self.pe.geometry.depth:
+            return self.pe, grid
+        return self.merged_pe, (grid[0] // 2, grid[1] // 2)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix_tokens :].mean(1)
@@ -221,29 +179,81 @@ class ViT(nn.Module):
             raise UserError(
                 f"images of {height} x {width} px are no whole number of patches of model.patch_size={self.patch_size}"
             )
+        grid = (height // self.patch_size, width // self.patch_size)
+        if self.merged_pe is not None and (grid[0] % 2 or grid[1] % 2):
+            raise UserError(
+                f"images of {height} x {width} px have {grid[0]} x {grid[1]} patches, and model.hierarchy=true merges "
+                "2 x 2 of them: both numbers must be even"
+            )
         patches = self.patch_embed(images)  # (B,D,h,w)
         tokens = patches.flatten(2).transpose(1, 2).contiguous()  # (B,N,D); one copy makes all blocks faster
         if self.prefix_tokens:
             prefix = [token for token in (self.cls_token, self.dist_token) if token is not None]
             tokens = torch.cat([*(token.expand(len(tokens), -1, -1) for token in prefix), tokens], 1)
-        grid = (height // self.patch_size, width // self.patch_size)
         return self.pe.embed(tokens, grid), grid
 
     def attention(self, images: Tensor) -> list[Tensor]:
         """Gives the attention weights (B,A,N,N) of every block, prefix tokens included."""
         tokens, grid = self.embed(images)
         weights = []
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            weights.append(block.attn.weights(block.norm1(tokens), self.pe, grid))
-            tokens = block(tokens, self.pe, grid)
+            place = self.place_of(layer, grid)
+            weights.append(block.weights(tokens, *place))
+            tokens = block(tokens, *place)
         return weights
+
+    @property
+    def patch_sizes(self) -> list[int]:
+        """Pixels a side of what a token of each block stands for."""
+        first_half = self.pe.geometry.depth
+        return [self.patch_size if layer < first_half else 2 * self.patch_size for layer in range(len(self.blocks))]
 
     @property
     def taps(self) -> dict[str, nn.Module]:
         """Says where to look, in depth order: the outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
         blocks = {f"block{layer}": block for layer, block in enumerate(self.blocks, start=1)}
-        return {"patch_embed": self.patch_embed, **blocks, "norm": self.norm, "head": self.head}
+        taps: dict[str, nn.Module] = {"patch_embed": self.patch_embed, **blocks, "norm": self.norm, "head": self.head}
+        return taps
+
+
+def _stages(
+    side: int, patch_size: int, width: int, heads: int, depth: int, prefix_tokens: int, hierarchy: bool
+) -> list[Geometry]:
+    """Gives the geometry of all blocks or, with a hierarchy, of those before and of those after the merging."""
+    if not hierarchy:
+        return [Geometry((side, side), width, heads, depth, prefix_tokens)]
+    if side % 2:
+        raise UserError(
+            f"data.image_size={side * patch_size} model.patch_size={patch_size}: an image has {side} x {side} patches, "
+            "and model.hierarchy=true merges 2 x 2 of them; "
+            f"data.image_size={(side + 1) * patch_size} works"
+        )
+    first, merged = (side, side), (side // 2, side // 2)
+    return [
+        Geometry(first, width, heads, depth // 2, prefix_tokens),
+        Geometry(merged, 2 * width, heads, depth - depth // 2, prefix_tokens),
+    ]
+
+
+def _encoding_of_blocks(encoding: Any, geometry: Geometry, options: Mapping[str, Any]) -> PositionEncoding:
+    """Makes the encoding of later blocks, which tokens enter with their positions already added."""
+    its: PositionEncoding = encoding(geometry, **options) if encoding.acts_in_blocks() else PositionEncoding(geometry)
+    return its
+
+
+def _blocks(
+    stage: Geometry, merges: bool, mlp_ratio: float, rates: Iterator[float], window: int | None, conv: bool, gate: bool
+) -> Iterator[Block]:
+    """Makes the blocks of one grid, which share its window and its offsets; the first of them may merge.
+
+    `rates` are those of drop path, of all blocks in turn.
+    """
+    shared = {"window": None if window is None else Window(stage, window), "offsets": Offsets(stage) if gate else None}
+    for layer in range(stage.depth):
+        merge = Merge(stage.width // 2) if merges and layer == 0 else None
+        sizes = (stage.width, stage.heads, int(mlp_ratio * stage.width))
+        yield Block(*sizes, layer, next(rates), conv=conv, merge=merge, **shared)  # type: ignore[arg-type]
 
 
 def _check(
@@ -264,21 +274,9 @@ def _check(
         raise UserError(f"model.pool={pool}: {did_you_mean(pool, POOLS)}")
     if not 0 <= drop_path < 1:
         raise UserError(f"model.drop_path={drop_path}: must be at least 0 and less than 1")
-    if image_size % patch_size:
-        below = image_size - image_size % patch_size
-        larger = below + patch_size
-        sizes = f"{below} or {larger}" if below else f"{larger}"
-        raise UserError(
-            f"data.image_size={image_size} model.patch_size={patch_size}: an image must be a whole number of patches; "
-            f"data.image_size={sizes} works, or model.patch_size={_nearest_divisor(image_size, patch_size)}"
-        )
+    refuse_patches(image_size, patch_size)
     if width % heads:
         raise UserError(
             f"model.width={width} model.heads={heads}: the width must be divisible by the number of heads; "
-            f"model.heads={_nearest_divisor(width, heads)} works"
+            f"model.heads={nearest_divisor(width, heads)} works"
         )
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = (d for d in range(1, number + 1) if number % d == 0)
-    return min(divisors, key=lambda d: abs(d - wanted))

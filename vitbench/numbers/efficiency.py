@@ -23,6 +23,12 @@ class Ratio:
     least: float  # B's smallest size as a multiple of n
     most: float  # B's largest size as a multiple of n
 
+    @property
+    def inverse(self) -> Ratio:
+        """How many times the images B needs A takes, with the bounds that this has."""
+        value, low, high = (-end if math.isinf(end) else 1 / end for end in (self.value, self.high, self.low))
+        return Ratio(self.n, value, low, high, 1 / self.most, 1 / self.least)
+
 
 def label_efficiency(pair: Pair) -> list[Ratio]:
     """Computes n_B(e_A(n)) / n at each shared size, with its bootstrap interval over seeds.

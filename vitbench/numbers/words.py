@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vitbench.numbers.intervals import Interval
@@ -117,6 +117,31 @@ def shown_number(column: str, value: float, digits: int) -> str:
     if column in ("parameters", "multiply_adds"):
         return f"{value / 1e6:,.{_digits(value / 1e6)}f} M"
     return f"{value:,.{digits}f}"
+
+
+def number(n: float) -> str:
+    """Writes three digits of a number of images, which is more than a crossover is known to; 2.6e12 of a large one."""
+    if n >= 1e9:
+        return f"{n:.3g}".replace("e+", "e")
+    if 0 < n < 10 and not float(n).is_integer():  # seconds of training can be so few
+        return f"{n:.2g}"
+    return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
+
+
+def times(ratio: float) -> str:
+    """Writes a ratio with two digits or so: 0.45, 3.1, 120."""
+    return f"{ratio:.2g}" if ratio < 1 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
+
+
+def bracketed(low: float, high: float, write: Callable[[float], str], least: float, most: float) -> str:
+    """Writes [2.9, 4.4], with < and > where an end is outside the range in which there are numbers."""
+    if math.isnan(low):
+        return "[n/a]"
+
+    def write_end(end: float) -> str:
+        return f"< {write(least)}" if end < least else f"> {write(most)}" if end > most else write(end)
+
+    return f"[{write_end(low)}, {write_end(high)}]"
 
 
 def p_words(p: float) -> str:

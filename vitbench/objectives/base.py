@@ -21,7 +21,10 @@ class Objective(nn.Module):
     measures: tuple[str, ...] = ()  # the names of the values that `measured` returns
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
-        """Turns uint8 images (B,C,H,W) and labels (B,) into the tensors that the loss needs, each of B rows."""
+        """Turns uint8 images (B,C,H,W) and labels (B,) into the tensors that the loss needs, each of B rows.
+
+        Images go through `normalise` last, which may rearrange their places.
+        """
         raise NotImplementedError
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:

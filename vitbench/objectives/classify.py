@@ -22,7 +22,8 @@ class Classify(Objective):
         self.label_smoothing = label_smoothing
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
-        return augment.mix(normalise(augment.pixels(images)), labels)
+        images, labels = augment.mix(normalise.values(augment.pixels(images)), labels)
+        return normalise.rearranged(images), labels
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
         images, labels = views

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Normalise
 from vitbench.errors import UserError
-from vitbench.models.vit import Block, ViT
+from vitbench.models.block import Block
+from vitbench.models.vit import ViT
 from vitbench.objectives.base import Objective
 from vitbench.pe.base import Geometry, PositionEncoding
 from vitbench.pe.sincos2d import SinCos2D
@@ -33,6 +34,11 @@ class MAE(Objective):
     def __init__(self, model: nn.Module, *, mask: float = 0.75, width: int | None = None, depth: int = 1) -> None:
         super().__init__()
         assert isinstance(model, ViT)
+        if model.needs_whole_grid:
+            raise UserError(
+                "objective=mae: shows the network some of the patches, and a layer of it needs the whole grid"
+            )
+        assert isinstance(model.patch_embed, nn.Conv2d)
         geometry = model.pe.geometry
         patches = geometry.grid[0] * geometry.grid[1]
         self.prefix, self.patches, self.seen = geometry.prefix_tokens, patches, int(patches * (1 - mask))

@@ -41,6 +41,12 @@ class PositionEncoding(nn.Module):
         super().__init__()
         self.geometry = geometry
 
+    @classmethod
+    def acts_in_blocks(cls) -> bool:
+        """Whether blocks meet the encoding, too, so that blocks of another grid need one of their own."""
+        hooks = ("rotate", "bias", "between")
+        return any(getattr(cls, hook) is not getattr(PositionEncoding, hook) for hook in hooks)
+
     def embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Takes the tokens once, after the patch embedding: (B,N,D) -> (B,N,D)."""
         return tokens

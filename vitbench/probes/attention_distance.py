@@ -42,23 +42,24 @@ class Distances(NamedTuple):
     renormalised: Array
     raw: Array
     central: Array  # renormalised, of the queries in the middle alone
-    uniform: float
-    uniform_central: float
+    uniform: Array  # of the same block's tokens (L,)
+    uniform_central: Array
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
     """Measures every head, the smallest, the median and the mean head of each block and of all, and uniform attention.
 
-    Intervals are bootstraps over images, with the seed.
+    Intervals are bootstraps over images, with the seed. Where tokens are merged (`model.hierarchy`), uniform attention
+    is that of each block's own tokens, and the rows `uniform` are those of the first.
     """
     measured = distances(subject)
-    of_uniform = measured.renormalised / measured.uniform
+    of_uniform = measured.renormalised / measured.uniform[:, None]
     rows: list[Row] = []
     for metric, values, unit in (
         ("distance", measured.renormalised, 1.0),
         ("distance_raw", measured.raw, 1.0),
         ("share_of_width", measured.renormalised, subject.images.shape[-1]),
-        ("of_uniform", measured.renormalised, measured.uniform),
+        ("of_uniform", of_uniform, 1.0),
         ("distance_central", measured.central, 1.0),
     ):
         rows += _rows_by_head(metric, values, unit, seed)
@@ -68,8 +69,8 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     rows += _rows_by_block("mean_central", measured.central, lambda heads: heads.mean(1), seed)
     rows += _rows_by_block("smallest_head_of_uniform", of_uniform, lambda heads: heads.min(1), seed)[-1:]
     rows += _rows_by_block("mean_of_uniform", of_uniform, lambda heads: heads.mean(1), seed)[-1:]
-    rows.append(make_row(PROTOCOL, "uniform", measured.uniform))
-    return [*rows, make_row(PROTOCOL, "uniform_central", measured.uniform_central)]
+    rows.append(make_row(PROTOCOL, "uniform", measured.uniform[0]))
+    return [*rows, make_row(PROTOCOL, "uniform_central", measured.uniform_central[0])]
 
 
 def _rows_by_head(metric: str, values: Array, unit: float, seed: int) -> list[Row]:
@@ -105,23 +106,28 @@ def distances(subject: Subject) -> Distances:
     model = subject.model
     if not isinstance(model, ViT):
         raise DoesNotApply("it has no attention that can be read")
-    height, width = (side // model.patch_size for side in subject.images.shape[-2:])
-    if height * width == 1:
-        raise DoesNotApply("its one patch has no other to look at")
-    between = apart(height, width, model.patch_size).to(subject.images.device)
-    positions = [row * width + column for row, column in middle_positions(height, width)]
-    middle = torch.tensor(positions, device=between.device)
+    height, width = subject.images.shape[-2:]
+    device, prefix = subject.images.device, model.prefix_tokens
+    between, middle = [], []  # of each block's tokens
+    for patch in model.patch_sizes:
+        h, w = height // patch, width // patch
+        if h * w == 1:
+            raise DoesNotApply("its one patch has no other to look at")
+        between.append(apart(h, w, patch).to(device))
+        middle.append(torch.tensor([row * w + column for row, column in middle_positions(h, w)], device=device))
     heads = sum(block.attn.heads for block in model.blocks)  # type: ignore[union-attr,misc]
-    batch_size = max(1, NUMBERS_KEPT // (heads * (len(between) + model.prefix_tokens) ** 2))
+    batch_size = max(1, NUMBERS_KEPT // (heads * (len(between[0]) + prefix) ** 2))
     parts = []
     for images in subject.images.split(batch_size):
         blocks = [
-            distances_of_weights(weights[..., model.prefix_tokens :, model.prefix_tokens :], between, middle)
-            for weights in model.attention(subject.normalise(images))
+            distances_of_weights(weights[..., prefix:, prefix:], *place)
+            for weights, *place in zip(model.attention(subject.normalise(images)), between, middle, strict=True)
         ]
         parts.append(torch.stack(blocks, 2).cpu())  # (3,B,L,A)
     renormalised, raw, central = torch.cat(parts, 1).double().numpy()
-    return Distances(renormalised, raw, central, between.mean().item(), between[middle].mean().item())
+    uniform = np.array([one.mean().item() for one in between])
+    uniform_central = np.array([one[queries].mean().item() for one, queries in zip(between, middle, strict=True)])
+    return Distances(renormalised, raw, central, uniform, uniform_central)
 
 
 def apart(height: int, width: int, patch: int) -> Tensor:
@@ -156,7 +162,7 @@ def _figure(measured: Distances, subject: Subject) -> Any:
     from matplotlib.ticker import MaxNLocator
 
     heads, width = measured.renormalised.mean(0), subject.images.shape[-1]  # (L,A)
-    blocks, uniform = np.arange(1, len(heads) + 1), measured.uniform
+    blocks, uniform = np.arange(1, len(heads) + 1), measured.uniform[0]
     figure = Figure(figsize=(4.8, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.axhline(uniform, color="0.45", linewidth=0.9, linestyle=(0, (2, 2)), zorder=1, label="uniform attention")

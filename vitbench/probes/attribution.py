@@ -3,7 +3,7 @@ class that it predicts, each with the curves that check it.
 
 - `rollout` (Abnar and Zuidema 2020, arXiv 2005.00928) is the product over blocks of (A + I) / 2, where A is the mean of
   a block's heads. Its map is the class token's row, or the mean over rows where the tokens' mean is classified. It
-  knows no class, and ViTs alone have it.
+  knows no class, and ViTs alone have it. Where tokens are merged (`model.hierarchy`), each counts for a quarter.
 - `grad_cam` (Selvaraju et al. 2017, arXiv 1610.02391) is the last map that the logit depends on, its channels weighted
   by their mean gradient, with 0 in place of negative sums. With a class token that is the block before the last: after
   it, patches no longer count. It is written here because captum's takes the tokens for channels; a test shows that the
@@ -17,7 +17,8 @@ filled with the mean colour, most important first; or they come back, most impor
 Gaussian as wide as a tile. The number is the area under the probability of the class against the share of tiles: where
 the order is right, it is low for deletion and high for insertion. We differ in two. We take tiles in place of pixels,
 so that a map of 8 x 8 positions, one of single pixels and a random order take away pieces of one size (salt and pepper
-is harder than holes). And tiles of equal importance come in random order.
+is harder than holes). And tiles of equal importance come in random order. Where a run rearranged the places of its
+images, all of this is about the rearranged image.
 
 `attribution.<method>@v1` has `deletion` and `insertion`, `deletion_curve` and `insertion_curve` by the share of tiles,
 and `over_random`: by how much insertion - deletion is above that of the random orders of the same images. At 0 the map
@@ -139,8 +140,9 @@ def explain(subject: Subject, seed: int) -> Explained:
 
 
 def _first(subject: Subject, count: int) -> Subject:
+    """The subject with its first images, as the network gets them: maps and tiles are places of these."""
     at_least_one("probe.attribution.count", count)
-    return subject._replace(images=subject.images[:count], labels=subject.labels[:count])
+    return subject._replace(images=subject.images[:count], labels=subject.labels[:count]).as_seen()
 
 
 @torch.inference_mode()
@@ -164,12 +166,24 @@ def rollout(subject: Subject, inputs: Tensor) -> Tensor:
 
 
 def rolled(weights: list[Tensor]) -> Tensor:
-    """The rollout (B,N,N) of attention weights (B,A,N,N), first block first; its rows sum to 1."""
+    """The rollout of attention weights (B,A,N,N), first block first; its rows sum to 1.
+
+    It is (B,N,N), or (B,N/4,N) where tokens are merged on the way.
+    """
     N = weights[0].shape[-1]
     total = torch.eye(N, device=weights[0].device).expand(len(weights[0]), N, N)
     for block_weights in weights:
-        total = (block_weights.mean(1) + torch.eye(N, device=block_weights.device)) / 2 @ total
+        if block_weights.shape[-1] != total.shape[1]:
+            total = merged_rows(total)
+        itself = torch.eye(block_weights.shape[-1], device=block_weights.device)
+        total = (block_weights.mean(1) + itself) / 2 @ total
     return total
+
+
+def merged_rows(total: Tensor) -> Tensor:
+    """Rows (B,N,..) of a square grid after 2 x 2 tokens were merged, each the mean of its four, (B,N/4,..)."""
+    side = math.isqrt(total.shape[1])
+    return total.unflatten(1, (side // 2, 2, side // 2, 2)).mean((2, 4)).flatten(1, 2)
 
 
 def grad_cam(subject: Subject, inputs: Tensor, classes: Tensor) -> Tensor | None:

@@ -96,7 +96,7 @@ def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]
 def _measured(model: nn.Module, subject: Subject, width: int, count: int) -> dict[str, float]:
     """Measures speeds and memory with so many images of a width."""
     shape = (count, subject.images.shape[1], width, width)
-    images = subject.normalise(torch.zeros(shape, dtype=torch.uint8, device=subject.images.device))
+    images = subject.normalise.values(torch.zeros(shape, dtype=torch.uint8, device=subject.images.device))
     labels = torch.arange(count, device=images.device) % subject.num_classes
 
     def infer() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vitbench.errors import DoesNotApply
+from vitbench.models.local import RandomConv2d
 from vitbench.numbers import look
 from vitbench.probes.subject import Row, Subject, make_row
 
@@ -55,8 +56,15 @@ def first_convolution(subject: Subject) -> nn.Conv2d:
     channels = subject.images.shape[1]
     for module in subject.model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
+            if not has_neighbouring_taps(module):
+                raise DoesNotApply("the taps of its first convolution do not lie next to each other")
             return module
     raise DoesNotApply("no convolution takes the image")
+
+
+def has_neighbouring_taps(layer: nn.Module | None) -> bool:
+    """Whether a layer is a convolution whose kernel is a picture."""
+    return isinstance(layer, nn.Conv2d) and not isinstance(layer, RandomConv2d) and layer.dilation == (1, 1)
 
 
 def components(w: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,16 +77,17 @@ def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) 
     """
     if draws < 0:
         raise UserError(f"probe.lie.draws={draws}: must be 0 (no attribution) or more")
-    model = subject.model
+    model, rearranged = subject.model, subject.normalise.rearranged  # the image moves first
     random = torch.Generator().manual_seed(seed)
     logits: list[Tensor] = []
     slopes: dict[str, list[Tensor]] = {}  # of each protocol and batch, d logits / dt (A,B,K) for A motions
     squares: dict[str, list[Tensor]] = {}  # of each tap and batch, c^2 / C (B,)
     with forward_mode():
         for images in subject.images.split(batch_size_for(model, subject.normalise(subject.images[:1])) // 2 or 1):
-            batch = subject.normalise(images)
+            still = subject.normalise.values(images)
+            batch = rearranged(still)
             for suffix, motions in MOTIONS.items():
-                moved = [derivative(model, batch, moving(batch, motion)) for motion in motions]
+                moved = [derivative(model, batch, rearranged(moving(still, motion))) for motion in motions]
                 slopes.setdefault(f"lee{suffix}", []).append(torch.stack([slope for _, slope, _ in moved]).cpu())
                 if suffix == "":
                     logits.append(moved[0][0].cpu())
@@ -94,7 +95,8 @@ def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) 
                     for tap, square in attributed.items():
                         squares.setdefault(tap, []).append(square.cpu())
                 if gruver:
-                    moved = [derivative(model, batch, moving_bilinearly(batch, motion)) for motion in motions]
+                    tangents = [rearranged(moving_bilinearly(still, motion)) for motion in motions]
+                    moved = [derivative(model, batch, tangent) for tangent in tangents]
                     slope_of_motions = torch.stack([slope for _, slope, _ in moved]).cpu()
                     slopes.setdefault(f"lee.gruver{suffix}", []).append(slope_of_motions)
     z = torch.cat(logits).double()  # in float32, logits that are equal for all images could have a spread

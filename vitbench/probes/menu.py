@@ -27,6 +27,7 @@ MENU: dict[str, Choice] = {
     "pe_similarity": Choice(
         "vitbench.probes.pe_similarity:probe", "which positions does an encoding call similar? (2010.11929)"
     ),
+    "gate": Choice("vitbench.probes.gate:probe", "how much of each head's attention goes by place alone? (2103.10697)"),
     "filters": Choice("vitbench.probes.filters:probe", "what does the first layer look for? (2010.11929)"),
     "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks say the same? linear CKA (2010.15327)"),
     "linear": Choice(
@@ -59,6 +60,6 @@ PIXELS = frozenset({"receptive_field", "pe_similarity", "filters", "attribution"
 RAW_PIXELS = "pixels"
 
 # Probes that have nothing to measure in a model without attention and positions
-FOR_VITS = frozenset({"attention_distance", "pe_similarity"})
+FOR_VITS = frozenset({"attention_distance", "pe_similarity", "gate"})
 
 VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew

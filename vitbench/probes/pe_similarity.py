@@ -8,8 +8,9 @@
 | rope (a rotation) | cosine of one constant vector, turned at i and at j |
 | rope_mixed (rotations of each block and head) | the same, a map per block and head |
 
-Prefix tokens are left out. An encoding that does several of these has several maps. Where what a token is told follows
-from the image (cpe), positions alone have no similarity, and the probe does not apply.
+Prefix tokens are left out. Where patches are merged (`model.hierarchy`), the later blocks' bias or rotation has maps on
+their own grid; the figure shows the blocks before. An encoding that does several of these has several maps. Where what
+a token is told follows from the image (cpe), positions alone have no similarity, and the probe does not apply.
 
 sayakpaul/probing-vits (notebooks/visualizing-positional-embeddings) shows dot products. Divided by the lengths of both
 rows they are our cosines to 1e-15, on a learned table of a trained nano ViT. Lengths were between 0.24 and 0.56 there,
@@ -64,27 +65,39 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
     if min(grid) < 2:
         raise DoesNotApply(f"its grid of {grid[0]} x {grid[1]} patches has too few positions")
     found = maps(model.pe, grid)
-    rows: list[Row] = []
     of_each = [numbers(each.similarity, grid, patch) for each in found]
+    if later := _maps_after_merging(model, grid):
+        found += later
+        of_each += [numbers(each.similarity, (grid[0] // 2, grid[1] // 2), 2 * patch) for each in later]
+    rows: list[Row] = []
     for metric in of_each[0]:
         values = [numbers_[metric] for numbers_ in of_each]
-        if found[0].block is not None:
-            rows += [
-                {
-                    "protocol": PROTOCOL,
-                    "metric": metric,
-                    "layer": f"block{each.block}",
-                    "at": each.head,
-                    "at_unit": "head",
-                    **_value(value),
-                }
-                for each, value in zip(found, values, strict=True)
-            ]
+        rows += [
+            {
+                "protocol": PROTOCOL,
+                "metric": metric,
+                "layer": f"block{each.block}",
+                "at": each.head,
+                "at_unit": "head",
+                **_value(value),
+            }
+            for each, value in zip(found, values, strict=True)
+            if each.block is not None
+        ]
         defined = [value for value in values if not math.isnan(value)]
         rows.append(
             {"protocol": PROTOCOL, "metric": metric, **_value(sum(defined) / len(defined) if defined else math.nan)}
         )
     return rows
+
+
+def _maps_after_merging(model: ViT, grid: tuple[int, int]) -> list[Map]:
+    """What the encoding of the later blocks says of the merged grid; nothing where these blocks meet none."""
+    pe, merged = model.merged_pe, (grid[0] // 2, grid[1] // 2)
+    if pe is None or not pe.acts_in_blocks() or min(merged) < 2:
+        return []
+    before = model.pe.geometry.depth
+    return [each if each.block is None else each._replace(block=each.block + before) for each in maps(pe, merged)]
 
 
 def _value(value: float) -> Row:

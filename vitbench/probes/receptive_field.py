@@ -7,7 +7,7 @@ f is the output of a layer and x the normalised image. The absolute value is tak
 averaged, so that channels do not cancel. A grid of even sides has four positions in the middle: images look from each
 of them in turn, and G is centred in the image. A block has two fields: that of its output, and (`_before`) that of the
 branch with which it looks around itself, before the branch is added to the residual stream: the attention of a ViT's
-block, all convolutions of a ResNet's.
+block, the mixing of tokens of a Mixer's, all convolutions of a ResNet's.
 
 We compared this with DingXiaoH/RepLKNet-pytorch, erf/visualize_erf.py (`get_input_grad`), on the last maps of a trained
 nano ViT and ResNet and 32 images. The ViT has radius 10.99 there and 10.93 here, the ResNet 8.62 and 8.47; luo is 31.8
@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from vitbench.errors import DoesNotApply
+from vitbench.models.block import Block
+from vitbench.models.mixer import MixerBlock
 from vitbench.models.resnet import BasicBlock, Bottleneck
-from vitbench.models.vit import Block
 from vitbench.numbers import look
 from vitbench.probes.distorted import at_least_one
 from vitbench.probes.subject import Row, Subject, make_row
@@ -157,6 +158,8 @@ def branch_of(module: nn.Module) -> nn.Module | None:
     """The module of a residual block that looks around, whose output is added to its input; None of other modules."""
     if isinstance(module, Block):
         return module.attn
+    if isinstance(module, MixerBlock):
+        return module.mixing
     if isinstance(module, Bottleneck):
         return module.bn3
     return module.bn2 if isinstance(module, BasicBlock) else None

@@ -34,6 +34,14 @@ class Subject(NamedTuple):
     # gives at most so many images that the network was not trained on, and their labels
     held_out: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
+    def as_seen(self) -> Subject:
+        """The same network with its images as it gets them: their places are rearranged already, where its run did so.
+
+        What changes an image must not ask for this, because a run rearranges what augmentation has changed.
+        """
+        normalise = self.normalise
+        return self._replace(images=normalise.rearranged(self.images), normalise=normalise.without_places())
+
 
 def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Draws so many images of a split without replacement, stratified by class; fewer are the first of more."""

@@ -24,6 +24,7 @@ from vitbench.models.vit import ViT
 from vitbench.numbers import look
 from vitbench.pe.base import PositionEncoding
 from vitbench.probes.equivariance import move
+from vitbench.probes.filters import has_neighbouring_taps
 from vitbench.probes.shift import translate
 from vitbench.probes.subject import Subject
 from vitbench.probes.taps import grid_of, record
@@ -50,7 +51,7 @@ def draw(subject: Subject, *, seed: int, ending: str = ".svg") -> bytes:
     """Draws the figure of the subject's first image.
 
     Layers that the network does not have, a CNN's patch embedding or a ViT's convolution, have random weights, drawn
-    with the seed.
+    with the seed. So has the convolution of a CNN whose own is another layer (`model.sharing=false` and the like).
     """
     image = subject.images[:1]
     layers, patch = five_layers(subject, seed)
@@ -83,7 +84,9 @@ def five_layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
     channels, size = subject.images.shape[1], subject.images.shape[-1]
 
     def own_or_random(kind: type[nn.Module], name: str, **options: object) -> tuple[nn.Module, str]:
-        if isinstance(subject.model, kind):
+        first: Any = getattr(subject.model, "conv1", None)
+        slides = has_neighbouring_taps(first) and first.stride < first.kernel_size  # and cuts no patches
+        if isinstance(subject.model, kind) and (slides or kind is ViT):
             return subject.model, "of this network"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -93,23 +96,25 @@ def five_layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
     cnn, cnn_weights = own_or_random(ResNet, "resnet")
     vit, vit_weights = own_or_random(ViT, "vit", patch_size=_dividing_patch(size), pe={"name": "sincos2d"})
     assert isinstance(cnn, ResNet) and isinstance(vit, ViT)
+    convolution = cnn.conv1
+    assert isinstance(convolution, nn.Conv2d)
+    side, patch = convolution.kernel_size[0], vit.patch_size
 
     def convolve(images: Tensor, stride: int) -> Tensor:
-        border = cnn.conv1.kernel_size[0] // 2
-        return F.conv2d(F.pad(images, (border,) * 4, mode="circular"), cnn.conv1.weight, stride=stride)
+        return F.conv2d(F.pad(images, (side // 2,) * 4, mode="circular"), convolution.weight, stride=stride)
 
     def attend(images: Tensor) -> Tensor:
         with record(vit, ["block1"]) as features:
             vit(images)
         return grid_of(vit, "block1", features)
 
-    side, patch = cnn.conv1.kernel_size[0], vit.patch_size
+    embedding = "patch embedding" if isinstance(vit.patch_embed, nn.Conv2d) else "convolutions for patches"
     positions = "no" if type(vit.pe) is PositionEncoding else "with"
     layers = [
         Layer(f"convolution\n{side}x{side}", cnn_weights, lambda x: convolve(x, 1)),
         Layer("max pooling\n2x2, stride 2", "", lambda x: F.max_pool2d(x, 2)),
         Layer(f"convolution\n{side}x{side}, stride 2", cnn_weights, lambda x: convolve(x, 2)),
-        Layer(f"patch embedding\n{patch}x{patch}", vit_weights, vit.patch_embed),
+        Layer(f"{embedding}\n{patch}x{patch}", vit_weights, vit.patch_embed),
         Layer(f"attention block,\n{positions} positions", vit_weights, attend),
     ]
     return layers, patch

@@ -73,6 +73,8 @@ def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     words = [word for word in typed if word.partition("=")[0].partition(".")[0] == "data"]
     if not any(word.startswith("data=") for word in words):
         raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
+    if moved := next((word for word in words if word.startswith("data.permute")), None):
+        raise UserError(f"{moved}: a network that was trained elsewhere gets its images as they are; drop it")
     return words
 
 

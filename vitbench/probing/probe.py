@@ -25,7 +25,7 @@ from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
 from vitbench.settings.check import LIBRARIES
 from vitbench.settings.compose import cache_folder
-from vitbench.settings.share import share_options, source_options
+from vitbench.settings.share import places_of, share_options, source_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -277,7 +277,8 @@ def _subject(
         model = _network(job, request)
         channels_last = getattr(model, "channels_last", False)
         model.to(machine.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-        normalise = Normalise(job.record["mean"], job.record["std"], machine.device, channels_last)
+        places = places_of(job.record["config"], images.shape[-1])
+        normalise = Normalise(job.record["mean"], job.record["std"], machine.device, channels_last, places)
         return Subject(model.eval(), images, labels, normalise, len(record["classes"]), job.name, dataset.classes)
 
     return subject_of(job)._replace(network=partner, held_out=held_out)

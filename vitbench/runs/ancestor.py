@@ -21,7 +21,7 @@ from vitbench.settings.choices import GROUPS, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
 from vitbench.settings.identity import id_of
-from vitbench.settings.share import subset_seed
+from vitbench.settings.share import places_of, subset_seed
 
 PARENT_KEYS = ("init", "teacher")  # the settings that name a parent
 
@@ -50,8 +50,8 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
     return FinishedRun(folder, record)
 
 
-def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> None:
-    """UserError where the teacher has not learned to tell these classes, or not on these images."""
+def check_teacher(record: Record, settings: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:
+    """UserError where the teacher of a run has not learned to tell these classes, or not on these images."""
     name, its_classes = record["id"], record["classes"]
     if [*its_classes] != [*classes]:
         known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (its_classes, classes))
@@ -60,6 +60,12 @@ def check_teacher(record: Record, classes: Sequence[str], fingerprint: str) -> N
         raise UserError(
             f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
             f"{record['image_size']} px); a teacher must have the data of its student"
+        )
+    places = [places_of(each, record["image_size"]) for each in (record["config"], settings)]
+    if len({None if each is None else each.tobytes() for each in places}) > 1:
+        raise UserError(
+            f"teacher={name}: its images were rearranged otherwise than this run's (data.permute and its share, tile "
+            "and seed); a teacher gets the images of its student"
         )
     if record["test_accuracy"] is None:
         raise UserError(
@@ -77,6 +83,8 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
         _, record = finished_parent(settings, key)
         parent = record["config"]
         why = ""
+        if parent["data"].get("online"):
+            continue  # its images were in no split
         if subset_seed(parent) != subset_seed(settings):
             why = "drew its images with another seed"
         elif parent["data"]["val_fraction"] < settings["data"]["val_fraction"]:

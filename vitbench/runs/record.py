@@ -31,7 +31,9 @@ class Essentials(TypedDict):
     classes: list[str]  # in the order of the network's outputs
     warnings: list[str]  # what a user should know, a line each
     steps: int  # optimizer steps that the settings ask for; 0 of a network from elsewhere
-    train_images: int  # what is left after validation images and the share; 0 of a network from elsewhere
+    # what is left after validation images and the share; those of all steps where none repeats (data.online); 0 of a
+    # network from elsewhere
+    train_images: int
     test_images: int
     train_seconds: float  # of training steps alone, without evaluation and saving; of a stacked run its whole stack's
 
@@ -110,7 +112,8 @@ ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1, 
 
 # Settings of the menus, which settings/schema.py does not list. A setting that it lists has its default where absent.
 ABSENT_SETTINGS = {group.name_key: group.implied for group in GROUPS.values() if group.implied} | {
-    "model.distill_token": False
+    "model.distill_token": False,
+    "data.online": False,
 }
 
 

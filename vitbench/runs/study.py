@@ -57,7 +57,7 @@ CERTIFY_FIELDS = ("where", "factor")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("columns", "show", "against", "matched", "x", "log", "layer"), str),
+    **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
     **dict.fromkeys(("rows", "value", "y", "lines"), str | list),
     **dict.fromkeys(("fit", "degenerate"), bool),
     **{"at": int | float, "where": dict},

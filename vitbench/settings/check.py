@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vitbench.data.permute import KINDS
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import ABOVE_0, BELOW_1, FROM_0, FROM_1, SHARE, Choice, Range, check_ranges, imported
 from vitbench.models.menu import check_encoding, is_vit
@@ -19,7 +20,7 @@ from vitbench.settings.compose import flatten
 from vitbench.settings.options import check_options
 from vitbench.settings.overrides import is_words, words_of
 from vitbench.settings.schedule import SCHEDULES, Schedule
-from vitbench.settings.schema import OptimConfig
+from vitbench.settings.schema import DataConfig, OptimConfig
 
 SEED_LIMIT = 2**32  # larger ones would be cut into several numbers and meet others
 SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
@@ -32,6 +33,9 @@ RANGES = {
     "data.count": FROM_1.of("images"),
     "data.subset_seed": SEED,
     "data.val_fraction": BELOW_1,
+    "data.permute_share": Range("at least 0 and at most 1 (a share of the tiles)", lambda value: 0 <= value <= 1),
+    "data.permute_tile": FROM_1.of("pixels"),
+    "data.permute_seed": SEED,
     "data.image_size": FROM_1.of("pixels"),
     "optim.lr": ABOVE_0,
     "optim.weight_decay": FROM_0,
@@ -63,6 +67,7 @@ RANGES = {
 WORDS = {
     "head": ("keep", "new"),
     "freeze": ("none", "backbone"),
+    "data.permute": KINDS,
     "optim.optimizer": ("adamw", "sgd"),
     "optim.schedule": SCHEDULES,
     "augment.draw": ("chunk", "image"),
@@ -149,8 +154,18 @@ def _check_together(flat: Mapping[str, Any]) -> None:
             f"optim.min_steps={flat['optim.min_steps']}: goes with epochs, for example optim.epochs=40; "
             "a fixed number of steps is optim.steps"
         )
+    _check_permutation(flat)
     _check_schedule(flat)
     _check_step(flat)
+
+
+def _check_permutation(flat: Mapping[str, Any]) -> None:
+    """Refuses settings of a rearrangement that there is not. Which tiles divide the images is known with them."""
+    goes_with = {"permute_share": "tiles or pixels", "permute_seed": "tiles or pixels", "permute_tile": "tiles"}
+    for key, kinds in goes_with.items():
+        value = flat[f"data.{key}"]
+        if flat["data.permute"] not in kinds and value != getattr(DataConfig, key):
+            raise UserError(f"data.{key}={value}: goes with data.permute={kinds}")
 
 
 def _check_step(flat: Mapping[str, Any]) -> None:

@@ -27,7 +27,8 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
     "-cn": (),
 }
 INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "optim.warmup_steps"))
-DESCRIBING = ("init", "teacher", "against")  # settings that may hold words, which Hydra takes in quotes alone
+# settings that may hold words, which Hydra takes in quotes alone
+DESCRIBING = ("init", "teacher", "against", "whole", "bare")
 QUOTED = """'[^']*'|"[^"]*\""""
 
 

@@ -24,6 +24,10 @@ class DataConfig:
     val_fraction: float = 0.1  # cut from the training images first
     flip: bool = True  # whether a mirror image keeps its label
     classes: list[int] | None = None  # only these, by their numbers, which become 0, 1, ...; null: all
+    permute: str = "none"  # tiles or pixels: places that are rearranged in one way for all images (docs/datasets.md)
+    permute_share: float = 1.0  # of the tiles that move
+    permute_tile: int = 4  # pixels a side
+    permute_seed: int | None = None  # which rearrangement; null: follows seed
 
 
 @dataclass
@@ -52,6 +56,7 @@ class ShapesConfig(DataConfig):
     train_images: int = 10_000
     test_images: int = 2_000
     image_seed: int = 0
+    online: bool = False  # draw training images anew for every step and repeat none (docs/datasets.md)
     # nuisances; null: the task's own (vitbench/data/shapes.py)
     x: tuple[float, float] | None = None  # place of the object, share of the room it has
     y: tuple[float, float] | None = None
@@ -171,6 +176,8 @@ class TableConfig:
     show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
     against: str | None = None  # a line's name, or settings of each line's own counterpart: how far others are from it
     matched: str | None = None  # an accuracy: compare lines where they are equal in it, not in images (docs/metrics.md)
+    whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images (docs/metrics.md)
+    bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
 
@@ -191,6 +198,8 @@ class PlotConfig:
     at: float | None = None  # of what a probe measured along layers and something else: only there
     layer: str | None = None  # the same, only this layer
     degenerate: bool | None = None  # what probes measured of networks at chance, too; null: false, or the study's
+    whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images, as in a table
+    bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 

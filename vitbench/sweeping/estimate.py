@@ -21,6 +21,7 @@ from vitbench.machine.provenance import cores, processor
 from vitbench.runs.record import flat_settings, stated
 from vitbench.runs.records import read_record, run_folders
 from vitbench.settings.compose import flatten
+from vitbench.settings.share import PLACE_KEYS
 
 # Runs whose settings with these keys are the same take equally long for an image on the same hardware.
 ALIKE = ("model.", "augment.", "objective.", "teacher", "data.source", "data.name", "data.image_size")
@@ -82,7 +83,8 @@ class Estimate:
 
 def _share(config: Mapping[str, Any]) -> str:
     """What decides how many training images a run has."""
-    data = {key: value for key, value in config["data"].items() if key not in ("root", "cache", "subset_seed")}
+    others = ("root", "cache", "subset_seed", *PLACE_KEYS)
+    data = {key: value for key, value in config["data"].items() if key not in others}
     return json.dumps(data, sort_keys=True)
 
 

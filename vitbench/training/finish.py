@@ -60,7 +60,7 @@ def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Ten
     images, labels = training.share.test(training.machine.device)
     tested = training.evaluate(images, labels)
     metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
-    seen = training.evaluate(*training.share.sample(training.machine.device))
+    seen = training.evaluate(*training.sample_of_training_images())
     metrics |= {"train_eval_accuracy": seen.accuracy, "train_eval_loss": seen.loss}
     return {"predictions.npy": tested.predictions, "labels.npy": labels}
 
@@ -92,7 +92,7 @@ def _record(training: Training, metrics: Metrics) -> Record:
         "classes": list(dataset.classes),
         "image_size": training.architecture["image_size"],
         "channels": training.architecture["channels"],
-        "train_images": len(training.loader.labels),
+        "train_images": training.loader.train_images,
         "val_images": len(training.share.held_out),
         "test_images": len(dataset.test),
         "mean": list(training.normalise.mean),

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise, seed_random_state
+from vitbench.data.online import Drawn, OnlineLoader
 from vitbench.data.share import Share, load
+from vitbench.data.stream import Stream
 from vitbench.errors import UserError
 from vitbench.machine.distributed import all_or_none, led, replicated
 from vitbench.machine.hardware import Machine, Stopwatch
@@ -26,7 +28,7 @@ from vitbench.runs.run import Run
 from vitbench.settings.check import draws_on_host
 from vitbench.settings.compose import flatten
 from vitbench.settings.schedule import Schedule, steps_of
-from vitbench.settings.share import share_options, source_options
+from vitbench.settings.share import places_of, share_options, source_options
 from vitbench.training import optim, transfer
 from vitbench.training.training import Training
 
@@ -38,16 +40,12 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     """
     settings, recipe = run.settings, run.settings["optim"]
     code = commit()
-    machine = _machine(settings)
-    share = _share(settings)
+    machine = machine_of(settings)
+    share = share_of(settings)
+    places = led(places_of, settings, share.dataset.train.image_size)
     validation = share.validation(machine.device)
     images, labels = share.train(machine.device)
-    architecture = {
-        **settings["model"],
-        "image_size": share.dataset.train.image_size,
-        "channels": share.dataset.train.channels,
-        "num_classes": len(share.dataset.classes),
-    }
+    architecture = architecture_of(settings, share)
     parameters, multiply_adds = cost(**architecture, memory=Path(settings["data"]["cache"]))
     model, init = _model(settings, architecture, parents, share, machine)
     if machine.device.type == "cuda":
@@ -57,12 +55,12 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         model, forward = compiled(model, whole, replicated)
     else:
         forward = replicated(model)
-    normalise = Normalise.of(images, model.channels_last)
+    normalise = Normalise.of(images, model.channels_last, places)
     objective = objectives.build_objective(
         **settings["objective"],
         model=model,
         label_smoothing=recipe["label_smoothing"],
-        teacher=_teacher(parents, share, normalise),
+        teacher=_teacher(settings, parents, share, normalise),
         distill=settings["distill"],
     ).to(machine.device)
     validation = validation if objective.classifies else None
@@ -87,8 +85,8 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         objective=objective,
         optimizer=optimizer,
         averaged=optim.averaged(model) if recipe["ema"] else None,
-        augment=_augment(settings, architecture),
-        loader=Loader(images, labels, recipe["batch_size"], settings["seed"]),
+        augment=augment_of(settings, architecture),
+        loader=loader_of(settings, images, labels, steps),
         schedule=Schedule.of(recipe, steps),
         every=settings["eval_every"] or math.ceil(steps / 10),
         commit=code,
@@ -97,7 +95,8 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     )
 
 
-def _machine(settings: Mapping[str, Any]) -> Machine:
+def machine_of(settings: Mapping[str, Any]) -> Machine:
+    """What the run computes on."""
     options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads", "graph")}
     if settings["objective"]["name"] != "classify":
         options["compile"] = False  # those objectives call parts of the model, which are not compiled
@@ -106,11 +105,17 @@ def _machine(settings: Mapping[str, Any]) -> Machine:
     return all_or_none(Machine.of, **options)
 
 
-def _share(settings: Mapping[str, Any]) -> Share:
+def share_of(settings: Mapping[str, Any]) -> Share:
     """The run's images: training images, validation images, which are cut off from those, and test images."""
     data = source_options(settings["data"]) | share_options(settings)
     machine = settings["machine"]
     return all_or_none(load, **data, images=machine["images"], progress=machine["progress"] is not False)
+
+
+def architecture_of(settings: Mapping[str, Any], share: Share) -> dict[str, Any]:
+    """The arguments of `build_model` for the run's images."""
+    shape = {"image_size": share.dataset.train.image_size, "channels": share.dataset.train.channels}
+    return {**settings["model"], **shape, "num_classes": len(share.dataset.classes)}
 
 
 def _model(
@@ -140,19 +145,32 @@ def _make_deterministic(model: nn.Module) -> None:
     torch.use_deterministic_algorithms(True, warn_only=pools)
 
 
-def _teacher(parents: Parents, share: Share, normalise: Normalise) -> Callable[[Tensor], Tensor] | None:
+def _teacher(
+    settings: Mapping[str, Any], parents: Parents, share: Share, normalise: Normalise
+) -> Callable[[Tensor], Tensor] | None:
     if parents.teacher is None:
         return None
     folder, record = parents.teacher
-    led(check_teacher, record, share.dataset.classes, share.dataset.fingerprint)
+    led(check_teacher, record, settings, share.dataset.classes, share.dataset.fingerprint)
     network = all_or_none(transfer.trained, folder, record)
     return objectives.teacher(network, normalise, mean=record["mean"], std=record["std"])
 
 
-def _augment(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Augment:
+def augment_of(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Augment:
+    """The run's augmentation; `architecture` says the size of its images and how many classes there are."""
     options = {key: value for key, value in settings["augment"].items() if key != "name"}
     options["flip"] = options["flip"] and settings["data"]["flip"]
     return Augment(**options, num_classes=architecture["num_classes"], image_size=architecture["image_size"])
+
+
+def loader_of(
+    settings: Mapping[str, Any], images: Tensor | Stream, labels: Tensor, steps: int
+) -> Loader | OnlineLoader:
+    """What gives the batches. `images` and `labels` are a share of the training split, which online training leaves."""
+    data, batch_size, seed = settings["data"], settings["optim"]["batch_size"], settings["seed"]
+    if data.get("online"):
+        return OnlineLoader(Drawn(data, seed, images.shape[-1], images.device), batch_size, steps)
+    return Loader(images, labels, batch_size, seed)
 
 
 def _steps(settings: Mapping[str, Any], train_images: int) -> int:

@@ -23,7 +23,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise, seed_random_state
-from vitbench.data.share import Images, Share
+from vitbench.data.online import OnlineLoader
+from vitbench.data.share import SAMPLE, Images, Share
 from vitbench.data.stream import Stream
 from vitbench.errors import DataError, RunFailed, UserError
 from vitbench.machine.disk import write
@@ -61,7 +62,7 @@ class Training:
     optimizer: Optimizer
     averaged: AveragedModel | None  # the moving average of the weights, where optim.ema asks for one
     augment: Augment
-    loader: Loader
+    loader: Loader | OnlineLoader
     schedule: Schedule
     every: int  # steps between two evaluations
     commit: str | None  # of the code when the run began, which files on disk may no longer be
@@ -269,6 +270,12 @@ class Training:
             forward = self._forward_in_evaluation
             return evaluate(self.evaluated, images, labels, self.normalise, at_a_time, forward)
 
+    def sample_of_training_images(self) -> Images:
+        """At most SAMPLE of the images that the run has learned from, the same for all lengths of a run."""
+        if isinstance(self.loader, OnlineLoader):
+            return self.loader.sample(SAMPLE)
+        return self.share.sample(self.machine.device)
+
     def weights(self) -> bytes:
         """The bytes of a file with the weights of `evaluated`."""
         origin = {"run": self.run.id, "classes": list(self.share.dataset.classes)}
@@ -311,7 +318,7 @@ class Training:
         self.note = f"loss {loss:.3f}"
         line = {
             "step": self.step,
-            "epoch": self.step / (len(self.loader.labels) / self.loader.batch_size),
+            "epoch": self.step / (self.loader.train_images / self.loader.batch_size),
             "lr": self.learning_rate(self.step - 1) * self.optimizer.param_groups[0]["scale"],
             "train_loss": loss,
             "train_seconds": round(self.train_seconds, 3),

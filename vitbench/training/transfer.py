@@ -77,9 +77,11 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
             "head=new draws a new head"
         )
     shapes = {name: value.shape for name, value in tensors.items()}
-    if isinstance(pe := getattr(model, "pe", None), PositionEncoding):
-        tables = {name.removeprefix("pe."): value for name, value in tensors.items() if name.startswith("pe.")}
-        tensors |= {f"pe.{name}": value for name, value in pe.carried(tables).items()}
+    for path, pe in model.named_modules():
+        if isinstance(pe, PositionEncoding):
+            its = f"{path}."
+            tables = {name.removeprefix(its): value for name, value in tensors.items() if name.startswith(its)}
+            tensors |= {f"{its}{name}": value for name, value in pe.carried(tables).items()}
     needed = {name: value for name, value in own.items() if head != "new" or not name.startswith(prefix)}
     _check_fit(needed, tensors, origin.typed, prefix)
     model.load_state_dict(tensors, strict=False)

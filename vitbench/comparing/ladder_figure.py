@@ -1,0 +1,184 @@
+"""Draws a ladder: its rungs side by side, their accuracy above, and what each bias is worth in images below.
+
+    vitbench plot study=cnn_ladder whole=resnet file=ladder.svg
+
+Rungs stand from the least accurate to the best. A bound, where the reference has no size as large or as small, is an
+arrow.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from vitbench.comparing import figure
+from vitbench.comparing.figure import PlottedLine
+from vitbench.comparing.panels import DODGE, draw_beside
+from vitbench.comparing.rungs import Ladder, find_ladder
+from vitbench.comparing.select import Runs
+from vitbench.comparing.worth import RungAtSize, check_value, measure
+from vitbench.comparing.worth_table import describe_worth, worth_notes
+from vitbench.numbers import look
+from vitbench.numbers.words import column_label, is_number, is_share
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LABEL_WIDTH = 15  # characters of a line of a rung's name
+LABEL_SIZE = 7  # points
+INCHES_A_CHARACTER = 0.06  # of a rung's name in this size
+LEGEND_INCHES = 1.25  # of a number of images
+
+
+def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, title: str | None, caveat: str) -> Figure:
+    """Draws the ladder of `whole=WORDS` or `bare=WORDS`; raises UserError as find_ladder does."""
+    from matplotlib.figure import Figure
+
+    value = check_value(runs, y)
+    ladder = find_ladder(runs, setting, words)
+    measured = measure(ladder, value)
+    sizes = sorted({each.images for each in measured if each.rung is not ladder.reference})
+    order = _order(measured, sizes, rising=value.endswith("accuracy"))
+    labels = [wrapped_label(name) for name in order]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    width = max(6.0, 0.9 + max(0.45, INCHES_A_CHARACTER * longest) * len(order))
+    height = 4.6 + 0.11 * max(label.count("\n") for label in labels)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(5, 4))
+    handles = _draw_values(above, measured, value, order, sizes)
+    _draw_worths(below, measured, order, sizes)
+    _label_rungs(below, labels, order.index(ladder.reference.name))
+    for axes in (above, below):
+        _separate_rungs(axes, len(order))
+    above.set_title(title if title is not None else _usual_title(ladder), loc="left")
+    columns = min(len(sizes), int(width / LEGEND_INCHES))
+    drawn.legend(handles, [f"{n:,} images" for n in sizes], loc="outside upper right", ncols=columns, frameon=False)
+    what = f"{figure.describe_means([each.interval(value).n for each in measured])}; small points: single runs"
+    look.small_print(
+        drawn,
+        figure.foot_text(
+            runs, measured, f"{what}; {describe_worth(ladder)}", [*_notes(ladder, measured), caveat], int(19 * width)
+        ),
+    )
+    return drawn
+
+
+def wrapped_label(name: str) -> str:
+    """Breaks a rung's name between its settings, and a long setting after its equals sign."""
+    lines = []
+    for line in textwrap.wrap(name, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False):
+        key, equals, value = line.partition("=")
+        lines += [line] if len(line) <= LABEL_WIDTH or not value else [f"{key}{equals}", value]
+    return "\n".join(lines)
+
+
+def _usual_title(ladder: Ladder) -> str:
+    return f"What each bias of {ladder.reference.name} is worth" if ladder.is_whole else "What each bias is worth"
+
+
+def _notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
+    """Lists what the lower panel cannot show, and why."""
+    notes = worth_notes(ladder, measured)
+    if any(each.worth and math.isinf(each.worth.value) for each in measured):
+        sizes = [*ladder.reference.groups]
+        notes.append(
+            f"arrows: only a bound is known, as {ladder.reference.name} has {sizes[0]:,} to {sizes[-1]:,} images"
+        )
+    reasons = dict.fromkeys(each.reason for each in measured if each.reason)
+    for reason in reasons:
+        where = [f"{each.rung.name} at {each.images:,}" for each in measured if each.reason == reason]
+        notes.append(f"no worth, {reason}: {', '.join(where)}")
+    return notes
+
+
+def _order(measured: Sequence[RungAtSize], sizes: Sequence[int], rising: bool) -> list[str]:
+    """Orders the rungs' names from the worst to the best at the size that most of them have, the largest of several.
+
+    A rung that lacks this size stands by its next smaller one, or else by its smallest.
+    """
+    names = [*dict.fromkeys(each.rung.name for each in measured)]
+    counts = {n: sum(each.images == n for each in measured) for n in sizes}
+    usual = max(n for n in sizes if counts[n] == max(counts.values()))
+
+    def mean_there(name: str) -> float:
+        means = {each.images: each.interval(each.value).mean for each in measured if each.rung.name == name}
+        at = max((n for n in means if n <= usual), default=min(means))
+        return -math.inf if math.isnan(means[at]) else means[at] if rising else -means[at]
+
+    return sorted(names, key=mean_there)
+
+
+# --------------------------------------------------------------------------------------------------------- panels
+
+
+def _offset(i: int, sizes: Sequence[int]) -> float:
+    return DODGE * ((i + 0.5) / len(sizes) - 0.5)
+
+
+def _draw_values(
+    axes: Axes, measured: Sequence[RungAtSize], value: str, order: Sequence[str], sizes: Sequence[int]
+) -> list[Any]:
+    """Draws the upper panel; returns what stands for each size in the legend."""
+    scale = 100 if is_share(value) else 1
+    lines = []
+    for n in sizes:
+        there = [each for each in measured if each.images == n and each.interval(value).n]
+        points = [
+            (float(order.index(each.rung.name)), float(row[value]))
+            for each in there
+            for row in each.rows
+            if is_number(row.get(value))
+        ]
+        means = [(float(order.index(each.rung.name)), each.interval(value)) for each in there]
+        lines.append(PlottedLine(f"{n:,} images", points, means))
+    handles = [draw_beside(axes, line, i, _offset(i, sizes), scale) for i, line in enumerate(lines)]
+    figure.scale_axis(axes, "y", value, [y for line in lines for _, y in line.points], "")
+    axes.set_ylim(*figure.y_limits([line for line in lines if line.points], value, False))
+    figure.draw_chance(axes, measured, value)
+    axes.set_ylabel(column_label(value))
+    return handles
+
+
+def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str], sizes: Sequence[int]) -> None:
+    """Draws the lower panel: worths with their intervals on a logarithmic axis, and bounds as arrows."""
+    axes.axhline(1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
+    drawn = [1.0]
+    for each in measured:
+        if each.worth is None or each.images not in sizes:
+            continue
+        i, worth = sizes.index(each.images), each.worth
+        x = order.index(each.rung.name) + _offset(i, sizes)
+        low, value, high = (min(max(end, worth.least), worth.most) for end in (worth.low, worth.value, worth.high))
+        ends = [value, value] if math.isnan(worth.low) else [low, high]
+        bar = [[value - ends[0]], [ends[1] - value]]
+        style: dict[str, Any] = {"color": look.colour(i), "linestyle": "none", "elinewidth": 1.2, "zorder": 3}
+        axes.errorbar([x], [value], bar, capsize=0 if math.isnan(worth.low) else 2.5, **style, **look.marker(i))
+        drawn += [value, *ends]
+        if math.isinf(worth.value):
+            _draw_arrow(axes, x, value, 1 if worth.value > 0 else -1, look.colour(i))
+    figure.scale_axis(axes, "y", "worth in images", drawn, "y")
+    room = (max(drawn) / min(drawn)) ** 0.15  # for arrows, which have a length on paper
+    axes.set_ylim(min(drawn) / max(room, 1.3), max(drawn) * max(room, 1.3))
+    axes.set_ylabel("worth, times the images")
+
+
+def _draw_arrow(axes: Axes, x: float, y: float, direction: int, colour: str) -> None:
+    arrow = {"arrowstyle": "<|-", "color": colour, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 3}  # it ends at x, y
+    axes.annotate("", (x, y), (0, 15 * direction), textcoords="offset points", arrowprops=arrow)
+
+
+def _label_rungs(axes: Axes, labels: Sequence[str], reference: int) -> None:
+    """Writes the rungs' names below the lower panel, that of the reference in bold."""
+    axes.set_xticks(range(len(labels)), labels, fontsize=LABEL_SIZE)
+    axes.get_xticklabels()[reference].set_fontweight("bold")
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+
+
+def _separate_rungs(axes: Axes, count: int) -> None:
+    axes.grid(False, axis="x")
+    for left, right in pairwise(range(count)):
+        axes.axvline((left + right) / 2, color="0.9", linewidth=0.6, zorder=0)

@@ -1,0 +1,154 @@
+"""The table of what each bias is worth, and its sentences: `table study=cnn_ladder whole=resnet`.
+
+A line is a rung at one number of images. Settings of `model` are named without their prefix there. CSV and JSON have
+all digits and a row for each line, with what tells the rungs apart in columns of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, power_notes
+from vitbench.comparing.figure import count_seeds
+from vitbench.comparing.formats import Table
+from vitbench.comparing.grouping import Group, comparison_warnings, shared_settings
+from vitbench.comparing.rungs import Ladder, find_ladder, setting_word
+from vitbench.comparing.select import Runs
+from vitbench.comparing.worth import RungAtSize, check_value, measure
+from vitbench.numbers.curves import FEW_SEEDS
+from vitbench.numbers.efficiency import Ratio
+from vitbench.numbers.intervals import Interval
+from vitbench.numbers.pair import LEAST_SEEDS
+from vitbench.numbers.words import bracketed, column_label, is_share, listed, number, shown_number, times
+
+
+def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
+    """Builds the table for `whole=WORDS` or `bare=WORDS`; raises UserError as find_ladder does."""
+    value = check_value(runs, value)
+    ladder = find_ladder(runs, setting, words)
+    measured = measure(ladder, value)
+    groups: list[Group] = [*measured]
+    compared: list[Group] = [each.difference for each in measured if each.difference]
+    write_value = cell_writer(groups, value, show, signed=False)
+    write_difference = cell_writer(compared, value, show, signed=True)
+    lines = []
+    for each in measured:
+        numbers = [
+            f"{each.images:,}",
+            write_value(each),
+            str(each.interval(value).n),
+            write_difference(each.difference) if each.difference else "-",
+            "-" if each.rung is ladder.reference else each.reason or worth_words(each.worth, show != "mean"),
+            _cost("parameters", each),
+            "n/a" if math.isnan(each.multiply_adds_ratio) else f"{each.multiply_adds_ratio:.2f}",
+            _cost("train_seconds", each),
+        ]
+        lines.append([each.rung.name, *numbers])
+    difference_label = f"difference{', points' if is_share(value) else ''}"
+    head = ["rung", "images", column_label(value), "n", difference_label, "worth", "params", "MACs ratio", "seconds"]
+    intervals = [each.interval(value) for each in measured]
+    what = f"{column_label(value).replace(', ', ' in ')}, {describe_seeds(intervals, show)}"
+    caption = f"{what}; {describe_worth(ladder)}; {shared_settings(groups)}".rstrip("; ")
+    notes = [*no_interval_notes(intervals, show), *comparison_warnings(groups), *worth_notes(ladder, measured)]
+    notes += power_notes(compared, [value])
+    sentences = [worth_sentence(ladder, each) for each in largest_sizes(ladder, measured)]
+    return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences)
+
+
+def describe_worth(ladder: Ladder) -> str:
+    """Says what the worth is a ratio of."""
+    name = ladder.reference.name
+    if ladder.is_whole:
+        return f"worth: how many times the images of {name} a rung needs for the error that it has"
+    return f"worth: how many times the images of a rung {name} needs for the error that the rung has"
+
+
+def worth_notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
+    """Lists what makes worths weaker than they look: few seeds, and rungs that were trained for other steps."""
+    notes = []
+    counts = {each.interval(each.value).n for each in measured if each.worth}
+    few = [n for n in counts if LEAST_SEEDS <= n < FEW_SEEDS]
+    if few:
+        notes.append(f"worth: a bootstrap over {count_seeds(few)}, whose intervals are too narrow below {FEW_SEEDS}")
+    other_steps = dict.fromkeys(
+        each.rung.name for each in measured if each.difference and _steps(each) != _steps(each.difference.reference)
+    )
+    if other_steps:
+        notes.append(f"trained for other numbers of steps than {ladder.reference.name}: {', '.join(other_steps)}")
+    return notes
+
+
+def _steps(group: Group) -> set[int]:
+    return {row["steps"] for row in group.rows}
+
+
+def _cost(cost: str, group: Group) -> str:
+    mean = group.interval(cost).mean
+    return shown_number(cost, mean, 1 if mean < 10 else 0)
+
+
+# ----------------------------------------------------------------------------------------------------------- worths
+
+
+def worth_words(worth: Ratio | None, with_interval: bool = True) -> str:
+    """Writes 3.1x [2.4, 4.0], or > 10.0x where the reference has no size as large or as small."""
+    if worth is None:
+        return "n/a"
+    bound = {math.inf: f"> {times(worth.most)}x", -math.inf: f"< {times(worth.least)}x"}.get(worth.value)
+    said = bound or f"{times(worth.value)}x"
+    # where all draws lie beyond the bound, an interval would only repeat it
+    if not with_interval or math.isnan(worth.low) or (bound and worth.low == worth.high):
+        return said
+    return f"{said} {bracketed(worth.low, worth.high, times, worth.least, worth.most)}"
+
+
+def largest_sizes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
+    """Each rung at its largest number of images, without the reference."""
+    last = {each.rung.name: each for each in measured if each.rung is not ladder.reference}
+    return [*last.values()]
+
+
+def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
+    """Says what a bias is worth at one number of images, or that it is not known or cannot be told."""
+    subject, several = _subject(ladder, each)
+    are, it = ("are", "them") if several else ("is", "it")
+    images, worth = f"{each.images:,}", each.worth
+    if worth is None:
+        return f"What {subject} {are} worth at {images} images is not known ({each.rung.name}: {each.reason})."
+    interval: Interval = each.interval(each.value)
+    said = worth_words(worth).replace("> ", "more than ", 1 if worth.value == math.inf else 0)
+    said = said.replace("< ", "less than ", 1 if worth.value == -math.inf else 0)
+    no_interval = f" ({count_seeds([interval.n])}, no interval)" if math.isnan(worth.low) else ""
+    if not (each.is_told or no_interval):
+        they, help_ = ("they", "help") if several else ("it", "helps")
+        return f"Whether {subject} {help_} cannot be told: at {images} images {they} {are} worth {said} the images."
+    with_it, without_it = _image_counts(ladder, each.images, worth)
+    return (
+        f"{subject} {are} worth {said} the images at {images}{no_interval}: with {it}, {with_it} images do what"
+        f" {without_it} do without {it}."
+    )
+
+
+def _subject(ladder: Ladder, each: RungAtSize) -> tuple[str, bool]:
+    """Names the bias in question, and says whether it is several settings."""
+    rung, reference = each.rung, ladder.reference
+    if "model" in rung.own:
+        one, other = (reference, rung) if ladder.is_whole else (rung, reference)
+        return f"{one.name} in place of {other.name}", False
+    settings = rung.instead_of if ladder.is_whole else rung.own
+    words = [setting_word(key, value) for key, value in settings.items()]
+    return f"{listed(words)}{' together' if len(words) > 1 else ''}", len(words) > 1
+
+
+def _image_counts(ladder: Ladder, images: int, worth: Ratio) -> tuple[str, str]:
+    """How many images with the bias do as much as how many without it; at a bound, more or fewer than so many."""
+    if math.isinf(worth.value):
+        factor = worth.most if worth.value > 0 else worth.least
+        more = (worth.value > 0) != ladder.is_whole
+        bound = f"{'more' if more else 'fewer'} than "
+    else:
+        factor, bound = worth.value, ""
+    needed = float(f"{images / factor if ladder.is_whole else images * factor:.3g}")
+    reference = f"{bound}{number(needed)}"
+    return (reference, f"{images:,}") if ladder.is_whole else (f"{images:,}", reference)

@@ -1,0 +1,98 @@
+"""How a residual network makes its layers: what they take for granted about places is a setting each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitbench.errors import UserError
+from vitbench.models.local import LocallyConnected2d, RandomConv2d, Taps
+
+REACHES = ("near", "spread", "random")
+DOWNSAMPLES = ("stride", "max", "blur")
+NORMS = ("batch", "layer")
+TORCH_PADDINGS = {"zero": "constant", "circular": "circular", "reflect": "reflect"}  # of torch's pad
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """What the layers of a network take for granted; every one of its convolutions, norms and reductions is made here.
+
+    `sharing`: one kernel serves all places. `reach`: where the taps of a kernel lie. `near`: next to each other;
+    `spread`: a third of the map apart (1 pixel at least); `random`: at offsets drawn once a layer (`local.Taps`).
+    Kernels of 1x1 and of patches have no reach. `padding`: what lies beyond the border; random taps wrap around.
+    `downsample`: how a map is halved. `norm`: over the batch and all places, a channel at a time (Ioffe and Szegedy
+    2015, arXiv 1502.03167), or over the channels at one place, as a ViT's (ConvNeXt, Liu et al. 2022, arXiv
+    2201.03545).
+    """
+
+    sharing: bool = True
+    reach: str = "near"
+    padding: str = "zero"
+    downsample: str = "stride"
+    norm: str = "batch"
+
+    def conv(self, inputs: int, outputs: int, kernel: int, side: int, stride: int = 1) -> nn.Module:
+        """Makes a convolution without bias, of maps of `side` x `side`. A kernel as wide as its stride cuts patches."""
+        reaches = 1 < kernel != stride
+        spacing = max(1, side // 3) if self.reach == "spread" and reaches else 1
+        random = self.reach == "random" and reaches
+        border = spacing * (kernel // 2) if reaches else 0
+        if self.padding == "reflect" and not random and border >= side:
+            raise UserError(f"model.padding=reflect: a map of {side} x {side} has too few pixels to reflect {border}")
+        if self.sharing and not random:
+            mode: Any = "zeros" if self.padding == "zero" else self.padding
+            return nn.Conv2d(inputs, outputs, kernel, stride, border, dilation=spacing, bias=False, padding_mode=mode)
+        taps = Taps(kernel, stride, self.padding, side=side, spacing=spacing, random=random)
+        if self.sharing:
+            return RandomConv2d(inputs, outputs, taps)
+        return LocallyConnected2d(inputs, outputs, taps, side)
+
+    def normalise(self, width: int) -> nn.Module:
+        return nn.BatchNorm2d(width) if self.norm == "batch" else ChannelNorm(width)
+
+    def halve(self) -> nn.Module | None:
+        """Makes what halves a map before the first convolution of a stage; None where that has a stride instead."""
+        if self.downsample == "stride":
+            return None
+        return nn.MaxPool2d(2, ceil_mode=True) if self.downsample == "max" else Blur(self.padding)
+
+    def pool(self) -> nn.Module:
+        """Makes the max-pooling of 3x3 with stride 2 that ends the stem of ImageNet."""
+        if self.padding == "zero" and self.downsample != "blur":
+            return nn.MaxPool2d(3, stride=2, padding=1)
+        border = {"zero": nn.ZeroPad2d, "circular": nn.CircularPad2d, "reflect": nn.ReflectionPad2d}[self.padding](1)
+        if self.downsample == "blur":
+            return nn.Sequential(border, nn.MaxPool2d(3, stride=1), Blur(self.padding))
+        return nn.Sequential(border, nn.MaxPool2d(3, stride=2))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm of the channels at each place of a map (B,D,h,w), by itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Blur(nn.Module):
+    """Blurs a map by 1 2 1 along both axes and takes every second pixel (Zhang 2019, arXiv 1904.11486).
+
+    The filter removes exactly what every second pixel cannot show of the finest pattern. Zhang's own networks reflect
+    at the border and blur after the first convolution of a stage; here it is before, where it costs a convolution
+    nothing.
+    """
+
+    def __init__(self, padding: str) -> None:
+        super().__init__()
+        self.padding = TORCH_PADDINGS[padding]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1), mode=self.padding)
+        rows = x[:, :, :-2:2] + 2 * x[:, :, 1:-1:2] + x[:, :, 2::2]
+        return (rows[..., :-2:2] + 2 * rows[..., 1:-1:2] + rows[..., 2::2]) / 16

@@ -1,0 +1,25 @@
+"""Merging patches halfway through a ViT: `model.hierarchy`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Merge(nn.Module):
+    """Every 2x2 neighbouring tokens become one of twice the width: concatenation, norm, a linear layer without bias, as
+    Swin's patch merging (Liu et al. 2021, arXiv 2103.14030, section 3.1, and its code).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * width, eps=1e-6)
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+
+    def init_weights(self) -> None:
+        nn.init.xavier_uniform_(self.reduction.weight)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B,4N,D) -> (B,N,2D), where `grid` is what remains."""
+        h, w = grid
+        squares = tokens.unflatten(1, (h, 2, w, 2)).permute(0, 1, 3, 4, 2, 5)  # (B,h,w,2,2,D), column before row
+        return self.reduction(self.norm(squares.flatten(3).flatten(1, 2)))

@@ -1,0 +1,164 @@
+"""Draws training images as the network gets them: `vitbench ls images file=images.png`, and any words of a run.
+
+    vitbench ls images file=images.png model=vit data=shapes augment=strong data.permute=tiles
+
+These are the first images of the run's first batch: after the choice of a share, augmentation and the rearrangement of
+places, with the same numbers that training draws, and only mean and deviation are undone. Below each stand its class,
+or its classes with their shares where images are mixed. Look at such a picture before every study.
+
+Nothing is trained, and no run is begun; the images themselves are decoded into the cache as for a run. The ending of
+the file says its format: .png, .svg or .pdf.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitbench.data.loader import Normalise, seed_random_state
+from vitbench.errors import UserError
+from vitbench.machine.disk import write
+from vitbench.models.build import build_model
+from vitbench.numbers import look
+from vitbench.numbers.words import printable
+from vitbench.objectives.build import build_objective
+from vitbench.settings.check import check
+from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.overrides import explain, prepare
+from vitbench.settings.schedule import steps_of
+from vitbench.settings.share import places_of
+from vitbench.training.prepare import architecture_of, augment_of, loader_of, machine_of, share_of
+
+SHOWN = 16  # images of a picture, four by four
+LONGEST_NAME = 18  # characters of a class that stand below an image
+
+
+class Shown(NamedTuple):
+    """What a picture shows."""
+
+    images: Tensor  # (SHOWN,C,H,W) in 0..1, on the CPU
+    captions: list[str]
+    title: str  # the images, how their places are rearranged, and in the end how they are augmented
+
+
+def draw(words: Sequence[str]) -> Path:
+    """Draws the picture that the words ask for and returns its path; UserError where a word is wrong."""
+    path, of_run = _file(words)
+    picture = shown(_settings(of_run))
+    changed = [word for word in of_run if word.startswith("augment.")]
+    *lines, augmentation = picture.title.splitlines()
+    title = "\n".join([*lines, *textwrap.wrap(" ".join([augmentation, *changed]), 80)])
+    picture = picture._replace(title=title)
+    write(path, _figure(picture, f"vitbench ls images {shlex.join(words)}", path.suffix.lower()), folders=True)
+    return path
+
+
+def _file(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """The file to draw to, and the words of the run."""
+    files = [word.removeprefix("file=") for word in words if word.startswith("file=")]
+    if len(files) != 1 or not files[0]:
+        raise UserError("ls images: needs one file=, for example file=images.png")
+    path = Path(files[0]).expanduser()
+    if path.suffix.lower() not in look.FIGURE_ENDINGS:
+        raise UserError(f"file={path}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
+    of_run = [word for word in words if not word.startswith("file=")]
+    if flag := next((word for word in of_run if word.startswith("-")), None):
+        raise UserError(f"ls images {flag}: takes file= and the settings of a run")
+    return path, of_run
+
+
+def _settings(words: Sequence[str]) -> dict[str, Any]:
+    """The checked settings of the run that `vitbench train` would train with these words."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    arguments = prepare(words)
+    try:
+        return check(as_settings(compose(arguments)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, "train", arguments) from None
+
+
+def shown(settings: Mapping[str, Any]) -> Shown:
+    """The first images that the network of a run gets, by the code that trains it."""
+    machine, share = machine_of(settings), share_of(settings)
+    classes, size = share.dataset.classes, share.dataset.train.image_size
+    places = places_of(settings, size)
+    images, labels = share.train(machine.device)
+    architecture = architecture_of(settings, share)
+    model: Any = build_model(**architecture)
+    smoothing = settings["optim"]["label_smoothing"]
+    objective = build_objective(
+        **settings["objective"], model=model, label_smoothing=smoothing, teacher=None, distill=settings["distill"]
+    )
+    normalise = Normalise.of(images, model.channels_last, places)
+    augment = augment_of(settings, architecture)
+    loader = loader_of(settings, images, labels, steps_of(settings["optim"], len(labels)))
+    pixels: list[Tensor] = []
+    captions: list[str] = []
+    for step in count():
+        seed_random_state(settings["seed"], step + 1)  # as training does before this step
+        batch, batch_labels = loader.take(*loader.batch(step))
+        views = objective.views(batch, batch_labels, augment, normalise)
+        seen = [view for view in views if view.shape == batch.shape]  # an objective may take several views of an image
+        pixels += torch.stack(seen, 1).flatten(0, 1).cpu()
+        shares = views[1] if augment.mixes and objective.classifies else batch_labels
+        captions += [_caption(each, classes) for each in shares.cpu() for _ in seen]
+        if len(pixels) >= SHOWN:
+            break
+    std, mean = (torch.tensor(values).view(-1, 1, 1) for values in (normalise.std, normalise.mean))
+    undone = (torch.stack(pixels[:SHOWN]) * std + mean).clamp(0, 1)
+    return Shown(undone, captions[:SHOWN], _title(settings, size, loader.train_images, len(seen)))
+
+
+def _caption(label: Tensor, classes: Sequence[str]) -> str:
+    """The name of a class, or with shares of several classes (K,) a line for each, the largest first."""
+    if label.ndim == 0:
+        return _short(classes[int(label)])
+    largest = [int(k) for k in label.argsort(descending=True)[:2] if label[k] > 0]
+    if len(largest) == 1:
+        return _short(classes[largest[0]])
+    return "\n".join(f"{label[k]:.2f} {_short(classes[k])}" for k in largest)
+
+
+def _short(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _title(settings: Mapping[str, Any], size: int, images: int, views: int) -> str:
+    data, objective = settings["data"], settings["objective"]["name"]
+    places = f"data.permute={data['permute']}"
+    if data["permute"] != "none":
+        places += f", share {data['permute_share']:g}"
+    if data["permute"] == "tiles":
+        places += f", {data['permute_tile']} px"
+    seen = f"objective={objective}: {views} views of each image, side by side\n" if views > 1 else ""
+    return (
+        f"{printable(data['name'])}: {images:,} training images of {size} px\n{seen}{places}\n"
+        f"augment={settings['augment']['name']}"
+    )
+
+
+def _figure(shown: Shown, command: str, ending: str) -> bytes:
+    from matplotlib.figure import Figure
+
+    with look.figure_style():
+        figure = Figure(figsize=(6.3, 7.6), layout="constrained")
+        panels = figure.subplots(4, 4)
+        for panel, image, caption in zip(panels.flat, shown.images, shown.captions, strict=True):
+            panel.set(xticks=[], yticks=[])
+            panel.grid(False)
+            panel.spines[:].set_visible(False)
+            panel.imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
+            panel.set_xlabel(caption, fontsize=8, labelpad=3)
+        figure.suptitle(shown.title, fontsize=10)
+        look.small_print(figure, "\n".join(textwrap.wrap(command, 120)))
+        return look.save_figure(figure, ending)
