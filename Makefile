@@ -50,8 +50,7 @@ gpu:  ## run the GPU tests, the measurements and a study on a GPU within limit=5
 
 # GPU machines often have a torch that is not new; pyproject.toml says which one is old enough
 OLDEST := "torch==2.11.*" "torchvision==0.26.*"
-OF_A_STEP := tests/data/test_augment_on_device.py $(addprefix tests/training/test_, \
-  fake_cuda.py graph.py losses.py)
+OF_A_STEP := $(addprefix tests/training/test_,fake_cuda.py graph.py)
 .venv-oldest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet $(OLDEST) -e ".[test]"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.test_contracts import RUNGS
+from tests.models.test_contracts import CNN_RUNGS, RUNGS
 from tests.probes.known import noise, subject
 from vitbench.errors import DoesNotApply
 from vitbench.menu import look_up, tunables
@@ -113,11 +113,13 @@ def numbers_of(probe: str) -> set[tuple[str, str]]:
 
 def rows_of(probe: str, model: str = "vit", **options: Any) -> list[Row]:
     """What a probe says of a small network."""
-    sizes: dict[str, Any] = {"image_size": 8, "channels": 3, "num_classes": 3, "width": 8, "depth": 2, "patch_size": 2}
+    sizes: dict[str, Any] = {"image_size": 8, "channels": 3, "num_classes": 3}
+    if model != "resnet":
+        sizes |= {"width": 8, "depth": 2, "patch_size": 2}
     if model == "vit":
-        options = {"heads": 2, "pe": {"name": "learned"}} | options
+        sizes |= {"heads": 2, "pe": {"name": "learned"}}
     torch.manual_seed(0)
-    network = build_model(model, **sizes, **options)
+    network = build_model(model, **sizes | options)
     held_out = noise(30, 8, seed=1), torch.arange(30) % 3
     measured = subject(network, noise(8, 8), torch.arange(8) % 3, 3)
     measured = measured._replace(held_out=lambda count: held_out, network=lambda run: measured)
@@ -148,9 +150,9 @@ def test_every_number_of_a_probe_is_explained(name: str, monkeypatch: pytest.Mon
 # -------------------------------------------------------------------------------------------------- rungs of the ladder
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ["window", "hierarchy", "all"])
 @pytest.mark.parametrize("name", MENU)
-def test_a_probe_measures_every_rung_of_the_ladder(name: str, rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_measures_the_rungs_of_a_vit(name: str, rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitbench.probes.cost.WINDOW_SECONDS", 0.0)
     if name == "gate" and "gate" not in RUNGS[rung]:
         with pytest.raises(DoesNotApply, match="it has no gates"):
@@ -160,12 +162,18 @@ def test_a_probe_measures_every_rung_of_the_ladder(name: str, rung: str, monkeyp
     assert values and all(math.isfinite(value) for value in values)
 
 
+WITHOUT_ATTENTION: dict[str, dict[str, Any]] = {"mixer": {}, "resnet": {"base_width": 4} | CNN_RUNGS["all"]}
+
+
+@pytest.mark.parametrize("model", WITHOUT_ATTENTION)
 @pytest.mark.parametrize("name", MENU)
-def test_a_probe_measures_a_mixer_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_measures_a_network_without_attention_or_says_why_not(
+    name: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vitbench.probes.cost.WINDOW_SECONDS", 0.0)
-    if name in FOR_VITS:
-        with pytest.raises(DoesNotApply, match="it has no"):
-            rows_of(name, "mixer")
+    if name in FOR_VITS or (name == "filters" and model == "resnet"):
+        with pytest.raises(DoesNotApply, match=r"it has no|no convolution takes the image"):
+            rows_of(name, model, **WITHOUT_ATTENTION[model])
         return
-    values = [row["value"] for row in rows_of(name, "mixer") if "reason" not in row]
+    values = [row["value"] for row in rows_of(name, model, **WITHOUT_ATTENTION[model]) if "reason" not in row]
     assert values and all(math.isfinite(value) for value in values)

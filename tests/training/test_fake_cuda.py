@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.models.test_contracts import RUNGS
+from tests.models.test_contracts import CNN_RUNGS, RUNGS
 from tests.tape import COPIES, WAITS
 from vitbench.data.augment import Augment
 from vitbench.data.loader import Loader, Normalise
@@ -109,8 +109,14 @@ def test_every_encoding_stays_on_the_gpu(fake: FakeTensorMode, pe: str, pool: st
 
 
 @pytest.mark.parametrize("rung", RUNGS.values(), ids=RUNGS)
-def test_every_rung_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[str, Any]) -> None:
+def test_every_rung_of_a_vit_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[str, Any]) -> None:
     model = on_gpu(network("vit", "relative_bias", **rung))
+    assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
+
+
+@pytest.mark.parametrize("rung", CNN_RUNGS.values(), ids=CNN_RUNGS)
+def test_every_rung_of_a_cnn_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[str, Any]) -> None:
+    model = on_gpu(network("resnet", **rung))
     assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
 
 

@@ -34,7 +34,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path,
     assert subprocess.run(command(*words, "runs=whole"), cwd=tmp_path, capture_output=True).returncode == 0
     moments = random.Random(0)
     kills = 0
-    while kills < 6:
+    while kills < 4:
         child = process(*words, "runs=killed", cwd=tmp_path)
         metrics = list((tmp_path / "killed").glob("*/metrics.csv"))
         before = metrics[0].stat().st_size if metrics else 0
