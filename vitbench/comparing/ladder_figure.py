@@ -163,7 +163,7 @@ def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str
     figure.scale_axis(axes, "y", "worth in images", drawn, "y")
     room = (max(drawn) / min(drawn)) ** 0.15  # for arrows, which have a length on paper
     axes.set_ylim(min(drawn) / max(room, 1.3), max(drawn) * max(room, 1.3))
-    axes.set_ylabel("worth, times the images")
+    axes.set_ylabel("worth, x images")
 
 
 def _draw_arrow(axes: Axes, x: float, y: float, direction: int, colour: str) -> None:

@@ -107,7 +107,7 @@ def _options(model: str, pe: str | None) -> Settings:
 
 
 def _tunables(menu: Mapping[str, Any], name: str | None) -> list[tuple[str, Any]]:
-    return [*tunables(menu[name].target).items()] if name in menu else []
+    return [*tunables(menu[name].target).items()] if name is not None and name in menu else []
 
 
 def _with_options(runs: Runs) -> Runs:

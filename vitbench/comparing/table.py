@@ -202,11 +202,14 @@ def choose_ladder(
     given = {key: words for key, words in ladders.items() if words is not None}
     if not given:
         return None
-    laid_out = given | {key: typed for key, typed in others.items() if typed is not None}
-    if len(laid_out) > 1:
-        words = " ".join(f"{key}={shown_value(typed)}" for key, typed in laid_out.items())
-        raise UserError(f"{words}: {next(iter(given))}= lays out everything itself; give it alone")
+    if len(given) > 1:
+        raise UserError(f"{' '.join(f'{key}={words}' for key, words in given.items())}: give one of them")
     setting, words = next(iter(given.items()))
+    unfit = {key: typed for key, typed in others.items() if typed is not None}
+    if unfit:
+        typed = " ".join(f"{key}={shown_value(typed)}" for key, typed in unfit.items())
+        hint = f"leave {' and '.join(f'{key}=' for key in unfit)} out"
+        raise UserError(f"{setting}={words} {typed}: {setting}= lays out everything by itself; {hint}")
     if isinstance(value, list):
         raise UserError(f"{setting}={words} {result}={shown_value(value)}: a worth is one of one result; give one")
     return setting, words

@@ -46,9 +46,20 @@ class RungAtSize(Group):
         return int(self.settings[PLACE])
 
     @property
+    def differs(self) -> bool:
+        """Whether the 95 % interval of the difference from the reference excludes 0."""
+        interval = self.difference.interval(self.value) if self.difference else NO_INTERVAL
+        return interval.low > 0 or interval.high < 0
+
+    @property
     def is_told(self) -> bool:
-        """Whether the worth has an interval, and it does not hold 1."""
-        return self.worth is not None and (self.worth.low > 1 or self.worth.high < 1)
+        """Whether the worth has an interval without 1, and the difference, where there is one, has one without 0.
+
+        A bootstrap over three seeds excludes 1 wherever all of them agree, as they do by chance in a quarter of cases.
+        """
+        if self.worth is None or (self.difference is not None and not self.differs):
+            return False
+        return self.worth.low > 1 or self.worth.high < 1
 
     def facts(self) -> dict[str, Any]:
         """The numbers beside the mean, for CSV and JSON; NaN where there is none or it lies outside the bounds."""
@@ -82,7 +93,14 @@ def check_value(runs: Runs, value: str | None) -> str:
 
 
 def measure(ladder: Ladder, value: str) -> list[RungAtSize]:
-    """Measures every rung at every number of images, the reference first."""
+    """Measures every rung at every number of images, the reference first.
+
+    Raises UserError where the reference has the result at fewer than two numbers of images.
+    """
+    sizes = [n for n, group in ladder.reference.groups.items() if group.interval(value).n]
+    if len(sizes) < 2:
+        few = f"{sizes[0]:,} images alone" if sizes else "no number of images"
+        raise UserError(f"{ladder.asked}: {ladder.reference.name} has {value} at {few}, and a curve takes two or more")
     cost = next(iter(ladder.reference.groups.values())).interval("multiply_adds").mean
     measured = []
     for rung in ladder.all_rungs:
@@ -92,8 +110,6 @@ def measure(ladder: Ladder, value: str) -> list[RungAtSize]:
             ratio, reason = (None, "") if rung is ladder.reference else _worth(ladder, group, images, value)
             costs = group.interval("multiply_adds").mean / cost if cost else math.nan
             measured.append(RungAtSize(group.settings, group.rows, rung, value, difference, costs, ratio, reason))
-    if not any(group.interval(value).n for group in measured):
-        raise UserError(f"value={value}: no run of {ladder.asked} has it")
     return measured
 
 
@@ -103,7 +119,9 @@ def _worth(ladder: Ladder, group: Group, images: int, value: str) -> tuple[Ratio
     The reference's curve has the sizes at which it has all seeds that it shares with the rung here.
     """
     errors, name = _errors(group, value), ladder.reference.name
-    if group.rows and all(map(run_is_at_chance, group.rows)):
+    if not errors:
+        return None, f"no {value}"
+    if all(map(run_is_at_chance, group.rows)):
         return None, "at chance"
     if any(error <= 0 for error in errors.values()):
         return None, "it errs in nothing"

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, power_notes
+from vitbench.comparing.differences import Against
 from vitbench.comparing.figure import count_seeds
 from vitbench.comparing.formats import Table
 from vitbench.comparing.grouping import Group, comparison_warnings, shared_settings
@@ -20,7 +21,7 @@ from vitbench.numbers.curves import FEW_SEEDS
 from vitbench.numbers.efficiency import Ratio
 from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import bracketed, column_label, is_share, listed, number, shown_number, times
+from vitbench.numbers.words import bracketed, column_label, decimals_of, is_share, listed, number, shown_number, times
 
 
 def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
@@ -122,12 +123,22 @@ def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
     no_interval = f" ({count_seeds([interval.n])}, no interval)" if math.isnan(worth.low) else ""
     if not (each.is_told or no_interval):
         they, help_ = ("they", "help") if several else ("it", "helps")
-        return f"Whether {subject} {help_} cannot be told: at {images} images {they} {are} worth {said} the images."
+        holds_1 = not (worth.low > 1 or worth.high < 1)
+        but = "" if holds_1 or each.difference is None else f", but {_difference_words(each.difference, each.value)}"
+        return (
+            f"Whether {subject} {help_} cannot be told: at {images} images {they} {are} worth {said} the images{but}."
+        )
     with_it, without_it = _image_counts(ladder, each.images, worth)
     return (
         f"{subject} {are} worth {said} the images at {images}{no_interval}: with {it}, {with_it} images do what"
         f" {without_it} do without {it}."
     )
+
+
+def _difference_words(difference: Against, value: str) -> str:
+    interval = difference.interval(value)
+    mean, half = (shown_number(value, x, decimals_of(value, [interval])) for x in (interval.mean, interval.half))
+    return f"{column_label(value).partition(',')[0]} differs by {mean} ± {half}{' points' if is_share(value) else ''}"
 
 
 def _subject(ladder: Ladder, each: RungAtSize) -> tuple[str, bool]:
