@@ -16,7 +16,7 @@ from vitbench.menu import look_up
 from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.runs.costs import Cost, own_cost, total_cost
 from vitbench.runs.record import Beginning, Metrics, Record, flat_settings, stated, total_seconds
-from vitbench.runs.records import load_runs, read_record
+from vitbench.runs.records import load_runs, read_record, settings_columns
 from vitbench.settings.compose import flatten
 
 Cli = Callable[..., Output]
@@ -131,3 +131,11 @@ def test_old_records_and_rows_say_their_totals_where_they_needed_no_other_run() 
     assert total_cost(RESULTS | totals, {**NESTED, "init": "other"}) == Cost(5.0, 200, 9)
     assert total_cost(RESULTS | dict.fromkeys(totals), {**NESTED, "init": "timm:resnet18"}) == Cost()
     assert total_cost(RESULTS | {"status": "diverged"}, NESTED) == Cost(2.0)  # nobody knows how far it came
+
+
+def test_an_option_that_came_after_a_record_has_its_default_there() -> None:
+    recorded = {"model": {"name": "resnet", "size": "nano"}, "data": {"source": "shapes"}, "optim": {"lr": 0.1}}
+    columns = settings_columns(recorded)
+    assert (columns["model.sharing"], columns["model.reach"], columns["data.online"]) == (True, "near", False)
+    assert "model.window" not in columns  # a ViT's
+    assert settings_columns({"model": {"name": "resnet18", "library": "timm"}}).get("model.sharing") is None

@@ -25,8 +25,8 @@ from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs
 from vitbench.errors import DataError
 from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, default_of
-from vitbench.runs.records import derived
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS
+from vitbench.runs.records import default_columns, derived
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
@@ -98,9 +98,14 @@ def read_evidence(path: Path) -> Runs:
 
 def joined(runs: Runs, before: Runs, ids: Collection[str]) -> Runs:
     """The runs together with the rows of these ids of an older runs.csv, which may lack settings that came since."""
-    new_settings = {key: default_of(key) for key in runs.settings if key not in before.settings}
+    new_settings = {key for key in runs.settings if key not in before.settings}
+
+    def with_new_settings(row: Row) -> Row:
+        defaults = default_columns(row)
+        return {**{key: defaults.get(key) for key in new_settings}, **row}
+
     rows, certificates = (
-        [{**new_settings, **row} for row in its if row["id"] in ids] for its in (before.rows, before.certificates)
+        [with_new_settings(row) for row in its if row["id"] in ids] for its in (before.rows, before.certificates)
     )
     swept = {run_id: rows for run_id, rows in before.swept.items() if run_id in ids}
     settings = dict.fromkeys([*runs.settings, *before.settings])

@@ -9,7 +9,7 @@ With `whole=` every other rung is the reference with a bias taken away, and with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from vitbench.comparing.differences import typed_settings
@@ -23,14 +23,11 @@ from vitbench.comparing.grouping import (
     sort_key,
     with_place,
 )
-from vitbench.comparing.select import Row, Runs
+from vitbench.comparing.select import Runs
 from vitbench.errors import UserError, did_you_mean
-from vitbench.menu import tunables
-from vitbench.models.menu import MENU as MODELS
 from vitbench.numbers.words import plural, shown_value, typed_value
-from vitbench.pe.menu import MENU as ENCODINGS
-from vitbench.runs.record import default_of
-from vitbench.settings.choices import GROUPS, column_of, settings_key
+from vitbench.runs.records import default_columns
+from vitbench.settings.choices import column_of, settings_key
 from vitbench.settings.filters import matches
 from vitbench.settings.overrides import words_of
 
@@ -70,7 +67,7 @@ def find_ladder(runs: Runs, setting: str, words: str) -> Ladder:
     differ in more than their seeds, and where runs are of several data sets.
     """
     asked = f"{setting}={words}"
-    groups = groups_of(with_place(_with_options(runs), PLACE))
+    groups = groups_of(with_place(runs, PLACE))
     _check_one_data_set(groups, asked)
     keys = [key for key in ordered_keys(groups[0].settings) if _makes_a_network(key)]
     groups_of_network: dict[tuple[Any, ...], list[Group]] = {}
@@ -100,36 +97,12 @@ def _makes_a_network(key: str) -> bool:
     return key.partition(".")[0] not in ("optim", "data") and key not in (PLACE, IMAGES_KEY)
 
 
-def _options(model: str, pe: str | None) -> Settings:
-    """The defaults of all options of a model and its encoding, by the keys that people type."""
-    options = {f"model.{key}": option.default for key, option in _tunables(MODELS, model)}
-    return options | {f"pe.{key}": option.default for key, option in _tunables(ENCODINGS, pe)}
-
-
-def _tunables(menu: Mapping[str, Any], name: str | None) -> list[tuple[str, Any]]:
-    return [*tunables(menu[name].target).items()] if name is not None and name in menu else []
-
-
-def _with_options(runs: Runs) -> Runs:
-    """Gives runs from before there was an option of their model the default that it has now."""
-
-    def with_options(row: Row) -> Row:
-        options = _options(row["model"], row.get("pe"))
-        return row | {key: value for key, value in options.items() if key in row_keys and row.get(key) is None}
-
-    row_keys = {*runs.settings}
-    return replace(runs, rows=[*map(with_options, runs.rows)])
-
-
 def _unusual(network: Settings) -> list[str]:
     """The settings that are not the defaults of this network's model and encoding, without these two."""
-    defaults = _options(network["model"], network.get("pe"))
-
-    def is_usual(key: str) -> bool:
-        implied = default_of(GROUPS[key].name_key if key in GROUPS else key)
-        return network[key] in (None, defaults.get(key, implied))
-
-    return [key for key in network if key not in ("model", "pe") and not is_usual(key)]
+    defaults = default_columns(network)
+    return [
+        key for key, value in network.items() if key not in ("model", "pe") and value not in (None, defaults.get(key))
+    ]
 
 
 def _varies(key: str, networks: Sequence[Settings]) -> bool:

@@ -11,14 +11,12 @@ means over images. None, `null` in the file, says that there is no such number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
 
 from vitbench.machine.provenance import Provenance
-from vitbench.settings.choices import GROUPS
+from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
-from vitbench.settings.schema import TrainConfig
+from vitbench.settings.identity import defaults_of
 
 RECORD_SCHEMA = 1  # raised when a reader of this version could no longer understand a new record
 
@@ -110,26 +108,20 @@ REQUIRED_FIELDS = {name: _checked_type(hint) for name, hint in get_type_hints(Es
 # `processes` and `stacked`, too, where they are 1, and `graph` where there was none.
 ABSENT = {"results_version": 1, "hardware.processes": 1, "hardware.stacked": 1, "hardware.graph": False}
 
-# Settings of the menus, which settings/schema.py does not list. A setting that it lists has its default where absent.
-ABSENT_SETTINGS = {group.name_key: group.implied for group in GROUPS.values() if group.implied} | {
-    "model.distill_token": False,
-    "data.online": False,
-}
-
 
 def stated(flat: Mapping[str, Any], field: str) -> Any:
     """What a flat record, or a row of a table, says in a field; where it lacks the field, what that means."""
     return flat.get(field, ABSENT.get(field))
 
 
-@cache
-def _default_settings() -> dict[str, Any]:
-    return flatten(asdict(TrainConfig())) | ABSENT_SETTINGS
+def default_settings(model: str | None, pe: str | None, data: str | None, objective: str | None) -> dict[str, Any]:
+    """What each setting is where a run with these choices does not state it, because it came later.
 
-
-def default_of(key: str) -> Any:
-    """What a setting was before there was one; None where a choice brings it (`model.depth`)."""
-    return _default_settings().get(key)
+    Of a choice that is no more on its menu the options are unknown.
+    """
+    members = {"model": model, "pe": pe, "data": data, "objective": objective or GROUPS["objective"].implied}
+    known = {name: member if member in menu_of(name) else None for name, member in members.items()}
+    return defaults_of(**known)
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +130,10 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Settings that came after the record was written stand there with their defaults. A network that was trained
     elsewhere has its own few settings alone.
     """
-    trained_here = "optim" in config
-    flat = (_default_settings() if trained_here else {}) | flatten(config)
+    flat = flatten(config)
+    if "optim" in config:
+        choices = {name: flat.get(GROUPS[name].name_key) for name in MENU_GROUPS}
+        flat = default_settings(**choices) | flat
     return {key: value for key, value in flat.items() if not key.startswith("machine.")}
 
 

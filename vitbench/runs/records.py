@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.runs.costs import samples_seen, total_cost
 from vitbench.runs.probe_rows import read_probes
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, flat_settings, stated
-from vitbench.settings.choices import COLUMN_OF_CHOICE, typed_key
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, default_settings, flat_settings, stated
+from vitbench.settings.choices import COLUMN_OF_CHOICE, MENU_GROUPS, column_of, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
 
@@ -164,6 +164,12 @@ def settings_columns(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = flat_settings(config)
     settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
     return settings | {typed_key(key): value for key, value in flat.items()}
+
+
+def default_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a setting is, by the name of its column, where the row of a run lacks it because it came later."""
+    choices = {name: row.get(column_of(group.name_key)) for name, group in MENU_GROUPS.items()}
+    return {column_of(key): value for key, value in default_settings(**choices).items()}
 
 
 def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:

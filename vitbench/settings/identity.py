@@ -36,16 +36,18 @@ ALWAYS = {"seed"}.union(*({group.name_key, group.shown_key} for group in GROUPS.
 
 
 @cache
-def _defaults(model: str, pe: str | None, data: str, objective: str) -> dict[str, Any]:
-    """The flat settings of these choices with every option at the default of its schema."""
+def defaults_of(model: str | None, pe: str | None, data: str | None, objective: str | None) -> dict[str, Any]:
+    """The flat settings of these choices with every option at the default of its schema; None has no options."""
     from omegaconf import OmegaConf
 
-    def options(group: str, member: str) -> dict[str, Any]:
+    def options(group: str, member: str | None) -> dict[str, Any]:
+        if member is None:
+            return {}
         return {key: option.default for key, option in tunables(menu_of(group)[member].target).items()}
 
     frame: Any = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
     frame["model"] = options("model", model) | ({} if pe is None else {"pe": options("pe", pe)})
-    frame["data"] = OmegaConf.to_container(OmegaConf.structured(SCHEMA_OF_SOURCE.get(data, DataConfig)))
+    frame["data"] = OmegaConf.to_container(OmegaConf.structured(SCHEMA_OF_SOURCE.get(data or "", DataConfig)))
     frame["objective"] = {"name": GROUPS["objective"].implied, **options("objective", objective)}
     return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
 
@@ -54,7 +56,7 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers: its choices, and all that differs from the defaults of the schema."""
     flat = flatten(settings)
     members = {name: flat.get(group.name_key, group.implied) for name, group in MENU_GROUPS.items()}
-    defaults = _defaults(**members)
+    defaults = defaults_of(**members)
     deciding = {
         key: value
         for key, value in sorted(flat.items())
