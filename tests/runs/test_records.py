@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import fake_runs
 from vitbench.errors import StorageError, UserError
 from vitbench.runs.records import RECORD_SCHEMA, find_record, load_runs, read_record
 from vitbench.runs.run import Run
@@ -126,3 +127,9 @@ def test_a_record_that_cannot_be_read_is_one_line_to_whoever_asks(tmp_path: Path
             ask()
     frame = load_runs(tmp_path)
     assert list(frame["id"]) == ["good"] and frame.attrs["problems"] == [line]
+
+
+@pytest.mark.parametrize(("permute", "share"), [("none", 0), ("tiles", 0.25), ("pixels", 0.25)])
+def test_no_tile_is_moved_where_places_are_not_rearranged(tmp_path: Path, permute: str, share: float) -> None:
+    fake_runs.write(tmp_path, "run", 0.5, **{"data.permute": permute, "data.permute_share": 0.25})
+    assert load_runs(tmp_path).iloc[0]["moved_share"] == share

@@ -38,6 +38,7 @@ ALONG = {  # the settings that move a run along a result, and so do not make ano
     "total_train_seconds": (*SAMPLES_KEYS, *SIZE_KEYS),
     "parameters": SIZE_KEYS,
     "multiply_adds": SIZE_KEYS,
+    "moved_share": ("data.permute", "data.permute_share"),
 }
 
 

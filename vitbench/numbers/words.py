@@ -16,6 +16,7 @@ LABELS = {
     "train_seconds": "training seconds",
     "total_train_seconds": "total training seconds",
     "images_per_second": "images/s",
+    "moved_share": "share of tiles that are moved",
 }
 IN_PIXELS = (  # results whose names end so are in pixels
     "distance.smallest_head",

@@ -145,6 +145,7 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
     columns = total_cost(row, row).as_totals | {
         "samples_seen": samples,
         "epochs_seen": samples / images if samples is not None and images else None,
+        "moved_share": row.get("data.permute_share") if row.get("data.permute", "none") != "none" else 0.0,
         "train_eval_error": None if train_accuracy is None else 1 - train_accuracy,
     }
     known: dict[str, float] = {key: value for key, value in columns.items() if value is not None}
