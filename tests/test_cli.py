@@ -68,7 +68,7 @@ MISTAKES = {
     "text for a number": (["train", "seed=abc"], "seed=abc"),
     "no value": (["train", "seed="], "seed="),
     "a negative seed": (["train", "seed=-1"], "seed=-1: must be 0 to"),
-    "text for a model's number": (["train", "model.width=abc"], "model.width=abc: must be int"),
+    "text for a model's number": (["train", "model.width=abc"], "model.width=abc: must be a whole number or null"),
     "a fraction of 0": (["train", "data.fraction=0"], "data.fraction=0.0: must be above 0 and at most 1"),
     "a negative fraction": (["train", "data.fraction=-1"], "data.fraction=-1.0: must be above 0"),
     "a fraction above 1": (["train", "data.fraction=1.5"], "data.fraction=1.5: must be above 0"),

@@ -233,9 +233,29 @@ def test_what_knows_each_place_refuses_another_size(options: dict[str, Any]) -> 
         resnet(**options)(images(24))
 
 
+@pytest.mark.parametrize(("side", "size", "ratio"), [(32, "nano", 1.05), (96, "nano", 0.79), (96, "small", 1.02)])
+def test_patches_without_hierarchy_cost_about_what_the_whole_costs(side: int, size: str, ratio: float) -> None:
+    shape: dict[str, Any] = {"image_size": side, "channels": 3, "num_classes": 10, "size": size}
+    patches = cost("resnet", **shape, hierarchy=False, stem="patch")[1]
+    assert patches / cost("resnet", **shape)[1] == pytest.approx(ratio, abs=0.01)
+
+
+def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
+    with pytest.raises(UserError, match="18 x 18 px are no whole number of patches of model.stem=patch, 4"):
+        resnet(stem="patch")(images(18))
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        (
+            {"depth": 18, "base_width": 4},
+            "model.depth=18 model.base_width=4: must be 8 or more",
+        ),
+        (
+            {"padding": "circular", "stem": "imagenet", "image_size": 2},
+            "model.padding=circular: a map of 2 x 2 has too few pixels to repeat 3 of them",
+        ),
         ({"reach": "far"}, "model.reach=far: choices: near, random, spread"),
         ({"padding": "zeros"}, "model.padding=zeros: did you mean zero? choices: circular, reflect, zero"),
         ({"downsample": "pool"}, "model.downsample=pool: choices: blur, max, stride"),
@@ -247,7 +267,7 @@ def test_what_knows_each_place_refuses_another_size(options: dict[str, Any]) -> 
         ),
         (
             {"padding": "reflect", "image_size": 4},
-            "model.padding=reflect: a map of 1 x 1 has too few pixels to reflect 1",
+            "model.padding=reflect: a map of 1 x 1 has too few pixels to repeat 1 of them",
         ),
     ],
 )

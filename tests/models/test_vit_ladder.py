@@ -141,7 +141,7 @@ def test_merging_is_swins_patch_merging() -> None:
     torch.manual_seed(0)
     theirs = PatchMerging(16, norm_layer=partial(nn.LayerNorm, eps=1e-6))
     nn.init.normal_(theirs.norm.weight)
-    ours = Merge(16)
+    ours = Merge(16, PositionEncoding(geometry(4)))
     ours.load_state_dict(theirs.state_dict())
     tokens = torch.randn(2, 6 * 8, 16)
     expected = theirs(tokens.unflatten(1, (6, 8))).flatten(1, 2)

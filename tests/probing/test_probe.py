@@ -108,7 +108,7 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (f"run={trained}", "images=0"): "images=0: must be 1 or more",
         (f"run={trained}", "seed=-1"): "seed=-1: must be 0 to",
         (f"run={trained}", "checkpoint=last"): "checkpoint=last: choices: init, kept, trained, or a step",
-        (f"run={trained}", "probe.shift.draws=x"): "probe.shift.draws=x: must be int",
+        (f"run={trained}", "probe.shift.draws=x"): "probe.shift.draws=x: must be a whole number",
         (f"run={trained}", "probe.shift.max_shfit=1"): "did you mean probe.shift.max_shift",
         (f"run={trained}", "data=cifar10"): "data=cifar10: a run brings its own network and data",
         (f"run={trained}", "images=20", "probe.shift.draws=13"): "draws=13: not today",

@@ -73,10 +73,10 @@ def test_the_help_names_every_row() -> None:
     "word, line",
     [
         ("rows=lop", "rows=lop: did you mean loop?"),
-        ("models=vitt", "models=vitt: did you mean vit? choices: resnet, vit"),
+        ("models=vitt", "models=vitt: did you mean vit? choices: mixer, resnet, vit"),
         ("sizes=[nano,tinny]", "sizes=tinny: did you mean tiny? choices: base, micro, nano, small, tiny"),
         ("rows=[]", "rows=[]: choices: defaults, "),
-        ("models=[]", "models=[]: choices: resnet, vit"),
+        ("models=[]", "models=[]: choices: mixer, resnet, vit"),
         ("sizes=null", "sizes=null: choices: base, micro, nano, small, tiny"),
         ("windows=0", "windows=0: must be 1 or more"),
         ("seconds=0", "seconds=0.0: must be above 0"),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from vitbench.models.build import build_model
+from vitbench.models.ladders import LADDERS
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.training import optim
 
@@ -23,6 +24,32 @@ def test_nothing_that_an_encoding_learns_decays(pe: str) -> None:
     model = build_model("vit", image_size=16, channels=3, num_classes=3, width=16, depth=2, heads=2, pe={"name": pe})
     decayed = {id(p) for p in optim.parameter_groups(model, 0.05)[0]["params"]}
     assert decayed and not decayed & {id(p) for p in model.get_submodule("pe").parameters()}
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_an_average_of_any_rung_is_finite_and_moves_a_share_of_the_way(name: str) -> None:
+    for rung in LADDERS[name].values():
+        encoding = {"pe": {"name": "rope"}} if name == "vit" else {}
+        model = build_model(name, image_size=16, channels=3, num_classes=3, **encoding, **rung.options)
+        averaged = optim.averaged(model)
+        before = [parameter.clone() for parameter in averaged.module.parameters()]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+        optim.average_into(averaged, model, 0.25)
+        for old, new in zip(before, averaged.module.parameters(), strict=True):
+            torch.testing.assert_close(new, old + 0.25)
+        assert averaged.module.eval()(torch.randn(1, 3, 16, 16)).isfinite().all()
+
+
+def test_the_encoding_after_a_merging_learns_as_fast_as_the_blocks_that_it_serves() -> None:
+    model = build_model(
+        "vit", image_size=16, channels=3, num_classes=3, depth=4, hierarchy=True, pe={"name": "relative_bias"}
+    )
+    below = optim.depths_below_head(model)
+    (table,) = [p for name, p in model.named_parameters() if ".merge.pe." in name]
+    first_after = next(p for name, p in model.named_parameters() if name == "blocks.2.attn.qkv.weight")
+    assert below[id(table)] == below[id(first_after)] == 2
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])

@@ -41,8 +41,11 @@ class Convolutions:
         spacing = max(1, side // 3) if self.reach == "spread" and reaches else 1
         random = self.reach == "random" and reaches
         border = spacing * (kernel // 2) if reaches else 0
-        if self.padding == "reflect" and not random and border >= side:
-            raise UserError(f"model.padding=reflect: a map of {side} x {side} has too few pixels to reflect {border}")
+        least = {"zero": 0, "circular": border, "reflect": border + 1}[self.padding]  # so many pixels are repeated
+        if not random and side < least:
+            raise UserError(
+                f"model.padding={self.padding}: a map of {side} x {side} has too few pixels to repeat {border} of them"
+            )
         if self.sharing and not random:
             mode: Any = "zeros" if self.padding == "zero" else self.padding
             return nn.Conv2d(inputs, outputs, kernel, stride, border, dilation=spacing, bias=False, padding_mode=mode)

@@ -23,7 +23,7 @@ class Taps(nn.Module):
 
     The taps lie on a square around the place, `spacing` pixels apart. Where they are `random`, each lies at an offset
     of its own, the same from every place, and wraps around at the border. Offsets are drawn from torch's generator
-    among all of a map of `side` x `side`, none of them twice while that goes.
+    among all of a map of `side` x `side`, without repeats where it has places enough.
     """
 
     offsets: Tensor  # (k k, 2), rows and columns
@@ -94,10 +94,10 @@ class LocallyConnected2d(nn.Module):
     convolution that it replaces (He et al. 2015, arXiv 1502.01852, fan-out), and decays as that does. It takes maps of
     `side` x `side` alone.
 
-    The gradient of a shared kernel is a sum over places; here each kernel has that of its own. A norm follows every
-    convolution of a residual network, so what counts is how far a step turns a kernel and not how long the step is, and
-    weight decay settles that (van Laarhoven 2017, arXiv 1706.05350). Nothing makes up for it here: steps h w or
-    sqrt(h w) times as long served no better.
+    The gradient of a shared kernel is a sum over places; here each kernel has that of its own place. A norm follows
+    every convolution of a residual network, so what a step does depends on its length as a share of the kernel's, which
+    weight decay sets (van Laarhoven 2017, arXiv 1706.05350). Steps that were h w or sqrt(h w) times as long trained no
+    better, so gradients are left as they are.
     """
 
     decays_weight = True

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vitbench.pe.base import PositionEncoding
+
 
 class Merge(nn.Module):
     """Every 2x2 neighbouring tokens become one of twice the width: concatenation, norm, a linear layer without bias, as
-    Swin's patch merging (Liu et al. 2021, arXiv 2103.14030, section 3.1, and its code).
+    Swin's patch merging (Liu et al. 2021, arXiv 2103.14030, section 3.1, and its code). `pe` is the encoding of the
+    blocks that follow; it is held here so that it learns as fast as the first of them (`optim.layer_decay`).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, pe: PositionEncoding) -> None:
         super().__init__()
+        self.pe = pe
         self.norm = nn.LayerNorm(4 * width, eps=1e-6)
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 

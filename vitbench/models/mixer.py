@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice
 from vitbench.menu import check_ranges
 from vitbench.models.block import MLP, DropPath
 from vitbench.models.menu import SIZES
@@ -73,8 +73,7 @@ class Mixer(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise UserError(f"model.size={size}: {did_you_mean(size, SIZES)}")
+        check_choice("model.size", size, SIZES)
         preset = SIZES[size]["mixer"].options
         width = preset["width"] if width is None else width
         depth = preset["depth"] if depth is None else depth

@@ -18,6 +18,7 @@ from vitbench.models.menu import SIZES
 STEMS = ("auto", "cifar", "imagenet", "patch")
 POOLS = ("mean", "flatten")
 PATCH = 4  # pixels, of stem=patch
+LARGEST_FOR_CIFAR = 64  # pixels; larger images have the stem of ImageNet
 # The blocks of each stage. A CIFAR network of depth 6n+2 has three stages of n blocks of two convolutions.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 
@@ -100,9 +101,10 @@ class ResNet(nn.Module):
     (option A) in the CIFAR depths, as in the paper.
 
     `sharing`, `reach`, `padding`, `downsample` and `norm` say what its layers take for granted (`Convolutions`), in
-    every convolution, the stem's and the shortcuts' too. `hierarchy=False` leaves the maps as large, and the channels
-    as many, as the stem made them, at about equal cost. Beside the stems above there is `patch`, 4x4 pixels with stride
-    4, which takes locality inside patches too: without hierarchy four times the channels make up for its smaller maps.
+    every convolution, the stem's and the shortcuts' too. `hierarchy=False` leaves the maps of all stages as large as
+    the stem made them, and their channels as many as the first stage has, at about equal cost. Beside the stems above
+    there is `patch`, 4x4 pixels with stride 4, which takes locality inside patches too: without hierarchy, four times
+    the channels make up for maps that are smaller than those of a CIFAR stem.
     `pool=flatten` has a head that knows the place of each feature, where the mean forgets it.
 
     Weights begin as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms at 1 and 0; the
@@ -142,9 +144,10 @@ class ResNet(nn.Module):
             check_choice(f"model.{key}", value, choices)
         make = Convolutions(sharing, reach, padding, downsample, norm)
         if stem == "auto":
-            stem = "cifar" if image_size <= 64 else "imagenet"
-        if stem == "patch" and not hierarchy:
-            base_width *= PATCH
+            stem = "cifar" if image_size <= LARGEST_FOR_CIFAR else "imagenet"
+        if stem == "patch" and not hierarchy and image_size <= LARGEST_FOR_CIFAR:
+            base_width *= PATCH  # above that the usual stem has the stride of patches, too
+        self.is_of_patches = stem == "patch"
         side = self._make_stem(make, stem, image_size, channels, base_width)
 
         for_cifar = len(DEPTHS[depth]) == 3
@@ -200,13 +203,17 @@ class ResNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Gives what the head takes, (B,D)."""
+        height, width = images.shape[2:]
+        if self.is_of_patches and (height % PATCH or width % PATCH):
+            raise UserError(
+                f"images of {height} x {width} px are no whole number of patches of model.stem=patch, {PATCH}"
+            )
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))  # (B,D,h,w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
         if self.pool == "mean":
             return x.mean((2, 3))
         if x.shape[2:] != (self.side, self.side):
-            height, width = images.shape[2:]
             raise UserError(
                 f"images of {height} x {width} px: model.pool=flatten was built for {self.image_size} x"
                 f" {self.image_size} px and takes no others"
@@ -237,4 +244,6 @@ def _shape(size: str, depth: int | None, base_width: int | None) -> tuple[int, i
         base_width = 16 if len(DEPTHS[depth]) == 3 else 64
     if base_width < 1:
         raise UserError(f"model.base_width={base_width}: must be greater than 0")
+    if depth in (18, 34) and base_width < 8:  # the gradient of torch's 1x1 convolution with stride crashes on a CPU
+        raise UserError(f"model.depth={depth} model.base_width={base_width}: must be 8 or more")
     return depth, base_width

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice
 from vitbench.menu import look_up
 from vitbench.models.attention import Attention
 from vitbench.models.block import MLP, Block
@@ -92,8 +92,7 @@ class ViT(nn.Module):
         gate: bool = False,
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise UserError(f"model.size={size}: {did_you_mean(size, SIZES)}")
+        check_choice("model.size", size, SIZES)
         preset = SIZES[size]["vit"].options
         width = preset["width"] if width is None else width
         depth = preset["depth"] if depth is None else depth
@@ -118,12 +117,12 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "cls" else None
         self.dist_token = nn.Parameter(torch.empty(1, 1, width)) if distill_token else None
         self.pe = encoding(stages[0], **options)
-        self.merged_pe = _encoding_of_blocks(encoding, stages[1], options) if hierarchy else None
+        merged_pe = _encoding_of_blocks(encoding, stages[1], options) if hierarchy else None
         rates = iter(drop_path * layer / max(depth - 1, 1) for layer in range(depth))
         self.blocks = nn.ModuleList(
             block
             for number, stage in enumerate(stages)
-            for block in _blocks(stage, number > 0, mlp_ratio, rates, window, conv, gate)
+            for block in _blocks(stage, merged_pe if number else None, mlp_ratio, rates, window, conv, gate)
         )
         self.norm = nn.LayerNorm(last_width, eps=1e-6)
         self.head = (TwoHeads if distill_token else nn.Linear)(last_width, num_classes)
@@ -168,6 +167,16 @@ class ViT(nn.Module):
         if self.merged_pe is None or layer < self.pe.geometry.depth:
             return self.pe, grid
         return self.merged_pe, (grid[0] // 2, grid[1] // 2)
+
+    @property
+    def merged_pe(self) -> PositionEncoding | None:
+        """The encoding of the blocks after the merging, if there is one."""
+        first_half = self.pe.geometry.depth
+        if first_half == len(self.blocks):
+            return None
+        merge = self.blocks[first_half].merge
+        assert isinstance(merge, Merge)
+        return merge.pe
 
     def pooled(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix_tokens :].mean(1)
@@ -243,15 +252,21 @@ def _encoding_of_blocks(encoding: Any, geometry: Geometry, options: Mapping[str,
 
 
 def _blocks(
-    stage: Geometry, merges: bool, mlp_ratio: float, rates: Iterator[float], window: int | None, conv: bool, gate: bool
+    stage: Geometry,
+    merged_pe: PositionEncoding | None,
+    mlp_ratio: float,
+    rates: Iterator[float],
+    window: int | None,
+    conv: bool,
+    gate: bool,
 ) -> Iterator[Block]:
-    """Makes the blocks of one grid, which share its window and its offsets; the first of them may merge.
+    """Makes the blocks of one grid, which share its window and its offsets; with an encoding the first merges.
 
     `rates` are those of drop path, of all blocks in turn.
     """
     shared = {"window": None if window is None else Window(stage, window), "offsets": Offsets(stage) if gate else None}
     for layer in range(stage.depth):
-        merge = Merge(stage.width // 2) if merges and layer == 0 else None
+        merge = Merge(stage.width // 2, merged_pe) if merged_pe is not None and layer == 0 else None
         sizes = (stage.width, stage.heads, int(mlp_ratio * stage.width))
         yield Block(*sizes, layer, next(rates), conv=conv, merge=merge, **shared)  # type: ignore[arg-type]
 
@@ -270,8 +285,7 @@ def _check(
     }.items():
         if not value > 0:
             raise UserError(f"{setting}={value}: must be greater than 0")
-    if pool not in POOLS:
-        raise UserError(f"model.pool={pool}: {did_you_mean(pool, POOLS)}")
+    check_choice("model.pool", pool, POOLS)
     if not 0 <= drop_path < 1:
         raise UserError(f"model.drop_path={drop_path}: must be at least 0 and less than 1")
     refuse_patches(image_size, patch_size)

@@ -40,7 +40,8 @@ class Window(nn.Module):
     def mask_of(self, grid: tuple[int, int]) -> Tensor:
         """The mask of a grid, (1,N,N), a row per query: 0 where it sees the key, and -inf elsewhere."""
         rows, columns = (torch.arange(side) for side in grid)
-        near_rows, near_columns = ((axis[:, None] - axis).abs() <= self.size // 2 for axis in (rows, columns))
+        reach = min(self.size // 2, max(grid))  # a number that a tensor can hold
+        near_rows, near_columns = ((axis[:, None] - axis).abs() <= reach for axis in (rows, columns))
         seen = (near_rows[:, None, :, None] & near_columns[None, :, None, :]).flatten(2).flatten(0, 1)  # (N,N)
         mask = torch.zeros(seen.shape).masked_fill(~seen, -math.inf)
         return F.pad(mask, (self.prefix_tokens, 0, self.prefix_tokens, 0)).unsqueeze(0)

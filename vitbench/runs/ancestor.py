@@ -65,7 +65,7 @@ def check_teacher(record: Record, settings: Mapping[str, Any], classes: Sequence
     if len({None if each is None else each.tobytes() for each in places}) > 1:
         raise UserError(
             f"teacher={name}: its images were rearranged otherwise than this run's (data.permute and its share, tile "
-            "and seed); a teacher gets the images of its student"
+            "and seed); a teacher gets the images of its student. With data.permute_seed=0 in both runs they are alike"
         )
     if record["test_accuracy"] is None:
         raise UserError(

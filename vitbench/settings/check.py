@@ -21,6 +21,7 @@ from vitbench.settings.options import check_options
 from vitbench.settings.overrides import is_words, words_of
 from vitbench.settings.schedule import SCHEDULES, Schedule
 from vitbench.settings.schema import DataConfig, OptimConfig
+from vitbench.settings.share import without_idle_dial
 
 SEED_LIMIT = 2**32  # larger ones would be cut into several numbers and meet others
 SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
@@ -78,7 +79,8 @@ LIBRARIES = ("torchvision", "timm")  # their networks can be probed, and a run c
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with all options of their choices, converted to their types, and with all of `distill` said.
+    """The settings with all options of their choices, converted to their types, with all of `distill` said, and without
+    a dial that moves nothing.
 
     Raises UserError for what cannot be, as it was typed.
     """
@@ -100,7 +102,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
             imported(refuses)(flat)
     _check_checkpoint(flat)
     _check_init(flat)
-    return settings | {"distill": distillation(flat)}
+    return settings | {"data": without_idle_dial(settings["data"]), "distill": distillation(flat)}
 
 
 def _member(group: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import field, make_dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import tunables
 
+TYPE_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a word", "None": "null"}
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -25,7 +27,7 @@ def check_options(typed: str, group: str, given: Mapping[str, Any], target: str)
     checked: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"{group}.{key}={value}: {typed} has no such option; {did_you_mean(key, known)}")
+            raise UserError(f"{group}.{key}={_shown(value)}: {typed} has no such option; {did_you_mean(key, known)}")
         annotation = known[key].annotation
         if annotation == "Any" or (value is None and "None" in annotation):
             checked[key] = value
@@ -35,8 +37,14 @@ def check_options(typed: str, group: str, given: Mapping[str, Any], target: str)
             try:
                 checked[key] = _converted(target, key, value, type(value).__name__)
             except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
-                raise UserError(f"{group}.{key}={value}: must be {annotation}") from None
+                must = " or ".join(TYPE_WORDS.get(kind.strip(), kind) for kind in annotation.split("|"))
+                raise UserError(f"{group}.{key}={_shown(value)}: must be {must}") from None
     return checked
+
+
+def _shown(value: Any) -> str:
+    """A value as one types it: null and true, where Python says None and True."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
@@ -54,6 +62,8 @@ def _converted(target: str, key: str, value: Any, kind: str) -> Any:
     """A value as its annotation wants it; `kind` keeps 1 and 1.0 and True apart in the cache."""
     from omegaconf import OmegaConf
 
+    if tunables(target)[key].annotation == "bool" and not isinstance(value, bool):
+        raise TypeError  # OmegaConf takes any number for true
     return OmegaConf.structured(_schema_of(target)(**{key: value}))[key]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from vitbench.data.permute import rearrangement
+from vitbench.settings.schema import DataConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +33,14 @@ def share_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 def subset_seed(settings: Mapping[str, Any]) -> int:
     """The seed that draws a run's images: that of the run, unless `data.subset_seed` is another."""
     return _own_or_of_run(settings, "subset_seed")
+
+
+def without_idle_dial(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `data`, in which a share of 0 is no rearrangement: the same run, whichever way it was typed."""
+    if data["permute_share"] != 0:
+        return {**data}
+    defaults = {field.name: field.default for field in fields(DataConfig)}
+    return {**data, **{key: defaults[key] for key in PLACE_KEYS}}
 
 
 def places_of(settings: Mapping[str, Any], image_size: int) -> NDArray[np.int64] | None:

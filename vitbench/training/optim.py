@@ -105,9 +105,10 @@ def average_into(averaged: AveragedModel, model: nn.Module, share: float) -> Non
     """Moves the averages towards the model by a share of the way (Polyak and Juditsky 1992).
 
     A share of 1 copies the model, as the first step of an average does. torch's own `update_parameters` asks a counter
-    on the CPU for that, which no graph can repeat. Integers, such as batch norm's count of batches, are copied.
+    on the CPU for that, which no graph can repeat. Integers, such as batch norm's count of batches, are copied. Buffers
+    that no file of weights holds are constants, as a mask of minus infinities is, and stay as they are.
     """
-    its, newest = ([*module.parameters(), *module.buffers()] for module in (averaged.module, model))
+    its, newest = ([*module.state_dict(keep_vars=True).values()] for module in (averaged.module, model))
     floats = [tensor.is_floating_point() for tensor in its]
     torch._foreach_lerp_([*compress(its, floats)], [*compress(newest, floats)], share)
     for old, new in zip(its, newest, strict=True):

@@ -15,9 +15,10 @@ from vitbench.data.loader import Loader, Normalise, seed_random_state
 from vitbench.data.online import Drawn, OnlineLoader
 from vitbench.data.share import Share, load
 from vitbench.data.stream import Stream
-from vitbench.errors import UserError
+from vitbench.errors import RunFailed, UserError
 from vitbench.machine.distributed import all_or_none, led, replicated
 from vitbench.machine.hardware import Machine, Stopwatch
+from vitbench.machine.memory import free_bytes
 from vitbench.machine.provenance import commit
 from vitbench.models.build import build_model, compiled, cost
 from vitbench.objectives import build as objectives
@@ -47,6 +48,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     images, labels = share.train(machine.device)
     architecture = architecture_of(settings, share)
     parameters, multiply_adds = cost(**architecture, memory=Path(settings["data"]["cache"]))
+    _check_memory(parameters, machine.device)
     model, init = _model(settings, architecture, parents, share, machine)
     if machine.device.type == "cuda":
         _make_deterministic(model)
@@ -133,6 +135,16 @@ def _model(
         transfer.freeze(model)
     layout = torch.channels_last if model.channels_last else torch.preserve_format
     return model.to(machine.device, memory_format=layout), init
+
+
+def _check_memory(parameters: int, device: torch.device) -> None:
+    """Refuses a network whose weights and gradients alone, in float32, do not fit in memory."""
+    needed, free = 8 * parameters, free_bytes(device)
+    if needed > free:
+        raise RunFailed(
+            f"the network's {parameters:,} parameters and their gradients need {needed / 2**30:.1f} GiB, and there are "
+            f"{free / 2**30:.1f} GiB free; a smaller model.size needs less"
+        )
 
 
 def _make_deterministic(model: nn.Module) -> None:
