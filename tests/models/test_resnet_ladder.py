@@ -241,17 +241,14 @@ def test_patches_without_hierarchy_cost_about_what_the_whole_costs(side: int, si
 
 
 def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
-    with pytest.raises(UserError, match="18 x 18 px are no whole number of patches of model.stem=patch, 4"):
+    with pytest.raises(UserError, match=r"18 x 18 px are no whole number of patches of model.stem=patch, 4"):
         resnet(stem="patch")(images(18))
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (
-            {"depth": 18, "base_width": 4},
-            "model.depth=18 model.base_width=4: must be 8 or more",
-        ),
+        ({"depth": 18, "base_width": 4}, "model.depth=18 model.base_width=4: must be 8 or more"),
         (
             {"padding": "circular", "stem": "imagenet", "image_size": 2},
             "model.padding=circular: a map of 2 x 2 has too few pixels to repeat 3 of them",
