@@ -139,6 +139,15 @@ def test_a_rung_at_chance_has_no_worth(runs: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- the words
 
 
+def test_sentences_are_of_one_number_of_images_where_rungs_have_several(tmp_path: Path) -> None:
+    write_rung(tmp_path, 1, SIZES, **OLD)
+    write_rung(tmp_path, 3, [1350, 4500, 13500], **WHOLE | {"model.sharing": False})
+    write_rung(tmp_path, 2, **WHOLE | {"model.reach": "random"})
+    write_rung(tmp_path, 2, **WHOLE | {"model.norm": "layer"})
+    said = sentences(tmp_path, whole="resnet")
+    assert len(said) == 3 and all("the images at 4,500: with it" in sentence for sentence in said)
+
+
 def test_a_sentence_says_what_is_worth_how_many_images(tmp_path: Path) -> None:
     write_rung(tmp_path, 1, SIZES, **VIT)
     write_rung(tmp_path, 1 / 3, noise=0.002, **VIT, **{"model.conv": True, "model.window": 3})
@@ -146,7 +155,7 @@ def test_a_sentence_says_what_is_worth_how_many_images(tmp_path: Path) -> None:
     both, mixer = sentences(tmp_path, bare="vit pe=sincos2d")
     assert both.startswith("model.conv=true and model.window=3 together are worth 3.0x [")
     assert both.endswith("] the images at 4,500: with them, 4,500 images do what 13,500 do without them.")
-    assert mixer.startswith("mixer in place of vit pe=sincos2d is worth 0.5x [")
+    assert mixer.startswith("mixer in place of vit pe=sincos2d hurts: at 4,500 images it is worth 0.5x [")
 
 
 def test_what_the_seeds_do_not_show_cannot_be_told(tmp_path: Path) -> None:

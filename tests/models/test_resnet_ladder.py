@@ -253,6 +253,10 @@ def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
             {"padding": "circular", "stem": "imagenet", "image_size": 2},
             "model.padding=circular: a map of 2 x 2 has too few pixels to repeat 3 of them",
         ),
+        (
+            {"hierarchy": False, "downsample": "blur"},
+            "model.downsample=blur model.hierarchy=false: no map is halved; drop one of them",
+        ),
         ({"reach": "far"}, "model.reach=far: choices: near, random, spread"),
         ({"padding": "zeros"}, "model.padding=zeros: did you mean zero? choices: circular, reflect, zero"),
         ({"downsample": "pool"}, "model.downsample=pool: choices: blur, max, stride"),

@@ -19,7 +19,7 @@ from vitbench.comparing.figure import PlottedLine
 from vitbench.comparing.panels import DODGE, draw_beside
 from vitbench.comparing.rungs import Ladder, find_ladder
 from vitbench.comparing.select import Runs
-from vitbench.comparing.worth import RungAtSize, check_value, measure
+from vitbench.comparing.worth import RungAtSize, check_value, measure, usual_size
 from vitbench.comparing.worth_table import describe_worth, worth_notes
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label, is_number, is_share
@@ -42,7 +42,7 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, title: s
     ladder = find_ladder(runs, setting, words)
     measured = measure(ladder, value)
     sizes = sorted({each.images for each in measured if each.rung is not ladder.reference})
-    order = _order(measured, sizes, rising=value.endswith("accuracy"))
+    order = _order(measured, rising=value.endswith("accuracy"))
     labels = [wrapped_label(name) for name in order]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     width = max(6.0, 0.9 + max(0.45, INCHES_A_CHARACTER * longest) * len(order))
@@ -95,14 +95,13 @@ def _notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
     return notes
 
 
-def _order(measured: Sequence[RungAtSize], sizes: Sequence[int], rising: bool) -> list[str]:
-    """Orders the rungs' names from the worst to the best at the size that most of them have, the largest of several.
+def _order(measured: Sequence[RungAtSize], rising: bool) -> list[str]:
+    """Orders the rungs' names from the worst to the best at the size that most of them have.
 
     A rung that lacks this size stands by its next smaller one, or else by its smallest.
     """
     names = [*dict.fromkeys(each.rung.name for each in measured)]
-    counts = {n: sum(each.images == n for each in measured) for n in sizes}
-    usual = max(n for n in sizes if counts[n] == max(counts.values()))
+    usual = usual_size(measured)
 
     def mean_there(name: str) -> float:
         means = {each.images: each.interval(each.value).mean for each in measured if each.rung.name == name}

@@ -9,7 +9,8 @@ ratio of vitbench/numbers/efficiency.py, at each number of images apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,12 @@ def measure(ladder: Ladder, value: str) -> list[RungAtSize]:
             costs = group.interval("multiply_adds").mean / cost if cost else math.nan
             measured.append(RungAtSize(group.settings, group.rows, rung, value, difference, costs, ratio, reason))
     return measured
+
+
+def usual_size(measured: Sequence[RungAtSize]) -> int:
+    """The number of images at which most rungs were trained, the largest of several."""
+    counts = Counter(each.images for each in measured if each.difference or each.worth or each.reason)
+    return max(n for n, count in counts.items() if count == max(counts.values()))
 
 
 def _worth(ladder: Ladder, group: Group, images: int, value: str) -> tuple[Ratio | None, str]:

@@ -16,7 +16,7 @@ from vitbench.comparing.formats import Table
 from vitbench.comparing.grouping import Group, comparison_warnings, shared_settings
 from vitbench.comparing.rungs import Ladder, find_ladder, setting_word
 from vitbench.comparing.select import Runs
-from vitbench.comparing.worth import RungAtSize, check_value, measure
+from vitbench.comparing.worth import RungAtSize, check_value, measure, usual_size
 from vitbench.numbers.curves import FEW_SEEDS
 from vitbench.numbers.efficiency import Ratio
 from vitbench.numbers.intervals import Interval
@@ -53,7 +53,7 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
     caption = f"{what}; {describe_worth(ladder)}; {shared_settings(groups)}".rstrip("; ")
     notes = [*no_interval_notes(intervals, show), *comparison_warnings(groups), *worth_notes(ladder, measured)]
     notes += power_notes(compared, [value])
-    sentences = [worth_sentence(ladder, each) for each in largest_sizes(ladder, measured)]
+    sentences = [worth_sentence(ladder, each) for each in spoken_of(ladder, measured)]
     return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences)
 
 
@@ -61,8 +61,8 @@ def describe_worth(ladder: Ladder) -> str:
     """Says what the worth is a ratio of."""
     name = ladder.reference.name
     if ladder.is_whole:
-        return f"worth: how many times the images of {name} a rung needs for the error that it has"
-    return f"worth: how many times the images of a rung {name} needs for the error that the rung has"
+        return f"worth: the images that a rung has, per image that {name} needs for the same error"
+    return f"worth: the images that {name} needs for the same error, per image that a rung has"
 
 
 def worth_notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
@@ -71,7 +71,9 @@ def worth_notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
     counts = {each.interval(each.value).n for each in measured if each.worth}
     few = [n for n in counts if LEAST_SEEDS <= n < FEW_SEEDS]
     if few:
-        notes.append(f"worth: a bootstrap over {count_seeds(few)}, whose intervals are too narrow below {FEW_SEEDS}")
+        notes.append(
+            f"worth: a bootstrap over {count_seeds(few)}; below {FEW_SEEDS} seeds its intervals are too narrow"
+        )
     other_steps = dict.fromkeys(
         each.rung.name for each in measured if each.difference and _steps(each) != _steps(each.difference.reference)
     )
@@ -104,10 +106,17 @@ def worth_words(worth: Ratio | None, with_interval: bool = True) -> str:
     return f"{said} {bracketed(worth.low, worth.high, times, worth.least, worth.most)}"
 
 
-def largest_sizes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
-    """Each rung at its largest number of images, without the reference."""
-    last = {each.rung.name: each for each in measured if each.rung is not ladder.reference}
-    return [*last.values()]
+def spoken_of(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
+    """Each rung but the reference at one number of images: that which most rungs have, so that sentences compare.
+
+    Where a rung has no worth there, it is the largest number at which it has one, or else the largest that it has.
+    """
+    usual = usual_size(measured)
+    chosen: dict[str, RungAtSize] = {}
+    for each in measured:
+        best = chosen.get(each.rung.name, each)
+        chosen[each.rung.name] = max(best, each, key=lambda one: (bool(one.worth), one.images == usual, one.images))
+    return [each for each in chosen.values() if each.rung is not ladder.reference]
 
 
 def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
@@ -129,6 +138,12 @@ def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
             f"Whether {subject} {help_} cannot be told: at {images} images {they} {are} worth {said} the images{but}."
         )
     with_it, without_it = _image_counts(ladder, each.images, worth)
+    if each.is_told and worth.high < 1:
+        they, hurt = ("they", "hurt") if several else ("it", "hurts")
+        return (
+            f"{subject} {hurt}: at {images} images {they} {are} worth {said} the images, as with {it} {with_it} images"
+            f" do what {without_it} do without {it}."
+        )
     return (
         f"{subject} {are} worth {said} the images at {images}{no_interval}: with {it}, {with_it} images do what"
         f" {without_it} do without {it}."

@@ -145,6 +145,8 @@ class ResNet(nn.Module):
         make = Convolutions(sharing, reach, padding, downsample, norm)
         if stem == "auto":
             stem = "cifar" if image_size <= LARGEST_FOR_CIFAR else "imagenet"
+        if downsample != "stride" and not hierarchy and stem != "imagenet":
+            raise UserError(f"model.downsample={downsample} model.hierarchy=false: no map is halved; drop one of them")
         if stem == "patch" and not hierarchy and image_size <= LARGEST_FOR_CIFAR:
             base_width *= PATCH  # above that the usual stem has the stride of patches, too
         self.is_of_patches = stem == "patch"
