@@ -47,8 +47,7 @@ def most(rate: float, tables: int = TABLES) -> float:
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("sizes", [3, 10])
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("seeds", "sizes"), [(3, 3), (5, 3), (3, 10)])
 def test_equal_models_are_seldom_told_to_cross_or_to_lead(seeds: int, sizes: int, noise: str) -> None:
     """At most 2.5 % of tables of two equal models have an observed crossover, and at most 5 % a leader."""
     n = np.geomspace(450, 45_000, sizes)
