@@ -68,6 +68,8 @@ MISTAKES = {
     "text for a number": (["train", "seed=abc"], "seed=abc"),
     "no value": (["train", "seed="], "seed="),
     "a negative seed": (["train", "seed=-1"], "seed=-1: must be 0 to"),
+    "a setting of another model": (["train", "model.sharing=false"], "it is a setting of model=resnet"),
+    "a setting of other images": (["train", "data=mnist", "data.online=true"], "it is a setting of data=shapes"),
     "text for a model's number": (["train", "model.width=abc"], "model.width=abc: must be a whole number or null"),
     "a fraction of 0": (["train", "data.fraction=0"], "data.fraction=0.0: must be above 0 and at most 1"),
     "a negative fraction": (["train", "data.fraction=-1"], "data.fraction=-1.0: must be above 0"),

@@ -91,7 +91,7 @@ def test_the_interval_of_an_observed_crossing_holds_it(seeds: int, noise: str) -
 def test_curves_that_approach_one_bayes_error_are_seldom_extrapolated_to_cross() -> None:
     """They never cross. The fits cannot know it, and say in most tables that they never meet, or may or may not."""
     n = np.array([450.0, 1350, 4500, 13_500, 45_000])
-    found = verdicts(0.2 + 4 * n**-0.5, 0.2 + 2 * n**-0.5, n, 3, (0.02, 0.0, 0.0), 120)
+    found = verdicts(0.2 + 4 * n**-0.5, 0.2 + 2 * n**-0.5, n, 3, (0.02, 0.0, 0.0), 60)
     counts = Counter((one.verdict, one.why) for one in found)
     print(f"one Bayes error: {counts}")
     assert share(found, "observed") == 0 and share(found, "extrapolated") <= 0.1

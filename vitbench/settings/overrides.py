@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, settings_key, typed_key
+from vitbench.menu import tunables
+from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, menu_of, settings_key, typed_key
+from vitbench.settings.schema import SCHEMA_OF_SOURCE
 
 _ASKING = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--shell-completion", "-sc")
 FLAGS = (*_ASKING, "--run", "-r", "--multirun", "-m")
@@ -132,6 +135,19 @@ def as_typed(line: str) -> str:
     return re.sub(r"(?<![\w.])outside=", "model=", typed_key(line))
 
 
+def _owners(key: str) -> str:
+    """The choices that have a setting which those that were made lack: `model=resnet` of model.sharing."""
+    group, _, option = settings_key(key).rpartition(".")
+    group = group.rpartition(".")[2]
+    if group == "data":
+        has = {name: option in {field.name for field in fields(schema)} for name, schema in SCHEMA_OF_SOURCE.items()}
+    elif group in MENU_GROUPS:
+        has = {name: option in tunables(choice.target) for name, choice in menu_of(group).items()}
+    else:
+        return ""
+    return ", ".join(f"{group}={name}" for name in has if has[name])
+
+
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
     """One line for what Hydra or OmegaConf refused."""
     return UserError(as_typed(_explained(error, command, arguments)))
@@ -162,7 +178,8 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
             settings = ["model" if k == "outside" else str(k) for k in cause.parent_node]
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
-            return f"{word}: no such setting of `vitbench {command}`; {did_you_mean(key, names)}"
+            hint = f"it is a setting of {owners}" if (owners := _owners(keys[word])) else did_you_mean(key, names)
+            return f"{word}: no such setting of `vitbench {command}`; {hint}"
         return f"{(word or key).removeprefix('+')}: {_first_line(cause)}"
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
