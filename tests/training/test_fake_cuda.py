@@ -114,9 +114,9 @@ def test_every_rung_of_a_vit_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[s
     assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
 
 
-@pytest.mark.parametrize("rung", CNN_RUNGS.values(), ids=CNN_RUNGS)
-def test_every_rung_of_a_cnn_stays_on_the_gpu(fake: FakeTensorMode, rung: dict[str, Any]) -> None:
-    model = on_gpu(network("resnet", **rung))
+@pytest.mark.parametrize("rung", ["sharing", "random", "blur", "all"])
+def test_rungs_of_a_cnn_stay_on_the_gpu(fake: FakeTensorMode, rung: str) -> None:
+    model = on_gpu(network("resnet", **CNN_RUNGS[rung]))
     assert loss_on_gpu(model, objective_of("classify", model), augmented("light")).device.type == "cuda"
 
 
