@@ -71,6 +71,17 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
     assert done.out.splitlines()[0] == "results/shares/accuracy.md"
 
 
+def test_a_table_and_a_figure_that_have_no_run_yet_are_left_out(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    later = "  later: {where: {model: [mixer]}"
+    study = STUDY.replace("figures:", f"{later}}}\nfigures:") + f"{later}, x: train_images}}\n"
+    (tmp_path / "shares.yaml").write_text(study)
+    done = vitbench("report", "study=shares.yaml")
+    assert done.code == 0 and "study=shares: tables.later is left out: where.model=[mixer]: none of 18 runs" in done.err
+    assert not list((tmp_path / "results" / "shares").glob("later.*"))
+    assert "later.svg" not in (tmp_path / "results" / "README.md").read_text()
+    assert vitbench("report", "check=true").code == 0
+
+
 def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "shares.yaml").write_text(STUDY + "names: {pe: {none: blind}}\n")
     assert "blind" in vitbench("table", "study=shares.yaml", "where.pe=blind").out

@@ -42,7 +42,7 @@ from vitbench.comparing.evidence import (
 from vitbench.comparing.formats import escape_markdown
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
-from vitbench.errors import DataError, UserError
+from vitbench.errors import DataError, NothingChosen, UserError
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
 from vitbench.fitting.mcnemar import Count, count_by, count_in, count_kept
@@ -189,10 +189,29 @@ class Section:
         """The runs, with what the study says it cannot show among their notes."""
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
+    def _with_runs(self, kind: str, layouts: Mapping[str, Any]) -> dict[str, Any]:
+        """The tables or figures whose `where` finds a run; one of a study that has begun may find none yet."""
+        found = {}
+        for name, layout in layouts.items():
+            try:
+                self.runs.filtered(layout.get("where") or {})
+            except NothingChosen as error:
+                print(f"vitbench: study={self.study.name}: {kind}.{name} is left out: {error}", file=sys.stderr)
+            else:
+                found[name] = layout
+        return found
+
     @cached_property
     def tables(self) -> list[formats.Table]:
-        layouts = choose_layouts({}, self.study, "tables", TABLE_KEYS)
+        layouts = self._with_runs("tables", choose_layouts({}, self.study, "tables", TABLE_KEYS))
         return [build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
+
+    @cached_property
+    def figure_layouts(self) -> dict[str, Any]:
+        """The layouts of the figures that can be drawn, by name."""
+        if not self.study.figures:
+            return {}
+        return self._with_runs("figures", choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS))
 
     @cached_property
     def fitted(self) -> Report | None:
@@ -201,7 +220,7 @@ class Section:
 
     def fit(self, count: Count | None) -> Report | None:
         """Fits curves as `vitbench fit` does, if a figure of the study asks for it and there are enough runs."""
-        layout = next((layout for layout in self.study.figures.values() if layout.get("fit")), None)
+        layout = next((layout for layout in self.figure_layouts.values() if layout.get("fit")), None)
         if layout is None:
             return None
         runs = self.runs_with_caveats.filtered(layout.get("where") or {})
@@ -227,15 +246,12 @@ class Section:
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
         """Draws the study's figures; yields the name and the bytes of each file."""
-        if not self.study.figures:
-            return
-        layouts = choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS)
-        for name, layout in layouts.items():
+        for name, layout in self.figure_layouts.items():
             yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
 
     def check_folder(self, folder: Path) -> None:
         """Raises DataError where a figure is missing, counts are not those that `fit` uses, or a file is too many."""
-        figures = {f"{name}.svg" for name in self.study.figures}
+        figures = {f"{name}.svg" for name in self.figure_layouts}
         present = {path.name for path in folder.iterdir()}
         for file in sorted(figures - present):
             raise DataError(f"{folder / file} is missing; `vitbench report` makes it")
@@ -259,7 +275,9 @@ class Section:
                 f"**{escape_markdown(table.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
             )
             parts.append(title + formats.render_tables("md", [table], "", []).strip())
-        parts += [f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in study.figures]
+        parts += [
+            f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in self.figure_layouts
+        ]
         if self.fitted is not None:
             pairs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(self.fitted)]
             items = "\n".join(f"- {escape_markdown(pair)}" for pair in pairs)
