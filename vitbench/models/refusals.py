@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice
 from vitbench.menu import ABOVE_0, BELOW_1, FROM_1, Range, check_ranges, tunables
 
 STEMS = ("patch", "conv")
@@ -36,8 +36,7 @@ def vit(flat: Mapping[str, Any]) -> None:
 def refuse_rungs(options: Mapping[str, Any]) -> None:
     """Refuses rungs of the ViT's ladder that make no network, by the options of the model."""
     check_ranges({"model.window": options["window"]}, RANGES)
-    if options["stem"] not in STEMS:
-        raise UserError(f"model.stem={options['stem']}: {did_you_mean(str(options['stem']), STEMS)}")
+    check_choice("model.stem", options["stem"], STEMS)
     patch_size, depth = options["patch_size"], options["depth"]
     if options["stem"] == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
         raise UserError(

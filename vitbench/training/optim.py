@@ -14,8 +14,8 @@ from vitbench.pe.base import PositionEncoding
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens, or whatever position
-    encodings learn (convolutions included, as in the authors' code of `pe=cpe`). A layer that is neither torch's says
-    `decays_weight = True` of itself.
+    encodings learn (convolutions included, as in the authors' code of `pe=cpe`). A layer of
+    our own that stands for one of them says `decays_weight = True`.
 
     What is frozen is in no group. The learning rate of a group is `scale` times the schedule's: 1 for all, or
     `layer_decay` to the power of how far the layer lies below the head, whose groups then come first.
