@@ -12,10 +12,12 @@ import pytest
 
 from tests.conftest import Output
 from vitbench.comparing.formats import render_tables
+from vitbench.errors import TryAgain
 from vitbench.settings.compose import CONF_DIR
 from vitbench.timing import rows
 from vitbench.timing.bench import page, read_bench
 from vitbench.timing.menu import MENU
+from vitbench.timing.ours import Ours
 from vitbench.timing.windows import Figure, alternate, figure, ratios, steps_for
 
 
@@ -28,6 +30,29 @@ def test_contestants_alternate_and_their_first_round_is_not_counted() -> None:
     taken = alternate({"a": contestant("a", 1.0), "b": contestant("b", 2.0)}, {"a": 8, "b": 4}, windows=2)
     assert met == [("a", 2), ("b", 1), ("a", 8), ("b", 4), ("a", 8), ("b", 4)]
     assert taken == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], Ours]:
+    """Makes whole runs that take these seconds, a short and a long one in turn."""
+
+    def make(seconds: list[float]) -> Ours:
+        runs, ours = iter(seconds), Ours({"machine": {"device": "cpu"}})
+        monkeypatch.setattr(ours, "run", lambda steps: next(runs))
+        return ours
+
+    return make
+
+
+def test_a_run_that_other_work_disturbed_is_timed_again(timed: Callable[[list[float]], Ours]) -> None:
+    ours = timed([3.0, 2.0, 1.0, 5.0])  # the first short run took longer than the long one
+    assert ours(10) == 4.0
+    assert ours.beside_training([0.25]) == [0.75]  # of the second short run alone
+
+
+def test_steps_that_cannot_be_timed_have_no_speed(timed: Callable[[list[float]], Ours]) -> None:
+    with pytest.raises(TryAgain, match="give seconds= more"):
+        timed([2.0, 1.0] * 9)(10)
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
