@@ -29,7 +29,10 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "probe", "table", "plot", "fit", "report"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "sweep", "probe", "table", "plot", "fit", "report", "inspect", "advise", "predict", "export", "features"],
+)
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
 def test_hydras_own_flags_answer_without_torch_and_leave_nothing(
     tmp_path: Path, command: str, flags: list[str]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +35,35 @@ def test_models_are_listed_in_pairs_with_their_cost(vitbench: Cli) -> None:
     assert "14.9 M" in out and "15.9 M" in out
 
 
+def test_networks_of_a_library_are_listed_with_their_recipe_and_those_of_one_cost_with_that(
+    vitbench: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = vitbench("ls", "models", "family=timm", "name=test_res*")
+    assert listed.out.split() == ["test_resnet", "optim=resnet"]
+    counted: list[str] = []
+
+    def cost(asked: dict[str, object]) -> tuple[int, int] | None:
+        counted.append(str(asked["arch"]))
+        return None if asked["arch"] == "test_vit" else (1000, 14_900_000 if asked["arch"] == "test_vit2" else 1)
+
+    monkeypatch.setenv("VITBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vitbench.models.build.cost_on_meta", cost)
+    words = ("ls", "models", "family=timm", "name=test_vit*", "match=vit.nano")
+    for _ in range(2):  # the second time nothing is counted again
+        lines = vitbench(*words).out.splitlines()
+        assert [line.split()[0] for line in lines[2:]] == ["test_vit2"] and lines[2].endswith("1.00")
+        assert len(counted) == len(set(counted)) > 3
+    for word, line in {
+        "family=tim": "ls models family=tim: did you mean timm?",
+        "match=vit.nan": "match=vit.nan: must be a model and a size of ours",
+        "name=nothing": "name=nothing: no network of timm is called so",
+        "seconds=0": "ls models seconds=0: must be a whole number, 1 or more",
+        "size=3": "ls models size=3: choices: family, image_size",
+    }.items():
+        refused = vitbench(*(each for each in words if each.split("=")[0] != word.split("=")[0]), word)
+        assert refused.code == 2 and line in refused.err and refused.err.count("\n") == 1
+
+
 def test_studies_are_listed_with_their_question(vitbench: Cli) -> None:
     lines = [line.split(maxsplit=1) for line in vitbench("ls", "studies").out.splitlines()]
     assert any(name == "quickstart" and words.startswith("How much better do a ViT and a CNN") for name, words in lines)
@@ -51,6 +82,13 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
     (runs / "d-killed" / "metrics.csv").write_text("step,epoch\n600,1\n1100,")
     fake_runs.write(runs, "e-torn", 0.5).joinpath("record.json").write_text("{")
     (runs / "f-empty").mkdir()
+    (runs / "g-stopped").mkdir()
+    (runs / "g-stopped" / "config.yaml").write_text("optim: {steps: 1200, epochs: null}\n")
+    header = json.dumps({"__metadata__": {"vitbench": f"{'0' * 64} {json.dumps({'step': 7})}"}}).encode()
+    (runs / "g-stopped" / "state.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (runs / "h-begun").mkdir()
+    (runs / "h-begun" / "config.yaml").write_text("optim: {steps: null, epochs: 3}\n")
+    (runs / "h-begun" / "state.safetensors").write_bytes(b"\xff" * 20)
     lines = [line.split(maxsplit=1) for line in vitbench("ls", "runs", "runs=elsewhere").out.splitlines()]
     assert {name: " ".join(rest.split()) for name, rest in lines} == {
         "a-finished": "finished 43.21 %",
@@ -60,6 +98,8 @@ def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
         "d-killed": "unfinished: step 600 of 1,200",
         "e-torn": "unreadable: elsewhere/e-torn/record.json is not a whole record (broken JSON)",
         "f-empty": "no run",
+        "g-stopped": "unfinished: step 7 of 1,200",
+        "h-begun": "unfinished: no step saved of 3 epochs",
     }
 
 

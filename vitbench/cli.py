@@ -17,6 +17,14 @@ from vitbench.menu import Choice, look_up
 from vitbench.version import __version__
 
 COMMANDS: dict[str, Choice] = {
+    "advise": Choice(
+        "vitbench.advising.advise:main",
+        "which network for your photographs, in words, within minutes: advise data.root=FOLDER",
+    ),
+    "inspect": Choice(
+        "vitbench.inspect:main",
+        "your images before training: damaged, copied, mislabelled, dark ones; inspect data.root=FOLDER",
+    ),
     "train": Choice(
         "vitbench.training.train:main",
         "one model on a share of a dataset; the same command again resumes or says it is done",
@@ -25,6 +33,10 @@ COMMANDS: dict[str, Choice] = {
     "probe": Choice(
         "vitbench.probing.probe:main",
         "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
+    ),
+    "features": Choice(
+        "vitbench.probing.features:main",
+        "frozen networks compared by linear and nearest-neighbour accuracy, in minutes: features models=[...]",
     ),
     "table": Choice("vitbench.comparing.table:main", "compare runs: mean and 95 % interval over seeds"),
     "plot": Choice("vitbench.plot:main", "accuracy against the number of training images"),
@@ -36,6 +48,12 @@ COMMANDS: dict[str, Choice] = {
         "vitbench.report:main",
         "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
     ),
+    "predict": Choice(
+        "vitbench.using.predict:main", "the classes that a trained network gives images: predict run=ID images=FOLDER"
+    ),
+    "export": Choice(
+        "vitbench.using.export:main", "a trained network for other programs: export run=ID file=network.onnx"
+    ),
     "bench": Choice(
         "vitbench.timing.bench:main",
         "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
@@ -45,16 +63,20 @@ COMMANDS: dict[str, Choice] = {
     ),
     "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
 }
-READ_ONLY = {"table", "plot", "fit", "report", "bench"}  # these neither train nor probe
+READ_ONLY = {"table", "plot", "fit", "report", "bench", "inspect"}  # these neither train nor probe
+OF_ONE_RUN = {"predict", "export"}
+WHOLE = {"advise", "features"}  # these plan their runs themselves
 PLAIN = {"ls", "completion"}  # these take positional words and have no config
 
 HELP = """\
+  vitbench advise data.root=FOLDER                       which network for your photographs, in words, in 30 minutes
   vitbench train model=vit pe=learned                    a ViT on the built-in images
   vitbench train model=resnet data=cifar10 data.fraction=0.1 seed=1
   vitbench sweep study=quickstart hydra/launcher=joblib  27 runs, two at a time on two cores
   vitbench table study=quickstart                        the comparison
   vitbench fit study=quickstart                          learning curves, and where one overtakes another
   vitbench plot study=quickstart file=figures/quickstart.svg
+  vitbench predict run=ID images=FOLDER                  the classes of your images, by a trained network
 
 What does a CNN know before it sees data, what must a ViT learn instead, and from how many images on does the
 difference stop mattering?
@@ -128,15 +150,15 @@ def _dispatch(argv: list[str]) -> int:
 
 def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], argv: list[str]) -> int:
     """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line."""
-    from vitbench.settings.compose import CONF_DIR
+    from vitbench.settings.compose import CONF_DIR, register
     from vitbench.settings.overrides import explain, prepare
-    from vitbench.settings.schema import register_schemas
 
     arguments = prepare(argv)
     if command == "probe":  # its model= names any network, but for Hydra this word chooses from the group of models
         arguments = [word.replace("model=", "outside=", 1) if word.startswith("model=") else word for word in arguments]
-    if command in {*READ_ONLY, "probe"} and {"-m", "--multirun"} & set(arguments):
-        raise errors.UserError(f"vitbench {command} has no --multirun; it takes all runs at once")
+    if command in {*READ_ONLY, *OF_ONE_RUN, *WHOLE, "probe"} and {"-m", "--multirun"} & set(arguments):
+        takes = "one run" if command in OF_ONE_RUN else "all runs at once"
+        raise errors.UserError(f"vitbench {command} has no --multirun; it takes {takes}")
     if WORLD_SIZE > 1 and (command != "train" or {"-m", "--multirun"} & set(arguments)):
         raise errors.UserError(
             f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
@@ -150,7 +172,7 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
 
     from vitbench.machine.interrupt import Stopped
 
-    register_schemas()
+    register()
     sys.argv = [f"vitbench {command}", *arguments]
     code = 0
 

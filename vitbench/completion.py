@@ -11,8 +11,10 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.models.families import LIBRARIES, architectures
 
 # COMPREPLY must hold only what follows the last `=`, because bash begins a new word there (COMP_WORDBREAKS).
 BASH = """\
@@ -54,10 +56,16 @@ complete --command vitbench --arguments '(__vitbench_fitting)'
 
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 VALUES = {
+    "export format": ("safetensors", "onnx"),
+    "table per": ("class", "confusion"),
+    "plot per": ("confusion",),
+    "predict probabilities": ("top", "all"),
+    "features classifiers": ("linear", "nearest"),
     "format": ("text", "md", "csv", "tex", "json"),
     "show": ("ci95", "sd", "mean"),
     "log": ("x", "y", "xy", "none"),
 }
+OF_MODELS = ("match=", "name=", "image_size=", "seconds=")  # which `ls models` takes beside family=
 
 
 def main(words: Sequence[str]) -> int:
@@ -90,7 +98,8 @@ def completions_of(line: str) -> list[str]:
 
         if before[1:2] == ["images"]:
             return _beginning(word, ["file=", *_ask_hydra("train", [*before[2:], word])])
-        return _beginning(word, KINDS if len(before) == 1 else ["runs="] if before[1] == "runs" else [])
+        options = {"runs": ["runs="], "models": [*(f"family={library}" for library in LIBRARIES), *OF_MODELS]}
+        return _beginning(word, KINDS if len(before) == 1 else options.get(before[1], []))
     if command == "completion":
         return _beginning(word, SHELLS)
     if command not in COMMANDS:
@@ -100,7 +109,15 @@ def completions_of(line: str) -> list[str]:
         from vitbench.runs.study import study_names
 
         return _beginning(word, [f"study={name}" for name in study_names()])
-    if equals and (values := VALUES.get(key)):
+    if equals and key in ("model.arch", "arch"):
+        library = next((name for name in LIBRARIES if f"model={name}" in before), "timm")
+        return _beginning(word, [f"{key}={name}" for name in architectures(library)])
+    if equals and key == "run":
+        from vitbench.runs.records import run_folders
+
+        runs = next((given.removeprefix("runs=") for given in before if given.startswith("runs=")), "runs")
+        return _beginning(word, [f"run={folder.name}" for folder in run_folders(Path(runs).expanduser())])
+    if equals and (values := VALUES.get(f"{command} {key}") or VALUES.get(key)):
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])

@@ -1,16 +1,21 @@
 """What there is, as plain lines: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs`.
 
-`ls runs runs=FOLDER` looks elsewhere. `ls images file=images.png` draws what the network of a run gets, and takes the
-words of the run: `vitbench ls images file=images.png data=cifar10 augment=strong`.
+`ls runs runs=FOLDER` looks elsewhere. `ls models family=timm` or `family=torchvision` lists the networks of a library,
+with `name=` those whose names fit, such as `name='*nano*'`; with `match=vit.nano` those that cost within 10 % of that,
+for images of `image_size=32`: they are counted for `seconds=60`, and the same command goes on. `ls images
+file=images.png` draws what the network of a run gets, and takes the words of the run: `vitbench ls images
+file=images.png data=cifar10 augment=strong`.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.menu import Choice
 from vitbench.numbers.text import align, say
 from vitbench.numbers.words import printable, shown_number, shown_value
@@ -28,6 +33,8 @@ def main(words: Sequence[str]) -> int:
         raise UserError(f"ls {kind}: {did_you_mean(kind, KINDS)}")
     if kind == "images":
         return _images(options)
+    if kind == "models" and options:
+        return _networks(options)
     folder = "runs"
     for option in options:
         key, _, value = option.partition("=")
@@ -44,6 +51,43 @@ def _images(words: Sequence[str]) -> int:
     from vitbench.training import picture
 
     say(str(picture.__doc__) if {"-h", "--help"} & {*words} else f"{printable(str(picture.draw(words)))}\n")
+    return 0
+
+
+def _networks(words: Sequence[str]) -> int:
+    """Lists networks of a library; with match= those of about the cost of one of ours, which imports torch."""
+    from vitbench.models.families import LIBRARIES, architectures, recipe_of
+
+    given = {"family": "", "name": "*", "match": "", "image_size": "32", "seconds": "60"}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in given or not value:
+            raise UserError(f"ls models {word}: {did_you_mean(key, given)}, each with its value")
+        if key in ("image_size", "seconds") and (not value.isdecimal() or int(value) < 1):
+            raise UserError(f"ls models {word}: must be a whole number, 1 or more")
+        given[key] = value
+    library = check_choice("ls models family", given["family"], LIBRARIES)
+    if not given["match"]:
+        rows = [[name, f"optim={recipe_of(name)}"] for name in fnmatch.filter(architectures(library), given["name"])]
+        say("".join(f"{line}\n" for line in align(rows, 2)) if rows else "")
+        return 0
+    from vitbench.models import alike
+    from vitbench.settings.compose import cache_folder
+
+    size, memory = int(given["image_size"]), Path(cache_folder(None))
+    found = alike.find(library, given["match"], given["name"], size, int(given["seconds"]), memory)
+    rows = [["model.arch", "recipe", "parameters", "multiply-adds", f"to {given['match']}"]]
+    for name, *costs in found.networks:
+        shown = [shown_number(key, cost, 0) for key, cost in zip(("parameters", "multiply_adds"), costs, strict=True)]
+        rows.append([name, recipe_of(name), *shown, f"{costs[1] / found.target:.2f}"])
+    lines = [f"Networks of {library} within 10 % of {given['match']}, for images of {size} px and 10 classes:"]
+    say("".join(f"{line}\n" for line in [*lines, *align(rows, 2)]))
+    if found.counted < found.names:
+        print(
+            f"vitbench: {found.counted:,} of {found.names:,} networks are counted; the same command counts more, "
+            "name='*nano*' and its like fewer",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -138,8 +182,6 @@ def runs(folder: Path) -> list[str]:
 
     rows = [[printable(path.name), *_standing(path)] for path in run_folders(folder)]
     if not rows:
-        import sys
-
         print(f"vitbench: no runs in {folder}; `vitbench train` makes one", file=sys.stderr)
     return align(rows, 2) if rows else []
 
@@ -163,12 +205,13 @@ def _standing(folder: Path) -> tuple[str, str]:
 
 
 def _progress(folder: Path) -> str:
-    """Says which step of how many was the last that a run logged."""
-    from vitbench.runs.run import read_metrics
+    """Says which step of how many was the last that a run logged or saved."""
+    from vitbench.runs.run import Run, read_metrics
     from vitbench.settings.compose import read_yaml
 
-    metrics = read_metrics(folder)
-    step = f"step {int(metrics[-1]['step']):,}" if metrics else "no step logged"
+    steps_seen = [int(row["step"]) for row in read_metrics(folder)[-1:]]
+    last = max([*steps_seen, Run(folder, {}).saved_step() or 0])
+    step = f"step {last:,}" if last else "no step saved"
     try:
         recipe = read_yaml(folder / "config.yaml")["optim"]
         steps, epochs, least = recipe["steps"], recipe["epochs"], recipe.get("min_steps")

@@ -6,7 +6,8 @@
 With `fit=true` the lines are fitted learning curves (vitbench/fitting/figure_fit.py). If x is no number (`x=augment`)
 its values stand side by side, and if y is a list of results their panels do. With `whole=resnet` or `bare=vit` the
 networks of a ladder do (vitbench/comparing/ladder_figure.py). What a probe measured along something
-(`y=shift.length.consistency`) is drawn against that.
+(`y=shift.length.consistency`) is drawn against that. `per=confusion` draws which class one network takes for which
+(vitbench/comparing/confusion_figure.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, draw_panels, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs, select_runs
@@ -22,9 +24,11 @@ from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
 from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label
+from vitbench.settings.schema import PlotConfig
 
 FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)  # these lay out a figure
 MOST_PANELS = 4
+PER_FILE = "figures/confusion.svg"  # of per=confusion, where no file was typed
 
 
 def main(config: Any) -> int:
@@ -35,11 +39,22 @@ def main(config: Any) -> int:
     from vitbench.runs.study import load_study
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
+    per = asked["per"]
+    if per and asked["file"] == PlotConfig.file:
+        asked["file"] = PER_FILE
     path = Path(asked["file"]).expanduser()
     ending = path.suffix.lower()
     if ending not in look.FIGURE_ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
     study = load_study(asked["study"]) if asked["study"] is not None else None
+    title, caveat = (study.title, study.caveat) if study else (None, "")
+    if per:
+        runs = select_runs(asked["runs"], asked["where"], study)
+        others = {key: asked[key] for key in ("name", *FIGURE_KEYS)}
+        blob = draw_confusion(runs, asked["runs"], per=per, others=others, title=title, caveat=caveat, ending=ending)
+        write(path, blob, folders=True)
+        say(f"{path}\n")
+        return 0
     layouts = choose_layouts(asked, study, "figures", FIGURE_KEYS)
     if len(layouts) > 1:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
@@ -47,7 +62,6 @@ def main(config: Any) -> int:
     layout = next(iter(layouts.values()))
     if asked["y"] is not None:
         layout = _without_unfit_keys(layout, {key for key in FIGURE_KEYS if asked[key] is not None}, runs, asked["y"])
-    title, caveat = (study.title, study.caveat) if study else (None, "")
     write(path, draw_figure(runs, title=title, caveat=caveat, ending=ending, **layout), folders=True)
     say(f"{path}\n")
     return 0

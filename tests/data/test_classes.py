@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from vitbench.data.classes import only, with_balance
 from vitbench.data.menu import forget, open_dataset
 from vitbench.data.share import load
+from vitbench.data.split import Dataset, Split
 from vitbench.errors import UserError
 
 
@@ -50,3 +52,26 @@ def test_what_is_not_there_is_refused(cache: Path) -> None:
     forget()
     with pytest.raises(UserError, match=r"^data.classes: there is no class 10; these images have 10, 0 to 9$"):
         open_dataset("shapes", **options(cache), classes=[0, 10])
+
+
+def with_counts(*counts: int) -> Dataset:
+    """A data set with so many training images of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    split = Split(np.zeros((len(labels), 1, 2, 2), np.uint8), labels, tuple("abcd"[: len(counts)]))
+    return Dataset(split, split, "0")
+
+
+@pytest.mark.parametrize("counts", [(5, 5), (20, 59, 30), (1, 2), (0, 3, 4)])
+def test_classes_that_are_even_enough_are_not_mentioned(counts: tuple[int, ...]) -> None:
+    assert with_balance(with_counts(*counts)).warnings == ()
+
+
+def test_uneven_classes_are_told_with_the_smallest_and_the_largest() -> None:
+    assert with_balance(with_counts(50, 200, 6)).warnings == (
+        "classes are uneven: 200 training images of b, 6 of c, 33.3 times as many",
+    )
+
+
+def test_the_balance_is_that_of_the_classes_that_are_kept() -> None:
+    kept = only(with_counts(50, 200, 6), [0, 1])
+    assert with_balance(kept).warnings == ("classes are uneven: 200 training images of b, 50 of a, 4 times as many",)

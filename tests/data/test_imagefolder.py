@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import struct
 import tarfile
 import zlib
@@ -19,8 +20,9 @@ from PIL import Image
 from vitbench.data import imagefolder
 from vitbench.data.decode import decode
 from vitbench.data.imagefolder import load
+from vitbench.data.refusals import imagefolder as refuse
 from vitbench.data.split import Dataset
-from vitbench.errors import DataError
+from vitbench.errors import DataError, UserError
 
 SIZE = 8
 RANDOM = np.random.default_rng(0)
@@ -70,7 +72,12 @@ def test_val_stands_in_for_test_and_classes_may_have_folders(root: Path) -> None
     (root / "test").rename(root / "val")
     (root / "val" / "cat" / "2024" / "may").mkdir(parents=True)
     (root / "val" / "cat" / "0.png").rename(root / "val" / "cat" / "2024" / "may" / "x.PNG")
-    assert opened(root).test.labels.tolist() == [0, 0, 1, 1]
+    dataset = opened(root)
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.warnings == (
+        "train/ holds the training images, val/ the test images; validation images are cut from the training images "
+        "(data.val_fraction)",
+    )
 
 
 def test_a_copy_elsewhere_has_the_same_fingerprint_and_a_changed_file_another(root: Path) -> None:
@@ -84,9 +91,9 @@ def decoded_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list to which every path is added that is decoded from now on."""
     paths: list[str] = []
 
-    def decode_and_note(path: str, size: int) -> np.ndarray:
+    def decode_and_note(path: str, size: int, fit: str) -> np.ndarray:
         paths.append(path)
-        return decode(path, size)
+        return decode(path, size, fit)
 
     monkeypatch.setattr(imagefolder, "decode", decode_and_note)
     return paths
@@ -474,19 +481,16 @@ def test_folders_that_no_classifier_can_learn_from_say_what_is_missing(tmp_path:
 
 
 def test_folders_of_another_layout_say_what_is_expected(tmp_path: Path) -> None:
-    expected = "expected train/<class>/* and test/<class>/* (or val/<class>/*)"
+    expected = "expected <class>/*, or train/<class>/* and test/<class>/* (or val/<class>/*), or data.labels=FILE.csv"
     root = tmp_path / "x"
     message = refused(root)
     assert message.startswith(f"data.root={root}: no such folder") and expected in message
     root.mkdir()
+    assert "has no class folders" in refused(root) and expected in refused(root)
+    draw(root / "val" / "cat" / "0.png")
     assert "has no folder train" in refused(root) and expected in refused(root)
     draw(root / "train" / "0.png")
-    assert "has no folder test or val" in refused(root)
-    (root / "test").write_text("")
-    assert "has no folder test or val" in refused(root)
-    (root / "test").unlink()
-    draw(root / "val" / "cat" / "0.png")
-    assert f"{root}/train holds no class folders; expected train/<class>/*" in refused(root)
+    assert f"{root}/train holds no class folders; expected train/<class>/*, or data.labels=" in refused(root)
     file = tmp_path / "file.zip"
     file.write_text("")
     assert f"data.root={file} is a file" in refused(file)
@@ -559,7 +563,9 @@ def test_photographs_of_many_sizes_become_squares_that_still_show_them(tmp_path:
     dataset = opened(root, image_size=64)
     K = len(dataset.classes)
     assert np.bincount(dataset.train.labels).tolist() == np.bincount(dataset.test.labels).tolist() == [4] * K
-    assert dataset.train.images.shape == (4 * K, 3, 64, 64) and dataset.warnings == ()
+    assert dataset.train.images.shape == (4 * K, 3, 64, 64)
+    assert dataset.warnings[0].startswith("train/ holds the training images, val/ the test images")
+    assert all("are not square: their middle is cut out" in line for line in dataset.warnings[1:])
     assert dataset.train.images.std(axis=(1, 2, 3)).min() > 10  # no image is of one colour
     first = sorted((root / "train" / dataset.classes[0]).iterdir())[0]
     with Image.open(first) as file:
@@ -568,3 +574,120 @@ def test_photographs_of_many_sizes_become_squares_that_still_show_them(tmp_path:
     middle = whole.crop([(edge - side) // 2 for edge in whole.size] + [(edge + side) // 2 for edge in whole.size])
     expected = np.asarray(middle.resize((64, 64), Image.Resampling.BOX), float).transpose(2, 0, 1)
     assert np.corrcoef(expected.ravel(), dataset.train.images[0].ravel())[0, 1] > 0.97
+
+
+# --- folders without a split, tables of labels, images that are not square -------------------------------------------
+
+
+def plain(root: Path, counts: dict[str, int]) -> Path:
+    """Class folders without a split."""
+    for name, count in counts.items():
+        for i in range(count):
+            draw(root / name / f"{i}.png")
+    return root
+
+
+def test_a_folder_of_class_folders_is_split(tmp_path: Path) -> None:
+    dataset = opened(plain(tmp_path / "pets", {"cat": 10, "dog": 20}))
+    assert dataset.classes == ("cat", "dog")
+    assert np.bincount(dataset.train.labels).tolist() == [8, 16] and np.bincount(dataset.test.labels).tolist() == [2, 4]
+    assert dataset.warnings == (
+        "30 images in 2 class folders, no split: 6 of them are the test images (data.test_fraction=0.2)",
+    )
+
+
+def test_another_share_and_another_seed_are_other_test_images(tmp_path: Path) -> None:
+    root = plain(tmp_path / "pets", {"cat": 10, "dog": 20})
+    half, other = opened(root, test_fraction=0.5), opened(root, split_seed=1)
+    assert len(half.test) == 15 and len(other.test) == 6
+    assert len({dataset.fingerprint for dataset in (half, other, opened(root))}) == 3
+
+
+USUAL = {"data.test_fraction": 0.2, "data.split_seed": 0, "data.fit": "crop", "data.labels": None}
+NO_FOLDER = {
+    "data.test_fraction=0: must be above 0 and below 1": {"data.test_fraction": 0},
+    "data.test_fraction=1: must be above 0 and below 1": {"data.test_fraction": 1},
+    "data.test_fraction=nan: must be above 0 and below 1": {"data.test_fraction": float("nan")},
+    "data.split_seed=-1: must be 0 to 4294967295": {"data.split_seed": -1},
+    "data.fit=padd: did you mean pad?": {"data.fit": "padd"},
+    "data.labels=: must not be empty": {"data.labels": ""},
+}
+
+
+@pytest.mark.parametrize("message", NO_FOLDER)
+def test_what_no_folder_could_mean_is_refused_as_it_was_typed(message: str) -> None:
+    refuse(USUAL)
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        refuse(USUAL | NO_FOLDER[message])
+
+
+def test_a_split_that_nobody_asked_for_is_refused_where_there_are_test_images(root: Path) -> None:
+    for options, typed in (({"test_fraction": 0.3}, "test_fraction=0.3"), ({"split_seed": 1}, "split_seed=1")):
+        with pytest.raises(UserError, match=f"^data.{typed}: these images have test images of their own; drop it"):
+            opened(root, **options)
+
+
+def test_broken_files_of_a_folder_without_a_split_are_named_or_skipped(tmp_path: Path) -> None:
+    root = plain(tmp_path / "pets", {"cat": 10, "dog": 10})
+    whole = opened(root)
+    (root / "cat" / "3broken.png").write_bytes(b"x")
+    assert "1 broken file: " in refused(root)
+    assert opened(root, skip_broken=True).fingerprint == whole.fingerprint
+
+
+def test_a_table_of_labels_gives_the_classes(tmp_path: Path) -> None:
+    root = plain(tmp_path / "pets", {"images": 6})
+    kinds = ["train"] * 4 + ["test"] * 2
+    lines = [f"images/{i},{'cat' if i % 2 else 'dog'},{kind}" for i, kind in enumerate(kinds)]
+    (root / "labels.csv").write_text("\n".join(["id,label,split", *lines]))
+    dataset = opened(root, labels="labels.csv")
+    assert dataset.classes == ("cat", "dog") and dataset.test.labels.tolist() == [0, 1]
+    (root / "labels.csv").write_text("\n".join(["id,label,split", *lines]).replace("cat", "cow"))
+    assert opened(root, labels="labels.csv").classes == ("cow", "dog")
+    (root / "labels.csv").write_text("\n".join(["id,label,split", "images/0,Cat,train", "images/1,cat,test"]))
+    assert "classes 'Cat' and 'cat' differ only in case" in refused(root, labels="labels.csv")
+
+
+def test_the_labels_of_a_table_are_part_of_what_is_cached(tmp_path: Path) -> None:
+    root = plain(tmp_path / "pets", {"images": 8})
+
+    def opened_with(labels: str) -> Dataset:
+        lines = [f"{i},{label},{'train' if i < 4 else 'test'}" for i, label in enumerate(labels)]
+        (root / "labels.csv").write_text("\n".join(["id,label,split", *(f"images/{line}" for line in lines)]))
+        return opened(root, labels="labels.csv")
+
+    assert opened_with("aabbaabb").train.labels.tolist() == [0, 0, 1, 1]
+    assert opened_with("aaabaabb").train.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_a_wide_image_is_cropped_padded_or_squashed(root: Path) -> None:
+    wide = np.zeros((SIZE, 2 * SIZE, 3), np.uint8)
+    wide[:, :SIZE], wide[:, SIZE:] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(wide).save(root / "train" / "cat" / "0.png")
+    images = {}
+    for fit, told in (("crop", "middle is cut out"), ("pad", "black borders"), ("squash", "stretched to a square")):
+        dataset = opened(root, image_size=SIZE, fit=fit)
+        assert "1 of 10 images are not square: " in dataset.warnings[0] and told in dataset.warnings[0]
+        images[fit] = dataset.train.images[0]
+    half, quarter = SIZE // 2, SIZE // 4
+    assert np.array_equal(images["crop"], wide[:, half : half + SIZE].transpose(2, 0, 1))
+    assert not images["pad"][:, :quarter].any() and not images["pad"][:, -quarter:].any()
+    assert images["pad"][0, half, 0] == 255 and images["pad"][2, half, -1] == 255
+    assert images["squash"][0, :, 0].tolist() == images["squash"][2, :, -1].tolist() == [255] * SIZE
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_a_strip_and_a_square_have_a_rule_in_every_fit(fit: str, tmp_path: Path) -> None:
+    Image.new("RGB", (10_000, 10), RED).save(tmp_path / "strip.png")
+    assert decode(tmp_path / "strip.png", SIZE, fit).shape == (3, SIZE, SIZE)
+    draw(tmp_path / "square.png", (20, 20))
+    assert np.array_equal(decode(tmp_path / "square.png", SIZE, fit), decode(tmp_path / "square.png", SIZE))
+
+
+def test_images_decoded_whenever_they_are_needed_have_the_same_fit(root: Path) -> None:
+    draw(root / "train" / "cat" / "0.png", (2 * SIZE, SIZE))
+    cached, streamed = opened(root, image_size=SIZE, fit="pad"), opened(root, image_size=SIZE, fit="pad", files=True)
+    read: Any = streamed.train.images
+    target = np.empty((1, 3, SIZE, SIZE), np.uint8)
+    read.prefetch(np.array([0]))(target)
+    assert np.array_equal(target[0], cached.train.images[0]) and streamed.fingerprint == cached.fingerprint

@@ -123,7 +123,7 @@ def test_places_are_rearranged_after_all_augmentation(images: Tensor, options: d
     for shown in (None, places()):
         torch.manual_seed(0)
         normalise = Normalise([0.5] * 3, [0.25] * 3, CPU, places=shown)
-        views.append(Classify(0.0).views(images, torch.arange(6), augment, normalise))
+        views.append(Classify(0.0, None).views(images, torch.arange(6), augment, normalise))
     (plain, labels), (moved, same_labels) = views
     assert torch.equal(moved, normalise.rearranged(plain)) and torch.equal(labels, same_labels)
     assert not torch.equal(moved, plain)

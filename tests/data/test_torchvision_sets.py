@@ -20,6 +20,7 @@ class Fake:
     """Stands for a torchvision set of 12 training images and 6 test images in 3 classes; `calls` lists the options."""
 
     calls: ClassVar[list[dict[str, Any]]]
+    base_folder, url, filename, tgz_md5 = "unpacked", "https://example.org/a.tar.gz", "a.tar.gz", "0" * 32
     mode, size = "RGB", (32, 32)
     classes: Any = ("ant", "bee", "cow")
 
@@ -39,6 +40,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> type[Fake]:
     """Replaces a set of torchvision's by a subclass of `Fake`."""
     fake_class = type(name, (Fake,), {"calls": [], **attributes})
+    monkeypatch.setattr(torchvision_sets, "bring", lambda *_, **__: None)
     monkeypatch.setattr(torchvision.datasets, name, fake_class)
     return fake_class
 
@@ -173,6 +175,30 @@ def test_what_cannot_be_downloaded_is_one_line_that_says_what_else_there_is(
     assert message.startswith(f"{beginning}data.root={tmp_path}/root")
     assert " ".join(str(UNAVAILABLE[why]).split()) in message and "\n" not in message
     assert "data=shapes" in message and "data=imagefolder data.root=" in message
+    assert "; put cifar-10-python.tar.gz there yourself, or: " in message
+
+
+def test_an_archive_that_no_address_has_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cifar10, asked = fake(monkeypatch, "CIFAR10"), []
+
+    def fail(archive: Path, md5: str, addresses: tuple[str, ...], **_: Any) -> None:
+        asked.extend([archive, md5, *addresses])
+        raise URLError("[Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr(torchvision_sets, "bring", fail)
+    with pytest.raises(DataError, match=r"name resolution.*; put cifar-10-python\.tar\.gz there yourself"):
+        torchvision_sets.cifar10(root=tmp_path, cache=tmp_path)
+    assert asked == [tmp_path / "a.tar.gz", "0" * 32, fake_cifar10.url, *SETS["cifar10"].others]  # type: ignore[attr-defined]
+    (tmp_path / "unpacked").mkdir()
+    assert len(torchvision_sets.cifar10(root=tmp_path, cache=tmp_path).train) == 12  # nothing is asked for any more
+
+
+def test_other_addresses_are_of_sets_whose_archive_torchvision_names() -> None:
+    for about in SETS.values():
+        dataset_class = getattr(torchvision.datasets, about.name)
+        if about.others:
+            assert dataset_class.filename == about.archives and len(dataset_class.tgz_md5) == 32
+            assert dataset_class.url.startswith("https://") and dataset_class.base_folder
 
 
 def test_imagenet_says_that_one_brings_the_archives(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import yaml
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import look_up, tunables
 from vitbench.models.build import build_model, cost
+from vitbench.models.families import LIBRARIES
 from vitbench.models.ladders import LADDERS
 from vitbench.models.menu import MENU, SIZES
+from vitbench.models.patches import usual_patch_size
 from vitbench.objectives.menu import MENU as OBJECTIVES
 from vitbench.pe.menu import MENU as ENCODINGS
 from vitbench.settings.compose import CONF_DIR
@@ -26,7 +28,7 @@ CNN_RUNGS["all"] = {"sharing": False, "reach": "random", "hierarchy": False, "po
 CASES: dict[str, dict[str, Any]] = {
     **{f"vit-{name}": {"name": "vit", "pe": {"name": name}} for name in ENCODINGS},
     **{f"vit-cls-{name}": {"name": "vit", "pool": "cls", "pe": {"name": name}} for name in ENCODINGS},
-    **{name: {"name": name} for name in MENU},
+    **{name: {"name": name} for name in MENU if name not in LIBRARIES},  # tests/models/test_library.py has those
     **{f"vit-{name}": {"name": "vit", "pe": {"name": "relative_bias"}, **rung} for name, rung in RUNGS.items()},
     **{f"resnet-{name}": {"name": "resnet", **rung} for name, rung in CNN_RUNGS.items()},
 }
@@ -143,7 +145,10 @@ def test_a_yaml_lists_exactly_the_tunables_of_the_signature(kind: str, menu: dic
         settings = yaml.safe_load(text)
         settings.pop("defaults", None)
         assert settings.pop("name") == name
-        assert settings == {key: default for key, (_, default) in tunables(choice.target).items()}
+        defaults = {key: default for key, (_, default) in tunables(choice.target).items()}
+        if settings.get("patch_size", 0) is None:  # it follows the image size, and of small images it is the default
+            settings["patch_size"] = usual_patch_size(32)
+        assert settings == defaults
         if kind == "pe":
             assert text.splitlines()[0] == "# @package model.pe"
 
@@ -159,7 +164,7 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"name": "vitt"}, "model=vitt: did you mean vit? choices: mixer, resnet, vit"),
+        ({"name": "vitt"}, "model=vitt: did you mean vit? choices: mixer, resnet, timm, torchvision, vit"),
         (
             {"name": "resnet", "pe": {"name": "rope"}},
             "resnet is not a ViT and takes no position encoding; drop pe=rope",

@@ -37,7 +37,7 @@ def gradients(objective: Classify, model: Any, images: Tensor, labels: Tensor) -
 def test_who_teaches_himself_softly_learns_from_the_labels_alone(alpha: float) -> None:
     """softmax(s) - softmax(t) = 0 where s = t, so the gradient is 1 - alpha times that of plain training."""
     model, images, labels = vit("rope"), torch.randn(5, 3, 16, 16), torch.arange(5) % 4
-    plain = gradients(Classify(0.0), model, images, labels)
+    plain = gradients(Classify(0.0, None), model, images, labels)
     taught = gradients(Distill(0.0, model, "soft", alpha, 1.0), model, images, labels)
     for gradient, plain_gradient in zip(taught, plain, strict=True):
         torch.testing.assert_close(gradient, (1 - alpha) * plain_gradient, rtol=1e-5, atol=1e-7)

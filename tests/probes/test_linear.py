@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests.probes.known import curve, find, noise, subject, value
 from vitbench.errors import UserError
+from vitbench.numbers.ridge import ridge
 from vitbench.probes import linear
 from vitbench.probes.subject import Row, Subject
 
@@ -88,7 +89,7 @@ def test_few_shot_sets_have_as_many_of_each_class_and_differ() -> None:
 def test_ridge_is_the_solution_of_its_equations(n: int, D: int) -> None:
     torch.manual_seed(0)
     X, other, labels = torch.randn(n, D).double(), torch.randn(9, D).double(), torch.arange(n) % 3
-    (found,) = linear.ridge(X, labels, [other], 3)
+    (found,) = ridge(X, labels, [other], 3)
     Z, T = (X - X.mean(0)) / (X.std(0, correction=0) + 1e-5), 2.0 * nn.functional.one_hot(labels, 3).double() - 1
     W = torch.linalg.solve(Z.T @ Z + 4 * torch.eye(D).double(), Z.T @ (T - T.mean(0)))  # 2^2 is the 13th penalty
     expected = (other - X.mean(0)) / (X.std(0, correction=0) + 1e-5) @ W + T.mean(0)

@@ -159,3 +159,31 @@ def test_no_circular_offset_is_zero_and_all_others_are_as_likely() -> None:
 def test_a_shift_that_no_image_has_room_for_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
         probe(subject(Constant()), seed=0, **options)
+
+
+def test_large_images_are_moved_by_fewer_shifts_and_the_rows_say_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 64 px and below every shift is measured, as ever; 224 px would take 290 forwards an image."""
+    met: list[int] = []
+
+    class Counted(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            met.append(len(images))
+            return torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.long), 4).float()
+
+    def measured(size: int, **options: Any) -> list[dict[str, Any]]:
+        met.clear()
+        images = torch.zeros(4, 3, size, size, dtype=torch.uint8)
+        normalise = Normalise([0.5] * 3, [0.3] * 3, torch.device("cpu"))
+        return probe(Subject(Counted(), images, torch.zeros(4).long(), normalise, 4), seed=0, draws=2, **options)
+
+    def said(rows: list[dict[str, Any]]) -> dict[str, float]:
+        return {row["metric"]: row["value"] for row in rows if row["metric"] in ("lengths", "offsets")}
+
+    large = measured(224)
+    assert said(large) == {"lengths": 8, "offsets": 8} and sum(met) == 4 * (3 * 2 + 1 + 8 + 8)
+    moved = [row["at"] for row in large if row["protocol"] == "shift.length@v1" and row["metric"] == "consistency"]
+    assert moved[0] == 1 and moved[-1] == 56 and len(moved) == 8
+    assert said(measured(64)) == {} and sum(met) == 4 * (3 * 2 + 1 + 16 + 24)
+    measured(224, worst=1, max_shift=4)
+    assert sum(met) == 4 * (3 * 2 + 1 + 8 + 8)
+    assert "offsets" not in said(measured(224, worst=1))

@@ -314,7 +314,7 @@ def weights(tmp_path: Path, classes: int = 10) -> Path:
 
 
 DATA = ["data=shapes", "data.test_images=50", "data.train_images=200"]
-OUTSIDE = ["probe", "probe=shift", "model=torchvision", "name=squeezenet1_1", *DATA, "images=10"]
+OUTSIDE = ["probe", "probe=shift", "model=torchvision", "arch=squeezenet1_1", *DATA, "images=10"]
 
 
 def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tmp_path: Path, trained: str) -> None:
@@ -324,8 +324,10 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
     (folder,) = (tmp_path / "runs").glob("torchvision-squeezenet1_1-shapes-*")
     record = read_record(folder / "record.json")
     assert record["mean"] == [0.485, 0.456, 0.406] and record["train_images"] == 0
-    assert torch.equal(SEEN[0].model.state_dict()["features.0.bias"], torch.load(path)["state_dict"]["features.0.bias"])
-    assert "measured before: shift" in vitbench(*OUTSIDE, f"weights={path}").out
+    bias = SEEN[0].model.state_dict()["net.features.0.bias"]
+    assert torch.equal(bias, torch.load(path)["state_dict"]["features.0.bias"])
+    by_name = [word.replace("arch=", "name=") for word in OUTSIDE]  # another word for it
+    assert "measured before: shift" in vitbench(*by_name, f"weights={path}").out
     table = vitbench("table", "value=[test_accuracy,stub.size]", "format=json")
     assert {group["settings"]["model"] for group in json.loads(table.out)["tables"][0]["groups"]} == {
         "torchvision",
@@ -390,7 +392,8 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     whole = weights(tmp_path)
     for words, expected in {
         ("model=torchvison",): "model=torchvison: did you mean torchvision?",
-        ("name=squeezenet1_2",): "did you mean squeezenet1_",
+        ("arch=squeezenet1_2",): "model.arch=squeezenet1_2: did you mean squeezenet1_",
+        ("arch=squeezenet1_1", "name=squeezenet1_0"): "arch=squeezenet1_1 name=squeezenet1_0: two words for the same",
         ("mean=[0.5]",): "mean=[0.5]: must be 3 numbers",
     }.items():
         key = words[0].split("=")[0]

@@ -22,6 +22,9 @@ IDS = {
     "data=mnist model.patch_size=7": "vit-learned-mnist-f1-s0-869fc399",
     "data=imagefolder data.root=/tmp/pets data.image_size=64": "vit-learned-pets-f1-s0-2a9b39c4",
     "data=imagefolder data.root=/tmp/pets data.name=dogs data.follow_links=true": "vit-learned-dogs-f1-s0-8bafdc99",
+    "data=imagefolder data.root=/tmp/pets data.image_size=224 model.patch_size=4": "vit-learned-pets-f1-s0-a77a7feb",
+    "data=imagefolder data.root=/tmp/pets data.image_size=224": "vit-learned-pets-f1-s0-e4ec491d",  # patches of 16 px
+    "data=stl10 model.patch_size=8": "vit-learned-stl10-f1-s0-89246802",
     "data.classes=[3,1]": "vit-learned-shapes-f1-s0-c2c9f37a",
     "data.task=relation data.flip=false augment=light": "vit-learned-shapes-f1-s0-1e5d40d3",
     "augment=strong augment.draw=chunk optim.epochs=2.5": "vit-learned-shapes-f1-s0-5ebf05ec",  # all there was

@@ -18,8 +18,10 @@ from vitbench.comparing.evidence import read_evidence
 from vitbench.data import shapes
 from vitbench.data.loader import Loader
 from vitbench.models import build
+from vitbench.runs.plan import Planner
 from vitbench.runs.run import read_metrics
 from vitbench.sweeping.estimate import Estimate, total
+from vitbench.training.step_time import seconds_an_image
 
 Cli = Callable[..., Output]
 
@@ -44,7 +46,9 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
 def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tmp_path: Path, study: str) -> None:
     plan = vitbench("sweep", study, *WORDS, "runs=r", "dry_run=true")
     assert plan.code == 0 and plan.out.count("  missing\n") == 4
-    assert "4 runs, 4 to do: 0 finished, 0 failed, 4 missing\nno estimate: no recorded run of vit none nano" in plan.out
+    assert "4 runs, 4 to do: 0 finished, 0 failed, 4 missing\nabout " in plan.out
+    assert plan.out.endswith(" s of training, 1 at a time, by a measured step of 2 networks\n")
+    assert "measuring a step of 2 networks without a recorded run" in plan.err
     assert not (tmp_path / "r").exists()
     first = vitbench("sweep", study, *WORDS, "runs=r")
     assert first.code == 0 and first.out == "4 of 4 runs finished\n"
@@ -173,6 +177,48 @@ def test_the_time_is_estimated_from_comparable_runs(tmp_path: Path, monkeypatch:
     least = fake_runs.record(0.5, **same | {"optim.epochs": 0.01, "optim.min_steps": 240})["config"]
     assert Estimate(tmp_path, threads=1).seconds(least) == pytest.approx(24)
     assert total([24, 24, 24], at_once=2) == 36 and total([60, 1], at_once=2) == 60
+
+
+def test_what_is_not_recorded_is_measured_as_long_as_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = Planner()
+    first, same, other = (planner.settings(words.split()) for words in ("pe=rope", "pe=rope seed=1", "model=resnet"))
+    measured: list[tuple[str, int]] = []
+
+    def timed(settings: Any, image_size: int) -> float:
+        measured.append((settings["model"]["name"], image_size))
+        return 0.01
+
+    monkeypatch.setattr("vitbench.training.step_time.seconds_an_image", timed)
+    estimate = Estimate(tmp_path, threads=1)
+    assert estimate.unmeasured([first, same, other]) == [same, other]
+    assert estimate.measure([same, other], seconds=0) == 0 and measured == []
+    assert estimate.measure([same, other], seconds=30) == 2 and measured == [("vit", 32), ("resnet", 32)]
+    assert estimate.seconds(first) == estimate.seconds(other) == pytest.approx(0.01 * 1000 * 64)
+    epochs = planner.settings(["optim.epochs=3", "data.fraction=0.5", "pe=rope"])
+    assert estimate.seconds(epochs) is None
+    estimate.count_images(epochs, 10_000)
+    assert estimate.seconds(epochs) == pytest.approx(0.01 * 3 * 4500, rel=0.02)
+
+
+@pytest.mark.parametrize("words", ["pe=rope augment=strong", "model=resnet optim.epochs=2", "objective=mae"])
+def test_a_step_is_timed_with_all_that_training_does(words: str) -> None:
+    settings = Planner().settings([*words.split(), "machine.threads=1", "optim.batch_size=20"])
+    seconds = seconds_an_image(settings, 16)
+    assert seconds is not None and 0 < seconds < 1
+
+
+def test_a_network_that_cannot_be_built_has_no_time() -> None:
+    settings = Planner().settings(["model.patch_size=5", "machine.threads=1"])
+    assert seconds_an_image(settings, 32) is None
+
+
+def test_a_plan_of_a_folder_that_cannot_be_used_is_refused(vitbench: Cli, tmp_path: Path) -> None:
+    (tmp_path / "pets.yaml").write_text(GRID)
+    done = vitbench("sweep", "study=pets.yaml", "data=imagefolder", "data.root=nowhere", "dry_run=true")
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert "data.root=nowhere: no such folder" in done.err.replace(f"{tmp_path}/", "")
 
 
 def test_a_run_of_a_sweep_is_the_run_of_its_single_command(vitbench: Cli, tmp_path: Path, study: str) -> None:

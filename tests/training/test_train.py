@@ -84,7 +84,7 @@ def test_a_run_leaves_what_the_documentation_says(vitbench: Cli, tmp_path: Path)
     assert output.code == 0, output.err
     assert "test accuracy" in output.out and output.out.count("\n") == 1
     names = {path.name for path in folder(tmp_path / "r").iterdir() if path.name != ".lock"}
-    arrays = {"checkpoint.safetensors", "predictions.npy", "labels.npy"}
+    arrays = {"checkpoint.safetensors", "predictions.npy", "labels.npy", "probabilities.npy"}
     assert names == {"config.yaml", "metrics.csv", "record.json"} | arrays
     assert [path.name for path in tmp_path.iterdir()] == ["r"]  # nothing lies beside it
 
@@ -97,6 +97,14 @@ def test_the_record_agrees_with_its_files(vitbench: Cli, tmp_path: Path) -> None
     assert len(predictions) == 50 and predictions.max() < len(facts["classes"]) == 10
     assert facts["steps"] == 6 and facts["hardware"]["precision"] == "float32"
     assert facts["test_accuracy"] == (predictions == labels).mean() and facts["images_per_second"] > 0
+    probabilities = np.load(folder(tmp_path / "r") / "probabilities.npy")
+    assert probabilities.shape == (50, 10) and probabilities.dtype == np.float16
+    assert (probabilities[np.arange(50), predictions] == probabilities.max(1)).all()
+    recalls = [(predictions == labels)[labels == k].mean() for k in {*labels.tolist()}]
+    assert facts["test_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    top5 = (np.argsort(-probabilities, 1, kind="stable")[:, :5] == labels[:, None]).any(1).mean()
+    assert facts["test_top5_accuracy"] == pytest.approx(top5, abs=0.05)  # float16 has more ties
+    assert 0 <= facts["test_calibration_error"] <= 1
     loaded = package.load(facts["id"], runs=tmp_path / "r")
     assert loaded.record == facts
     assert sum(p.numel() for p in loaded.model.parameters()) == facts["parameters"]
@@ -281,6 +289,21 @@ def test_torn_and_later_lines_of_metrics_are_dropped(
         lines.write("6,1,0.1,9,9,9,9\n5,0.4")
     vitbench("train", *TINY, "runs=r")
     assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "r"))
+
+
+def test_a_run_that_is_stopped_before_its_first_step_is_listed(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitbench.training.prepare.prepare", stopped)
+        assert vitbench("train", *TINY, "runs=r").code == 130
+    assert vitbench("ls", "runs", "runs=r").out.endswith("  unfinished: no step saved of 6\n")
+    cut_run(vitbench, monkeypatch, "runs=r", stop=5)
+    assert vitbench("ls", "runs", "runs=r").out.endswith("  unfinished: step 4 of 6\n")
+    assert vitbench("train", *TINY, "runs=r").code == 0
 
 
 def test_a_run_that_lost_its_metrics_after_the_last_step_still_ends(

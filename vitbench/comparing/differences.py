@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vitbench.comparing.grouping import Group, line_name
 from vitbench.comparing.select import Row
@@ -20,6 +20,8 @@ class Against(Group):
     """A group whose numbers are all differences from a reference group, over the seeds that both have."""
 
     reference: Group
+
+    has_costs: ClassVar[bool] = False
 
     def interval(self, column: str) -> Interval:
         return paired(self.by_seed(column), self.reference.by_seed(column)).interval

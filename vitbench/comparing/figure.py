@@ -12,7 +12,7 @@ from vitbench.comparing.grouping import Group, comparison_warnings, shared_setti
 from vitbench.comparing.select import Runs
 from vitbench.errors import UserError
 from vitbench.numbers import look
-from vitbench.numbers.words import column_label, is_share, printable
+from vitbench.numbers.words import CALIBRATION, column_label, is_share, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,9 +139,9 @@ def tick_label(value: float) -> str:
 def draw_chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
     """Draws where guessing lands if all runs have one number of classes; far from the lines it is only written."""
     class_counts = {len(row["classes"]) for group in groups for row in group.rows if row.get("classes")}
-    if not is_share(y) or len(class_counts) != 1:
+    if not is_share(y) or y == CALIBRATION or len(class_counts) != 1:
         return
-    share = 100 / class_counts.pop()
+    share = min((5 if "_top5_" in y else 1) * 100 / class_counts.pop(), 100)
     lines_above = y.endswith("_accuracy")  # the word stands on the side of the lines
     level, side = (share, 1) if lines_above else (100 - share, -1)
     placed = {"va": "bottom" if lines_above else "top", **ANNOTATION}

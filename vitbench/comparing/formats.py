@@ -56,7 +56,7 @@ class Table:
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
     """Lists COSTS, with TOTAL_SECONDS only if a run began from another; a table of differences has no costs."""
-    if any(isinstance(group, Against) for group in groups):
+    if not all(group.has_costs for group in groups):
         return []
     rows = [row for group in groups for row in group.rows]
     total_differs = any(total_seconds(row, row) != row.get("train_seconds") for row in rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from vitbench.comparing.degenerate import is_degenerate
 from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
@@ -20,11 +20,12 @@ from vitbench.runs.record import stated
 from vitbench.settings.choices import GROUPS
 
 # A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
-_FIRST = ("data", "model", "pe", "model.size")
+_FIRST = ("data", "model", "model.arch", "pe", "model.size")
 PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
 # A caption does not mention these, because they go without saying.
 USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
+NAMES = ("model", "model.arch", "model.network", "data")  # a line is named by these without their keys
 MATCHED = 1.1  # costs within a tenth of each other count as equal
 IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
@@ -58,6 +59,8 @@ class Group:
 
     settings: Mapping[str, Any]
     rows: list[Row]
+
+    has_costs: ClassVar[bool] = True  # whether a table shows what its runs cost
 
     def interval(self, column: str) -> Interval:
         return mean_interval(value for row in self.rows if is_number(value := row.get(column)))
@@ -209,7 +212,7 @@ def path_of(groups: Sequence[Group], columns: Sequence[str], first: Sequence[str
 def line_name(settings: Mapping[str, Any]) -> str:
     """Names a line by its settings: vit pe=rope."""
     words = (
-        shown_value(setting) if key in ("model", "data") else f"{key}={shown_value(setting)}"
+        shown_value(setting) if key in NAMES else f"{key}={shown_value(setting)}"
         for key, setting in settings.items()
         if setting is not None
     )
@@ -262,7 +265,7 @@ def comparison_warnings(groups: Sequence[Group]) -> list[str]:
 def cost_warnings(rows: Sequence[Row]) -> list[str]:
     """Warns where models of one size differ in cost by more than a tenth: sizes match at 32 px and patches of 4 px."""
     lines = []
-    for size in sorted({str(row.get("model.size")) for row in rows}):
+    for size in sorted({str(row["model.size"]) for row in rows if row.get("model.size")}):
         costs: dict[str, set[float]] = {}
         for row in rows:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):

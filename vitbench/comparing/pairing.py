@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Protocol, TypeVar
 
+from vitbench.models import families
 from vitbench.settings.choices import GROUPS
 
 START_KEYS = ("init", "head", "freeze", "optim.layer_decay")  # these say how a run begins
@@ -41,8 +42,11 @@ def usual_pairs(lines: Sequence[Some]) -> list[tuple[Some, Some]]:
 def is_cnn(line: Line) -> bool:
     """Whether its model takes no encoding: runs of such a model have no `pe` (vitbench/models/menu.py).
 
-    The name of the model does not say so here, because a table of one's own can hold models that no menu offers.
+    The name of the model does not say so here, because a table of one's own can hold models that no menu offers; the
+    name of an architecture of timm or torchvision does.
     """
+    if line.settings.get("model.arch"):
+        return families.is_cnn(str(line.settings["model.arch"]))
     return "pe" in line.settings and line.settings["pe"] is None
 
 

@@ -5,7 +5,8 @@ interval and costs. With `columns=data.fraction` the values of that setting stan
 In both, a setting that tells groups apart becomes a key of the lines even if nobody asked for it, so that nothing
 unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed, and
 with `matched=test_accuracy` these are taken at equal accuracy (vitbench/comparing/matched.py). With `whole=resnet` or
-`bare=vit` a line says what a bias is worth in images (vitbench/comparing/worth_table.py).
+`bare=vit` a line says what a bias is worth in images (vitbench/comparing/worth_table.py). With `per=class` a line is a
+class of the images, and with `per=confusion` the table says which class is taken for which (per_class.py).
 
 CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
 """
@@ -33,6 +34,7 @@ from vitbench.comparing.grouping import (
     with_place,
 )
 from vitbench.comparing.matched import build_matched_table
+from vitbench.comparing.per_class import build_class_table
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
@@ -62,9 +64,13 @@ def main(config: Any) -> int:
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = _format(asked["format"], asked["file"])
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    layouts = choose_layouts(asked, study, "tables", TABLE_KEYS)
+    per = asked["per"]
+    layouts = {} if per else choose_layouts(asked, study, "tables", TABLE_KEYS)
     runs = select_runs(asked["runs"], asked["where"], study)
     tables = [build_table(name, runs, **layout) for name, layout in layouts.items()]
+    if per:
+        others = {key: asked[key] for key in ("name", *TABLE_KEYS) if key != "show"}
+        tables = [build_class_table(runs, asked["runs"], per=per, show=asked["show"], others=others)]
     if len(tables) > 1:
         tables = [replace(table, caption=f"{table.name}: {table.caption}") for table in tables]
     if form == "csv" and len(tables) > 1:

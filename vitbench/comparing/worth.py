@@ -26,6 +26,7 @@ from vitbench.numbers.curves import Curve
 from vitbench.numbers.efficiency import Ratio, label_efficiency
 from vitbench.numbers.intervals import Interval, smallest_difference
 from vitbench.numbers.pair import Pair
+from vitbench.numbers.words import CALIBRATION
 
 FALLING = ("_error", "_loss")  # results whose names end so fall as images grow; those of `accuracy` rise
 Errors = dict[tuple[Any, ...], float]  # by seed and subset seed
@@ -89,7 +90,7 @@ NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0, math.nan)
 
 def check_value(runs: Runs, value: str | None) -> str:
     """Returns the result that was typed; raises UserError where it is no accuracy, error or loss of these runs."""
-    results = [column for column in runs.numbers() if column.endswith(("accuracy", *FALLING))]
+    results = [column for column in runs.numbers() if column.endswith(("accuracy", *FALLING)) and column != CALIBRATION]
     return check_choice("value", str(value or "test_accuracy"), results)
 
 

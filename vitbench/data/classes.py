@@ -1,4 +1,4 @@
-"""`data.classes` makes a data set of some of the classes of another. This module imports no torch."""
+"""`data.classes` makes a data set of some of the classes of another; uneven classes are told. Imports no torch."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ class Chosen:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
         return np.asarray(cast(Any, self.images)[self.indices], dtype)
+
+
+UNEVEN = 3  # so many times as many images in one class as in another are worth a warning
+
+
+def with_balance(dataset: Dataset) -> Dataset:
+    """The data set with a warning where its training images are uneven over the classes."""
+    counts = np.bincount(dataset.train.labels)
+    present = np.flatnonzero(counts)
+    least, most = present[counts[present].argmin()], present[counts[present].argmax()]
+    if counts[most] < UNEVEN * counts[least]:
+        return dataset
+    line = (
+        f"classes are uneven: {counts[most]:,} training images of {dataset.classes[most]}, {counts[least]:,} of "
+        f"{dataset.classes[least]}, {counts[most] / counts[least]:.3g} times as many"
+    )
+    return replace(dataset, warnings=(*dataset.warnings, line))
 
 
 def only(dataset: Dataset, classes: Sequence[int]) -> Dataset:

@@ -42,7 +42,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def decode(path: str | Path, size: int) -> np.ndarray:
+def decode(path: str | Path, size: int, fit: str = "crop") -> np.ndarray:
     """One file as uint8 (3, size, size); raises ValueError with the reason where it cannot be read whole."""
     with opened(path) as file:
         width, height = file.size
@@ -52,7 +52,7 @@ def decode(path: str | Path, size: int) -> np.ndarray:
         image = ImageOps.exif_transpose(file)
         if file.format == "PNG" and _png_is_short(file, path):
             raise ValueError("image file has too few rows")
-    return square(rgb(image), size)
+    return square(rgb(image), size, fit)
 
 
 def _png_is_short(file: Image.Image, path: str | Path) -> bool:
@@ -81,10 +81,22 @@ def rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """Shortest side to `size`, middle cut out: uint8 (C, size, size)."""
+def square(image: Image.Image, size: int, fit: str = "crop") -> np.ndarray:
+    """An image as uint8 (C, size, size), whatever its shape.
+
+    crop: the shortest side becomes `size` and the middle is cut out. pad: the longest side becomes `size`, and black
+    borders fill the rest, as torchvision's and Pillow's do. squash: both sides become `size`.
+    """
     width, height = image.size
-    if (width, height) != (size, size):
+    if fit == "squash" and (width, height) != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    elif fit == "pad" and (width, height) != (size, size):
+        scale = size / max(width, height)
+        shape = max(1, round(width * scale)), max(1, round(height * scale))
+        padded = Image.new(image.mode, (size, size))
+        padded.paste(image.resize(shape, Image.Resampling.BILINEAR), ((size - shape[0]) // 2, (size - shape[1]) // 2))
+        image = padded
+    elif (width, height) != (size, size):
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2  # whole pixels: half a pixel off would blur
         # only the middle is resized: the same picture, and a 10,000 x 10 image costs no more than a small one

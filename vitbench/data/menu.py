@@ -22,7 +22,11 @@ MENU: dict[str, Choice] = {
         "drawn shapes, any number: their kind, side, place, or whether two are alike",
         "vitbench.data.refusals:shapes",
     ),
-    "imagefolder": Choice("vitbench.data.imagefolder:load", "your images: train/<class>/* and test|val/<class>/*"),
+    "imagefolder": Choice(
+        "vitbench.data.imagefolder:load",
+        "your images: <class>/*, or train/<class>/* and test|val/<class>/*, or a table of labels",
+        "vitbench.data.refusals:imagefolder",
+    ),
     "cifar10": Choice(f"{_SETS}:cifar10", "60,000 photographs of 32 px, 10 classes (Krizhevsky 2009)"),
     "cifar100": Choice(f"{_SETS}:cifar100", "60,000 photographs of 32 px, 100 classes (Krizhevsky 2009)"),
     "mnist": Choice(f"{_SETS}:mnist", "70,000 handwritten digits of 28 px, grey (LeCun et al. 1998)"),
@@ -67,11 +71,9 @@ def open_dataset(
         dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
         forget()
         _opened[key] = dataset
-    if classes is None:
-        return _opened[key]
-    from vitbench.data.classes import only
+    from vitbench.data.classes import only, with_balance
 
-    return only(_opened[key], classes)
+    return with_balance(_opened[key] if classes is None else only(_opened[key], classes))
 
 
 _opened: dict[str, Dataset] = {}  # one at most

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitbench.errors import UserError
-from vitbench.menu import FROM_0, FROM_1, check_ranges
+from vitbench.errors import UserError, check_choice
+from vitbench.menu import FROM_0, FROM_1, Range, check_ranges
 
+FOLDERS = {
+    "data.test_fraction": Range("above 0 and below 1 (a share of the images)", lambda value: 0 < value < 1),
+    "data.split_seed": Range("0 to 4294967295", lambda value: 0 <= value < 2**32),
+}
+FITS = ("crop", "pad", "squash")  # what becomes of images that are not square
 SHAPES = {"data.train_images": FROM_1, "data.test_images": FROM_1, "data.image_seed": FROM_0}
 
 MOVED = "moves the object, whose place is the class of data.task=place"
@@ -47,6 +52,14 @@ def shapes(flat: Mapping[str, Any]) -> None:
         _check_online(flat)
 
 
+def imagefolder(flat: Mapping[str, Any]) -> None:
+    """Refuses a share or a seed that no split can have, and a way to make images square that there is not."""
+    check_ranges(flat, FOLDERS)
+    check_choice("data.fit", flat["data.fit"], FITS)
+    if flat["data.labels"] is not None and not flat["data.labels"].strip():
+        raise UserError("data.labels=: must not be empty; data.labels=null takes the classes from folders")
+
+
 def _check_online(flat: Mapping[str, Any]) -> None:
     for key, nothing in REPEATED.items():
         if (value := flat[key]) != nothing:
@@ -54,6 +67,10 @@ def _check_online(flat: Mapping[str, Any]) -> None:
                 f"{key}={value:g}: data.online=true repeats no image, so that optim.steps and optim.batch_size say how "
                 "many there are; drop it"
             )
+    if (weights := flat["optim.class_weights"]) != "none":
+        raise UserError(
+            f"optim.class_weights={weights}: data.online=true draws each class equally often; drop one of them"
+        )
     if (classes := flat["data.classes"]) is not None:
         raise UserError(
             f"data.classes=[{','.join(map(str, classes))}]: data.online=true draws images of all classes; drop it"

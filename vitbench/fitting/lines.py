@@ -21,7 +21,7 @@ from vitbench.fitting.limits import Point, Size, sizes_of, without_limits
 from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES, model_key, of_each_model, without_references
 from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import Curve
-from vitbench.numbers.words import plural, printable
+from vitbench.numbers.words import CALIBRATION, plural, printable
 
 FALLING = ("_error", "_loss")  # results whose names end so fall as images grow
 
@@ -56,7 +56,7 @@ class CurveOfRuns:
 
 def check_falling(runs: Runs, value: str, setting: str = "value") -> str:
     """Returns the result that was typed for a setting; raises UserError where no curve can be fitted to it."""
-    falling = [column for column in runs.numbers() if column.endswith(FALLING)]
+    falling = [column for column in runs.numbers() if column.endswith(FALLING) and column != CALIBRATION]
     if value not in falling and value in runs.numbers():
         raise UserError(f"{setting}={value}: a curve is fitted to an error or a loss; choices: {', '.join(falling)}")
     return check_choice(setting, value, falling)

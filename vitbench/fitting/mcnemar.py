@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitbench.comparing.evidence import Counted
 from vitbench.comparing.select import Row
 from vitbench.numbers.intervals import count_discordant, mcnemar_p
-from vitbench.numbers.words import printable
+from vitbench.runs.predictions import Missing, read_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +35,6 @@ class Checkpoints(NamedTuple):
     id_a: str
     id_b: str
     test_images: int
-
-
-class Missing(Exception):
-    """Something that the test needs is not there, or is not what it should be."""
 
 
 def compare_checkpoints(count: Count, a: Sequence[Row], b: Sequence[Row], images: float) -> list[Checkpoints]:
@@ -69,7 +65,7 @@ def count_in(folder: Path) -> Count:
 
     def count(run_a: Row, run_b: Row) -> tuple[int, int]:
         labels = _read_labels(folder, run_a, run_b)
-        predictions_a, predictions_b = (_read_classes(folder, run, "predictions.npy") for run in (run_a, run_b))
+        predictions_a, predictions_b = (read_classes(folder, run, "predictions.npy") for run in (run_a, run_b))
         return count_discordant(predictions_a, predictions_b, labels)
 
     return count
@@ -109,23 +105,5 @@ def count_kept(counted: Iterable[Counted]) -> Count:
 def _read_labels(folder: Path, run_a: Row, run_b: Row) -> NDArray[Any]:
     for run in (run_a, run_b):
         if (folder / run["id"] / "labels.npy").exists():
-            return _read_classes(folder, run, "labels.npy")
+            return read_classes(folder, run, "labels.npy")
     raise Missing(f"neither {run_a['id']} nor {run_b['id']} has labels.npy beside its predictions")
-
-
-def _read_classes(folder: Path, run: Row, file: str) -> NDArray[Any]:
-    """Reads a class for each test image."""
-    import numpy as np
-
-    path = folder / run["id"] / file
-    try:
-        classes: NDArray[Any] = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise Missing(f"{path}: {error.strerror or 'cannot be read'}") from None
-    except (ValueError, EOFError) as error:
-        raise Missing(f"{path} is no array: {printable(str(error))[:80]}") from None
-    if classes.shape != (run["test_images"],) or classes.dtype.kind not in "iu":
-        raise Missing(
-            f"{path} holds {classes.dtype} of shape {classes.shape}, not a class of each of {run['test_images']} images"
-        )
-    return classes

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitbench.errors import StorageError
+from vitbench.errors import StorageError, UserError
 from vitbench.machine.disk import write
 from vitbench.menu import look_up
+from vitbench.models.families import LIBRARIES
+from vitbench.models.library import Input
 from vitbench.models.menu import MENU, check_encoding, is_vit
 
 
@@ -32,6 +35,13 @@ def build_model(
     check_encoding(name, pe)
     encoding = {"pe": pe} if is_vit(name) else {}
     return model(image_size, channels, num_classes, **encoding, **options)
+
+
+def expected_input(name: str, arch: str) -> Input | None:
+    """What a library's pretrained weights of a network expect; None where it has none."""
+    model: Any = look_up("model", name, MENU)
+    expected: Input | None = model.expects(arch, channels=3)
+    return expected
 
 
 def of_record(record: Mapping[str, Any]) -> nn.Module:
@@ -52,13 +62,17 @@ def cost(
     linear layers and both products of attention. It leaves out biases, normalisation, activations, softmax, pooling,
     residual sums, and what an encoding adds, rotates or looks up. The model is in training mode, as fused inference
     kernels hide their products from the counter, and sees two images, because batch norm then refuses a single value a
-    channel.
+    channel. A library's network that cannot be built without memory is counted with it, for two images, and UserError
+    says where it takes none of this size.
     """
     shape = {"image_size": image_size, "channels": channels, "num_classes": num_classes}
+    its_library = [version(name)] if name in LIBRARIES else []
     architecture = json.dumps({"name": name, **shape, **options}, sort_keys=True)
     if memory is None:
         return _cost(architecture)
-    key = hashlib.sha256("\n".join([architecture, torch.__version__, _sources()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([architecture, *its_library, torch.__version__, _sources()]).encode()).hexdigest()[
+        :16
+    ]
     path = memory / "costs" / f"{name}-{key}.json"
     with suppress(OSError, ValueError):
         parameters, multiply_adds = json.loads(path.read_bytes())
@@ -81,11 +95,37 @@ def _sources() -> str:
 @cache
 def _cost(architecture: str) -> tuple[int, int]:
     asked = json.loads(architecture)
-    with torch.device("meta"):
+    try:
+        return _counted(asked, "meta")
+    except UserError:
+        raise
+    except Exception:
+        if asked["name"] not in LIBRARIES:
+            raise
+    with torch.random.fork_rng(devices=[]):
+        network: Any = build_model(**asked)
+        network.check_images()
+        return _counted(asked, "cpu")
+
+
+def cost_on_meta(asked: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The same without memory, or None where that fails: a library's network may take no such images, for one."""
+    try:
+        return _counted(asked, "meta")
+    except Exception:
+        return None
+
+
+def _counted(asked: Mapping[str, Any], device: str) -> tuple[int, int]:
+    with torch.device(device):
         model = build_model(**asked).train()
         images = torch.empty(2, asked["channels"], asked["image_size"], asked["image_size"])
     with FlopCounterMode(display=False) as counter:
-        model(images)
+        logits = model(images)
+    if asked["name"] in LIBRARIES and getattr(logits, "shape", None) != (2, asked["num_classes"]):
+        raise UserError(
+            f"model.arch={asked['arch']}: does not give a number for each of {asked['num_classes']} classes"
+        )
     operations = counter.get_total_flops() // 2  # of one image
     return sum(parameter.numel() for parameter in model.parameters()), operations // 2
 

@@ -39,6 +39,16 @@ MENU: dict[str, Choice] = {
         "MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601)",
         "vitbench.models.refusals:mixer",
     ),
+    "timm": Choice(
+        "vitbench.models.timm:Timm",
+        "any network of timm by its name, model.arch=convnext_atto (docs/networks.md)",
+        "vitbench.models.refusals:timm",
+    ),
+    "torchvision": Choice(
+        "vitbench.models.torchvision:Torchvision",
+        "any network of torchvision by its name, model.arch=mobilenet_v3_small (docs/networks.md)",
+        "vitbench.models.refusals:torchvision",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from vitbench.errors import UserError, check_choice
 from vitbench.menu import ABOVE_0, BELOW_1, FROM_1, Range, check_ranges, tunables
+from vitbench.models.families import LIBRARIES, check_arch
 
 STEMS = ("patch", "conv")
 RANGES = {"model.window": Range("an odd number of patches, 3 or more", lambda value: value >= 3 and value % 2 == 1)}
@@ -77,6 +78,30 @@ def mixer(flat: Mapping[str, Any]) -> None:
         raise UserError(
             "objective=mae model=mixer: mae shows the network some of an image's patches, and model=mixer has weights "
             "for all of them together; objective=simsiam serves every model"
+        )
+
+
+def timm(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, {"model.drop_path": BELOW_1})
+    _library(flat)
+
+
+def torchvision(flat: Mapping[str, Any]) -> None:
+    _library(flat)
+    if flat["optim.layer_decay"] != 1:
+        raise UserError(
+            f"optim.layer_decay={flat['optim.layer_decay']}: torchvision does not say which layer lies above which; "
+            "model=timm does, and has most of the same networks"
+        )
+
+
+def _library(flat: Mapping[str, Any]) -> None:
+    library, arch = flat["model.name"], flat["model.arch"]
+    check_arch(library, arch, f"model.arch={arch}")
+    if (flat["init"] or "").startswith(tuple(f"{name}:" for name in LIBRARIES)):
+        raise UserError(
+            f"init={flat['init']}: model={library} has pretrained weights of its own; type init=pretrained, and the "
+            "network as model.arch"
         )
 
 

@@ -221,3 +221,18 @@ def bootstrap_ratio(parts: NDArray[np.float64], of: NDArray[np.float64], seed: i
     ratios = sums[0, sums[1] > 0] / sums[1, sums[1] > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(parts.sum() / of.sum()), float(low), float(high)
+
+
+def binomial_interval(right: float, images: int, level: float = 0.95) -> tuple[float, float]:
+    """Computes the exact interval of the share of so many images that are right (Clopper and Pearson 1934).
+
+    `right` may be a mean over seeds. Without images it is NaN.
+    """
+    from scipy.special import betaincinv
+
+    if not images:
+        return math.nan, math.nan
+    tail = (1 - level) / 2
+    low = float(betaincinv(right, images - right + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, images - right, 1 - tail)) if right < images else 1.0
+    return low, high

@@ -30,6 +30,10 @@ IN_PIXELS = (  # results whose names end so are in pixels
 )
 
 
+CALIBRATION = "test_calibration_error"  # unlike other errors it is not 1 minus an accuracy, and nobody guesses it
+OF_A_CLASS = ("recall", "precision", "confusion")  # shares of the test images of a class, or of those given it
+
+
 class RenamedValue(str):
     """A setting's value for which a study has another word: people are shown the word, all else uses the value."""
 
@@ -65,19 +69,19 @@ def listed(words: Iterable[str]) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """Writes 1 run, 2 runs."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
+    """Writes 1 run, 2 runs, 3 classes."""
+    return f"{n:,} {word}{'' if n == 1 else 'es' if word.endswith('s') else 's'}"
 
 
 def is_share(column: str) -> bool:
     """Whether a result is a share of 1, which people read in percent."""
-    return column.endswith(("_accuracy", "_error"))
+    return column.endswith(("_accuracy", "_error")) or column in OF_A_CLASS
 
 
 def column_label(column: str) -> str:
     """Names a result for tables and axes, with its unit; a setting keeps the name that one types."""
     if is_share(column):
-        return f"{column.replace('_', ' ')}, %"
+        return f"{column.replace('_', ' ').replace('top5', 'top-5')}, %"
     if column.endswith(IN_PIXELS):
         return f"{column}, px"
     return LABELS.get(column, column if "." in column else column.replace("_", " "))
@@ -127,6 +131,13 @@ def number(n: float) -> str:
     if 0 < n < 10 and not float(n).is_integer():  # seconds of training can be so few
         return f"{n:.2g}"
     return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
+
+
+def spoken(seconds: float) -> str:
+    """Writes a time that is roughly known: 80 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def times(ratio: float) -> str:

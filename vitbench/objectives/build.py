@@ -22,11 +22,14 @@ def build_objective(
     label_smoothing: float,
     teacher: Callable[[Tensor], Tensor] | None,
     distill: Mapping[str, Any],
+    class_weights: Tensor | None = None,
     **options: Any,
 ) -> Objective:
     """The objective's own modules are initialised on the CPU from torch's global generator."""
     if name == "classify":
-        return Classify(label_smoothing) if teacher is None else Distill(label_smoothing, teacher, **distill)
+        if teacher is None:
+            return Classify(label_smoothing, class_weights)
+        return Distill(label_smoothing, teacher, **distill, class_weights=class_weights)
     objective: Objective = look_up("objective", name, MENU)(model, **options)
     return objective
 

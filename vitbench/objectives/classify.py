@@ -17,9 +17,12 @@ from vitbench.objectives.base import Objective
 class Classify(Objective):
     classifies = True
 
-    def __init__(self, label_smoothing: float) -> None:
+    def __init__(self, label_smoothing: float, class_weights: Tensor | None) -> None:
+        """`class_weights` (K,) multiply each image's loss; where images are shared among classes, each share."""
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
         images, labels = augment.mix(normalise.values(augment.pixels(images)), labels)
@@ -27,7 +30,21 @@ class Classify(Objective):
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
         images, labels = views
-        return F.cross_entropy(model(images), labels, label_smoothing=self.label_smoothing)
+        return self.label_loss(model(images), labels)
+
+    def label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy of logits (B,K), with labels (B,) or shares of classes (B,K)."""
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        # torch's own mean divides by the batch's weights, and then parts of a batch would not add up to the whole
+        each = {"label_smoothing": self.label_smoothing, "reduction": "none"}
+        return F.cross_entropy(logits, labels, self.class_weights, **each).mean()  # type: ignore[arg-type]
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """n / (K n_k) for each class k (K,), of n training images with these labels (n,): their mean over images is 1."""
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.clamp(min=1))
 
 
 class Distill(Classify):
@@ -40,7 +57,7 @@ class Distill(Classify):
 
     KL is a sum over classes and a mean over images, as in Hinton et al. 2015 (arXiv 1503.02531); DeiT's code divides by
     the number of classes, too. If a model has two logits, its class head learns the labels and its distillation head
-    the teacher. The teacher sees the same augmented, mixed batch.
+    the teacher. The teacher sees the same augmented, mixed batch. Weights of classes are for the labels alone.
     """
 
     def __init__(
@@ -50,8 +67,9 @@ class Distill(Classify):
         kind: str,
         alpha: float,
         temperature: float | None,
+        class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(label_smoothing)
+        super().__init__(label_smoothing, class_weights)
         self.teacher = teacher  # a function, not a module, so it is neither trained nor saved
         self.kind, self.alpha, self.temperature = kind, alpha, temperature
 
@@ -61,8 +79,9 @@ class Distill(Classify):
         by_label, by_teacher = student if isinstance(student, tuple) else (student, student)
         with torch.no_grad():
             teacher = self.teacher(images)
-        label_loss = F.cross_entropy(by_label, labels, label_smoothing=self.label_smoothing)
-        return (1 - self.alpha) * label_loss + self.alpha * self._teacher_loss(by_teacher, teacher)
+        return (1 - self.alpha) * self.label_loss(by_label, labels) + self.alpha * self._teacher_loss(
+            by_teacher, teacher
+        )
 
     def _teacher_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The second term of eq. 2 or 3, without a; logits (B,K) both."""

@@ -46,6 +46,8 @@ def _refuse_labels(flat: Mapping[str, Any]) -> None:
     if on := [key for key in useless if flat[key]]:
         given, without = " ".join(f"{key}={flat[key]}" for key in on), " ".join(f"{key}=0" for key in on)
         raise UserError(f"{given}: {typed} has no labels, and erases nothing; add {without}")
+    if (weights := flat["optim.class_weights"]) != "none":
+        raise UserError(f"optim.class_weights={weights}: {typed} learns no classes; drop it")
     if flat["freeze"] == "backbone":
         raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
     if flat["optim.batch_size"] < 2:

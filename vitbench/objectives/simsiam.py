@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitbench.data.augment import Augment, crop_and_resize
 from vitbench.data.loader import Normalise
+from vitbench.errors import UserError
 from vitbench.objectives.base import Objective
 
 
@@ -37,6 +38,10 @@ class SimSiam(Objective):
         super().__init__()
         self.area, self.colour, self.grey = area, colour, grey
         head: Any = model.taps["head"]  # type: ignore[index]
+        if not isinstance(head, nn.Linear):
+            raise UserError(
+                "objective=simsiam: projects what a linear head takes, and this network's head is another layer"
+            )
         hidden = max(1, width // 4)
         self.projector = nn.Sequential(
             nn.Linear(head.in_features, width, bias=False),

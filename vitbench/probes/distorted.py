@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.errors import UserError
-from vitbench.probes.subject import Row, Subject, make_row, predict
+from vitbench.probes.subject import PIXELS_A_BATCH, Row, Subject, make_row, predict
 
 Distort = Callable[[Tensor], Tensor]  # uint8 (B,C,H,W) -> uint8 (B,C,h,w); is called on the batches in their order
 Array = NDArray[np.float64]
 
-PIXELS_A_BATCH = 2**20  # at most; they take about 200 MB of activations in the first stage of a ResNet-50
 RESAMPLES = 1000
 
 

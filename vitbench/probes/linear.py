@@ -32,12 +32,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitbench.numbers.ridge import PENALTIES, ridge
 from vitbench.probes.distorted import at_least_one
 from vitbench.probes.subject import Row, Subject, make_row, ratio_row
 from vitbench.probes.taps import POOLED, batch_size_for, mean_over_positions, prefix_of, record
 
 SHOTS = (1, 5, 10, 25)
-PENALTIES = torch.tensor([2.0**k for k in range(-10, 20)], dtype=torch.float64)
 CHOOSE = 5  # every 5th labelled image chooses the penalty
 
 
@@ -118,23 +118,6 @@ def right_at_best_penalty(fit: Labelled, sets: list[Tensor], choose: Labelled, t
         accuracy += (choose_outputs.argmax(2) == choose.labels).float().mean(1).cpu() / len(sets)
         right += (test_outputs.argmax(2) == test.labels).double().cpu() / len(sets)
     return right[int(accuracy.argmax())]
-
-
-def ridge(X: Tensor, labels: Tensor, inputs: list[Tensor], classes: int) -> list[Tensor]:
-    """Fits ridge regressions from features X (n,D) to targets of +-1; their outputs (penalties,M,K) for inputs (M,D).
-
-    It solves the smaller of two systems, that of the D features or that of the n images.
-    """
-    mean, deviation = X.mean(0), X.std(0, correction=0) + 1e-5
-    X = (X - mean) / deviation
-    T = 2.0 * torch.nn.functional.one_hot(labels, classes).to(X) - 1
-    intercept = T.mean(0)
-    n, D = X.shape
-    eigenvalues, basis = torch.linalg.eigh(X.T @ X if n >= D else X @ X.T)
-    scale = 1 / (eigenvalues.clamp(min=0) + PENALTIES.to(X)[:, None])  # (penalties, eigenvalues)
-    weights = scale[:, :, None] * (basis.T @ (X.T @ (T - intercept) if n >= D else T - intercept))
-    to_basis = basis if n >= D else X.T @ basis
-    return [(values - mean) / deviation @ to_basis @ weights + intercept for values in inputs]
 
 
 def half_depth(accuracy: list[float], chance: float) -> tuple[float, str]:

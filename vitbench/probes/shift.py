@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import permutations, product
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ from torch import Tensor
 from vitbench.errors import UserError
 from vitbench.probes.subject import Row, Subject, make_row, predict, ratio_row
 
+LARGEST_FOR_ALL = 64  # pixels; of larger images, which take long, fewer shifts are measured
+LENGTHS = 8  # of them, evenly spaced
 FILL_OF_PROTOCOL = {"crop": "reflect", "circular": "circular", "zero": "zero"}
 AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 
@@ -56,11 +58,14 @@ def probe(
 ) -> list[Row]:
     """Measures all protocols. `max_shift` null is an eighth of the width in pixels, and `worst` null a quarter of that.
 
-    The lengths of `shift.length` reach twice `max_shift`, within the image.
+    The lengths of `shift.length` reach twice `max_shift`, within the image. Images above 64 px take long: of them
+    LENGTHS lengths are measured, and where `worst` is null, the 8 places at its distance instead of all within it. The
+    rows `shift.length` `lengths` and `shift.worst` `offsets` then say how many.
     """
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))
     max_shift = eighth if max_shift is None else max_shift
+    many, all_offsets = size > LARGEST_FOR_ALL, worst is not None or size <= LARGEST_FOR_ALL
     worst = max(1, max_shift // 4) if worst is None else worst
     for name, value in {"max_shift": max_shift, "worst": worst}.items():
         if not 1 <= value < size:
@@ -73,8 +78,17 @@ def probe(
         offsets = draw_offsets(len(subject.images), draws, max_shift, random, without_zero=name == "circular")
         rows += _pairs(subject, f"shift.{name}@v1", offsets, fill, seed)
     clean = predict(subject)
-    rows += _lengths(subject, clean, min(2 * max_shift, size - 1), random, seed)
-    return [*rows, *_worst(subject, clean, worst, seed)]
+    longest = min(2 * max_shift, size - 1)
+    lengths = [*range(1, longest + 1)]
+    if many and longest > LENGTHS:
+        lengths = [round(1 + i * (longest - 1) / (LENGTHS - 1)) for i in range(LENGTHS)]
+        rows.append(make_row("shift.length@v1", "lengths", len(lengths)))
+    rows += _lengths(subject, clean, lengths, random, seed)
+    steps = range(-worst, worst + 1, 1 if all_offsets else worst)
+    places = [(down, right) for down in steps for right in steps]
+    if not all_offsets:
+        rows.append(make_row("shift.worst@v1", "offsets", len(places) - 1))
+    return [*rows, *_worst(subject, clean, places, seed)]
 
 
 def draw_offsets(images: int, draws: int, limit: int, random: torch.Generator, without_zero: bool = False) -> Tensor:
@@ -145,10 +159,10 @@ def _pairs(subject: Subject, protocol: str, offsets: Tensor, fill: str, seed: in
     ]
 
 
-def _lengths(subject: Subject, clean: Tensor, longest: int, random: torch.Generator, seed: int) -> Iterator[Row]:
-    """Compares each image with itself moved by 1, 2, ... pixels along an axis that is drawn for it."""
+def _lengths(subject: Subject, clean: Tensor, lengths: list[int], random: torch.Generator, seed: int) -> Iterator[Row]:
+    """Compares each image with itself moved by so many pixels along an axis that is drawn for it."""
     directions = torch.tensor(AXES)[torch.randint(len(AXES), (len(subject.images),), generator=random)]  # (M,2)
-    for length in range(1, longest + 1):
+    for length in lengths:
         moved = _predict_moved(subject, subject.images, length * directions, "circular")
         variation = (moved.softmax(-1) - clean.softmax(-1)).abs().sum(-1) / 2
         same = moved.argmax(-1) == clean.argmax(-1)
@@ -156,11 +170,10 @@ def _lengths(subject: Subject, clean: Tensor, longest: int, random: torch.Genera
             yield ratio_row("shift.length@v1", metric, values, seed, at=length, at_unit="px")
 
 
-def _worst(subject: Subject, clean: Tensor, limit: int, seed: int) -> list[Row]:
+def _worst(subject: Subject, clean: Tensor, offsets: list[tuple[int, int]], seed: int) -> list[Row]:
     """Counts the images that are right wherever they are moved; one that was wrong once is not moved again."""
     right = clean.argmax(-1) == subject.labels
     always = right.clone()
-    offsets = [*product(range(-limit, limit + 1), repeat=2)]
     for offset in sorted(offsets, key=lambda offset: -math.hypot(*offset)):  # most images fail at the far ones
         left = always.nonzero()[:, 0]
         if offset == (0, 0) or not len(left):

@@ -18,6 +18,7 @@ from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.training.evaluate import forward_of, logits_of
 
 Row = dict[str, Any]  # the keys are listed in `vitbench.probes`
+PIXELS_A_BATCH = 2**20  # at most; they take about 200 MB of activations in the first stage of a ResNet-50
 
 
 class Subject(NamedTuple):
@@ -52,9 +53,12 @@ def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tu
     return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
 
 
-def predict(subject: Subject, images: Tensor | None = None, batch_size: int = 250) -> Tensor:
-    """Computes the logits (M,K) of uint8 images (M,C,H,W), by default of the subject's own."""
+def predict(subject: Subject, images: Tensor | None = None) -> Tensor:
+    """Computes the logits (M,K) of uint8 images (M,C,H,W), by default of the subject's own, so many at a time as have a
+    million pixels, and 250 at most.
+    """
     images = subject.images if images is None else images
+    batch_size = max(1, min(250, PIXELS_A_BATCH // max(1, images[:1, 0].numel())))
     return logits_of(partial(forward_of, subject.model, subject.normalise), images, batch_size)
 
 

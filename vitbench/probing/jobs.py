@@ -89,6 +89,10 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
         raise UserError(
             f"{given or 'nothing to measure'}: give one of run=ID, study=NAME, where.KEY=VALUE, model=torchvision|timm"
         )
+    names = [request[key] for key in ("arch", "name") if request[key] is not None]
+    if len(names) == 2:
+        raise UserError(f"arch={names[0]} name={names[1]}: two words for the same network; keep arch=")
+    request |= {"arch": names[0] if names else None, "name": None}
     if not request["probe"]:
         raise UserError(f"probe=: name one or several; {did_you_mean('', [*MENU, 'all'])}")
     for name in request["probe"]:
@@ -108,7 +112,7 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"checkpoint={checkpoint}: {did_you_mean(str(checkpoint), checkpoints)}, or a step")
     for word in typed:
         key = _key(word)
-        for_outside = key in ("name", "weights", "mean", "std", "data") or key.startswith("data.")
+        for_outside = key in ("arch", "name", "weights", "mean", "std", "data") or key.startswith("data.")
         if request["outside"] is None and for_outside and key not in ("data.root", "data.cache"):
             raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
     return dict(request)

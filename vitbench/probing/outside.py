@@ -1,42 +1,35 @@
 """Networks of torchvision and timm that were trained elsewhere. They become runs without training, for tables.
 
-    vitbench probe model=torchvision name=resnet50 weights=FILE data=imagefolder data.root=FOLDER data.image_size=224
+    vitbench probe model=torchvision arch=resnet50 weights=FILE data=imagefolder data.root=FOLDER data.image_size=224
 
 A file of weights is .safetensors, or what `torch.save` made of a state_dict; nothing in it is run as code. The record
-names it by its SHA-256. The classes of the data must be the network's, in its order. These networks have no taps
-(vitbench/probes/taps.py), so probes that look into layers do not apply.
+names it by its SHA-256. The classes of the data must be the network's, in its order. `name=` is `arch=`, too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vitbench.data.menu import open_dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.disk import checksum, write
 from vitbench.machine.provenance import commit, now
-from vitbench.runs.record import RECORD_SCHEMA, Record
+from vitbench.models.families import LIBRARIES
+from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.records import read_record
-from vitbench.settings.check import LIBRARIES
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.settings.share import source_options
-from vitbench.training.transfer import library_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from vitbench.data.split import Dataset
+    from vitbench.models.library import Network
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
-PREFIX = "module."  # which DistributedDataParallel puts before every name
 SEED = 0  # of the weights that are drawn for checkpoint=init
 
 
@@ -48,7 +41,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
     data = Planner().settings(words)["data"]
     dataset = open_dataset(**source_options(data), progress=asked["machine"]["progress"] is not False)
     channels = {key: _channels(key, asked[key], dataset.test.channels) for key in IMAGENET}
-    family, name = asked["outside"], asked["name"]
+    family, name = asked["outside"], asked["arch"]
     model = {"name": family, "network": name, "weights": checksum(Path(asked["weights"]).expanduser(), "weights=")}
     key = json.dumps([RESULTS_VERSION, model, channels, dataset.fingerprint], sort_keys=True)
     readable = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in f"{name}-{data['name']}")[:60]
@@ -62,17 +55,17 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
 
 def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """The words of the command line that choose the data; UserError where network, weights or data are not named."""
-    family, name = asked["outside"], asked["name"]
+    family, name = asked["outside"], asked["arch"]
     if family not in LIBRARIES:
         raise UserError(
             f"model={family}: {did_you_mean(str(family), LIBRARIES)}; what vitbench trained is named by run=ID"
         )
-    for key, example in {"name": "resnet50", "weights": "resnet50.pth"}.items():
+    for key, example in {"arch": "resnet50", "weights": "resnet50.pth"}.items():
         if asked[key] is None:
             raise UserError(f"model={family}: {key}= is missing, for example {key}={example}")
     words = [word for word in typed if word.partition("=")[0].partition(".")[0] == "data"]
     if not any(word.startswith("data=") for word in words):
-        raise UserError(f"model={family} name={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
+        raise UserError(f"model={family} arch={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
     if moved := next((word for word in words if word.startswith("data.permute")), None):
         raise UserError(f"{moved}: a network that was trained elsewhere gets its images as they are; drop it")
     return words
@@ -96,7 +89,7 @@ def _tested(
     from vitbench.data.loader import Normalise
     from vitbench.data.stream import Stream
     from vitbench.machine.hardware import Machine
-    from vitbench.training.evaluate import evaluate
+    from vitbench.training.evaluate import evaluate, results_of_test
 
     hardware = {key: asked["machine"][key] for key in ("device", "threads")}
     machine = Machine.of(**hardware, precision="float32", compile=False)
@@ -130,84 +123,41 @@ def _tested(
         "commit": commit(),
         "warnings": list(dataset.warnings),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "test_accuracy": result.accuracy,
-        "test_loss": result.loss,
+        **cast(Metrics, results_of_test(result, labels)),
         **machine.described(),
     }
 
 
-def build_outside(record: Record, weights: str | None) -> nn.Module:
+def build_outside(record: Record, weights: str | None) -> Network:
     """The network of a record, with the weights of a file or freshly initialised; UserError says what does not fit."""
     shape = {"channels": record["channels"], "image_size": record["image_size"]}
     return _build(record["config"]["model"], weights, classes=len(record["classes"]), **shape)
 
 
-def _build(about: Mapping[str, Any], weights: str | None, *, classes: int, channels: int, image_size: int) -> nn.Module:
+def _build(about: Mapping[str, Any], weights: str | None, *, classes: int, channels: int, image_size: int) -> Network:
     """The network that `model` names in a record's settings, for images (channels, image_size, image_size)."""
-    import torch
-
     from vitbench.data.loader import seed_random_state
+    from vitbench.models.build import build_model
 
-    family, name = about["name"], about["network"]
-    typed = f"model={family} name={name}"
     seed_random_state(SEED, 0)
-    library = library_of(family, name, typed)
-    if family == "torchvision":
-        more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        model: nn.Module = library.get_model(name, weights=None, num_classes=classes, **more)
-    else:
-        model = library.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    shape: dict[str, Any] = {"image_size": image_size, "channels": channels, "num_classes": classes}
+    model: Any = build_model(about["name"], arch=about["network"], **shape)
     if weights is not None:
         _load(model, Path(weights).expanduser(), classes)
-    try:
-        with torch.inference_mode():
-            logits = model.eval()(torch.zeros(2, channels, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"{typed}: takes no images of {channels} x {image_size} x {image_size}: {str(error)[:160]}"
-        ) from None
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
-        raise UserError(f"{typed}: does not give a number for each of {classes} classes")
+    model.check_images()
     return model
 
 
-def _load(model: nn.Module, path: Path, classes: int) -> None:
+def _load(model: Network, path: Path, classes: int) -> None:
     """Loads a file of weights into the network; UserError where it does not fit or is for other classes."""
+    from vitbench.models.library import adapted
+    from vitbench.models.weights import read_state_dict
     from vitbench.training import checkpoint
 
-    tensors = _read(path)
-    own = model.state_dict()
+    tensors = adapted(model, read_state_dict(path, f"weights={path}"))
+    own = model.net.state_dict()
     other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     outputs = {tensors[name].shape[:1] for name in other if own[name].shape[:1] == (classes,)}
     if other and len(outputs) == 1 and all(own[name].shape[1:] == tensors[name].shape[1:] for name in other):
         raise UserError(f"weights={path}: for {outputs.pop()[0]:,} classes, and the data have {classes:,}")
-    checkpoint.fit_tensors(model, tensors, path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their names. No code in it is run, and an archive may at most double in memory."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size:
-                    raise UserError(f"weights={path}: an archive that unpacks to more than twice its size")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = (
-            "holds more than tensors, and code is not run"
-            if isinstance(error, pickle.UnpicklingError)
-            else "is damaged or no file of weights"
-        )
-        raise UserError(f"weights={path}: {reason}") from None
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"weights={path}: is no state_dict, a dict of names and tensors")
-    return {name.removeprefix(PREFIX): value for name, value in content.items()}
+    checkpoint.fit_tensors(model.net, tensors, path)

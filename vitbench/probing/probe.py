@@ -23,7 +23,6 @@ from vitbench.probing.jobs import OTHER, Job, all_jobs, read_requests, with_part
 from vitbench.probing.partners import reader
 from vitbench.runs import probe_rows as files
 from vitbench.runs.records import find_record
-from vitbench.settings.check import LIBRARIES
 from vitbench.settings.compose import cache_folder
 from vitbench.settings.share import places_of, share_options, source_options
 
@@ -292,9 +291,9 @@ def _network(job: Job, request: dict[str, Any]) -> Any:
     from vitbench.training.transfer import trained
 
     record = job.record
-    if record["config"]["model"]["name"] in LIBRARIES:
+    if "network" in record["config"]["model"]:  # it was trained elsewhere
         if request["weights"] is None:
-            raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, name=, weights= and data= again")
+            raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, arch=, weights= and data= again")
         if job.checkpoint != "trained":
             return build_outside(record, None)
         if checksum(Path(request["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:

@@ -4,6 +4,7 @@
     init=ID checkpoint=STEP                the state of that run after STEP, from which this one branches off
     init=FILE.safetensors                  a file, ours or another's
     init=torchvision:NAME, timm:NAME       pretrained weights, which the library fetches
+    init=pretrained                        those of model=timm or model=torchvision, of its model.arch
     init='data.fraction=1'                 words: the run that differs from this one in these settings alone
 
 No torch here.
@@ -20,7 +21,7 @@ from vitbench.runs.branch import state_of_branch
 from vitbench.runs.costs import FREE, Cost, total_cost
 from vitbench.runs.run import Run
 from vitbench.settings.identity import file_of_init, id_of
-from vitbench.settings.overrides import is_words
+from vitbench.settings.overrides import PRETRAINED, is_file_of_weights, is_words
 
 
 class Origin(NamedTuple):
@@ -34,6 +35,8 @@ class Origin(NamedTuple):
     cost: Cost = (
         Cost()
     )  # what training them took, parents included; of a branch nothing, for it counts the steps itself
+
+    normalised_by: tuple[list[float], list[float]] | None = None  # the mean and std of a run's images
 
     @property
     def is_branch(self) -> bool:
@@ -50,12 +53,15 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
         folder, record = finished_parent(settings, "init")
         classes = tuple(record["classes"])
         if settings["checkpoint"] is not None:
-            return Origin(typed, "branch", run, state_of_branch(settings, folder, record), classes, FREE)
+            branch = state_of_branch(settings, folder, record)
+            return Origin(typed, "branch", run, branch, classes, FREE, (record["mean"], record["std"]))
         typed = f"'{typed}'" if is_words(typed) else typed
         cost = total_cost(record, record["config"])
-        return Origin(typed, "run", run, Run(folder, {}).weights(), classes, cost)
-    if typed.endswith(".safetensors"):
+        return Origin(typed, "run", run, Run(folder, {}).weights(), classes, cost, (record["mean"], record["std"]))
+    if is_file_of_weights(typed):
         return Origin(typed, "file", typed, file_of_init(typed))
+    if typed == PRETRAINED:
+        return Origin(typed, settings["model"]["name"], settings["model"]["arch"])
     library, _, name = typed.partition(":")
     return Origin(typed, library, name)
 

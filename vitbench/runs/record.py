@@ -48,6 +48,9 @@ class Metrics(TypedDict):
     train_eval_loss: NotRequired[float | None]  # the same
     test_accuracy: float | None  # null where no classes were learned
     test_loss: float | None  # the same
+    test_balanced_accuracy: NotRequired[float | None]  # mean of the recalls of classes with test images; absent: old
+    test_top5_accuracy: NotRequired[float | None]  # null of fewer than six classes, too; absent: old
+    test_calibration_error: NotRequired[float | None]  # in 0..1 (docs/metrics.md); absent: old
     spread: NotRequired[float | None]  # of features, 0 collapsed to 1; of objective=simsiam alone (docs/objectives.md)
 
 
@@ -60,6 +63,14 @@ class Beginning(TypedDict):
     interpolated: list[str]  # the tensors that were resampled to another grid of patches
     kept_parameters: int  # how many parameters came from there
     new_parameters: int  # how many were drawn afresh
+
+
+class FrozenFeatures(TypedDict):
+    """How a run of `vitbench features` classifies."""
+
+    width: int  # numbers of an image
+    penalty: float | None  # of the linear classifier, as validation images chose it; else null
+    neighbours: int | None  # that vote, the same; else null
 
 
 class Record(Essentials, Metrics, Provenance):
@@ -86,6 +97,7 @@ class Record(Essentials, Metrics, Provenance):
     diverged_step: int | None  # the first step whose loss was not finite; null where the run finished
     created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z
     commit: str | None  # of the code, with a plus where files differed from it; null where vitbench was installed
+    features: NotRequired[FrozenFeatures]  # absent: the network was trained by steps, or elsewhere
     init: NotRequired[Beginning]  # absent: the weights were drawn at random
 
 

@@ -8,6 +8,7 @@
                 checkpoint.safetensors  the weights at the end of training
                 predictions.npy         the predicted class of every test image
                 labels.npy              their true classes, in the same order
+                probabilities.npy       what the network gives each class, (M, K), in the same order; not in old runs
                 record.json             written last: where it is present, the run has finished or diverged
                 failure.json            the traceback, where an error ended the run
 
@@ -21,6 +22,7 @@ import io
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -134,6 +136,20 @@ class Run:
         import yaml
 
         write(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
+
+    def note_begun(self) -> None:
+        """Writes the settings of a run that is ended before its first step, so that its folder says which it is."""
+        if not (self.folder / "config.yaml").exists():
+            self._write_settings()
+
+    def saved_step(self) -> int | None:
+        """The step of the newest saved state, by its header alone; None where none was saved, or it is damaged."""
+        for path in self.states():
+            with suppress(OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, MemoryError):
+                with path.open("rb") as file:
+                    header = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
+                return int(json.loads(header["__metadata__"]["vitbench"].partition(" ")[2])["step"])
+        return None
 
     def states(self) -> list[Path]:
         """The saved states, newest first."""

@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitbench.data.permute import KINDS
+from vitbench.data.sizes import own_size
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import ABOVE_0, BELOW_1, FROM_0, FROM_1, SHARE, Choice, Range, check_ranges, imported
+from vitbench.models.families import LIBRARIES
 from vitbench.models.menu import check_encoding, is_vit
+from vitbench.models.patches import usual_patch_size
 from vitbench.objectives.distillation import distillation
 from vitbench.settings.choices import MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.options import check_options
-from vitbench.settings.overrides import is_words, words_of
+from vitbench.settings.overrides import PRETRAINED, is_file_of_weights, is_words, words_of
 from vitbench.settings.schedule import SCHEDULES, Schedule
 from vitbench.settings.schema import DataConfig, OptimConfig
 from vitbench.settings.share import without_idle_dial
@@ -68,14 +71,15 @@ RANGES = {
 WORDS = {
     "head": ("keep", "new"),
     "freeze": ("none", "backbone"),
+    "classifier": ("head", "linear", "nearest"),
     "data.permute": KINDS,
     "optim.optimizer": ("adamw", "sgd"),
     "optim.schedule": SCHEDULES,
+    "optim.class_weights": ("none", "balanced"),
     "augment.draw": ("chunk", "image"),
     "machine.precision": ("auto", "float32", "bfloat16"),
     "machine.images": ("auto", "memory", "cache", "files"),
 }
-LIBRARIES = ("torchvision", "timm")  # their networks can be probed, and a run can begin from their weights
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     pe = model.pop("pe", None)
     if pe is not None and not isinstance(pe, Mapping):
         raise UserError(f"model.pe={pe}: type pe={pe}")
-    model = _member("model", model)
+    model = _member("model", _with_patch_size(model, settings["data"]))
     check_encoding(model["name"], pe)
     if is_vit(model["name"]):
         model["pe"] = _member("pe", pe or {"name": "none"})
@@ -102,7 +106,16 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
             imported(refuses)(flat)
     _check_checkpoint(flat)
     _check_init(flat)
-    return settings | {"data": without_idle_dial(settings["data"]), "distill": distillation(flat)}
+    data = without_idle_dial(settings["data"]) | _size_of_pretrained(flat)
+    return settings | {"data": data, "distill": distillation(flat)}
+
+
+def _with_patch_size(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model of patches whose size is not typed, `model.patch_size=null`, with one that suits its images."""
+    if model.get("patch_size", 0) is not None:
+        return model
+    image_size = data["image_size"] or own_size(data["source"], data["root"]) or 0
+    return {**model, "patch_size": usual_patch_size(image_size, power_of_two=model.get("stem") == "conv")}
 
 
 def _member(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,13 +221,25 @@ def _check_checkpoint(flat: Mapping[str, Any]) -> None:
         return
     if typed is None:
         raise UserError(f"checkpoint={step}: goes with init=RUN, the run from which this one branches off")
-    if not is_words(typed) and (":" in typed or typed.endswith(".safetensors")):
+    if not is_words(typed) and (":" in typed or typed == PRETRAINED or is_file_of_weights(typed)):
         raise UserError(f"checkpoint={step}: init={typed} has weights alone; only a run keeps its state")
     if flat["optim.schedule"] != "wsd":
         raise UserError(
             f"checkpoint={step}: goes with optim.schedule=wsd; "
             f"without checkpoint, init={typed} begins from the weights at the end of that run"
         )
+
+
+def _size_of_pretrained(flat: Mapping[str, Any]) -> dict[str, int]:
+    """The image size that pretrained weights of a library's network expect, where no size was typed."""
+    typed = flat["init"]
+    begins = typed is not None and not is_words(typed) and (typed == PRETRAINED or is_file_of_weights(typed))
+    if flat["model.name"] not in LIBRARIES or flat["data.image_size"] is not None or not begins:
+        return {}
+    from vitbench.models.build import expected_input  # it imports torch
+
+    expected = expected_input(flat["model.name"], flat["model.arch"])
+    return {"image_size": expected.image_size} if expected else {}
 
 
 def check_machine(device: str, threads: int | None) -> None:
@@ -236,6 +261,15 @@ def _check_init(flat: Mapping[str, Any]) -> None:
     if is_words(typed):
         if model := next((word for word in words_of(typed) if word.startswith("model=")), None):
             raise UserError(f"init='{typed}': {model}: a run begins from one of its own model")
+        return
+    if flat["model.name"] in LIBRARIES and is_file_of_weights(typed):
+        return
+    if typed == PRETRAINED:
+        if flat["model.name"] not in LIBRARIES:
+            raise UserError(
+                f"init={PRETRAINED}: goes with model={' or model='.join(LIBRARIES)} and model.arch=NAME; here type the "
+                f"network, init={LIBRARIES[-1]}:NAME"
+            )
         return
     library, colon, name = typed.partition(":")
     if colon and (library not in LIBRARIES or not name):

@@ -6,10 +6,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError
+from vitbench.models.families import recipe_of
 from vitbench.settings.schema import SWEEP_KEYS, register_schemas
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,17 +32,32 @@ def compose(overrides: list[str], command: str = "train") -> Any:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    register_schemas()
+    register()
     if GlobalHydra.instance().is_initialized():
         return hydra_compose(command, overrides)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose(command, overrides)
 
 
+def register() -> None:
+    """Makes our dataclasses, and the word for a recipe by family (conf/optim/family.yaml), known to Hydra."""
+    from omegaconf import OmegaConf
+
+    register_schemas()
+    OmegaConf.register_new_resolver("recipe", _of_recipe, replace=True)
+
+
+@cache
+def _of_recipe(arch: str, key: str) -> Any:
+    """A setting of the recipe that a library's network of this name trains with; None where the recipe has none."""
+    return read_yaml(CONF_DIR / "optim" / f"{recipe_of(str(arch))}.yaml").get(key)
+
+
 def as_settings(config: Any) -> dict[str, Any]:
     """A composed configuration as nested dicts, every interpolation resolved."""
     from omegaconf import OmegaConf
 
+    register()  # a launcher's own process has composed the configuration without us
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record

@@ -25,6 +25,7 @@ ALONE = (
     "init",
     "head",
     "freeze",
+    "classifier",
     "optim.layer_decay",
     "keep",
     "checkpoint",

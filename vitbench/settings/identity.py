@@ -15,6 +15,7 @@ from vitbench.menu import tunables
 from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.described import settings_of
+from vitbench.settings.overrides import PRETRAINED, is_file_of_weights
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig, TrainConfig
 
 RESULTS_VERSION = 1  # part of every id; raise it when the same settings give other numbers
@@ -78,7 +79,8 @@ def run_id(settings: Mapping[str, Any]) -> str:
     share = f"n{data['count']}" if data["count"] is not None else f"f{data['fraction']:g}"
     model = settings["model"]
     encoding = [model["pe"]["name"]] if model.get("pe") else []
-    parts = [model["name"], *encoding, data["name"], share]
+    named = [*([model["arch"]] if "arch" in model else []), *encoding]
+    parts = [model["name"], *named, data["name"], share]
     readable = "-".join([*parts, f"s{settings['seed']}"])
     plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)
     return f"{plain[:80].lstrip('.')}-{digest}"
@@ -89,7 +91,7 @@ def identity_of_init(settings: Mapping[str, Any]) -> str:
     typed: str = settings["init"]
     if run := id_of(settings, "init"):
         return run
-    return f"sha256:{checksum(file_of_init(typed))}" if typed.endswith(".safetensors") else typed
+    return f"sha256:{checksum(file_of_init(typed))}" if is_file_of_weights(typed) else typed
 
 
 def file_of_init(typed: str) -> Path:
@@ -106,5 +108,7 @@ def id_of(settings: Mapping[str, Any], key: str) -> str | None:
     if described is not None:
         return run_id(described)
     value = settings.get(key)
-    elsewhere = value is not None and key == "init" and (":" in value or value.endswith(".safetensors"))
+    elsewhere = (
+        value is not None and key == "init" and (":" in value or value == PRETRAINED or is_file_of_weights(value))
+    )
     return None if value is None or elsewhere else str(value)

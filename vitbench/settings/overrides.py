@@ -207,6 +207,15 @@ def parsed(word: str) -> Any:
     return OverridesParser.create().parse_override(word)
 
 
+PRETRAINED = "pretrained"  # init=pretrained: the library's own weights of a network of timm or torchvision
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar: timm's training script
+
+
+def is_file_of_weights(value: str) -> bool:
+    """Whether what was typed for init ends as a file of weights does."""
+    return value.endswith(_WEIGHTS) and "=" not in value
+
+
 def is_words(value: str) -> bool:
     """Whether a value describes a run and does not name one."""
     return "=" in value

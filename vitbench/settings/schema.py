@@ -32,6 +32,10 @@ class DataConfig:
 
 @dataclass
 class FolderConfig(DataConfig):
+    labels: str | None = None  # a table of file and class, labels.csv, in place of class folders
+    test_fraction: float = 0.2  # share of the images that become test images, where there are none
+    split_seed: int = 0  # which ones; it does not follow seed, so that all runs share one test set
+    fit: str = "crop"  # what becomes of images that are not square: crop, pad or squash
     skip_broken: bool = False
     follow_links: bool = False
 
@@ -89,6 +93,7 @@ class OptimConfig:
     warmup_steps: int | None = None  # instead of warmup
     decay: float = 0.2  # wsd only: share of the steps
     label_smoothing: float = 0.0
+    class_weights: str = "none"  # balanced: images of rare classes count more (docs/budgets.md)
     clip: float | None = None  # largest norm of the gradient
     ema: float | None = None  # decay a step of the averaged weights, which are then the ones evaluated
     layer_decay: float = 1.0  # a layer's learning rate is that of the layer above it times this (docs/transfer.md)
@@ -141,6 +146,7 @@ class TrainConfig:
     checkpoint: int | None = None  # of init, a run with optim.schedule=wsd: goes on from this step (docs/budgets.md)
     head: str = "keep"  # the one of init; new: drawn afresh
     freeze: str = "none"  # backbone: only the head is trained
+    classifier: str = "head"  # linear, nearest: on frozen features, by `vitbench features` (docs/features.md)
     model: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -178,6 +184,7 @@ class TableConfig:
     matched: str | None = None  # an accuracy: compare lines where they are equal in it, not in images (docs/metrics.md)
     whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images (docs/metrics.md)
     bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
+    per: str | None = None  # class: recalls, a line a class; confusion: which class one network takes for which
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
 
@@ -200,6 +207,7 @@ class PlotConfig:
     degenerate: bool | None = None  # what probes measured of networks at chance, too; null: false, or the study's
     whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images, as in a table
     bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
+    per: str | None = None  # confusion: which class one network takes for which
     file: str = "figures/accuracy.svg"  # or .png, .pdf
 
 
@@ -245,6 +253,37 @@ class BenchConfig:
 
 
 @dataclass
+class InspectConfig:
+    """`inspect` looks at images before a network trains on them."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Any = None  # nothing here: what data sets say of it
+    format: str = "text"  # or json, which lists all that is suspicious
+    file: str | None = None  # .png, .svg or .pdf: a contact sheet of what is suspicious
+
+
+@dataclass
+class AdviseMachineConfig:
+    """Runs train on as many processes as there are cores, or GPUs."""
+
+    device: str = "auto"
+    progress: bool | None = None
+
+
+@dataclass
+class AdviseConfig:
+    """`advise` says which network suits photographs, by a study that fits into the minutes."""
+
+    minutes: float = 30.0  # after which no run is started any more
+    models: Any = None  # pretrained networks, timm:NAME or torchvision:NAME, @FILE; null: those whose weights are here
+    out: str | None = None  # folder of advice.html and study.yaml; null: advice/<name of the images>
+    runs: str = "runs"
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Any = None  # nothing here: what data sets say of it
+    machine: AdviseMachineConfig = field(default_factory=AdviseMachineConfig)
+
+
+@dataclass
 class ProbeMachineConfig:
     """Probes compute in float32."""
 
@@ -267,11 +306,49 @@ class ProbeConfig:
     figures: bool = True  # leave a probe's picture beside its rows, where it has one
     file: str | None = None  # .svg, .png or .pdf: draw the picture of one probe there instead of measuring
     outside: str | None = None  # typed model=: torchvision or timm
-    name: str | None = None  # of a network there
+    arch: str | None = None  # a network there
+    name: str | None = None  # another word for arch
     weights: str | None = None  # its file, .safetensors or what torch.save made of a state_dict
     mean: Any = None  # of the images it was trained on, in 0..1; null: ImageNet's
     std: Any = None
     probe: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Any = None  # nothing here: what data sets say of it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+
+
+@dataclass
+class PredictConfig:
+    """`predict` gives images to a network."""
+
+    runs: str = "runs"
+    run: str | None = None  # an id below `runs`
+    images: str | None = None  # a folder, or one file
+    probabilities: str = "top"  # of the predicted class; all: of every class
+    file: str | None = None  # .csv; null: prints
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+
+
+@dataclass
+class ExportConfig:
+    """`export` writes a network for other programs."""
+
+    runs: str = "runs"
+    run: str | None = None  # an id below `runs`
+    format: str | None = None  # safetensors or onnx; null: the ending of the file
+    file: str | None = None  # null: the run's id, with the format as its ending
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+
+
+@dataclass
+class FeaturesConfig:
+    """`features` compares frozen networks by what can be read off their features."""
+
+    models: Any = None  # runs' ids, timm:NAME, torchvision:NAME, either with @FILE for weights of one's own
+    shares: Any = field(default_factory=lambda: [0.1, 1.0])  # of the training images, each within the larger ones
+    seeds: int = 3  # 0, 1, 2: each draws its own shares and validation images
+    classifiers: Any = field(default_factory=lambda: ["linear", "nearest"])
+    runs: str = "runs"
     data: DataConfig = field(default_factory=DataConfig)
     augment: Any = None  # nothing here: what data sets say of it
     machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
@@ -298,6 +375,11 @@ SCHEMAS: dict[str, type] = {
     "report": ReportConfig,
     "bench": BenchConfig,
     "probe": ProbeConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "features": FeaturesConfig,
+    "inspect": InspectConfig,
+    "advise": AdviseConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

@@ -2,25 +2,28 @@
 
 Runs are comparable when they agree in model, encoding, size, augmentation, objective, teacher, images and hardware
 (kind, name, threads, precision). The estimate holds training time only, no evaluation. A run that was stacked counts
-with its share of the stack's time.
+with its share of the stack's time. On a processor, `measure` times a step of networks that no recorded run has.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vitbench.data.sizes import own_size
 from vitbench.errors import UserError
 from vitbench.machine.provenance import cores, processor
 from vitbench.runs.record import flat_settings, stated
 from vitbench.runs.records import read_record, run_folders
 from vitbench.settings.compose import flatten
+from vitbench.settings.schedule import steps_of
 from vitbench.settings.share import PLACE_KEYS
 
 # Runs whose settings with these keys are the same take equally long for an image on the same hardware.
@@ -51,12 +54,61 @@ class Estimate:
                     seconds = record["train_seconds"] - record.get("compile_seconds", 0.0)
                     rates[self._key(config, hardware, together > 1)].append(seconds / images)
         self._rates = {key: median(values) for key, values in rates.items()}
+        self._measured: dict[str, float | None] = {}
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:
         """The training time of a run with these settings; None where no recorded run is comparable."""
-        machine, optim = settings["machine"], settings["optim"]
-        device = machine["device"].partition(":")[0]
-        device = ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
+        keys = self._keys(settings)
+        known = {**self._measured, **self._rates}
+        rate = next((known[key] for key in keys if key in known), None)
+        optim, images = settings["optim"], None
+        if size := self._train_images.get(_share(settings)):
+            images = steps_of(optim, size) * optim["batch_size"]
+        elif optim["epochs"] is None:
+            images = optim["steps"] * optim["batch_size"]
+        done_before = (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch goes on from there
+        return rate * (images - done_before) if rate is not None and images else None
+
+    @property
+    def has_records(self) -> bool:
+        """Whether any recorded run tells a time."""
+        return bool(self._rates)
+
+    def count_images(self, settings: Mapping[str, Any], source_images: int | None) -> None:
+        """Notes how many training images the run's source has, where no recorded run tells how many it has itself."""
+        data = settings["data"]
+        if source_images is not None and _share(settings) not in self._train_images:
+            left = source_images - round(data["val_fraction"] * source_images)
+            self._train_images[_share(settings)] = data["count"] or max(1, round(data["fraction"] * left))
+
+    def unmeasured(self, runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The settings, one for each kind of network, of which neither a record nor a measured step tells the time."""
+        kinds = {self._keys(settings)[0]: settings for settings in runs if self._device(settings) == "cpu"}
+        known = self._rates.keys() | self._measured.keys()
+        return [settings for settings in kinds.values() if not known & {*self._keys(settings)}]
+
+    def measure(self, kinds: Sequence[Mapping[str, Any]], seconds: float) -> int:
+        """Times a step of each of these networks, as many as that many seconds allow; returns how many it timed."""
+        from vitbench.training.step_time import seconds_an_image
+
+        end = time.monotonic() + seconds
+        for settings in kinds:
+            if time.monotonic() > end:
+                break
+            data = settings["data"]
+            size = data["image_size"] or own_size(data["source"], data["root"])
+            machine = settings["machine"] | {"threads": settings["machine"]["threads"] or self._threads}
+            timed = seconds_an_image({**settings, "machine": machine}, size) if size else None
+            self._measured[self._keys(settings)[0]] = timed
+        return sum(rate is not None for rate in self._measured.values())
+
+    def _device(self, settings: Mapping[str, Any]) -> str:
+        device: str = settings["machine"]["device"].partition(":")[0]
+        return ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
+
+    def _keys(self, settings: Mapping[str, Any]) -> list[str]:
+        """What comparable runs have in common, the most alike first."""
+        machine, device = settings["machine"], self._device(settings)
         precision = machine["precision"]
         if precision == "auto":
             precision = "bfloat16" if device == "cuda" else "float32"
@@ -66,13 +118,7 @@ class Estimate:
             "precision": precision,
             "threads": machine["threads"] or self._threads,
         }
-        keys = [self._key(settings, hardware, stacked) for stacked in self._kinds]
-        rate = next((self._rates[key] for key in keys if key in self._rates), None)
-        images = optim["steps"] and optim["steps"] * optim["batch_size"]
-        if optim["epochs"] is not None and (size := self._train_images.get(_share(settings))):
-            images = max(optim["epochs"] * size, (optim["min_steps"] or 0) * optim["batch_size"])
-        done_before = (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch goes on from there
-        return rate * (images - done_before) if rate is not None and images else None
+        return [self._key(settings, hardware, stacked) for stacked in self._kinds]
 
     def _key(self, config: Mapping[str, Any], hardware: Mapping[str, Any], stacked: bool) -> str:
         alike = {key: value for key, value in flat_settings(config).items() if key.startswith(ALIKE)}
@@ -104,9 +150,3 @@ def total(seconds: Iterable[float], at_once: int) -> float:
     """The time of runs of which `at_once` train side by side: at least that of the longest run."""
     times = list(seconds)
     return max(sum(times) / at_once, max(times, default=0.0))
-
-
-def spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

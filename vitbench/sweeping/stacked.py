@@ -32,6 +32,7 @@ from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.machine.memory import ran_out
 from vitbench.menu import look_up
 from vitbench.models.build import compiled
+from vitbench.models.families import LIBRARIES
 from vitbench.models.menu import MENU
 from vitbench.runs.origin import find_parents
 from vitbench.runs.run import Run
@@ -285,6 +286,8 @@ def _refusal(settings: Mapping[str, Any]) -> str | None:
     """Why a run cannot be in a stack; None where it can."""
     if settings["init"] is not None or settings["freeze"] != "none":
         return "init or freeze (each begins from weights of its own)"
+    if settings["model"]["name"] in LIBRARIES:
+        return f"model={settings['model']['name']} (whether its layers can be stacked is not known)"
     model: Any = look_up("model", settings["model"]["name"], MENU)
     if model.channels_last:
         return f"model={settings['model']['name']} (stacked convolutions become grouped ones, which are slower)"
@@ -292,6 +295,8 @@ def _refusal(settings: Mapping[str, Any]) -> str | None:
         return f"objective={settings['objective']['name']} (it trains modules of its own)"
     if settings["teacher"]:
         return "teacher (each run would ask its own)"
+    if settings["optim"]["class_weights"] != "none":
+        return "optim.class_weights (each run weighs the classes of its own images)"
     if settings["machine"]["microbatch"]:
         return "machine.microbatch (a stack computes whole batches)"
     if settings["model"].get("drop_path"):

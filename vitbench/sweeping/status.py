@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from vitbench.machine.provenance import cores
+from vitbench.numbers.words import plural, spoken
 from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run, read_metrics
 from vitbench.sweeping import gpus
-from vitbench.sweeping.estimate import Estimate, spoken, total
+from vitbench.sweeping.estimate import Estimate, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
 STATES = ("finished", "evidence", "failed", "diverged", "running", "queued", "begun", "missing")
+MEASURING = 30  # seconds, for the steps of networks that no run is recorded of
 LONG = 60  # a terminal is shown so many runs one by one
 
 
@@ -83,8 +85,17 @@ def print_plan(
     print(f"{len(runs)} runs{some}, {len(todo)} to do: {', '.join(shown)}")
 
 
-def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:
-    """A sentence that says how long the rest of these runs would take with this launcher."""
+def expected(
+    config: Any,
+    launcher: str,
+    todo: Collection[Run],
+    source_images: Mapping[str, int | None],
+    say: Callable[[str], None],
+) -> str:
+    """A sentence that says how long the rest of these runs would take with this launcher.
+
+    `source_images` has the number of training images of a run's source by the run's id. What is measured is said first.
+    """
     if not todo:
         return "nothing to do"
     options, threads = config.hydra.launcher, config.machine.threads
@@ -95,26 +106,31 @@ def expected(config: Any, launcher: str, todo: Collection[Run]) -> str:
         "submitit_slurm": lambda: options.array_parallelism,
     }.get(launcher, lambda: options.get("n_jobs") or 1)()
     at_once = min(len(todo), at_once if at_once > 0 else cores())
-    runs = Path(config.runs).expanduser()
+    runs, here = Path(config.runs).expanduser(), launcher != "submitit_slurm"
     estimate = Estimate(
-        runs,
-        threads or (None if launcher in IN_PROCESS else 1),
-        anywhere=launcher == "submitit_slurm",
-        stacked=launcher == "stacked",
+        runs, threads or (None if launcher in IN_PROCESS else 1), anywhere=not here, stacked=launcher == "stacked"
     )
+    for run in todo:
+        estimate.count_images(run.settings, source_images.get(run.id))
+    measured = 0
+    if here and (kinds := estimate.unmeasured(run.settings for run in todo)):
+        say(f"measuring a step of {plural(len(kinds), 'network')} without a recorded run (at most {MEASURING} s)")
+        measured = estimate.measure(kinds, MEASURING)
     estimates = [(run, estimate.seconds(run.settings)) for run in todo]
     left = [seconds * (1 - share_done(run)) for run, seconds in estimates if seconds is not None]
     unknown = sorted({_kind(run.settings) for run, seconds in estimates if seconds is None})
     some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
     if not left:
-        here = "" if launcher == "submitit_slurm" else " on this hardware"
-        return f"no estimate: no recorded run of {some} in {runs}{here}"
+        return f"no estimate: no recorded run of {some} in {runs}{' on this hardware' if here else ''}"
     how = "stacked" if launcher == "stacked" else f"{at_once} at a time"
-    line = f"about {spoken(total(left, at_once))} of training, {how}, by the runs recorded in {runs}"
+    sources = [f"the runs recorded in {runs}"] if estimate.has_records else []
+    sources += [f"a measured step of {plural(measured, 'network')}"] if measured else []
+    line = f"about {spoken(total(left, at_once))} of training, {how}, by {' and '.join(sources)}"
     return line + (f"; {len(estimates) - len(left)} runs not counted: none recorded of {some}" if unknown else "")
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
     """What the estimate calls a network: vit rope nano."""
     model, pe = settings["model"], settings["model"].get("pe")
-    return " ".join([model["name"], *([pe["name"]] if pe else []), str(model.get("size") or "")]).strip()
+    words = [model["name"], pe and pe["name"], model.get("size") or model.get("arch")]
+    return " ".join(word for word in words if word)

@@ -7,12 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitbench.comparing.evidence import read_evidence
 from vitbench.data.menu import forget, open_dataset
-from vitbench.errors import RunFailed, TryAgain, UserError, did_you_mean
+from vitbench.data.sizes import count_train_images
+from vitbench.errors import DataError, RunFailed, TryAgain, UserError, did_you_mean
 from vitbench.machine.interrupt import Stopped
 from vitbench.machine.progress import Progress, progress
 from vitbench.runs.ancestor import PARENT_KEYS, finished_parent, generations, parents
@@ -71,11 +73,12 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         for run_id, run in without_record.items()
         if run_id not in evidence and (config.retry_failed or not run.failure())
     }
+    source_images = _count_images(todo, config.dry_run)
     if config.dry_run:
         in_queue = slurm.queued(folder / slurm.JOBS_FOLDER) if name == "submitit_slurm" else {}
         print_plan(runs, {*todo}, in_queue, evidence, certified)
         _refuse_lost_parents(todo, evidence)
-        print(expected(config, name, todo.values()))
+        print(expected(config, name, todo.values(), source_images, partial(print, file=sys.stderr)))
         return
     _refuse_lost_parents(todo, evidence)
     waves = _waves({run_id: run for run_id, run in todo.items() if run_id not in certified}, {*runs})
@@ -99,7 +102,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
             by_evidence = f", {len(evidence)} by their evidence alone" if evidence else ""
             display.say(f"{study.title}: {len(runs)} runs, {len(runs) - len(todo)} of them done before{by_evidence}")
-            display.say(expected(config, name, todo.values()))
+            display.say(expected(config, name, todo.values(), source_images, display.say))
             execute = _executor(config, launcher, overrides, todo, display.say)
             with _watch(todo, display):
                 for wave in waves:
@@ -193,6 +196,27 @@ def _decode(todo: Collection[Run], show: bool | None) -> None:
             opened.add(key)
             with suppress(UserError):
                 open_dataset(**data, progress=show is not False)
+
+
+def _count_images(todo: Mapping[str, Run], strict: bool) -> dict[str, int | None]:
+    """By run, how many training images its source has, found without decoding or downloading any.
+
+    Where `strict`, DataError for a folder that cannot be used; else its runs tell, and runs on other sets go on.
+    """
+    counted: dict[str, int | None] = {}
+    of_source: dict[str, int | None] = {}
+    for run_id, run in todo.items():
+        options = source_options(run.settings["data"])
+        key = json.dumps(options, sort_keys=True)
+        if key not in of_source:
+            try:
+                of_source[key] = count_train_images(**options)
+            except DataError:
+                if strict:
+                    raise
+                of_source[key] = None
+        counted[run_id] = of_source[key]
+    return counted
 
 
 def _warn_of_other_images(runs: Iterable[Run]) -> None:

@@ -20,7 +20,6 @@ from vitbench.machine.disk import write
 from vitbench.machine.progress import progress
 from vitbench.machine.provenance import commit, now
 from vitbench.menu import look_up
-from vitbench.models.menu import MENU as MODELS
 from vitbench.models.menu import SIZES
 from vitbench.numbers.text import say
 from vitbench.timing.menu import MENU
@@ -34,7 +33,7 @@ def main(config: Any) -> int:
 
     options: Any = OmegaConf.to_container(config, resolve=True)
     rows = list(MENU) if options["rows"] is None else _choices("rows", options["rows"], MENU)
-    models = _choices("models", options["models"], MODELS)
+    models = _choices("models", options["models"], SIZES["nano"])
     sizes = _choices("sizes", options["sizes"], SIZES)
     if options["windows"] < 1:
         raise UserError(f"windows={options['windows']}: must be 1 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -14,12 +15,20 @@ from torch.nn import functional as F
 from vitbench.data.loader import Normalise
 from vitbench.data.stream import Stream
 from vitbench.machine.distributed import gathered, mine
+from vitbench.numbers.classified import TOP, balanced_accuracy, calibration_error, top_accuracy
+
+OF_CLASSES = ("test_balanced_accuracy", "test_top5_accuracy", "test_calibration_error")  # docs/metrics.md
 
 
 class Evaluation(NamedTuple):
     accuracy: float  # 0..1
     loss: float  # mean cross-entropy, nats
     predictions: Tensor  # (M,), class indices
+    logits: Tensor  # (M, K), float32
+
+    @property
+    def probabilities(self) -> Tensor:
+        return self.logits.softmax(1)  # (M, K)
 
 
 def forward_of(model: nn.Module, normalise: Normalise, batch: Tensor) -> Tensor:
@@ -62,4 +71,18 @@ def evaluate(
         module.training = True
     predictions = logits.argmax(1)
     loss = F.cross_entropy(logits.double(), labels)  # a mean of many loses digits in float32
-    return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions)
+    return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions, logits)
+
+
+def results_of_test(tested: Evaluation, labels: Tensor) -> dict[str, float | None]:
+    """What a record says of a test of `labels` (M,); None where there is no such number, or none that is finite."""
+    results: dict[str, float | None] = {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+    if not math.isfinite(tested.loss):
+        return results | dict.fromkeys(OF_CLASSES)
+    truth, logits = labels.cpu().numpy(), tested.logits.cpu().numpy()
+    classes = logits.shape[1]
+    return results | {
+        "test_balanced_accuracy": balanced_accuracy(truth, tested.predictions.cpu().numpy(), classes),
+        "test_top5_accuracy": top_accuracy(logits, truth) if classes > TOP else None,
+        "test_calibration_error": calibration_error(tested.probabilities.cpu().numpy(), truth),
+    }

@@ -17,6 +17,7 @@ from vitbench.runs.costs import own_cost
 from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.training.evaluate import OF_CLASSES, results_of_test
 from vitbench.training.training import Training
 
 METRICS = (
@@ -27,6 +28,7 @@ METRICS = (
     "train_eval_loss",
     "test_accuracy",
     "test_loss",
+    *OF_CLASSES,
 )
 
 
@@ -36,11 +38,11 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if training.diverged_step is None:
         metrics |= _last_logged(training)
-        predictions = _test(training, metrics) if training.objective.classifies else {}
+        arrays = _test(training, metrics) if training.objective.classifies else {}
         if _is_finite(training, metrics):
             led(write, training.run.weights(), training.weights())
-            for file, classes in predictions.items():
-                led(write, training.run.folder / file, _npy(classes))
+            for file, array in arrays.items():
+                led(write, training.run.folder / file, _npy(array))
         else:  # the last step broke the weights, and no later loss shows it
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
     return _record(training, cast(Metrics, metrics))
@@ -56,13 +58,17 @@ def _last_logged(training: Training) -> dict[str, float | None]:
 
 
 def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Tensor]:
-    """Adds the test's results to `metrics`; returns files of classes to keep. Training uses test images only here."""
+    """Adds the test's results to `metrics`; returns arrays to keep. Training uses test images only here."""
     images, labels = training.share.test(training.machine.device)
     tested = training.evaluate(images, labels)
-    metrics |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+    metrics |= results_of_test(tested, labels)
     seen = training.evaluate(*training.sample_of_training_images())
     metrics |= {"train_eval_accuracy": seen.accuracy, "train_eval_loss": seen.loss}
-    return {"predictions.npy": tested.predictions, "labels.npy": labels}
+    return {
+        "predictions.npy": tested.predictions.short(),
+        "labels.npy": labels.short(),
+        "probabilities.npy": tested.probabilities.half(),
+    }
 
 
 def _is_finite(training: Training, metrics: dict[str, float | None]) -> bool:
@@ -73,9 +79,9 @@ def _is_finite(training: Training, metrics: dict[str, float | None]) -> bool:
     return training.objective.classifies or all(bool(weight.isfinite().all()) for weight in weights)
 
 
-def _npy(classes: Tensor) -> bytes:  # (M,)
+def _npy(array: Tensor) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, classes.cpu().numpy().astype(np.int16), allow_pickle=False)
+    np.save(buffer, array.cpu().numpy(), allow_pickle=False)
     return buffer.getvalue()
 
 

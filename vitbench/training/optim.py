@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from vitbench.models.library import Network
 from vitbench.pe.base import PositionEncoding
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens, or whatever position
     encodings learn (convolutions included, as in the authors' code of `pe=cpe`). A layer of
-    our own that stands for one of them says `decays_weight = True`.
+    our own that stands for one of them says `decays_weight = True`. A network of timm or torchvision has the field's
+    rule (`Network.decayed`): no decay on biases, vectors and what its `no_weight_decay()` names.
 
     What is frozen is in no group. The learning rate of a group is `scale` times the schedule's: 1 for all, or
     `layer_decay` to the power of how far the layer lies below the head, whose groups then come first.
@@ -27,6 +29,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     ]
     encodings = [module for module in model.modules() if isinstance(module, PositionEncoding)]
     decayed = {id(layer.weight) for layer in layers} - {id(p) for pe in encodings for p in pe.parameters()}
+    if isinstance(model, Network):
+        decayed = model.decayed()
     parameters = [p for p in model.parameters() if p.requires_grad]
     below = depths_below_head(model) if layer_decay != 1 else {}
     groups = []
@@ -44,8 +48,10 @@ def depths_below_head(model: Any) -> dict[int, int]:
 
     As in BEiT (Bao et al. 2022, arXiv 2106.08254) and MAE: with L blocks the head and the last norm are at 0, block l
     of 1..L at L + 1 - l, and what comes before the blocks (patches or stem, class token, position encoding) at L + 1.
-    Blocks are those of `model.taps`, in depth order.
+    Blocks are those of `model.taps`, in depth order; of a library's network, those that the library says.
     """
+    if isinstance(model, Network):
+        return model.layers_below_head()
     taps: dict[str, nn.Module] = model.taps
     _, *blocks = [module for name, module in taps.items() if name not in ("norm", "head")]
     top = [module for name, module in taps.items() if name in ("norm", "head")]

@@ -21,7 +21,10 @@ from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.memory import free_bytes
 from vitbench.machine.provenance import commit
 from vitbench.models.build import build_model, compiled, cost
+from vitbench.models.families import LIBRARIES
+from vitbench.models.library import Network
 from vitbench.objectives import build as objectives
+from vitbench.objectives.classify import balanced_weights
 from vitbench.runs.ancestor import check_teacher, validation_leaks
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
@@ -31,6 +34,7 @@ from vitbench.settings.compose import flatten
 from vitbench.settings.schedule import Schedule, steps_of
 from vitbench.settings.share import places_of, share_options, source_options
 from vitbench.training import optim, transfer
+from vitbench.training.networks import normalise_of, refuse_parts_of_batch
 from vitbench.training.training import Training
 
 
@@ -57,13 +61,14 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         model, forward = compiled(model, whole, replicated)
     else:
         forward = replicated(model)
-    normalise = Normalise.of(images, model.channels_last, places)
+    normalise, note = normalise_of(images, model, parents.origin, places)
     objective = objectives.build_objective(
         **settings["objective"],
         model=model,
         label_smoothing=recipe["label_smoothing"],
         teacher=_teacher(settings, parents, share, normalise),
         distill=settings["distill"],
+        class_weights=_class_weights(recipe, labels, len(share.dataset.classes)),
     ).to(machine.device)
     validation = validation if objective.classifies else None
     chosen = ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")
@@ -93,7 +98,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
         every=settings["eval_every"] or math.ceil(steps / 10),
         commit=code,
         watch=together or Stopwatch(),
-        warnings=_warnings(settings, share, validation is not None),
+        warnings=[*_warnings(settings, share, validation is not None), *note],
     )
 
 
@@ -102,6 +107,8 @@ def machine_of(settings: Mapping[str, Any]) -> Machine:
     options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads", "graph")}
     if settings["objective"]["name"] != "classify":
         options["compile"] = False  # those objectives call parts of the model, which are not compiled
+    if settings["model"]["name"] in LIBRARIES and options["graph"] is None:
+        options["graph"] = False  # nobody knows what a library's network does on the host
     if draws_on_host(flatten(settings)):
         options["graph"] = False  # it would repeat the numbers of the step that was recorded
     return all_or_none(Machine.of, **options)
@@ -133,6 +140,8 @@ def _model(
         init = all_or_none(transfer.begin, model, origin, head=settings["head"], classes=share.dataset.classes)
     if settings["freeze"] == "backbone":
         transfer.freeze(model)
+    if isinstance(model, Network):
+        refuse_parts_of_batch(settings, model)
     layout = torch.channels_last if model.channels_last else torch.preserve_format
     return model.to(machine.device, memory_format=layout), init
 
@@ -151,10 +160,16 @@ def _make_deterministic(model: nn.Module) -> None:
     """Makes a GPU compute the same bits again.
 
     Attention's backward does so only where torch is told to refuse what does not (torch's notes on randomness). That
-    would refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone.
+    would refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone, and with
+    networks of libraries, which may compute anything.
     """
-    pools = any(isinstance(module, nn.MaxPool2d) for module in model.modules())
+    pools = isinstance(model, Network) or any(isinstance(module, nn.MaxPool2d) for module in model.modules())
     torch.use_deterministic_algorithms(True, warn_only=pools)
+
+
+def _class_weights(recipe: Mapping[str, Any], labels: Tensor, classes: int) -> Tensor | None:
+    """The weight of each class in the loss, from the labels (M,) of the run's training images; None: all alike."""
+    return balanced_weights(labels, classes) if recipe["class_weights"] == "balanced" else None
 
 
 def _teacher(

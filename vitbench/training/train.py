@@ -38,6 +38,7 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     if record is not None:
         run.tidy()
     else:
+        _refuse_classifier(settings["classifier"])
         check_batch(settings["optim"]["batch_size"])
         with Interrupt() as interrupt, joined(), leading(run.claim()):
             record = led(run.record)  # another process may have finished it since
@@ -50,11 +51,18 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     return 0 if record["status"] == "finished" else 1
 
 
+def _refuse_classifier(classifier: str) -> None:
+    """Refuses what is not trained by steps."""
+    if classifier != "head":
+        raise UserError(f"classifier={classifier}: `vitbench features models=[...]` makes such runs; drop it")
+
+
 def train(run: Run, interrupt: Interrupt) -> Record:
     """Trains and returns the record; raises Stopped after a signal, when the run is saved."""
     parents = led(find_parents, run.settings)  # before torch is imported, and images are decoded
 
     from vitbench.training.finish import finish
+    from vitbench.training.forecast import Forecast
     from vitbench.training.graph import recorded
     from vitbench.training.prepare import prepare
 
@@ -75,10 +83,12 @@ def train(run: Run, interrupt: Interrupt) -> Record:
     compute = recorded(step, training.machine)
     interrupt.saves()
     with progress(run.id, training.steps, "steps", run.settings["machine"]["progress"]) as display:
+        forecast = Forecast(training, display.say)
         while training.goes_on():
             with training.step_told():
                 compute(*training.next_batch())
             training.count_step()
+            forecast.after_step()
             training.log_and_save(interrupt)
             display.update(training.step, training.note)
     return finish(training, interrupt)
@@ -98,6 +108,10 @@ def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
             again = f"the {'sweep' if in_sweep else 'torchrun command'} repeated"
         raise Stopped(f"{stopped}; to go on: {again}", stopped.number) from None
     except (TryAgain, StorageError):
+        raise
+    except (KeyboardInterrupt, SystemExit):  # `vitbench ls runs` shall say that it was begun
+        if RANK == 0:
+            run.note_begun()
         raise
     except Exception as error:
         if RANK == 0 and not lost(error) and (in_sweep or not isinstance(error, UserError)):

@@ -164,6 +164,11 @@ class Training:
         """The steps of the whole run."""
         return self.schedule.steps
 
+    @property
+    def resumed(self) -> bool:
+        """Whether steps were done before this process."""
+        return self._first_here > 0
+
     def goes_on(self) -> bool:
         return self.step < self.steps and self.diverged_step is None
 
@@ -217,7 +222,7 @@ class Training:
     def _what_needs_less(self, images: int) -> str:
         """What computes fewer than so many images at a time."""
         if images == 1:
-            return "a smaller model.size needs less"
+            return f"a smaller model.{'arch' if 'arch' in self.run.settings['model'] else 'size'} needs less"
         if self._normalises_over_the_batch or self.run.settings["model"].get("drop_path"):
             return f"optim.batch_size={images // 2} needs less, and is another run"
         return f"machine.microbatch={images // 2} computes the same run in smaller parts"

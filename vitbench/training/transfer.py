@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError
 from vitbench.machine.disk import checksum
 from vitbench.models.build import of_record
+from vitbench.models.families import check_arch
+from vitbench.models.library import NET, Network, adapted, fetched_pretrained, head_prefixes
+from vitbench.models.weights import read_state_dict
 from vitbench.pe.base import PositionEncoding
 from vitbench.runs.origin import Origin
 from vitbench.runs.record import Beginning, Record
@@ -63,12 +66,12 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
 
     UserError, in one line, where the classes are others, or a tensor is missing, too many or of another shape.
     """
-    tensors, sha256, their_classes = read_weights(origin)
+    tensors, sha256, their_classes = read_weights(origin, model)
     tensors = {name: value.float() if value.dtype in HALF else value for name, value in tensors.items()}
     own = model.state_dict()
     if origin.source != "run":
         tensors = {name if name in own else renamed(name): value for name, value in tensors.items()}
-    prefix = _head_prefix(model)
+    prefix = head_prefixes(model)
     if head == "new":
         tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
     elif their_classes is not None and their_classes != tuple(classes):
@@ -119,14 +122,11 @@ def freeze(model: Any) -> None:
     for module in model.children():
         if module is not model.taps["head"]:
             module.eval()
-    prefix = _head_prefix(model)
+    for module in model.heads if isinstance(model, Network) else ():
+        module.train(model.training)
+    prefix = head_prefixes(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(prefix))
-
-
-def _head_prefix(model: Any) -> str:
-    """What the names of the head's parameters begin with."""
-    return next(name for name, module in model.named_modules() if module is model.taps["head"]) + "."
 
 
 def _listed(classes: Sequence[str]) -> str:
@@ -134,10 +134,10 @@ def _listed(classes: Sequence[str]) -> str:
     return ", ".join(classes[:3]) + more
 
 
-def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, head: str) -> None:
+def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, head: tuple[str, ...]) -> None:
     """UserError where tensors are not those that are needed; it names the first, and says how many fit.
 
-    `typed` is what follows init=, `head` the prefix of the head's names.
+    `typed` is what follows init=, `head` what the head's names begin with.
     """
 
     def shape(those: Mapping[str, Tensor], name: str) -> str:
@@ -155,16 +155,23 @@ def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], type
         what = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
         raise UserError(f"init={typed}: {what}, and this run has {K:,}; head=new draws a new head")
     raise UserError(
-        f"init={typed}: is from another model: {first} is {shape(tensors, first)} there and {shape(needed, first)} "
-        f"here; {fitting} of {len(compared)} tensors fit"
+        f"init={typed}: is from another model: {first.removeprefix(NET)} is {shape(tensors, first)} there and "
+        f"{shape(needed, first)} here; {fitting} of {len(compared)} tensors fit"
     )
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def read_weights(origin: Origin) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
-    """Tensors by the names they have there; the SHA-256 of the file, or of a library's tensors; classes, if known."""
+def read_weights(
+    origin: Origin, model: nn.Module | None = None
+) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    """Tensors by the names they have there; the SHA-256 of the file, or of a library's tensors; classes, if known.
+
+    For a network of a library, `model`, names are as here, and the library has converted its own weights and files.
+    """
+    if isinstance(model, Network) and origin.source != "run":
+        return _weights_for_network(origin, model)
     if origin.path is None:
         tensors = fetched(origin.source, origin.name)
         return tensors, checkpoint.digest(tensors), None
@@ -193,6 +200,26 @@ def _read_file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any
         raise UserError(f"init={typed}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError, MemoryError):
         raise UserError(f"init={typed}: is damaged or is no safetensors file") from None
+
+
+def _weights_for_network(origin: Origin, model: Network) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    classes = None
+    if origin.path is None:
+        tensors = fetched_pretrained(model)
+        return {f"{NET}{name}": value for name, value in tensors.items()}, checkpoint.digest(tensors), None
+    if origin.path.suffix == ".safetensors":
+        tensors, about = _read_file(origin.path, origin.typed)
+        classes = tuple(about["classes"]) if "classes" in about else None
+    else:
+        tensors = read_state_dict(origin.path, f"init={origin.typed}")
+    if not _is_ours(tensors):
+        tensors = {f"{NET}{name}": value for name, value in adapted(model, tensors).items()}
+    return tensors, checksum(origin.path), classes
+
+
+def _is_ours(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether all names are below those of a library's network in our files."""
+    return bool(tensors) and all(name.startswith(NET) for name in tensors)
 
 
 def fetched(library: str, name: str) -> dict[str, Tensor]:
@@ -231,16 +258,11 @@ def renamed(name: str) -> str:
 
 def library_of(family: str, name: str, typed: str) -> Any:
     """`torchvision.models` or `timm`; UserError, which begins with `typed`, where it has no network of that name."""
+    check_arch(family, name, typed)
     if family == "torchvision":
         from torchvision import models
 
-        if name not in (known := models.list_models(module=models)):
-            raise UserError(f"{typed}: {did_you_mean(name, known)}")
         return models
-    try:
-        import timm
-    except ImportError:
-        raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'") from None
-    if not timm.is_model(name):
-        raise UserError(f"{typed}: {did_you_mean(name, timm.list_models())}")
+    import timm
+
     return timm

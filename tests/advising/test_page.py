@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.advising.test_advise import Page
+from tests.advising.test_words import made
+from vitbench.advising.page import missed_by_all, page
+from vitbench.advising.words import sections
+from vitbench.data.split import Split
+
+
+def test_a_page_holds_all_words_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    vit = {100: [0.30, 0.33, 0.31], 300: [0.41, 0.42, 0.44], 900: [0.52, 0.50, 0.51]}
+    resnet = {100: [0.35, 0.36, 0.38], 300: [0.50, 0.52, 0.53], 900: [0.70, 0.69, 0.71]}
+    results = made(tmp_path, {"vit": vit, "resnet": resnet})
+    told = sections(results)
+    pixels = np.random.default_rng(0).integers(0, 255, (len(results.labels), 3, 32, 32), np.uint8)
+    text = page(
+        "pets <b>",
+        results,
+        told,
+        "To use it",
+        ["vitbench train data.root='/my pets'"],
+        Split(pixels, results.labels, ("a",)),
+    )
+    shown = Page(text)
+    assert shown.open == [""] and "<b>" not in text.replace("<body>", "")
+    assert all(sentence in shown.shown for section in told for sentence in section.sentences)
+    sources = [source for source in shown.sources if source and not source.startswith("#")]
+    assert sources and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert len(sources) == min(48, len(missed_by_all(results))) and text.count("<svg") == 2
+    assert "currentColor" in text and "#010203" not in text
+
+
+def test_only_images_that_every_run_got_wrong_are_shown(tmp_path: Path) -> None:
+    results = made(tmp_path, {"vit": {900: [0.5, 0.6]}, "resnet": {900: [0.7]}})
+    wrong = missed_by_all(results)
+    right = [its == results.labels for network in results.networks for its in network.predictions.values()]
+    assert len(wrong) and not np.any(np.stack(right)[:, wrong]) and np.any(right, 0).sum() + len(wrong) == 400

@@ -1,0 +1,173 @@
+"""Each fault is put into a folder of good photographs, and is the only one that is found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from tests.data.test_similar import photograph
+from vitbench.data import suspects
+from vitbench.data.survey import survey
+from vitbench.data.suspects import Finding, Images
+from vitbench.data.tolerant import colliding, list_images
+from vitbench.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes of four photographs in train and of two in test."""
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for i in range(count):
+                photograph((64, 64)).save(tmp_path / "pets" / split / name / f"{i}.png")
+    return tmp_path / "pets"
+
+
+def findings_in(root: Path, image_size: int | None = None) -> dict[str, Finding]:
+    listed = list_images(root)
+    paths, stamps = [file.path for file in listed.files], [file.stamp for file in listed.files]
+    seen = survey(paths, stamps, root.parent / "cache", workers=1)
+    digests = [facts.digest for facts in seen.facts]
+    classes = [file.label for file in listed.files]
+    images = Images(listed.names, classes, listed.splits, digests, seen.thumbnails, seen.facts)
+    found = [*suspects.of_folder(listed), *suspects.of_images(images, image_size)]
+    return {one.what: one for one in found if one.suspects}
+
+
+def test_nothing_is_found_in_a_good_folder(root: Path) -> None:
+    assert findings_in(root) == {}
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph((64, 64)).save(path.with_suffix(".jpg"), exif=exif)
+
+
+def animated(path: Path) -> None:
+    photograph((64, 64)).save(path.with_suffix(".gif"), save_all=True, append_images=[photograph((64, 64))])
+
+
+def dark(path: Path) -> None:
+    Image.fromarray((np.asarray(photograph((64, 64))) * 0.08).astype(np.uint8)).save(path)
+
+
+def deep(path: Path) -> None:
+    Image.fromarray(np.asarray(photograph((64, 64)).convert("L")).astype(np.uint16) * 257).save(path)
+
+
+def with_profile(path: Path, kind: str = "LAB") -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(kind))
+    photograph((64, 64)).save(path, icc_profile=profile.tobytes())
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "damaged files": lambda path: path.write_text("no image"),
+    "of one colour, or nearly": lambda path: Image.new("RGB", (64, 64), (90, 120, 90)).save(path),
+    "very dark": dark,
+    "far smaller than the others": lambda path: photograph((20, 20)).save(path),
+    "not square": lambda path: photograph((128, 64)).save(path),
+    "grey of 16 bits": deep,
+    "CMYK": lambda path: photograph((64, 64)).convert("CMYK").save(path.with_suffix(".jpg")),
+    "animated": animated,
+    "turned by EXIF": turned,
+    "transparent": lambda path: photograph((64, 64)).convert("RGBA").save(path),
+    "with a colour profile other than sRGB": with_profile,
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_fault_is_found_and_nothing_else(root: Path, what: str) -> None:
+    FAULTS[what](root / "train" / "cat" / "new.png")
+    found = findings_in(root)
+    assert {*found} == {what}
+    (suspect,) = found[what].suspects
+    assert suspect.names[0].startswith("train/cat/new.") and suspect.reason and found[what].means.endswith(".")
+
+
+def test_srgb_is_no_finding(root: Path) -> None:
+    with_profile(root / "train" / "cat" / "new.png", "sRGB")
+    assert findings_in(root) == {}
+
+
+def test_images_below_the_asked_size_are_found(root: Path) -> None:
+    assert len(findings_in(root, 65)["smaller than data.image_size=65"].suspects) == 12
+    assert findings_in(root, 64) == {}
+
+
+COPIES = {
+    "the same image under two classes": "train/dog/new.png",
+    "the same image in two splits": "test/cat/new.png",
+    "copies of another file": "train/cat/new.png",
+}
+
+
+@pytest.mark.parametrize("what", COPIES)
+def test_a_copy_is_found_where_it_does_harm(root: Path, what: str) -> None:
+    shutil.copy(root / "train" / "cat" / "0.png", root / COPIES[what])
+    found = findings_in(root)
+    assert {*found} == {what}
+    assert {*found[what].suspects[0].names} == {"train/cat/0.png", COPIES[what]}
+
+
+@pytest.mark.parametrize("what", COPIES)
+def test_a_near_copy_is_found_as_such(root: Path, what: str) -> None:
+    Image.open(root / "train" / "cat" / "0.png").resize((56, 56)).save(root / COPIES[what])
+    expected = f"nearly {what.removeprefix('copies')}" if not what.startswith("copies") else f"nearly {what}"
+    assert {*findings_in(root)} == {expected}
+
+
+def test_a_class_with_few_images_is_found(root: Path) -> None:
+    for path in [*(root / "train" / "dog").iterdir()][1:]:
+        path.unlink()
+    for i in range(4):
+        photograph((64, 64)).save(root / "train" / "cat" / f"more{i}.png")
+    (suspect,) = findings_in(root)["classes with few images"].suspects
+    assert suspect.names == ("dog",) and suspect.reason == "3, the largest has 10"
+
+
+def test_a_folder_that_training_refuses_is_looked_at_all_the_same(root: Path) -> None:
+    (root / "train" / "bird").mkdir()
+    os.symlink("/nowhere", root / "train" / "cat" / "broken.png")
+    os.mkfifo(root / "train" / "cat" / "pipe.png")
+    shutil.copy(root / "train" / "cat" / "0.png", root / "test" / "cat" / "new.png")
+    found = findings_in(root)
+    assert {*found} == {"what training refuses", "class folders without images", "the same image in two splits"}
+    first, second = (suspect.names[0] for suspect in found["what training refuses"].suspects)
+    assert "broken link" in first and "a pipe, a socket or a device" in second
+    assert found["class folders without images"].suspects[0].names == ("train/bird",)
+
+
+def test_names_that_look_alike_are_found(root: Path) -> None:
+    for split in ("train", "test"):
+        for i, name in enumerate(("Gru\u0308n", "gr\u00fcn")):
+            (root / split / name).mkdir()
+            photograph((64, 64)).save(root / split / name / f"{i}.png")
+    photograph((64, 64)).save(root / "train" / "cat" / "A.png")
+    photograph((64, 64)).save(root / "train" / "cat" / "a.png")
+    found = findings_in(root)
+    assert found["classes whose names collide"].suspects[0].names == ("Gru\u0308n", "gr\u00fcn")
+    assert found["files whose names collide"].suspects[0].names == ("train/cat/A.png", "train/cat/a.png")
+    assert colliding(["a", "b", "A ", "a"]) == [("a", "A ")]
+
+
+def test_one_class_alone_and_one_in_training_only_are_found(root: Path) -> None:
+    shutil.rmtree(root / "test" / "dog")
+    assert "none in test" in findings_in(root)["classes that are not in every split"].suspects[0].reason
+    shutil.rmtree(root / "train" / "dog")
+    assert findings_in(root)["one class alone"].suspects[0].names == ("cat",)
+
+
+def test_an_unreadable_folder_is_told_and_no_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "nowhere", tmp_path / "empty", root / "train" / "cat" / "0.png"):
+        with pytest.raises(DataError, match=r"^data\.root=") as error:
+            list_images(path)
+        assert error.value.exit_code == 3 and "\n" not in str(error.value)

@@ -1,0 +1,94 @@
+"""What was typed for `vitbench advise`, checked before anything is opened."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.advising.plan import setting_word
+from vitbench.advising.pretrained import read_models
+from vitbench.errors import UserError
+from vitbench.menu import Range, check_ranges
+from vitbench.numbers.words import typed_value
+from vitbench.settings.check import RANGES, check_machine
+from vitbench.settings.compose import cache_folder
+from vitbench.settings.schema import FolderConfig
+
+MINUTES = Range("above 0 and at most 10000", lambda value: 0 < value <= 10_000)
+# settings that advise chooses itself
+CHOSEN = (
+    "fraction",
+    "count",
+    "subset_seed",
+    "val_fraction",
+    "permute",
+    "permute_share",
+    "permute_tile",
+    "permute_seed",
+)
+
+
+class Asked(NamedTuple):
+    """What was typed, checked."""
+
+    data: dict[str, Any]
+    words: list[str]  # of `data`, as a study file has them
+    minutes: float
+    models: Any
+    out: Path
+    runs: str
+    machine: dict[str, Any]
+    sweep_words: list[str]  # what the sweep is typed beside the study
+
+    @property
+    def name(self) -> str:
+        return str(self.data["name"])
+
+    @property
+    def study(self) -> Path:
+        return self.out / "study.yaml"
+
+
+def command_again() -> str:
+    return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+
+
+def checked(options: dict[str, Any]) -> Asked:
+    """Refuses what advice cannot be given on, before anything is opened."""
+    check_ranges({"minutes": options["minutes"]}, {"minutes": MINUTES})
+    data = options["data"]
+    if data["source"] != "imagefolder":
+        raise UserError(f"data={data['source']}: advise looks at a folder of photographs, data.root=FOLDER")
+    usual = {field.name: field.default for field in fields(FolderConfig)}
+    for key in CHOSEN:
+        if data[key] != usual[key]:
+            raise UserError(f"data.{key}={typed_value(data[key])}: advise chooses the images of each run; drop it")
+    check_ranges({f"data.{key}": value for key, value in data.items()}, RANGES)
+    check_machine(options["machine"]["device"], None)
+    if not str(options["runs"]).strip() or (options["out"] is not None and not str(options["out"]).strip()):
+        raise UserError("runs= and out= must not be empty")
+    root = Path(data["root"]).expanduser()
+    data = data | {"root": str(root), "cache": cache_folder(data["cache"])}
+    data["name"] = data["name"] or root.resolve().name or "photographs"
+    out = Path(options["out"]).expanduser() if options["out"] else Path("advice") / _as_folder(data["name"])
+    if out.suffix == ".html" or (out.exists() and not out.is_dir()):
+        raise UserError(f"out={out}: is a folder for advice.html and study.yaml, not a file")
+    if options["models"] is not None:
+        read_models(options["models"])
+    own = {**data, "root": str(root.absolute())}
+    kept = [key for key in own if own[key] != usual[key] and key not in ("source", "cache", "image_size")]
+    words = ["data=imagefolder", *(setting_word(f"data.{key}", own[key]) for key in kept)]
+    machine, progress = options["machine"], options["machine"]["progress"]
+    typed = [setting_word("runs", str(options["runs"])), setting_word("data.cache", data["cache"])]
+    typed += [f"machine.device={machine['device']}", f"machine.progress={typed_value(progress)}"]
+    return Asked(data, words, options["minutes"], options["models"], out, str(options["runs"]), machine, typed)
+
+
+def _as_folder(name: str) -> str:
+    """The name of the images as that of a folder."""
+    return (
+        "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".") or "photographs"
+    )

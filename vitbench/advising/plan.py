@@ -1,0 +1,259 @@
+"""What is tried within the minutes that there are: image size, steps, shares of the images, seeds. As a study file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitbench.numbers.words import listed, plural, spoken, typed_value
+from vitbench.settings.compose import read_yaml
+
+IMAGE_SIZES = (128, 96, 64, 48, 32)
+BATCH = 64
+SHARES = (1.0, 0.3333, 0.1111)
+FEWEST_OF_A_CLASS = 3  # training images, in the smallest share
+MOST_SEEDS = 3
+PASSES = 10  # over all training images, which a run needs at least
+MOST_PASSES = 60
+OF_PRETRAINED = 5  # passes, which are enough for a network that others trained before
+FEWEST_STEPS, ENOUGH_STEPS, MOST_STEPS = 10, (150, 2000), (400, 10_000)
+EVALUATIONS = 10  # of a run; an image takes a third of what it takes in training
+BESIDE = 1.3  # how much longer a step takes while other runs train on the other cores
+A_RUN, THE_STUDY = 2.0, 15.0  # seconds until a run, and the first one, has begun
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A network that is tried."""
+
+    name: str
+    words: str  # what a run of it types
+    image_seconds: float  # of training, for an image, on one core
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """How many images there are, by what the folder lists."""
+
+    train: int  # without those for validation
+    validation: int
+    test: int
+    smallest_class: int  # training images
+    classes: int
+    side: int  # the median of the shortest sides, in pixels
+
+
+@dataclass(frozen=True)
+class Plan:
+    image_size: int
+    steps: int
+    pretrained_steps: int
+    shares: tuple[float, ...]
+    seeds: int
+    arms: tuple[Arm, ...]
+    seconds: float
+    at_once: int
+    left_out: tuple[str, ...] = ()
+    photographs: Photographs = field(repr=False, default=Photographs(0, 0, 0, 0, 0, 0))
+
+    @property
+    def runs(self) -> int:
+        return sum(self.seeds * (1 if arm.pretrained else len(self.shares)) for arm in self.arms)
+
+    def sizes(self) -> list[int]:
+        return [round(share * self.photographs.train) for share in self.shares]
+
+
+def shares_of(photographs: Photographs) -> tuple[float, ...]:
+    """The nested shares in which every class keeps a few images."""
+    return tuple(share for share in SHARES if share == 1 or share * photographs.smallest_class >= FEWEST_OF_A_CLASS)
+
+
+def choose(
+    seconds: float,
+    at_once: int,
+    photographs: Photographs,
+    arms_at: Callable[[int], Sequence[Arm]],
+    image_sizes: Sequence[int] | None = None,
+    steps: int | None = None,
+) -> Plan:
+    """The richest plan that fits into the time: first shares and seeds are given up, and images that are larger.
+
+    `arms_at` measures the networks on images of a size. Where no sizes are given, they are those of IMAGE_SIZES that
+    are not larger than the photographs, and where no steps are, as many as fit. What is left out is said, the most
+    important first.
+    """
+    all_shares = shares_of(photographs)
+    curve = len(all_shares) == len(SHARES)  # fewer sizes make no curve
+    designs = [(all_shares, MOST_SEEDS)] if curve else []
+    designs += [(SHARES[:1], seeds) for seeds in range(MOST_SEEDS, 0, -1)]
+    image_sizes = image_sizes or [size for size in IMAGE_SIZES if size <= max(photographs.side, IMAGE_SIZES[-1])]
+    least, most = (
+        steps or min(max(math.ceil(passes * photographs.train / BATCH), bounds[0]), bounds[1])
+        for passes, bounds in ((PASSES, ENOUGH_STEPS), (MOST_PASSES, MOST_STEPS))
+    )
+    for without_pretrained in (False, True):
+        for shares, seeds in designs:
+            for size in image_sizes:
+                arms = [arm for arm in arms_at(size) if not (arm.pretrained and without_pretrained)]
+                fitting = _steps_in(seconds, at_once, photographs, arms, shares, seeds)
+                if fitting >= least:
+                    had = min(fitting, most)
+                    return _plan(had, size, shares, seeds, arms, at_once, photographs, without_pretrained)
+        if not any(arm.pretrained for arm in arms_at(image_sizes[-1])):
+            break
+    cheapest = min(image_sizes, key=lambda size: sum(arm.image_seconds for arm in arms_at(size) if not arm.pretrained))
+    arms = [arm for arm in arms_at(cheapest) if not arm.pretrained]
+    steps = steps or max(_steps_in(seconds, at_once, photographs, arms, SHARES[:1], 1), FEWEST_STEPS)
+    had_pretrained = len(arms) < len(arms_at(cheapest))
+    return _plan(steps, cheapest, SHARES[:1], 1, arms, at_once, photographs, had_pretrained, least)
+
+
+def _plan(
+    steps: int,
+    image_size: int,
+    shares: tuple[float, ...],
+    seeds: int,
+    arms: Sequence[Arm],
+    at_once: int,
+    photographs: Photographs,
+    without_pretrained: bool,
+    needed_steps: int = 0,
+) -> Plan:
+    left_out = []
+    if needed_steps > steps:
+        left_out.append(f"enough training: {steps:,} steps of the {needed_steps:,} that these images need at least")
+    if seeds < MOST_SEEDS:
+        why = (
+            "one seed cannot tell a better network from a lucky run" if seeds == 1 else "two seeds make nothing certain"
+        )
+        left_out.append(f"{plural(MOST_SEEDS - seeds, 'seed')} of {MOST_SEEDS}: {why}")
+    if without_pretrained:
+        left_out.append("the pretrained networks, whose runs do not fit into the minutes")
+    if len(shares) < len(SHARES):
+        few = len(shares_of(photographs)) < len(SHARES)
+        why = f"a class has {plural(photographs.smallest_class, 'training image')}" if few else "too few minutes"
+        left_out.append(f"smaller shares of the images, so that nothing tells what more images would bring ({why})")
+    seconds = _seconds(steps, at_once, photographs, arms, shares, seeds)
+    pretrained = _pretrained_steps(steps, photographs)
+    made = tuple(arms)
+    return Plan(image_size, steps, pretrained, shares, seeds, made, seconds, at_once, tuple(left_out), photographs)
+
+
+def _pretrained_steps(steps: int, photographs: Photographs) -> int:
+    return min(steps, min(max(math.ceil(OF_PRETRAINED * photographs.train / BATCH), 50), 500))
+
+
+def _steps_in(
+    seconds: float, at_once: int, photographs: Photographs, arms: Sequence[Arm], shares: Sequence[float], seeds: int
+) -> int:
+    """The steps of a run that all runs can have in this time."""
+    low, high = 0, MOST_STEPS[1]
+    while low < high:  # the time grows with the steps
+        middle = (low + high + 1) // 2
+        fits = _seconds(middle, at_once, photographs, arms, shares, seeds) <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _seconds(
+    steps: int, at_once: int, photographs: Photographs, arms: Sequence[Arm], shares: Sequence[float], seeds: int
+) -> float:
+    """The time of all runs, as many at once as there are cores."""
+    evaluated = EVALUATIONS * photographs.validation + photographs.test + min(2000, photographs.train)
+    total, longest = 0.0, 0.0
+    for arm in arms:
+        own = _pretrained_steps(steps, photographs) if arm.pretrained else steps
+        run = (own * BATCH + evaluated / 3) * arm.image_seconds * (BESIDE if at_once > 1 else 1) + A_RUN
+        total += run * seeds * (1 if arm.pretrained else len(shares))
+        longest = max(longest, run)
+    return max(total / at_once, longest) + THE_STUDY
+
+
+# ------------------------------------------------------------------------------------------------------------ in words
+
+
+def plan_lines(plan: Plan, minutes: float, costs: tuple[int, int]) -> list[str]:
+    """What will be done, and how long it takes."""
+    photographs = plan.photographs
+    scratch = [arm.name for arm in plan.arms if not arm.pretrained]
+    pretrained = [arm.name for arm in plan.arms if arm.pretrained]
+    passes = plan.steps * BATCH / photographs.train
+    sizes = listed(f"{n:,}" for n in plan.sizes())
+    million = " and ".join(f"{cost / 1e6:.1f} M" for cost in costs)
+    lines = [
+        f"about {spoken(plan.seconds)} of training, measured on this machine, for minutes={minutes:g}:",
+        f"  {listed(scratch)} from scratch, of about equal cost ({million} multiply-adds an image), on {sizes} images",
+    ]
+    if pretrained:
+        lines.append(f"  {listed(pretrained)}, on {plan.sizes()[0]:,} images, {plan.pretrained_steps:,} steps")
+    lines.append(
+        f"  {plural(plan.runs, 'run')}: {plural(plan.seeds, 'seed')}, images of {plan.image_size} px, {plan.steps:,}"
+        f" steps ({_digits(passes)} passes over all images), {plan.at_once} at a time"
+    )
+    return lines + [f"  left out: {line}" for line in plan.left_out]
+
+
+def _digits(passes: float) -> str:
+    return f"{passes:.0f}" if passes >= 2 else f"{passes:.1f}"
+
+
+# ------------------------------------------------------------------------------------------------------- a study file
+
+
+def study_text(plan: Plan, name: str, data: Sequence[str], command: str, minutes: float) -> str:
+    """The plan as a study file that a person can read and change. The most important runs come first."""
+    common = [*data, f"data.image_size={plan.image_size}", "augment=light", f"optim.batch_size={BATCH}"]
+    content: dict[str, Any] = {
+        "title": f"Advice on {name}",
+        "question": "Which network for these photographs, and what would more images, time or pretraining bring?",
+        "notes": f"Small networks and short runs, planned for minutes={minutes:g}. None of their settings was tuned on"
+        " these images.",
+        "with": " ".join(common),
+        "runs": [*_lines(plan)],
+        "tables": {"accuracy": {"value": "test_accuracy", "columns": "train_images"}},
+    }
+    return _as_yaml(content, command)
+
+
+def study_with(plan: Plan, path: Path, minutes: float) -> str:
+    """The study file that is there, with the runs of a richer plan behind its own."""
+    content = read_yaml(path)
+    content["runs"] += [line for line in _lines(plan) if line not in content["runs"]]
+    content["notes"] = re.sub(r"minutes=[0-9.]*[0-9]", f"minutes={minutes:g}", content["notes"])
+    return _as_yaml(content, "vitbench advise")
+
+
+def _as_yaml(content: Mapping[str, Any], command: str) -> str:
+    import yaml
+
+    header = f"# Written by `{command}`, which goes on with it as long as it is here.\n"
+    return header + yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=118)
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    def line(arm: Arm, share: float, seeds: str) -> str:
+        steps = plan.pretrained_steps if arm.pretrained else plan.steps
+        return f"{arm.words} optim.steps={steps} data.fraction={share:g} seed={seeds}"
+
+    for seed in range(plan.seeds):
+        for arm in plan.arms:
+            yield line(arm, 1, str(seed))
+    for share in plan.shares[1:]:
+        for arm in plan.arms:
+            if not arm.pretrained:
+                yield line(arm, share, ",".join(map(str, range(plan.seeds))))
+
+
+def setting_word(key: str, value: Any) -> str:
+    """A setting as a study file has it, its value in quotes where that holds other than plain letters."""
+    typed = typed_value(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]*[A-Za-z_/][\w./-]*", typed):
+        quote = '"' if "'" in typed else "'"
+        typed = f"{quote}{typed}{quote}"
+    return f"{key}={typed}"

@@ -1,0 +1,125 @@
+"""Makes the plan for a folder: counts its images, measures the networks, and adds to a plan that is there."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.advising.asked import Asked, command_again
+from vitbench.advising.plan import Photographs, Plan, choose, plan_lines, study_text, study_with
+from vitbench.errors import UserError
+from vitbench.inspect import Inspected
+from vitbench.runs.run import Run
+from vitbench.settings.schema import FolderConfig
+
+
+def photographs_in(inspected: Inspected, data: dict[str, Any]) -> Photographs:
+    """How many images there will be to learn from, by the names of files."""
+    images = inspected.images
+    of_test = [bool(split) and not split.startswith("train") for split in images.splits]
+    train = Counter(label for label, is_test in zip(images.classes, of_test, strict=True) if not is_test)
+    test, learning = sum(of_test), 1.0
+    if not test:
+        learning = 1 - data["test_fraction"]
+        test = round(data["test_fraction"] * len(images.names))
+    left = learning * sum(train.values())
+    share = learning * (1 - FolderConfig.val_fraction)
+    sides = sorted(min(images.facts[i].width, images.facts[i].height) for i in images.whole.tolist())
+    return Photographs(
+        max(1, round(share * sum(train.values()))),
+        round(FolderConfig.val_fraction * left),
+        test,
+        math.floor(share * min(train.values(), default=0)),
+        len(train),
+        sides[len(sides) // 2] if sides else 0,
+    )
+
+
+class Planned(NamedTuple):
+    text: str  # of the study file
+    lines: list[str]  # what is said of it
+    image_size: int
+
+
+def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> Planned:
+    """Measures the networks and plans what fits into the minutes; with an old plan, of its image size and steps."""
+    from vitbench.advising.doing import launcher_of
+    from vitbench.advising.measure import Arm, measured, scratch_arms, scratch_costs
+    from vitbench.advising.pretrained import Pretrained, read_models, usual, why_not
+
+    photographs, memory = photographs_in(inspected, asked.data), Path(asked.data["cache"])
+    models = usual() if asked.models is None else read_models(asked.models)
+    common = [*asked.words, f"machine.device={asked.machine['device']}"]
+    missing: dict[Pretrained, str] = {}
+
+    @cache
+    def arms_at(image_size: int) -> tuple[Arm, ...]:
+        arms = scratch_arms(image_size, common, memory)
+        for one in models:
+            if one in missing:
+                continue
+            if why := why_not(one, image_size, photographs.classes):
+                missing[one] = why
+                continue
+            seconds = measured(f"model={one.library} model.arch={one.arch}", image_size, common)
+            arms.append(
+                Arm(f"{one.arch} pretrained, only its last layer", f"{one.words} freeze=backbone", seconds, True)
+            )
+            tuned = f"{one.words} optim.lr={one.learning_rate:g}"
+            arms.append(Arm(f"{one.arch} pretrained, fine-tuned", tuned, seconds, True))
+        return tuple(arms)
+
+    _, at_once = launcher_of(asked.machine["device"])
+    size = old.image_size if old else asked.data["image_size"]
+    plan: Plan = choose(
+        60 * asked.minutes, at_once, photographs, arms_at, [size] if size else None, old.steps if old else None
+    )
+    lines = plan_lines(plan, asked.minutes, scratch_costs(plan.image_size, memory)[1:])
+    lines += [f"  not tried: {one.arch} pretrained, {why}" for one, why in missing.items()]
+    if asked.models is None and not models:
+        lines.append(
+            "  not tried: pretrained networks, no weights lie here; models=[timm:NAME] fetches, [timm:NAME@FILE] reads"
+        )
+    if old:
+        text = study_with(plan, asked.study, asked.minutes)
+    else:
+        text = study_text(plan, asked.name, asked.words, command_again(), asked.minutes)
+    return Planned(text, lines, plan.image_size)
+
+
+class OldPlan(NamedTuple):
+    """The study that is there."""
+
+    image_size: int
+    steps: int
+    minutes: float  # that it was planned for, as its notes say
+    is_done: bool
+
+
+def old_plan(asked: Asked) -> OldPlan:
+    """The plan in the study file; UserError where that is about other images."""
+    from vitbench.runs.plan import plan
+    from vitbench.runs.study import load_study
+
+    study = load_study(str(asked.study))
+    planned = plan(study, asked.sweep_words)
+    settings = planned[0].settings
+    for key, own in (("root", str(Path(asked.data["root"]).absolute())), ("name", asked.name)):
+        if settings["data"][key] != own:
+            raise UserError(
+                f"{asked.study} is about data.{key}={settings['data'][key]}, not {own}; type another out=, or remove it"
+            )
+    size, typed = settings["data"]["image_size"], asked.data["image_size"]
+    if typed not in (None, size):
+        raise UserError(f"data.image_size={typed}: {asked.study} has {size}; type another out=, or remove it")
+    noted = re.search(r"minutes=([0-9.]*[0-9])", study.notes)
+    return OldPlan(
+        int(size),
+        settings["optim"]["steps"],
+        float(noted[1]) if noted else math.inf,
+        all(Run(Path(asked.runs).expanduser() / one.id, one.settings).record() for one in planned),
+    )

@@ -1,0 +1,336 @@
+"""The advice in words. Each sentence says no more than its numbers: "cannot be told" is an answer.
+
+A difference is sure where the t interval over three seeds or more and the interval over test images both exclude 0; the
+second is about photographs that were not tested, the first about other seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from vitbench.advising.results import Difference, Network, Results, difference
+from vitbench.fitting.sentences import crossover_sentence, efficiency_sentence
+from vitbench.numbers.classified import confusion_counts, recalls
+from vitbench.numbers.curves import UNRELIABLE
+from vitbench.numbers.intervals import Interval, binomial_interval, holm, mean_interval, t_p
+from vitbench.numbers.pair import LEAST_SEEDS
+from vitbench.numbers.words import listed, p_words, plural, printable
+
+Verdict = Literal["sure", "seeds", "images", "few seeds", "equal"]
+
+SMALL_GAP, LARGE_GAP = 0.05, 0.1  # between accuracy on training and on test images
+BY_HEART, UNLEARNED = 0.95, 0.9  # accuracy on training images
+SOLVED = 0.98  # accuracy on test images
+NEARLY_ALL = 0.95  # of the test images in one class: the network has learned nothing else
+UNEVEN = 0.03  # between accuracy and balanced accuracy
+FEWEST_TESTED = 10  # test images of a class of which a recall is told
+NAMED = 3  # classes
+
+
+class Section(NamedTuple):
+    title: str
+    sentences: list[str]
+
+
+class Asked(NamedTuple):
+    """A difference with its verdict."""
+
+    found: Difference
+    verdict: Verdict
+    p: float  # over seeds, Holm-corrected over all pairs that are asked for
+
+
+def sections(results: Results) -> list[Section]:
+    """The whole advice, the most important first."""
+    asked = pairs_asked(results)
+    told = [
+        Section("Which network", which(results, asked)),
+        Section("How many images the other needs", images_needed(results, asked)),
+        Section("What more images would bring", more_images(results)),
+        Section("What more training would bring", [more_time(network) for network in results.networks]),
+        Section("What pretraining brings", pretraining(results, asked)),
+        Section("How sure the test is", the_test(results)),
+        Section("Class by class", by_class(results)),
+        Section("What cannot be told, and what would tell it", untold(results, asked)),
+    ]
+    return [section for section in told if section.sentences]
+
+
+def pairs_asked(results: Results) -> list[Asked]:
+    """Each two networks from scratch, and each pretrained one against the best from scratch."""
+    scratch = results.from_scratch
+    pairs = [(a, b) for i, a in enumerate(scratch) for b in scratch[i + 1 :]]
+    pairs += [(one, scratch[0]) for one in results.networks if one.pretrained and scratch]
+    found = [its for a, b in pairs if (its := difference(a, b, results.labels)) is not None]
+    ps = holm([t_p(one.over_seeds) for one in found])
+    return [Asked(one, _verdict(one, p), p) for one, p in zip(found, ps, strict=True)]
+
+
+def _verdict(found: Difference, p: float) -> Verdict:
+    if found.over_seeds.mean == 0:
+        return "equal"
+    if found.over_seeds.n < LEAST_SEEDS:
+        return "few seeds"
+    if not p < 0.05:  # NaN where the seeds do not differ
+        return "seeds"
+    return "sure" if found.over_images.low > 0 else "images"
+
+
+# ------------------------------------------------------------------------------------------------------- which network
+
+
+def which(results: Results, asked: Sequence[Asked]) -> list[str]:
+    best = results.networks[0]
+    said = [_told(one, results.test_images) for one in asked if not (one.found.a.pretrained or one.found.b.pretrained)]
+    if len(results.networks) == 1:
+        said.append(f"Only {best.name} has a finished run: there is nothing to compare it with.")
+    said += [_lazy(network, results) for network in results.networks]
+    low, _ = binomial_interval(best.accuracy * results.test_images, results.test_images)
+    floor = largest_class(results)
+    said.append(
+        f"Guessing would be right in {_percent(1 / len(results.classes))}, always answering"
+        f" {printable(results.classes[floor[0]])} in {_percent(floor[1])} of the test images; the best here,"
+        f" {best.name}, is right in {_percent(best.accuracy)}"
+        + ("." if low > floor[1] else ", which is not surely more than that.")
+    )
+    return [sentence for sentence in said if sentence]
+
+
+def largest_class(results: Results) -> tuple[int, float]:
+    """The class with the most training images, and its share of the test images."""
+    largest = int(np.argmax(results.train_counts))
+    return largest, float(results.counts[largest] / results.test_images)
+
+
+def _told(one: Asked, test_images: int) -> str:
+    a, b = one.found.a, one.found.b
+    by = _points(one.found.mean)
+    both = f"{a.name} is right in {_percent(a.accuracy)} of the test images, {b.name} in {_percent(b.accuracy)}"
+    seeds = plural(one.found.over_seeds.n, "seed")
+    if one.verdict == "equal":
+        return f"{a.name} or {b.name}: cannot be told. Both are right in {_percent(a.accuracy)} of the test images."
+    if one.verdict == "few seeds":
+        doubt = (
+            "one seed cannot tell a better network from a lucky run" if seeds == "1 seed" else "two seeds do not tell"
+        )
+        chance = (
+            f" McNemar's test of these test images: {p_words(one.found.tests[0])}." if len(one.found.tests) == 1 else ""
+        )
+        return f"{a.name} or {b.name}: cannot be told, {doubt}. {both}: {by} apart.{chance}"
+    if one.verdict == "seeds":
+        return (
+            f"{a.name} or {b.name}: cannot be told. {both}; over {seeds} the difference is"
+            f" {_range(one.found.over_seeds)}, which may be chance ({p_words(one.p)})."
+        )
+    if one.verdict == "images":
+        return (
+            f"{a.name} or {b.name}: cannot be told for other photographs. {both}: {by} more, in {seeds} surely, but"
+            f" {plural(test_images, 'test image')} leave {_range(one.found.over_images)}."
+        )
+    agree = sum(p < 0.05 for p in holm(one.found.tests))
+    return (
+        f"{a.name} is better than {b.name}, by {by}: {both}. 95 % intervals: over {seeds}"
+        f" {_range(one.found.over_seeds)} ({p_words(one.p)}), over the {plural(test_images, 'test image')}"
+        f" {_range(one.found.over_images)}; McNemar's test agrees in {agree} of {plural(len(one.found.tests), 'seed')}."
+    )
+
+
+def _lazy(network: Network, results: Results) -> str:
+    """Calls out a network that gives nearly every image one class."""
+    answers = [np.bincount(its, minlength=len(results.classes)) for its in network.predictions.values()]
+    if not answers or min(its.max() / its.sum() for its in answers) < NEARLY_ALL:
+        return ""
+    names = listed(dict.fromkeys(printable(results.classes[int(its.argmax())]) for its in answers))
+    return (
+        f"{network.name} calls nearly every image {names}: it has learned nothing but which class is large, whatever"
+        " its accuracy says."
+    )
+
+
+# ------------------------------------------------------------------------------------- more images, time, pretraining
+
+
+def images_needed(results: Results, asked: Sequence[Asked]) -> list[str]:
+    said = []
+    for one in asked:
+        compared = results.compared(one.found.a.name, one.found.b.name)
+        if compared is None:
+            continue
+        said += [efficiency_sentence(compared), crossover_sentence(compared)]
+    return [sentence for sentence in said if sentence]
+
+
+def more_images(results: Results) -> list[str]:
+    """What twice the images would bring by the fitted curve of each network, where that can be relied on."""
+    said = []
+    for network in results.from_scratch:
+        line = results.line(network.name)
+        if line is None:
+            continue
+        if not line.is_fitted or line.counted.n[-1] < line.curve.n[-1]:
+            said.append(
+                f"{network.name}: cannot be told. The steps or the size of the network limit it here, not the number of"
+                " images."
+            )
+            continue
+        curve = line.counted
+        if curve.held_back > UNRELIABLE or not curve.exponent.high < 0:
+            why = "its curve does not surely rise" if curve.held_back <= UNRELIABLE else (
+                f"a curve through the smaller numbers of images errs by {100 * curve.held_back:.0f} % at the largest"
+            )  # fmt: skip
+            said.append(f"{network.name}: cannot be told, {why}.")
+            continue
+        n = 2 * float(curve.n[-1])
+        drawn = np.exp(curve.drawn_fits.logs(np.array([n]))[:, 0])
+        low, high = 1 - np.percentile(drawn, [97.5, 2.5])
+        said.append(
+            f"{network.name} with {n:,.0f} images, twice as many: about {_percent(1 - curve.predict(n))}"
+            f" ({100 * low:.0f} to {100 * high:.0f} %) in place of {_percent(network.accuracy)}, by the curve and with"
+            " the same number of steps. This is an extrapolation."
+        )
+    return said
+
+
+def more_time(network: Network) -> str:
+    """Says whether longer training would help, by training against test images and the end of the run."""
+    if not network.trained:
+        return ""
+    seen = fmean(network.trained.values())
+    gap = mean_interval(network.trained[seed] - network.accuracies[seed] for seed in network.trained)
+    rise = mean_interval(network.rises.values())
+    both = f"right in {_percent(seen)} of its training images and {_percent(network.accuracy)} of the test images"
+    rises = rise.n >= LEAST_SEEDS and rise.low > 0
+    end = (
+        f" On validation images it was still rising at the end, by {_points(rise.mean)} in the last fifth."
+        if rises
+        else ""
+    )
+    if network.accuracy >= SOLVED or (seen >= BY_HEART and gap.mean <= LARGE_GAP):
+        return f"{network.name}: little is left to learn from these images. It is {both}."
+    if seen < UNLEARNED and gap.mean < SMALL_GAP:
+        why = "it has not learned those yet"
+        return f"{network.name}: more time would help, or a larger network. It is {both}: {why}.{end}"
+    if seen >= BY_HEART and gap.mean > LARGE_GAP:
+        return (
+            f"{network.name}: more time with the same images would hardly help. It knows them by heart ({both}); more"
+            f" images, augment=strong or pretraining may.{end}"
+        )
+    how = (
+        "more time would probably help, and more images too" if rises else "whether more time would help cannot be told"
+    )
+    return f"{network.name}: {how}. It is {both}.{end}"
+
+
+def pretraining(results: Results, asked: Sequence[Asked]) -> list[str]:
+    tried = [one for one in asked if one.found.a.pretrained or one.found.b.pretrained]
+    if tried:
+        return [_told(one, results.test_images) for one in tried]
+    if any(network.pretrained for network in results.networks):
+        return []
+    return [
+        "Not tried. With few photographs it usually brings more than the choice between these two networks;"
+        " models=[timm:convnext_atto,timm:vit_tiny_patch16_224] tries it (docs/advise.md says how to bring weights)."
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- the test, classes
+
+
+def the_test(results: Results) -> list[str]:
+    best, images = results.networks[0], results.test_images
+    low, high = binomial_interval(best.accuracy * images, images)
+    return [
+        f"{plural(images, 'test image')} show {best.name}'s {_percent(best.accuracy)} to within {100 * low:.0f} to"
+        f" {100 * high:.0f} % (95 %, of one trained network); four times as many would halve that."
+    ]
+
+
+def by_class(results: Results) -> list[str]:
+    best, tested = results.networks[0], results.counts
+    if not best.predictions:
+        return []
+    counts = np.mean([confusion_counts(results.labels, its, len(tested)) for its in best.predictions.values()], 0)
+    recall = recalls(counts)  # of the mean counts, which is the mean recall: all seeds have the same test images
+    names = [printable(name) for name in results.classes]
+    said = []
+    enough = [k for k in np.argsort(recall, kind="stable").tolist() if tested[k] >= FEWEST_TESTED]
+    level = 1 - 0.05 / max(len(enough), 1)  # Bonferroni: one of many classes is worst by chance
+    ends = {k: binomial_interval(recall[k] * tested[k], int(tested[k]), level) for k in enough}
+    if weak := [k for k in enough if ends[k][1] < best.accuracy][:NAMED]:
+        some = [f"{names[k]} ({100 * recall[k]:.0f} %, {_ends(*ends[k])})" for k in weak]
+        said.append(f"{best.name} is surely weaker than its mean in {listed(some)}.")
+    elif len(enough) > 1 and recall[enough[0]] < best.accuracy:
+        worst = enough[0]
+        said.append(
+            f"No class is surely weaker than the mean: the weakest is {names[worst]}, {100 * recall[worst]:.0f} % of"
+            f" {plural(int(tested[worst]), 'test image')}, which leaves {_ends(*ends[worst])}."
+        )
+    others = counts.copy()
+    np.fill_diagonal(others, 0)
+    if others.max() > 0:
+        k, other = np.unravel_index(int(others.argmax()), others.shape)
+        said.append(
+            f"Most often confused: {names[int(k)]} is taken for {names[int(other)]} in"
+            f" {100 * others[k, other] / tested[k]:.0f} % of its images."
+        )
+    balanced = float(np.nanmean(recall))
+    if best.accuracy - balanced > UNEVEN:
+        small = [names[k] for k in np.argsort(results.train_counts, kind="stable").tolist()[:NAMED]]
+        said.append(
+            f"The classes are uneven, and accuracy hides it: the mean over classes is {_percent(balanced)}, not"
+            f" {_percent(best.accuracy)}. The smallest are {listed(small)}; optim.class_weights=balanced may help, or"
+            " more images of them."
+        )
+    if few := [names[k] for k in range(len(names)) if tested[k] < FEWEST_TESTED]:
+        some_of = listed(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
+        said.append(f"Fewer than {FEWEST_TESTED} test images of {some_of}: of these alone nothing can be told.")
+    return said
+
+
+def untold(results: Results, asked: Sequence[Asked]) -> list[str]:
+    said = []
+    if results.finished < results.planned:
+        said.append(
+            f"{results.planned - results.finished} of {plural(results.planned, 'planned run')} are not done: the same"
+            " command goes on with them."
+        )
+    verdicts = {one.verdict for one in asked}
+    if "few seeds" in verdicts:
+        said.append(f"Which network is better: {LEAST_SEEDS} seeds or more would tell it, so more minutes.")
+    if "seeds" in verdicts or "equal" in verdicts:
+        said.append("Where a difference may be chance: more seeds, or more training images, would tell it.")
+    if "images" in verdicts:
+        said.append("Where the test images are too few: more of them (data.test_fraction) would tell it.")
+    if results.report is None:
+        said.append("What more images would bring: three shares of the images with two seeds or more would tell it.")
+    said.append(
+        "Larger networks, other recipes and months of training were not tried: the order of two networks can be another"
+        " there."
+    )
+    return [*results.notes, *said]
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _range(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return f"{_points(interval.mean)} without an interval ({interval.why})"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} points"
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{100 * low:.0f} to {100 * high:.0f} %"

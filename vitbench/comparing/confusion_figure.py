@@ -1,0 +1,145 @@
+"""Draws which class a network takes for which: `vitbench plot per=confusion where.KEY=VALUE file=confusion.svg`.
+
+A row is a class of the test images, and a column a class that they are given. Up to MATRIX classes stand in their own
+order; more are put side by side with those that they are confused with, by average linkage. Of more than NAMED, the
+most confused are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitbench.comparing import figure
+from vitbench.comparing.per_class import MATRIX, Network, confused_pairs, networks_of, only_network, refuse_others
+from vitbench.comparing.select import Runs
+from vitbench.errors import check_choice
+from vitbench.numbers import look
+from vitbench.numbers.words import listed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NUMBERED = 20  # so many classes at most have numbers in their cells
+NAMED = 60  # so many classes at most are all drawn
+SHOWN = 40  # of more
+LONGEST_NAME = 22  # characters
+WORST = 5  # pairs that are named below
+TICKS = (0, 1, 5, 10, 25, 50, 75, 100)  # of the colour bar, %
+
+
+def draw_confusion(
+    runs: Runs, folder: str, *, per: str, others: Mapping[str, Any], title: str | None, caveat: str, ending: str
+) -> bytes:
+    """Returns the bytes of the file; `others` are settings of usual figures, of which it takes none."""
+    check_choice("per", per, ("confusion",))
+    refuse_others(per, others)
+    networks, classes, notes = networks_of(runs, Path(folder).expanduser(), per)
+    network = only_network(networks, per)
+    with look.figure_style():
+        drawn = _draw(runs, network, classes, title or f"{network.name}: which class is taken for which", notes, caveat)
+        return look.save_figure(drawn, ending)
+
+
+def _draw(
+    runs: Runs, network: Network, classes: Sequence[str], title: str, notes: Sequence[str], caveat: str
+) -> Figure:
+    from matplotlib.figure import Figure
+
+    shares, pairs = network.shares(), confused_pairs(network)
+    order = drawn_classes(network)
+    K, names = len(order), [_short(classes[k]) for k in order]
+    side = min(max(2.6 + 0.3 * K, 3.6), 8.0)
+    label = 0.02 * max(map(len, names))  # inches that a name below the matrix has more than one beside it
+    drawn = Figure(figsize=(side + 1.2, side + 0.6 + label), layout="constrained")
+    axes = drawn.subplots()
+    _draw_matrix(drawn, axes, 100 * shares[np.ix_(order, order)])
+    _label_classes(axes, names)
+    axes.set_title(title, loc="left")
+    accuracy = 100 * float(np.mean([counts.trace() / counts.sum() for counts in network.counts]))
+    seeds = figure.count_seeds([len(network.rows)])
+    what = f"{int(network.images.sum()):,} test images, {accuracy:.1f} % right, mean of {seeds}"
+    if len(classes) > K:
+        what += f"; drawn are {K} of {len(classes):,} classes, those in the most frequent confusions"
+    if K > MATRIX:
+        what += "; classes that are confused stand side by side"
+        worst = [
+            f"{_short(classes[k])} for {_short(classes[other])} ({100 * shares[k, other]:.0f} %)"
+            for k, other in pairs[:WORST]
+        ]
+        notes = [f"most often taken: {listed(worst)}", *notes] if worst else notes
+    notes = [*notes, caveat] if caveat else notes
+    look.small_print(drawn, figure.foot_text(runs, [network.group], what, notes, int(19 * (side + 1.2))))
+    return drawn
+
+
+def drawn_classes(network: Network) -> list[int]:
+    """The classes that are drawn, in their order from left to right."""
+    shares = network.shares()
+    shown = [*range(len(shares))]
+    if len(shown) > NAMED:
+        shown = sorted([*dict.fromkeys(k for pair in confused_pairs(network) for k in pair)][:SHOWN] or shown[:SHOWN])
+    return [shown[place] for place in class_order(shares[np.ix_(shown, shown)])]
+
+
+def class_order(shares: NDArray[np.float64]) -> list[int]:
+    """The order in which classes are drawn, by the shares (K,K) that are taken for each other."""
+    K = len(shares)
+    if K <= MATRIX:
+        return [*range(K)]
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    mutual = np.nan_to_num(shares)
+    mutual = mutual + mutual.T
+    distance = mutual.max() - mutual
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return [int(k) for k in leaves_list(tree)]
+
+
+def _draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None:
+    """Draws the cells, their numbers where these fit, and the colour bar; a class without images has grey cells."""
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+
+    K = len(percent)
+    colours = colormaps["Blues"].with_extremes(bad="0.85")
+    image = axes.imshow(percent, cmap=colours, norm=PowerNorm(0.5, 0, 100), aspect="equal", interpolation="nearest")
+    bar = drawn.colorbar(image, ax=axes, shrink=0.75, pad=0.02, ticks=TICKS)
+    bar.set_label("of the images of a class, %")
+    bar.outline.set_visible(False)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if K > NUMBERED:
+        return
+    least = 0.5 if K <= MATRIX else 1.0
+    for row, column in np.argwhere(percent >= least).tolist():
+        value = percent[row, column]
+        colour = "white" if value > 40 else "0.15"
+        size = 7.5 if K <= MATRIX else 6
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
+
+
+def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_ylabel("class of the image")
+    axes.set_xlabel("class that it is given")
+    size = 8 if len(names) <= MATRIX else 7 if len(names) <= 25 else max(250 / len(names), 4)
+    axes.set_xticks(range(len(names)), names, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.tick_params(length=0)
+    if len(names) * max(map(len, names)) > 45:
+        for text in axes.get_xticklabels():
+            text.set(
+                rotation=90 if len(names) > MATRIX else 40, ha="right", va="center" if len(names) > MATRIX else "top"
+            )
+            text.set_rotation_mode("anchor")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

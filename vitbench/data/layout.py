@@ -1,0 +1,123 @@
+"""Which folders of `data.root` hold training images and which test images, as people name and mix them.
+
+    root/<class>/*                              no split: `holdout.py` makes one
+    root/train/<class>/*                        the same, in a folder
+    root/train/<class>/*  root/test/<class>/*   a split; val, valid and validation in place of test, too
+
+A test folder without class folders (a competition's, say) is none. Where there is a test folder, validation images are
+cut from the training images all the same, and a folder val is not used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from vitbench.data.cache import listed
+from vitbench.data.decode import shown_path
+from vitbench.data.listing import File, SplitFiles, entries_of, ignored, is_hidden, is_image, is_system_folder
+from vitbench.errors import DataError
+
+# names of folders, and of what a table of labels has in its column split, in any case; the first is taken first
+TRAIN = ("train", "training")
+TEST = ("test", "testing")
+VALIDATION = ("val", "valid", "validation")
+EXPECTED = "expected <class>/*, or train/<class>/* and test/<class>/* (or val/<class>/*), or data.labels=FILE.csv"
+
+
+class Layout(NamedTuple):
+    """The files of a data set. `test` is None where they have no split."""
+
+    train: list[File]
+    test: list[File] | None
+    where: str  # what holds the training images: "class folders" of the root, train/, labels.csv
+    notes: tuple[str, ...] = ()  # which is used for what, where that is not plain
+    ignored: tuple[str, ...] = ()
+
+
+def recognise(root: Path, follow_links: bool) -> Layout:
+    """Lists the images below a root; DataError where no layout fits, or two do."""
+    check_root(root)
+    folders = _subfolders(root)
+    train, tests, validations = (_named(folders, names) for names in (TRAIN, TEST, VALIDATION))
+    others = [name for name in folders if name not in train + tests + validations]
+    if others and train and not _subfolders(root / train[0]) and _holds_images(root / train[0]):
+        others += train  # trains beside buses and cars
+        train = []
+    if train:
+        return _split(root, train[0], [*tests, *validations], others, follow_links)
+    if not others:
+        missing = "folder train" if tests or validations else "class folders"
+        raise DataError(f"data.root={shown_path(root)}: has no {missing}; {EXPECTED}")
+    if beside := tests + validations:
+        raise DataError(
+            f"data.root={shown_path(root)}: {listed(others, 'class folder')} beside {beside[0]}/; put "
+            f"{'it' if len(others) == 1 else 'them'} into train/, or take {beside[0]}/ away"
+        )
+    plain = SplitFiles(root, root, follow_links).scan()
+    if len(plain.files) == 1 and _subfolders(only := root / next(iter(plain.files))):
+        raise DataError(
+            f"data.root={shown_path(root)}: one class alone, {only.name}; are its folders the classes? data.root={only}"
+        )
+    return Layout(plain.labelled(), None, f"{len(plain.files):,} class folders", (), tuple(ignored(plain)))
+
+
+def check_root(root: Path) -> None:
+    """Refuses a root that is no folder."""
+    if not root.exists():
+        raise DataError(f"data.root={shown_path(root)}: no such folder; {EXPECTED}")
+    if not root.is_dir():
+        raise DataError(f"data.root={shown_path(root)} is a file; {EXPECTED}")
+
+
+def _split(root: Path, train: str, candidates: list[str], others: list[str], follow_links: bool) -> Layout:
+    """The layout with a folder of training images; `candidates` may hold test images, the first sooner."""
+    classes = set(_subfolders(root / train))
+    with_classes = [name for name in candidates if _subfolders(root / name)]
+    test = next(
+        (name for name in with_classes if classes & set(_subfolders(root / name))), next(iter(with_classes), None)
+    )
+    unused = []
+    for name in candidates:
+        if name not in with_classes:
+            unused.append(f"{name}/ holds no class folders and is not used")
+        elif name != test:
+            unused.append(f"{name}/ is not used")
+    if test is None:
+        if beside := [name for name in others if _holds_images(root / name)]:
+            raise DataError(
+                f"data.root={shown_path(root)}: {train}/ holds folders and lies beside {listed(beside, 'folder')}; if "
+                f"they are classes like it, rename {train}/; if it holds the classes, data.root={root / train}"
+            )
+        train_files = SplitFiles(root / train, root, follow_links).scan()
+        notes = ("; ".join(unused),) if unused else ()
+        return Layout(train_files.labelled(), None, f"{train}/", notes, tuple(ignored(train_files)))
+    splits = [SplitFiles(root / name, root, follow_links).scan() for name in (train, test)]
+    told = []
+    if unused or test.casefold() not in TEST:
+        told = [f"{train}/ holds the training images, {test}/ the test images", *unused]
+        if any(name.casefold() in VALIDATION for name in candidates):
+            told.append("validation images are cut from the training images (data.val_fraction)")
+    notes = ("; ".join(told),) if told else ()
+    return Layout(splits[0].labelled(), splits[1].labelled(), f"{train}/", notes, tuple(ignored(*splits)))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, but for hidden and system ones, in name order."""
+    return [
+        entry.name
+        for entry in entries_of(folder)
+        if entry.is_dir() and not is_hidden(entry.name) and not is_system_folder(entry)
+    ]
+
+
+def _named(folders: list[str], names: tuple[str, ...]) -> list[str]:
+    """The folders that have one of these names in any case: in the order of `names`, small letters first."""
+    found = [name for name in folders if name.casefold() in names]
+    return sorted(found, key=lambda name: (name != name.casefold(), names.index(name.casefold())))
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there are images in a folder or below it."""
+    return any(is_image(name) for _, _, names in os.walk(folder) for name in names)

@@ -1,0 +1,126 @@
+"""All image files of a folder, also of one that training refuses, and what it refuses of it.
+
+Training stops at the first mistake (vitbench/data/layout.py); this goes on, and keeps each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitbench.data.decode import shown_path
+from vitbench.data.labels import labelled
+from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root, recognise
+from vitbench.data.listing import File, SplitFiles, entries_of, ignored, is_image
+from vitbench.errors import DataError
+
+
+@dataclass
+class Listed:
+    """The image files of a folder."""
+
+    files: list[File] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)  # of each file: train, val, test; empty where there are none
+    notes: list[str] = field(default_factory=list)  # what is used for what, and what is ignored
+    refused: list[str] = field(default_factory=list)  # why training refuses the folder, or a file of it
+    empty: list[str] = field(default_factory=list)  # class folders without images, below the root
+
+    @property
+    def names(self) -> list[str]:
+        """The files as they are shown: their path below the root."""
+        return [shown_path(file.stamp[0]) for file in self.files]
+
+
+def list_images(root: Path, labels: str | None = None, follow_links: bool = False) -> Listed:
+    """Lists the images that training would use, or where it refuses the folder all there are.
+
+    DataError where there is no such folder, no image in it, or a table of labels that does not fit.
+    """
+    root = root.absolute()
+    check_root(root)
+    if labels is not None:
+        return _of_layout(labelled(root, labels, follow_links))
+    try:
+        return _of_layout(recognise(root, follow_links))
+    except DataError as error:
+        found = _all_images(root, follow_links)
+        if not found.files:
+            raise
+        if not found.refused and not found.empty:
+            found.refused = [str(error)]
+        return found
+    except OSError as error:
+        raise DataError(f"{shown_path(error.filename or root)} cannot be read: {error.strerror}") from None
+
+
+def _of_layout(layout: Layout) -> Listed:
+    notes = [*layout.notes, *layout.ignored]
+    if layout.test is None:
+        return Listed(layout.train, [""] * len(layout.train), notes)
+    splits = ["train"] * len(layout.train) + ["test"] * len(layout.test)
+    return Listed([*layout.train, *layout.test], splits, notes)
+
+
+def _all_images(root: Path, follow_links: bool) -> Listed:
+    """The files of class folders, or of class folders in train/, val/, test/ ..., whatever else there is."""
+    names = [entry.name for entry in entries_of(root) if entry.name.casefold() in {*TRAIN, *VALIDATION, *TEST}]
+    found, splits = Listed(), []
+    for name in [name for name in names if (root / name).is_dir()] or [""]:
+        split = _Tolerant(root / name, root, follow_links).scan()
+        files = split.labelled()
+        found.files += files
+        found.splits += [name] * len(files)
+        found.refused += split.refused
+        found.empty += [shown_path(os.path.join(name, folder)) for folder, paths in split.files.items() if not paths]
+        splits.append(split)
+    found.notes = [*ignored(*splits)]
+    return found
+
+
+@dataclass
+class _Tolerant(SplitFiles):
+    """Lists a split, and keeps what others raise an error for."""
+
+    refused: list[str] = field(default_factory=list)
+
+    def scan(self) -> _Tolerant:
+        with suppress(DataError):  # no class, or one without images, which the caller sees
+            super().scan()
+        return self
+
+    def _visible(self, folder: str | Path) -> Iterator[os.DirEntry[str]]:
+        try:
+            entries = [*super()._visible(folder)]
+        except OSError as error:
+            self.refused.append(f"{shown_path(folder)} cannot be read: {error.strerror}")
+            return
+        for entry in entries:
+            if is_image(entry.name) and not entry.is_dir() and not entry.is_file():
+                self.refused.append(f"{shown_path(entry.path)} is a pipe, a socket or a device; remove it")
+            else:
+                yield entry
+
+    def _is_read_anyway(self, link: Path) -> bool:
+        try:
+            return super()._is_read_anyway(link)
+        except DataError as error:
+            self.refused.append(str(error))
+            return True
+
+
+def plain_name(name: str) -> str:
+    """A name without what people, file systems and tables confuse: case, spaces and its Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
+
+
+def colliding(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Different names that are the same as `plain_name` has them, in groups."""
+    by_plain_name: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in names:
+        by_plain_name[plain_name(name)][name] = None
+    return [tuple(group) for group in by_plain_name.values() if len(group) > 1]

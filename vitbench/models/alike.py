@@ -1,0 +1,99 @@
+"""Which networks of a library cost about as much as one of ours: `vitbench ls models family=timm match=vit.nano`.
+
+Each network is built without memory and counted by one forward, which takes a fraction of a second to some seconds, and
+there are more than a thousand. So counting ends after some time, what was counted is kept in the cache, and the same
+command goes on. Names whose size words fit what is looked for come first.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.errors import StorageError, UserError
+from vitbench.machine.disk import write
+from vitbench.machine.progress import progress
+from vitbench.models.families import architectures
+from vitbench.models.menu import SIZES
+
+WITHIN = 0.1  # of the multiply-adds
+CLASSES, CHANNELS = 10, 3
+# words in names of networks of up to 1 and up to 6 G multiply-adds at 224 px; all others come last
+SIZE_WORDS = {
+    1e9: "zepto atto femto pico nano tiny ti xxs xs xxtiny xtiny mini small 035 050 075 100 b0 b1 s0 s1 m0 m1 m2 m3 "
+    "002 004 006 008 t0 t1 t2 test s050 s100 128s 128 192 resnet10t resnet14t lcnet mobilenet",
+    6e9: "nano tiny small s s12 18 26 34 50 b2 b3 b4 016 032 040 t12 sa12 pico 256 m l0",
+}
+
+
+class Alike(NamedTuple):
+    """Networks with parameters and multiply-adds, the dearest last; how many of how many were counted."""
+
+    networks: list[tuple[str, int, int]]
+    target: int
+    counted: int
+    names: int
+
+
+def find(library: str, match: str, pattern: str, image_size: int, seconds: float, memory: Path) -> Alike:
+    """Counts for so many seconds; gives the networks with names like `pattern` that cost what `match` does."""
+    target = _target(match, image_size)
+    names = fnmatch.filter(architectures(library), pattern)
+    if not names:
+        raise UserError(f"name={pattern}: no network of {library} is called so, or it is not installed")
+    path = memory / "costs" / f"{library}-{version(library)}-{image_size}px.json"
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        known = dict(json.loads(path.read_bytes()))
+    missing = sorted(
+        (name for name in names if name not in known), key=lambda name: _unlikely(name, target, image_size)
+    )
+    try:
+        _count(library, missing, image_size, seconds, known)
+    finally:
+        with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, json.dumps(known).encode())
+    costs = [(name, *known[name]) for name in names if known.get(name)]
+    near = [each for each in costs if abs(each[2] / target - 1) <= WITHIN]
+    return Alike(sorted(near, key=lambda each: each[2]), target, sum(name in known for name in names), len(names))
+
+
+def _target(match: str, image_size: int) -> int:
+    """The multiply-adds of one of our models in one size, for images of this size."""
+    model, _, size = match.partition(".")
+    if size not in SIZES or model not in SIZES[size]:
+        raise UserError(f"match={match}: must be a model and a size of ours, for example match=vit.nano")
+    if image_size == 32:
+        return SIZES[size][model].multiply_adds
+    from vitbench.models.build import cost
+
+    return cost(model, size=size, image_size=image_size, channels=CHANNELS, num_classes=CLASSES)[1]
+
+
+def _unlikely(name: str, target: int, image_size: int) -> tuple[bool, str]:
+    """Sorts names whose words are those of networks of this cost before all others."""
+    at_224 = target * (224 / image_size) ** 2
+    fitting = next((words.split() for most, words in SIZE_WORDS.items() if at_224 <= most), [])
+    return not set(name.split("_")) & {*fitting} if fitting else False, name
+
+
+def _count(library: str, names: list[str], image_size: int, seconds: float, known: dict[str, Any]) -> None:
+    """Adds what networks cost, and None for those that take no such images, until the time is over."""
+    if not names:
+        return
+    from vitbench.models.build import cost_on_meta
+
+    end = time.monotonic() + seconds
+    with progress(f"{library} at {image_size} px", len(names), "networks") as display:
+        for done, name in enumerate(names):
+            if time.monotonic() > end:
+                return
+            display.update(done, name)
+            shape = {"image_size": image_size, "channels": CHANNELS, "num_classes": CLASSES}
+            known[name] = cost_on_meta({"name": library, "arch": name, **shape})

@@ -1,0 +1,66 @@
+"""What an architecture of timm or torchvision is, by its name alone: a CNN or not, and which recipe trains it.
+
+No torch, and neither library, is imported here: names are read from the libraries' source, for torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from vitbench.errors import UserError, did_you_mean
+
+LIBRARIES = ("torchvision", "timm")
+_BEFORE = r"^(tf_|test_|legacy_|gluon_|ssl_|swsl_|ig_|dm_|nf_|eca_|ese_|skresnext|wide_)?"
+# Convolutional networks of the years in which SGD trained them, and their later kin with batch norm.
+_BY_SGD = re.compile(
+    _BEFORE + "(alexnet|bat_resnext|bninception|cs3|csp(res|dark)|darknet|densenet|dla|dpn|ecaresne"
+    "|efficientnet|fbnet|gc_efficientnet|gcresne|gernet|ghostnet|googlenet|hardcorenas|hgnet|hrnet|inception_(resnet|v)|lcnet|mixnet"
+    "|mnasnet|mobilenet(?!v[45])|mobileone|nasnet|nfnet|pnasnet|regnet|repvgg|res2ne|resnest"
+    "|resnet|resnext|rexnet|sedarknet|selecsls|semnasnet|senet|seresne|shufflenet|skresne|spnasnet|squeezenet|tinynet|tresnet"
+    "|vgg|vovnet|xception)"
+)
+# Convolutional networks that were published with AdamW, as ViTs are.
+_CNN_BY_ADAMW = re.compile(
+    _BEFORE + "(convformer|convmixer|convnext|cspnext|fasternet|focalnet|inception_next|mambaout|mobilenetv4_conv|rdnet"
+    "|repghost|repvit|starnet)"
+)
+
+
+def is_cnn(arch: str) -> bool:
+    """Whether a network of this name mixes places by convolutions alone; hybrids with attention do not."""
+    return bool(_BY_SGD.match(arch) or _CNN_BY_ADAMW.match(arch))
+
+
+def recipe_of(arch: str) -> str:
+    """The recipe (`optim=`) of a network of this name: `resnet` (SGD) for classical CNNs, `vit` (AdamW) for all others,
+    ConvNeXt and its kin, MLP-Mixers and hybrids among them, as they were published.
+    """
+    return "resnet" if _BY_SGD.match(arch) else "vit"
+
+
+@cache
+def architectures(library: str) -> tuple[str, ...]:
+    """The names of a library's networks that classify images; none where it is not installed or cannot be read."""
+    try:
+        spec = importlib.util.find_spec(library)
+    except (ImportError, ValueError):
+        return ()
+    if spec is None or not spec.submodule_search_locations:
+        return ()
+    files = sorted(Path(spec.submodule_search_locations[0], "models").glob("*.py"))
+    pattern = r"^@register_model\b(?:\(\))?\s*\n(?:@.*(?:\n\s+.*)*?\n\)?)*def (\w+)\("
+    return tuple(
+        sorted(name for path in files for name in re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE))
+    )
+
+
+def check_arch(library: str, arch: str, typed: str) -> None:
+    """Refuses a name that is none of the library's, with near misses, in a line that begins with `typed`."""
+    known = architectures(library)
+    if not known:
+        raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'")
+    if arch.partition(".")[0] not in known:
+        raise UserError(f"{typed}: {did_you_mean(arch, known)}")

@@ -1,0 +1,124 @@
+"""What `vitbench features` prints: accuracies by network, classifier and share, and which network is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from vitbench.numbers.intervals import Interval, mean_interval, paired
+from vitbench.numbers.text import align, say
+from vitbench.numbers.words import number, plural
+from vitbench.runs.predictions import Missing, read_classes
+from vitbench.runs.record import Record
+
+NORMAL = 1.96  # the 0.975 quantile, for means over hundreds of test images
+
+
+class Compared(NamedTuple):
+    """A finished run of a network, with what tells it from the others."""
+
+    network: str
+    classifier: str
+    share: float
+    seed: int
+    record: Record
+
+
+class Difference(NamedTuple):
+    """How much better one network is than another, in points."""
+
+    mean: float
+    half: float  # of its 95 % interval; NaN with one seed
+
+
+def told(runs: Sequence[Compared], folder: Path) -> None:
+    """Prints a table, and a sentence for each pair of networks at the largest share."""
+    if not runs:
+        return
+    networks = [*dict.fromkeys(run.network for run in runs)]
+    classifiers = [*dict.fromkeys(run.classifier for run in runs)]
+    shares = sorted({run.share for run in runs})
+
+    def of(network: str, classifier: str, share: float) -> list[Compared]:
+        return [run for run in runs if (run.network, run.classifier, run.share) == (network, classifier, share)]
+
+    sizes = [next(run.record["train_images"] for run in runs if run.share == share) for share in shares]
+    heads = [f"share {share:g} ({plural(size, 'image')})" for share, size in zip(shares, sizes, strict=True)]
+    lines = [["network", "classifier", *heads, "px", "seconds"]]
+    for network in networks:
+        for classifier in classifiers:
+            last = of(network, classifier, shares[-1])
+            cells = [_cell([run.record for run in of(network, classifier, share)]) for share in shares]
+            px = str(last[0].record["image_size"])
+            seconds = number(sum(run.record["train_seconds"] for run in last) / len(last))
+            lines.append([network, classifier, *cells, px, seconds])
+    seeds, tested = plural(len({run.seed for run in runs}), "seed"), runs[0].record["test_images"]
+    say("\n".join(align(lines, 2)) + "\n\n")
+    say(
+        f"Accuracy in % on {plural(tested, 'test image')}, frozen features: mean ± 95 % interval over {seeds}, "
+        "which draw training images; differences below count the draw of test images, too.\n"
+    )
+    for classifier in classifiers:
+        for first, second in combinations(networks, 2):
+            pair = (of(first, classifier, shares[-1]), of(second, classifier, shares[-1]))
+            where = f"{classifier}, {plural(sizes[-1], 'training image')}"
+            say(f"{where}: {sentence(first, second, difference(*pair, folder))}\n")
+
+
+def _cell(records: Sequence[Record]) -> str:
+    interval = mean_interval([record["test_accuracy"] for record in records])
+    half = "" if interval.why else f" ± {100 * interval.half:.1f}"
+    return f"{100 * interval.mean:.1f}{half}"
+
+
+def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Path) -> Difference:
+    """The first network's accuracy minus the second's, paired by seed and by test image, in points.
+
+    The variances of the two means add up: over seeds (Student's t), and over test images, of what each image gains on
+    the mean over seeds. Seeds of a large share draw nearly the same images, and would alone promise too much.
+    """
+    ours, theirs = ({run.seed: run for run in runs} for runs in (first, second))
+    over_seeds: Interval = paired(
+        *({seed: float(run.record["test_accuracy"] or 0) for seed, run in runs.items()} for runs in (ours, theirs))
+    ).interval
+    if over_seeds.n < 2:
+        return Difference(100 * over_seeds.mean, math.nan)
+    half = 0.0 if over_seeds.why else over_seeds.half
+    return Difference(100 * over_seeds.mean, 100 * math.hypot(half, _half_over_images(ours, theirs, folder)))
+
+
+def _half_over_images(ours: dict[int, Compared], theirs: dict[int, Compared], folder: Path) -> float:
+    """Half the interval over test images; NaN where predictions are missing or those of other images."""
+    import numpy as np
+
+    gains = []
+    for seed in ours.keys() & theirs.keys():
+        try:
+            said, labels = (
+                [read_classes(folder, run.record, file) for run in (ours[seed], theirs[seed])]
+                for file in ("predictions.npy", "labels.npy")
+            )
+        except Missing:
+            return math.nan
+        if not np.array_equal(labels[0], labels[1]):
+            return math.nan
+        right, wrong = (predicted == labels[0] for predicted in said)
+        gains.append(right.astype(float) - wrong)
+    gain = np.mean(gains, axis=0)  # (M,)
+    return NORMAL * float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.nan
+
+
+def sentence(first: str, second: str, gap: Difference) -> str:
+    """Which network is better by how many points, or that this cannot be told."""
+    if math.isnan(gap.half):
+        why = "one seed has no interval" if not math.isnan(gap.mean) else "no seed has both"
+        return f"whether {first} or {second} is better cannot be told: {why} (difference {gap.mean:+.1f} points)"
+    if gap.mean < 0:
+        first, second, gap = second, first, gap._replace(mean=-gap.mean)
+    between = f"95 % interval {gap.mean - gap.half:.1f} to {gap.mean + gap.half:.1f}"
+    if gap.mean - gap.half <= 0:
+        return f"whether {first} or {second} is better cannot be told (difference {gap.mean:.1f} points, {between})"
+    return f"{first} is better than {second} by {gap.mean:.1f} points ({between})"

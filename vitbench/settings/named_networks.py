@@ -1,0 +1,68 @@
+"""How networks are typed in `features models=[...]`: a run's id, timm:NAME, torchvision:NAME, either with @FILE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.errors import UserError
+from vitbench.models.families import LIBRARIES, check_arch
+from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.overrides import PRETRAINED
+
+
+class NamedNetwork(NamedTuple):
+    """A network whose weights are there already, and what a run sets to begin from them."""
+
+    typed: str
+    library: str | None  # None: of a run
+    name: str  # the run's id, or the library's name
+    file: str | None = None  # of the weights; None: the library's own
+
+    @property
+    def init(self) -> str:
+        if self.library is None:
+            return self.name
+        return self.file or PRETRAINED
+
+    @property
+    def prefix(self) -> str:
+        return f"models=[{self.typed}]"
+
+
+def read_networks(typed: Any) -> list[NamedNetwork]:
+    """What was typed for `models=`, each once; UserError for what is none."""
+    if typed is None or typed == []:
+        raise UserError("models= is missing, for example models=[timm:convnext_atto,timm:vit_tiny_patch16_224]")
+    if not isinstance(typed, list | str):
+        raise UserError(f"models={typed}: must be a list, such as models=[timm:convnext_atto,RUN_ID]")
+    words = [typed] if isinstance(typed, str) else [str(word) for word in typed]
+    return [_read(word) for word in dict.fromkeys(words)]
+
+
+def _read(typed: str) -> NamedNetwork:
+    named, at, file = typed.partition("@")
+    library, colon, name = named.partition(":")
+    if not colon and not at and "/" not in typed and not typed.endswith((".safetensors", ".pth", ".pt")):
+        return NamedNetwork(typed, None, typed)
+    if library not in LIBRARIES or not name or (at and not file):
+        raise UserError(f"models=[{typed}]: must be a run's id, timm:NAME or torchvision:NAME, either also with @FILE")
+    check_arch(library, name, f"models=[{typed}]")
+    path = Path(file).expanduser()
+    if file and not path.is_file():
+        raise UserError(f"models=[{typed}]: {file}: no such file of weights")
+    return NamedNetwork(typed, library, name, str(path) if file else None)
+
+
+def settings_beside(network: NamedNetwork, data_words: list[str], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings, not yet checked, of a run that begins from a network and has the data that words say.
+
+    `config` are the settings of the run that the network is from. Its images have the size that its own had.
+    """
+    own = config["model"] if config else {"name": network.library, "arch": network.name}
+    words = [f"model={own['name']}", *([f"model.arch={own['arch']}"] if "arch" in own else [])]
+    settings = as_settings(compose([*words, *data_words], "train"))
+    if config:
+        settings["model"] = own
+    return settings | {"init": network.init, "head": "new", "freeze": "backbone"}

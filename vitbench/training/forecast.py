@@ -1,0 +1,88 @@
+"""Says after a run's first steps how long it will take, and of a long run on a processor what would make it shorter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vitbench.data.share import SAMPLE
+from vitbench.models.menu import SIZES
+from vitbench.numbers.words import number, spoken
+from vitbench.training.graph import WARM_UPS
+from vitbench.training.training import Training
+
+TIMED_STEPS = 20  # so many steps are timed, or fewer that take
+TIMED_SECONDS = 2.0
+UNTOLD_SECONDS = 10  # nothing is said of a run that takes less
+LONG_SECONDS = 3600  # from here on a run on a processor is told what would make it shorter
+
+
+class Forecast:
+    """Times the first steps as they are done, without the very first, and changes no number of the run."""
+
+    def __init__(self, training: Training, say: Callable[[str], None]) -> None:
+        self.training, self.say = training, say
+        self._from = training.step + 1 + (WARM_UPS if training.machine.graph else 0)
+        self._before = 0.0
+        self._told = False
+
+    def after_step(self) -> None:
+        """To be called after each step, before it evaluates."""
+        timed = self.training.step - self._from
+        if self._told or timed < 0:
+            return
+        if timed == 0:
+            self.training.machine.synchronise()
+            self._before = self._seconds_of_training()
+        elif timed >= TIMED_STEPS or self._seconds_of_training() - self._before >= TIMED_SECONDS:
+            self._told = True
+            self.training.machine.synchronise()  # a GPU may still be at work on what it was given
+            self._tell((self._seconds_of_training() - self._before) / timed)
+
+    def _seconds_of_training(self) -> float:
+        return self.training.watch.seconds + self.training.watch.running
+
+    def _tell(self, step_seconds: float) -> None:
+        training = self.training
+        left = training.steps - training.step
+        total = left * step_seconds + self._evaluation(step_seconds)
+        if total < UNTOLD_SECONDS:
+            return
+        on_gpu = training.machine.device.type == "cuda"
+        step = f"{number(step_seconds)} s" if step_seconds >= 0.1 else f"{1000 * step_seconds:.2g} ms"
+        steps = f"{left:,} of {training.steps:,} steps left" if training.resumed else f"{training.steps:,} steps"
+        more = "more " if training.resumed else ""
+        self.say(f"about {spoken(total)} {more}on this {'GPU' if on_gpu else 'CPU'} ({step} a step, {steps})")
+        if total > LONG_SECONDS and not on_gpu:
+            *ways, last = shorter(training)
+            self.say(f"more than an hour; shorter with {', '.join(ways)} or {last}")
+
+    def _evaluation(self, step_seconds: float) -> float:
+        """The seconds of all evaluations that are to come: an image takes a third of what it takes in training."""
+        training = self.training
+        evaluations = math.ceil(training.steps / training.every) - training.step // training.every
+        images = evaluations * (len(training.validation[1]) if training.validation else 0)
+        images += len(training.share.dataset.test) + min(SAMPLE, training.loader.train_images)
+        return images * step_seconds / training.loader.batch_size / 3
+
+
+def shorter(training: Training) -> Iterator[str]:
+    """Settings that would make a run shorter, each with a value for it."""
+    settings, image_size = training.run.settings, int(training.architecture["image_size"])
+    optim, model = settings["optim"], settings["model"]
+    if optim["epochs"] is not None:
+        yield f"fewer epochs (optim.epochs={optim['epochs'] / 2:g})"
+        if optim["min_steps"] is None:
+            yield f"fewer images (data.count={training.loader.train_images // 2})"
+    else:
+        yield f"fewer steps (optim.steps={optim['steps'] // 2})"
+    if image_size >= 64 and image_size % 2 == 0:
+        yield f"smaller images (data.image_size={image_size // 2})"
+    patch: Any = model.get("patch_size")
+    if patch and image_size % (2 * patch) == 0 and image_size >= 8 * patch:
+        yield f"larger patches (model.patch_size={2 * patch})"
+    names = [*SIZES]
+    if model.get("size") in names[1:]:
+        yield f"a smaller network (model.size={names[names.index(model['size']) - 1]})"
+    yield "a GPU"

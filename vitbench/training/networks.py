@@ -1,0 +1,53 @@
+"""What training asks of a network of timm or torchvision alone: which normalisation, and whether a batch has parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vitbench.data.loader import Normalise
+from vitbench.data.stream import Stream
+from vitbench.models.library import Input, Network
+from vitbench.models.refusals import refuse_parts
+from vitbench.runs.origin import Origin
+from vitbench.settings.compose import flatten
+
+
+def refuse_parts_of_batch(settings: Mapping[str, Any], model: Network) -> None:
+    """Refuses `machine.microbatch` where parts of a batch would make another run, by batch norm or dropout."""
+    alike = not any(
+        isinstance(module, _BatchNorm) or (isinstance(module, nn.Dropout) and module.p) for module in model.modules()
+    )
+    if settings["freeze"] != "backbone" and not alike:
+        refuse_parts(flatten(settings), model.typed)
+
+
+def normalise_of(
+    images: Tensor | Stream, model: Any, origin: Origin | None, places: NDArray[Any] | None
+) -> tuple[Normalise, list[str]]:
+    """What makes the network's input of bytes; and, where it is not by the run's own training images, a line on how.
+
+    A network of a library goes on with the mean and deviation with which it was pretrained: a frozen network with
+    others is another network. Where it begins from a run, they are that run's. What is typed wins.
+    """
+    own = Normalise.of(images, model.channels_last, places)
+    if not isinstance(model, Network):
+        return own, []
+    typed_mean, typed_std = model.normalised_by
+    expected = None if origin is None else model.own_input
+    if origin is not None and origin.normalised_by is not None:
+        expected = Input(origin.name, images.shape[-1], *origin.normalised_by)
+    mean = typed_mean or (expected.mean if expected else own.mean)
+    std = typed_std or (expected.std if expected else own.std)
+    if (mean, std) == (own.mean, own.std):
+        return own, []
+    whose = "as typed" if expected is None or (typed_mean and typed_std) else f"as {expected.name} was in its training"
+    numbers = " and deviation ".join(f"[{','.join(f'{number:.4g}' for number in its)}]" for its in (mean, std))
+    other_size = expected is not None and expected.image_size != images.shape[-1]
+    size = f" at {images.shape[-1]} px, where it had {expected.image_size}" if other_size and expected else ""
+    note = f"images are normalised {whose}, by mean {numbers}{size}"
+    return Normalise(mean, std, images.device, model.channels_last, places), [note]

@@ -1,0 +1,119 @@
+"""Writes the network of a run for other programs: `vitbench export run=ID file=cats.onnx`.
+
+`safetensors` has the weights, and in its metadata what it takes to build the network and to give it images; it can also
+begin a run (`init=FILE`). `onnx` is the whole network from bytes to probabilities. Either is given test images before
+anything is written, and its logits may differ by TOLERANCE at most from those of the run (docs/using.md).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitbench.data.menu import open_dataset
+from vitbench.errors import RunFailed, UserError, check_choice
+from vitbench.machine.disk import write
+from vitbench.numbers.text import say
+from vitbench.numbers.words import plural
+from vitbench.runs.record import Record
+from vitbench.settings.compose import cache_folder
+from vitbench.settings.share import source_options
+from vitbench.using.network import Exported, Logits, Network, described, find_classifier, load_network
+
+FORMATS = ("safetensors", "onnx")
+TOLERANCE = 1e-4  # of logits
+CHECKED = 100  # images
+
+
+def main(config: Any) -> int:
+    from omegaconf import OmegaConf
+
+    asked: Any = OmegaConf.to_container(config, resolve=True)
+    form, path = form_and_path(asked["format"], asked["file"], asked["run"])
+    folder, record = find_classifier(asked["runs"], asked["run"])
+    network = load_network(folder, record, asked["machine"] | {"device": "cpu"})
+    if form == "onnx":
+        from vitbench.using.onnx import as_onnx
+
+        exported = as_onnx(network, record)
+    else:
+        exported = as_safetensors(network, record)
+    images, which = images_to_check(record)
+    difference = largest_difference(network.logits, exported.logits, images)
+    if not difference <= TOLERANCE:
+        raise RunFailed(
+            f"run={record['id']} format={form}: its logits differ by {difference:.2g} on {which}, and {TOLERANCE:g} is "
+            "allowed; nothing was written"
+        )
+    write(path, exported.blob, folders=True)
+    note = f"; {exported.note}" if exported.note else ""
+    say(f"{path}: {len(exported.blob) / 1e6:.1f} MB, logits differ by {difference:.1g} at most on {which}{note}\n")
+    return 0
+
+
+def form_and_path(form: str | None, file: str | None, run: Any) -> tuple[str, Path]:
+    """The format and the file to write, of which each follows from the other."""
+    if form is not None:
+        check_choice("format", form, FORMATS)
+    if file is None:
+        if form is None:
+            raise UserError("file= is missing, for example file=network.onnx or file=network.safetensors")
+        return form, Path(f"{run}.{form}")
+    ending = Path(file).suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        raise UserError(f"file={file}: the ending says the format; choices: .safetensors, .onnx")
+    if form not in (None, ending):
+        raise UserError(f"format={form} file={file}: which of the two? leave format= out, the ending says it")
+    return ending, Path(file).expanduser()
+
+
+def as_safetensors(network: Network, record: Record) -> Exported:
+    """The weights as they are, with `described` as metadata, each value JSON."""
+    from safetensors.torch import load, save
+
+    from vitbench.models.build import build_model
+    from vitbench.training.checkpoint import digest
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.model.state_dict().items()}
+    about = described(record)
+    origin = json.dumps({"run": record["id"], "classes": record["classes"]}, sort_keys=True)
+    metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    # under this key init=FILE finds the classes, and a checksum of the tensors
+    blob = save(tensors, metadata | {"vitbench": f"{digest(tensors, origin)} {origin}", "format": "pt"})
+    shape = {"image_size": about["image_size"], "channels": about["channels"], "num_classes": len(about["classes"])}
+    model = build_model(**about["model"], **shape).eval()
+    model.load_state_dict(load(blob))
+    return Exported(blob, network._replace(model=model).logits)
+
+
+def images_to_check(record: Record) -> tuple[NDArray[np.uint8], str]:
+    """Test images of the run (M,C,H,W), or noise where they are not at hand; and which of the two, in words."""
+    data = record["config"]["data"]
+    cache = data.get("cache") or ""
+    cache = cache if Path(cache).is_dir() else cache_folder(None)
+    # a public set that is not decoded would be downloaded
+    at_hand = data["source"] in ("shapes", "imagefolder") or any(Path(cache).glob(f"{data['source']}-*.json"))
+    why = "not decoded here"
+    if at_hand:
+        try:
+            dataset = open_dataset(**source_options(data | {"cache": cache}), progress=True)
+            shape = (record["channels"], record["image_size"], record["image_size"])
+            images = np.asarray(dataset.test.images[np.arange(min(CHECKED, len(dataset.test)))])
+            if images.shape[1:] == shape:
+                return images, f"{plural(len(images), 'test image')}"
+            why = "of another size now"
+        except (UserError, TypeError) as error:  # TypeError: images that are decoded one by one, or an older setting
+            why = str(error)
+    size = record["image_size"]
+    noise = np.random.default_rng(0).integers(0, 256, (CHECKED, record["channels"], size, size), np.uint8)
+    return noise, f"{CHECKED} images of noise (test images: {why})"
+
+
+def largest_difference(one: Logits, other: Logits, images: NDArray[np.uint8]) -> float:
+    """The largest absolute difference of two networks' logits."""
+    batches = np.array_split(images, max(1, len(images) // 20))
+    return max(float((one(batch) - other(batch)).abs().max()) for batch in batches)
