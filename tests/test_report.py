@@ -82,6 +82,15 @@ def test_a_table_and_a_figure_that_have_no_run_yet_are_left_out(vitbench: Cli, r
     assert vitbench("report", "check=true").code == 0
 
 
+def test_a_ladder_of_one_network_so_far_is_left_out(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    later = "  ladder: {whole: resnet, where: {model: resnet}}\n"
+    (tmp_path / "shares.yaml").write_text(STUDY.replace("figures:", f"{later}figures:") + later)
+    done = vitbench("report", "study=shares.yaml")
+    assert done.code == 0
+    assert "tables.ladder is left out: whole=resnet: there is no other network to compare with it" in done.err
+    assert not list((tmp_path / "results" / "shares").glob("ladder.*"))
+
+
 def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "shares.yaml").write_text(STUDY + "names: {pe: {none: blind}}\n")
     assert "blind" in vitbench("table", "study=shares.yaml", "where.pe=blind").out

@@ -45,7 +45,7 @@ class StorageError(UserError):
 
 
 class TryAgain(UserError):
-    """Nothing is wrong, but the run has not ended: a signal made us save it, or another process holds it."""
+    """Nothing is wrong, but it is not done: a signal made us save a run, another process holds it, or hid its time."""
 
     exit_code = 75
 

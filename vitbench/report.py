@@ -40,6 +40,7 @@ from vitbench.comparing.evidence import (
     swept_text,
 )
 from vitbench.comparing.formats import escape_markdown
+from vitbench.comparing.rungs import find_ladder
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, NothingChosen, UserError
@@ -190,11 +191,13 @@ class Section:
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
     def _with_runs(self, kind: str, layouts: Mapping[str, Any]) -> dict[str, Any]:
-        """The tables or figures whose `where` finds a run; one of a study that has begun may find none yet."""
+        """The tables or figures whose `where` finds a run, and of a ladder two networks; a study may have none yet."""
         found = {}
         for name, layout in layouts.items():
             try:
-                self.runs.filtered(layout.get("where") or {})
+                runs = self.runs.filtered(layout.get("where") or {})
+                for setting in {"whole", "bare"} & layout.keys():
+                    find_ladder(runs, setting, layout[setting])
             except NothingChosen as error:
                 print(f"vitbench: study={self.study.name}: {kind}.{name} is left out: {error}", file=sys.stderr)
             else:

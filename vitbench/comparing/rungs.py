@@ -24,7 +24,7 @@ from vitbench.comparing.grouping import (
     with_place,
 )
 from vitbench.comparing.select import Runs
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import NothingChosen, UserError, did_you_mean
 from vitbench.numbers.words import plural, shown_value, typed_value
 from vitbench.runs.records import default_columns
 from vitbench.settings.choices import column_of, settings_key
@@ -81,7 +81,7 @@ def find_ladder(runs: Runs, setting: str, words: str) -> Ladder:
         name = _rung_name(network, own, networks)
         rungs.append(Rung(name, own, {key: reference[key] for key in own}, _by_images(its_groups, name, asked)))
     if len(rungs) == 1:
-        raise UserError(f"{asked}: there is no other network to compare with it")
+        raise NothingChosen(f"{asked}: there is no other network to compare with it")
     at = networks.index(reference)
     varying = [key for key in keys if _varies(key, networks)]
     order = sorted(

@@ -19,10 +19,10 @@ class MLP(nn.Module):
     """Two linear layers with a GELU between them, the same for every token.
 
     With `conv`, a depthwise 3x3 convolution over the grid of patches and a second GELU follow the first GELU: expand,
-    activate, convolve, activate, project, the order of LocalViT (Li et al. 2021, arXiv 2104.05707, section 3.3, and its
-    code). The convolution is padded with zeros and begins LeCun-normal. Prefix tokens pass by it. LocalViT's class
-    token passes by the whole MLP; ours goes through both linear layers. LocalViT also normalises by batches, and has
-    the h-swish where we have the GELU of the network without convolution.
+    activate, convolve, activate, project, the order of LocalViT (Li et al. 2021, arXiv 2104.05707, and its code).
+    The convolution is padded with zeros and begins LeCun-normal. Prefix tokens pass by it. LocalViT's class token
+    passes by the whole MLP; ours goes through both linear layers. LocalViT also normalises by batches, and has the
+    h-swish where we have the GELU of the network without convolution.
     """
 
     def __init__(self, width: int, hidden: int, conv: bool = False) -> None:

@@ -35,7 +35,7 @@ class Offsets(nn.Module):
 
 
 class GatedAttention(Attention):
-    """Gated positional self-attention, GPSA, of ConViT (d'Ascoli et al. 2021, arXiv 2103.10697, section 3):
+    """Gated positional self-attention, GPSA, of ConViT (d'Ascoli et al. 2021, arXiv 2103.10697):
 
         A = (1 - sigmoid(g)) softmax(q k / sqrt(E)) + sigmoid(g) softmax(v r)
 

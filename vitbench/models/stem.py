@@ -10,7 +10,7 @@ from vitbench.models.convolutions import ChannelNorm
 class ConvStem(nn.Sequential):
     """Overlapping 3x3 convolutions of stride 2, each with a norm and a ReLU, then a 1x1 convolution to the width:
     images (B,C,H,W) -> (B,D,h,w), as "Early Convolutions Help Transformers See Better" has it (Xiao et al. 2021, arXiv
-    2106.14881, section 4).
+    2106.14881).
 
     A patch of P px takes log2(P) of them. As there, each has twice the channels of the one before; here the last has
     half the width, so that the network costs within 10 % of one with plain patches at the same depth, where the paper
