@@ -91,6 +91,22 @@ def test_a_ladder_of_one_network_so_far_is_left_out(vitbench: Cli, runs: Path, t
     assert not list((tmp_path / "results" / "shares").glob("ladder.*"))
 
 
+def test_what_no_probe_has_measured_yet_is_left_out(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    behaviour = "  behaviour: {value: [test_accuracy, shift.crop.mean]}\n  moved: {value: shift.crop.mean}\n"
+    figure = "  moved: {y: shift.crop.mean, x: train_images}\n"
+    (tmp_path / "shares.yaml").write_text(STUDY.replace("figures:", f"{behaviour}figures:") + figure)
+    done = vitbench("report", "study=shares.yaml")
+    why = "no run has shift.crop.mean; `vitbench probe probe=[shift]` measures it"
+    assert done.code == 0 and f"tables.moved is left out: value=shift.crop.mean: {why}" in done.err
+    assert f"figures.moved is left out: y=shift.crop.mean: {why}" in done.err
+    made = tmp_path / "results" / "shares"
+    assert "36.0" in (made / "behaviour.md").read_text()
+    assert why in vitbench("table", "study=shares.yaml", "name=behaviour").out
+    assert not list(made.glob("moved.*")) and vitbench("report", "check=true").code == 0
+    misspelt = vitbench("table", "value=[test_accuracy,test_acuracy]")
+    assert misspelt.code == 2 and "did you mean test_accuracy" in misspelt.err
+
+
 def test_names_of_a_study_are_in_its_tables_and_not_in_its_evidence(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "shares.yaml").write_text(STUDY + "names: {pe: {none: blind}}\n")
     assert "blind" in vitbench("table", "study=shares.yaml", "where.pe=blind").out

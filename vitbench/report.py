@@ -19,12 +19,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vitbench import plot
 from vitbench.comparing import formats
@@ -42,7 +42,7 @@ from vitbench.comparing.evidence import (
 from vitbench.comparing.formats import escape_markdown
 from vitbench.comparing.rungs import find_ladder
 from vitbench.comparing.select import Runs, select_runs
-from vitbench.comparing.table import TABLE_KEYS, build_table, choose_layouts
+from vitbench.comparing.table import LADDER_KEYS, TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, NothingChosen, UserError
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
@@ -60,6 +60,9 @@ TOLERANCE = 1e-6  # a number that is made again may differ by this share of itse
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 FORMS = ("md", "csv", "tex")
 EVIDENCE = ("runs.csv", "probes.csv", "mcnemar.csv")
+Built = TypeVar("Built")
+Layout = Mapping[str, Any]  # what a study says of one table or figure
+Layouts = Mapping[str, Layout]
 PLACES = ("runs", "data.cache")  # these settings say where files are, which is different for everyone
 
 
@@ -190,36 +193,45 @@ class Section:
         """The runs, with what the study says it cannot show among their notes."""
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
-    def _with_runs(self, kind: str, layouts: Mapping[str, Any]) -> dict[str, Any]:
-        """The tables or figures whose `where` finds a run, and of a ladder two networks; a study may have none yet."""
-        found = {}
+    def _those_with_runs(self, kind: str, layouts: Layouts, build: Callable[[str, Layout], Built]) -> dict[str, Built]:
+        """Builds tables or figures and leaves out those whose runs or measurements a study does not have yet."""
+        built = {}
         for name, layout in layouts.items():
             try:
-                runs = self.runs.filtered(layout.get("where") or {})
-                for setting in {"whole", "bare"} & layout.keys():
-                    find_ladder(runs, setting, layout[setting])
+                built[name] = build(name, layout)
             except NothingChosen as error:
                 print(f"vitbench: study={self.study.name}: {kind}.{name} is left out: {error}", file=sys.stderr)
-            else:
-                found[name] = layout
-        return found
+        return built
 
     @cached_property
     def tables(self) -> list[formats.Table]:
-        layouts = self._with_runs("tables", choose_layouts({}, self.study, "tables", TABLE_KEYS))
-        return [build_table(name or "results", self.runs, **layout) for name, layout in layouts.items()]
+        layouts = choose_layouts({}, self.study, "tables", TABLE_KEYS)
+        tables = self._those_with_runs(
+            "tables", layouts, lambda name, layout: build_table(name or "results", self.runs, **layout)
+        )
+        return [*tables.values()]
 
     @cached_property
     def figure_layouts(self) -> dict[str, Any]:
         """The layouts of the figures that can be drawn, by name."""
         if not self.study.figures:
             return {}
-        return self._with_runs("figures", choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS))
+        layouts = choose_layouts({}, self.study, "figures", plot.FIGURE_KEYS)
+        return {name: layouts[name] for name in self._those_with_runs("figures", layouts, self._check_drawable)}
 
     @cached_property
     def fitted(self) -> Report | None:
         """What `vitbench fit` finds in the evidence."""
         return self.fit(count_kept(self.counted) if self.counted else None)
+
+    def _check_drawable(self, name: str, layout: Layout) -> None:
+        """Raises NothingChosen where a figure's runs, the networks of its ladder or its results are not there."""
+        runs = self.runs.filtered(layout.get("where") or {})
+        ladders = {*LADDER_KEYS} & layout.keys()
+        for setting in ladders:
+            find_ladder(runs, setting, layout[setting])
+        if not ladders:
+            runs.measured("y", sorted(plot.drawn_results([{"y": "test_error", **layout}])), runs.swept_columns)
 
     def fit(self, count: Count | None) -> Report | None:
         """Fits curves as `vitbench fit` does, if a figure of the study asks for it and there are enough runs."""

@@ -73,7 +73,7 @@ def build_matched_table(
     matched = check_choice("matched", str(matched), [column for column in known if column.endswith("accuracy")])
     if value is None or isinstance(value, list):
         raise UserError(f"matched={matched}: compares one result; say which with value=, such as what a probe measured")
-    value = check_choice("value", str(value), known)
+    [value], _ = runs.measured("value", [str(value)], swept)
     runs, left_out = without_degenerate(runs, value)
     path, lines, paths = find_paths(runs, value, matched, runs.listed("rows", rows))
     keys, all_groups = [*lines[0].settings], groups_of(runs)

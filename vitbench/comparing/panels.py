@@ -58,8 +58,7 @@ def build_panel(
 
     What a probe measured of a degenerate network is left out unless `degenerate` asks for it.
     """
-    swept_columns = {row["column"] for rows in runs.swept.values() for row in rows}
-    y = check_choice("y", y or ("test_error" if fit else "test_accuracy"), {*runs.numbers(), *swept_columns})
+    [y], _ = runs.measured("y", [y or ("test_error" if fit else "test_accuracy")], runs.swept_columns)
     runs, notes = (runs, []) if degenerate else without_degenerate(runs, y, "; degenerate=true draws them")
     abscissas = swept_abscissas(runs, y)
     if x in abscissas or (abscissas and y not in runs.numbers()):

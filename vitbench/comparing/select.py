@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,32 @@ class Runs:
         """The ids of all runs, certificates among them."""
         return {row["id"] for row in [*self.rows, *self.certificates]}
 
+    @property
+    def swept_columns(self) -> set[str]:
+        """The results that probes measured along something."""
+        return {row["column"] for rows in self.swept.values() for row in rows}
+
     def numbers(self) -> list[str]:
         """Lists the results that are numbers, which can be averaged."""
         numeric = {key for row in self.rows for key, value in row.items() if is_number(value)}
         return sorted(numeric - set(self.settings) - {"schema"})
+
+    def measured(
+        self, setting: str, results: Sequence[str], swept: Collection[str] = ()
+    ) -> tuple[list[str], list[str]]:
+        """Returns those of `results` that some run has, and a note on those that no probe has measured yet.
+
+        A result of a probe is called `probe.what`; `swept` are those that were measured along something. Raises
+        NothingChosen where all are of such probes, and UserError for any other name that no run has.
+        """
+        numbers = {*self.numbers(), *swept}
+        probes = {number.partition(".")[0] for number in numbers}
+        lacking = [name for name in results if "." in name and name.partition(".")[0] not in probes]
+        measures = ",".join(dict.fromkeys(name.partition(".")[0] for name in lacking))
+        notes = [f"no run has {', '.join(lacking)}; `vitbench probe probe=[{measures}]` measures it"] if lacking else []
+        if lacking and len(lacking) == len(results):
+            raise NothingChosen(f"{setting}={','.join(results)}: {notes[0]}")
+        return [check_choice(setting, name, numbers) for name in results if name not in lacking], notes
 
     def listed(self, setting: str, value: Any) -> list[str]:
         """Lists what was typed for `rows` or `lines`, which take one key or a list of keys."""

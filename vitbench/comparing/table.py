@@ -166,7 +166,7 @@ def build_table(
             )
         return build_matched_table(name, runs, rows=rows, value=value, show=show, against=against, matched=matched)
     results = value if isinstance(value, list) else [value or "test_accuracy"]
-    values = [check_choice("value", str(result), runs.numbers()) for result in results]
+    values, unmeasured = runs.measured("value", [*map(str, results)])
     if not values or (len(values) > 1 and columns is not None):
         raise UserError(f"value={shown_value(value)} columns={columns}: several results, or one along a setting")
     row_keys = runs.listed("rows", rows)
@@ -193,7 +193,7 @@ def build_table(
     what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
     caption = f"{what}{minus}{describe_seeds(intervals, show)}; {shared}".rstrip("; ")
-    notes = [*no_interval_notes(intervals, show), *notes]
+    notes = [*unmeasured, *no_interval_notes(intervals, show), *notes]
     notes += [*degenerate_notes(groups, values), *(power_notes(groups, values) if against is not None else [])]
     return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
 
