@@ -62,6 +62,9 @@ def test_networks_of_a_library_are_listed_with_their_recipe_and_those_of_one_cos
     }.items():
         refused = vitbench(*(each for each in words if each.split("=")[0] != word.split("=")[0]), word)
         assert refused.code == 2 and line in refused.err and refused.err.count("\n") == 1
+    for word, line in {"name=nothing": "no network of timm", "image_size=64": "goes with match="}.items():
+        refused = vitbench("ls", "models", "family=timm", word)
+        assert (refused.code, refused.out) == (2, "") and f"{word}: {line}" in refused.err
 
 
 def test_studies_are_listed_with_their_question(vitbench: Cli) -> None:

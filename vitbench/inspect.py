@@ -70,8 +70,8 @@ def inspect(data: dict[str, Any]) -> Inspected:
     listed = list_images(Path(data["root"]), data.get("labels"), data["follow_links"])
     paths = [file.path for file in listed.files]
     seen = survey(paths, [file.stamp for file in listed.files], Path(data["cache"]), progress=True)
-    digests = [facts.digest for facts in seen.facts]
-    classes = [file.label for file in listed.files]
+    digests = [facts.digest if facts.error is None else "" for facts in seen.facts]
+    classes = [shown_path(file.label) for file in listed.files]
     images = Images(listed.names, classes, listed.splits, digests, seen.thumbnails, seen.facts)
     findings = [*suspects.of_folder(listed), *suspects.of_images(images, data["image_size"])]
     found = [one for one in findings if one.suspects]
@@ -173,7 +173,7 @@ def _class_lines(images: Images) -> list[str]:
     rows = []
     for name, numbers in sorted(counts.items(), key=lambda one: -sum(one[1].values())):
         cells = [*numbers.values(), sum(numbers.values())] if len(splits) > 1 else [sum(numbers.values())]
-        rows.append([printable(shown_path(name)), *(f"{cell:,}" for cell in cells)])
+        rows.append([printable(name), *(f"{cell:,}" for cell in cells)])
     if len(rows) > SHOWN_CLASSES:
         half = SHOWN_CLASSES // 2
         rows[half:-half] = [[f"... {len(rows) - 2 * half:,} more", *[""] * (len(head) - 1)]]

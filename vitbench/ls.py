@@ -9,7 +9,6 @@ file=images.png data=cifar10 augment=strong`.
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +55,7 @@ def _images(words: Sequence[str]) -> int:
 
 def _networks(words: Sequence[str]) -> int:
     """Lists networks of a library; with match= those of about the cost of one of ours, which imports torch."""
-    from vitbench.models.families import LIBRARIES, architectures, recipe_of
+    from vitbench.models.families import LIBRARIES, matching, recipe_of
 
     given = {"family": "", "name": "*", "match": "", "image_size": "32", "seconds": "60"}
     for word in words:
@@ -66,16 +65,18 @@ def _networks(words: Sequence[str]) -> int:
         if key in ("image_size", "seconds") and (not value.isdecimal() or int(value) < 1):
             raise UserError(f"ls models {word}: must be a whole number, 1 or more")
         given[key] = value
+        if key in ("image_size", "seconds") and not any(other.startswith("match=") for other in words):
+            raise UserError(f"ls models {word}: goes with match=, for example match=vit.nano")
     library = check_choice("ls models family", given["family"], LIBRARIES)
+    names = matching(library, given["name"])
     if not given["match"]:
-        rows = [[name, f"optim={recipe_of(name)}"] for name in fnmatch.filter(architectures(library), given["name"])]
-        say("".join(f"{line}\n" for line in align(rows, 2)) if rows else "")
+        say("".join(f"{line}\n" for line in align([[name, f"optim={recipe_of(name)}"] for name in names], 2)))
         return 0
     from vitbench.models import alike
     from vitbench.settings.compose import cache_folder
 
     size, memory = int(given["image_size"]), Path(cache_folder(None))
-    found = alike.find(library, given["match"], given["name"], size, int(given["seconds"]), memory)
+    found = alike.find(library, given["match"], names, size, int(given["seconds"]), memory)
     rows = [["model.arch", "recipe", "parameters", "multiply-adds", f"to {given['match']}"]]
     for name, *costs in found.networks:
         shown = [shown_number(key, cost, 0) for key, cost in zip(("parameters", "multiply_adds"), costs, strict=True)]

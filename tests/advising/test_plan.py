@@ -1,10 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from vitbench.advising import measure, planning, pretrained
+from vitbench.advising.asked import Asked
 from vitbench.advising.measure import scratch_costs
 from vitbench.advising.plan import (
     Arm,
@@ -17,8 +22,12 @@ from vitbench.advising.plan import (
     study_text,
     study_with,
 )
+from vitbench.advising.planning import old_plan
+from vitbench.advising.pretrained import read_models, run_words, tuning_rate
 from vitbench.errors import UserError
+from vitbench.inspect import Inspected
 from vitbench.runs.study import load_study
+from vitbench.settings.schema import FolderConfig
 
 PETS = Photographs(train=1200, validation=130, test=330, smallest_class=100, classes=10, side=300)
 
@@ -102,17 +111,17 @@ def test_a_value_that_could_be_misread_stands_in_quotes(value: str, word: str) -
 
 
 def test_models_are_typed_with_their_library_and_perhaps_a_file(tmp_path: Path) -> None:
-    from vitbench.advising.pretrained import read_models
-
     (tmp_path / "own.pth").write_bytes(b"")
-    models = read_models(["resnet18", f"torchvision:resnet18@{tmp_path}/own.pth"])
-    assert (
-        models[0].words == "model=torchvision model.arch=resnet18 init=pretrained head=new"
-        or models[0].library == "timm"
-    )
-    assert models[1].file == f"{tmp_path}/own.pth" and models[1].learning_rate == 0.01
-    for typed, line in (("torchvision:resnet81", "did you mean resnet1"), ("keras:resnet18", "must be timm:NAME or"),
-                        ("torchvision:resnet18@no.pth", "no such file")):  # fmt: skip
+    own, file = read_models(["torchvision:resnet18", f"torchvision:resnet18@{tmp_path}/own.pth"])
+    assert run_words(own) == "model=torchvision model.arch=resnet18 init=pretrained head=new"
+    assert run_words(file) == f"model=torchvision model.arch=resnet18 init={tmp_path}/own.pth head=new"
+    assert tuning_rate(file) == 0.01 and read_models([]) == []
+    for typed, line in {
+        "torchvision:resnet81": "did you mean resnet1",
+        "keras:resnet18": "timm:NAME or torchvision:",
+        "torchvision:resnet18@no.pth": "no such file",
+        "resnet18": "must be timm:NAME or",
+    }.items():
         with pytest.raises(UserError, match=line):
             read_models([typed])
 
@@ -128,3 +137,62 @@ def test_a_richer_plan_adds_its_runs_behind_those_that_are_there(tmp_path: Path)
     after = load_study(str(path))
     assert after.runs[: len(before.runs)] == before.runs and len({*after.runs}) == len(after.runs) == 2 * 3 + 2 * 2
     assert "minutes=60." in after.notes and after.common == before.common
+
+
+def asked_for(tmp_path: Path, models: Any = None, **data: Any) -> Asked:
+    """What was typed of /pets, whose study lies in tmp_path."""
+    machine = {"device": "cpu", "progress": False}
+    settings = asdict(FolderConfig()) | {"root": "/pets", "name": "pets", "cache": str(tmp_path)} | data
+    return Asked(settings, ["data=imagefolder", "data.root=/pets"], 10, models, tmp_path, str(tmp_path), machine, [])
+
+
+def test_a_plan_of_other_settings_of_the_data_is_not_gone_on_with(tmp_path: Path) -> None:
+    words = ["data=imagefolder", "data.root=/pets"]
+    (tmp_path / "study.yaml").write_text(study_text(planned(0.6), "pets", words, "vitbench advise", 0.6))
+    kept = old_plan(asked_for(tmp_path))
+    assert not kept.is_done and kept.minutes == 0.6
+    for key, value in (("fit", "pad"), ("test_fraction", 0.5), ("root", "/cats"), ("skip_broken", True)):
+        with pytest.raises(UserError, match=rf"study.yaml is about data.{key}=.*; type another out=, or remove it"):
+            old_plan(asked_for(tmp_path, **{key: value}))
+
+
+def test_a_plan_is_made_anew_for_networks_that_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(study_text(planned(0.6), "pets", ["data=imagefolder"], "vitbench advise", 0.6))
+    with_data = (tmp_path / "study.yaml").read_text().replace("data=imagefolder", "data=imagefolder data.root=/pets")
+    (tmp_path / "study.yaml").write_text(with_data)
+    models = ["torchvision:resnet18"]
+    assert not old_plan(asked_for(tmp_path)).lacks_models and old_plan(asked_for(tmp_path, models)).lacks_models
+    line = f"- {run_words(*read_models(models))} freeze=backbone optim.steps=50 seed=0\n"
+    (tmp_path / "study.yaml").write_text(with_data.replace("runs:\n", f"runs:\n{line}"))
+    assert not old_plan(asked_for(tmp_path, models)).lacks_models
+
+
+def test_a_network_that_takes_no_images_of_one_size_is_tried_at_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def why(one: Any, size: int, classes: int) -> str | None:
+        return "takes no images of 128 px" if size == 128 else None
+
+    monkeypatch.setattr(planning, "photographs_in", lambda *given: PETS)
+    monkeypatch.setattr(pretrained, "why_no_images", why)
+    monkeypatch.setattr(pretrained, "why_no_weights", lambda *given: None)
+    monkeypatch.setattr(measure, "scratch_arms", lambda size, *given: arms_of(0.01 * (size / 64) ** 2))
+    monkeypatch.setattr(measure, "measured", lambda words, size, common: 0.01 * (size / 64) ** 2)
+    monkeypatch.setattr(measure, "scratch_costs", lambda *given: (8, 10**7, 10**7))
+    asked, inspected = asked_for(tmp_path, ["torchvision:resnet18"]), Inspected("pets", None, [])  # type: ignore[arg-type]
+    small = planning.planned(asked._replace(minutes=5), inspected)
+    assert small.image_size < 128 and "model.arch=resnet18 init=pretrained" in small.text
+    assert not any("not tried" in line for line in small.lines)
+    large = planning.planned(asked._replace(data=asked.data | {"image_size": 128}), inspected)
+    assert "  not tried: resnet18 pretrained, takes no images of 128 px" in large.lines
+
+
+def test_only_the_classes_that_are_typed_are_counted() -> None:
+    classes = ["cat"] * 100 + ["dog"] * 50 + ["eel"] * 10
+    facts = [SimpleNamespace(width=40, height=30)] * 160
+    images = SimpleNamespace(classes=classes, splits=[""] * 160, facts=facts, whole=np.arange(160))
+    inspected: Any = SimpleNamespace(images=images)
+    every = planning.photographs_in(inspected, asdict(FolderConfig()))
+    assert (every.train, every.test, every.classes, every.smallest_class, every.side) == (115, 32, 3, 7, 30)
+    some = planning.photographs_in(inspected, asdict(FolderConfig(classes=[0, 1])))
+    assert (some.train, some.test, some.classes, some.smallest_class) == (108, 30, 2, 36)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.fake_runs import write
-from vitbench.advising.results import Results, read_results
-from vitbench.advising.words import pairs_asked, sections
+from vitbench.advising.results import Network, Results, difference, read_results
+from vitbench.advising.words import judged_pairs, sections
 from vitbench.comparing.select import select_runs
 
 CLASSES, IMAGES = 4, 400
@@ -78,7 +78,7 @@ def test_a_tie_cannot_be_told(tmp_path: Path) -> None:
 
 def test_one_seed_cannot_tell_even_a_large_difference(tmp_path: Path) -> None:
     words = said(made(tmp_path, {"vit": {900: [0.40]}, "resnet": {900: [0.70]}}), "Which")
-    assert "cannot be told, one seed cannot tell a better network from a lucky run" in words
+    assert "cannot be told, one seed (one training of each) cannot tell a better network from a lucky run" in words
     assert "McNemar" in words and " better than " not in words
 
 
@@ -86,7 +86,7 @@ def test_few_test_images_leave_open_what_seeds_agree_on(tmp_path: Path) -> None:
     labels = np.arange(24) % CLASSES
     accuracies = {"vit": {900: [0.50, 0.505, 0.495]}, "resnet": {900: [0.584, 0.583, 0.585]}}
     results = made(tmp_path, accuracies, labels)
-    (asked,) = pairs_asked(results)
+    (asked,) = judged_pairs(results)
     assert asked.verdict != "sure" and "cannot be told" in said(results, "Which")
 
 
@@ -137,7 +137,7 @@ def test_uneven_classes_show_where_accuracy_hides_them(tmp_path: Path) -> None:
     ("accuracy", "trained", "words"),
     [
         (0.60, 1.00, "more time with the same images would hardly help"),
-        (0.60, 0.62, "more time would help, or a larger network"),
+        (0.60, 0.62, "more time would probably help, or a larger network"),
         (0.95, 1.00, "little is left to learn from these images"),
         (0.70, 0.85, "whether more time would help cannot be told"),
     ],
@@ -151,3 +151,31 @@ def test_training_images_tell_whether_more_time_would_help(
 
 def test_runs_that_are_missing_are_named(tmp_path: Path) -> None:
     assert "4 of 6 planned runs are not done" in said(made(tmp_path, {"vit": {900: [0.5, 0.6]}}, planned=6))
+
+
+def network(name: str, accuracies: Sequence[float], arch: str = "", pretrained: bool = False) -> Network:
+    labels = np.arange(IMAGES) % CLASSES
+    its = {seed: answers(accuracy, seed, labels) for seed, accuracy in enumerate(accuracies)}
+    row = {"model.arch": arch} if arch else {}
+    return Network(name, dict(enumerate(accuracies)), its, pretrained=pretrained, row=row)
+
+
+def test_the_best_pretrained_network_is_compared_with_the_other_one_at_its_best() -> None:
+    networks = [
+        network("atto, tuned", [0.80, 0.81, 0.79], "atto", True),
+        network("atto, frozen", [0.70, 0.71, 0.69], "atto", True),
+        network("tiny, frozen", [0.60, 0.61, 0.595], "tiny", True),
+        network("tiny, tuned", [0.50, 0.51, 0.49], "tiny", True),
+        network("ViT", [0.40, 0.41, 0.39]),
+    ]
+    results = Results(networks, np.arange(IMAGES) % CLASSES, ["a", "b", "c", "d"], 900, [100] * CLASSES)
+    pairs = [(one.found.a.name, one.found.b.name) for one in judged_pairs(results)]
+    assert ("atto, tuned", "tiny, frozen") in pairs and len(pairs) == 5
+    assert "atto, tuned is better than tiny, frozen, by 19.8 points" in said(results, "What pretraining brings")
+
+
+def test_points_and_accuracies_are_those_of_the_seeds_that_both_have() -> None:
+    a, b = network("a", [0.5, 0.5, 0.8]), network("b", [0.4, 0.4])
+    found = difference(a, b, np.arange(IMAGES) % CLASSES)
+    assert found is not None and (found.of_a, found.of_b) == pytest.approx((0.5, 0.4))
+    assert found.mean == pytest.approx(0.1)

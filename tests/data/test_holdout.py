@@ -131,6 +131,12 @@ def test_a_broken_file_changes_nothing_for_the_others(root: Path) -> None:
     assert held_out(root) == whole
 
 
+def test_where_no_file_can_be_read_nothing_is_split(root: Path) -> None:
+    for path in root.rglob("*.*"):
+        path.write_bytes(b"no image")
+    assert held_out(root) == ([], [])
+
+
 def test_a_class_of_one_image_is_refused_and_named(root: Path) -> None:
     for path in [*(root / "dog").iterdir()][1:]:
         path.unlink()

@@ -622,7 +622,10 @@ def test_what_no_folder_could_mean_is_refused_as_it_was_typed(message: str) -> N
 
 
 def test_a_split_that_nobody_asked_for_is_refused_where_there_are_test_images(root: Path) -> None:
-    for options, typed in (({"test_fraction": 0.3}, "test_fraction=0.3"), ({"split_seed": 1}, "split_seed=1")):
+    for options, typed in (
+        ({"test_fraction": 0.3}, "test_fraction=0.3"),
+        ({"split_seed": 1234567}, "split_seed=1234567"),
+    ):
         with pytest.raises(UserError, match=f"^data.{typed}: these images have test images of their own; drop it"):
             opened(root, **options)
 
@@ -633,6 +636,15 @@ def test_broken_files_of_a_folder_without_a_split_are_named_or_skipped(tmp_path:
     (root / "cat" / "3broken.png").write_bytes(b"x")
     assert "1 broken file: " in refused(root)
     assert opened(root, skip_broken=True).fingerprint == whole.fingerprint
+
+
+def test_a_folder_of_broken_files_alone_names_them(tmp_path: Path) -> None:
+    root = plain(tmp_path / "pets", {"cat": 2, "dog": 2})
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"x")
+    message = refused(root, image_size=SIZE, skip_broken=True)
+    assert "no train images are left of 2 classes: cat, dog after 4 broken files: " in message
+    assert "none of the 4 files can be read as an image" in refused(root)
 
 
 def test_a_table_of_labels_gives_the_classes(tmp_path: Path) -> None:

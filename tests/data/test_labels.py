@@ -69,6 +69,11 @@ def test_columns_and_images_that_are_left_out_are_told(root: Path) -> None:
     )
 
 
+def test_the_table_itself_is_no_file_that_is_ignored(root: Path) -> None:
+    (root / "notes.txt").touch()
+    assert read(root, TABLES["usual"]).ignored == ("ignored 1 file: notes.txt (no image by its ending)",)
+
+
 def test_the_column_split_says_which_images_are_test_images(root: Path) -> None:
     layout = read(
         root, "file,label,split\n1.jpg,cat,train\n2.jpg,dog,Train\nmore/3.png,cat,test\nmore/4.png,dog,test\n"

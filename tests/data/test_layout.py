@@ -74,6 +74,15 @@ def test_beside_a_test_set_val_is_not_used_and_that_is_told(tmp_path: Path) -> N
     )
 
 
+def test_other_folders_of_images_beside_train_and_test_are_told(tmp_path: Path) -> None:
+    others = ("more/1.png", "training/cat/1.png", "docs/readme.txt")
+    layout = recognised(tmp_path, *TRAIN, "test/cat/1.png", "test/dog/1.png", *others)
+    assert below(layout) == ([*TRAIN], ["test/cat/1.png", "test/dog/1.png"])
+    assert layout.notes == (
+        "train/ holds the training images, test/ the test images; 2 other folders: training, more, are not used",
+    )
+
+
 @pytest.mark.parametrize("unlabelled", ["test/1.png", "test/", "test/unknown/1.png"])
 def test_a_test_folder_without_the_classes_does_not_hide_a_labelled_val(unlabelled: str, tmp_path: Path) -> None:
     layout = recognised(tmp_path, *TRAIN, unlabelled, "val/cat/1.png", "val/dog/1.png")

@@ -72,6 +72,21 @@ def test_candidates_are_found_across_the_chunks_in_which_pairs_are_sought(monkey
     assert np.array_equal(similar_pairs(thumbnails), whole) and len(whole) == 30
 
 
+def test_among_many_that_look_alike_few_pairs_are_told_and_no_group_is_torn(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (thumbnail(photograph()).astype(float) for _ in range(2))
+    shares = np.linspace(0, 1, 120)[:, None, None, None]  # a film that fades from one picture to the other
+    film = (one * (1 - shares) + other * shares).astype(np.uint8)
+    thumbnails = RANDOM.permutation(np.concatenate([film, np.stack([thumbnail(photograph()) for _ in range(20)])]))
+    all_pairs = similar_pairs(thumbnails)
+    monkeypatch.setattr("vitbench.data.similar.PARTNERS", 2)
+    monkeypatch.setattr("vitbench.data.similar.CHUNK", 16)
+    few = similar_pairs(thumbnails)
+    count = len(thumbnails)
+    assert len(few) < 4 * count < len(all_pairs) and {*map(tuple, few)} <= {*map(tuple, all_pairs)}
+    assert np.array_equal(groups(count, few), groups(count, all_pairs))
+    assert np.bincount(groups(count, few)).tolist().count(1) == 20 and groups(count, few).max() == 20
+
+
 def test_images_of_one_colour_are_like_their_equals_alone() -> None:
     colours = np.array([0, 0, 9, 255, 9], np.uint8)
     flat = np.broadcast_to(colours[:, None, None, None], (5, 3, SIDE, SIDE))

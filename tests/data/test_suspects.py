@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from tests.data.test_similar import photograph
-from vitbench.data import suspects
-from vitbench.data.survey import survey
-from vitbench.data.suspects import Finding, Images
-from vitbench.data.tolerant import colliding, list_images
+from vitbench.data.listing import colliding
+from vitbench.data.suspects import Finding
+from vitbench.data.tolerant import list_images
 from vitbench.errors import DataError
+from vitbench.inspect import inspect
 
 
 @pytest.fixture
@@ -31,14 +33,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def findings_in(root: Path, image_size: int | None = None) -> dict[str, Finding]:
-    listed = list_images(root)
-    paths, stamps = [file.path for file in listed.files], [file.stamp for file in listed.files]
-    seen = survey(paths, stamps, root.parent / "cache", workers=1)
-    digests = [facts.digest for facts in seen.facts]
-    classes = [file.label for file in listed.files]
-    images = Images(listed.names, classes, listed.splits, digests, seen.thumbnails, seen.facts)
-    found = [*suspects.of_folder(listed), *suspects.of_images(images, image_size)]
-    return {one.what: one for one in found if one.suspects}
+    cache = str(root.parent / "cache")
+    data = {"source": "imagefolder", "root": str(root), "cache": cache, "image_size": image_size, "follow_links": False}
+    return {one.what: one for one in inspect(data).findings}
 
 
 def test_nothing_is_found_in_a_good_folder(root: Path) -> None:
@@ -165,9 +162,64 @@ def test_one_class_alone_and_one_in_training_only_are_found(root: Path) -> None:
     assert findings_in(root)["one class alone"].suspects[0].names == ("cat",)
 
 
-def test_an_unreadable_folder_is_told_and_no_folder_is_refused(root: Path, tmp_path: Path) -> None:
+def test_class_folders_beside_a_test_folder_are_looked_at_though_training_refuses_them(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / "train" / name).rename(root / name)
+    (root / "train").rmdir()
+    shutil.copy(root / "cat" / "0.png", root / "test" / "cat" / "new.png")
+    found = findings_in(root)
+    assert {*found} == {"what training refuses", "the same image in two splits"}
+    assert "cat, dog beside test/; put them into train/" in found["what training refuses"].suspects[0].names[0]
+    assert {*found["the same image in two splits"].suspects[0].names} == {"cat/0.png", "test/cat/new.png"}
+    assert list_images(root).splits.count("class folders") == 8
+
+
+def test_a_class_of_one_image_is_found_where_training_has_to_split(root: Path) -> None:
+    for path in [*(root / "train" / "dog").iterdir()][1:]:
+        path.unlink()
+    assert findings_in(root) == {}  # there are images to test
+    shutil.rmtree(root / "test")
+    for path in [*(root / "train" / "cat").iterdir()][2:]:
+        path.unlink()
+    found = findings_in(root)
+    assert {*found} == {"classes of one image"} and found["classes of one image"].suspects[0].names == ("dog",)
+
+
+def test_damaged_files_are_no_copies_of_each_other(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / "train" / name / "empty.png").touch()
+    found = findings_in(root)
+    assert {*found} == {"damaged files"} and len(found["damaged files"].suspects) == 2
+
+
+def test_an_orientation_that_exif_does_not_know_turns_nothing(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 0  # some cameras write it
+    photograph((64, 64)).save(root / "train" / "cat" / "new.jpg", exif=exif)
+    assert findings_in(root) == {}
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_the_others_are_looked_at(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("train/dog"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = findings_in(root)["what training refuses"].suspects
+    assert [suspect.names[0] for suspect in found] == [f"{root}/train/dog cannot be read: Permission denied"]
+    assert len(list_images(root).files) == 8
+
+
+def test_what_is_no_folder_of_images_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "nowhere", tmp_path / "empty", root / "train" / "cat" / "0.png"):
-        with pytest.raises(DataError, match=r"^data\.root=") as error:
+    for path in (tmp_path / "nowhere", tmp_path / "empty", root / "train" / "cat" / "0.png", tmp_path / ("x" * 300)):
+        with pytest.raises(DataError) as error:
             list_images(path)
         assert error.value.exit_code == 3 and "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"cannot be read: File name too long"):
+        list_images(root, "x" * 300)

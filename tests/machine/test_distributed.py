@@ -183,7 +183,7 @@ def test_several_runs_are_refused_under_torchrun(
 
 def test_python_m_vitbench_is_the_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "vitbench", "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("  vitbench train")
+    assert done.returncode == 0 and done.stdout.startswith("  vitbench advise")
 
 
 @pytest.mark.slow

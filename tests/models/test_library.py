@@ -18,11 +18,11 @@ from vitbench.errors import UserError
 from vitbench.models.build import build_model, cost, expected_input
 from vitbench.models.families import architectures, is_cnn, recipe_of
 from vitbench.probes.taps import POOLED, grid_of, record
-from vitbench.runs.origin import Origin
+from vitbench.runs.origin import Origin, find_origin
 from vitbench.runs.plan import Planner
 from vitbench.runs.records import read_record
 from vitbench.settings.identity import run_id
-from vitbench.training import transfer
+from vitbench.training import checkpoint, transfer
 from vitbench.training.networks import normalise_of, refuse_parts_of_batch
 from vitbench.training.optim import parameter_groups
 from vitbench.training.training import Training
@@ -124,6 +124,25 @@ def test_a_network_has_taps_in_depth_order_features_and_logits(
     assert parameters == sum(p.numel() for p in model.parameters()) and multiply_adds > 1e5
 
 
+@pytest.mark.parametrize("arch", ["hrnet_w18_small", "poolformerv2_s12", "ese_vovnet19b_dw"])
+def test_networks_that_say_otherwise_that_they_take_no_size_are_built(arch: str) -> None:
+    with torch.device("meta"):
+        model = network("timm", arch, size=64).eval()
+        assert model(torch.empty(2, 3, 64, 64)).shape == (2, 3) and model.features(torch.empty(2, 3, 64, 64)).ndim == 2
+
+
+@pytest.mark.parametrize("arch", ["cait_xxs24_224", "volo_d1_224", "samvit_base_patch16"])
+def test_maps_and_tokens_of_special_networks_have_square_grids(arch: str) -> None:
+    with torch.device("meta"):
+        model, images = network("timm", arch, size=224).eval(), torch.empty(2, 3, 224, 224)
+        with torch.no_grad(), record(model) as features:
+            model(images)
+            taken = model.features(images)
+    assert taken.shape[0] == 2 and taken.ndim == 2 and taken.shape[1] <= 768
+    maps = [grid_of(model, name, its) for name, its in ((n, features) for n in features if n not in (POOLED, "head"))]
+    assert maps and all(its.shape[2] == its.shape[3] and its.shape[1] >= 144 for its in maps)
+
+
 def test_the_same_seed_draws_the_same_weights() -> None:
     first, second = (network("timm", "test_vit").state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -200,6 +219,29 @@ def test_a_library_converts_weights_to_another_size_and_to_grey_images(tmp_path:
         assert torch.equal(ours.net.blocks[0].mlp.fc1.weight, theirs.net.blocks[0].mlp.fc1.weight)
 
 
+def test_a_file_that_vitbench_wrote_says_what_its_images_were_normalised_by(tmp_path: Path) -> None:
+    model = network("timm", "test_vit")
+    about = {"run": "a", "classes": ["x"], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    (tmp_path / "ours.safetensors").write_bytes(checkpoint.to_bytes(model.state_dict(), about))
+    save_file(model.net.state_dict(), tmp_path / "theirs.safetensors")
+    images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    lines = {}
+    for name in ("ours", "theirs"):
+        typed = str(tmp_path / f"{name}.safetensors")
+        origin = find_origin(settings("model.arch=test_vit", f"init={typed}", "head=new", "data.image_size=32"))
+        assert origin is not None and origin.source == "file"
+        normalise, (lines[name],) = normalise_of(images, model, origin, None)
+        assert (normalise.mean == (0.1, 0.2, 0.3)) is (name == "ours")
+    assert f"as {tmp_path}/ours.safetensors had them in its training" in lines["ours"]
+    assert "as test_vit.r160_in1k is configured in its library" in lines["theirs"]
+
+
+def test_a_file_of_tensors_without_names_is_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a.pth: is no state_dict, a dict of names and tensors$"):
+        begun(network("timm", "test_vit"), tmp_path / "a.pth")
+
+
 def test_weights_of_another_architecture_are_refused_by_the_first_that_does_not_fit(tmp_path: Path) -> None:
     save_file(network("timm", "test_vit").net.state_dict(), tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=r"a.safetensors: is from another model: \S+ is not there and \(.*tensors fit$"):
@@ -225,6 +267,9 @@ def test_pretrained_weights_that_cannot_be_fetched_are_one_quiet_line(
     line = str(caught.value)
     assert line.startswith("init=pretrained: timm could not fetch the weights of test_vit.") and "\n" not in line
     assert "model.safetensors of https://huggingface.co/timm/" in line and "give it as init=FILE" in line
+    assert capfd.readouterr().err == ""
+    with pytest.raises(UserError, match="init=timm:test_vit: timm could not fetch its weights"):
+        transfer.fetched("timm", "test_vit")
     assert capfd.readouterr().err == ""
 
 
@@ -270,6 +315,8 @@ def test_size_and_normalisation_follow_the_pretrained_network_unless_typed(tmp_p
     ("words", "line"),
     [
         (["model.arch=convnext_ato"], "model.arch=convnext_ato: did you mean convnext_atto"),
+        (["model.arch=convnext_atto.foo", "init=pretrained"], "model.arch=convnext_atto.foo: Invalid pretrained tag"),
+        (["model=torchvision", "model.arch=resnet18.foo"], "model.arch=resnet18.foo: did you mean resnet18"),
         (["model.drop_path=1"], "model.drop_path=1.0: must be"),
         (["init=timm:resnet18"], "init=timm:resnet18: model=timm has pretrained weights of its own"),
         (["objective=mae"], "objective=mae: hides patches, and model=timm has none"),
@@ -288,8 +335,10 @@ def test_settings_that_make_no_run_are_refused(words: list[str], line: str) -> N
 def test_networks_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match=r"model.drop_path=0.1: model=timm model.arch=vgg11 takes none"):
         network("timm", "vgg11", drop_path=0.1)
-    with pytest.raises(UserError, match=r"model.mean=\(0.5,\): must be 3 numbers"):
+    with pytest.raises(UserError, match=r"model.mean=\[0.5\]: must be 3 numbers.* 0 to 1$"):
         network("timm", "test_vit", mean=(0.5,))
+    with pytest.raises(UserError, match=r"model.std=\[0,1,1\]: must be 3 numbers.* above 0 to 1$"):
+        network("timm", "test_vit", std=(0, 1, 1))
     shape: dict[str, Any] = {"channels": 3, "num_classes": 3}
     with pytest.raises(UserError, match=r"takes no images of 8 px with 3 channels.*data.image_size=N gives others"):
         cost("timm", arch="convnext_atto", image_size=8, **shape)
@@ -322,16 +371,17 @@ def test_tables_name_a_network_by_library_and_architecture(vitbench: Cli, tmp_pa
     assert read_record(folder / "record.json")["config"]["optim"]["name"] == "resnet"
 
 
+# of each family the smallest; timm keeps those called test_ for tests
 TEN = {
-    "convnext_atto": 32,
+    "test_convnext": 32,
     "swin_tiny_patch4_window7_224": 32,
     "deit_tiny_patch16_224": 32,
-    "coatnet_nano_rw_224": 32,
+    "test_coatnet": 32,  # convolutions, then attention
+    "test_maxvit": 32,  # both in each block
     "mobilenetv3_small_050": 32,
-    "mixer_s32_224": 64,  # with one patch no layer has a place to look at
-    "resnet18": 32,
-    "efficientnet_b0": 32,
-    "levit_128s": 32,
+    "gmlp_ti16_224": 64,  # of timm's MlpMixer; with one patch no layer has a place to look at
+    "test_resnet": 32,
+    "test_efficientnet": 32,
     "test_vit3": 32,
 }
 
@@ -339,15 +389,16 @@ TEN = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("arch", "size"), TEN.items(), ids=TEN)
 def test_ten_architectures_are_trained_and_probed(vitbench: Cli, tmp_path: Path, arch: str, size: int) -> None:
-    words = ["data.train_images=200", "data.test_images=30", f"data.image_size={size}", "optim.batch_size=16"]
+    words = ["data.train_images=100", "data.test_images=10", f"data.image_size={size}", "optim.batch_size=4"]
     words += ["optim.steps=20", "eval_every=20", "machine.threads=1", "machine.progress=false"]
     done = vitbench("train", "model=timm", f"model.arch={arch}", *words)
     assert done.code == 0, done.err
     (folder,) = (tmp_path / "runs").glob("timm-*")
     found = read_record(folder / "record.json")
-    assert found["status"] == "finished" and found["multiply_adds"] > 1e5
-    probes = ["probe=[shift,equivariance,lie,receptive_field,linear,filters]", "images=8", "figures=false"]
-    probed = vitbench("probe", f"run={folder.name}", *probes, "probe.shift.draws=2", "machine.threads=1")
+    assert found["status"] == "finished" and found["steps"] == 20 and found["multiply_adds"] > 1e5
+    probes = ["probe=[shift,equivariance,lie,receptive_field,linear,filters]", "images=4", "figures=false"]
+    probes += ["probe.shift.draws=2", "probe.receptive_field.channels=2", "probe.linear.draws=1"]
+    probed = vitbench("probe", f"run={folder.name}", *probes, "machine.threads=1")
     assert "Traceback" not in probed.err and probed.code == 0, probed.err
     assert len([*(folder / "probes").glob("*.csv")]) == 6
 

@@ -10,6 +10,7 @@ import pytest
 from vitbench.errors import UserError
 from vitbench.numbers.curves import GUARD, Curve, choose_form
 from vitbench.numbers.forms import Array, Fits, fit_curves
+from vitbench.numbers.intervals import mean_interval
 
 N = np.array([500.0, 2000, 8000, 20000, 50000])
 
@@ -35,6 +36,15 @@ def fitted(made: Curve, *others: Curve) -> Curve:
 
 def power(b: float, c: float, e_inf: float = 0.0) -> Callable[[Array], Array]:
     return lambda n: e_inf + b * n**c
+
+
+def test_the_interval_of_a_fitted_error_is_that_of_one_fit_for_each_seed() -> None:
+    made, n = curve(power(3, -0.3), 3), np.array([100_000.0])
+    logs = [fit_curves("pow2", made.n, row[None], made.weights, math.nan).logs(n).item() for row in made.logs]
+    own, found = mean_interval(logs), made.error_at(100_000)
+    assert (found.mean, found.low, found.high) == pytest.approx(tuple(map(math.exp, (own.mean, own.low, own.high))))
+    with pytest.raises(UserError, match="says nothing beyond 4 times"):
+        made.error_at(5 * N[-1])
 
 
 # ------------------------------------------------------------------------------------------------------------- fits

@@ -29,6 +29,7 @@ from vitbench.settings.overrides import prepare
 from vitbench.sweeping.stacked import stacks_of
 from vitbench.sweeping.status import ended
 from vitbench.training import checkpoint
+from vitbench.training.training import Training
 
 Cli = Callable[..., Output]
 
@@ -118,13 +119,8 @@ def test_a_run_without_labels_that_lost_its_metrics_has_an_unknown_loss(vitbench
     assert str(ended(Run(path, {}))).startswith(f"{path.name}: loss unknown, ")
 
 
-def interrupted(dump: Callable[..., bytes]) -> Callable[..., bytes]:
-    def cut(tensors: Any, about: dict[str, Any]) -> bytes:
-        if about.keys() == {"run", "classes"}:  # only a checkpoint has just these
-            raise KeyboardInterrupt
-        return dump(tensors, about)
-
-    return cut
+def interrupted(training: Training) -> bytes:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -139,7 +135,7 @@ def test_a_run_without_labels_leaves_an_encoder_and_resumes_exactly(
     assert output.code == 0 and "finished, loss " in output.out, output.err
     cut_run(vitbench, monkeypatch, *words, "runs=cut")
     with monkeypatch.context() as patch:  # interrupted again between its last step and its record
-        patch.setattr(checkpoint, "to_bytes", interrupted(checkpoint.to_bytes))
+        patch.setattr(Training, "weights", interrupted)
         assert vitbench("train", *TINY, *words, "runs=cut").code == 130
     assert vitbench("train", *TINY, *words, "runs=cut").code == 0
     whole, cut = folder(tmp_path / "whole"), folder(tmp_path / "cut")

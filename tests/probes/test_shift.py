@@ -177,13 +177,17 @@ def test_large_images_are_moved_by_fewer_shifts_and_the_rows_say_how_many(monkey
         return probe(Subject(Counted(), images, torch.zeros(4).long(), normalise, 4), seed=0, draws=2, **options)
 
     def said(rows: list[dict[str, Any]]) -> dict[str, float]:
-        return {row["metric"]: row["value"] for row in rows if row["metric"] in ("lengths", "offsets")}
+        return {row["metric"]: row["value"] for row in rows if row["metric"] == "lengths"}
+
+    def worst(rows: list[dict[str, Any]]) -> set[str]:
+        return {row["protocol"] for row in rows if row["protocol"].startswith("shift.worst")}
 
     large = measured(224)
-    assert said(large) == {"lengths": 8, "offsets": 8} and sum(met) == 4 * (3 * 2 + 1 + 8 + 8)
+    assert said(large) == {"lengths": 8} and sum(met) == 4 * (3 * 2 + 1 + 8 + 8)
+    assert worst(large) == {"shift.worst8@v1"}, "a bound is not called by the name of the worst case"
     moved = [row["at"] for row in large if row["protocol"] == "shift.length@v1" and row["metric"] == "consistency"]
     assert moved[0] == 1 and moved[-1] == 56 and len(moved) == 8
     assert said(measured(64)) == {} and sum(met) == 4 * (3 * 2 + 1 + 16 + 24)
     measured(224, worst=1, max_shift=4)
     assert sum(met) == 4 * (3 * 2 + 1 + 8 + 8)
-    assert "offsets" not in said(measured(224, worst=1))
+    assert worst(measured(224, worst=1)) == {"shift.worst@v1"}

@@ -19,7 +19,8 @@ from vitbench import cli
 from vitbench.numbers.ridge import ridge
 from vitbench.probes.linear import Labelled
 from vitbench.probing import frozen
-from vitbench.probing.features_told import Difference, sentence
+from vitbench.probing.features_told import Compared, Gap, difference, sentence
+from vitbench.runs.record import FrozenFeatures
 
 Cli = Callable[..., Output]
 DATA = [word for word in TINY if word.startswith("data.")]
@@ -65,6 +66,7 @@ def test_each_network_share_seed_and_classifier_is_a_run_and_none_is_done_twice(
             np.load(trained / str(record["id"]) / f"{name}.npy") for name in ("predictions", "labels")
         )
         assert record["test_accuracy"] == (predictions == labels).mean()
+        assert {*record["features"]} == {*FrozenFeatures.__annotations__}
         assert record["status"] == "finished" and record["train_images"] in (45, 90, 180) and record["val_images"] == 20
     assert "share 0.5 (90 images)" in done.out and done.out.count("linear, 180 training images: ") == 1
     before = {path: path.stat().st_mtime_ns for path in trained.glob("*/*") if path.name != ".lock"}
@@ -173,6 +175,15 @@ def test_validation_images_choose_penalty_and_neighbours() -> None:
 
 
 def test_a_difference_whose_interval_holds_0_cannot_be_told() -> None:
-    assert sentence("a", "b", Difference(-3.0, 1.0)) == "b is better than a by 3.0 points (95 % interval 2.0 to 4.0)"
-    assert "cannot be told" in sentence("a", "b", Difference(0.5, 1.0))
-    assert "one seed" in sentence("a", "b", Difference(4.0, math.nan))
+    assert sentence("a", "b", Gap(-3.0, 1.0)) == "b is better than a by 3.0 points (95 % interval 2.0 to 4.0)"
+    assert "cannot be told (difference 0.5" in sentence("a", "b", Gap(0.5, 1.0))
+    assert "cannot be told: one seed has" in sentence("a", "b", Gap(4.0, math.nan, "one seed has no interval"))
+
+
+def test_a_difference_without_predictions_says_which_are_missing(tmp_path: Path) -> None:
+    def runs(name: str) -> list[Compared]:
+        made: Any = [{"id": f"{name}{seed}", "test_accuracy": 0.5 + seed / 10, "test_images": 9} for seed in (0, 1)]
+        return [Compared(name, "linear", 1, seed, record) for seed, record in enumerate(made)]
+
+    gap = difference(runs("a"), runs("b"), tmp_path)
+    assert math.isnan(gap.half) and "a0/predictions.npy: No such file" in gap.why

@@ -196,13 +196,34 @@ def test_what_is_not_recorded_is_measured_as_long_as_there_is_time(
     assert estimate.measure([same, other], seconds=0) == 0 and measured == []
     assert estimate.measure([same, other], seconds=30) == 2 and measured == [("vit", 32), ("resnet", 32)]
     assert estimate.seconds(first) == estimate.seconds(other) == pytest.approx(0.01 * 1000 * 64)
+    frozen = planner.settings(["pe=rope", "init=x.safetensors", "head=new", "freeze=backbone"])
+    assert estimate.seconds(frozen) is None, "a step of a frozen network takes less"
     epochs = planner.settings(["optim.epochs=3", "data.fraction=0.5", "pe=rope"])
     assert estimate.seconds(epochs) is None
     estimate.count_images(epochs, 10_000)
     assert estimate.seconds(epochs) == pytest.approx(0.01 * 3 * 4500, rel=0.02)
 
 
-@pytest.mark.parametrize("words", ["pe=rope augment=strong", "model=resnet optim.epochs=2", "objective=mae"])
+def test_a_long_sweep_on_a_processor_is_told_what_makes_it_shorter(
+    vitbench: Cli, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[float] = [10.0]
+    monkeypatch.setattr("vitbench.training.step_time.seconds_an_image", lambda settings, size: seconds[0])
+    words = ("sweep", study, *WORDS, "runs=r", "dry_run=true", "machine.device=cpu")
+    *_, estimate, advice = vitbench(*words).out.splitlines()
+    assert estimate.startswith("about 64 min of training")  # 4 runs of 6 steps of 16 images
+    assert (
+        advice
+        == "more than an hour; shorter with fewer steps (optim.steps=3), larger patches (model.patch_size=8) or a GPU"
+    )
+    seconds[0] = 9.0
+    assert vitbench(*words).out.splitlines()[-1].startswith("about 58 min of training")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["pe=rope augment=strong", "model=resnet optim.epochs=2", "objective=mae", "init=timm:x head=new freeze=backbone"],
+)
 def test_a_step_is_timed_with_all_that_training_does(words: str) -> None:
     settings = Planner().settings([*words.split(), "machine.threads=1", "optim.batch_size=20"])
     seconds = seconds_an_image(settings, 16)

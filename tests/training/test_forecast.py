@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vitbench.training.forecast import Forecast
+from vitbench.models.menu import SIZES
+from vitbench.runs.plan import Planner
+from vitbench.training.forecast import Forecast, shorter
 
 SETTINGS: dict[str, Any] = {
     "optim": {"steps": 2000, "epochs": None, "min_steps": None},
     "model": {"name": "vit", "size": "tiny", "patch_size": 16},
+    "data": {"fraction": 1},
 }
 
 
@@ -59,18 +63,49 @@ def test_a_long_run_is_told_what_makes_it_shorter() -> None:
     first, second = said(run_of(), 5.0)
     assert first == "about 2.9 h on this CPU (5 s a step, 2,000 steps)"
     assert second == (
-        "more than an hour; shorter with fewer steps (optim.steps=1000), smaller images (data.image_size=112), larger "
-        "patches (model.patch_size=32), a smaller network (model.size=micro) or a GPU"
+        "more than an hour; shorter with fewer steps (optim.steps=1000), smaller images (data.image_size=112 "
+        "model.patch_size=16), larger patches (model.patch_size=32), a smaller network (model.size=micro) or a GPU"
     )
 
 
 def test_what_cannot_be_smaller_is_not_named() -> None:
     optim = {"steps": None, "epochs": 30.0, "min_steps": None}
-    settings = {"optim": optim, "model": {"name": "resnet", "size": "nano"}}
+    settings = {"optim": optim, "model": {"name": "resnet", "size": "nano"}, "data": {"fraction": 1}}
     training = run_of(run=SimpleNamespace(settings=settings), architecture={"image_size": 32})
     assert said(training, 5.0)[1] == (
         "more than an hour; shorter with fewer epochs (optim.epochs=15), fewer images (data.count=350) or a GPU"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "image_size"),
+    [
+        ("data.image_size=224", 224),
+        ("data.image_size=80 optim.epochs=40 optim.min_steps=5000", 80),
+        ("data.image_size=112 optim.epochs=40 data.fraction=0.5", 112),
+        ("model=resnet data.image_size=96 optim.epochs=3 data.fraction=0.1", 96),
+        ("model=timm model.arch=convnext_atto data.image_size=224", 224),
+    ],
+)
+def test_each_way_is_accepted_and_makes_less_to_compute(words: str, image_size: int) -> None:
+    """What is said can be typed after what was typed: it is refused by nothing, and is less of something."""
+    planner = Planner()
+    asked = [*words.split(), "data=cifar10"]
+    before = planner.settings(asked)
+    ways = re.findall(r"\(([^)]*)\)", shorter(before, image_size, 1000))
+    assert len(ways) >= 2
+    for way in ways:
+        keys = {word.partition("=")[0] for word in way.split()}
+        after = planner.settings([*(word for word in asked if word.partition("=")[0] not in keys), *way.split()])
+        assert _work(after) < _work(before), way
+
+
+def _work(settings: dict[str, Any]) -> float:
+    """What the time of a run grows with, in some unit: places that the network looks at, times how often."""
+    optim, data = settings["optim"], settings["data"]
+    places = (data["image_size"] / (settings["model"].get("patch_size") or 1)) ** 2
+    steps = max((optim["epochs"] or 0) * data["fraction"] * 100, optim["min_steps"] or 0, optim["steps"] or 0)
+    return float(places * steps * [*SIZES].index(settings["model"].get("size", "nano")) + places * steps)
 
 
 def test_a_gpu_is_called_one_and_gets_no_advice() -> None:

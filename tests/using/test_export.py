@@ -36,6 +36,17 @@ def test_safetensors_hold_all_that_a_program_needs_to_build_the_network(trained:
     build_model(**about["model"], **shape).load_state_dict(load_file("net.safetensors"))
 
 
+def test_a_network_of_timm_is_exported_under_timms_own_names_and_can_begin_a_run(vitbench: Cli, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    words = [*TINY, "model=timm", "model.arch=test_convnext", "data.image_size=32"]
+    assert vitbench("train", *words).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    done = vitbench("export", f"run={folder.name}", "file=net.safetensors")
+    assert done.code == 0 and "differ by 0 at most" in done.out, done.err
+    timm.create_model("test_convnext", num_classes=10).load_state_dict(load_file("net.safetensors"))
+    assert vitbench("train", *words, "init=net.safetensors").code == 0
+
+
 def test_an_exported_file_can_begin_a_run_of_the_same_classes(trained: Path, vitbench: Cli) -> None:
     assert vitbench("export", f"runs={trained.parent}", f"run={trained.name}", "file=net.safetensors").code == 0
     words = [*TINY, "pe=rope", "data.image_size=16"]

@@ -57,7 +57,7 @@ def _advise(asked: Asked) -> int:
     old = old_plan(asked) if asked.study.exists() else None
     if old:
         _tell(f"goes on with the plan in {asked.study} (remove it for another plan)")
-    if old and (not old.is_done or asked.minutes <= old.minutes):
+    if old and not old.lacks_models and (not old.is_done or asked.minutes <= old.minutes):
         dataset = _opened(asked, old.image_size)
     else:
         _tell("measuring how long training takes here ...")
@@ -164,7 +164,10 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
         )
     results = read_results(runs, folder, np.bincount(dataset.train.labels).tolist(), len(of_study))
     told = sections(results)
-    heading = f"To train {results.networks[0].name}, the most accurate here, for good, and to use it"
+    heading = (
+        f"To train {results.networks[0].name}, the most accurate here, for good, and to use it ({LONGER} times the"
+        " steps, which was not tried)"
+    )
     commands = _commands(asked, results.networks[0].row)
     lines = []
     for section in told:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitbench.advising.results import Network, Results
 from vitbench.advising.words import Section
-from vitbench.comparing.confusion_figure import class_order
+from vitbench.comparing.confusion_figure import class_order, draw_matrix, label_classes, short_name
 from vitbench.comparing.figure import DASHES, is_banded
 from vitbench.numbers import look
 from vitbench.numbers.classified import confusion_counts
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SHOWN_IMAGES = 48  # that all networks got wrong
 SIDE = 96  # pixels of such an image, at most
 SHOWN_CLASSES = 30  # in the matrix
-NUMBERED = 12  # classes, up to which its cells have numbers
 INK = "#010203"  # replaced by the colour of the page's text, so that figures are readable on dark pages
 
 PAGE = Template("""\
@@ -101,7 +100,8 @@ def _figures(results: Results, test: Split) -> str:
     best = results.networks[0]
     parts = ["<h2>Pictures</h2>\n", _figure(curves_svg(results), _curves_caption(results))]
     if best.predictions:
-        caption = f"Which class {best.name} takes for which, in % of the images of a class (a row), mean over seeds."
+        seeds = plural(len(best.predictions), "seed")
+        caption = f"Which class {best.name} takes for which, in % of the images of a class (a row), mean of {seeds}."
         parts.append(_figure(confusion_svg(best, results), caption))
     wrong = missed_by_all(results)
     if len(wrong) and len(test) == results.test_images:
@@ -161,23 +161,15 @@ def confusion_svg(network: Network, results: Results) -> str:
 
     classes = len(results.classes)
     counts = np.mean([confusion_counts(results.labels, its, classes) for its in network.predictions.values()], 0)
-    shares = counts / np.maximum(results.counts, 1)[:, None]
+    shares = counts / np.where(results.counts == 0, np.nan, results.counts)[:, None]
     shown = np.sort(np.argsort(shares.diagonal(), kind="stable")[:SHOWN_CLASSES])
     order = shown[class_order(shares[np.ix_(shown, shown)])]
-    percent, names = 100 * shares[np.ix_(order, order)], [printable(results.classes[k])[:16] for k in order]
     with look.figure_style():
-        side = min(2.4 + 0.35 * len(order), 8.0)
-        drawn = Figure(figsize=(side, side), layout="constrained")
+        side = min(max(2.6 + 0.35 * len(order), 3.6), 8.0)
+        drawn = Figure(figsize=(side + 1, side), layout="constrained")
         axes = drawn.subplots()
-        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        axes.set_xticks(range(len(order)), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(order)), names)
-        axes.set(xlabel="class that it is given", ylabel="class of the image")
-        axes.grid(False)
-        for row, column in np.argwhere(percent >= 0.5).tolist() if len(order) <= NUMBERED else []:
-            value = percent[row, column]
-            colour = "white" if value > 55 else "#222222"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        draw_matrix(drawn, axes, 100 * shares[np.ix_(order, order)])
+        label_classes(axes, [short_name(printable(results.classes[k])) for k in order])
         return _svg(drawn)
 
 

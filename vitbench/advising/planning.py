@@ -5,27 +5,32 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitbench.advising.asked import Asked, command_again
+from vitbench.advising.asked import CHOSEN, Asked, command_again
 from vitbench.advising.plan import Photographs, Plan, choose, plan_lines, study_text, study_with
 from vitbench.errors import UserError
 from vitbench.inspect import Inspected
+from vitbench.numbers.words import typed_value
 from vitbench.runs.run import Run
+from vitbench.settings.named_networks import NamedNetwork
 from vitbench.settings.schema import FolderConfig
 
 
 def photographs_in(inspected: Inspected, data: dict[str, Any]) -> Photographs:
     """How many images there will be to learn from, by the names of files."""
-    images = inspected.images
-    of_test = [bool(split) and not split.startswith("train") for split in images.splits]
-    train = Counter(label for label, is_test in zip(images.classes, of_test, strict=True) if not is_test)
+    images, names = inspected.images, sorted({*inspected.images.classes})
+    chosen = names if data["classes"] is None else [names[k] for k in data["classes"] if k < len(names)]
+    listed = [each for each in zip(images.classes, images.splits, strict=True) if each[0] in chosen]
+    of_test = [bool(split) and not split.startswith("train") for _, split in listed]
+    train = Counter(label for (label, _), is_test in zip(listed, of_test, strict=True) if not is_test)
     test, learning = sum(of_test), 1.0
     if not test:
         learning = 1 - data["test_fraction"]
-        test = round(data["test_fraction"] * len(images.names))
+        test = round(data["test_fraction"] * len(listed))
     left = learning * sum(train.values())
     share = learning * (1 - FolderConfig.val_fraction)
     sides = sorted(min(images.facts[i].width, images.facts[i].height) for i in images.whole.tolist())
@@ -49,28 +54,29 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
     """Measures the networks and plans what fits into the minutes; with an old plan, of its image size and steps."""
     from vitbench.advising.doing import launcher_of
     from vitbench.advising.measure import Arm, measured, scratch_arms, scratch_costs
-    from vitbench.advising.pretrained import Pretrained, read_models, usual, why_not
+    from vitbench.advising.pretrained import read_models, run_words, tuning_rate, usual, why_no_images, why_no_weights
 
     photographs, memory = photographs_in(inspected, asked.data), Path(asked.data["cache"])
     models = usual() if asked.models is None else read_models(asked.models)
     common = [*asked.words, f"machine.device={asked.machine['device']}"]
-    missing: dict[Pretrained, str] = {}
+    weights: dict[NamedNetwork, str | None] = {}  # None: they can be had
+    refused: dict[tuple[NamedNetwork, int], str] = {}  # images of a size
 
     @cache
     def arms_at(image_size: int) -> tuple[Arm, ...]:
         arms = scratch_arms(image_size, common, memory)
         for one in models:
-            if one in missing:
+            if why := why_no_images(one, image_size, photographs.classes):
+                refused[one, image_size] = why
                 continue
-            if why := why_not(one, image_size, photographs.classes):
-                missing[one] = why
+            if one not in weights:
+                weights[one] = why_no_weights(one, image_size, photographs.classes)
+            if weights[one]:
                 continue
-            seconds = measured(f"model={one.library} model.arch={one.arch}", image_size, common)
-            arms.append(
-                Arm(f"{one.arch} pretrained, only its last layer", f"{one.words} freeze=backbone", seconds, True)
-            )
-            tuned = f"{one.words} optim.lr={one.learning_rate:g}"
-            arms.append(Arm(f"{one.arch} pretrained, fine-tuned", tuned, seconds, True))
+            seconds = measured(f"model={one.library} model.arch={one.name}", image_size, common)
+            words, called = run_words(one), f"{one.name} pretrained"
+            arms.append(Arm(f"{called}, only its last layer", f"{words} freeze=backbone", seconds, True))
+            arms.append(Arm(f"{called}, fine-tuned", f"{words} optim.lr={tuning_rate(one):g}", seconds, True))
         return tuple(arms)
 
     _, at_once = launcher_of(asked.machine["device"])
@@ -79,7 +85,9 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
         60 * asked.minutes, at_once, photographs, arms_at, [size] if size else None, old.steps if old else None
     )
     lines = plan_lines(plan, asked.minutes, scratch_costs(plan.image_size, memory)[1:])
-    lines += [f"  not tried: {one.arch} pretrained, {why}" for one, why in missing.items()]
+    for one in models:
+        if why := weights.get(one) or refused.get((one, plan.image_size)):
+            lines.append(f"  not tried: {one.name} pretrained, {why}")
     if asked.models is None and not models:
         lines.append(
             "  not tried: pretrained networks, no weights lie here; models=[timm:NAME] fetches, [timm:NAME@FILE] reads"
@@ -98,20 +106,26 @@ class OldPlan(NamedTuple):
     steps: int
     minutes: float  # that it was planned for, as its notes say
     is_done: bool
+    lacks_models: bool  # some of those that are typed now
 
 
 def old_plan(asked: Asked) -> OldPlan:
     """The plan in the study file; UserError where that is about other images."""
+    from vitbench.advising.pretrained import read_models, run_words
     from vitbench.runs.plan import plan
     from vitbench.runs.study import load_study
 
+    models = [] if asked.models is None else read_models(asked.models)
     study = load_study(str(asked.study))
     planned = plan(study, asked.sweep_words)
     settings = planned[0].settings
-    for key, own in (("root", str(Path(asked.data["root"]).absolute())), ("name", asked.name)):
-        if settings["data"][key] != own:
+    own = {**asked.data, "root": str(Path(asked.data["root"]).absolute())}
+    for key in (field.name for field in fields(FolderConfig)):
+        theirs = settings["data"][key]
+        if key not in (*CHOSEN, "source", "cache", "image_size") and theirs != own[key]:
             raise UserError(
-                f"{asked.study} is about data.{key}={settings['data'][key]}, not {own}; type another out=, or remove it"
+                f"{asked.study} is about data.{key}={typed_value(theirs)}, not {typed_value(own[key])}; type another"
+                " out=, or remove it"
             )
     size, typed = settings["data"]["image_size"], asked.data["image_size"]
     if typed not in (None, size):
@@ -122,4 +136,5 @@ def old_plan(asked: Asked) -> OldPlan:
         settings["optim"]["steps"],
         float(noted[1]) if noted else math.inf,
         all(Run(Path(asked.runs).expanduser() / one.id, one.settings).record() for one in planned),
+        any(run_words(one) not in " ".join(study.runs) for one in models),
     )

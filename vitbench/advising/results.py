@@ -54,6 +54,8 @@ class Difference(NamedTuple):
 
     a: Network
     b: Network
+    of_a: float  # accuracy, the mean over the seeds that both have
+    of_b: float
     over_seeds: Interval
     over_images: Interval  # of the mean over seeds of "a is right" minus "b is right"
     tests: Sequence[float]  # p of McNemar's test in each seed
@@ -115,7 +117,8 @@ def difference(one: Network, other: Network, labels: NDArray[np.int64]) -> Diffe
     ahead = np.mean([x.astype(float) - y for x, y in right], 0) if right else np.array([])
     tests = [mcnemar_p(int((x & ~y).sum()), int((y & ~x).sum())) for x, y in right]
     over_seeds = mean_interval(a.accuracies[seed] - b.accuracies[seed] for seed in seeds)
-    return Difference(a, b, over_seeds, mean_interval(ahead.tolist()), tests)
+    of_a, of_b = (fmean(one.accuracies[seed] for seed in seeds) for one in (a, b))
+    return Difference(a, b, of_a, of_b, over_seeds, mean_interval(ahead.tolist()), tests)
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vitbench.advising.plan import FEWEST_OF_A_CLASS, SHARES
 from vitbench.advising.results import Difference, Network, Results, difference
 from vitbench.fitting.sentences import crossover_sentence, efficiency_sentence
 from vitbench.numbers.classified import confusion_counts, recalls
@@ -37,7 +38,7 @@ class Section(NamedTuple):
     sentences: list[str]
 
 
-class Asked(NamedTuple):
+class Judged(NamedTuple):
     """A difference with its verdict."""
 
     found: Difference
@@ -47,28 +48,32 @@ class Asked(NamedTuple):
 
 def sections(results: Results) -> list[Section]:
     """The whole advice, the most important first."""
-    asked = pairs_asked(results)
+    judged = judged_pairs(results)
     told = [
-        Section("Which network", which(results, asked)),
-        Section("How many images the other needs", images_needed(results, asked)),
+        Section("Which network", which(results, judged)),
+        Section("How many images the other needs", images_needed(results, judged)),
         Section("What more images would bring", more_images(results)),
         Section("What more training would bring", [more_time(network) for network in results.networks]),
-        Section("What pretraining brings", pretraining(results, asked)),
+        Section("What pretraining brings", pretraining(results, judged)),
         Section("How sure the test is", the_test(results)),
         Section("Class by class", by_class(results)),
-        Section("What cannot be told, and what would tell it", untold(results, asked)),
+        Section("What cannot be told, and what would tell it", untold(results, judged)),
     ]
     return [section for section in told if section.sentences]
 
 
-def pairs_asked(results: Results) -> list[Asked]:
-    """Each two networks from scratch, and each pretrained one against the best from scratch."""
+def judged_pairs(results: Results) -> list[Judged]:
+    """Each two networks from scratch, each pretrained one against the best from scratch, and the best pretrained one
+    against the better way of each other pretrained network."""
     scratch = results.from_scratch
     pairs = [(a, b) for i, a in enumerate(scratch) for b in scratch[i + 1 :]]
-    pairs += [(one, scratch[0]) for one in results.networks if one.pretrained and scratch]
+    pretrained = [network for network in results.networks if network.pretrained]
+    pairs += [(one, scratch[0]) for one in pretrained if scratch]
+    better_ways = {one.row.get("model.arch"): one for one in reversed(pretrained)}  # the most accurate first in the end
+    pairs += [(pretrained[0], one) for one in better_ways.values() if one is not pretrained[0]]
     found = [its for a, b in pairs if (its := difference(a, b, results.labels)) is not None]
     ps = holm([t_p(one.over_seeds) for one in found])
-    return [Asked(one, _verdict(one, p), p) for one, p in zip(found, ps, strict=True)]
+    return [Judged(one, _verdict(one, p), p) for one, p in zip(found, ps, strict=True)]
 
 
 def _verdict(found: Difference, p: float) -> Verdict:
@@ -84,9 +89,9 @@ def _verdict(found: Difference, p: float) -> Verdict:
 # ------------------------------------------------------------------------------------------------------- which network
 
 
-def which(results: Results, asked: Sequence[Asked]) -> list[str]:
+def which(results: Results, judged: Sequence[Judged]) -> list[str]:
     best = results.networks[0]
-    said = [_told(one, results.test_images) for one in asked if not (one.found.a.pretrained or one.found.b.pretrained)]
+    said = [_told(one, results.test_images) for one in judged if not (one.found.a.pretrained or one.found.b.pretrained)]
     if len(results.networks) == 1:
         said.append(f"Only {best.name} has a finished run: there is nothing to compare it with.")
     said += [_lazy(network, results) for network in results.networks]
@@ -107,20 +112,24 @@ def largest_class(results: Results) -> tuple[int, float]:
     return largest, float(results.counts[largest] / results.test_images)
 
 
-def _told(one: Asked, test_images: int) -> str:
+def _told(one: Judged, test_images: int) -> str:
     a, b = one.found.a, one.found.b
     by = _points(one.found.mean)
-    both = f"{a.name} is right in {_percent(a.accuracy)} of the test images, {b.name} in {_percent(b.accuracy)}"
+    both = f"{a.name} is right in {_percent(one.found.of_a)} of the test images, {b.name} in {_percent(one.found.of_b)}"
     seeds = plural(one.found.over_seeds.n, "seed")
     if one.verdict == "equal":
-        return f"{a.name} or {b.name}: cannot be told. Both are right in {_percent(a.accuracy)} of the test images."
+        return f"{a.name} or {b.name}: cannot be told. Both are right in {_percent(one.found.of_a)} of the test images."
     if one.verdict == "few seeds":
         doubt = (
-            "one seed cannot tell a better network from a lucky run" if seeds == "1 seed" else "two seeds do not tell"
+            "one seed (one training of each) cannot tell a better network from a lucky run"
+            if seeds == "1 seed"
+            else "two seeds (two trainings of each) do not tell"
         )
-        chance = (
-            f" McNemar's test of these test images: {p_words(one.found.tests[0])}." if len(one.found.tests) == 1 else ""
-        )
+        chance = ""
+        if len(one.found.tests) == 1:
+            p = one.found.tests[0]
+            may = "is hardly chance" if p < 0.05 else "may be chance"
+            chance = f" On these test images the difference of the two trainings {may} (McNemar's test, {p_words(p)})."
         return f"{a.name} or {b.name}: cannot be told, {doubt}. {both}: {by} apart.{chance}"
     if one.verdict == "seeds":
         return (
@@ -155,9 +164,9 @@ def _lazy(network: Network, results: Results) -> str:
 # ------------------------------------------------------------------------------------- more images, time, pretraining
 
 
-def images_needed(results: Results, asked: Sequence[Asked]) -> list[str]:
+def images_needed(results: Results, judged: Sequence[Judged]) -> list[str]:
     said = []
-    for one in asked:
+    for one in judged:
         compared = results.compared(one.found.a.name, one.found.b.name)
         if compared is None:
             continue
@@ -186,12 +195,11 @@ def more_images(results: Results) -> list[str]:
             said.append(f"{network.name}: cannot be told, {why}.")
             continue
         n = 2 * float(curve.n[-1])
-        drawn = np.exp(curve.drawn_fits.logs(np.array([n]))[:, 0])
-        low, high = 1 - np.percentile(drawn, [97.5, 2.5])
+        errors = curve.error_at(n)
+        ends = "" if errors.why else f" ({_ends(max(0.0, 1 - errors.high), 1 - errors.low)} with other seeds)"
         said.append(
-            f"{network.name} with {n:,.0f} images, twice as many: about {_percent(1 - curve.predict(n))}"
-            f" ({100 * low:.0f} to {100 * high:.0f} %) in place of {_percent(network.accuracy)}, by the curve and with"
-            " the same number of steps. This is an extrapolation."
+            f"{network.name} with {n:,.0f} images, twice as many: about {_percent(1 - errors.mean)}{ends} in place of"
+            f" {_percent(network.accuracy)}, by the curve and with the same number of steps. This is an extrapolation."
         )
     return said
 
@@ -206,7 +214,8 @@ def more_time(network: Network) -> str:
     both = f"right in {_percent(seen)} of its training images and {_percent(network.accuracy)} of the test images"
     rises = rise.n >= LEAST_SEEDS and rise.low > 0
     end = (
-        f" On validation images it was still rising at the end, by {_points(rise.mean)} in the last fifth."
+        f" On validation images it rose by {_points(rise.mean)} in the last fifth, as it does in part because the"
+        " learning rate falls there."
         if rises
         else ""
     )
@@ -214,20 +223,18 @@ def more_time(network: Network) -> str:
         return f"{network.name}: little is left to learn from these images. It is {both}."
     if seen < UNLEARNED and gap.mean < SMALL_GAP:
         why = "it has not learned those yet"
-        return f"{network.name}: more time would help, or a larger network. It is {both}: {why}.{end}"
+        return f"{network.name}: more time would probably help, or a larger network. It is {both}: {why}.{end}"
     if seen >= BY_HEART and gap.mean > LARGE_GAP:
         return (
             f"{network.name}: more time with the same images would hardly help. It knows them by heart ({both}); more"
             f" images, augment=strong or pretraining may.{end}"
         )
-    how = (
-        "more time would probably help, and more images too" if rises else "whether more time would help cannot be told"
-    )
+    how = "more time may help, and more images" if rises else "whether more time would help cannot be told"
     return f"{network.name}: {how}. It is {both}.{end}"
 
 
-def pretraining(results: Results, asked: Sequence[Asked]) -> list[str]:
-    tried = [one for one in asked if one.found.a.pretrained or one.found.b.pretrained]
+def pretraining(results: Results, judged: Sequence[Judged]) -> list[str]:
+    tried = [one for one in judged if one.found.a.pretrained or one.found.b.pretrained]
     if tried:
         return [_told(one, results.test_images) for one in tried]
     if any(network.pretrained for network in results.networks):
@@ -245,8 +252,8 @@ def the_test(results: Results) -> list[str]:
     best, images = results.networks[0], results.test_images
     low, high = binomial_interval(best.accuracy * images, images)
     return [
-        f"{plural(images, 'test image')} show {best.name}'s {_percent(best.accuracy)} to within {100 * low:.0f} to"
-        f" {100 * high:.0f} % (95 %, of one trained network); four times as many would halve that."
+        f"{plural(images, 'test image')}: on other photographs of this kind {best.name}'s {_percent(best.accuracy)} may"
+        f" be {_ends(low, high)} (95 %, of one trained network); four times as many would halve that."
     ]
 
 
@@ -292,22 +299,32 @@ def by_class(results: Results) -> list[str]:
     return said
 
 
-def untold(results: Results, asked: Sequence[Asked]) -> list[str]:
+def untold(results: Results, judged: Sequence[Judged]) -> list[str]:
     said = []
     if results.finished < results.planned:
         said.append(
             f"{results.planned - results.finished} of {plural(results.planned, 'planned run')} are not done: the same"
             " command goes on with them."
         )
-    verdicts = {one.verdict for one in asked}
+    verdicts = {one.verdict for one in judged}
     if "few seeds" in verdicts:
-        said.append(f"Which network is better: {LEAST_SEEDS} seeds or more would tell it, so more minutes.")
+        said.append(
+            f"Which network is better: {LEAST_SEEDS} seeds or more could tell it. The same command with more minutes"
+            " adds them."
+        )
     if "seeds" in verdicts or "equal" in verdicts:
-        said.append("Where a difference may be chance: more seeds, or more training images, would tell it.")
+        said.append(
+            "Where a difference may be chance: more seeds (in study.yaml), or more training images, could tell it."
+        )
     if "images" in verdicts:
-        said.append("Where the test images are too few: more of them (data.test_fraction) would tell it.")
+        said.append("Where the test images are too few: more of them (data.test_fraction) could tell it.")
     if results.report is None:
-        said.append("What more images would bring: three shares of the images with two seeds or more would tell it.")
+        few = min(results.train_counts) * SHARES[-1] < FEWEST_OF_A_CLASS
+        said.append(
+            "What more images would bring: training on three shares of the images, with two seeds or more, could tell"
+            " it."
+            + (" The smallest class has too few for that." if few else " The same command with more minutes adds them.")
+        )
     said.append(
         "Larger networks, other recipes and months of training were not tried: the order of two networks can be another"
         " there."

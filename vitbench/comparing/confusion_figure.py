@@ -53,13 +53,13 @@ def _draw(
 
     shares, pairs = network.shares(), confused_pairs(network)
     order = drawn_classes(network)
-    K, names = len(order), [_short(classes[k]) for k in order]
+    K, names = len(order), [short_name(classes[k]) for k in order]
     side = min(max(2.6 + 0.3 * K, 3.6), 8.0)
     label = 0.02 * max(map(len, names))  # inches that a name below the matrix has more than one beside it
     drawn = Figure(figsize=(side + 1.2, side + 0.6 + label), layout="constrained")
     axes = drawn.subplots()
-    _draw_matrix(drawn, axes, 100 * shares[np.ix_(order, order)])
-    _label_classes(axes, names)
+    draw_matrix(drawn, axes, 100 * shares[np.ix_(order, order)])
+    label_classes(axes, names)
     axes.set_title(title, loc="left")
     accuracy = 100 * float(np.mean([counts.trace() / counts.sum() for counts in network.counts]))
     seeds = figure.count_seeds([len(network.rows)])
@@ -69,7 +69,7 @@ def _draw(
     if K > MATRIX:
         what += "; classes that are confused stand side by side"
         worst = [
-            f"{_short(classes[k])} for {_short(classes[other])} ({100 * shares[k, other]:.0f} %)"
+            f"{short_name(classes[k])} for {short_name(classes[other])} ({100 * shares[k, other]:.0f} %)"
             for k, other in pairs[:WORST]
         ]
         notes = [f"most often taken: {listed(worst)}", *notes] if worst else notes
@@ -103,7 +103,7 @@ def class_order(shares: NDArray[np.float64]) -> list[int]:
     return [int(k) for k in leaves_list(tree)]
 
 
-def _draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None:
+def draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None:
     """Draws the cells, their numbers where these fit, and the colour bar; a class without images has grey cells."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
@@ -126,7 +126,8 @@ def _draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> Non
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
 
 
-def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+def label_classes(axes: Axes, names: Sequence[str]) -> None:
+    """Writes the classes of rows and columns beside the cells."""
     axes.set_ylabel("class of the image")
     axes.set_xlabel("class that it is given")
     size = 8 if len(names) <= MATRIX else 7 if len(names) <= 25 else max(250 / len(names), 4)
@@ -141,5 +142,6 @@ def _label_classes(axes: Axes, names: Sequence[str]) -> None:
             text.set_rotation_mode("anchor")
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A class's name, cut where it would be too long for a figure."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

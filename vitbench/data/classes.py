@@ -48,7 +48,8 @@ def with_balance(dataset: Dataset) -> Dataset:
         return dataset
     line = (
         f"classes are uneven: {counts[most]:,} training images of {dataset.classes[most]}, {counts[least]:,} of "
-        f"{dataset.classes[least]}, {counts[most] / counts[least]:.3g} times as many"
+        f"{dataset.classes[least]}, {counts[most] / counts[least]:.3g} times as many; optim.class_weights=balanced lets"
+        " them count alike"
     )
     return replace(dataset, warnings=(*dataset.warnings, line))
 

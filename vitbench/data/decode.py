@@ -128,5 +128,7 @@ def mapped(
 
 def shown_path(path: str | Path) -> str:
     """A name as text on one line, whatever bytes it has."""
+    if (text := os.fspath(path)).isprintable():  # most are, and there may be many
+        return text
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,7 +10,6 @@ A file is an image if its ending says so. Hidden files and other files are ignor
 from __future__ import annotations
 
 import os
-import unicodedata
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,9 @@ from vitbench.data.cache import Contents, Rows, cached, duplicates, listed, writ
 from vitbench.data.decode import decode, mapped, opened, shown_path
 from vitbench.data.files import Files, Pool
 from vitbench.data.holdout import SPLIT_SEED, TEST_FRACTION, hold_out
-from vitbench.data.labels import labelled
-from vitbench.data.layout import Layout, recognise
-from vitbench.data.listing import File
+from vitbench.data.labels import layout_of
+from vitbench.data.layout import Layout
+from vitbench.data.listing import File, colliding
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError, UserError
 from vitbench.machine.progress import progress as progress_bar
@@ -58,7 +57,7 @@ def load(
     With `files`, the cache keeps only an index, and each image is decoded again whenever it is needed.
     """
     root = root.absolute()
-    layout = _layout(root, labels, follow_links)
+    layout = layout_of(root, labels, follow_links)
     names = _class_names(layout)
     train, test, notes = _both_splits(layout, test_fraction, split_seed, cache, progress, workers)
     classes, images = tuple(shown_path(name) for name in names), train + test
@@ -95,16 +94,9 @@ def listed_train_images(
     root: Path, *, labels: str | None = None, follow_links: bool = False, test_fraction: float = TEST_FRACTION, **_: Any
 ) -> int:
     """How many training images `load` would find, within a few, by the names of files; DataError as `load` has it."""
-    layout = _layout(root.absolute(), labels, follow_links)
+    layout = layout_of(root.absolute(), labels, follow_links)
     _class_names(layout)
     return len(layout.train) if layout.test is not None else round((1 - test_fraction) * len(layout.train))
-
-
-def _layout(root: Path, labels: str | None, follow_links: bool) -> Layout:
-    try:
-        return labelled(root, labels, follow_links) if labels else recognise(root, follow_links)
-    except OSError as error:
-        raise DataError(f"{shown_path(error.filename or root)} cannot be read: {error.strerror}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- splits
@@ -121,7 +113,7 @@ def _both_splits(
         return train, test, [*layout.notes, *lines]
     for key, typed, usual in (("test_fraction", fraction, TEST_FRACTION), ("split_seed", seed, SPLIT_SEED)):
         if typed != usual:
-            raise UserError(f"data.{key}={typed:g}: these images have test images of their own; drop it")
+            raise UserError(f"data.{key}={typed}: these images have test images of their own; drop it")
     return layout.train, layout.test, [*layout.notes]
 
 
@@ -129,15 +121,10 @@ def _class_names(layout: Layout) -> tuple[str, ...]:
     """The names of the classes, in order; refuses names that a person, a file system or a table would confuse."""
     train = {file.label for file in layout.train}
     test = train if layout.test is None else {file.label for file in layout.test}
-    by_plain_name: dict[str, str] = {}
-    for name in sorted(train | test):
-        plain = " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
-        if plain in by_plain_name:
-            raise DataError(
-                f"data.root: classes {by_plain_name[plain]!a} and {name!a} differ only in case, space or Unicode form;"
-                " rename one"
-            )
-        by_plain_name[plain] = name
+    for one, other, *_ in colliding(sorted(train | test)):
+        raise DataError(
+            f"data.root: classes {one!a} and {other!a} differ only in case, space or Unicode form; rename one"
+        )
     if in_one_split := sorted(train ^ test):
         shown = [f"{shown_path(name)} (only in {'train' if name in train else 'test'})" for name in in_one_split]
         raise DataError(f"data.root: train and test have different classes, {listed(shown, 'class')}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from vitbench.data.cache import listed
 from vitbench.data.decode import shown_path
-from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root
+from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root, recognise
 from vitbench.data.listing import File, SplitFiles, ignored
 from vitbench.errors import DataError, did_you_mean
 
@@ -59,6 +59,17 @@ class Table(NamedTuple):
     lines: list[Line]
 
 
+def layout_of(root: Path, labels: str | None, follow_links: bool) -> Layout:
+    """Lists the images below a root: those of a table where one is typed, else by its folders. DataError says why not.
+
+    All that the system refuses to read is a DataError, too.
+    """
+    try:
+        return recognise(root, follow_links) if labels is None else labelled(root, labels, follow_links)
+    except OSError as error:
+        raise DataError(f"{shown_path(error.filename or root)} cannot be read: {error.strerror}") from None
+
+
 def labelled(root: Path, typed: str, follow_links: bool) -> Layout:
     """Lists the images that a table names; DataError where it is none, or does not fit the files below the root.
 
@@ -72,6 +83,8 @@ def labelled(root: Path, typed: str, follow_links: bool) -> Layout:
     table = read_table(path)
     below = SplitFiles(root, root, follow_links)
     paths = below.scan_all()
+    if path.name in below.other_files and path.resolve().is_relative_to(root.resolve()):
+        below.other_files.remove(path.name)  # it is read after all
     rows = _rows_of(table, [stamp[0] for stamp in below.stamps], root)
     _check_agreement(table, rows)
     kinds: dict[str | None, list[File]] = defaultdict(list)

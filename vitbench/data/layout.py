@@ -46,7 +46,7 @@ def recognise(root: Path, follow_links: bool) -> Layout:
         others += train  # trains beside buses and cars
         train = []
     if train:
-        return _split(root, train[0], [*tests, *validations], others, follow_links)
+        return _split(root, train[0], [*tests, *validations], [*train[1:], *others], follow_links)
     if not others:
         missing = "folder train" if tests or validations else "class folders"
         raise DataError(f"data.root={shown_path(root)}: has no {missing}; {EXPECTED}")
@@ -84,8 +84,9 @@ def _split(root: Path, train: str, candidates: list[str], others: list[str], fol
             unused.append(f"{name}/ holds no class folders and is not used")
         elif name != test:
             unused.append(f"{name}/ is not used")
+    beside = [name for name in others if _holds_images(root / name)]
     if test is None:
-        if beside := [name for name in others if _holds_images(root / name)]:
+        if beside:
             raise DataError(
                 f"data.root={shown_path(root)}: {train}/ holds folders and lies beside {listed(beside, 'folder')}; if "
                 f"they are classes like it, rename {train}/; if it holds the classes, data.root={root / train}"
@@ -93,6 +94,8 @@ def _split(root: Path, train: str, candidates: list[str], others: list[str], fol
         train_files = SplitFiles(root / train, root, follow_links).scan()
         notes = ("; ".join(unused),) if unused else ()
         return Layout(train_files.labelled(), None, f"{train}/", notes, tuple(ignored(train_files)))
+    if beside:
+        unused.append(f"{listed(beside, 'other folder')}, {'is' if len(beside) == 1 else 'are'} not used")
     splits = [SplitFiles(root / name, root, follow_links).scan() for name in (train, test)]
     told = []
     if unused or test.casefold() not in TEST:

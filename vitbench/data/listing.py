@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -150,6 +152,19 @@ def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
     """The entries of a folder, in name order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
+
+
+def plain_name(name: str) -> str:
+    """A name without what people, file systems and tables confuse: case, spaces and its Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
+
+
+def colliding(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Different names that are the same as `plain_name` has them, in groups."""
+    by_plain_name: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in names:
+        by_plain_name[plain_name(name)][name] = None
+    return [tuple(group) for group in by_plain_name.values() if len(group) > 1]
 
 
 def ignored(*splits: SplitFiles) -> Iterator[str]:

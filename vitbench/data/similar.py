@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 SIDE = 32  # pixels of a thumbnail
 WAVES = 5  # of the cosine transform, a direction
 ALIKE = 0.95  # the correlation of two thumbnails from which on they show the same
-CHUNK = 512  # thumbnails or pairs at a time
+PARTNERS = 20  # so many pairs of one picture are enough
+CHUNK, WIDE = 512, 8  # thumbnails at a time, which are compared with 8 times as many
 
 
 def similar_pairs(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -20,7 +21,8 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     Two show the same where their pixels correlate with 0.95 or more, colours included. So brightness and contrast make
     no difference, and a mirror image is another picture. A picture of one colour is like no other but its equals. The
     slowest waves of the grey picture find the candidates, as they do in perceptual hashes (Zauner 2010), so not all
-    pairs are compared. Of thumbnails that are equal to the pixel, each is paired with the first of them alone.
+    pairs are compared. Of thumbnails that are equal to the pixel, each is paired with the first of them alone. Of more
+    than 20 pairs in which a picture is the second, some are left out, but none that joins two groups.
     """
     seen: dict[bytes, int] = {}
     first = np.array([seen.setdefault(one.tobytes(), number) for number, one in enumerate(thumbnails)], np.int64)
@@ -41,23 +43,44 @@ def groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The pairs (P, 2) of different thumbnails that correlate enough."""
-    if len(thumbnails) < 2:
-        return np.empty((0, 2), np.int64)
-    waves = np.concatenate([_waves(thumbnails[first : first + CHUNK]) for first in range(0, len(thumbnails), CHUNK)])
+    count, found = len(thumbnails), [np.empty((0, 2), np.int64)]
+    if count < 2:
+        return found[0]
+    waves = np.concatenate([_waves(thumbnails[first : first + CHUNK]) for first in range(0, count, CHUNK)])
     order = np.argsort(waves[:, 0])
     waves = waves[order]
     # Candidates differ little in the first wave too, so each is compared with those alone that follow it closely there.
     ends = np.searchsorted(waves[:, 0], waves[:, 0] + (2 - 2 * ALIKE) ** 0.5, side="right")
-    found = [np.empty((0, 2), np.int64)]
-    for first in range(0, len(waves), CHUNK):
+    group, partners = np.arange(count), np.zeros(count, np.int64)  # of each picture, by the pairs found so far
+    for first in range(0, count, CHUNK):
         these = waves[first : first + CHUNK]
-        last = ends[first + len(these) - 1]
-        one, other = np.nonzero(these @ waves[first:last].T >= ALIKE)
-        candidates = np.sort(np.stack([order[first + one], order[first + other]], 1)[other > one], axis=1)
-        for start in range(0, len(candidates), CHUNK):
-            pairs = candidates[start : start + CHUNK]
-            found.append(pairs[_correlation(thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]) >= ALIKE])
+        for start in range(first, ends[first + len(these) - 1], WIDE * CHUNK):
+            those = waves[start : start + WIDE * CHUNK]
+            one, other = np.divmod(np.flatnonzero(these @ those.T >= ALIKE), len(those))
+            later = start + other > first + one
+            pairs = np.sort(np.stack([order[first + one[later]], order[start + other[later]]], 1), axis=1)
+            # among thousands that look alike, most pairs would say nothing new
+            pairs = pairs[(group[pairs[:, 0]] != group[pairs[:, 1]]) | (partners[pairs[:, 1]] < PARTNERS)]
+            if len(pairs := pairs[_correlation(thumbnails, pairs) >= ALIKE]):
+                kept = pairs[_telling(pairs, group, partners)]
+                found.append(kept)
+                partners += np.bincount(kept[:, 1], minlength=count)
+                group = groups(count, group[kept])[group]
     return np.concatenate(found)
+
+
+def _telling(pairs: NDArray[np.int64], group: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the pairs (P, 2) join groups, as few as can, or give a picture one of its first 20 partners."""
+    by_second = np.argsort(pairs[:, 1], kind="stable")
+    second = pairs[by_second, 1]
+    before = np.arange(len(second)) - np.searchsorted(second, second)  # the place among the pairs of that picture
+    few = by_second[partners[second] + before < PARTNERS]
+    one, other = np.sort(group[pairs], axis=1).T
+    _, differing = np.unique(np.where(one != other, one * len(group) + other, -1), return_index=True)
+    differing = differing[one[differing] != other[differing]]
+    edges = coo_array((1.0 + differing, (one[differing], other[differing])), shape=(len(group), len(group)))
+    joining = minimum_spanning_tree(edges).data.astype(np.int64) - 1  # the weights are numbers of pairs
+    return np.union1d(few, joining)
 
 
 def _waves(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -67,9 +90,15 @@ def _waves(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return waves / np.maximum(np.linalg.norm(waves, axis=1, keepdims=True), 1e-6)
 
 
-def _correlation(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How each picture (P, 3, 32, 32) correlates with its partner: (P,)."""
-    a, b = (side.reshape(len(side), -1).astype(np.float32) for side in (left, right))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(1) / np.maximum(lengths, 1e-6)
+def _correlation(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How the two pictures of each pair (P, 2) correlate: (P,). Each picture is converted once."""
+    (left, rows), (right, columns) = (np.unique(numbers, return_inverse=True) for numbers in pairs.T)
+    correlations: NDArray[np.float32] = (_unit(thumbnails[left]) @ _unit(thumbnails[right]).T)[rows, columns]
+    return correlations
+
+
+def _unit(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The pixels of pictures (N, 3, 32, 32) without their mean, at length 1: (N, 3072)."""
+    pixels = pictures.reshape(len(pictures), SIDE * SIDE * 3).astype(np.float32)
+    pixels -= pixels.mean(1, keepdims=True)
+    return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)

@@ -24,7 +24,7 @@ from vitbench.errors import StorageError
 from vitbench.machine.disk import write
 from vitbench.machine.progress import progress as progress_bar
 
-FORMAT = 2  # bump when what is kept changes
+FORMAT = 3  # bump when what is kept changes
 CHUNK = 64  # files that a process looks at a time
 
 
@@ -107,7 +107,7 @@ def look_at(path: str) -> tuple[Facts, NDArray[np.uint8]]:
                 mode=image.mode,
                 format=image.format or "",
                 frames=getattr(image, "n_frames", 1),
-                turned=image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+                turned=image.getexif().get(ExifTags.Base.Orientation) in range(2, 9),
                 transparent=image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info,
                 profile=_profile_name(image.info.get("icc_profile")),
             )

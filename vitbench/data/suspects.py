@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.data.decode import shown_path
-from vitbench.data.listing import IMAGE_ENDINGS
+from vitbench.data.listing import IMAGE_ENDINGS, colliding
 from vitbench.data.similar import similar_pairs
 from vitbench.data.survey import Facts
-from vitbench.data.tolerant import Listed, colliding
+from vitbench.data.tolerant import Listed
 
 DARK = 20  # the mean of a picture, 0 to 255, below which little is to be seen in it
 ONE_COLOUR = 3  # the standard deviation of a picture, 0 to 255, below which it shows nothing
@@ -29,7 +29,7 @@ class Images:
     """What is looked at: N images, and of files what their headers say."""
 
     names: list[str]  # N
-    classes: list[str]  # N
+    classes: list[str]  # N, as they are shown
     splits: list[str]  # N: train, test ...; empty where there are no splits
     digests: list[str]  # N, equal for equal files, or equal pixels; empty where an image cannot be read
     thumbnails: NDArray[np.uint8]  # (N, 3, 32, 32)
@@ -116,7 +116,7 @@ def counts(images: Images) -> dict[str, dict[str, int]]:
 def _of_classes(images: Images) -> Iterator[Finding]:
     by_class = counts(images)
     lacking = [
-        Suspect((shown_path(name),), f"none in {split}")
+        Suspect((name,), f"none in {split}")
         for name, numbers in by_class.items()
         for split, number in numbers.items()
         if number == 0
@@ -126,8 +126,14 @@ def _of_classes(images: Images) -> Iterator[Finding]:
         "Training refuses classes that cannot be both learned and tested.",
         lacking,
     )
-    alone = [Suspect((shown_path(name),)) for name in by_class if len(by_class) == 1]
+    alone = [Suspect((name,)) for name in by_class if len(by_class) == 1]
     yield Finding("one class alone", "A classifier needs two or more classes.", alone)
+    readable = Counter(images.classes[i] for i in images.whole)
+    yield Finding(
+        "classes of one image",
+        "Training refuses them: one image cannot be a training and a test image. Add others, or remove the class.",
+        [Suspect((name,)) for name in by_class if readable[name] == 1 and not any(images.splits)],
+    )
     totals = {name: sum(numbers.values()) for name, numbers in by_class.items()}
     most, fewest = max(totals.values()), min(totals.values())
     rare = sorted((number, name) for name, number in totals.items() if most >= UNBALANCED * number)
@@ -135,7 +141,7 @@ def _of_classes(images: Images) -> Iterator[Finding]:
         "classes with few images",
         f"The largest class has {most / fewest:.1f} times the images of the smallest: a network that leans to the "
         "large ones looks accurate and is not. Look at the accuracy of each class.",
-        [Suspect((shown_path(name),), f"{number:,}, the largest has {most:,}") for number, name in rare],
+        [Suspect((name,), f"{number:,}, the largest has {most:,}") for number, name in rare],
     )
 
 

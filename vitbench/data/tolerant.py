@@ -6,16 +6,14 @@ Training stops at the first mistake (vitbench/data/layout.py); this goes on, and
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitbench.data.decode import shown_path
-from vitbench.data.labels import labelled
-from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root, recognise
+from vitbench.data.labels import layout_of
+from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout
 from vitbench.data.listing import File, SplitFiles, entries_of, ignored, is_image
 from vitbench.errors import DataError
 
@@ -42,20 +40,15 @@ def list_images(root: Path, labels: str | None = None, follow_links: bool = Fals
     DataError where there is no such folder, no image in it, or a table of labels that does not fit.
     """
     root = root.absolute()
-    check_root(root)
-    if labels is not None:
-        return _of_layout(labelled(root, labels, follow_links))
     try:
-        return _of_layout(recognise(root, follow_links))
+        return _of_layout(layout_of(root, labels, follow_links))
     except DataError as error:
-        found = _all_images(root, follow_links)
+        found = _all_images(root, follow_links) if labels is None and os.path.isdir(root) else Listed()
         if not found.files:
             raise
         if not found.refused and not found.empty:
             found.refused = [str(error)]
         return found
-    except OSError as error:
-        raise DataError(f"{shown_path(error.filename or root)} cannot be read: {error.strerror}") from None
 
 
 def _of_layout(layout: Layout) -> Listed:
@@ -67,18 +60,27 @@ def _of_layout(layout: Layout) -> Listed:
 
 
 def _all_images(root: Path, follow_links: bool) -> Listed:
-    """The files of class folders, or of class folders in train/, val/, test/ ..., whatever else there is."""
-    names = [entry.name for entry in entries_of(root) if entry.name.casefold() in {*TRAIN, *VALIDATION, *TEST}]
-    found, splits = Listed(), []
-    for name in [name for name in names if (root / name).is_dir()] or [""]:
-        split = _Tolerant(root / name, root, follow_links).scan()
+    """The files of train/, val/, test/ ..., and of class folders where there is no train/, whatever else is wrong.
+
+    Class folders beside test/ count as a split.
+    """
+    names: list[str] = []
+    with suppress(OSError):  # whoever calls has an error that says it
+        usual = {*TRAIN, *VALIDATION, *TEST}
+        names = [entry.name for entry in entries_of(root) if entry.name.casefold() in usual and entry.is_dir()]
+    splits = {name: name for name in names}
+    if not any(name.casefold() in TRAIN for name in names):
+        splits[""] = "class folders" if names else ""
+    found, scanned = Listed(), []
+    for name, shown in splits.items():
+        split = _Tolerant(root / name, root, follow_links, apart=[] if name else names).scan()
         files = split.labelled()
         found.files += files
-        found.splits += [name] * len(files)
+        found.splits += [shown] * len(files)
         found.refused += split.refused
         found.empty += [shown_path(os.path.join(name, folder)) for folder, paths in split.files.items() if not paths]
-        splits.append(split)
-    found.notes = [*ignored(*splits)]
+        scanned.append(split)
+    found.notes = [*ignored(*scanned)]
     return found
 
 
@@ -87,6 +89,7 @@ class _Tolerant(SplitFiles):
     """Lists a split, and keeps what others raise an error for."""
 
     refused: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)  # folders right in it that are splits of their own
 
     def scan(self) -> _Tolerant:
         with suppress(DataError):  # no class, or one without images, which the caller sees
@@ -100,6 +103,8 @@ class _Tolerant(SplitFiles):
             self.refused.append(f"{shown_path(folder)} cannot be read: {error.strerror}")
             return
         for entry in entries:
+            if folder == self.folder and entry.name in self.apart:
+                continue
             if is_image(entry.name) and not entry.is_dir() and not entry.is_file():
                 self.refused.append(f"{shown_path(entry.path)} is a pipe, a socket or a device; remove it")
             else:
@@ -111,16 +116,3 @@ class _Tolerant(SplitFiles):
         except DataError as error:
             self.refused.append(str(error))
             return True
-
-
-def plain_name(name: str) -> str:
-    """A name without what people, file systems and tables confuse: case, spaces and its Unicode form."""
-    return " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
-
-
-def colliding(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Different names that are the same as `plain_name` has them, in groups."""
-    by_plain_name: dict[str, dict[str, None]] = defaultdict(dict)
-    for name in names:
-        by_plain_name[plain_name(name)][name] = None
-    return [tuple(group) for group in by_plain_name.values() if len(group) > 1]

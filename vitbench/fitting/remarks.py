@@ -14,7 +14,7 @@ LONG = 40  # epochs: so often an image is seen where training is to end for lack
 
 
 def advice_sentences(report: Report) -> list[str]:
-    """Says what to run where a pair is limited by budget or size: longer training, or a harder task."""
+    """Says what to run where a pair is limited by budget or size: longer training, other features, a harder task."""
     pairs = [{c.whole.a.label, c.whole.b.label} for c in report.pairs if c.crossover.verdict == "limited"]
     solved = {
         line.label: sizes
@@ -23,7 +23,14 @@ def advice_sentences(report: Report) -> list[str]:
         and (sizes := [size.n for size in line.sizes if size.is_solved and not size.counts])
     }
     said = []
-    if any(not pair & {*solved} for pair in pairs):
+    unsolved = [pair for pair in pairs if not pair & {*solved}]
+    frozen = {line.label for line in report.lines if line.rows and all(row.get("steps") == 0 for row in line.rows)}
+    if any(pair & frozen for pair in unsolved):
+        said.append(
+            "Features that nothing trains are the limit there: to see what more images would do, take those of larger"
+            " networks, or fine-tune (freeze=none)."
+        )
+    if any(not pair & frozen for pair in unsolved):
         not_counted = [size for line in report.lines for size in line.sizes if not size.counts]
         epochs = max(LONG, math.ceil(2 * min((size.epochs for size in not_counted if size.epochs), default=0)))
         said.append(

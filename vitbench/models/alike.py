@@ -7,9 +7,9 @@ command goes on. Names whose size words fit what is looked for come first.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from vitbench.errors import StorageError, UserError
 from vitbench.machine.disk import write
 from vitbench.machine.progress import progress
-from vitbench.models.families import architectures
 from vitbench.models.menu import SIZES
 
 WITHIN = 0.1  # of the multiply-adds
@@ -40,12 +39,9 @@ class Alike(NamedTuple):
     names: int
 
 
-def find(library: str, match: str, pattern: str, image_size: int, seconds: float, memory: Path) -> Alike:
-    """Counts for so many seconds; gives the networks with names like `pattern` that cost what `match` does."""
+def find(library: str, match: str, names: Sequence[str], image_size: int, seconds: float, memory: Path) -> Alike:
+    """Counts for so many seconds; gives those of the networks called `names` that cost what `match` does."""
     target = _target(match, image_size)
-    names = fnmatch.filter(architectures(library), pattern)
-    if not names:
-        raise UserError(f"name={pattern}: no network of {library} is called so, or it is not installed")
     path = memory / "costs" / f"{library}-{version(library)}-{image_size}px.json"
     known: dict[str, Any] = {}
     with suppress(OSError, ValueError):

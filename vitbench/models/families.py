@@ -5,6 +5,7 @@ No torch, and neither library, is imported here: names are read from the librari
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
 from functools import cache
@@ -57,10 +58,25 @@ def architectures(library: str) -> tuple[str, ...]:
     )
 
 
-def check_arch(library: str, arch: str, typed: str) -> None:
-    """Refuses a name that is none of the library's, with near misses, in a line that begins with `typed`."""
+def matching(library: str, pattern: str) -> list[str]:
+    """The names of a library's networks that fit a pattern such as *nano*; UserError where none does."""
+    names = fnmatch.filter(_installed(library, f"family={library}"), pattern)
+    if not names:
+        raise UserError(f"name={pattern}: no network of {library} is called so")
+    return names
+
+
+def _installed(library: str, typed: str) -> tuple[str, ...]:
+    """The names of a library's networks; UserError, in a line that begins with `typed`, where it is not installed."""
     known = architectures(library)
     if not known:
         raise UserError(f"{typed}: comes with an extra: pip install 'vitbench[timm]'")
-    if arch.partition(".")[0] not in known:
+    return known
+
+
+def check_arch(library: str, arch: str, typed: str) -> None:
+    """Refuses a name that is none of the library's, with near misses, in a line that begins with `typed`."""
+    known = _installed(library, typed)
+    name = arch.partition(".")[0] if library == "timm" else arch  # timm's weights have tags
+    if name not in known:
         raise UserError(f"{typed}: {did_you_mean(arch, known)}")

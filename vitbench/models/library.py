@@ -97,7 +97,10 @@ class Network(nn.Module):
             self(images)
         finally:
             handle.remove()
-        return met[0].flatten(1)
+        given = met[0]
+        if isinstance(self.heads[0], nn.Linear):  # (B,D), or the last axis of what is pooled after the head
+            return given.flatten(1, -2).mean(1) if given.ndim > 2 else given
+        return given.flatten(2).mean(2) if given.ndim == 4 else given.flatten(1)
 
     @property
     def taps(self) -> dict[str, nn.Module]:
@@ -171,8 +174,10 @@ def _numbers(key: str, typed: Any, channels: int) -> list[float] | None:
     """What was typed as model.mean or model.std; UserError where it is not a number for each channel."""
     if typed is None:
         return None
-    if len(typed) != channels or not all(0 <= number <= 1 for number in typed):
-        raise UserError(f"{key}={typed}: must be {channels} numbers, one a channel of the images, in 0..1")
+    least = "above 0" if key == "model.std" else "0"
+    if len(typed) != channels or not all(0 <= number <= 1 for number in typed) or (least != "0" and 0 in typed):
+        shown = f"[{','.join(f'{number:g}' for number in typed)}]"
+        raise UserError(f"{key}={shown}: must be {channels} numbers, one a channel of the images, {least} to 1")
     return [float(number) for number in typed]
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from vitbench.errors import UserError
 from vitbench.models.library import Input, Network, of_channels, quiet
 
+MAPS_LAST = ("VOLO", "VisionTransformerSAM")  # whose stages give (B,h,w,D), though timm does not say so
+CLS_LATER = ("Cait", "ConVit")  # whose class token is not among the tokens of the first blocks
+
 
 class Timm(Network):
     """A network of timm. Its size is its own; `drop_path` is the rate of the last block, where it has one.
@@ -36,9 +39,12 @@ class Timm(Network):
         self.drop_path = drop_path or None  # timm leaves out what is None
         self.net = self._create(num_classes=num_classes)
         output = getattr(self.net, "output_fmt", "NCHW")
-        if str(getattr(output, "value", output)) == "NHWC":
+        kind = type(self.net).__name__
+        if str(getattr(output, "value", output)) == "NHWC" or kind in MAPS_LAST:
             self.give_maps_channels_first()
-        self.prefix_tokens = getattr(self.net, "num_prefix_tokens", None)
+        self.prefix_tokens = None if kind in CLS_LATER else getattr(self.net, "num_prefix_tokens", None)
+        if any(isinstance(head, nn.ModuleList) for head in self.heads):
+            raise UserError(f"{self.typed}: several of its layers give the classes together, which is not read here")
         if not all(any(True for _ in head.parameters()) for head in self.heads):
             raise UserError(f"{self.typed}: does not give a number for each of {num_classes} classes")
 
@@ -52,12 +58,12 @@ class Timm(Network):
                 with quiet():
                     return timm.create_model(self.arch, **given)
             except TypeError as error:
-                word = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-                if word is None or word[1] not in given:
+                unknown = _unknown_words(error) & given.keys()
+                if not unknown:
                     raise self.refused_images(error) from None
-                if word[1] != "img_size" and given[word[1]] is not None:
+                if "drop_path_rate" in unknown and given["drop_path_rate"] is not None:
                     raise UserError(f"model.drop_path={self.drop_path}: {self.typed} takes none; drop it") from None
-                del given[word[1]]
+                given = {key: value for key, value in given.items() if key not in unknown}
             except (AssertionError, ValueError, ZeroDivisionError, IndexError) as error:
                 if given.get("pretrained"):
                     raise
@@ -88,7 +94,10 @@ class Timm(Network):
     def expects(arch: str, channels: int) -> Input | None:
         from timm.models import get_pretrained_cfg
 
-        its = get_pretrained_cfg(arch)
+        try:
+            its = get_pretrained_cfg(arch)
+        except RuntimeError as error:  # a tag that there is not
+            raise UserError(f"model.arch={arch}: {error}") from None
         if its is None or not its.has_weights:
             return None
         name = f"{arch.partition('.')[0]}.{its.tag}" if its.tag else arch
@@ -121,3 +130,9 @@ class Timm(Network):
         layers = group_parameters(self.net, self.net.group_matcher(coarse=False), reverse=True)
         last = max(layers.values())
         return {id(parameter): last - layers[name] for name, parameter in self.net.named_parameters()}
+
+
+def _unknown_words(error: TypeError) -> set[str]:
+    """The keyword arguments that a network says it does not take: timm has two ways to say so."""
+    listed = re.search(r"unexpected keyword argument(?:\(s\))?:? (.+)", str(error))
+    return set(re.findall(r"'(\w+)'", listed[1])) if listed else set()

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitbench.errors import UserError
 from vitbench.models.library import Input, Network, of_channels, quiet
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # second classifiers, which only torchvision's own recipes train
@@ -105,9 +104,6 @@ class Torchvision(Network):
 
             kept = dict(interpolate_embeddings(self.image_size, self.net.patch_size, kept))
         return kept
-
-    def layers_below_head(self) -> dict[int, int]:
-        raise UserError(f"optim.layer_decay: {self.typed} has no order of layers here; model=timm has")
 
 
 def _weights(arch: str) -> Any:

@@ -44,6 +44,8 @@ def read_state_dict(path: Path, typed: str) -> dict[str, Tensor]:
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise UserError(f"{typed}: is no state_dict, a dict of names and tensors")
     return {name.removeprefix(PREFIX): value for name, value in content.items()}

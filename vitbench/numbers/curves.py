@@ -133,6 +133,13 @@ class Curve:
             )
         return math.exp(self.fitted.logs(np.array([float(n)])).item())
 
+    def error_at(self, n: float) -> Interval:
+        """The fitted error at n images, with a jackknife interval over seeds; UserError where n is beyond the guard."""
+        self.predict(n)
+        log_error = self._jackknife(lambda fits: fits.logs(np.array([float(n)]))[:, 0])
+        mean, low, high = (math.exp(end) for end in (log_error.mean, log_error.low, log_error.high))
+        return Interval(mean, low, high, log_error.n, log_error.sd)
+
     @property
     def begins_near_chance(self) -> bool:
         return bool(np.mean(self.errors[:, 0]) > NEAR_CHANCE * self.chance)

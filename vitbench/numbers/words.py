@@ -30,6 +30,7 @@ IN_PIXELS = (  # results whose names end so are in pixels
 )
 
 
+HOUR = 3600  # seconds; what a processor takes longer for is told what makes it shorter
 CALIBRATION = "test_calibration_error"  # unlike other errors it is not 1 minus an accuracy, and nobody guesses it
 OF_A_CLASS = ("recall", "precision", "confusion")  # shares of the test images of a class, or of those given it
 

@@ -5,6 +5,7 @@
     shift.zero      black enters
     shift.length    the image against itself moved circularly by exactly `at` pixels along one axis
     shift.worst     right at *every* offset |dx|, |dy| <= `worst` (Michaeli et al. 2023, arXiv 2303.08085); mirrored
+    shift.worst8    right at the 8 offsets whose steps are 0 or `worst`: a bound of shift.worst from above
 
 Of each image `draws` copies are moved, each by an offset of its own, uniform in [-max_shift, max_shift]^2. All pairs of
 copies count: the 6 pairs of 4 copies have the expected value of independent pairs, for half the forwards. With p_i the
@@ -59,8 +60,8 @@ def probe(
     """Measures all protocols. `max_shift` null is an eighth of the width in pixels, and `worst` null a quarter of that.
 
     The lengths of `shift.length` reach twice `max_shift`, within the image. Images above 64 px take long: of them
-    LENGTHS lengths are measured, and where `worst` is null, the 8 places at its distance instead of all within it. The
-    rows `shift.length` `lengths` and `shift.worst` `offsets` then say how many.
+    LENGTHS lengths are measured (the row `shift.length` `lengths` says how many), and where `worst` is null,
+    `shift.worst8` in place of `shift.worst`.
     """
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))
@@ -86,9 +87,7 @@ def probe(
     rows += _lengths(subject, clean, lengths, random, seed)
     steps = range(-worst, worst + 1, 1 if all_offsets else worst)
     places = [(down, right) for down in steps for right in steps]
-    if not all_offsets:
-        rows.append(make_row("shift.worst@v1", "offsets", len(places) - 1))
-    return [*rows, *_worst(subject, clean, places, seed)]
+    return [*rows, *_worst(subject, f"shift.worst{'' if all_offsets else '8'}@v1", clean, places, seed)]
 
 
 def draw_offsets(images: int, draws: int, limit: int, random: torch.Generator, without_zero: bool = False) -> Tensor:
@@ -170,7 +169,7 @@ def _lengths(subject: Subject, clean: Tensor, lengths: list[int], random: torch.
             yield ratio_row("shift.length@v1", metric, values, seed, at=length, at_unit="px")
 
 
-def _worst(subject: Subject, clean: Tensor, offsets: list[tuple[int, int]], seed: int) -> list[Row]:
+def _worst(subject: Subject, protocol: str, clean: Tensor, offsets: list[tuple[int, int]], seed: int) -> list[Row]:
     """Counts the images that are right wherever they are moved; one that was wrong once is not moved again."""
     right = clean.argmax(-1) == subject.labels
     always = right.clone()
@@ -182,6 +181,6 @@ def _worst(subject: Subject, clean: Tensor, offsets: list[tuple[int, int]], seed
         always[left] = moved.argmax(-1) == subject.labels[left]
     never = "no image is classified rightly where it is"
     return [
-        ratio_row("shift.worst@v1", "accuracy", always, seed),
-        ratio_row("shift.worst@v1", "conditional_consistency", always, seed, right, never),
+        ratio_row(protocol, "accuracy", always, seed),
+        ratio_row(protocol, "conditional_consistency", always, seed, right, never),
     ]

@@ -14,8 +14,6 @@ from vitbench.numbers.words import number, plural
 from vitbench.runs.predictions import Missing, read_classes
 from vitbench.runs.record import Record
 
-NORMAL = 1.96  # the 0.975 quantile, for means over hundreds of test images
-
 
 class Compared(NamedTuple):
     """A finished run of a network, with what tells it from the others."""
@@ -27,11 +25,12 @@ class Compared(NamedTuple):
     record: Record
 
 
-class Difference(NamedTuple):
+class Gap(NamedTuple):
     """How much better one network is than another, in points."""
 
     mean: float
-    half: float  # of its 95 % interval; NaN with one seed
+    half: float  # of its 95 % interval; NaN where there is none
+    why: str = ""  # there is none
 
 
 def told(runs: Sequence[Compared], folder: Path) -> None:
@@ -74,7 +73,7 @@ def _cell(records: Sequence[Record]) -> str:
     return f"{100 * interval.mean:.1f}{half}"
 
 
-def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Path) -> Difference:
+def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Path) -> Gap:
     """The first network's accuracy minus the second's, paired by seed and by test image, in points.
 
     The variances of the two means add up: over seeds (Student's t), and over test images, of what each image gains on
@@ -85,37 +84,37 @@ def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Pa
         *({seed: float(run.record["test_accuracy"] or 0) for seed, run in runs.items()} for runs in (ours, theirs))
     ).interval
     if over_seeds.n < 2:
-        return Difference(100 * over_seeds.mean, math.nan)
+        return Gap(100 * over_seeds.mean, math.nan, "one seed has no interval")
+    try:
+        of_images = _half_over_images(ours, theirs, folder)
+    except Missing as missing:
+        return Gap(100 * over_seeds.mean, math.nan, str(missing))
     half = 0.0 if over_seeds.why else over_seeds.half
-    return Difference(100 * over_seeds.mean, 100 * math.hypot(half, _half_over_images(ours, theirs, folder)))
+    return Gap(100 * over_seeds.mean, 100 * math.hypot(half, of_images))
 
 
 def _half_over_images(ours: dict[int, Compared], theirs: dict[int, Compared], folder: Path) -> float:
-    """Half the interval over test images; NaN where predictions are missing or those of other images."""
+    """Half the interval over test images; raises Missing without predictions, or with those of other images."""
     import numpy as np
 
     gains = []
     for seed in ours.keys() & theirs.keys():
-        try:
-            said, labels = (
-                [read_classes(folder, run.record, file) for run in (ours[seed], theirs[seed])]
-                for file in ("predictions.npy", "labels.npy")
-            )
-        except Missing:
-            return math.nan
+        said, labels = (
+            [read_classes(folder, run.record, file) for run in (ours[seed], theirs[seed])]
+            for file in ("predictions.npy", "labels.npy")
+        )
         if not np.array_equal(labels[0], labels[1]):
-            return math.nan
+            raise Missing("they were tested on different images")
         right, wrong = (predicted == labels[0] for predicted in said)
         gains.append(right.astype(float) - wrong)
-    gain = np.mean(gains, axis=0)  # (M,)
-    return NORMAL * float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.nan
+    over_images = mean_interval(np.mean(gains, axis=0).tolist())
+    return 0.0 if over_images.why else over_images.half
 
 
-def sentence(first: str, second: str, gap: Difference) -> str:
+def sentence(first: str, second: str, gap: Gap) -> str:
     """Which network is better by how many points, or that this cannot be told."""
     if math.isnan(gap.half):
-        why = "one seed has no interval" if not math.isnan(gap.mean) else "no seed has both"
-        return f"whether {first} or {second} is better cannot be told: {why} (difference {gap.mean:+.1f} points)"
+        return f"whether {first} or {second} is better cannot be told: {gap.why} (difference {gap.mean:+.1f} points)"
     if gap.mean < 0:
         first, second, gap = second, first, gap._replace(mean=-gap.mean)
     between = f"95 % interval {gap.mean - gap.half:.1f} to {gap.mean + gap.half:.1f}"

@@ -13,13 +13,14 @@ No torch here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.runs.ancestor import FinishedRun, finished_parent
 from vitbench.runs.branch import state_of_branch
 from vitbench.runs.costs import FREE, Cost, total_cost
-from vitbench.runs.run import Run
+from vitbench.runs.run import Run, metadata_of
 from vitbench.settings.identity import file_of_init, id_of
 from vitbench.settings.overrides import PRETRAINED, is_file_of_weights, is_words
 
@@ -36,7 +37,7 @@ class Origin(NamedTuple):
         Cost()
     )  # what training them took, parents included; of a branch nothing, for it counts the steps itself
 
-    normalised_by: tuple[list[float], list[float]] | None = None  # the mean and std of a run's images
+    normalised_by: tuple[list[float], list[float]] | None = None  # the mean and std of a run's images, where known
 
     @property
     def is_branch(self) -> bool:
@@ -59,11 +60,20 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
         cost = total_cost(record, record["config"])
         return Origin(typed, "run", run, Run(folder, {}).weights(), classes, cost, (record["mean"], record["std"]))
     if is_file_of_weights(typed):
-        return Origin(typed, "file", typed, file_of_init(typed))
+        path = file_of_init(typed)
+        return Origin(typed, "file", typed, path, normalised_by=_normalised_by(path))
     if typed == PRETRAINED:
         return Origin(typed, settings["model"]["name"], settings["model"]["arch"])
     library, _, name = typed.partition(":")
     return Origin(typed, library, name)
+
+
+def _normalised_by(path: Path) -> tuple[list[float], list[float]] | None:
+    """The mean and std of the run whose weights a file holds; None of a file that vitbench did not write."""
+    about = metadata_of(path)
+    with suppress(KeyError, TypeError, ValueError):
+        return [float(number) for number in about["mean"]], [float(number) for number in about["std"]]
+    return None
 
 
 class Parents(NamedTuple):

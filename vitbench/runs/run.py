@@ -145,10 +145,8 @@ class Run:
     def saved_step(self) -> int | None:
         """The step of the newest saved state, by its header alone; None where none was saved, or it is damaged."""
         for path in self.states():
-            with suppress(OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, MemoryError):
-                with path.open("rb") as file:
-                    header = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
-                return int(json.loads(header["__metadata__"]["vitbench"].partition(" ")[2])["step"])
+            with suppress(ValueError, KeyError, TypeError):
+                return int(metadata_of(path)["step"])
         return None
 
     def states(self) -> list[Path]:
@@ -246,3 +244,12 @@ def _csv_line(cells: Iterable[Any]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """What vitbench wrote beside the tensors of a file, by its header alone; nothing of other files and broken ones."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, OverflowError, MemoryError):
+        with path.open("rb") as file:
+            header = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
+        return dict(json.loads(header["__metadata__"]["vitbench"].partition(" ")[2]))
+    return {}

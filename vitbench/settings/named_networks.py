@@ -1,4 +1,4 @@
-"""How networks are typed in `features models=[...]`: a run's id, timm:NAME, torchvision:NAME, either with @FILE."""
+"""How networks are typed in `models=[...]`: a run's id, timm:NAME, torchvision:NAME, either with @FILE."""
 
 from __future__ import annotations
 

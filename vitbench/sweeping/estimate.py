@@ -1,8 +1,9 @@
 """How long missing runs would take: the median time an image of comparable recorded runs, times the images to be seen.
 
-Runs are comparable when they agree in model, encoding, size, augmentation, objective, teacher, images and hardware
-(kind, name, threads, precision). The estimate holds training time only, no evaluation. A run that was stacked counts
-with its share of the stack's time. On a processor, `measure` times a step of networks that no recorded run has.
+Runs are comparable when they agree in model, encoding, size, what is frozen, augmentation, objective, teacher, images
+and hardware (kind, name, threads, precision). The estimate holds training time only, no evaluation. A run that was
+stacked counts with its share of the stack's time. On a processor, `measure` times a step of networks that no recorded
+run has.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from vitbench.settings.schedule import steps_of
 from vitbench.settings.share import PLACE_KEYS
 
 # Runs whose settings with these keys are the same take equally long for an image on the same hardware.
-ALIKE = ("model.", "augment.", "objective.", "teacher", "data.source", "data.name", "data.image_size")
+ALIKE = ("model.", "freeze", "augment.", "objective.", "teacher", "data.source", "data.name", "data.image_size")
 
 
 class Estimate:
@@ -83,7 +84,7 @@ class Estimate:
 
     def unmeasured(self, runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The settings, one for each kind of network, of which neither a record nor a measured step tells the time."""
-        kinds = {self._keys(settings)[0]: settings for settings in runs if self._device(settings) == "cpu"}
+        kinds = {self._keys(settings)[0]: settings for settings in runs if self.device(settings) == "cpu"}
         known = self._rates.keys() | self._measured.keys()
         return [settings for settings in kinds.values() if not known & {*self._keys(settings)}]
 
@@ -95,20 +96,20 @@ class Estimate:
         for settings in kinds:
             if time.monotonic() > end:
                 break
-            data = settings["data"]
-            size = data["image_size"] or own_size(data["source"], data["root"])
+            size = image_size_of(settings)
             machine = settings["machine"] | {"threads": settings["machine"]["threads"] or self._threads}
             timed = seconds_an_image({**settings, "machine": machine}, size) if size else None
             self._measured[self._keys(settings)[0]] = timed
         return sum(rate is not None for rate in self._measured.values())
 
-    def _device(self, settings: Mapping[str, Any]) -> str:
+    def device(self, settings: Mapping[str, Any]) -> str:
+        """Where a run with these settings computes: cpu or cuda."""
         device: str = settings["machine"]["device"].partition(":")[0]
         return ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
 
     def _keys(self, settings: Mapping[str, Any]) -> list[str]:
         """What comparable runs have in common, the most alike first."""
-        machine, device = settings["machine"], self._device(settings)
+        machine, device = settings["machine"], self.device(settings)
         precision = machine["precision"]
         if precision == "auto":
             precision = "bfloat16" if device == "cuda" else "float32"
@@ -125,6 +126,13 @@ class Estimate:
         aspects = ["device", "name", "precision"] + (["threads"] if hardware["device"] == "cpu" else [])
         place = [] if self._anywhere else [hardware[aspect] for aspect in aspects]
         return json.dumps([alike, place, stacked], sort_keys=True)
+
+
+def image_size_of(settings: Mapping[str, Any]) -> int | None:
+    """The side of a run's images in pixels, before they are opened; None where nothing tells it."""
+    data = settings["data"]
+    size: int | None = data["image_size"] or own_size(data["source"], data["root"])
+    return size
 
 
 def _share(config: Mapping[str, Any]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.machine.provenance import cores
-from vitbench.numbers.words import plural, spoken
+from vitbench.numbers.words import HOUR, plural, spoken
 from vitbench.runs.records import loss_of
 from vitbench.runs.run import Run, read_metrics
 from vitbench.sweeping import gpus
-from vitbench.sweeping.estimate import Estimate, total
+from vitbench.sweeping.estimate import Estimate, image_size_of, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
@@ -92,7 +92,7 @@ def expected(
     source_images: Mapping[str, int | None],
     say: Callable[[str], None],
 ) -> str:
-    """A sentence that says how long the rest of these runs would take with this launcher.
+    """Says how long the rest of these runs would take with this launcher, and of a long time what makes it shorter.
 
     `source_images` has the number of training images of a run's source by the run's id. What is measured is said first.
     """
@@ -125,8 +125,15 @@ def expected(
     how = "stacked" if launcher == "stacked" else f"{at_once} at a time"
     sources = [f"the runs recorded in {runs}"] if estimate.has_records else []
     sources += [f"a measured step of {plural(measured, 'network')}"] if measured else []
-    line = f"about {spoken(total(left, at_once))} of training, {how}, by {' and '.join(sources)}"
-    return line + (f"; {len(estimates) - len(left)} runs not counted: none recorded of {some}" if unknown else "")
+    in_all = total(left, at_once)
+    line = f"about {spoken(in_all)} of training, {how}, by {' and '.join(sources)}"
+    line += f"; {len(estimates) - len(left)} runs not counted: none recorded of {some}" if unknown else ""
+    longest = max((each for each in estimates if each[1]), key=lambda each: each[1] or 0)[0].settings
+    if not here or in_all <= HOUR or estimate.device(longest) != "cpu":
+        return line
+    from vitbench.training.forecast import shorter
+
+    return f"{line}\n{shorter(longest, image_size_of(longest), None)}"
 
 
 def _kind(settings: Mapping[str, Any]) -> str:

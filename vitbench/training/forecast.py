@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vitbench.data.share import SAMPLE
 from vitbench.models.menu import SIZES
-from vitbench.numbers.words import number, spoken
+from vitbench.numbers.words import HOUR, number, spoken
 from vitbench.training.graph import WARM_UPS
 from vitbench.training.training import Training
 
 TIMED_STEPS = 20  # so many steps are timed, or fewer that take
 TIMED_SECONDS = 2.0
 UNTOLD_SECONDS = 10  # nothing is said of a run that takes less
-LONG_SECONDS = 3600  # from here on a run on a processor is told what would make it shorter
 
 
 class Forecast:
@@ -54,9 +53,9 @@ class Forecast:
         steps = f"{left:,} of {training.steps:,} steps left" if training.resumed else f"{training.steps:,} steps"
         more = "more " if training.resumed else ""
         self.say(f"about {spoken(total)} {more}on this {'GPU' if on_gpu else 'CPU'} ({step} a step, {steps})")
-        if total > LONG_SECONDS and not on_gpu:
-            *ways, last = shorter(training)
-            self.say(f"more than an hour; shorter with {', '.join(ways)} or {last}")
+        if total > HOUR and not on_gpu:
+            size = int(training.architecture["image_size"])
+            self.say(shorter(training.run.settings, size, training.loader.train_images))
 
     def _evaluation(self, step_seconds: float) -> float:
         """The seconds of all evaluations that are to come: an image takes a third of what it takes in training."""
@@ -67,19 +66,29 @@ class Forecast:
         return images * step_seconds / training.loader.batch_size / 3
 
 
-def shorter(training: Training) -> Iterator[str]:
-    """Settings that would make a run shorter, each with a value for it."""
-    settings, image_size = training.run.settings, int(training.architecture["image_size"])
-    optim, model = settings["optim"], settings["model"]
-    if optim["epochs"] is not None:
-        yield f"fewer epochs (optim.epochs={optim['epochs'] / 2:g})"
-        if optim["min_steps"] is None:
-            yield f"fewer images (data.count={training.loader.train_images // 2})"
-    else:
+def shorter(settings: Mapping[str, Any], image_size: int | None, train_images: int | None) -> str:
+    """Settings that would make a run shorter, each with a value for it, as people type them; None: not known."""
+    *ways, last = _ways(settings, image_size or 0, train_images)
+    return f"more than an hour; shorter with {', '.join(ways)} or {last}"
+
+
+def _ways(settings: Mapping[str, Any], image_size: int, train_images: int | None) -> Iterator[str]:
+    optim, model, data = settings["optim"], settings["model"], settings["data"]
+    if optim["epochs"] is None:
         yield f"fewer steps (optim.steps={optim['steps'] // 2})"
-    if image_size >= 64 and image_size % 2 == 0:
-        yield f"smaller images (data.image_size={image_size // 2})"
+    elif optim["min_steps"] is None:
+        yield f"fewer epochs (optim.epochs={optim['epochs'] / 2:g})"
+        if data["fraction"] != 1:
+            yield f"fewer images (data.fraction={data['fraction'] / 2:g})"
+        elif train_images is not None:
+            yield f"fewer images (data.count={train_images // 2})"
+    else:
+        yield f"fewer epochs (optim.epochs={optim['epochs'] / 2:g} optim.min_steps={max(1, optim['min_steps'] // 2)})"
     patch: Any = model.get("patch_size")
+    if image_size >= 64 and image_size % (2 * (patch or 1)) == 0:
+        # without the patch size that of the smaller images would follow them, and there would be as many patches
+        kept = f" model.patch_size={patch}" if patch else ""
+        yield f"smaller images (data.image_size={image_size // 2}{kept})"
     if patch and image_size % (2 * patch) == 0 and image_size >= 8 * patch:
         yield f"larger patches (model.patch_size={2 * patch})"
     names = [*SIZES]

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitbench.data.loader import Normalise
 from vitbench.data.stream import Stream
-from vitbench.models.library import Input, Network
+from vitbench.models.library import Input, Network, of_channels
 from vitbench.models.refusals import refuse_parts
 from vitbench.runs.origin import Origin
 from vitbench.settings.compose import flatten
@@ -32,21 +32,24 @@ def normalise_of(
     """What makes the network's input of bytes; and, where it is not by the run's own training images, a line on how.
 
     A network of a library goes on with the mean and deviation with which it was pretrained: a frozen network with
-    others is another network. Where it begins from a run, they are that run's. What is typed wins.
+    others is another network. Where it begins from a run, or a file of its weights, they are that run's. What is typed
+    wins.
     """
     own = Normalise.of(images, model.channels_last, places)
     if not isinstance(model, Network):
         return own, []
     typed_mean, typed_std = model.normalised_by
     expected = None if origin is None else model.own_input
+    its = "had them in its training" if origin is None or origin.source != "file" else "is configured in its library"
     if origin is not None and origin.normalised_by is not None:
-        expected = Input(origin.name, images.shape[-1], *origin.normalised_by)
+        known = (of_channels(numbers, images.shape[1]) for numbers in origin.normalised_by)
+        expected, its = Input(origin.name, images.shape[-1], *known), "had them in its training"
     mean = typed_mean or (expected.mean if expected else own.mean)
     std = typed_std or (expected.std if expected else own.std)
     if (mean, std) == (own.mean, own.std):
         return own, []
-    whose = "as typed" if expected is None or (typed_mean and typed_std) else f"as {expected.name} was in its training"
-    numbers = " and deviation ".join(f"[{','.join(f'{number:.4g}' for number in its)}]" for its in (mean, std))
+    whose = "as typed" if expected is None or (typed_mean and typed_std) else f"as {expected.name} {its}"
+    numbers = " and deviation ".join(f"[{','.join(f'{number:.4g}' for number in each)}]" for each in (mean, std))
     other_size = expected is not None and expected.image_size != images.shape[-1]
     size = f" at {images.shape[-1]} px, where it had {expected.image_size}" if other_size and expected else ""
     note = f"images are normalised {whose}, by mean {numbers}{size}"

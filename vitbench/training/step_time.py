@@ -16,6 +16,7 @@ from vitbench.models.build import build_model
 from vitbench.objectives.build import build_objective
 from vitbench.training.optim import build_optimizer
 from vitbench.training.prepare import augment_of, machine_of
+from vitbench.training.transfer import freeze
 
 FEW = 16  # images of the first step, by which a whole batch is judged to be too slow to wait for
 SECONDS = 0.5  # of steps that are timed
@@ -49,6 +50,8 @@ def _seconds_an_image(settings: Mapping[str, Any], image_size: int) -> float:
     model: Any = build_model(**architecture)
     layout: Any = torch.channels_last if model.channels_last else torch.preserve_format
     model.to(machine.device, memory_format=layout).train()
+    if settings["freeze"] == "backbone":
+        freeze(model)
     recipe = settings["optim"]
     objective: Any = build_objective(
         **settings["objective"],

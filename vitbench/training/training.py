@@ -283,7 +283,8 @@ class Training:
 
     def weights(self) -> bytes:
         """The bytes of a file with the weights of `evaluated`."""
-        origin = {"run": self.run.id, "classes": list(self.share.dataset.classes)}
+        statistics: dict[str, Any] = {"mean": list(self.normalise.mean), "std": list(self.normalise.std)}
+        origin = {"run": self.run.id, "classes": list(self.share.dataset.classes), **statistics}
         return checkpoint.to_bytes(self.evaluated.state_dict(), origin)
 
     def _stop_watch(self) -> None:

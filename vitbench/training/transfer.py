@@ -19,7 +19,7 @@ from vitbench.errors import UserError
 from vitbench.machine.disk import checksum
 from vitbench.models.build import of_record
 from vitbench.models.families import check_arch
-from vitbench.models.library import NET, Network, adapted, fetched_pretrained, head_prefixes
+from vitbench.models.library import NET, Network, adapted, fetched_pretrained, head_prefixes, quiet
 from vitbench.models.weights import read_state_dict
 from vitbench.pe.base import PositionEncoding
 from vitbench.runs.origin import Origin
@@ -227,11 +227,12 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
     typed = f"init={library}:{name}"
     models = library_of(library, name, typed)
     try:
-        if library == "torchvision":
-            choice = models.get_model_weights(name).DEFAULT
-            weights = choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        else:
-            weights = models.create_model(name, pretrained=True).state_dict()
+        with quiet():
+            if library == "torchvision":
+                choice = models.get_model_weights(name).DEFAULT
+                weights = choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            else:
+                weights = models.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever a library's downloads raise
         reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         raise UserError(

@@ -72,21 +72,29 @@ def form_and_path(form: str | None, file: str | None, run: Any) -> tuple[str, Pa
 
 
 def as_safetensors(network: Network, record: Record) -> Exported:
-    """The weights as they are, with `described` as metadata, each value JSON."""
+    """The weights, with `described` as metadata, each value JSON.
+
+    Networks of timm and torchvision have the names of their library, so that it can load the file, too.
+    """
     from safetensors.torch import load, save
 
-    from vitbench.models.build import build_model
+    from vitbench.models import library
+    from vitbench.models.build import of_record
     from vitbench.training.checkpoint import digest
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.model.state_dict().items()}
+    def with_names(model: Any) -> Any:
+        return model.net if isinstance(model, library.Network) else model
+
+    own = with_names(network.model).state_dict()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
     about = described(record)
-    origin = json.dumps({"run": record["id"], "classes": record["classes"]}, sort_keys=True)
+    known = {key: record[key] for key in ("classes", "mean", "std")}
+    origin = json.dumps({"run": record["id"], **known}, sort_keys=True)
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
-    # under this key init=FILE finds the classes, and a checksum of the tensors
+    # under this key init=FILE finds the classes, what images are normalised by, and a checksum of the tensors
     blob = save(tensors, metadata | {"vitbench": f"{digest(tensors, origin)} {origin}", "format": "pt"})
-    shape = {"image_size": about["image_size"], "channels": about["channels"], "num_classes": len(about["classes"])}
-    model = build_model(**about["model"], **shape).eval()
-    model.load_state_dict(load(blob))
+    model = of_record(record).eval()
+    with_names(model).load_state_dict(load(blob))
     return Exported(blob, network._replace(model=model).logits)
 
 
