@@ -83,7 +83,7 @@ def _found(inspected: Inspected, asked: Asked) -> list[str]:
     if counts[least] != counts[most]:
         each = f"{counts[least]:,} ({least}) to {each} ({most})"
     lines = [f"{inspected.what}: {plural(len(images.names), 'image')} in {len(counts):,} classes, {each} images each"]
-    found = [f"{len(one.suspects):,} {one.what}" for one in inspected.findings]
+    found = [f"{one.what} ({len(one.suspects):,})" for one in inspected.findings]
     if found:
         more = f", and {len(found) - FINDINGS} other findings" if len(found) > FINDINGS else ""
         lines.append(f"looks suspicious: {'; '.join(found[:FINDINGS])}{more}")

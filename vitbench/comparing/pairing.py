@@ -56,8 +56,13 @@ def _after_start(line: Line) -> dict[str, Any]:
 
 
 def _context(line: Line) -> dict[str, Any]:
-    """Returns what two lines must share to be a pair: all that varies but the model, its encoding and its recipe."""
+    """Returns what two lines must share to be a pair: all that varies but the model, its encoding and its recipe.
+
+    Weights that fit one network only, of a run, a file or a library, are part of the model: both must have such.
+    """
     own = ("model", *GROUPS["model"].brings)
-    return {
+    shared = {
         key: value for key, value in line.settings.items() if key == "model.size" or key.partition(".")[0] not in own
     }
+    init = shared.get("init")
+    return shared | ({"init": "weights of its own"} if init and "=" not in str(init) else {})

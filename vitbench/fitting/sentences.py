@@ -267,13 +267,16 @@ def efficiency_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     known = [ratio for ratio in ratios if math.isfinite(ratio.value)]
     if known:
         ratio, last = known[-1], ratios[-1]
-        interval = bracketed(ratio.low, ratio.high, times, ratio.least, ratio.most)
-        sentence = (
-            f"{needs} {times(ratio.value)}x {interval} the {axis.unit} of {leader} to match its error at"
-            f" {number(ratio.n)}"
-        )
+        found = f"{times(ratio.value)}x {bracketed(ratio.low, ratio.high, times, ratio.least, ratio.most)}"
+        if ratio.low < 1 < ratio.high:  # fewer, or more
+            sentence = (
+                f"Whether {compared.follower.label} needs more {axis.unit} than {leader} to match its error at"
+                f" {number(ratio.n)} cannot be told: {found}"
+            )
+        else:
+            sentence = f"{needs} {found} the {axis.unit} of {leader} to match its error at {number(ratio.n)}"
         says_more = last.value == math.inf and last.most > 1.05  # at the follower's own largest size it would not
-        return sentence + (f", and more than {times(last.most)}x at {number(last.n)}." if says_more else ".")
+        return sentence + (f"; it needs more than {times(last.most)}x at {number(last.n)}." if says_more else ".")
     bounded = [ratio for ratio in ratios if ratio.value == math.inf]
     if not bounded:
         return ""
