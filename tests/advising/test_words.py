@@ -78,7 +78,7 @@ def test_a_tie_cannot_be_told(tmp_path: Path) -> None:
 
 def test_one_seed_cannot_tell_even_a_large_difference(tmp_path: Path) -> None:
     words = said(made(tmp_path, {"vit": {900: [0.40]}, "resnet": {900: [0.70]}}), "Which")
-    assert "cannot be told, one seed (one training of each) cannot tell a better network from a lucky run" in words
+    assert "cannot be told, one training of each cannot tell the better network from the lucky one" in words
     assert "McNemar" in words and " better than " not in words
 
 

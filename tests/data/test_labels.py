@@ -107,10 +107,10 @@ WRONG = {
     "a column twice": ("file,label,Label\n1,x,y\n", "labels.csv has the column label twice"),
     "missing": (
         "file,label\n1.jpg,cat\n7.jpg,cat\n8,dog\n",
-        "names 2 files: 7.jpg, 8, not among the images below data.root",
+        "labels.csv: 2 rows: 7.jpg, 8: no such image below data.root",
     ),
     "elsewhere": ("file,label\n3.png,cat\n", "; there is more/3.png: paths are relative to data.root"),
-    "outside": ("file,label\n../1.jpg,cat\n", "names 1 file: ../1.jpg, not among the images"),
+    "outside": ("file,label\n../1.jpg,cat\n", "labels.csv: 1 row: ../1.jpg: no such image below data.root"),
     "two labels": ("file,label\n1.jpg,cat\n1,dog\n2,cat\n", "two labels for 1 file: 1 (cat, dog); keep one"),
     "two splits": ("file,label,split\n1,cat,train\n1.jpg,cat,test\n", "1.jpg is in two splits, lines 2 and 3"),
     "no label": ("file,label\n1.jpg,cat\n2.jpg,\n", "labels.csv, line 3: no label; complete the line or remove it"),

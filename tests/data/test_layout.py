@@ -139,6 +139,11 @@ def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
     assert message.endswith(f"one class alone, pets; are its folders the classes? data.root={tmp_path}/pets")
 
 
+def test_a_class_given_for_the_folder_of_classes_is_pointed_out(tmp_path: Path) -> None:
+    message = refused(tmp_path / "pets" / "cat", "1.png", "../dog/1.png")
+    assert message.endswith(f"has no class folders; is it one of the classes of data.root={tmp_path}/pets?")
+
+
 def test_images_without_any_class_say_what_is_expected(tmp_path: Path) -> None:
     assert "has no class folders; expected <class>/*" in refused(tmp_path, "1.png", "2.png")
     assert "train holds no class folders" in refused(tmp_path / "a", "train/1.png", "test/1.png")

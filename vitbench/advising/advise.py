@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vitbench.data.split import Dataset
 
 FINDINGS = 8  # that are told; `vitbench inspect` tells all
-LONGER = 4  # times the steps of a trial, for the network that is trained for good
+LONGER = 4  # times the steps of a trial, for the network that is trained for good and has more to learn
 
 
 def main(config: Any) -> int:
@@ -129,7 +129,7 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
     from vitbench.advising.doing import do_runs, launcher_of
     from vitbench.advising.page import page
     from vitbench.advising.results import read_results
-    from vitbench.advising.words import sections
+    from vitbench.advising.words import knows_by_heart, little_is_left, sections
     from vitbench.comparing.select import select_runs
     from vitbench.runs.plan import plan
     from vitbench.runs.run import Run
@@ -164,11 +164,12 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
         )
     results = read_results(runs, folder, np.bincount(dataset.train.labels).tolist(), len(of_study))
     told = sections(results)
-    heading = (
-        f"To train {results.networks[0].name}, the most accurate here, for good, and to use it ({LONGER} times the"
-        " steps, which was not tried)"
+    best = results.networks[0]
+    longer = LONGER if best.trained and not (little_is_left(best) or knows_by_heart(best)) else 1
+    heading = f"To train {best.name}, the most accurate here, for good, and to use it " + (
+        f"(with {longer} times the steps, which was not tried)" if longer > 1 else "(on the validation images, too)"
     )
-    commands = _commands(asked, results.networks[0].row)
+    commands = _commands(asked, best.row, longer)
     lines = []
     for section in told:
         lines += ["", section.title, *(f"  {sentence}" for sentence in section.sentences)]
@@ -179,8 +180,8 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
     return 1 if failed else 0
 
 
-def _commands(asked: Asked, row: dict[str, Any]) -> list[str]:
-    """What trains a network again, for longer and on all images, and what uses the run that this makes."""
+def _commands(asked: Asked, row: dict[str, Any], longer: int) -> list[str]:
+    """What trains a network again, on all images and with `longer` times the steps, and what uses that run."""
     from vitbench.advising.plan import setting_word
     from vitbench.runs.plan import Planner
     from vitbench.settings.identity import run_id
@@ -193,7 +194,7 @@ def _commands(asked: Asked, row: dict[str, Any]) -> list[str]:
     words = [*data, *model, *(setting_word(key, row[key]) for key in chosen)]
     if row.get("init"):
         words.append(f"optim.lr={row['optim.lr']:g}")
-    words += [f"optim.steps={LONGER * row['steps']}", "data.val_fraction=0"]
+    words += [f"optim.steps={longer * row['steps']}", "data.val_fraction=0"]
     made = run_id(Planner().settings(words))
     runs = [] if asked.runs == "runs" else [f"runs={asked.runs}"]
     return [

@@ -71,6 +71,8 @@ def checked(options: dict[str, Any]) -> Asked:
     if not str(options["runs"]).strip() or (options["out"] is not None and not str(options["out"]).strip()):
         raise UserError("runs= and out= must not be empty")
     root = Path(data["root"]).expanduser()
+    if data["root"] == usual["root"] and not root.exists():
+        raise UserError("type the folder of your photographs, data.root=FOLDER")
     data = data | {"root": str(root), "cache": cache_folder(data["cache"])}
     data["name"] = data["name"] or root.resolve().name or "photographs"
     out = Path(options["out"]).expanduser() if options["out"] else Path("advice") / _as_folder(data["name"])

@@ -130,7 +130,9 @@ def _plan(
         left_out.append(f"enough training: {steps:,} steps of the {needed_steps:,} that these images need at least")
     if seeds < MOST_SEEDS:
         why = (
-            "one seed cannot tell a better network from a lucky run" if seeds == 1 else "two seeds make nothing certain"
+            "one training of each network cannot tell the better one from the lucky one"
+            if seeds == 1
+            else "two trainings of each network make nothing certain"
         )
         left_out.append(f"{plural(MOST_SEEDS - seeds, 'seed')} of {MOST_SEEDS}: {why}")
     if without_pretrained:
@@ -188,13 +190,16 @@ def plan_lines(plan: Plan, minutes: float, costs: tuple[int, int]) -> list[str]:
     million = " and ".join(f"{cost / 1e6:.1f} M" for cost in costs)
     lines = [
         f"about {spoken(plan.seconds)} of training, measured on this machine, for minutes={minutes:g}:",
-        f"  {listed(scratch)} from scratch, of about equal cost ({million} multiply-adds an image), on {sizes} images",
+        f"  {listed(scratch)} from scratch, of about equal cost ({million} multiply-adds an image), on {sizes}"
+        " training images",
     ]
     if pretrained:
         lines.append(f"  {listed(pretrained)}, on {plan.sizes()[0]:,} images, {plan.pretrained_steps:,} steps")
+    lines.append(f"  {photographs.validation:,} other images watch the training, and {photographs.test:,} test it")
     lines.append(
-        f"  {plural(plan.runs, 'run')}: {plural(plan.seeds, 'seed')}, images of {plan.image_size} px, {plan.steps:,}"
-        f" steps ({_digits(passes)} passes over all images), {plan.at_once} at a time"
+        f"  {plural(plan.runs, 'run')}: {plural(plan.seeds, 'seed')} (trainings of each network), images of"
+        f" {plan.image_size} px, {plan.steps:,} steps ({_digits(passes)} passes over all images),"
+        f" {plan.at_once} at a time"
     )
     return lines + [f"  left out: {line}" for line in plan.left_out]
 

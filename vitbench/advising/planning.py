@@ -90,7 +90,7 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
             lines.append(f"  not tried: {one.name} pretrained, {why}")
     if asked.models is None and not models:
         lines.append(
-            "  not tried: pretrained networks, no weights lie here; models=[timm:NAME] fetches, [timm:NAME@FILE] reads"
+            "  not tried: pretrained networks, as none lies on this computer; models=[timm:convnext_atto] downloads one"
         )
     if old:
         text = study_with(plan, asked.study, asked.minutes)
@@ -124,8 +124,8 @@ def old_plan(asked: Asked) -> OldPlan:
         theirs = settings["data"][key]
         if key not in (*CHOSEN, "source", "cache", "image_size") and theirs != own[key]:
             raise UserError(
-                f"{asked.study} is about data.{key}={typed_value(theirs)}, not {typed_value(own[key])}; type another"
-                " out=, or remove it"
+                f"{asked.study} is about data.{key}={typed_value(theirs)}, not {typed_value(own[key])}; data.name=NEW"
+                " begins another"
             )
     size, typed = settings["data"]["image_size"], asked.data["image_size"]
     if typed not in (None, size):

@@ -121,7 +121,7 @@ def _told(one: Judged, test_images: int) -> str:
         return f"{a.name} or {b.name}: cannot be told. Both are right in {_percent(one.found.of_a)} of the test images."
     if one.verdict == "few seeds":
         doubt = (
-            "one seed (one training of each) cannot tell a better network from a lucky run"
+            "one training of each cannot tell the better network from the lucky one"
             if seeds == "1 seed"
             else "two seeds (two trainings of each) do not tell"
         )
@@ -219,18 +219,29 @@ def more_time(network: Network) -> str:
         if rises
         else ""
     )
-    if network.accuracy >= SOLVED or (seen >= BY_HEART and gap.mean <= LARGE_GAP):
+    if little_is_left(network):
         return f"{network.name}: little is left to learn from these images. It is {both}."
     if seen < UNLEARNED and gap.mean < SMALL_GAP:
         why = "it has not learned those yet"
         return f"{network.name}: more time would probably help, or a larger network. It is {both}: {why}.{end}"
-    if seen >= BY_HEART and gap.mean > LARGE_GAP:
+    if knows_by_heart(network):
         return (
             f"{network.name}: more time with the same images would hardly help. It knows them by heart ({both}); more"
             f" images, augment=strong or pretraining may.{end}"
         )
     how = "more time may help, and more images" if rises else "whether more time would help cannot be told"
     return f"{network.name}: {how}. It is {both}.{end}"
+
+
+def little_is_left(network: Network) -> bool:
+    """Whether it is nearly always right, of test images or of those that it learned, and little less of the others."""
+    gap = fmean(network.trained[seed] - network.accuracies[seed] for seed in network.trained)
+    return network.accuracy >= SOLVED or (fmean(network.trained.values()) >= BY_HEART and gap <= LARGE_GAP)
+
+
+def knows_by_heart(network: Network) -> bool:
+    """Whether it is right of the images that it learned, and far less of others, so that more steps would not help."""
+    return fmean(network.trained.values()) >= BY_HEART and not little_is_left(network)
 
 
 def pretraining(results: Results, judged: Sequence[Judged]) -> list[str]:
@@ -279,6 +290,7 @@ def by_class(results: Results) -> list[str]:
         )
     others = counts.copy()
     np.fill_diagonal(others, 0)
+    others[tested < FEWEST_TESTED] = 0
     if others.max() > 0:
         k, other = np.unravel_index(int(others.argmax()), others.shape)
         said.append(
@@ -287,11 +299,14 @@ def by_class(results: Results) -> list[str]:
         )
     balanced = float(np.nanmean(recall))
     if best.accuracy - balanced > UNEVEN:
-        small = [names[k] for k in np.argsort(results.train_counts, kind="stable").tolist()[:NAMED]]
+        half = max(results.train_counts) / 2
+        order = np.argsort(results.train_counts, kind="stable").tolist()
+        small = [names[k] for k in order if k == order[0] or results.train_counts[k] < half][:NAMED]
+        are = "is" if len(small) == 1 else "are"
         said.append(
             f"The classes are uneven, and accuracy hides it: the mean over classes is {_percent(balanced)}, not"
-            f" {_percent(best.accuracy)}. The smallest are {listed(small)}; optim.class_weights=balanced may help, or"
-            " more images of them."
+            f" {_percent(best.accuracy)}. The smallest {are} {listed(small)}; more images there may help, or"
+            " optim.class_weights=balanced."
         )
     if few := [names[k] for k in range(len(names)) if tested[k] < FEWEST_TESTED]:
         some_of = listed(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")

@@ -28,7 +28,7 @@ from vitbench.comparing.grouping import (
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.classified import confusion_counts, precisions, recalls
-from vitbench.numbers.words import column_label, plural, printable, shown_value
+from vitbench.numbers.words import column_label, plural, printable, shown_value, typed_value
 from vitbench.runs.predictions import Missing, read_classes
 
 PER = ("class", "confusion")
@@ -122,8 +122,9 @@ def only_network(networks: Sequence[Network], per: str) -> Network:
     """The one network that there is; UserError, which names them, where there are several."""
     if len(networks) > 1:
         some = ", ".join(network.name for network in networks[:6]) + (", ..." if len(networks) > 6 else "")
+        one = " ".join(f"where.{key}={typed_value(value)}" for key, value in networks[0].settings.items())
         raise UserError(
-            f"per={per}: shows one network, and here are {len(networks)} ({some}); choose one with where.KEY=VALUE"
+            f"per={per}: shows one network, and here are {len(networks)} ({some}); choose one, as with {one}"
         )
     return networks[0]
 

@@ -196,8 +196,8 @@ def _rows_of(table: Table, names: Sequence[str], root: Path) -> list[int]:
         found = next((name for name in names if _plain_end(name) == _plain_end(missing[0])), None)
         hint = f"; there is {shown_path(found)}: paths are relative to data.root" if found else ""
         raise DataError(
-            f"{table.name} names {listed(missing, 'file')}, not among the images below data.root={shown_path(root)}"
-            f"{hint}"
+            f"{table.name}: {listed(missing, 'row')}: no such image below data.root={shown_path(root)}"
+            f"{hint or '; remove these rows, or add the files'}"
         )
     return rows
 

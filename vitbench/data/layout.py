@@ -49,7 +49,11 @@ def recognise(root: Path, follow_links: bool) -> Layout:
         return _split(root, train[0], [*tests, *validations], [*train[1:], *others], follow_links)
     if not others:
         missing = "folder train" if tests or validations else "class folders"
-        raise DataError(f"data.root={shown_path(root)}: has no {missing}; {EXPECTED}")
+        parent = root.absolute().parent
+        classes = [name for name in _subfolders(parent) if _holds_images(parent / name)]
+        is_class = root.name in classes and len(classes) > 1 and not (tests or validations)
+        hint = f"is it one of the classes of data.root={shown_path(parent)}?" if is_class else EXPECTED
+        raise DataError(f"data.root={shown_path(root)}: has no {missing}; {hint}")
     if beside := tests + validations:
         raise DataError(
             f"data.root={shown_path(root)}: {listed(others, 'class folder')} beside {beside[0]}/; put "

@@ -32,6 +32,9 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
 INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "optim.warmup_steps"))
 # settings that may hold words, which Hydra takes in quotes alone
 DESCRIBING = ("init", "teacher", "against", "whole", "bare")
+# settings that hold paths, whose letters need no quotes on a command line
+PATHS = ("data.root", "data.cache", "data.labels", "runs", "results", "out", "file", "images")
+UNLIKE_A_WORD = r"[^\w./\\+$%*@?|:\- ]"  # what Hydra's grammar does not take without quotes
 QUOTED = """'[^']*'|"[^"]*\""""
 
 
@@ -97,7 +100,8 @@ def _read_all(folder: Path) -> None:
 def setting(word: str) -> str:
     """A setting as Hydra wants it; refuses what would silently mean nothing."""
     if "=" not in word and not word.startswith("~"):
-        raise UserError(f"{word}: settings are typed key=value, for example seed=1")
+        example = f"data.root={word}" if Path(word).is_dir() else "seed=1"
+        raise UserError(f"{word}: settings are typed key=value, for example {example}")
     if word.startswith("where."):  # a filter can be any column, so that the schema cannot list them
         key, equals, value = word.partition("=")
         if key.removeprefix("where.") in CONF_GROUPS:
@@ -114,6 +118,8 @@ def setting(word: str) -> str:
         return f"model.{word}"
     if key in DESCRIBING:
         return f"{key}={_quoted(value)}"
+    if key in PATHS:
+        return f"{key}={_quoted_paths(value)}"
     if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
         bare = word.lstrip("+~")
         raise UserError(
@@ -128,6 +134,14 @@ def _quoted(value: str) -> str:
         return value
     quote = '"' if "'" in value else "'"
     return f"{quote}{value}{quote}"
+
+
+def _quoted_paths(value: str) -> str:
+    """Paths in quotes if they have letters that Hydra would take for its own grammar, as `~/pets` and `pets (2024)`."""
+    if re.search(r"""['"]|^\[.*\]$|^\$\{|^(choice|range|glob|interval|sort|shuffle)\(""", value):
+        return value  # it is quoted, or Hydra's grammar is meant
+    paths = value.split(",")
+    return ",".join(f'"{path}"' if re.search(UNLIKE_A_WORD, path, re.ASCII) else path for path in paths)
 
 
 def as_typed(line: str) -> str:
@@ -180,7 +194,7 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
             names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
             hint = f"it is a setting of {owners}" if (owners := _owners(keys[word])) else did_you_mean(key, names)
             return f"{word}: no such setting of `vitbench {command}`; {hint}"
-        return f"{(word or key).removeprefix('+')}: {_first_line(cause)}"
+        return f"{(word or key).removeprefix('+')}: {_plainly(_first_line(cause))}"
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
@@ -193,6 +207,13 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
         all_of_them = "-m runs them all, " if command in ("train", "sweep") else ""
         return f"{word}: several values; {all_of_them}a list is typed {word.replace('=', '=[')}]"
     return message
+
+
+def _plainly(line: str) -> str:
+    """What OmegaConf says of a value of the wrong kind, in the words of other refusals."""
+    kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+    refused = re.match(r"Value .* could not be converted to (\w+)", line)
+    return f"must be {kinds[refused[1]]}" if refused and refused[1] in kinds else line
 
 
 def _first_line(error: BaseException) -> str:
