@@ -145,6 +145,6 @@ def test_a_class_given_for_the_folder_of_classes_is_pointed_out(tmp_path: Path) 
 
 
 def test_images_without_any_class_say_what_is_expected(tmp_path: Path) -> None:
-    assert "has no class folders; expected <class>/*" in refused(tmp_path, "1.png", "2.png")
+    assert "has no class folders; expected <class>/*" in refused(tmp_path / "c", "1.png", "2.png")
     assert "train holds no class folders" in refused(tmp_path / "a", "train/1.png", "test/1.png")
     assert "has no folder train" in refused(tmp_path / "b", "test/cat/1.png", "val/cat/1.png")
