@@ -155,7 +155,9 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
 
     arguments = prepare(argv)
     if command == "probe":  # its model= names any network, but for Hydra this word chooses from the group of models
-        arguments = [word.replace("model=", "outside=", 1) if word.startswith("model=") else word for word in arguments]
+        words_of_train = {"model": "outside", "model.arch": "arch", "init": "weights"}
+        split = [word.partition("=") for word in arguments]
+        arguments = [words_of_train.get(key, key) + equals + value for key, equals, value in split]
     if command in {*READ_ONLY, *OF_ONE_RUN, *WHOLE, "probe"} and {"-m", "--multirun"} & set(arguments):
         takes = "one run" if command in OF_ONE_RUN else "all runs at once"
         raise errors.UserError(f"vitbench {command} has no --multirun; it takes {takes}")

@@ -328,6 +328,8 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
     assert torch.equal(bias, torch.load(path)["state_dict"]["features.0.bias"])
     by_name = [word.replace("arch=", "name=") for word in OUTSIDE]  # another word for it
     assert "measured before: shift" in vitbench(*by_name, f"weights={path}").out
+    as_in_train = [word.replace("arch=", "model.arch=") for word in OUTSIDE]
+    assert "measured before: shift" in vitbench(*as_in_train, f"init={path}").out
     table = vitbench("table", "value=[test_accuracy,stub.size]", "format=json")
     assert {group["settings"]["model"] for group in json.loads(table.out)["tables"][0]["groups"]} == {
         "torchvision",
