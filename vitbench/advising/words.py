@@ -209,7 +209,6 @@ def more_time(network: Network) -> str:
     if not network.trained:
         return ""
     seen = fmean(network.trained.values())
-    gap = mean_interval(network.trained[seed] - network.accuracies[seed] for seed in network.trained)
     rise = mean_interval(network.rises.values())
     both = f"right in {_percent(seen)} of its training images and {_percent(network.accuracy)} of the test images"
     rises = rise.n >= LEAST_SEEDS and rise.low > 0
@@ -221,7 +220,7 @@ def more_time(network: Network) -> str:
     )
     if little_is_left(network):
         return f"{network.name}: little is left to learn from these images. It is {both}."
-    if seen < UNLEARNED and gap.mean < SMALL_GAP:
+    if seen < UNLEARNED and _gap(network) < SMALL_GAP:
         why = "it has not learned those yet"
         return f"{network.name}: more time would probably help, or a larger network. It is {both}: {why}.{end}"
     if knows_by_heart(network):
@@ -235,13 +234,18 @@ def more_time(network: Network) -> str:
 
 def little_is_left(network: Network) -> bool:
     """Whether it is nearly always right, of test images or of those that it learned, and little less of the others."""
-    gap = fmean(network.trained[seed] - network.accuracies[seed] for seed in network.trained)
-    return network.accuracy >= SOLVED or (fmean(network.trained.values()) >= BY_HEART and gap <= LARGE_GAP)
+    seen = fmean(network.trained.values())
+    return network.accuracy >= SOLVED or (seen >= BY_HEART and _gap(network) <= LARGE_GAP)
 
 
 def knows_by_heart(network: Network) -> bool:
     """Whether it is right of the images that it learned, and far less of others, so that more steps would not help."""
     return fmean(network.trained.values()) >= BY_HEART and not little_is_left(network)
+
+
+def _gap(network: Network) -> float:
+    """How much more accurate it is on training images than on test images, the mean over seeds."""
+    return fmean(network.trained[seed] - network.accuracies[seed] for seed in network.trained)
 
 
 def pretraining(results: Results, judged: Sequence[Judged]) -> list[str]:
@@ -284,8 +288,13 @@ def by_class(results: Results) -> list[str]:
         said.append(f"{best.name} is surely weaker than its mean in {listed(some)}.")
     elif len(enough) > 1 and recall[enough[0]] < best.accuracy:
         worst = enough[0]
+        among = (
+            "the weakest"
+            if len(enough) == len(names)
+            else f"of those with {FEWEST_TESTED} or more test images the weakest"
+        )
         said.append(
-            f"No class is surely weaker than the mean: the weakest is {names[worst]}, {100 * recall[worst]:.0f} % of"
+            f"No class is surely weaker than the mean: {among} is {names[worst]}, {100 * recall[worst]:.0f} % of"
             f" {plural(int(tested[worst]), 'test image')}, which leaves {_ends(*ends[worst])}."
         )
     others = counts.copy()
