@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -66,3 +69,21 @@ def test_a_step_equals_the_unfused_optimizer_of_torch(name: str, kind: type[torc
             optimizer.step()
     for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)
+
+
+def test_an_optimizer_does_not_load_the_compiler() -> None:
+    """It takes as long to import as torch itself, at every start."""
+    code = """
+import sys, torch
+from vitbench.training.optim import build_optimizer
+recipe = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "beta2": 0.99}
+for name in "adamw", "sgd":
+    layer = torch.nn.Linear(2, 2)
+    optimizer = build_optimizer(layer, optimizer=name, **recipe)
+    optimizer.zero_grad()
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

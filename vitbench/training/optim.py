@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
 from itertools import compress
 from typing import Any
 
@@ -61,6 +62,18 @@ def depths_below_head(model: Any) -> dict[int, int]:
     return below | {id(p): 0 for module in top for p in module.parameters()}
 
 
+def _plain(kind: type[torch.optim.Optimizer]) -> Any:
+    """The same optimizer without its preparations for torch.compile, for which torch imports its compiler: it takes as
+    long as torch itself, at each start. Only networks are compiled here.
+    """
+    prepared = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
+    methods = {name: unwrap(getattr(kind, name)) for name in prepared}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])})
+
+
+AdamW, SGD = _plain(torch.optim.AdamW), _plain(torch.optim.SGD)
+
+
 def build_optimizer(
     model: nn.Module,
     beside: nn.Module | None = None,
@@ -81,8 +94,10 @@ def build_optimizer(
     if optimizer == "adamw":
         # torch lets no graph record AdamW without `capturable`, which changes nothing in the fused form
         on_gpu = next(model.parameters()).is_cuda
-        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True, capturable=on_gpu)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        adamw: torch.optim.Optimizer = AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True, capturable=on_gpu)
+        return adamw
+    sgd: torch.optim.Optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    return sgd
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
