@@ -7,16 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from hydra._internal.hydra import Hydra
-from hydra.types import RunMode
 
 from vitbench import cli
 
 # small enough for a second: 180 training images, 20 for validation, 50 for testing
-TINY = [
+TINY_32 = [
     "data.train_images=200",
     "data.test_images=50",
     "optim.steps=6",
@@ -24,12 +22,16 @@ TINY = [
     "eval_every=2",
     "machine.threads=1",
 ]
+TINY = [*TINY_32, "data.image_size=16"]  # and half of that
 
 
 class Output(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Cli = Callable[..., Output]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,16 +41,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-GET_MODE = Hydra.get_mode
-
-
-def mode_of(hydra: Hydra, config_name: str, overrides: list[str]) -> Any:
-    """The mode of a command. Hydra composes all its settings to learn that, and then again: half a test's time."""
-    if any(word in ("-m", "--multirun") or ("hydra" in word and "mode" in word) for word in [*overrides, *sys.argv]):
-        return GET_MODE(hydra, config_name, overrides)
-    return RunMode.MULTIRUN if config_name == "sweep" else RunMode.RUN
-
-
 @pytest.fixture
 def vitbench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -56,7 +48,6 @@ def vitbench(
     """`vitbench("train", "seed=1")` in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(Hydra, "get_mode", mode_of)
 
     def call(*words: str) -> Output:
         capsys.readouterr()

@@ -206,7 +206,7 @@ def test_runs_in_a_read_only_place_are_a_storage_error(vitbench: Cli, tmp_path: 
 
 
 def test_multirun_is_hydras_own(vitbench: Cli, tmp_path: Path) -> None:
-    tiny = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "runs=r"]
+    tiny = ["data.train_images=200", "data.test_images=50", "data.image_size=16", "optim.steps=1", "runs=r"]
     assert vitbench("train", *tiny, "seed=0,1", "-m").code == 0
     assert len(list((tmp_path / "r").glob("*/record.json"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
@@ -250,13 +250,13 @@ def test_an_option_of_ones_own_is_a_yaml_in_a_folder(vitbench: Cli, tmp_path: Pa
     (tmp_path / "conf" / "augment").mkdir(parents=True)
     text = "defaults:\n  - /schema_augment@_here_\n  - _self_\nname: mirror\nflip: true\n"
     (tmp_path / "conf" / "augment" / "mirror.yaml").write_text(text)
-    words = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "augment=mirror", "runs=r"]
-    assert vitbench("train", "--config-dir", str(tmp_path / "conf"), *words).code == 0
+    words = ["data.train_images=200", "data.test_images=50", "data.image_size=16", "optim.steps=1", "runs=r"]
+    assert vitbench("train", "--config-dir", str(tmp_path / "conf"), *words, "augment=mirror").code == 0
     assert "flip: true" in next((tmp_path / "r").glob("*/config.yaml")).read_text()
 
 
 def test_multirun_goes_on_after_a_failing_job_and_tells_it_by_its_exit_code(vitbench: Cli, tmp_path: Path) -> None:
-    tiny = ["data.train_images=200", "data.test_images=50", "optim.steps=1", "runs=r"]
+    tiny = ["data.train_images=200", "data.test_images=50", "data.image_size=16", "optim.steps=1", "runs=r"]
     output = vitbench("train", "-m", *tiny, "data.count=100000,50")
     assert output.code == 2 and output.err.count("data.count=100000") == 1
     assert len(list((tmp_path / "r").glob("*/record.json"))) == 1

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from tests.training.test_train import Cli, cut_run, folder, record, without_times
 from vitbench import cli
 from vitbench.machine import distributed
 from vitbench.runs import run as runs_module
 
-UNEVEN = [word for word in TINY if not word.startswith("data.test_images")] + ["data.test_images=203"]
-LONG = [word for word in TINY if not word.startswith(("optim.steps", "eval_every"))]
+UNEVEN = [word for word in TINY_32 if not word.startswith("data.test_images")] + ["data.test_images=203"]
+LONG = [word for word in TINY_32 if not word.startswith(("optim.steps", "eval_every"))]
 LONG += ["optim.steps=100000", "eval_every=2", "runs=r"]
 
 
@@ -136,19 +136,19 @@ def test_a_run_begun_by_two_processes_is_finished_by_one_and_the_other_way_round
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["model=vit", "augment=light", "optim.ema=0.9"]
-    assert vitbench("train", *TINY, *words, "runs=whole").code == 0
-    cut_run(vitbench, monkeypatch, *words, "runs=one_two")
-    outputs = ranks("train", *TINY, *words, "runs=one_two", cwd=tmp_path)
+    assert vitbench("train", *TINY_32, *words, "runs=whole").code == 0
+    cut_run(vitbench, monkeypatch, *words, "runs=one_two", base=TINY_32)
+    outputs = ranks("train", *TINY_32, *words, "runs=one_two", cwd=tmp_path)
     assert [output.code for output in outputs] == [0, 0], outputs
     assert_same_numbers(folder(tmp_path / "whole"), folder(tmp_path / "one_two"), 1e-5)
 
-    agent = torchrun("train", *TINY, *words, "runs=two_one", cwd=tmp_path)
+    agent = torchrun("train", *TINY_32, *words, "runs=two_one", cwd=tmp_path)
     while not list(tmp_path.glob("two_one/*/state.safetensors")):
         assert agent.poll() is None, agent.communicate()
     agent.send_signal(signal.SIGTERM)
     agent.communicate(timeout=30)
     assert not (folder(tmp_path / "two_one") / "record.json").exists()
-    assert vitbench("train", *TINY, *words, "runs=two_one").code == 0
+    assert vitbench("train", *TINY_32, *words, "runs=two_one").code == 0
     assert_same_numbers(folder(tmp_path / "whole"), folder(tmp_path / "two_one"), 1e-5)
 
 
@@ -156,9 +156,9 @@ def test_a_run_begun_by_two_processes_is_finished_by_one_and_the_other_way_round
 
 
 def test_a_finished_run_is_answered_by_each_process_alone(vitbench: Cli, tmp_path: Path) -> None:
-    vitbench("train", *TINY, "runs=r")
+    vitbench("train", *TINY_32, "runs=r")
     environment = os.environ | {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1"}
-    command = [sys.executable, "-m", "vitbench", "train", *TINY, "runs=r"]
+    command = [sys.executable, "-m", "vitbench", "train", *TINY_32, "runs=r"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -167,7 +167,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "WORLD_SIZE", 3)
-    output = vitbench("train", *TINY, "runs=r")
+    output = vitbench("train", *TINY_32, "runs=r")
     assert output.code == 2 and "optim.batch_size=16" in output.err and "15 or 18 works" in output.err
     assert not (tmp_path / "r").exists()
 
@@ -192,7 +192,7 @@ def test_python_m_vitbench_is_the_program(tmp_path: Path) -> None:
     [
         (["data.fracton=1"], 2, "did you mean data.fraction"),
         (["data=imagefolder", "data.root=nowhere"], 3, "nowhere: no such folder"),
-        ([*TINY, "model.patch_size=5"], 2, "model.patch_size=5"),
+        ([*TINY_32, "model.patch_size=5"], 2, "model.patch_size=5"),
     ],
 )
 def test_a_refusal_is_told_once_and_ends_all_with_its_code(
@@ -208,11 +208,11 @@ def test_a_refusal_is_told_once_and_ends_all_with_its_code(
 
 @pytest.mark.slow
 def test_a_held_run_is_refused_to_all(vitbench: Cli, tmp_path: Path) -> None:
-    vitbench("train", *TINY, "runs=r")
+    vitbench("train", *TINY_32, "runs=r")
     run_folder = folder(tmp_path / "r")
     (run_folder / "record.json").unlink()
     with runs_module.Run(run_folder, {}).claim():
-        outputs = ranks("train", *TINY, "runs=r", cwd=tmp_path)
+        outputs = ranks("train", *TINY_32, "runs=r", cwd=tmp_path)
     assert [output.code for output in outputs] == [75, 75]
     assert f"process {os.getpid()}" in outputs[0].err
     assert_one_voice(outputs)
@@ -220,7 +220,7 @@ def test_a_held_run_is_refused_to_all(vitbench: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_process_0_cannot_write_ends_all_with_exit_4(tmp_path: Path) -> None:
-    outputs = ranks("train", *TINY, "runs=r", cwd=tmp_path, preexec_fn=limit_files)
+    outputs = ranks("train", *TINY_32, "runs=r", cwd=tmp_path, preexec_fn=limit_files)
     assert [output.code for output in outputs] == [4, 4], outputs
     assert "state.safetensors" in outputs[0].err and "File too large" in outputs[0].err
     assert_one_voice(outputs)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench.errors import UserError
 from vitbench.models.build import build_model, cost, expected_input
 from vitbench.models.families import architectures, is_cnn, recipe_of
@@ -359,7 +359,7 @@ def test_a_size_of_ours_is_no_setting_of_a_librarys_network(vitbench: Cli) -> No
 
 
 def test_tables_name_a_network_by_library_and_architecture(vitbench: Cli, tmp_path: Path) -> None:
-    words = [*TINY, "data.image_size=32"]
+    words = [*TINY_32, "data.image_size=32"]
     for arch in ("test_vit", "test_resnet"):
         assert vitbench("train", "model=timm", f"model.arch={arch}", *words).code == 0
     assert vitbench("train", "model=vit", "model.width=16", "model.depth=1", "model.heads=2", *words).code == 0
@@ -407,7 +407,7 @@ def test_ten_architectures_are_trained_and_probed(vitbench: Cli, tmp_path: Path,
 def test_a_network_that_drops_paths_resumes_to_the_bit(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", "model=timm", "model.arch=test_vit", "model.drop_path=0.5", "data.image_size=32", *TINY]
+    words = ["train", "model=timm", "model.arch=test_vit", "model.drop_path=0.5", "data.image_size=32", *TINY_32]
     assert vitbench(*words, "runs=whole").code == 0
     goes_on = Training.goes_on
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench.data.loader import Normalise
 from vitbench.models.build import build_model
 from vitbench.probes import two_paths
@@ -59,7 +59,7 @@ def test_it_is_a_picture_also_of_images_that_few_patches_divide(name: str, size:
 
 @pytest.mark.slow
 def test_the_command_draws_it_for_a_run(vitbench: Callable[..., Output]) -> None:
-    assert vitbench("train", *TINY).code == 0
+    assert vitbench("train", *TINY_32).code == 0
     run = next(Path("runs").iterdir()).name
     done = vitbench("probe", f"run={run}", "probe=equivariance", "file=figures/two.svg")
     assert (done.code, done.out) == (0, "figures/two.svg\n"), done.err

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench import cli
 from vitbench.comparing.select import select_runs
 from vitbench.data.loader import seed_random_state
@@ -47,7 +47,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(sys.argv))
-        assert cli.run(["train", *TINY, "keep=[2,4]", f"runs={runs}"]) == 0
+        assert cli.run(["train", *TINY_32, "keep=[2,4]", f"runs={runs}"]) == 0
     return next(path for path in runs.iterdir() if path.is_dir())
 
 

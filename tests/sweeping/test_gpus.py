@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, Output, process
+from tests.conftest import TINY_32, Output, process
 from tests.training.test_faults import DATA, terminate
 from vitbench.errors import UserError
 from vitbench.sweeping.gpus import slots
@@ -88,23 +88,25 @@ def test_a_sweep_is_refused_before_anything_is_begun(vitbench: Cli, tmp_path: Pa
     gpus(0)
     (tmp_path / "small.yaml").write_text(GRID)
     for words in ([], ["hydra.launcher.per_gpu=0"], ["machine.device=cuda:1"]):
-        output = vitbench("sweep", "study=small.yaml", *TINY, "runs=r", "hydra/launcher=gpus", *words)
+        output = vitbench("sweep", "study=small.yaml", *TINY_32, "runs=r", "hydra/launcher=gpus", *words)
         assert output.code == 2 and output.err.count("\n") == 1 and not list(tmp_path.glob("*/"))
-    alone = vitbench("train", "-m", "seed=0,1", *TINY, "runs=r", "hydra/launcher=gpus")
+    alone = vitbench("train", "-m", "seed=0,1", *TINY_32, "runs=r", "hydra/launcher=gpus")
     assert alone.code == 2 and "hydra/launcher=gpus: no GPU was found here" in alone.err
 
 
 def test_a_study_can_be_listed_where_no_gpu_is(vitbench: Cli, tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(0)
     (tmp_path / "small.yaml").write_text(GRID)
-    output = vitbench("sweep", "study=small.yaml", *TINY, "runs=r", "hydra/launcher=gpus", "dry_run=true")
+    output = vitbench("sweep", "study=small.yaml", *TINY_32, "runs=r", "hydra/launcher=gpus", "dry_run=true")
     assert output.code == 0 and "4 runs, 4 to do" in output.out, output.err
 
 
 def test_the_time_that_is_left_is_divided_by_the_slots(vitbench: Cli, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(GRID)
-    assert vitbench("sweep", "study=small.yaml", *TINY, "runs=r", "seed=0").code == 0
-    plan = vitbench("sweep", "study=small.yaml", *TINY, "runs=r", *ON_TWO, "hydra.launcher.per_gpu=3", "dry_run=true")
+    assert vitbench("sweep", "study=small.yaml", *TINY_32, "runs=r", "seed=0").code == 0
+    plan = vitbench(
+        "sweep", "study=small.yaml", *TINY_32, "runs=r", *ON_TWO, "hydra.launcher.per_gpu=3", "dry_run=true"
+    )
     assert ", 2 at a time, by the runs recorded in r" in plan.out  # two are left, and there are six slots
 
 
@@ -222,7 +224,7 @@ def test_a_terminated_sweep_saves_its_runs_leaves_no_process_and_goes_on(tmp_pat
 )
 def test_a_sweep_of_one_process_is_stopped_by_a_signal_too(tmp_path: Path, launcher: list[str]) -> None:
     (tmp_path / "small.yaml").write_text("runs: ['model=vit pe=none seed=0,1']")
-    words = [word for word in TINY if not word.startswith(("optim.steps", "eval_every"))]
+    words = [word for word in TINY_32 if not word.startswith(("optim.steps", "eval_every"))]
     endless = ["optim.steps=100000", "eval_every=100000"]
     command = ["sweep", "study=small.yaml", *words, *endless, "runs=r", *launcher]
     child = process(*command, cwd=tmp_path, start_new_session=True)
@@ -238,6 +240,6 @@ def test_one_run_before_others_leaves_the_slots_to_them(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(
         "runs: ['model=vit pe=none seed=0', 'model=vit pe=none init=seed=0 seed=1,2,3']"
     )
-    child = process("sweep", "study=small.yaml", *TINY, "runs=r", *ON_TWO, cwd=tmp_path)
+    child = process("sweep", "study=small.yaml", *TINY_32, "runs=r", *ON_TWO, cwd=tmp_path)
     out, errors = child.communicate(timeout=300)
     assert child.returncode == 0 and "4 of 4 runs finished" in out, errors

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests import fake_runs
-from tests.conftest import TINY, Output, process
+from tests.conftest import TINY, TINY_32, Output, process
 from vitbench.comparing.evidence import read_evidence
 from vitbench.data import shapes
 from vitbench.data.loader import Loader
@@ -209,7 +209,7 @@ def test_a_long_sweep_on_a_processor_is_told_what_makes_it_shorter(
 ) -> None:
     seconds: list[float] = [10.0]
     monkeypatch.setattr("vitbench.training.step_time.seconds_an_image", lambda settings, size: seconds[0])
-    words = ("sweep", study, *WORDS, "runs=r", "dry_run=true", "machine.device=cpu")
+    words = ("sweep", study, *TINY_32, "runs=r", "dry_run=true", "machine.device=cpu")
     *_, estimate, advice = vitbench(*words).out.splitlines()
     assert estimate.startswith("about 64 min of training")  # 4 runs of 6 steps of 16 images
     assert (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench import cli, load
 from vitbench.data import share as shares
 from vitbench.data.loader import Normalise
@@ -20,7 +20,7 @@ from vitbench.settings.share import places_of, share_options, source_options
 from vitbench.training.evaluate import evaluate
 
 Cli = Callable[..., Output]
-SMALL = ["model=vit", "model.width=16", "model.depth=1", "model.heads=2", "augment=none", *TINY]
+SMALL = ["model=vit", "model.width=16", "model.depth=1", "model.heads=2", "augment=none", *TINY_32]
 TILES = ["data.permute=tiles", "data.permute_tile=4"]
 
 
@@ -59,7 +59,7 @@ def test_a_vit_without_positions_learns_as_if_no_patch_had_moved(without_positio
 @pytest.mark.parametrize("words", [["pe=learned"], ["model=resnet", "model.base_width=2"]])
 def test_a_network_that_knows_places_learns_otherwise(vitbench: Cli, words: list[str]) -> None:
     own = words if words[0].startswith("model") else [*SMALL[:4], *words]
-    both = [vitbench("train", *own, "augment=none", *TINY, *more) for more in ([], TILES)]
+    both = [vitbench("train", *own, "augment=none", *TINY_32, *more) for more in ([], TILES)]
     plain, moved = (done.out.partition(":")[0] for done in both)
     differences = np.subtract(losses(plain), losses(moved))
     assert np.abs(differences).max() > 1e-4

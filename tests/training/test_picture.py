@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench.runs.origin import find_parents
 from vitbench.runs.plan import Planner
 from vitbench.runs.run import Run
@@ -17,7 +17,7 @@ from vitbench.training import picture
 from vitbench.training.prepare import prepare
 
 Cli = Callable[..., Output]
-SMALL = ["model=vit", "model.width=16", "model.depth=1", "model.heads=2", *TINY]
+SMALL = ["model=vit", "model.width=16", "model.depth=1", "model.heads=2", *TINY_32]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_picture_shows_the_first_batch_that_training_takes(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = TINY if "model=resnet" in words else SMALL
+    small = TINY_32 if "model=resnet" in words else SMALL
     settings = Planner().settings([*small, *words])
     shown = picture.shown(settings)
     training = prepare(Run.of(settings), find_parents(settings))

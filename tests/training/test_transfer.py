@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from tests.training.test_train import assert_same_run, cut_run, folder, record
 from vitbench.errors import UserError
 from vitbench.models.build import build_model
@@ -260,7 +260,7 @@ def test_a_second_head_under_its_former_name_is_read(tmp_path: Path) -> None:
 def test_a_parent_that_held_more_back_leaks_nothing(
     vitbench: Cli, tmp_path: Path, parent: str, child: str, line: str
 ) -> None:
-    words = [*TINY, *SMALL["vit"], "runs=r", "optim.steps=2"]
+    words = [*TINY_32, *SMALL["vit"], "runs=r", "optim.steps=2"]
     words = [word for word in words if word != "optim.steps=6"]
     assert vitbench("train", *words, parent).code == 0
     done = vitbench("train", *words, child, f"init={folder(tmp_path / 'r').name}")
@@ -269,20 +269,20 @@ def test_a_parent_that_held_more_back_leaks_nothing(
 
 def test_a_parent_that_drew_other_images_of_the_same_data_is_a_warning(vitbench: Cli, tmp_path: Path) -> None:
     words = [*SMALL["vit"], "runs=r", "data.val_fraction=0.2"]
-    assert vitbench("train", *TINY, *words).code == 0
+    assert vitbench("train", *TINY_32, *words).code == 0
     parent = folder(tmp_path / "r").name
-    done = vitbench("train", *TINY, *words, "seed=1", f"init={parent}")
+    done = vitbench("train", *TINY_32, *words, "seed=1", f"init={parent}")
     line = (
         f"init={parent} drew its images with another seed, so that it may have learned from this run's validation"
         " images"
     )
     assert done.code == 0 and done.err.count(line) == 1
-    assert line not in vitbench("train", *TINY, *words, "seed=1", f"init={parent}", "data.subset_seed=0").err
+    assert line not in vitbench("train", *TINY_32, *words, "seed=1", f"init={parent}", "data.subset_seed=0").err
 
 
 @pytest.mark.parametrize("family", SMALL)
 def test_with_a_frozen_backbone_only_the_head_changes_a_bit(vitbench: Cli, tmp_path: Path, family: str) -> None:
-    words = [*TINY, *SMALL[family]]
+    words = [*TINY_32, *SMALL[family]]
     assert vitbench("train", *words, "runs=r").code == 0
     parent = folder(tmp_path / "r")
     tuned = [*words, f"init={parent / 'checkpoint.safetensors'}", "freeze=backbone", "optim.ema=0.9", "runs=s"]
@@ -313,14 +313,14 @@ def test_a_fine_tuned_run_cut_off_ends_like_one_that_was_not(
         "optim.layer_decay=0.7",
         "init=data.classes=[0,1,2] data.image_size=null runs=r",
     ]
-    output = vitbench("train", *TINY, *tuned, "runs=r")
+    output = vitbench("train", *TINY_32, *tuned, "runs=r")
     assert output.code == 2 and "is not finished; it is trained by: vitbench train " in output.err
-    assert vitbench("train", *TINY, *words).code == 0
+    assert vitbench("train", *TINY_32, *words).code == 0
     parent = record(tmp_path / "r")
     assert parent["id"] in output.err and parent["classes"] == ["disc", "ring", "square"]
-    assert vitbench("train", *TINY, *tuned, "runs=whole").code == 0
-    cut_run(vitbench, monkeypatch, *tuned, "runs=cut", stop=3)
-    assert vitbench("train", *TINY, *tuned, "runs=cut").code == 0
+    assert vitbench("train", *TINY_32, *tuned, "runs=whole").code == 0
+    cut_run(vitbench, monkeypatch, *tuned, "runs=cut", stop=3, base=TINY_32)
+    assert vitbench("train", *TINY_32, *tuned, "runs=cut").code == 0
     assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "cut"))
     facts = record(tmp_path / "whole")
     assert facts["classes"] == ["cross", "triangle"] and facts["image_size"] == 24
@@ -338,7 +338,7 @@ runs:
   - model=vit data.fraction=0.5 seed=0,1 init=null,'data.fraction=1'
   - model=vit seed=0,1
 """)
-    words = [word for word in TINY if not word.startswith("eval_every")]
+    words = [word for word in TINY_32 if not word.startswith("eval_every")]
     output = vitbench("sweep", "study=s.yaml", *words)
     assert output.code == 0 and output.out == "6 of 6 runs finished\n", output.err
     table = vitbench("table", "study=s.yaml", "where.data.fraction=0.5").out
@@ -349,7 +349,7 @@ runs:
 
 def test_what_begins_from_a_run_that_failed_says_so(vitbench: Cli, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("runs: ['model=resnet model.base_width=2 optim.lr=1e30 init=null,\"seed=0\"']")
-    words = [word for word in TINY if not word.startswith("eval_every")]
+    words = [word for word in TINY_32 if not word.startswith("eval_every")]
     output = vitbench("sweep", "study=s.yaml", *words)
     assert output.code == 1 and "0 of 2 runs finished" in output.out
     assert "init='seed=0': resnet-shapes-f1-s0-" in output.err and " diverged and has no weights" in output.err

@@ -15,7 +15,7 @@ from vitbench import cli
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with rearranged places."""
     runs, argv = tmp_path_factory.mktemp("using") / "runs", sys.argv
-    words = [*TINY, "pe=rope", "data.permute=tiles", f"runs={runs}", "data.image_size=16"]
+    words = [*TINY, "pe=rope", "data.permute=tiles", f"runs={runs}"]
     assert cli.run(["train", *words]) == 0
     sys.argv = argv
     (folder,) = runs.iterdir()

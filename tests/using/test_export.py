@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.conftest import TINY, Output
+from tests.conftest import TINY_32, Output
 from vitbench.data.loader import Normalise
 from vitbench.models.build import build_model
 from vitbench.using import export
@@ -38,7 +38,7 @@ def test_safetensors_hold_all_that_a_program_needs_to_build_the_network(trained:
 
 def test_a_network_of_timm_is_exported_under_timms_own_names_and_can_begin_a_run(vitbench: Cli, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    words = [*TINY, "model=timm", "model.arch=test_convnext", "data.image_size=32"]
+    words = [*TINY_32, "model=timm", "model.arch=test_convnext", "data.image_size=32"]
     assert vitbench("train", *words).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     done = vitbench("export", f"run={folder.name}", "file=net.safetensors")
@@ -49,7 +49,7 @@ def test_a_network_of_timm_is_exported_under_timms_own_names_and_can_begin_a_run
 
 def test_an_exported_file_can_begin_a_run_of_the_same_classes(trained: Path, vitbench: Cli) -> None:
     assert vitbench("export", f"runs={trained.parent}", f"run={trained.name}", "file=net.safetensors").code == 0
-    words = [*TINY, "pe=rope", "data.image_size=16"]
+    words = [*TINY_32, "pe=rope", "data.image_size=16"]
     assert vitbench("train", *words, "init=net.safetensors").code == 0
     done = vitbench("train", *words, "init=net.safetensors", "data.classes=[0,1]")
     assert done.code == 2 and "head=new draws a new head" in done.err
@@ -117,7 +117,7 @@ def test_what_cannot_be_exported_is_one_line(
 def test_onnx_gives_any_number_of_images_the_logits_of_the_run(vitbench: Cli, model: str, tmp_path: Path) -> None:
     import onnxruntime
 
-    assert vitbench("train", *TINY, f"model={model}").code == 0
+    assert vitbench("train", *TINY_32, f"model={model}").code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     done = vitbench("export", f"run={folder.name}", "file=net.onnx")
     assert done.code == 0 and "50 test images" in done.out, done.err

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.models.families import recipe_of
+from vitbench.settings.composed_once import remember_compositions
 from vitbench.settings.schema import SWEEP_KEYS, register_schemas
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -44,6 +45,7 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     register_schemas()
+    remember_compositions(CONF_DIR)
     OmegaConf.register_new_resolver("recipe", _of_recipe, replace=True)
 
 
