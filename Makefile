@@ -15,11 +15,11 @@ demo: .venv  ## train a ViT, run the quickstart study, print its table and draw 
 	$(BIN)/vitbench table study=quickstart
 	$(BIN)/vitbench plot study=quickstart file=figures/quickstart.svg
 
-test: .venv  ## the fast tests (5 to 9 minutes)
-	$(THREADS) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+test: .venv  ## the fast tests (5 to 7 minutes)
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not gpu"
 
 test-oldest: .venv-oldest/installed  ## the tests of a training step, on the oldest torch that vitbench takes
 	$(THREADS) .venv-oldest/bin/python -m pytest -n 2 -m "not slow and not gpu" $(OF_A_STEP)

@@ -1,6 +1,6 @@
 """The submitit launchers at work: with processes here, and with a SLURM cluster of one node where that can be started.
 
-These tests run in one process (`--dist loadfile`), because the cluster takes fixed ports.
+These tests run in one process (`--dist loadgroup`), because the cluster takes fixed ports.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, Output, process
+from tests.conftest import TINY_32, Output, process
 from tests.training.test_faults import alive
 from vitbench.runs import run
 from vitbench.runs.run import read_metrics
 from vitbench.settings.overrides import explain
 from vitbench.sweeping import slurm
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 Cli = Callable[..., Output]
 SLURM = "hydra/launcher=submitit_slurm"
-WORDS = [*TINY[:2], "optim.batch_size=16", "runs=r", "study=small.yaml"]
+WORDS = [*TINY_32[:2], "optim.batch_size=16", "runs=r", "study=small.yaml"]
 ENDLESS = [*WORDS, "optim.steps=100000", "eval_every=100000", SLURM]  # such a run saves only after a signal
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "slurmdbd", "mariadbd")
 
