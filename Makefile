@@ -15,7 +15,7 @@ demo: .venv  ## train a ViT, run the quickstart study, print its table and draw 
 	$(BIN)/vitbench table study=quickstart
 	$(BIN)/vitbench plot study=quickstart file=figures/quickstart.svg
 
-test: .venv  ## the fast tests (5 to 7 minutes)
+test: .venv  ## the fast tests (5 to 9 minutes)
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-slow: .venv  ## the long tests: killed runs, full disks, the wheel
