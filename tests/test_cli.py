@@ -31,7 +31,22 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "sweep", "probe", "table", "plot", "fit", "report", "inspect", "advise", "predict", "export", "features"],
+    [
+        "train",
+        "sweep",
+        "probe",
+        "table",
+        "plot",
+        "fit",
+        "report",
+        "inspect",
+        "advise",
+        "predict",
+        "export",
+        "features",
+        "doctor",
+        "clean",
+    ],
 )
 def test_hydras_own_flags_answer_without_torch_and_leave_nothing(tmp_path: Path, command: str) -> None:
     code = f"""
@@ -91,8 +106,8 @@ MISTAKES = {
     "a mirror that changes the class": (["train", "data.task=relation", "augment=light"], "add data.flip=false"),
     "an open list": (["train", "data.fraction=[1,2"], "data.fraction=[1,2"),
     "a missing interpolation": (
-        ["train", "data.name=${nope}"],
-        "data.name=${nope}: Interpolation key 'nope' not found",
+        ["train", "optim.steps=${nope}"],
+        "optim.steps=${nope}: Interpolation key 'nope' not found",
     ),
     "where images come from": (
         ["train", "machine.images=cash"],
@@ -118,7 +133,7 @@ MISTAKES = {
     ),
     "an option that the encoding has not": (
         ["train", "pe=rope", "pe.thta=1"],
-        ": pe.thta=1: no such setting of `vitbench train`; did you mean pe.theta or pe.name?",
+        ": pe.thta=1: no such setting of `vitbench train`; did you mean pe.theta?",
     ),
     "an option of the encoding twice": (
         ["train", "pe.theta=1", "pe.theta=2"],
@@ -150,8 +165,17 @@ MISTAKES = {
         ["train", "data.task=relation", "augment.rotate=90"],
         "augment.rotate=90: turning changes the class",
     ),
-    "endless epochs": (["train", "optim.epochs=1e308"], "optim.epochs=1e+308: must be above 0 and below 1e9"),
+    "endless epochs": (["train", "optim.epochs=1e308"], "optim.epochs=1e+308: must be above 0 and at most 1,000,000"),
     "a decay above 1": (["train", "optim.layer_decay=1.5"], "optim.layer_decay=1.5: must be above 0 and at most 1"),
+    "a key without its group": (
+        ["train", "steps=5"],
+        "steps=5: no such setting of `vitbench train`; did you mean optim.st",
+    ),
+    "a choice that is a folder": (
+        ["train", "data=./pets"],
+        "data=./pets: a choice is a name and no file; data=imagefolder",
+    ),
+    "a file name with a line break": (["train", "runs=a\nb"], "settings hold no line breaks"),
     "an encoding of a CNN in a sweep": (["sweep", "study=quickstart", "pe=rope"], "resnet is not a ViT"),
 }
 
@@ -267,3 +291,48 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         command = [sys.executable, "-c", "from vitbench.cli import main; main()", "ls", "models"]
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 4 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore lines"),
+    ],
+)
+def test_memory_that_ran_out_is_one_line_in_every_command(
+    vitbench: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def runs_out(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vitbench.training.train.main", runs_out)
+    output = vitbench("train")
+    assert output.code == 1 and output.err.startswith("vitbench: memory ran out (") and output.err.count("\n") == 1
+
+
+def test_other_errors_of_these_kinds_keep_their_traceback(vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_a_bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("vitbench.training.train.main", has_a_bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        vitbench("train")
+
+
+def test_an_end_before_anything_could_be_saved_is_said(
+    vitbench: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vitbench.training.train.main", lambda config: sys.exit(143))
+    with pytest.raises(SystemExit) as end:
+        vitbench("train")
+    said = capsys.readouterr().err
+    assert end.value.code == 143 and said == "vitbench: ended by a signal, before anything could be saved\n"
+
+
+@pytest.mark.parametrize("word", ["{}", "data.root={}", "data.labels={}", "runs={}", "init={}.safetensors"])
+def test_a_name_that_is_too_long_for_a_file_is_one_line(vitbench: Cli, word: str) -> None:
+    data = ["data=imagefolder", "data.root=."] if word.startswith("data.labels") else ["data=imagefolder"]
+    output = vitbench("train", *data[: 2 if word.startswith("data.labels") else 1], word.format("x" * 5000))
+    assert output.code in (2, 3, 4) and output.err.count("\n") == 1, output.err

@@ -73,7 +73,7 @@ def test_public_and_drawn_sets_are_looked_at_too(vitbench: Cli) -> None:
         (["data.root=nowhere"], 3, "data.root=nowhere: no such folder"),
         (["data.root=pets", "format=yaml"], 2, "format=yaml: choices: json, text"),
         (["data.root=pets", "file=sheet.gif"], 2, "file=sheet.gif: the ending says the format"),
-        (["data.root=pets", "data.image_size=0"], 2, "data.image_size=0: must be 1 or more pixels"),
+        (["data.root=pets", "data.image_size=0"], 2, "data.image_size=0: must be 1 or more and at most 16,384 pixels"),
         (["data.root=pets", "data.rot=x"], 2, "no such setting of `vitbench inspect`"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench.comparing.evidence import read_evidence
+from vitbench.comparing.sums import SUMS
 from vitbench.runs.plan import Planned, remember
 from vitbench.runs.study import load_study
 
@@ -62,6 +63,7 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
         "accuracy.csv",
         "accuracy.tex",
         "errors.svg",
+        "sha256sums.txt",
     }
     readme = (tmp_path / "results" / "README.md").read_text()
     assert "## Shares &lt;of&gt; data" in readme and "**Which leads?**" in readme and "Expected: The CNN." in readme
@@ -130,6 +132,7 @@ def test_names_of_a_study_are_in_captions_too_and_a_setting_that_is_none_is_name
 def test_runs_of_before_have_accuracy_by_cost(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
     vitbench("report", "study=shares.yaml")
     path = tmp_path / "results" / "shares" / "runs.csv"
+    path.with_name(SUMS).unlink()  # there was none
     lines = list(csv.reader(path.read_text().splitlines()))
     kept = [i for i, name in enumerate(lines[0]) if "_per_" not in name]
     assert len(kept) < len(lines[0])
@@ -210,6 +213,7 @@ def test_a_changed_number_fails_the_check(
     path = tmp_path / "results" / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
+    path.with_name(SUMS).unlink(missing_ok=True)  # so that the numbers speak
     done = vitbench("report", "check=true")
     assert (done.code, done.out) == (3, "") and done.err.startswith(f"vitbench: {said}") and done.err.count("\n") == 1
 
@@ -218,6 +222,7 @@ def test_rounding_in_the_last_digits_passes_the_check(vitbench: Cli, runs: Path,
     vitbench("report", "study=shares.yaml")
     table = tmp_path / "results" / "shares" / "accuracy.csv"
     table.write_text(table.read_text().replace("0.36,", "0.3600000001,"))
+    table.with_name(SUMS).unlink()  # as if another machine had made it
     assert vitbench("report", "check=true").code == 0
 
 
@@ -238,6 +243,7 @@ def test_a_file_too_few_or_too_many_fails_the_check(
     vitbench: Cli, runs: Path, tmp_path: Path, change: Callable[[Path], None], said: str
 ) -> None:
     vitbench("report", "study=shares.yaml")
+    (tmp_path / "results" / "shares" / SUMS).unlink()
     change(tmp_path / "results" / "shares")
     done = vitbench("report", "check=true")
     assert done.code == 3 and said in done.err and done.err.count("\n") == 1

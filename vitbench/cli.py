@@ -8,11 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from vitbench import errors
 from vitbench.machine.distributed import WORLD_SIZE, hush, let_process_0_speak
+from vitbench.machine.redact import redacted
+from vitbench.machine.terminal import escape_output
+from vitbench.machine.working_folder import leave_working_folder
 from vitbench.menu import Choice, look_up
 from vitbench.version import __version__
 
@@ -58,15 +62,38 @@ COMMANDS: dict[str, Choice] = {
         "vitbench.timing.bench:main",
         "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
     ),
+    "check": Choice(
+        "vitbench.upkeep.check:main",
+        "is what was kept still as it was written? runs, results, decoded images; repair=true moves damage aside",
+    ),
+    "doctor": Choice(
+        "vitbench.upkeep.doctor:main",
+        "is this machine fit? versions, GPUs, limits, folders, locks, variables: what is wrong and what to type",
+    ),
+    "clean": Choice(
+        "vitbench.upkeep.clean:main",
+        "what can go: images that no run needs, failed runs, what killed processes left; remove=true removes it",
+    ),
     "ls": Choice(
         "vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs | images"
     ),
     "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
 }
-READ_ONLY = {"table", "plot", "fit", "report", "bench", "inspect"}  # these neither train nor probe
+READ_ONLY = {
+    "table",
+    "plot",
+    "fit",
+    "report",
+    "bench",
+    "inspect",
+    "check",
+    "doctor",
+    "clean",
+}  # these neither train nor probe
 OF_ONE_RUN = {"predict", "export"}
 WHOLE = {"advise", "features"}  # these plan their runs themselves
 PLAIN = {"ls", "completion"}  # these take positional words and have no config
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "failed to map segment", "std::bad_alloc")
 
 HELP = """\
   vitbench advise data.root=FOLDER                       which network for your photographs, in words, in 30 minutes
@@ -90,7 +117,9 @@ Exit codes: 0 done, 1 a run failed or diverged, 2 usage, 3 data, 4 disk, 75 save
 
 
 def main() -> NoReturn:
+    leave_working_folder()
     hush()
+    escape_output()
     code = run(sys.argv[1:])
     let_process_0_speak(code)
     sys.exit(code)
@@ -105,24 +134,45 @@ def run(argv: list[str]) -> int:
             os.getcwd()
         except FileNotFoundError:
             raise errors.StorageError("the working folder no longer exists; change to another one") from None
-        code = _dispatch(argv)
+        with memory_told():
+            code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except errors.UserError as error:
-        print(f"vitbench: {error}", file=sys.stderr)
+        print(f"vitbench: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("vitbench: stopped", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if end.code == 143:
+            print("vitbench: ended by a signal, before anything could be saved", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader has read enough: `vitbench table | head`
         _discard_stdout()
         return 0
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG and error.filename is not None:  # some word was taken for a path
+            print(f"vitbench: {os.fsdecode(error.filename)[:60]}...: too long for the name of a file", file=sys.stderr)
+            return errors.UserError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
         _discard_stdout()
         print(f"vitbench: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return 4
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Turns the error of a process that may take no more memory, wherever it shows, into one line."""
+    try:
+        yield
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        limit = "more memory, or a higher limit where there is one (`ulimit -v`, a job's), is needed"
+        raise errors.RunFailed(f"memory ran out ({what}): {limit}") from None
 
 
 def _discard_stdout() -> None:
@@ -153,7 +203,7 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
     from vitbench.settings.compose import CONF_DIR, register
     from vitbench.settings.overrides import explain, prepare
 
-    arguments = prepare(argv)
+    arguments = prepare(argv, several=command == "sweep")
     if command == "probe":  # its model= names any network, but for Hydra this word chooses from the group of models
         words_of_train = {"model": "outside", "model.arch": "arch", "init": "weights"}
         split = [word.partition("=") for word in arguments]
@@ -166,6 +216,11 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
             f"torchrun shares one run of `vitbench train` among {WORLD_SIZE} processes; type other "
             "commands without it (`vitbench sweep hydra/launcher=joblib` does several runs at a time)"
         )
+    stored = "multirun.yaml" if {"-m", "--multirun"} & set(arguments) else ""
+    stored = stored or ("the jobs' files" if any("launcher=submitit" in word for word in arguments) else "")
+    secret = next((word for word in arguments if redacted(word) != word), None)
+    if stored and secret:
+        raise errors.UserError(f"{redacted(secret)}: looks like a secret, and would be stored in {stored}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions and ends with code 1, before they reach us
     import hydra
     import yaml
@@ -182,16 +237,17 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
         """Runs one job and handles its errors, because Hydra would print its own line and go on after a signal."""
         nonlocal code
         try:
-            code = max(code, main_of_command(config) or 0)
+            with memory_told():
+                code = max(code, main_of_command(config) or 0)
         except Stopped as stopped:
-            print(f"vitbench: {stopped}", file=sys.stderr)
+            print(f"vitbench: {redacted(str(stopped))}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
             if command == "sweep" and isinstance(error, errors.StorageError):
                 raise  # nothing could be written down, so the sweep itself has to tell
             refusal = error if isinstance(error, errors.UserError) else explain(error, command, arguments)
             if command != "sweep":  # a sweep tells by itself what its runs wrote down
-                print(f"vitbench: {refusal}", file=sys.stderr)
+                print(f"vitbench: {redacted(str(refusal))}", file=sys.stderr)
             code = max(code, refusal.exit_code)
         return code
 

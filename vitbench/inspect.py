@@ -20,8 +20,8 @@ from vitbench.data.survey import survey
 from vitbench.data.suspects import Finding, Images
 from vitbench.data.tolerant import list_images
 from vitbench.errors import UserError, check_choice
-from vitbench.machine.disk import write
-from vitbench.menu import FROM_1, check_ranges
+from vitbench.machine.outputs import check_output, write_output
+from vitbench.menu import FROM_1, MOST_PIXELS, check_ranges
 from vitbench.numbers import look
 from vitbench.numbers.text import align, say
 from vitbench.numbers.words import plural, printable
@@ -49,15 +49,19 @@ def main(config: Any) -> int:
 
     options: Any = OmegaConf.to_container(config, resolve=True)
     check_choice("format", options["format"], FORMATS)
-    check_ranges({"data.image_size": options["data"]["image_size"]}, {"data.image_size": FROM_1.of("pixels")})
+    side = FROM_1.up_to(MOST_PIXELS).of("pixels")
+    check_ranges({"data.image_size": options["data"]["image_size"]}, {"data.image_size": side})
     file = Path(options["file"]).expanduser() if options["file"] is not None else None
     if file is not None and file.suffix.lower() not in look.FIGURE_ENDINGS:
         raise UserError(f"file={file}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
+    if file is not None:
+        check_output(file, replace=options["replace"])
     inspected = inspect(options["data"])
     if file is not None:
         from vitbench.data.sheet import contact_sheet
 
-        write(file, contact_sheet(inspected.what, inspected.images, inspected.paths, inspected.findings, file), True)
+        sheet = contact_sheet(inspected.what, inspected.images, inspected.paths, inspected.findings, file)
+        write_output(file, sheet, replace=options["replace"])
     say(as_json(inspected) if options["format"] == "json" else as_text(inspected, file))
     return 0
 
@@ -80,7 +84,7 @@ def inspect(data: dict[str, Any]) -> Inspected:
 
 def _of_set(data: dict[str, Any]) -> Inspected:
     """The same of a source whose images are no files of its user."""
-    from vitbench.data.cache import pixel_digest
+    from vitbench.data.stored import pixel_digest
 
     dataset = open_dataset(**source_options(data), progress=True)
     names, classes, splits, digests, thumbnails = [], [], [], [], []

@@ -39,7 +39,9 @@ def main(words: Sequence[str]) -> int:
         key, _, value = option.partition("=")
         if kind != "runs" or key != "runs" or not value:
             raise UserError(f"ls {kind} {option}: " + ("takes runs=FOLDER" if kind == "runs" else "takes nothing more"))
-        folder = value
+        from vitbench.settings.typed_text import with_home
+
+        folder = with_home("runs", value)
     lines = LISTS[kind](Path(folder).expanduser()) if kind else overview()
     say("".join(f"{line}\n" for line in lines))
     return 0
@@ -179,11 +181,13 @@ def studies(_: Path) -> list[str]:
 
 def runs(folder: Path) -> list[str]:
     """Lists the ids of runs, how each stands, and its accuracy."""
-    from vitbench.runs.records import run_folders
+    from vitbench.runs.records import folders_kept_apart, run_folders
 
     rows = [[printable(path.name), *_standing(path)] for path in run_folders(folder)]
     if not rows:
         print(f"vitbench: no runs in {folder}; `vitbench train` makes one", file=sys.stderr)
+    for apart in folders_kept_apart(folder):
+        print(f"vitbench: runs on images that changed since are in {printable(str(apart))}", file=sys.stderr)
     return align(rows, 2) if rows else []
 
 
@@ -216,11 +220,11 @@ def _progress(folder: Path) -> str:
     try:
         recipe = read_yaml(folder / "config.yaml")["optim"]
         steps, epochs, least = recipe["steps"], recipe["epochs"], recipe.get("min_steps")
-    except (UserError, KeyError, TypeError):
+        if epochs is None:
+            return step + f" of {steps:,d}"
+        return step + f" of {epochs:g} epochs" + (f", at least {least:,d} steps" if least else "")
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError):  # it was damaged
         return step
-    if epochs is None:
-        return step + f" of {steps:,}"
-    return step + f" of {epochs} epochs" + (f", at least {least:,} steps" if least else "")
 
 
 LISTS: dict[str, Callable[[Path], list[str]]] = {

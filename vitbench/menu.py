@@ -91,6 +91,11 @@ class Range(NamedTuple):
         """The same range of things that are counted: `1 or more images`."""
         return self._replace(words=f"{self.words} {unit}")
 
+    def up_to(self, most: float) -> Range:
+        """The same range without larger values, which would take a machine hours or all its memory to refuse."""
+        shown = f"{most:,}" if most < 1e15 else f"{most:g}"
+        return Range(f"{self.words} and at most {shown}", lambda value: self.holds(value) and value <= most)
+
     def with_note(self, note: str) -> Range:
         """The same range, explained in brackets."""
         return self._replace(words=f"{self.words} ({note})")
@@ -101,6 +106,11 @@ FROM_0 = Range("0 or more", lambda value: value >= 0)
 FROM_1 = Range("1 or more", lambda value: value >= 1)
 BELOW_1 = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
+
+# No run has more, and what has is a slip of the hand: a stated bound is the same on every machine, and answers at once.
+# What a machine lacks the memory for is said where its parts are counted (vitbench/training/prepare.py).
+MOST_STEPS, MOST_IMAGES, MOST_PIXELS, MOST_BATCH = 50_000_000, 20_000_000, 16_384, 1_000_000
+MOST_THREADS, MOST_WIDTH, MOST_DEPTH, MOST_HEADS, MOST = 1_024, 65_536, 1_000, 1_024, 1_000_000
 
 
 def check_ranges(settings: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:

@@ -24,7 +24,7 @@ from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
 from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label
-from vitbench.settings.schema import PlotConfig
+from vitbench.settings.command_schemas import PlotConfig
 
 FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)  # these lay out a figure
 MOST_PANELS = 4
@@ -34,7 +34,7 @@ PER_FILE = "figures/confusion.svg"  # of per=confusion, where no file was typed
 def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
-    from vitbench.machine.disk import write
+    from vitbench.machine.outputs import check_output, write_output
     from vitbench.numbers.text import say
     from vitbench.runs.study import load_study
 
@@ -46,13 +46,14 @@ def main(config: Any) -> int:
     ending = path.suffix.lower()
     if ending not in look.FIGURE_ENDINGS:
         raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
+    check_output(path, replace=asked["replace"])
     study = load_study(asked["study"]) if asked["study"] is not None else None
     title, caveat = (study.title, study.caveat) if study else (None, "")
     if per:
         runs = select_runs(asked["runs"], asked["where"], study)
         others = {key: asked[key] for key in ("name", *FIGURE_KEYS)}
         blob = draw_confusion(runs, asked["runs"], per=per, others=others, title=title, caveat=caveat, ending=ending)
-        write(path, blob, folders=True)
+        write_output(path, blob, replace=asked["replace"])
         say(f"{path}\n")
         return 0
     layouts = choose_layouts(asked, study, "figures", FIGURE_KEYS)
@@ -62,7 +63,8 @@ def main(config: Any) -> int:
     layout = next(iter(layouts.values()))
     if asked["y"] is not None:
         layout = _without_unfit_keys(layout, {key for key in FIGURE_KEYS if asked[key] is not None}, runs, asked["y"])
-    write(path, draw_figure(runs, title=title, caveat=caveat, ending=ending, **layout), folders=True)
+    blob = draw_figure(runs, title=title, caveat=caveat, ending=ending, **layout)
+    write_output(path, blob, replace=asked["replace"])
     say(f"{path}\n")
     return 0
 

@@ -5,6 +5,7 @@
                       mcnemar.csv     how many test images only one of two runs has right, if a figure fits curves
                       study.yaml      the study as it was run, below the commands that ran it
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
+                      sha256sums.txt  of these files (vitbench/comparing/sums.py)
                       notes.md        what we read from these; it is written by hand, and no report changes it
     results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
     results/README.md                 a section for each study, made from these files
@@ -30,7 +31,9 @@ from vitbench import plot
 from vitbench.comparing import formats
 from vitbench.comparing.axes import AXIS_OF_COLUMN, IMAGES
 from vitbench.comparing.evidence import (
+    OWN_PAGE,
     Counted,
+    check_results,
     counts_text,
     evidence_text,
     joined,
@@ -42,13 +45,15 @@ from vitbench.comparing.evidence import (
 from vitbench.comparing.formats import escape_markdown
 from vitbench.comparing.rungs import find_ladder
 from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.sums import EVIDENCE, SUMS, check_sums, forget_sums, write_sums
 from vitbench.comparing.table import LADDER_KEYS, TABLE_KEYS, build_table, choose_layouts
 from vitbench.errors import DataError, NothingChosen, UserError
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
 from vitbench.fitting.mcnemar import Count, count_by, count_in, count_kept
 from vitbench.fitting.render import render_report, report_sentences
-from vitbench.machine.disk import storage, write
+from vitbench.machine.disk import LARGE, read_file, storage, write
+from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.runs.plan import planned_ids, typed_words
@@ -59,7 +64,6 @@ from vitbench.timing import bench
 TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 FORMS = ("md", "csv", "tex")
-EVIDENCE = ("runs.csv", "probes.csv", "mcnemar.csv")
 Built = TypeVar("Built")
 Layout = Mapping[str, Any]  # what a study says of one table or figure
 Layouts = Mapping[str, Layout]
@@ -71,6 +75,9 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     results = Path(asked["results"]).expanduser()
+    if not asked["check"]:
+        own = None if asked["study"] is None else find_study(asked["study"]).stem
+        check_results(results, own, replace=asked["replace"])
     if asked["study"] is not None and not asked["check"]:
         collect(asked["study"], Path(asked["runs"]).expanduser(), results)
     kept = sorted(path.parent.name for path in results.glob("*/runs.csv"))
@@ -92,8 +99,11 @@ def main(config: Any) -> int:
         say(f"{results}: {len(texts)} files agree with the runs.csv of {', '.join(wanted)}\n")
         return 0
     figures = {results / study / file: blob for study in wanted for file, blob in sections[study].figures()}
+    forget_sums(results / study for study in wanted)
     for path, blob in [*figures.items(), *((path, text.encode()) for path, text in texts.items())]:
         write(path, blob)
+    for study in wanted:
+        write_sums(results / study, {*(path.name for path in [*texts, *figures]), *EVIDENCE, "study.yaml"})
     say("".join(f"{path}\n" for path in [*texts, *figures]))
     return 0
 
@@ -122,9 +132,11 @@ def collect(name: str, folder: Path, results: Path) -> None:
     without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in runs.ids}
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)
+        forget_sums([target])
     text = source.read_text(encoding="utf-8-sig")
     body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study.yaml from results has commands above it already
-    write(target / "study.yaml", ("".join(f"# $ {command}\n" for command in dict.fromkeys(commands)) + body).encode())
+    head = "".join(f"# $ {printable(command)}\n" for command in dict.fromkeys(commands))
+    write(target / "study.yaml", redacted(head + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
     section = Section(study, runs, [], "", [])
     fitted = section.fit(count)
@@ -144,7 +156,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
 
 def commands_of(path: Path) -> list[str]:
     """The commands that ran a study, from the head of its study.yaml in results/."""
-    return [line[4:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# $ ")]
+    return [line[4:] for line in read_file(path).decode(errors="replace").splitlines() if line.startswith("# $ ")]
 
 
 def _state(folder: Path) -> str:
@@ -184,7 +196,7 @@ class Section:
         study = replace(load_study(str(path)), name=folder.name)
         runs = replace(read_evidence(folder / "runs.csv"), swept=read_swept(folder / "probes.csv"))
         notes = folder / "notes.md"
-        hand_written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+        hand_written = read_file(notes).decode(errors="replace") if notes.is_file() else ""
         counted = read_counts(folder / "mcnemar.csv", runs.rows)
         return cls(study, runs.renamed(study.names), commands_of(path), hand_written, counted)
 
@@ -270,9 +282,10 @@ class Section:
         present = {path.name for path in folder.iterdir()}
         for file in sorted(figures - present):
             raise DataError(f"{folder / file} is missing; `vitbench report` makes it")
+        check_sums(folder)
         if "mcnemar.csv" in present:
             check_file(folder / "mcnemar.csv", counts_text(self.fitted.counted) if self.fitted else "")
-        for file in sorted(present - figures - {*self.texts, *EVIDENCE, "study.yaml", "notes.md"}):
+        for file in sorted(present - figures - {*self.texts, *EVIDENCE, SUMS, "study.yaml", "notes.md"}):
             raise DataError(f"{folder / file}: no report makes such a file; remove it")
 
     @property
@@ -343,7 +356,7 @@ def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any
         for section in sections
     ]
     head = (
-        "Made by `vitbench report` from the runs.csv of each study; `vitbench report check=true` makes every table"
+        f"{OWN_PAGE} from the runs.csv of each study; `vitbench report check=true` makes every table"
         " and fit again and fails where a number differs. What was read from them is written by hand."
         " `docs/metrics.md` defines the numbers. A commit with a + had changes beside it."
     )
@@ -367,7 +380,7 @@ def _anchor(title: str) -> str:
 def check_file(path: Path, made_again: str) -> None:
     """Raises DataError at the first line of a committed file that is not what its runs.csv gives."""
     try:
-        committed = path.read_text(encoding="utf-8")
+        committed = read_file(path, LARGE).decode(errors="replace")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; `vitbench report` makes it") from None
     lines = zip_longest(committed.splitlines(), made_again.splitlines(), fillvalue="(nothing)")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 from tests import fake_runs
 from tests.comparing.printed import groups_named, printed, rows_of
 from tests.conftest import Output
+from vitbench.runs.record import Beginning
 
 Cli = Callable[..., Output]
 
@@ -45,6 +47,11 @@ def test_a_probes_flag_marks_a_network_and_before_training_only_its_own(tmp_path
     write_probed(tmp_path, {"vit": (0.5, 0.5)}, result_shift=flags["shift"], result_lee=flags["lee"])
     assert "†" in printed(tmp_path, value="shift.crop.consistency")
     assert "†" in printed(tmp_path, value="lee.logit")
-    write_probed(tmp_path / "init", {"vit": (0.5, 0.5)}, result_init=flags)
+    begun = dict.fromkeys(get_type_hints(Beginning), "") | {
+        "interpolated": [],
+        "kept_parameters": 1,
+        "new_parameters": 0,
+    }
+    write_probed(tmp_path / "init", {"vit": (0.5, 0.5)}, result_init=begun | flags)
     assert "†" in printed(tmp_path / "init", value="init.shift.crop.consistency")
     assert "†" not in printed(tmp_path / "init", value="init.lee.logit")

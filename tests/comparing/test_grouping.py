@@ -26,7 +26,9 @@ def test_seeds_are_averaged_and_nothing_else_is(tmp_path: Path) -> None:
     assert float(best["ci95_high"]) == pytest.approx(0.60 + 4.30265 * 0.01 / 3**0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("key", ["optim.lr", "model.width", "data.noise", "pe.theta", "augment.crop", "a.new.setting"])
+@pytest.mark.parametrize(
+    "key", ["optim.lr", "model.mlp_ratio", "data.noise", "pe.theta", "augment.crop", "a.new.setting"]
+)
 def test_any_other_setting_that_varies_separates_and_is_shown(tmp_path: Path, key: str) -> None:
     for seed in (0, 1):
         for value in (0.1, 0.2):
@@ -52,7 +54,8 @@ def test_runs_of_as_many_steps_are_one_line_however_they_asked_for_them(tmp_path
 @pytest.mark.parametrize("key", ["data.subset_seed", "eval_every", "data.root", "data.cache", "machine.device", "runs"])
 def test_what_decides_no_number_does_not_separate(tmp_path: Path, key: str) -> None:
     for value in (1, 2):
-        fake_runs.write(tmp_path, str(value), 0.5 + value / 100, **{"seed": value, key: value})
+        setting = value if key in ("data.subset_seed", "eval_every") else f"{value}"
+        fake_runs.write(tmp_path, str(value), 0.5 + value / 100, **{"seed": value, key: setting})
     assert [len(group.rows) for group in groups_of(select_runs(str(tmp_path), {}))] == [2]
 
 

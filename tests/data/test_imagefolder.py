@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vitbench.data import imagefolder
-from vitbench.data.decode import decode
+from vitbench.data.decode import decode, decode_and_notice
 from vitbench.data.imagefolder import load
 from vitbench.data.refusals import imagefolder as refuse
 from vitbench.data.split import Dataset
@@ -91,11 +91,11 @@ def decoded_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list to which every path is added that is decoded from now on."""
     paths: list[str] = []
 
-    def decode_and_note(path: str, size: int, fit: str) -> np.ndarray:
-        paths.append(path)
-        return decode(path, size, fit)
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda path, *options, **more: paths.append(path) or function(path, *options, **more)
 
-    monkeypatch.setattr(imagefolder, "decode", decode_and_note)
+    monkeypatch.setattr(imagefolder, "decode", noting(decode))
+    monkeypatch.setattr(imagefolder, "decode_and_notice", noting(decode_and_notice))
     return paths
 
 
@@ -270,11 +270,19 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
+def cut_and_ended() -> bytes:
+    data = saved(Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)), "jpeg")
+    return data[: len(data) // 2] + b"\xff\xd9"
+
+
 BROKEN: dict[str, Callable[[], bytes]] = {
     "empty.png": lambda: b"",
     "text.png": lambda: b"not an image\n",
     "cut.jpg": lambda: saved(Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)), "jpeg")[:1500],
     "short.png": lambda: png(64, 64, 10),
+    "cut and ended.jpg": lambda: cut_and_ended(),
+    "script.png": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
+    "float.tif": lambda: saved(Image.new("F", (8, 8)), "tiff"),
     "bomb.png": lambda: png(20_000, 20_000, 20_000),
     "half a bomb.png": lambda: png(12_000, 10_000, 1),
 }
@@ -291,12 +299,41 @@ def test_broken_files_are_all_named_or_skipped_and_decoded_once(root: Path, monk
     for name, data in BROKEN.items():
         (root / "train" / "cat" / name).write_bytes(data())
     message = refused(root, image_size=SIZE)
-    assert message.startswith("6 broken files: ") and message.endswith("or set data.skip_broken=true")
+    assert message.startswith("9 broken files: ") and message.endswith("or set data.skip_broken=true")
     dataset = opened(root, image_size=SIZE, skip_broken=True)
     assert len(decoded) == 10 + len(BROKEN)
     for name in BROKEN:
         assert f"{root}/train/cat/{name} (" in message and f"{root}/train/cat/{name} (" in dataset.warnings[0]
     assert dataset.fingerprint == whole.fingerprint and np.array_equal(dataset.train.images, whole.train.images)
+
+
+def test_what_is_noticed_in_whole_files_is_told_once_with_its_number(root: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for split in ("train", "test"):
+        Image.new("RGB", (SIZE, SIZE), RED if split == "train" else GREY).save(
+            root / split / "cat" / "new.png", icc_profile=profile
+        )
+        dark = np.full((SIZE, SIZE), 200 if split == "train" else 40_000, np.uint16)
+        Image.fromarray(dark).save(root / split / "dog" / "new.png")
+    assert opened(root).warnings == (
+        "1 of 14 images are grey of 12 or 16 bits and use under 1/16 of their range: they are nearly black; scale "
+        "their values up",
+        "2 of 14 images have a colour profile other than sRGB, which is ignored: 1 profile: Lab identity built-in",
+    )
+
+
+def test_only_folders_whose_files_are_read_by_another_rule_now_are_decoded_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in [*root.rglob("*.png")]:
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    decoded = decoded_paths(monkeypatch)
+    versions: list[dict[str, int]] = [{}, {".png": 2, ".jpg": 3}, {".bmp": 2}]
+    for version in versions:
+        monkeypatch.setattr(imagefolder, "DECODING", version)
+        opened(root)
+    assert len(decoded) == 20
 
 
 def test_broken_files_do_not_hide_the_common_size(root: Path) -> None:
@@ -341,7 +378,7 @@ def test_when_no_file_of_a_class_can_be_read_skipping_is_no_answer(root: Path) -
 def test_what_the_system_refuses_is_no_broken_image_and_is_not_remembered(
     code: int, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: str, *_: Any) -> None:
+    def fail(path: str, **_: Any) -> None:
         raise OSError(code, os.strerror(code), path)
 
     with monkeypatch.context() as system:
@@ -566,7 +603,7 @@ def test_photographs_of_many_sizes_become_squares_that_still_show_them(tmp_path:
     assert dataset.train.images.shape == (4 * K, 3, 64, 64)
     assert dataset.warnings[0].startswith("train/ holds the training images, val/ the test images")
     assert all("are not square: their middle is cut out" in line for line in dataset.warnings[1:])
-    assert dataset.train.images.std(axis=(1, 2, 3)).min() > 10  # no image is of one colour
+    assert np.asarray(dataset.train.images).std(axis=(1, 2, 3)).min() > 10  # no image is of one colour
     first = sorted((root / "train" / dataset.classes[0]).iterdir())[0]
     with Image.open(first) as file:
         whole = file.convert("RGB")

@@ -122,6 +122,27 @@ def test_folders_that_systems_make_are_no_classes_and_are_told(tmp_path: Path) -
     )
 
 
+def test_a_system_folder_in_every_class_is_counted_and_named_once(tmp_path: Path) -> None:
+    layout = recognised(
+        tmp_path, *CLASSES, "cat/@eaDir/1.png/thumb.jpg", "dog/@eaDir/1.png/thumb.jpg", ".Trashes/1.png"
+    )
+    assert len(layout.train) == 3
+    assert layout.ignored == ("ignored 1 hidden file", "ignored 2 system folders: @eaDir")
+
+
+def test_what_systems_leave_beside_a_split_is_no_folder_of_images(tmp_path: Path) -> None:
+    layout = recognised(tmp_path, *TRAIN, "docs/@eaDir/1.jpg", "docs/.cache/1.png", "docs/._1.png", "#snapshot/1.png")
+    assert below(layout) == ([*TRAIN], None) and layout.notes == ()
+
+
+@pytest.mark.parametrize("unlabelled", [("test/",), ("test/1.png",), ("test/all/1.png",), ("test/cat/", "test/dog/")])
+def test_a_test_folder_without_labels_hides_no_labelled_val(unlabelled: tuple[str, ...], tmp_path: Path) -> None:
+    layout = recognised(tmp_path, *TRAIN, *unlabelled, "val/cat/1.png", "val/dog/1.png")
+    assert below(layout)[1] == ["val/cat/1.png", "val/dog/1.png"]
+    [note] = layout.notes
+    assert "val/ the test images" in note and "test/ " in note and "is not used" in note
+
+
 def test_a_system_folder_does_not_make_train_a_class(tmp_path: Path) -> None:
     assert below(recognised(tmp_path, *TRAIN, "__MACOSX/train/._1.png")) == ([*TRAIN], None)
 

@@ -186,7 +186,8 @@ def test_test_options_change_test_images_alone(tmp_path: Path) -> None:
     only_test = load(cache=tmp_path, **options, test={"x": (0.5, 1)})
     assert np.array_equal(plain.train.images, only_test.train.images)
     assert np.array_equal(moved.test.images, only_test.test.images)
-    assert (centre(moved.train.images)[0] < 0).all() and (centre(moved.test.images)[0] > 0).all()
+    train, test = (centre(np.asarray(split.images))[0] for split in (moved.train, moved.test))
+    assert (train < 0).all() and (test > 0).all()
 
 
 # --- relation: where the square lies, and nothing else ---------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +18,22 @@ from vitbench.data import stream as stream_module
 from vitbench.data.loader import Loader, Normalise
 from vitbench.data.share import Share
 from vitbench.data.split import Dataset, Split
+from vitbench.data.stored import HEADER, ImageFile, Stored, digests_of
 from vitbench.data.stream import Stream
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
 
 
-@pytest.fixture(params=["an array", "a map", "a map read ahead"])
-def images(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+@pytest.fixture(params=["an array", "a file", "a file read ahead"])
+def images(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The last 50 of the images."""
     if request.param == "an array":
         return IMAGES[10:]
-    if request.param == "a map read ahead":
+    if request.param == "a file read ahead":
         monkeypatch.setattr(stream_module, "LARGE_IMAGE", 0)
-    IMAGES.tofile(tmp_path / "images")
-    return np.asarray(np.memmap(tmp_path / "images", np.uint8, "r", 0, IMAGES.shape))[10:]
+    (tmp_path / "images").write_bytes(bytes(HEADER) + IMAGES.tobytes())
+    return Stored(ImageFile(tmp_path / "images", IMAGES.shape, digests_of(IMAGES)), range(60))[10:]
 
 
 def test_slices_parts_and_the_whole_are_those_of_a_tensor(images: np.ndarray) -> None:
@@ -90,6 +92,7 @@ from pathlib import Path
 from vitbench.data.loader import Loader, Normalise
 from vitbench.data.share import Share
 from vitbench.data.split import Dataset, Split
+from vitbench.data.stored import ImageFile, Stored, digests_of
 from vitbench.data.stream import Stream
 from vitbench.training.evaluate import evaluate
 
@@ -97,7 +100,9 @@ def used(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
 
 M, LIMIT = 60_000, int(sys.argv[2])
-images = np.asarray(np.memmap(sys.argv[1], np.uint8, "r", 0, (M, 3, 32, 32)))
+digests = digests_of(np.zeros((1, 3, 32, 32), np.uint8)).repeat(M, 0)
+digests[0] = digests_of(np.full((1, 3, 32, 32), 255, np.uint8))
+images = Stored(ImageFile(Path(sys.argv[1]), (M, 3, 32, 32), digests), range(M))
 split = Split(images, np.arange(M) % 10, tuple("abcdefghij"))
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
 before = used("RssAnon")
@@ -121,8 +126,8 @@ except (RuntimeError, MemoryError) as error:
 def test_a_set_larger_than_the_memory_allowed_takes_only_batches_of_it(tmp_path: Path) -> None:
     pixels, limit = 60_000 * 3072, 96 << 20  # 184 MB, most of it a hole in the file
     with open(tmp_path / "images", "wb") as file:
-        file.write(bytes([255]) * 3072)
-        file.truncate(pixels)
+        file.write(bytes(HEADER) + bytes([255]) * 3072)
+        file.truncate(HEADER + pixels)
     command = [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "images"), str(limit)]
     child = subprocess.run(command, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr

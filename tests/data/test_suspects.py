@@ -71,7 +71,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "very dark": dark,
     "far smaller than the others": lambda path: photograph((20, 20)).save(path),
     "not square": lambda path: photograph((128, 64)).save(path),
-    "grey of 16 bits": deep,
+    "grey of 12 or 16 bits": deep,
     "CMYK": lambda path: photograph((64, 64)).convert("CMYK").save(path.with_suffix(".jpg")),
     "animated": animated,
     "turned by EXIF": turned,
@@ -87,6 +87,28 @@ def test_a_fault_is_found_and_nothing_else(root: Path, what: str) -> None:
     assert {*found} == {what}
     (suspect,) = found[what].suspects
     assert suspect.names[0].startswith("train/cat/new.") and suspect.reason and found[what].means.endswith(".")
+
+
+def test_16_bits_that_are_hardly_used_are_found(root: Path) -> None:
+    path = root / "train" / "cat" / "new.png"
+    Image.fromarray(np.asarray(photograph((64, 64)).convert("L")).astype(np.uint16)).save(path)
+    found = findings_in(root)
+    assert {*found} == {"grey of 12 or 16 bits", "grey of 12 or 16 bits, nearly black", "of one colour, or nearly"}
+
+
+def test_what_lies_behind_the_first_frame_damages_nothing(root: Path) -> None:
+    path = root / "train" / "cat" / "new.gif"
+    animated(path)
+    path.write_bytes(path.read_bytes()[:-900])
+    assert "damaged files" not in findings_in(root)
+
+
+def test_a_jpeg_that_was_cut_and_ended_is_damaged(root: Path) -> None:
+    path = root / "train" / "cat" / "new.jpg"
+    photograph((64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\xff\xd9")
+    [suspect] = findings_in(root)["damaged files"].suspects
+    assert suspect.names == ("train/cat/new.jpg",) and "truncated" in suspect.reason
 
 
 def test_srgb_is_no_finding(root: Path) -> None:

@@ -114,7 +114,7 @@ def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
 
 def test_a_study_asks_for_it_in_its_file(tmp_path: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [folder.name for folder in study(tmp_path / "runs").iterdir()]
-    monkeypatch.setattr("vitbench.runs.plan.planned_ids", lambda *_: ids)
+    monkeypatch.setattr("vitbench.runs.plan.planned_ids_and_certificates", lambda *_: (ids, {}))
     (tmp_path / "mine.yaml").write_text(
         "title: Mine\nruns: [seed=0]\nfigures: {a: {y: test_error, lines: [model, pe], fit: true}}"
     )

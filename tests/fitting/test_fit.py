@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,12 +280,19 @@ def test_a_run_with_nothing_but_errors_is_named(tmp_path: Path, vitbench: Cli) -
     assert "run odd: test_error is 1 with 450 images; a curve takes values below 1 and not below 0" in done.err
 
 
-def test_a_size_at_which_a_run_errs_in_nothing_is_left_out(tmp_path: Path, vitbench: Cli) -> None:
-    write(study(tmp_path / "runs"), "perfect", 0.0, None, 1.0, 7)
+def test_a_perfect_run_counts_as_half_a_test_image_and_refuses_nothing(tmp_path: Path, vitbench: Cli) -> None:
+    runs = study(tmp_path / "runs")
+    before = reported(vitbench("fit", "format=json").out)["curves"][-1]
+    shutil.rmtree(runs / "None-1.0-0")
+    write(runs, "None-1.0-0", 0.0, None, 1.0, 0)
     report = reported(vitbench("fit", "format=json").out)
     resnet = report["curves"][-1]
-    assert resnet["label"] == "resnet" and resnet["images"][-1] == 22_500
-    assert any("resnet: 45,000 images are left out, a test_error of 0" in note for note in report["notes"])
+    assert resnet["label"] == "resnet" and (resnet["images"], resnet["seeds"]) == (before["images"], before["seeds"])
+    assert resnet["means"][-1] < before["means"][-1] and resnet["exponent"]["value"] < before["exponent"]["value"]
+    (note,) = [note for note in report["notes"] if "which has no logarithm" in note]
+    assert note.startswith("resnet: 1 run of 15 has a test_error of 0") and "half of" in note
+    (size,) = [each for each in report["sizes"] if each["label"] == "resnet" and each["images"] == IMAGES]
+    assert size["counts"]
 
 
 def test_a_copied_run_is_refused(tmp_path: Path, vitbench: Cli) -> None:
@@ -339,7 +347,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
         ("images", "imgs", "no column images; there are model, imgs, seed, error"),
         ("error", "fault", "no column error, accuracy or loss; there are model, images, seed, fault"),
         ("seed,error", "seed,seed,error", "two columns are called seed"),
-        (TABLE, "model,images,seed,error\na,1,0,0\na,1,1,.5\na,2,0,.4\na,2,1,.4\na,4,0,.3\na,4,1,.3\n", "a: 2 sizes"),
+        (TABLE, "model,images,seed,error\na,1,0,0\na,1,1,0\na,2,0,0\na,2,1,0\na,4,0,0\na,4,1,0\n", "0 everywhere"),
         ("mine,100,0,0.790569", "mine,100,0,1", "line 2: test_error is 1 with 100 images"),
         ("mine,100,0,0.790569", "mine,100,0,79.1", "line 2: error=79.1: shares of 1 are wanted (0.12, not 12)"),
         ("mine,100,0,0.790569", "mine,100,0,nan", "line 2: error=nan is no number"),

@@ -402,7 +402,7 @@ def test_a_reference_that_is_too_noisy_leaves_the_point_to_its_gap() -> None:
 
 def test_error_against_compute_is_a_curve_and_has_a_verdict(tmp_path: Path, vitbench: Cli) -> None:
     """The ViT costs a tenth more a step, so that the two have no size in common along multiply-adds."""
-    for model, b, cost in (("resnet", 20.0, 1.0e6), ("vit", 30.0, 1.1e6)):
+    for model, b, cost in (("resnet", 20.0, 1_000_000), ("vit", 30.0, 1_100_000)):
         for steps in (500, 1000, 2000, 4000):
             for seed in range(3):
                 error = b * (steps * 64) ** -0.35 * (1 + seed / 100)

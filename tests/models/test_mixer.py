@@ -64,8 +64,8 @@ def test_images_of_another_size_are_refused_when_they_come() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["model.token_ratio=0"], "model.token_ratio=0.0: must be above 0"),
-        (["model.depth=0"], "model.depth=0: must be 1 or more blocks"),
+        (["model.token_ratio=0"], "model.token_ratio=0.0: must be above 0 and at most 64"),
+        (["model.depth=0"], "model.depth=0: must be 1 or more and at most 1,000 blocks"),
         (["model.drop_path=1"], "model.drop_path=1.0: must be at least 0 and below 1"),
         (["pe=rope"], "mixer is not a ViT and takes no position encoding; drop pe=rope"),
         (

@@ -301,8 +301,8 @@ def test_prefix_tokens_go_with_stem_window_and_convolution(rung: dict[str, Any])
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"window": 4}, "model.window=4: must be an odd number of patches, 3 or more"),
-        ({"window": 1}, "model.window=1: must be an odd number of patches, 3 or more"),
+        ({"window": 4}, "model.window=4: must be an odd number of patches, 3 or more and at most 16,384"),
+        ({"window": 1}, "model.window=1: must be an odd number of patches, 3 or more and at most 16,384"),
         ({"stem": "convs"}, "model.stem=convs: did you mean conv? choices: conv, patch"),
         (
             {"stem": "conv", "patch_size": 6},

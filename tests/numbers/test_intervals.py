@@ -168,3 +168,27 @@ def test_chance_is_inside_the_exact_binomial_interval(images: int, classes: int)
 
 def test_one_class_has_no_chance() -> None:
     assert not is_at_chance(100, 100, 1) and is_at_chance(0, 100, 2)
+
+
+@pytest.mark.parametrize("images", [7, 90, 128, 10_000])
+@pytest.mark.parametrize("lead", [0, 1, 3])
+def test_differences_that_are_equal_but_for_rounding_have_no_interval(images: int, lead: int) -> None:
+    of_b = [right / images for right in (1, 2, 4, 3)]
+    of_a = [(right + lead) / images for right in (1, 2, 4, 3)]
+    differences = paired(dict(enumerate(of_a)), dict(enumerate(of_b)))
+    assert differences.interval.why == "equal values" and math.isnan(differences.interval.low)
+    assert (differences.interval.mean == 0) is (lead == 0)
+    assert differences.p == (0.125 if lead else 1.0)
+
+
+def test_equal_values_that_were_computed_in_two_ways_do_not_differ() -> None:
+    of_a = {seed: 0.1 + 0.2 + seed / 10 for seed in range(6)}
+    of_b = {seed: 0.3 + seed / 10 for seed in range(6)}
+    assert any(of_a[seed] != of_b[seed] for seed in of_a), "their last bits do"
+    differences = paired(of_a, of_b)
+    assert differences.interval.mean == 0 and differences.interval.why == "equal values" and differences.p == 1
+
+
+def test_small_differences_that_are_none_of_rounding_keep_their_interval() -> None:
+    differences = paired({0: 0.5 + 1e-6, 1: 0.5 + 2e-6, 2: 0.5 + 3e-6}, dict.fromkeys(range(3), 0.5))
+    assert differences.interval.mean == pytest.approx(2e-6) and differences.interval.low > -1e-6

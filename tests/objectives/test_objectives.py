@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +113,7 @@ def test_a_run_without_labels_that_lost_its_metrics_has_an_unknown_loss(vitbench
     words = [*(word for word in TINY if not word.startswith("optim.steps")), *words]
     assert vitbench("train", *words).code == 0
     path = folder(tmp_path / "r")
-    (path / "record.json").write_text(json.dumps(record(tmp_path / "r") | {"train_loss": None}))
+    fake_runs.change(path, train_loss=None)
     assert "finished, loss unknown after 2 steps" in vitbench("train", *words).out
     assert str(ended(Run(path, {}))).startswith(f"{path.name}: loss unknown, ")
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, Output
+from tests import fake_runs
+from tests.conftest import TINY, TINY_32, Output
 from vitbench import cli
 from vitbench.numbers.ridge import ridge
 from vitbench.probes.linear import Labelled
@@ -23,7 +24,7 @@ from vitbench.probing.features_told import Compared, Gap, difference, sentence
 from vitbench.runs.record import FrozenFeatures
 
 Cli = Callable[..., Output]
-DATA = [word for word in TINY if word.startswith("data.")]
+DATA, DATA_32 = ([word for word in words if word.startswith("data.")] for words in (TINY, TINY_32))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,9 @@ def test_weights_in_timms_own_format_give_timms_own_features(vitbench: Cli, tmp_
     network = timm.create_model("test_convnext", pretrained=False).eval()
     save_file(network.state_dict(), tmp_path / "own.safetensors")
     typed = f"models=[timm:test_convnext@{tmp_path}/own.safetensors]"
-    done = vitbench("features", typed, *DATA, "data.image_size=32", "shares=1", "seeds=1", f"data.cache={tmp_path}/c")
+    done = vitbench(
+        "features", typed, *DATA_32, "data.image_size=32", "shares=1", "seeds=1", f"data.cache={tmp_path}/c"
+    )
     assert done.code == 0, done.err
     (path,) = (tmp_path / "c" / "features").iterdir()
     record = records(tmp_path / "runs")[0]
@@ -137,8 +140,7 @@ def test_a_run_of_other_channels_is_refused_and_others_go_on(trained: Path, vitb
     grey, other = ids(trained)
     for name in (grey, other):
         shutil.copytree(trained / name, tmp_path / "runs" / name)
-    path = tmp_path / "runs" / grey / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": 1}))
+    fake_runs.change(tmp_path / "runs" / grey, channels=1)
     words = ["shares=1", "seeds=1", "classifiers=nearest", *DATA]
     alone = vitbench("features", f"models=[{grey}]", *words)
     assert (alone.code, alone.err) == (2, f"vitbench: models=[{grey}]: its images have 1 channel, these have 3\n")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import fake_runs
 from tests.conftest import TINY_32, Output
 from vitbench import cli
 from vitbench.comparing.select import select_runs
@@ -129,20 +130,20 @@ def test_other_images_and_weights_than_the_records_are_refused(vitbench: Cli, tm
     folder = tmp_path / "runs" / trained
     record, weights = json.loads((folder / "record.json").read_text()), (folder / "checkpoint.safetensors").read_bytes()
     call = ("probe", f"run={trained}", "probe=shift", "images=20")
-    (folder / "record.json").write_text(json.dumps(record | {"data_fingerprint": "other"}))
+    fake_runs.change(folder, data_fingerprint="other")
     output = vitbench(*call)
     assert output.code == 3 and "its record has other" in output.err
-    changed = json.loads(json.dumps(record))
-    changed["config"]["model"]["width"] = 32
-    (folder / "record.json").write_text(json.dumps(changed))
+    config = json.loads(json.dumps(record["config"]))
+    config["model"]["width"] = 32
+    fake_runs.change(folder, **record | {"config": config})
     output = vitbench(*call)
     assert output.code == 2 and "is from another model" in output.err
-    (folder / "record.json").write_text(json.dumps(record | {"id": "other"}))
+    fake_runs.change(folder, **record | {"id": "other"})
     assert "holds the weights of another run" in vitbench(*call).err
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "checkpoint.safetensors").write_bytes(weights[:-1])
     assert "is damaged" in vitbench(*call).err and SEEN == []
-    (folder / "record.json").write_text(json.dumps(record | {"status": "diverged"}))
+    fake_runs.change(folder, status="diverged")
     assert "diverged and has no weights; checkpoint=init" in vitbench(*call).err
     assert vitbench(*call, "checkpoint=init").code == 0 and len(SEEN) == 1
 
@@ -248,7 +249,7 @@ def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
     record = json.loads((own / "record.json").read_text())
     for folder, seed, changed in ((twin, 1, {}), (far, 2, {"data_fingerprint": "other"})):
         config = record["config"] | {"seed": seed}
-        (folder / "record.json").write_text(json.dumps(record | {"config": config} | changed))
+        fake_runs.change(folder, config=config, **changed)
     call = ("probe", f"run={own.name}", "probe=cka", "images=20", "figures=false", "checkpoint=[trained,init]")
     assert vitbench(*call, "probe.cka.other={again:{seed:[0,1]},none:{seed:0}}").code == 0
     trained, init = (lines(own / "probes" / name) for name in ("cka.csv", "cka.init.csv"))
@@ -383,7 +384,7 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     for file, expected in {
         "none.pth": "No such file",
         "evil.pth": "code is not run",
-        "text.pth": "is damaged or no file of weights",
+        "text.pth": "is no file of weights",
         "list.pth": "is no state_dict",
         "text.safetensors": "No such file",
         few.name: "for 7 classes, and the data have 10",

@@ -185,6 +185,8 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
     (tmp_path / "mine.yaml").write_text(STUDY.replace("steady:", "probes:"))
     assert "tables.probes: is the name of a file" in vitbench("report", "study=mine.yaml").err
     (made / "probes.csv").write_text(text.replace("0.5", "x"))
+    assert "is not as `vitbench report` wrote it" in vitbench("report").err
+    (made / "sha256sums.txt").unlink()
     with pytest.raises(DataError, match="line 2: is no row of a probe"):
         read_swept(made / "probes.csv")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, get_origin, get_type_hints
 
 import pytest
+import safetensors
 import torch
 
 from tests import fake_runs
@@ -35,14 +36,18 @@ def test_a_run_writes_every_field_that_the_record_names_and_no_other(vitbench: C
     assert vitbench("train", "model=resnet", *TINY).code == 0
     (first,) = (tmp_path / "runs").glob("*/record.json")
     record = read_record(first)
-    assert {*record} == fields(Record) - {"init", "spread", "compile_seconds", "features"}
+    assert {*record} == fields(Record) - {"init", "spread", "compile_seconds", "features", "scan"}
     assert {*record["hardware"]} == fields(Hardware) - optional_fields(Hardware)
     assert {*record["versions"]} == fields(Versions)
+    assert (
+        record["packages"].items()
+        >= {"torch": torch.__version__.partition("+")[0], "safetensors": safetensors.__version__}.items()
+    )
 
     words = ["model=resnet", "objective=simsiam", f"init={first.parent.name}", *TINY]
     assert vitbench("train", *words).code == 0
     (second,) = {*(tmp_path / "runs").glob("*/record.json")} - {first}
-    assert {*read_record(second)} == fields(Record) - {"compile_seconds", "features"}
+    assert {*read_record(second)} == fields(Record) - {"compile_seconds", "features", "scan"}
     assert {*read_record(second)["init"]} == fields(Beginning)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,15 +15,17 @@ from vitbench.runs.plan import (
     expand,
     number_of_runs,
     plan,
-    planned_certificates,
     planned_ids,
+    planned_ids_and_certificates,
     remember,
     typed_words,
 )
 from vitbench.runs.study import Study, load_study, study_names
 from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.described import settings_described
 from vitbench.settings.identity import run_id
+from vitbench.settings.named_networks import NamedNetwork, settings_beside
 
 
 def written(folder: Path, text: str) -> Study:
@@ -159,6 +163,32 @@ def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
         plan(written(tmp_path, GRID), ["seed=range(0)"])
 
 
+@pytest.mark.parametrize("confirm", [False, True])
+def test_a_range_of_a_thousand_million_is_refused_at_once(tmp_path: Path, confirm: bool) -> None:
+    begin = time.monotonic()
+    with pytest.raises(UserError, match="asks for 1,000,000,000 runs; 1,000,000 are the most"):
+        plan(written(tmp_path, "runs: ['model=vit seed=range(1000000000)']"), confirm=confirm)
+    assert time.monotonic() - begin < 2
+
+
+def test_a_study_may_name_a_folder_of_images_in_any_letters(tmp_path: Path) -> None:
+    line = r"""data=imagefolder data.root='pets (ü) \${x} = it' data.name=2024_10"""
+    (one,) = plan(written(tmp_path, f"runs: [{json.dumps(line)}]"))
+    assert one.settings["data"]["root"] == "pets (ü) ${x} = it" and one.settings["data"]["name"] == "2024_10"
+    assert check(as_settings(compose(one.overrides))) == one.settings, "a launcher composes the same run from its words"
+
+
+def test_no_reference_in_a_record_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "hidden")
+    settings = check(as_settings(compose([])))
+    settings["data"]["root"] = settings["data"]["name"] = "${oc.env:KEY}"  # as anyone can have written it
+    described = settings_described(settings, "seed=3")
+    assert described["data"]["root"] == described["data"]["name"] == "${oc.env:KEY}" and described["seed"] == 3
+    settings["model"] |= {"name": "timm", "arch": "${oc.env:KEY}"}
+    network = NamedNetwork("x", None, "x")
+    assert settings_beside(network, ["data=shapes"], settings)["model"]["arch"] == "${oc.env:KEY}"
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_are_planned_in_seconds(tmp_path: Path) -> None:
     grid = written(
@@ -178,6 +208,18 @@ REFUSED = {
     "an alias bomb": ("a: &a [1,1]\nb: &b [*a,*a,*a]\nruns: [*b,*b]", "aliases"),
     "hydra's own settings": ("runs: [seed=1 hydra/launcher=joblib]", "hydra/launcher=joblib is no setting of a run"),
     "a callback": ("runs: [seed=1 +hydra.callbacks.x._target_=os.system]", "is no setting of a run"),
+    "hydra's own in `with`": ("with: hydra.job.name=x\nruns: [seed=1]", "hydra.job.name=x is no setting of a run"),
+    "a launcher in a package": ("runs: ['optim@hydra.launcher=vit']", "optim@hydra.launcher=vit is no setting"),
+    "the environment": ("runs: ['seed=1 data.name=${oc.env:KEY}']", "a study holds values, and no references"),
+    "the environment in `with`": ("with: init=${oc.env:KEY}\nruns: [seed=1]", "a study holds values"),
+    "the environment in quotes": ("runs: ['data.name=\"a${oc.env:KEY}\"']", "a study holds values, and no references"),
+    "another setting": ("runs: ['model.width=${seed}']", "a study holds values, and no references"),
+    "the folder of runs": ("runs: [seed=1 runs=/elsewhere]", "runs=/elsewhere: where is written is typed"),
+    "the cache": ("with: data.cache=/elsewhere\nruns: [seed=1]", "data.cache=/elsewhere: where is written is typed"),
+    "a file that is written": ("runs: [seed=1 file=/elsewhere]", "file=/elsewhere: where is written is typed"),
+    "a choice that is a file": ("runs: [model=../../evil]", "model=../../evil: a choice is a name and no file"),
+    "an endless range": ("runs: ['seed=range(0,inf)']", "must be a range that ends"),
+    "a range without steps": ("runs: ['seed=range(0,1,0)']", "must be a range that ends"),
     "a deletion": ("runs: [~pe]", "is no setting of a run"),
     "an open list": ("runs: ['data.x=[0,1']", "data.x="),
     "an unknown setting": ("runs: [data.fracton=1]", "did you mean data.fraction"),
@@ -186,10 +228,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_study_file_is_data_and_is_checked(tmp_path: Path, kind: str) -> None:
+def test_a_study_file_is_data_and_is_checked(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, expected = REFUSED[kind]
-    with pytest.raises(UserError, match=expected.replace("?", r"\?")) as error:
+    monkeypatch.setenv("KEY", "hidden")
+    with pytest.raises(UserError, match=re.escape(expected)) as error:
         plan(written(tmp_path, text))
+    assert "hidden" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -272,7 +316,7 @@ def test_what_one_sweep_asked_for_as_a_run_is_no_certificate_of_another(tmp_path
     grid = written(tmp_path, "runs: [model=vit optim.steps=2]\ncertify: {where: {model: vit}}")
     (run, certificate), (longer, longest) = plan(grid), plan(grid, ["optim.steps=4"])
     remember(grid, [run, certificate], tmp_path)
-    assert planned_certificates(grid, tmp_path) == {certificate.id: run.id} and certificate.id == longer.id
+    assert planned_ids_and_certificates(grid, tmp_path)[1] == {certificate.id: run.id} and certificate.id == longer.id
     remember(grid, [longer, longest], tmp_path, ["optim.steps=4"])
-    assert planned_certificates(grid, tmp_path) == {longest.id: longer.id}
+    assert planned_ids_and_certificates(grid, tmp_path)[1] == {longest.id: longer.id}
     assert planned_ids(grid, tmp_path) == [run.id, longer.id, longest.id]

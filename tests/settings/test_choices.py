@@ -15,10 +15,11 @@ from vitbench.models.menu import is_vit
 from vitbench.runs.records import row_of
 from vitbench.settings.check import check
 from vitbench.settings.choices import CONF_GROUPS, GROUPS, MENU_GROUPS, column_of, menu_of, settings_key, typed_key
+from vitbench.settings.command_schemas import SCHEMAS
 from vitbench.settings.compose import CONF_DIR, as_settings, compose, flatten
 from vitbench.settings.identity import identity
 from vitbench.settings.overrides import prepare
-from vitbench.settings.schema import SCHEMA_OF_SOURCE, SCHEMAS, DataConfig
+from vitbench.settings.schema import SCHEMA_OF_SOURCE, DataConfig
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from PIL import Image
 from tests import fake_runs
 from tests.conftest import TINY, TINY_32, Output, process
 from vitbench.comparing.evidence import read_evidence
+from vitbench.comparing.sums import SUMS
 from vitbench.data import shapes
 from vitbench.data.loader import Loader
 from vitbench.models import build
@@ -108,6 +109,7 @@ def test_a_run_that_needs_lost_weights_is_refused(vitbench: Cli, tmp_path: Path)
     path = tmp_path / "results" / "s" / "runs.csv"
     text = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in text if "data.fraction=1" not in line))
+    path.with_name(SUMS).unlink()
     for words in ([], ["dry_run=true"]):
         output = vitbench("sweep", "study=s.yaml", *WORDS, "runs=n", "evidence=true", *words)
         assert output.code == 2 and " has only its evidence, and no weights; without evidence=true" in output.err

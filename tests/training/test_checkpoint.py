@@ -65,6 +65,9 @@ def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
         checkpoint.fit_tensors(nn.Linear(2, 3), nn.Linear(9, 3).state_dict(), tmp_path / "other.safetensors")
 
 
+ABOUT = {"run": "r", "step": 3, "train_seconds": 1.5, "every": 1, "data": "abc", "commit": None}
+
+
 def parts() -> dict[str, Any]:
     """The parts of a state after one step of training."""
     model, objective = nn.Linear(2, 3), nn.Linear(3, 1)
@@ -83,14 +86,23 @@ def parts() -> dict[str, Any]:
 
 def test_a_state_is_put_back_into_every_part(tmp_path: Path) -> None:
     path, before, after = tmp_path / "state", parts(), parts()
-    path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **before))
-    assert checkpoint.restore(path, "r", **after) == {"run": "r", "step": 3, "has_losses": True}
+    path.write_bytes(checkpoint.gather(ABOUT, **before))
+    assert checkpoint.restore(path, "r", **after) == ABOUT | {"has_losses": True}
     assert checkpoint.gather({}, **after) == checkpoint.gather({}, **before)
+
+
+@pytest.mark.parametrize("lines", [b"", b"step,lr\n1,0.1\n"])
+def test_a_state_holds_the_lines_of_metrics_or_that_there_were_none(tmp_path: Path, lines: bytes) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(checkpoint.gather(ABOUT, metrics=lines, **parts()))
+    assert checkpoint.restore(path, "r", **parts())["metrics"] == lines
+    path.write_bytes(checkpoint.gather(ABOUT, **parts()))
+    assert "metrics" not in checkpoint.restore(path, "r", **parts())
 
 
 def test_a_state_that_lacks_the_losses_of_some_steps_says_so_and_gives_none(tmp_path: Path) -> None:
     path, after = tmp_path / "state", parts()
-    path.write_bytes(checkpoint.gather({"run": "r", "step": 3}, **parts() | {"losses": torch.full((2,), 7.0)}))
+    path.write_bytes(checkpoint.gather(ABOUT, **parts() | {"losses": torch.full((2,), 7.0)}))
     assert not checkpoint.restore(path, "r", **after)["has_losses"]
     assert after["losses"].tolist() == [1, 1, 1, 1]
 
@@ -115,10 +127,45 @@ def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
     tmp_path: Path, changed: dict[str, Any], line: str
 ) -> None:
     path, after = tmp_path / "state", parts()
-    path.write_bytes(checkpoint.gather({"run": "r"}, **parts()))
+    path.write_bytes(checkpoint.gather(ABOUT, **parts()))
     tensors, about = checkpoint.load_tensors(path)
     path.write_bytes(checkpoint.to_bytes({k: v for k, v in (tensors | changed).items() if v is not None}, about))
     before = checkpoint.gather({}, **after)
     with pytest.raises(UserError, match=line):
         checkpoint.restore(path, "r", **after)
     assert checkpoint.gather({}, **after) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"step": 10**9}, "is no state of this run: step 1,000,000,000, and there are 4"),
+        ({"step": 10**400}, "is no whole state: step is 1000"),
+        ({"step": -1}, "is no whole state: step is -1; it must be from 0"),
+        ({"step": [3]}, r"is no whole state: step is \[3\]; it must be a whole number"),
+        ({"train_seconds": 1e308}, "is no whole state: train_seconds is 1e\\+308"),
+        ({"every": 0}, "is no whole state: every is 0"),
+        ({"run": None}, "is no whole state: run is None"),
+        ({"run": "s"}, "is the state of another run, s"),
+    ],
+)
+def test_a_state_with_an_absurd_step_is_one_line_and_changes_nothing(
+    tmp_path: Path, changed: dict[str, Any], line: str
+) -> None:
+    path, after = tmp_path / "state", parts()
+    path.write_bytes(checkpoint.gather(ABOUT | changed, **parts()))
+    before = checkpoint.gather({}, **after)
+    with pytest.raises(UserError, match=line) as error:
+        checkpoint.restore(path, "r", **after)
+    assert checkpoint.gather({}, **after) == before and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("about", ["[1, 2]", "{", '"x"', "[" * 100_000])
+def test_a_file_that_says_no_json_object_of_itself_is_refused(tmp_path: Path, about: str) -> None:
+    from safetensors.torch import save
+
+    tensors = {"w": torch.ones(2)}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save(tensors, {"vitbench": f"{checkpoint.digest(tensors, about)} {about}"}))
+    with pytest.raises(UserError, match="was not written by vitbench"):
+        checkpoint.load_tensors(path)

@@ -306,6 +306,58 @@ def test_a_run_that_is_stopped_before_its_first_step_is_listed(
     assert vitbench("train", *TINY, "runs=r").code == 0
 
 
+@pytest.mark.parametrize("how", ["removed", "of another run", "one digit changed"])
+def test_lines_of_metrics_come_back_from_the_state_whatever_became_of_the_file(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    vitbench("train", *TINY, "runs=whole")
+    cut_run(vitbench, monkeypatch, "runs=r")
+    file = folder(tmp_path / "r") / "metrics.csv"
+    if how == "of another run":
+        vitbench("train", *TINY, "seed=1", "runs=other")
+        shutil.copy(folder(tmp_path / "other") / "metrics.csv", file)
+    elif how == "removed":
+        file.unlink()
+    else:
+        text = file.read_text()
+        place = text.index(".", text.index("\n2,"))  # in the line of step 2
+        file.write_text(text[: place + 1] + ("1" if text[place + 1] != "1" else "2") + text[place + 2 :])
+    assert vitbench("train", *TINY, "runs=r").code == 0
+    assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "r"))
+
+
+@pytest.mark.parametrize("how", ["damaged", "of another run"])
+def test_kept_weights_that_are_no_longer_this_runs_are_set_aside_before_the_record_vouches_for_them(
+    vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    cut_run(vitbench, monkeypatch, "runs=r", "keep=[1,3]", stop=4)
+    kept = folder(tmp_path / "r") / "checkpoint.1.safetensors"
+    blob = kept.read_bytes()
+    if how == "damaged":
+        kept.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    else:
+        vitbench("train", *TINY, "seed=1", "keep=[1]", "runs=other")
+        shutil.copy(folder(tmp_path / "other") / kept.name, kept)
+    output = vitbench("train", *TINY, "runs=r", "keep=[1,3]")
+    assert output.code == 0 and "it is checkpoint.1.safetensors.damaged now" in output.err
+    assert "keep=[1] came too late" in output.err and not kept.exists()
+    files = record(tmp_path / "r")["files"]
+    assert "checkpoint.3.safetensors" in files and "checkpoint.1.safetensors" not in files
+
+
+def test_a_record_of_another_run_is_none_of_this_run(vitbench: Cli, tmp_path: Path) -> None:
+    vitbench("train", *TINY, "runs=whole")
+    vitbench("train", *TINY, "seed=1", "runs=other")
+    vitbench("train", *TINY, "runs=r")
+    for name in ("record.json", "predictions.npy", "checkpoint.safetensors"):
+        shutil.copy(folder(tmp_path / "other") / name, folder(tmp_path / "r") / name)
+    output = vitbench("train", *TINY, "runs=r")
+    assert output.code == 0 and "nothing to do" not in output.out
+    assert_same_run(folder(tmp_path / "whole"), folder(tmp_path / "r"))
+    beside = json.loads((folder(tmp_path / "r") / "record.damaged.json").read_text())
+    assert beside["config"]["seed"] == 1
+
+
 def test_a_run_that_lost_its_metrics_after_the_last_step_still_ends(
     vitbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +371,11 @@ def test_a_run_that_lost_its_metrics_after_the_last_step_still_ends(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "to_bytes", cut)
         assert vitbench("train", *TINY, "runs=r").code == 130
-    (folder(tmp_path / "r") / "metrics.csv").unlink()
+    state = folder(tmp_path / "r") / "state.safetensors"
+    tensors, about = checkpoint.load_tensors(state)
+    tensors.pop("metrics")  # as in states of old
+    state.write_bytes(checkpoint.to_bytes(tensors, about))
+    state.with_name("metrics.csv").unlink()
     assert vitbench("train", *TINY, "runs=r").code == 0
     vitbench("train", *TINY, "runs=whole")
     lost, whole = record(tmp_path / "r"), record(tmp_path / "whole")
@@ -361,12 +417,15 @@ def test_a_record_of_a_newer_schema_is_not_overwritten(vitbench: Cli, tmp_path: 
     assert output.code == 2 and "schema 99" in output.err and "upgrade" in output.err
 
 
-def test_a_torn_record_means_not_finished(vitbench: Cli, tmp_path: Path) -> None:
+def test_a_torn_record_means_not_finished_and_is_kept_beside_the_new_one(vitbench: Cli, tmp_path: Path) -> None:
     vitbench("train", *TINY, "runs=r")
     path = folder(tmp_path / "r") / "record.json"
-    path.write_bytes(path.read_bytes()[:-20])
-    assert vitbench("train", *TINY, "runs=r").code == 0
+    torn = path.read_bytes()[:-20]
+    path.write_bytes(torn)
+    again = vitbench("train", *TINY, "runs=r")
+    assert again.code == 0 and "is not a whole record (broken JSON); it is trained again" in again.err
     assert record(tmp_path / "r")["status"] == "finished"
+    assert path.with_name("record.damaged.json").read_bytes() == torn
 
 
 def test_loading_a_run_that_does_not_exist_names_near_misses(vitbench: Cli, tmp_path: Path) -> None:

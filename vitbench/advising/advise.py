@@ -5,6 +5,7 @@ It looks at the folder, plans a study that fits into the minutes, does its runs,
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import signal
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.advising.asked import Asked, checked, command_again
 from vitbench.advising.planning import old_plan, planned
-from vitbench.data.menu import open_dataset
+from vitbench.data.menu import forget, open_dataset
 from vitbench.data.sizes import count_train_images
 from vitbench.errors import DataError, TryAgain, UserError
 from vitbench.inspect import Inspected, inspect
 from vitbench.machine.disk import storage, write
 from vitbench.machine.interrupt import Stopped
+from vitbench.machine.outputs import check_output
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.settings.share import source_options
@@ -47,7 +49,11 @@ def main(config: Any) -> int:
 
 
 def _advise(asked: Asked) -> int:
+    forget()
     count_train_images(**source_options(asked.data))  # DataError for a folder that cannot be used
+    advice = asked.out / "advice.html"
+    if not asked.study.exists():  # beside a plan it is that of an earlier day
+        check_output(advice, "out", asked.replace)
     with storage(asked.out):
         asked.out.mkdir(parents=True, exist_ok=True)
     inspected = inspect(asked.data)
@@ -65,6 +71,8 @@ def _advise(asked: Asked) -> int:
         for line in made.lines:
             _tell(line)
         dataset = _opened(asked, made.image_size)
+        if old and math.isinf(old.minutes):  # no plan of ours says nothing of minutes
+            check_output(asked.study, "out", asked.replace)
         write(asked.study, made.text.encode())
     return _do_and_tell(asked, dataset)
 
@@ -131,6 +139,7 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
     from vitbench.advising.results import read_results
     from vitbench.advising.words import knows_by_heart, little_is_left, sections
     from vitbench.comparing.select import select_runs
+    from vitbench.runs.images import done
     from vitbench.runs.plan import plan
     from vitbench.runs.run import Run
     from vitbench.runs.study import load_study
@@ -140,7 +149,7 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
     folder = Path(asked.runs).expanduser()
     of_study = plan(study, asked.sweep_words)
     failed: list[str] = []
-    todo = [one.id for one in of_study if Run(folder / one.id, one.settings).record() is None]
+    todo = [one.id for one in of_study if done(Run(folder / one.id, one.settings)) is None]
     if todo:
         _tell(f"{len(of_study) - len(todo)} of {plural(len(of_study), 'run')} are done; the others begin now")
         end = time.time() + 60 * asked.minutes + MEASURING  # for which the sweep times steps first
@@ -159,8 +168,8 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
         raise
     if others := [row["id"] for row in runs.rows if row["data_fingerprint"] != dataset.fingerprint]:
         raise DataError(
-            f"data.root={asked.data['root']}: the images changed since {plural(len(others), 'run')} finished; type"
-            f" data.name=NEW to begin again"
+            f"data.root={asked.data['root']}: the images changed since {plural(len(others), 'run')} finished; repeat"
+            " the command"
         )
     results = read_results(runs, folder, np.bincount(dataset.train.labels).tolist(), len(of_study))
     told = sections(results)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vitbench.advising.plan import setting_word
 from vitbench.advising.pretrained import read_models
 from vitbench.errors import UserError
+from vitbench.machine.redact import redacted
 from vitbench.menu import Range, check_ranges
 from vitbench.numbers.words import typed_value
 from vitbench.settings.check import RANGES, check_machine
@@ -42,6 +43,7 @@ class Asked(NamedTuple):
     runs: str
     machine: dict[str, Any]
     sweep_words: list[str]  # what the sweep is typed beside the study
+    replace: bool = False
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Asked(NamedTuple):
 
 
 def command_again() -> str:
-    return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+    return redacted(shlex.join([*sys.argv[0].split(), *sys.argv[1:]]))
 
 
 def checked(options: dict[str, Any]) -> Asked:
@@ -86,7 +88,8 @@ def checked(options: dict[str, Any]) -> Asked:
     machine, progress = options["machine"], options["machine"]["progress"]
     typed = [setting_word("runs", str(options["runs"])), setting_word("data.cache", data["cache"])]
     typed += [f"machine.device={machine['device']}", f"machine.progress={typed_value(progress)}"]
-    return Asked(data, words, options["minutes"], options["models"], out, str(options["runs"]), machine, typed)
+    minutes, models, replace = options["minutes"], options["models"], options["replace"]
+    return Asked(data, words, minutes, models, out, str(options["runs"]), machine, typed, replace)
 
 
 def _as_folder(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitbench.numbers.words import listed, plural, spoken, typed_value
 from vitbench.settings.compose import read_yaml
+from vitbench.settings.typed_text import in_quotes
 
 IMAGE_SIZES = (128, 96, 64, 48, 32)
 BATCH = 64
@@ -259,6 +260,5 @@ def setting_word(key: str, value: Any) -> str:
     """A setting as a study file has it, its value in quotes where that holds other than plain letters."""
     typed = typed_value(value)
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]*[A-Za-z_/][\w./-]*", typed):
-        quote = '"' if "'" in typed else "'"
-        typed = f"{quote}{typed}{quote}"
+        typed = in_quotes(typed)
     return f"{key}={typed}"

@@ -15,6 +15,7 @@ from vitbench.advising.plan import Photographs, Plan, choose, plan_lines, study_
 from vitbench.errors import UserError
 from vitbench.inspect import Inspected
 from vitbench.numbers.words import typed_value
+from vitbench.runs.images import done
 from vitbench.runs.run import Run
 from vitbench.settings.named_networks import NamedNetwork
 from vitbench.settings.schema import FolderConfig
@@ -135,6 +136,6 @@ def old_plan(asked: Asked) -> OldPlan:
         int(size),
         settings["optim"]["steps"],
         float(noted[1]) if noted else math.inf,
-        all(Run(Path(asked.runs).expanduser() / one.id, one.settings).record() for one in planned),
+        all(done(Run(Path(asked.runs).expanduser() / one.id, one.settings)) for one in planned),
         any(run_words(one) not in " ".join(study.runs) for one in models),
     )

@@ -22,7 +22,7 @@ from vitbench.errors import UserError
 from vitbench.fitting.findings import Compared, Report, report_of
 from vitbench.fitting.lines import CurveOfRuns, lines_of
 from vitbench.fitting.mcnemar import count_in
-from vitbench.numbers.intervals import Interval, mcnemar_p, mean_interval
+from vitbench.numbers.intervals import Interval, mcnemar_p, mean_interval, paired
 from vitbench.runs.predictions import Missing, read_classes
 from vitbench.runs.run import read_metrics
 
@@ -116,7 +116,7 @@ def difference(one: Network, other: Network, labels: NDArray[np.int64]) -> Diffe
     ]
     ahead = np.mean([x.astype(float) - y for x, y in right], 0) if right else np.array([])
     tests = [mcnemar_p(int((x & ~y).sum()), int((y & ~x).sum())) for x, y in right]
-    over_seeds = mean_interval(a.accuracies[seed] - b.accuracies[seed] for seed in seeds)
+    over_seeds = paired(a.accuracies, b.accuracies).interval
     of_a, of_b = (fmean(one.accuracies[seed] for seed in seeds) for one in (a, b))
     return Difference(a, b, of_a, of_b, over_seeds, mean_interval(ahead.tolist()), tests)
 

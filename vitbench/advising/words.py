@@ -209,7 +209,7 @@ def more_time(network: Network) -> str:
     if not network.trained:
         return ""
     seen = fmean(network.trained.values())
-    rise = mean_interval(network.rises.values())
+    rise = mean_interval(network.rises.values(), scale=1.0)  # differences of accuracies
     both = f"right in {_percent(seen)} of its training images and {_percent(network.accuracy)} of the test images"
     rises = rise.n >= LEAST_SEEDS and rise.low > 0
     end = (

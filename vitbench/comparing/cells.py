@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from vitbench.comparing.degenerate import MARK, mark_note
 from vitbench.comparing.grouping import Group
 from vitbench.numbers.intervals import Interval, smallest_difference
-from vitbench.numbers.words import decimals_of, is_number, is_share, shown_number
+from vitbench.numbers.words import decimals_of, is_number, is_share, shown_half, shown_number
 
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
 
@@ -21,11 +21,11 @@ def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) ->
     def write_cell(group: Group) -> str:
         interval = group.interval(value)
         mean = shown_number(value, interval.mean, digits)
-        mean = f"+{mean}" if signed and interval.mean > 0 else mean
+        mean = f"+{mean}" if signed and interval.mean > 0 and mean.strip("0.") else mean
         mark = MARK if group.degenerate(value) else ""
         if show == "mean" or interval.n == 0:
             return mean + mark
-        return f"{mean} ± {shown_number(value, interval.half if show == 'ci95' else interval.sd, digits)}{mark}"
+        return f"{mean} ± {shown_half(value, interval.half if show == 'ci95' else interval.sd, digits)}{mark}"
 
     return write_cell
 

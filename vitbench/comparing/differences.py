@@ -12,7 +12,8 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
 from vitbench.numbers.words import column_label
 from vitbench.settings.filters import matches
-from vitbench.settings.overrides import parsed, words_of
+from vitbench.settings.overrides import words_of
+from vitbench.settings.typed_text import parsed
 
 
 @dataclass(frozen=True)

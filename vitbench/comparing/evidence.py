@@ -14,6 +14,7 @@ samples. Cells are JSON (0.1, [0.5, 0.5], true, "3"), but words that cannot be t
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,14 +23,17 @@ from typing import Any, NamedTuple
 
 from vitbench.comparing.grouping import ordered_keys, sort_key
 from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs
-from vitbench.errors import DataError
+from vitbench.comparing.sums import read_checked
+from vitbench.errors import DataError, UserError
 from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS
+from vitbench.runs.fields import fault_of_row
+from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record
 from vitbench.runs.records import default_columns, derived
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
+OWN_PAGE = "Made by `vitbench report`"  # results/README.md says so
 SWEPT_COLUMNS = ("id", "column", "layer", "at", "at_unit", "value", "low", "high", "reason")
 
 
@@ -83,7 +87,7 @@ def read_evidence(path: Path) -> Runs:
             other_states.append(cells[1])
             continue
         row = {key: _read_cell(cell) for key, cell in zip(head, cells, strict=True)} | {"id": cells[0]}
-        _check_row(row, f"{path} line {number}")
+        _check_row(row, settings, f"{path} line {number}")
         # a setting that a model does not have is None, but a result that a run does not have is not in the row
         rows.append(derived(row) | {key: value for key, value in row.items() if key in settings or value is not None})
     if not rows:
@@ -199,17 +203,18 @@ def _check_counted(row: Counted, run_of_id: Mapping[str, Row], where: str) -> No
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+    return list(csv.reader(io.StringIO(read_checked(path).decode(), newline="")))
 
 
-def _check_row(row: Row, where: str) -> None:
-    """Raises DataError where a result is lacking, or has a type that it has in no record."""
+def _check_row(row: Row, settings: Collection[str], where: str) -> None:
+    """Raises DataError where a result is lacking, or a cell holds what no record can."""
     for key, kind in {**REQUIRED_FIELDS, "classes": tuple}.items():
         if key not in ("config", "warnings") and not isinstance(row.get(key), kind):
             raise DataError(f"{where}: {key} is {row.get(key)!r}, which no run can have")
     if row[FIRST_RESULT] != RECORD_SCHEMA:
         raise DataError(f"{where}: schema {row[FIRST_RESULT]}; this vitbench reads {RECORD_SCHEMA}")
+    if fault := fault_of_row(row, settings, Record):
+        raise DataError(f"{where}: {fault}")
 
 
 def _write_cell(value: Any) -> str:
@@ -229,3 +234,24 @@ def _read_cell(cell: str) -> Any:
     except ValueError:
         return cell
     return tuple(value) if isinstance(value, list) else value
+
+
+def check_results(results: Path, study: str | None, replace: bool) -> None:
+    """Raises UserError where a report would replace files that none wrote: a README.md, or a folder of a study's name.
+
+    A study's folder is known by its runs.csv and by the commands above its study.yaml, so that whoever has a copy of
+    results/ can write it anew.
+    """
+    if replace:
+        return
+    remedy = "type another results=, or replace=true to lose what is there"
+    folders = [*(path.parent for path in results.glob("*/runs.csv")), *([results / study] if study else [])]
+    marks = {results / "README.md": OWN_PAGE, **{folder / "study.yaml": "# $ vitbench " for folder in folders}}
+    marks |= {path.with_suffix(".md"): "Speed on " for path in results.glob("bench/*.json")}
+    for path, mark in marks.items():
+        if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"results={results}: {path} was not written by `vitbench report`; {remedy}")
+    for folder in folders:
+        others = [path.name for path in sorted(folder.glob("*")) if path.name != "notes.md"]
+        if others and "runs.csv" not in others:
+            raise UserError(f"results={results}: {folder} has {others[0]} and is no folder of a report; {remedy}")

@@ -6,6 +6,7 @@ Names in a table come from anyone's folders and files: in each format they stay 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,6 +14,7 @@ from typing import Any
 
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
+from vitbench.machine.terminal import beneath, escaped
 from vitbench.numbers.intervals import smallest_difference
 from vitbench.numbers.text import align, csv_text, speakable
 from vitbench.numbers.words import column_label, is_number, is_share, shown_value
@@ -92,9 +94,9 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
     from rich.text import Text
 
     def safe(text: str, style: str = "") -> Text:
-        return Text(speakable(text), style)  # a str would have its brackets read as markup
+        return Text(escaped(speakable(text)), style)  # a str would have its brackets read as markup
 
-    console = Console(highlight=False)
+    console = Console(file=beneath(sys.stdout), highlight=False)
     if heading:
         console.print(safe(heading, "bold"))
     for table in tables:

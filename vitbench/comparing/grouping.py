@@ -107,7 +107,8 @@ def groups_of(runs: Runs) -> list[Group]:
     asked = dict.fromkeys(SAMPLES_KEYS) | {"optim.steps": steps.pop()} if len(steps) == 1 < len(ways) else {}
     rows_by_values: dict[tuple[Any, ...], list[Row]] = {}
     for row in runs.rows:
-        rows_by_values.setdefault(tuple((as_begun(row) | asked).get(key) for key in keys), []).append(row)
+        begun = as_begun(row) | asked
+        rows_by_values.setdefault(tuple(map(begun.get, keys)), []).append(row)
     groups = [Group(dict(zip(keys, values, strict=True)), rows) for values, rows in rows_by_values.items()]
     return sorted(groups, key=lambda group: sort_key(group.settings))
 

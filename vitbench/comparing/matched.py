@@ -49,9 +49,10 @@ class EqualDifference(Against):
     high: float
     differences: Sequence[float]  # a number for each seed
     note: str  # says why seeds have no difference; empty where all have one
+    scale: float  # the largest of the values that were subtracted
 
     def interval(self, column: str) -> Interval:
-        return mean_interval(self.differences)
+        return mean_interval(self.differences, scale=self.scale)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -159,11 +160,11 @@ def _differences(
     at_accuracy = [each.at_equal_accuracy for each in common]
     at_places = [each.at_equal_places for each in found]
     line = pair.settings, pair.rows, pair.reference, path
+    scale = max((each.scale for each in found), default=0.0)
+    no_place = "" if places else f"no {column_label(path)} that both have"
     return (
-        EqualDifference(*line, matched, low, high, at_accuracy, _range_note(pair, found, matched)),
-        EqualDifference(
-            *line, path, first, last, at_places, "" if places else f"no {column_label(path)} that both have"
-        ),
+        EqualDifference(*line, matched, low, high, at_accuracy, _range_note(pair, found, matched), scale),
+        EqualDifference(*line, path, first, last, at_places, no_place, scale),
     )
 
 

@@ -56,8 +56,11 @@ class Runs:
 
     def numbers(self) -> list[str]:
         """Lists the results that are numbers, which can be averaged."""
-        numeric = {key for row in self.rows for key, value in row.items() if is_number(value)}
-        return sorted(numeric - set(self.settings) - {"schema"})
+        numeric: set[str] = set()
+        others = {*self.settings, "schema"}
+        for row in self.rows:  # most have the columns of the one before
+            numeric |= {key for key in row.keys() - numeric - others if is_number(row[key])}
+        return sorted(numeric)
 
     def measured(
         self, setting: str, results: Sequence[str], swept: Collection[str] = ()
@@ -125,12 +128,12 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
         raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
     if study is not None:
-        from vitbench.runs.plan import ids_in_evidence, planned_certificates, planned_ids
+        from vitbench.runs.plan import ids_in_evidence, planned_ids_and_certificates
 
-        planned = planned_ids(study, Path(folder).expanduser())
-        certified = planned_certificates(study, Path(folder).expanduser())
-        rows = [row for row in rows if row["id"] in set(planned)]
-        missing = set(planned) - {row["id"] for row in rows}
+        ids, certified = planned_ids_and_certificates(study, Path(folder).expanduser())
+        planned = {*ids}
+        rows = [row for row in rows if row["id"] in planned]
+        missing = planned - {row["id"] for row in rows}
         certificates = [row | {CERTIFIES: certified[row["id"]]} for row in rows if row["id"] in certified]
         rows = [row for row in rows if row["id"] not in certified]
         if not rows:

@@ -38,6 +38,7 @@ from vitbench.comparing.per_class import build_class_table
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
+from vitbench.machine.outputs import check_output, write_output
 from vitbench.numbers.text import say
 from vitbench.numbers.words import printable, shown_number, shown_value
 
@@ -63,6 +64,9 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = _format(asked["format"], asked["file"])
+    path = Path(asked["file"]).expanduser() if asked["file"] else None
+    if path:
+        check_output(path, replace=asked["replace"])
     study = load_study(asked["study"]) if asked["study"] is not None else None
     per = asked["per"]
     layouts = {} if per else choose_layouts(asked, study, "tables", TABLE_KEYS)
@@ -77,12 +81,9 @@ def main(config: Any) -> int:
         raise UserError(f"format=csv holds one table; choose with name=: {', '.join(layouts)}")
     heading = printable(f"{study.title}. {study.question}" if study else "")
     notes = [printable(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
-    if asked["file"]:
-        from vitbench.machine.disk import write
-
-        path = Path(asked["file"]).expanduser()
+    if path:
         text = formats.render_tables(form, tables, heading, notes)
-        write(path, text.encode("utf-8", "backslashreplace"), folders=True)
+        write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
         say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(tables, heading, notes)

@@ -131,20 +131,24 @@ def _worth(ladder: Ladder, group: Group, images: int, value: str) -> tuple[Ratio
         return None, f"no {value}"
     if all(map(run_is_at_chance, group.rows)):
         return None, "at chance"
-    if any(error <= 0 for error in errors.values()):
+    if not any(error > 0 for error in errors.values()):
         return None, "it errs in nothing"
     curves = {n: _errors(its, value) for n, its in ladder.reference.groups.items()}
     known = {seed for its in curves.values() for seed in its}
     seeds = [seed for seed in errors if seed in curves.get(images, known)]
     if not seeds:
         return None, f"no seed in common with {name}"
-    sizes = [n for n, its in curves.items() if all(its.get(seed, 0) > 0 for seed in seeds)]
+    sizes = [
+        n for n, its in curves.items() if all(seed in its for seed in seeds) and any(its[seed] > 0 for seed in seeds)
+    ]
     if len(sizes) < 2:
         return None, f"{name} has fewer than two sizes with these seeds"
     reference = _curve(name, {n: curves[n] for n in sizes}, seeds)
     ratios = label_efficiency(Pair(_curve("", {images: errors}, seeds), reference, interpolated=True))
     if not ratios:
         return None, f"outside the sizes of {name}"
+    if math.isnan(ratios[0].value):
+        return None, f"the curve of {name} rises there"
     return (ratios[0].inverse if ladder.is_whole else ratios[0]), ""
 
 

@@ -21,7 +21,17 @@ from vitbench.numbers.curves import FEW_SEEDS
 from vitbench.numbers.efficiency import Ratio
 from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import bracketed, column_label, decimals_of, is_share, listed, number, shown_number, times
+from vitbench.numbers.words import (
+    bracketed,
+    column_label,
+    decimals_of,
+    is_share,
+    listed,
+    number,
+    shown_half,
+    shown_number,
+    times,
+)
 
 
 def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
@@ -152,7 +162,8 @@ def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
 
 def _difference_words(difference: Against, value: str) -> str:
     interval = difference.interval(value)
-    mean, half = (shown_number(value, x, decimals_of(value, [interval])) for x in (interval.mean, interval.half))
+    digits = decimals_of(value, [interval])
+    mean, half = shown_number(value, interval.mean, digits), shown_half(value, interval.half, digits)
     return f"{column_label(value).partition(',')[0]} differs by {mean} ± {half}{' points' if is_share(value) else ''}"
 
 
@@ -164,7 +175,11 @@ def _subject(ladder: Ladder, each: RungAtSize) -> tuple[str, bool]:
         return f"{one.name} in place of {other.name}", False
     settings = rung.instead_of if ladder.is_whole else rung.own
     words = [setting_word(key, value) for key, value in settings.items()]
-    return f"{listed(words)}{' together' if len(words) > 1 else ''}", len(words) > 1
+    together = " together" if len(words) > 1 else ""
+    # two rungs lack the same setting of the whole where it has more than two values
+    is_one_of_several = sum(other.instead_of == settings for other in ladder.rungs) > 1
+    instead = f" (in place of {rung.name})" if ladder.is_whole and is_one_of_several else ""
+    return f"{listed(words)}{together}{instead}", len(words) > 1
 
 
 def _image_counts(ladder: Ladder, images: int, worth: Ratio) -> tuple[str, str]:

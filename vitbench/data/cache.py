@@ -4,10 +4,11 @@
 holds labels, classes and fingerprint, and is written last. The key is a hash of whatever identifies the source (for a
 folder: its path, the names, sizes and times of its files, and the image size), so changed data get a file of their own
 and nothing is ever overwritten. A pair is used if the header agrees with its own hash and with the images, of which it
-holds the length and a hash of 16 blocks spread over them; else the source is decoded again.
+holds the length and a hash of 16 blocks spread over them; else the source is decoded again. The header also holds a
+digest of each image, against which the image is checked when it is loaded (`stored.py`). Where an older vitbench wrote
+it without them, all images are read once, and checked against the fingerprint, which is made of their digests.
 
-Where images are decoded whenever they are needed (`files.py`), only a header is kept, `<name>-<key>-files.json`, with a
-digest of each image.
+Where images are decoded whenever they are needed (`files.py`), only a header is kept, `<name>-<key>-files.json`.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from vitbench.data.split import Dataset, Split
+from vitbench.data.stored import HEADER, ImageFile, Stored, digests_of, locked, pixel_digest
 from vitbench.errors import DataError, StorageError
+from vitbench.machine.disk import LARGE, read_json, write
 
+MOST_ROWS, MOST_PIXELS = 2**40, 100_000  # of a set, and of a side of its images
 FORMAT = 1  # bump when the format of the two files changes
 NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | NOT_A_FOLDER
-HEADER = 128  # bytes before the first pixel, as numpy writes them for these shapes
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,7 @@ def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
         image_bytes = data[0].nbytes if len(data) else 0
         with open(path, "r+b") as file:
             _pwrite(file.fileno(), data.reshape(-1).data, HEADER + row * image_bytes)
-    return np.frombuffer(b"".join(map(pixel_digest, data)), np.uint8).reshape(len(data), 16)
-
-
-def pixel_digest(image: np.ndarray) -> bytes:
-    """16 bytes that stand for the pixels of an image."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    return digests_of(data)
 
 
 def _pwrite(file: int, rest: memoryview, offset: int) -> None:
@@ -139,7 +136,7 @@ def cached(
     if (opened := _open(images, reader)) is None:
         with storage_errors(f"data.cache={cache}"):
             cache.mkdir(parents=True, exist_ok=True)
-            with _lock(images.with_suffix(".lock")):
+            with locked(images.with_suffix(".lock")):
                 if (opened := _open(images, reader)) is None:
                     _build(images, build, pixels=reader is None)
                     opened = _open(images, reader)
@@ -171,23 +168,19 @@ def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> Non
         _check_that_each_class_has_images(labels, keep, contents)
         rows.finish(keep)
         train = int(keep[: len(contents.train_labels)].sum())
-        fingerprint = hashlib.sha256(json.dumps([contents.classes, train]).encode())
-        fingerprint.update(rows.digests[keep].tobytes() + labels[keep].astype("<i8").tobytes())
         header = {
             "train": train,
             "shape": [int(keep.sum()), *rows.shape[1:]],
-            "fingerprint": fingerprint.hexdigest()[:16],
+            "fingerprint": _fingerprint(contents.classes, train, rows.digests[keep], labels[keep]),
             "classes": contents.classes,
             "broken": list(contents.broken.values()),
             "warnings": contents.find_warnings(rows.digests),
             "labels": labels[keep].tolist(),
+            "digests": rows.digests[keep].tobytes().hex(),
         }
-        if pixels:
-            header["sample"] = _sample(part)
-        else:
-            header |= {"dropped": sorted(contents.broken), "digests": rows.digests[keep].tobytes().hex()}
+        header |= {"sample": _sample(part)} if pixels else {"dropped": sorted(contents.broken)}
         with open(part_header, "w", encoding="utf-8") as file:
-            json.dump(header | {"digest": _digest(header)}, file)
+            file.write(_sealed(header))
             file.flush()
             os.fsync(file.fileno())
         if pixels:
@@ -216,18 +209,19 @@ def _check_that_each_class_has_images(labels: np.ndarray, keep: np.ndarray, cont
 def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | None:
     """The data set and a line for each of its broken files; None where the two files are missing or damaged."""
     try:
-        header = json.loads(images.with_suffix(".json").read_bytes())
-        if header.pop("digest") != _digest(header):
-            return None
+        header = _read_header(images.with_suffix(".json"))
         shape = tuple(header["shape"])
         if reader:
-            digests = np.frombuffer(bytes.fromhex(header["digests"]), np.uint8).reshape(-1, 16)
-            pixels: Any = reader(shape, header["dropped"], digests)
+            pixels: Any = reader(shape, header["dropped"], _kept_digests(header))
         elif images.stat().st_size != HEADER + math.prod(shape) or _sample(images) != header["sample"]:
             return None
-        else:  # mode "r", because the system refuses a copy-on-write map ("c") that is larger than its memory
-            pixels = np.asarray(np.memmap(images, np.uint8, "r", HEADER, shape))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # a file is missing or not our JSON
+        else:
+            file = ImageFile(images, shape, np.empty((0, 16), np.uint8))
+            if (digests := _kept_digests(header) if "digests" in header else _found_digests(file, header)) is None:
+                return None
+            file.digests = digests
+            pixels = Stored(file, range(shape[0]))
+    except (FileNotFoundError, ValueError):  # a file is missing, or is not what we wrote
         return None
     except OSError as error:
         raise StorageError(f"data.cache={images.parent}: cannot read {images.name}: {error.strerror}") from error
@@ -239,6 +233,93 @@ def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | No
         warnings=tuple(header["warnings"]),
     )
     return dataset, header["broken"]
+
+
+def damaged(header_file: Path, tell: Callable[[int], None] = lambda size: None) -> list[str]:
+    """A line for each thing that is wrong with a decoded set, whose pixels are all read; `tell` gets the bytes read."""
+    try:
+        header = _read_header(header_file)
+        (images, *shape), labels = header["shape"], np.array(header["labels"])
+        if "sample" not in header:
+            return []  # of images that are decoded whenever they are needed there is only the header
+        found = []
+        with open(header_file.with_suffix(".npy"), "rb") as file:
+            file.seek(HEADER)
+            for _ in range(images):
+                image = file.read(math.prod(shape))
+                found.append(pixel_digest(np.frombuffer(image, np.uint8)))
+                tell(len(image))
+    except _Changed as error:
+        return [str(error)]
+    except (OSError, ValueError) as error:
+        return [f"cannot be read: {getattr(error, 'strerror', None) or 'it is no header of decoded images'}"]
+    digests = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)
+    wrong = (digests != _kept_digests(header)).any(1) if "digests" in header else np.zeros(images, bool)
+    if wrong.any():
+        count = int(wrong.sum())
+        return [f"{count:,} of {images:,} images have other pixels than were written, the first: {wrong.argmax()}"]
+    if header["fingerprint"] != _fingerprint(header["classes"], header["train"], digests, labels):
+        return ["its images have other pixels than were written (their fingerprint differs)"]
+    return []
+
+
+class _Changed(ValueError):
+    """A header that does not agree with its own hash."""
+
+
+def _read_header(path: Path) -> Any:
+    """A header that agrees with its own hash and with itself; ValueError for any other, OSError as read_json."""
+    header: Any = read_json(path, LARGE)
+    if header.pop("digest", None) != _digest(header):
+        raise _Changed("its header is not as it was written (its checksum differs)")
+    texts: list[Any] = [header.get(key) for key in ("classes", "broken", "warnings")]
+    shape, train, labels = map(header.get, ("shape", "train", "labels"))
+    dropped, digests = header.get("dropped", []), header.get("digests", "")
+    if not all(isinstance(its, list) for its in (*texts, shape, labels, dropped)) or not isinstance(digests, str):
+        raise ValueError("a list is lacking")
+    whole = [header.get("fingerprint"), header.get("sample", ""), *(text for its in texts for text in its)]
+    if not all(isinstance(text, str) for text in whole):
+        raise ValueError("a text is lacking")
+    numbers = [train, *shape, *dropped]
+    if len(shape) != 4 or not all(type(number) is int and 0 <= number <= MOST_ROWS for number in numbers):
+        raise ValueError("no such numbers")
+    numbers_of_classes, M = np.array(labels), shape[0]
+    if numbers_of_classes.shape != (M,) or numbers_of_classes.dtype != np.int64 or not 0 <= train <= M or not M:
+        raise ValueError("not a label for each image")
+    if not 0 <= numbers_of_classes.min() <= numbers_of_classes.max() < len(header["classes"]):
+        raise ValueError("labels of no class")
+    if max(shape[1:]) > MOST_PIXELS or ("sample" in header) == ("dropped" in header):
+        raise ValueError("no such images")
+    is_old = "digests" not in header and "sample" in header
+    if not is_old and len(bytes.fromhex(digests)) != 16 * M:
+        raise ValueError("not a digest for each image")
+    return header
+
+
+def _kept_digests(header: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(header["digests"]), np.uint8).reshape(-1, 16)
+
+
+def _found_digests(file: ImageFile, header: dict[str, Any]) -> np.ndarray | None:
+    """The digests of images that an older vitbench wrote, which are then kept; None where the images are damaged."""
+    print(f"{file.path} is of an older vitbench: its images are checked, which is done once", file=sys.stderr)
+    digests, labels = file.all_digests(), np.array(header["labels"])
+    if digests is None or header["fingerprint"] != _fingerprint(header["classes"], header["train"], digests, labels):
+        return None
+    with suppress(StorageError):  # else they are checked the next time, too
+        write(file.path.with_suffix(".json"), _sealed(header | {"digests": digests.tobytes().hex()}).encode())
+    return digests
+
+
+def _fingerprint(classes: Sequence[str], train: int, digests: np.ndarray, labels: np.ndarray) -> str:
+    fingerprint = hashlib.sha256(json.dumps([classes, train]).encode())
+    fingerprint.update(digests.tobytes() + labels.astype("<i8").tobytes())
+    return fingerprint.hexdigest()[:16]
+
+
+def _sealed(header: dict[str, Any]) -> str:
+    """The text of a header with its own digest."""
+    return json.dumps(header | {"digest": _digest(header)})
 
 
 def _digest(header: dict[str, Any]) -> str:
@@ -253,20 +334,6 @@ def _sample(path: Path) -> str:
         for i in range(16):
             digest.update(os.pread(file.fileno(), 4096, end * i // 15))
     return digest.hexdigest()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is decoding the same images; waiting for {path}", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

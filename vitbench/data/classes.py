@@ -16,6 +16,7 @@ from vitbench.errors import UserError
 
 if TYPE_CHECKING:
     from vitbench.data.files import Files
+    from vitbench.data.stored import Stored
 
 
 class Chosen:
@@ -23,7 +24,7 @@ class Chosen:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, images: NDArray[np.uint8] | Files, indices: NDArray[np.int64]):
+    def __init__(self, images: NDArray[np.uint8] | Stored | Files, indices: NDArray[np.int64]):
         self.images, self.indices, self.shape = images, indices, (len(indices), *images.shape[1:])
 
     def __getitem__(self, part: Any) -> Any:

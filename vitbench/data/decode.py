@@ -2,83 +2,208 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from vitbench.data import jpeg, png, tiff
 from vitbench.data.files import may_start_processes, worker_killed
 from vitbench.errors import DataError
 from vitbench.machine.provenance import cores
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")  # those of the endings that are read, and no other
 LARGEST = 100_000_000  # pixels of a file before it is scaled down; a PNG of 12 kB can ask for 400 million
+LARGEST_FILE = 1_000_000_000  # bytes; 100 million pixels without compression have 800 million at most
+BAND = 1_000_000  # pixels that are converted at a time
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SRGB = {"c2"}  # what profiles of sRGB call themselves, beside those that have sRGB in their name
+DIM = 16  # times as much as the brightest pixel could the bits hold
+
+
+class Noticed(NamedTuple):
+    """What there is to say of a file that is whole."""
+
+    oblong: bool  # not square
+    dim: bool  # grey of up to 16 bits, of which it uses less than a sixteenth
+    profile: str  # the name of a colour profile other than sRGB, which is ignored
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """An image file; what is wrong with its contents is a ValueError with the reason.
+def opened(path: str | Path) -> Iterator[Any]:
+    """An image file whose header is read; what is wrong with its contents is a ValueError with the reason.
 
     What the system has to say (no permission, too many open files) is a DataError: that is no broken image, and may be
     gone the next time.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+        with warnings.catch_warnings(action="ignore"), _open(path) as file:
+            width, height = file.size
+            if width * height > LARGEST:
+                raise ValueError(f"{width:,} x {height:,} px, more than {LARGEST:,} pixels")
             yield file
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise ValueError("no image") from None
+        raise ValueError(_unknown(path)) from None
     except Exception as error:  # Pillow raises what its decoders raise: OSError, SyntaxError, struct.error, KeyError
         if isinstance(error, OSError) and error.errno:
             raise DataError(f"{shown_path(path)} cannot be read: {error.strerror}") from None
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def decode(path: str | Path, size: int, fit: str = "crop") -> np.ndarray:
-    """One file as uint8 (3, size, size); raises ValueError with the reason where it cannot be read whole."""
-    with opened(path) as file:
-        width, height = file.size
-        if width * height > LARGEST:
-            raise ValueError(f"{width:,} x {height:,} px, more than {LARGEST:,} pixels")
-        file.draft("RGB", (size, size))  # large JPEGs decode at a fraction of their size
-        image = ImageOps.exif_transpose(file)
-        if file.format == "PNG" and _png_is_short(file, path):
-            raise ValueError("image file has too few rows")
-    return square(rgb(image), size, fit)
+def _open(path: str | Path) -> Image.Image:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("no ordinary file")
+    if status.st_size > LARGEST_FILE:
+        raise ValueError(f"{status.st_size:,} bytes, more than {LARGEST_FILE:,}")
+    try:
+        return Image.open(path, formats=FORMATS)
+    except (ValueError, UnidentifiedImageError):  # a PNG's texts and profiles may be too large, or damaged
+        if (bare := png.without_metadata(path)) is None:
+            raise
+        return Image.open(io.BytesIO(bare), formats=("PNG",))
 
 
-def _png_is_short(file: Image.Image, path: str | Path) -> bool:
-    """Whether a PNG holds fewer rows than it promises, which Pillow leaves black and does not mention.
+def _unknown(path: str | Path) -> str:
+    """Why a file that Pillow does not know is refused."""
+    with open(path, "rb") as file:
+        return "a TIFF that is cut, or whose kind of pixels has no rule" if file.read(4) in tiff.HEADS else "no image"
 
-    Decoded over another colour, they are of that colour. The last two rows tell, also of an interlaced file.
+
+def decode(path: str | Path, size: int, fit: str = "crop", known: bool = False) -> np.ndarray:
+    """One file as uint8 (3, size, size); raises ValueError with the reason where it cannot be read whole.
+
+    Where the pixels are `known`, because the caller has their digest, less is done to find out whether they are whole.
     """
-    with Image.open(path) as again:
-        again.im = Image.new(again.mode, again.size, 255).im
-        last = (0, file.height - 2, *file.size)
-        return file.crop(last).tobytes() != again.crop(last).tobytes()
+    return square(picture(path, size, known)[0], size, fit)
+
+
+def decode_and_notice(path: str | Path, size: int, fit: str = "crop") -> tuple[np.ndarray, Noticed]:
+    """The same, and what there is to say of the file."""
+    image, noticed = picture(path, size)
+    return square(image, size, fit), noticed
+
+
+def picture(path: str | Path, size: int, known: bool = False) -> tuple[Image.Image, Noticed]:
+    """One file in RGB, upright, and what there is to say of it; ValueError where it cannot be read whole.
+
+    A JPEG is decoded at a fraction of its size where its sides are twice `size` pixels or more.
+    """
+    with opened(path) as file:
+        oblong, profile = file.width != file.height, other_profile(file.info.get("icc_profile"))
+        image: Image.Image = file
+        grey = tiff.Grey()
+        if file.format in ("JPEG", "MPO"):
+            jpeg.load(file, size, known)
+        elif file.format == "PNG":
+            image = png.load(file, path)
+        elif file.format == "TIFF":
+            grey = tiff.prepare(file, LARGEST)
+        image.load()
+        dim = False
+        if image.mode.startswith("I"):
+            image, dim = to_8_bits(image, grey)
+        if (turn := turn_of(file)) is not None:
+            image = image.transpose(turn)
+    return rgb(image), Noticed(oblong, dim, profile)
+
+
+def turn_of(file: Image.Image) -> Image.Transpose | None:
+    """How an image has to be turned or mirrored by its EXIF; None where that says nothing, or cannot be read."""
+    try:
+        said: Any = file.getexif().get(ExifTags.Base.Orientation)
+        return TURNS.get(said)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises what it finds in there
+        return None
+
+
+def other_profile(profile: bytes | None) -> str:
+    """What a colour profile other than sRGB calls itself; empty where there is none."""
+    name = _profile_name(profile) if profile else ""
+    return "" if name in SRGB or "srgb" in name.lower() else name
+
+
+@lru_cache(maxsize=64)  # thousands of photographs have the same
+def _profile_name(profile: bytes) -> str:
+    try:
+        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "unnamed"
+    except (ImportError, OSError, ImageCms.PyCMSError):
+        return "unreadable"
+
+
+def to_8_bits(image: Image.Image, grey: tiff.Grey) -> tuple[Image.Image, bool]:
+    """Grey of up to 16 bits as grey of 8, and whether it uses less than a sixteenth of its range.
+
+    A transparent value becomes white.
+    """
+    transparent, brightest, shown = image.info.get("transparency"), 0, Image.new("L", image.size)
+    for box in _bands(image):
+        values = np.asarray(image.crop(box)).astype(np.int32)
+        if values.min() < 0 or values.max() > grey.top:
+            raise ValueError("grey of more than 16 bits")
+        if grey.white_is_zero:
+            values = grey.top - values
+        brightest = max(brightest, int(values.max()))
+        eight = (values * 255 + grey.top // 2) // grey.top
+        if transparent is not None:
+            eight[values == transparent] = 255
+        shown.paste(Image.fromarray(eight.astype(np.uint8)), box)
+    return shown, 0 < brightest * DIM <= grey.top
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, by the rule above; ValueError where there is none."""
+    """Any mode as RGB, by the rule of imagefolder; ValueError where there is none."""
     if image.mode.startswith("I"):  # convert() would clip at 255
-        grey: np.ndarray = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("grey of more than 16 bits")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        image, _ = to_8_bits(image, tiff.Grey())
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers, whose range no rule tells")
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        shown = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if image.mode == "RGB" and not transparent:
+        return image
+    boxes = [*_bands(image)]
+    if len(boxes) == 1:
+        return _rgb(image, transparent)
+    shown = Image.new("RGB", image.size)  # of a large image, what lies between takes more memory than the image
+    for box in boxes:
+        shown.paste(_rgb(image.crop(box), transparent), box)
+    return shown
+
+
+def _rgb(image: Image.Image, transparent: bool) -> Image.Image:
+    if transparent:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image from its first row to its last, of so many pixels as are converted at a time."""
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def square(image: Image.Image, size: int, fit: str = "crop") -> np.ndarray:

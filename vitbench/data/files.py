@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.data.cache import pixel_digest
+from vitbench.data.stored import pixel_digest
 from vitbench.errors import DataError
 from vitbench.machine.distributed import LOCAL_WORLD_SIZE
 from vitbench.machine.interrupt import STOPPING

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,9 +159,9 @@ def _groups(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The groups of near-duplicates and of exact copies (M,), remembered in the cache; -1 for files that are broken."""
     paths, stamps = [file.path for file in files], [file.stamp for file in files]
-    kept = place_of(paths, stamps, cache).with_suffix(f".alike{ALIKE}.npy")
-    with suppress(OSError, ValueError, EOFError):
-        found = np.load(kept, allow_pickle=False)
+    kept = place_of(paths, stamps, cache).with_suffix(f".alike{ALIKE}.npz")
+    with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile), open(kept, "rb") as file:
+        found = np.load(file, allow_pickle=False)["groups"]  # the archive has a checksum
         if found.shape == (2, len(files)) and found.dtype == np.int64:
             return found[0], found[1]
     seen = survey(paths, stamps, cache, progress=progress, workers=workers)
@@ -170,7 +171,7 @@ def _groups(
     first: dict[bytes, int] = {}
     found[1, whole] = [first.setdefault(seen.thumbnails[row].tobytes(), len(first)) for row in whole]
     buffer = io.BytesIO()
-    np.save(buffer, found)
+    np.savez(buffer, groups=found)
     with suppress(StorageError):  # a memory that cannot be written is not needed
         write(kept, buffer.getvalue(), folders=True)
     return found[0], found[1]

@@ -1,8 +1,9 @@
 """Your own images: class folders with or without a split, or a table of labels (`layout.py`, `labels.py`).
 
 One rule holds for every file. Pillow decodes it, the first frame where it is an animation; it is turned as its EXIF tag
-says; 16-bit grey is divided by 257; transparency is laid on white; the result is converted to RGB. The shortest side is
-resized to the image size (bilinear with antialiasing) and the middle is cut out; `data.fit` has other ways.
+says; grey of 12 or 16 bits is scaled to 8; transparency is laid on white; the result is converted to RGB, and colour
+profiles are ignored. The shortest side is resized to the image size (bilinear with antialiasing) and the middle is cut
+out; `data.fit` has other ways.
 
 A file is an image if its ending says so. Hidden files and other files are ignored, and a warning counts them.
 """
@@ -10,25 +11,29 @@ A file is an image if its ending says so. Hidden files and other files are ignor
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vitbench.data.cache import Contents, Rows, cached, duplicates, listed, write_rows
-from vitbench.data.decode import decode, mapped, opened, shown_path
+from vitbench.data.decode import DIM, Noticed, decode, decode_and_notice, mapped, opened, shown_path
 from vitbench.data.files import Files, Pool
 from vitbench.data.holdout import SPLIT_SEED, TEST_FRACTION, hold_out
 from vitbench.data.labels import layout_of
 from vitbench.data.layout import Layout
 from vitbench.data.listing import File, colliding
+from vitbench.data.scan import Scan, remembered, scan_of_stamps
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError, UserError
 from vitbench.machine.progress import progress as progress_bar
 
-DECODING = 1  # bump when the rule above changes
+# By the ending, bumped when the rule above changes what becomes of such files. Others are of 1, and their caches stay.
+DECODING = dict.fromkeys((".jpeg", ".jpg", ".png", ".tif", ".tiff"), 2)
 CHUNK = 256  # images that a worker decodes at a time
 WHAT_FIT_DOES = {
     "crop": "their middle is cut out (data.fit=crop; pad and squash show all of an image)",
@@ -67,36 +72,61 @@ def load(
     def build(rows: Rows) -> Contents:
         size = image_size or _common_size(paths)
         rows.allocate(len(paths), 3, size, ", or machine.images=files, which decodes them whenever they are asked for")
-        broken, oblong = _decode_all(paths, rows, size, fit, progress, workers)
+        broken, noticed = _decode_all(paths, rows, size, fit, progress, workers)
         shown = [shown_path(os.path.relpath(path, root)) for path in paths]
 
         def find_warnings(digests: np.ndarray) -> list[str]:
-            told = [f"{oblong:,} of {len(paths):,} images are not square: {WHAT_FIT_DOES[fit]}"] if oblong else []
-            return duplicates(digests, names=shown, labels=truth, train=len(train), broken=broken) + told
+            copies = duplicates(digests, names=shown, labels=truth, train=len(train), broken=broken)
+            return [*copies, *_told(noticed, len(paths), fit)]
 
         return Contents(truth[: len(train)], truth[len(train) :], classes, broken, find_warnings)
 
     def read(shape: tuple[int, ...], dropped: list[int], digests: np.ndarray) -> Files:
         broken = set(dropped)
         whole = [path for row, path in enumerate(paths) if row not in broken] if broken else paths
-        return Files(partial(decode, fit=fit), whole, shape, digests, Pool())
+        return Files(partial(decode, fit=fit, known=True), whole, shape, digests, Pool())
 
-    identity = [DECODING, str(root.resolve()), image_size, classes, [file.stamp for file in train]]
+    version = max(DECODING.get(os.path.splitext(path)[1].lower(), 1) for path in paths)
+    identity = [version, str(root.resolve()), image_size, classes, [file.stamp for file in train]]
     identity += [[file.stamp for file in test]]
     identity += [] if labels is None else [truth.tolist()]  # else the paths say it
     identity += [] if fit == "crop" else [fit]
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in root.resolve().name)[:40] or "images"
     dataset = cached(cache, name, identity, build, skip_broken=skip_broken, reader=read if files else None)
-    return replace(dataset, warnings=(*notes, *dataset.warnings, *layout.ignored))
+    warnings = (*notes, *dataset.warnings, *layout.ignored)
+    return replace(dataset, warnings=warnings, scan=_scan(root, layout))
+
+
+class Seen(NamedTuple):
+    """What there is to say of a folder by the names of its files."""
+
+    scan: Scan
+    train_files: int  # of all files where there is no split
+    has_split: bool
+
+
+def look_at(root: Path, *, labels: str | None = None, follow_links: bool = False, **_: Any) -> Seen:
+    """Lists the files of a folder, once until `forget_scans()`; DataError as `load` has it."""
+
+    def look() -> Seen:
+        layout = layout_of(root.absolute(), labels, follow_links)
+        _class_names(layout)
+        return Seen(_scan(root, layout), len(layout.train), layout.test is not None)
+
+    return remembered(["imagefolder", str(root.absolute()), labels, follow_links], look)
+
+
+def _scan(root: Path, layout: Layout) -> Scan:
+    splits = (layout.train, layout.test or [])
+    return scan_of_stamps(root, [DECODING, *([[file.label, *file.stamp] for file in split] for split in splits)])
 
 
 def listed_train_images(
     root: Path, *, labels: str | None = None, follow_links: bool = False, test_fraction: float = TEST_FRACTION, **_: Any
 ) -> int:
     """How many training images `load` would find, within a few, by the names of files; DataError as `load` has it."""
-    layout = layout_of(root.absolute(), labels, follow_links)
-    _class_names(layout)
-    return len(layout.train) if layout.test is not None else round((1 - test_fraction) * len(layout.train))
+    seen = look_at(root, labels=labels, follow_links=follow_links)
+    return seen.train_files if seen.has_split else round((1 - test_fraction) * seen.train_files)
 
 
 # ------------------------------------------------------------------------------------------------------------- splits
@@ -160,38 +190,57 @@ def _common_size(paths: list[str]) -> int:
 
 def _decode_chunk(
     job: tuple[int, list[str]], target: Path | None, size: int, fit: str
-) -> tuple[int, np.ndarray, dict[int, str], int]:
+) -> tuple[int, np.ndarray, dict[int, str], Counter[Noticed]]:
     """Decodes some files into the cache.
 
-    Returns their first row, their digests, by row what is wrong with some, and how many are not square.
+    Returns their first row, their digests, by row what is wrong with some, and how often what was noticed.
     """
     first, paths = job
-    images, broken, oblong = np.zeros((len(paths), 3, size, size), np.uint8), {}, 0
+    images, broken, noticed = np.zeros((len(paths), 3, size, size), np.uint8), {}, Counter[Noticed]()
     for place, path in enumerate(paths):
         try:
-            images[place] = decode(path, size, fit)
-            with opened(path) as image:
-                oblong += image.width != image.height
+            images[place], what = decode_and_notice(path, size, fit)
+            noticed[what] += 1
         except ValueError as error:
             broken[first + place] = f"{shown_path(path)} ({error})"
-    return first, write_rows(target, first, images), broken, oblong
+    return first, write_rows(target, first, images), broken, noticed
 
 
 def _decode_all(
     paths: list[str], rows: Rows, size: int, fit: str, progress: bool, workers: int | None
-) -> tuple[dict[int, str], int]:
-    """Decodes all files into the cache; returns, by row, what is wrong with broken ones, and how many are oblong."""
+) -> tuple[dict[int, str], Counter[Noticed]]:
+    """Decodes all files into the cache; returns, by row, what is wrong with some, and how often what was noticed."""
     jobs = [(first, paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
     work = partial(_decode_chunk, target=rows.path, size=size, fit=fit)
     broken: dict[int, str] = {}
-    oblong = 0
+    noticed = Counter[Noticed]()
     with (
         mapped(workers, len(jobs)) as map_jobs,
         progress_bar("decoding", len(paths), "images", None if progress else False) as bar,
     ):
-        for first, digests, newly_broken, newly_oblong in map_jobs(work, jobs):
+        for first, digests, newly_broken, newly_noticed in map_jobs(work, jobs):
             rows.digests[first : first + len(digests)] = digests
             broken.update(newly_broken)
-            oblong += newly_oblong
+            noticed += newly_noticed
             bar.update(first + len(digests))
-    return broken, oblong
+    return broken, noticed
+
+
+def _told(noticed: Counter[Noticed], images: int, fit: str) -> Iterable[str]:
+    """What one should know of how files became images, a line each."""
+    if oblong := sum(count for what, count in noticed.items() if what.oblong):
+        yield f"{oblong:,} of {images:,} images are not square: {WHAT_FIT_DOES[fit]}"
+    if dim := sum(count for what, count in noticed.items() if what.dim):
+        yield (
+            f"{dim:,} of {images:,} images are grey of 12 or 16 bits and use under 1/{DIM} of their range: they are "
+            "nearly black; scale their values up"
+        )
+    profiles = Counter[str]()
+    for what, count in noticed.items():
+        if what.profile:
+            profiles[shown_path(what.profile)] += count
+    if profiles:
+        yield (
+            f"{profiles.total():,} of {images:,} images have a colour profile other than sRGB, which is ignored: "
+            f"{listed([name for name, _ in profiles.most_common()], 'profile')}"
+        )

@@ -10,6 +10,7 @@ The column split may be missing. Files are those below `data.root`; their ending
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from vitbench.data.decode import shown_path
 from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root, recognise
 from vitbench.data.listing import File, SplitFiles, ignored
 from vitbench.errors import DataError, did_you_mean
+from vitbench.machine.disk import LARGE, read_file
 
 # usual names of columns, in any case; the first that a table has is taken
 FILE_COLUMNS = (
@@ -120,12 +122,12 @@ def read_table(path: Path) -> Table:
     """Reads a table of labels; DataError where it is none."""
     name = shown_path(path.name)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            separator = max(SEPARATORS, key=header.count)
-            cells = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
-            file_at, label_at, split_at = _columns(name, cells)
-            rows = list(_lines(name, csv.reader(file, delimiter=separator), file_at, label_at, split_at))
+        file = io.StringIO(read_file(path, LARGE).decode("utf-8-sig"), newline="")
+        header = file.readline()
+        separator = max(SEPARATORS, key=header.count)
+        cells = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
+        file_at, label_at, split_at = _columns(name, cells)
+        rows = list(_lines(name, csv.reader(file, delimiter=separator), file_at, label_at, split_at))
     except OSError as error:
         raise DataError(f"data.labels={shown_path(path)} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -152,8 +154,8 @@ def _columns(name: str, header: Sequence[str]) -> tuple[int, int, int | None]:
     for what, place, known_names in (("file", file_at, FILE_COLUMNS), ("label", label_at, LABEL_COLUMNS)):
         if place is None:
             raise DataError(
-                f"{name} has no column of a {what}; its columns: {', '.join(header)}; names that are known: "
-                f"{', '.join(known_names)}"
+                f"{name} has no column of a {what}; its columns: {', '.join(map(shown_path, header))}; "
+                f"names that are known: {', '.join(known_names)}"
             )
     assert file_at is not None and label_at is not None
     return file_at, label_at, split_at
@@ -173,7 +175,8 @@ def _lines(name: str, reader: Any, file_at: int, label_at: int, split_at: int | 
         if not file or not label:
             raise DataError(f"{name}, line {number}: no {'label' if file else 'file'}; complete the line or remove it")
         if split_at is not None and split.casefold() not in KINDS:
-            raise DataError(f"{name}, line {number}: split={split}: {did_you_mean(split.casefold(), KINDS)}")
+            remedy = did_you_mean(split.casefold(), KINDS)
+            raise DataError(f"{name}, line {number}: split={shown_path(split)}: {remedy}")
         yield Line(number, file, label, KINDS[split.casefold()] if split_at is not None else None)
 
 

@@ -16,7 +16,16 @@ from typing import NamedTuple
 
 from vitbench.data.cache import listed
 from vitbench.data.decode import shown_path
-from vitbench.data.listing import File, SplitFiles, entries_of, ignored, is_hidden, is_image, is_system_folder
+from vitbench.data.listing import (
+    File,
+    SplitFiles,
+    entries_of,
+    ignored,
+    is_hidden,
+    is_image,
+    is_system_folder,
+    is_systems_name,
+)
 from vitbench.errors import DataError
 
 # names of folders, and of what a table of labels has in its column split, in any case; the first is taken first
@@ -77,15 +86,17 @@ def check_root(root: Path) -> None:
 
 def _split(root: Path, train: str, candidates: list[str], others: list[str], follow_links: bool) -> Layout:
     """The layout with a folder of training images; `candidates` may hold test images, the first sooner."""
-    classes = set(_subfolders(root / train))
+    classes = {*_subfolders(root / train)}
     with_classes = [name for name in candidates if _subfolders(root / name)]
-    test = next(
-        (name for name in with_classes if classes & set(_subfolders(root / name))), next(iter(with_classes), None)
-    )
+    labelled = [name for name in with_classes if any(_holds_images(root / name / a) for a in _subfolders(root / name))]
+    alike = [name for name in labelled if classes & {*_subfolders(root / name)}]
+    test = next(iter([*alike, *labelled, *with_classes]), None)  # the last of these is refused for its empty classes
     unused = []
     for name in candidates:
         if name not in with_classes:
             unused.append(f"{name}/ holds no class folders and is not used")
+        elif name != test and name not in labelled:
+            unused.append(f"{name}/ holds no images in its class folders and is not used")
         elif name != test:
             unused.append(f"{name}/ is not used")
     beside = [name for name in others if _holds_images(root / name)]
@@ -126,5 +137,9 @@ def _named(folders: list[str], names: tuple[str, ...]) -> list[str]:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether there are images in a folder or below it."""
-    return any(is_image(name) for _, _, names in os.walk(folder) for name in names)
+    """Whether there are images in a folder or below it, but for hidden ones and those of systems."""
+    for _, below, names in os.walk(folder):
+        below[:] = [name for name in below if not is_hidden(name) and not is_systems_name(name)]
+        if any(is_image(name) and not is_hidden(name) for name in names):
+            return True
+    return False

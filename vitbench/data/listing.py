@@ -17,11 +17,17 @@ from vitbench.errors import DataError
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 JUNK = {"thumbs.db", "desktop.ini"}
-# what macOS, Synology, Windows, Linux and Python leave in folders; .git and others with a dot are hidden anyway
+# What macOS, Synology, QNAP, NetApp, Windows, Linux and Python leave in folders, in small letters. .git, .Trashes and
+# others with a dot are hidden anyway.
 SYSTEM_FOLDERS = {
     "__macosx",
     "@eadir",
     "#recycle",
+    "#snapshot",
+    "@recycle",
+    "~snapshot",
+    "network trash folder",
+    "temporary items",
     "$recycle.bin",
     "system volume information",
     "lost+found",
@@ -145,7 +151,11 @@ def is_hidden(name: str) -> bool:
 
 def is_system_folder(entry: os.DirEntry[str]) -> bool:
     """Whether a folder is one that a system makes for itself."""
-    return entry.name.lower() in SYSTEM_FOLDERS and entry.is_dir()
+    return is_systems_name(entry.name) and entry.is_dir()
+
+
+def is_systems_name(name: str) -> bool:
+    return name.lower() in SYSTEM_FOLDERS
 
 
 def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -177,7 +187,8 @@ def ignored(*splits: SplitFiles) -> Iterator[str]:
     if hidden:
         yield f"ignored {hidden:,} hidden file{'s' * (hidden > 1)}"
     if system:
-        yield f"ignored {listed(system, 'system folder')}"
+        names = ", ".join(dict.fromkeys(system))  # many have one in every class
+        yield f"ignored {len(system):,} system folder{'s' * (len(system) > 1)}: {names}"
     if links:
         yield f"ignored {links:,} link{'s' * (links > 1)} to images or folders that are read anyway"
     if loose:

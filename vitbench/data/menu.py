@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitbench.data.scan import Scan, forget_scans, remembered
 from vitbench.errors import UserError
 from vitbench.menu import Choice, look_up
 
@@ -56,8 +58,17 @@ def open_dataset(
 
     With `files`, its images are decoded whenever they are asked for, and none goes into the cache.
 
-    The last one stays open, so that runs which follow each other in one process share it, until `forget()`.
+    The last one stays open, so that runs which follow each other in one process share it, until `forget()`. If its file
+    in the cache turns out to be damaged, the source is decoded again.
     """
+    from vitbench.data.classes import only, with_balance
+    from vitbench.data.stored import Stored
+
+    for setting, folder in {"data.root": root, "data.cache": cache}.items():
+        if folder.startswith("~"):  # settings have it in full wherever a home folder is known
+            raise UserError(
+                f"{setting}={folder}: no home folder is known, HOME is not set; type {setting}=FOLDER in full"
+            )
     key = json.dumps([source, root, cache, image_size, files, options], sort_keys=True)
     if key not in _opened:
         load = look_up("data", source, MENU)
@@ -68,17 +79,46 @@ def open_dataset(
                     "machine.images=cache needs no memory either"
                 )
             options["files"] = True
-        dataset: Dataset = load(root=Path(root), cache=Path(cache), image_size=image_size, progress=progress, **options)
-        forget()
+        its_own = {"root": Path(root), "cache": Path(cache), "image_size": image_size, "progress": progress, **options}
+        dataset: Dataset = load(**its_own)
+        if isinstance(dataset.train.images, Stored):
+            dataset.train.images.file.open_again = lambda: load(**its_own).train.images.file
+        _opened.clear()
         _opened[key] = dataset
-    from vitbench.data.classes import only, with_balance
-
     return with_balance(_opened[key] if classes is None else only(_opened[key], classes))
 
 
 _opened: dict[str, Dataset] = {}  # one at most
 
 
+def scan_of(source: str, *, root: str, **options: Any) -> Scan | None:
+    """Looks at the files of a source, once until `forget()`; `options` are the source's own.
+
+    None of what is drawn, and where the files are not on this machine. DataError where a folder cannot be used.
+    """
+    if not os.path.isdir(root):
+        return None
+    if source == "imagefolder":
+        from vitbench.data.imagefolder import look_at
+
+        return look_at(Path(root), **options).scan
+    from vitbench.data.sizes import PUBLIC_SETS
+
+    if source not in PUBLIC_SETS:
+        return None
+    from vitbench.data.torchvision_sets import scan_of_set
+
+    return remembered([source, os.path.realpath(root)], lambda: scan_of_set(source, Path(root)))
+
+
+def fingerprint_of(source: str, *, progress: bool, **options: Any) -> str:
+    """The fingerprint of what `open_dataset` opens, which is opened for that once until `forget()`."""
+    return remembered(
+        ["fingerprint", source, options], lambda: open_dataset(source, progress=progress, **options).fingerprint
+    )
+
+
 def forget() -> None:
     """Looks at the images anew the next time."""
     _opened.clear()
+    forget_scans()

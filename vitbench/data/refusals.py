@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitbench.errors import UserError, check_choice
-from vitbench.menu import FROM_0, FROM_1, Range, check_ranges
+from vitbench.menu import FROM_0, FROM_1, MOST_IMAGES, Range, check_ranges
 
 FOLDERS = {
     "data.test_fraction": Range("above 0 and below 1 (a share of the images)", lambda value: 0 < value < 1),
     "data.split_seed": Range("0 to 4294967295", lambda value: 0 <= value < 2**32),
 }
 FITS = ("crop", "pad", "squash")  # what becomes of images that are not square
-SHAPES = {"data.train_images": FROM_1, "data.test_images": FROM_1, "data.image_seed": FROM_0}
+SHAPES = {
+    "data.train_images": FROM_1.up_to(MOST_IMAGES),
+    "data.test_images": FROM_1.up_to(MOST_IMAGES),
+    "data.image_seed": FROM_0.up_to(2**32 - 1),
+}
 
 MOVED = "moves the object, whose place is the class of data.task=place"
 ALONE = "may leave one object, or bring in a third, where data.task=same_different compares two"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
-from vitbench.data.decode import opened, rgb
+from vitbench.data.decode import picture
 from vitbench.data.suspects import Finding, Images, Suspect
 from vitbench.errors import DataError
 from vitbench.numbers import look
@@ -114,11 +113,9 @@ class _Row:
         if self.images.facts[number].error is not None:
             return None
         try:
-            with opened(self.paths[number]) as file:
-                file.draft("RGB", (PIXELS, PIXELS))
-                image = rgb(ImageOps.exif_transpose(file))
-                image.thumbnail((PIXELS, PIXELS))
-                return np.asarray(image)
+            image, _ = picture(self.paths[number], PIXELS, known=True)
+            image.thumbnail((PIXELS, PIXELS))
+            return np.asarray(image)
         except (ValueError, DataError):
             return None
 

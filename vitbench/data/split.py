@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vitbench.data.scan import Scan
 
 
 @dataclass(frozen=True)
 class Split:
-    """Square images of one size, with their labels. Images from the cache are memory-mapped."""
+    """Square images of one size, with their labels. Images from the cache stay in its file until they are asked for."""
 
-    images: np.ndarray  # (M,C,H,W) uint8, or what stands for such an array: `files.Files`, `classes.Chosen`
+    # (M,C,H,W) uint8, or what stands for such an array: `stored.Stored`, `files.Files`, `classes.Chosen`
+    images: np.ndarray
     labels: np.ndarray  # (M,) int64, indices into `classes`
     classes: tuple[str, ...]
 
@@ -34,7 +39,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits, a fingerprint of them, and warnings for the user.
+    """Both splits, a fingerprint of them, warnings for the user, and which files they come from, where they do.
 
     `fingerprint` is a hash over the decoded pixels, the labels and the class names, in order, taken once when the cache
     was written. It names what the network sees. Paths, times and file formats do not enter it, so a copy of the data on
@@ -45,6 +50,7 @@ class Dataset:
     test: Split
     fingerprint: str
     warnings: tuple[str, ...] = ()
+    scan: Scan | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

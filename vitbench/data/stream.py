@@ -3,11 +3,10 @@
 Every batch equals, to the last bit, the one that a tensor of all images would give. The batches that come next are
 prefetched, so that disk, copies and computation work at the same time:
 
-- The cache is a memory map. We tell the system which images the next batches take, and it reads them all at once while
-  the model computes; a batch is copied when its turn comes. Page faults would read these images one after another, each
-  with what lies around it. (That is faster for small images in a file that fits in memory, so there we tell the system
-  nothing.) We start no thread: a copy from a warm cache takes less time than handing it over to one, and the system
-  reads a cold cache in the background.
+- The cache is a file (`stored.py`). We tell the system which images the next batches take, and it reads them all at
+  once while the model computes; a batch is copied when its turn comes. (Of small images in a file that fits in memory
+  we ask for what lies around them, too, once.) We start no thread: a copy from a warm cache takes less time than
+  handing it over to one, and the system reads a cold cache in the background.
 - Undecoded files are decoded by processes (`files.py`).
 - To a GPU, the next batch is copied while the present one is computed: asynchronously, from one of two pinned buffers
   and on a CUDA stream of its own. The copy waits for the work queued before it, so the host is never more than a few
@@ -16,10 +15,9 @@ prefetched, so that disk, copies and computation work at the same time:
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitbench.data.classes import Chosen
+from vitbench.data.stored import Stored
 from vitbench.machine.memory import free_bytes
 
 if TYPE_CHECKING:
@@ -34,9 +33,10 @@ if TYPE_CHECKING:
 
 AHEAD = 2  # batches that are prefetched
 COPIED_BYTES = 1 << 24  # bytes that `whole` copies to a GPU at a time
-LARGE_IMAGE = 1 << 14  # bytes of an image from which on telling the system about it costs next to nothing
+LARGE_IMAGE = 1 << 14  # bytes of an image from which on telling the system about each costs next to nothing
 
 Indices = NDArray[np.int64]
+Images: TypeAlias = "NDArray[np.uint8] | Stored | Files | Chosen"
 Read = Callable[[NDArray[np.uint8]], Any]  # writes the images that were prefetched into an array (B, C, H, W)
 
 
@@ -52,7 +52,7 @@ class Readable(Protocol):
 class Stream:
     """Some of a split's images: `len`, slices and `split` give what they give of a tensor of these images."""
 
-    def __init__(self, images: NDArray[np.uint8] | Files | Chosen, indices: Indices, device: torch.device):
+    def __init__(self, images: Images, indices: Indices, device: torch.device):
         self.images, self.indices, self.device = images, indices, device
         self.shape = (len(indices), *images.shape[1:])  # (M, C, H, W)
         self.prefetch = _prefetcher(images)
@@ -151,33 +151,25 @@ class _Copier:
         return copy
 
 
-def _prefetcher(images: NDArray[np.uint8] | Files | Chosen) -> Callable[[Indices], Read]:
+def _prefetcher(images: Images) -> Callable[[Indices], Read]:
     """The function that prefetches images, by their indices."""
-    if isinstance(images, np.ndarray):
-        return _array_prefetcher(images)
     if isinstance(images, Chosen):
         prefetch, chosen = _prefetcher(images.images), images.indices
         return lambda indices: prefetch(chosen[indices])
+    if isinstance(images, Stored):
+        return _prefetcher_of_file(images)
+    if isinstance(images, np.ndarray):
+        # "clip" clips nothing, since all indices are in bounds; with "raise" numpy would fill a buffer first
+        return lambda indices: lambda target: np.take(images, indices, 0, target, "clip")
     return images.prefetch
 
 
-def _array_prefetcher(images: NDArray[np.uint8]) -> Callable[[Indices], Read]:
-    base: Any = images
-    while isinstance(base, np.ndarray):
-        base = base.base
-    image_bytes = int(np.prod(images.shape[1:]))
-    read_ahead = isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED")
-    # small images in a file that fits in memory need no telling: each page fault also brings their neighbours
-    read_ahead = read_ahead and (image_bytes >= LARGE_IMAGE or len(base) > free_bytes(torch.device("cpu")))
-    offset = images.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data if read_ahead else 0
+def _prefetcher_of_file(images: Stored) -> Callable[[Indices], Read]:
+    image_bytes, file_bytes = (int(np.prod(shape)) for shape in (images.shape[1:], images.file.shape))
+    exactly = image_bytes >= LARGE_IMAGE or file_bytes > free_bytes(torch.device("cpu"))
 
     def prefetch(indices: Indices) -> Read:
-        if read_ahead:
-            starts = offset + indices * image_bytes
-            pages = starts // mmap.PAGESIZE * mmap.PAGESIZE
-            for page, length in zip(pages.tolist(), (starts + image_bytes - pages).tolist(), strict=True):
-                base.madvise(mmap.MADV_WILLNEED, page, length)
-        # "clip" clips nothing, since all indices are in bounds; with "raise" numpy would fill a buffer of its own first
-        return lambda target: np.take(images, indices, 0, target, "clip")
+        images.announce(indices, exactly)
+        return lambda target: images.read(indices, target)
 
     return prefetch

@@ -10,21 +10,21 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageCms
 
-from vitbench.data.decode import decode, mapped, opened
+from vitbench.data.decode import decode_and_notice, mapped, opened, other_profile, turn_of
 from vitbench.data.similar import SIDE
 from vitbench.errors import StorageError
 from vitbench.machine.disk import write
 from vitbench.machine.progress import progress as progress_bar
 
-FORMAT = 3  # bump when what is kept changes
+FORMAT = 4  # bump when what is kept changes
 CHUNK = 64  # files that a process looks at a time
 
 
@@ -40,7 +40,8 @@ class Facts:
     frames: int = 1
     turned: bool = False  # EXIF says that it has to be turned or mirrored
     transparent: bool = False
-    profile: str = ""  # the name of the colour profile that it carries
+    profile: str = ""  # the name of a colour profile that it carries, other than sRGB
+    dim: bool = False  # grey of 12 or 16 bits, of which it uses less than a sixteenth
     error: str | None = None
 
 
@@ -95,7 +96,8 @@ def look_at(path: str) -> tuple[Facts, NDArray[np.uint8]]:
     """The facts of one file, and its thumbnail (3, 32, 32)."""
     thumbnail = np.zeros((3, SIDE, SIDE), np.uint8)
     try:
-        digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         return Facts("", error=f"cannot be read: {error.strerror}"), thumbnail
     facts = Facts(digest)
@@ -103,28 +105,30 @@ def look_at(path: str) -> tuple[Facts, NDArray[np.uint8]]:
         with opened(path) as image:
             facts = Facts(
                 digest,
-                *image.size,
+                width=image.width,
+                height=image.height,
                 mode=image.mode,
                 format=image.format or "",
-                frames=getattr(image, "n_frames", 1),
-                turned=image.getexif().get(ExifTags.Base.Orientation) in range(2, 9),
+                frames=_frames(image),
+                turned=turn_of(image) is not None,
                 transparent=image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info,
-                profile=_profile_name(image.info.get("icc_profile")),
+                profile=other_profile(image.info.get("icc_profile")),
             )
-        thumbnail = decode(path, SIDE)
+        thumbnail, noticed = decode_and_notice(path, SIDE)
+        facts = replace(facts, dim=noticed.dim)
     except ValueError as error:
-        facts = Facts(**{**asdict(facts), "error": str(error)})
+        facts = replace(facts, error=str(error))
     return facts, thumbnail
 
 
-def _profile_name(profile: bytes | None) -> str:
-    """What a colour profile calls itself; empty where there is none."""
-    if not profile:
-        return ""
+def _frames(image: Any) -> int:
+    """How many frames an image has; 1 where those behind the first cannot be counted, which no training uses."""
     try:
-        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "unnamed"
-    except (ImportError, OSError, ImageCms.PyCMSError):
-        return "unreadable"
+        return int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises what its decoders raise
+        return 1
 
 
 def _keep(path: Path, found: Survey) -> None:

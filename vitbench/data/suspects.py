@@ -264,7 +264,9 @@ def _empty_pictures(images: Images) -> Iterator[Finding]:
 
 def _formats(images: Images) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, str, Callable[[Facts], str | None]]] = [
-        ("grey of 16 bits", "They are divided by 257; where only low values are used, they come out black.", _is_deep),
+        ("grey of 12 or 16 bits", "Their range is scaled to that of 8 bits.", _is_deep),
+        ("grey of 12 or 16 bits, nearly black", "They use under a sixteenth of their range: scale their values up.",
+         lambda facts: "under 1/16 of the range" if facts.dim else None),
         ("CMYK", "Colours of print become RGB by a plain rule, and look a little different from those in a viewer.",
          lambda facts: facts.mode if facts.mode == "CMYK" else None),
         ("animated", "Only the first frame is used.", _is_animated),
@@ -273,7 +275,7 @@ def _formats(images: Images) -> Iterator[Finding]:
         ("transparent", "They are laid on white; a background that belongs to one class gives the class away.",
          lambda facts: facts.mode if facts.transparent else None),
         ("with a colour profile other than sRGB", "The profile is ignored, so their colours look a little paler.",
-         lambda facts: facts.profile if facts.profile and "srgb" not in facts.profile.lower() else None),
+         lambda facts: facts.profile or None),
     ]  # fmt: skip
     for what, means, reason in kinds:
         yield _of_files(images, what, means, reason)

@@ -7,20 +7,25 @@ does it; sets of one small size are taken as they are.
 from __future__ import annotations
 
 import lzma
+import pickle
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vitbench.data.cache import STORAGE_ERRNOS, Contents, Rows, cached, duplicates, storage_errors, write_rows
-from vitbench.data.decode import mapped, rgb, square
+from vitbench.data.decode import mapped, opened, rgb, square
 from vitbench.data.download import bring
+from vitbench.data.scan import Scan, scan_of_stamps
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError
 from vitbench.machine.progress import progress as progress_bar
@@ -30,6 +35,8 @@ CHUNK = 512  # images decoded between two writes
 # torchvision raises these when files are missing, broken or cannot be downloaded; URLError is an OSError
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
+# it raises these where data.root holds something else: it checks the sums of few files
+FOREIGN = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 class Source(NamedTuple):
@@ -40,6 +47,7 @@ class Source(NamedTuple):
     test: tuple[dict[str, Any], ...]
     size: int | None  # pixels; None where the photographs have many sizes
     archives: str  # which files to bring where there is no network, below data.root
+    files: tuple[str, ...]  # the files and folders that torchvision reads, below data.root
     channels: int = 3
     download: bool = True
     others: tuple[str, ...] = ()  # further addresses of the archive, which must have the MD5 that torchvision asks for
@@ -55,15 +63,25 @@ _IDX = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
 
 SETS = {
     "cifar10": Source(
-        "CIFAR10", *_FLAGS, 32, "cifar-10-python.tar.gz", others=(f"{_ZENODO}cifar-10-python.tar.gz?download=1",)
+        "CIFAR10",
+        *_FLAGS,
+        32,
+        "cifar-10-python.tar.gz",
+        ("cifar-10-batches-py",),
+        others=(f"{_ZENODO}cifar-10-python.tar.gz?download=1",),
     ),
     "cifar100": Source(
-        "CIFAR100", *_FLAGS, 32, "cifar-100-python.tar.gz", others=(f"{_ZENODO}cifar-100-python.tar.gz?download=1",)
+        "CIFAR100",
+        *_FLAGS,
+        32,
+        "cifar-100-python.tar.gz",
+        ("cifar-100-python",),
+        others=(f"{_ZENODO}cifar-100-python.tar.gz?download=1",),
     ),
-    "mnist": Source("MNIST", *_FLAGS, 28, f"MNIST/raw/{_IDX}", channels=1),
-    "fashion_mnist": Source("FashionMNIST", *_FLAGS, 28, f"FashionMNIST/raw/{_IDX}", channels=1),
-    "svhn": Source("SVHN", *_SPLITS, 32, "train_32x32.mat and test_32x32.mat"),
-    "stl10": Source("STL10", *_SPLITS, 96, "stl10_binary.tar.gz"),
+    "mnist": Source("MNIST", *_FLAGS, 28, f"MNIST/raw/{_IDX}", ("MNIST/raw",), channels=1),
+    "fashion_mnist": Source("FashionMNIST", *_FLAGS, 28, f"FashionMNIST/raw/{_IDX}", ("FashionMNIST/raw",), channels=1),
+    "svhn": Source("SVHN", *_SPLITS, 32, "train_32x32.mat and test_32x32.mat", ("train_32x32.mat", "test_32x32.mat")),
+    "stl10": Source("STL10", *_SPLITS, 96, "stl10_binary.tar.gz", ("stl10_binary",)),
     # torchvision's train split has only 10 images of each class; papers usually train on train and val together
     "flowers102": Source(
         "Flowers102",
@@ -71,14 +89,16 @@ SETS = {
         ({"split": "test"},),
         None,
         "flowers-102/{102flowers.tgz,imagelabels.mat,setid.mat}",
+        ("flowers-102",),
     ),
-    "food101": Source("Food101", *_SPLITS, None, "food-101.tar.gz"),
+    "food101": Source("Food101", *_SPLITS, None, "food-101.tar.gz", ("food-101",)),
     "imagenet": Source(
         "ImageNet",
         ({"split": "train"},),
         ({"split": "val"},),
         None,
         "ILSVRC2012_{devkit_t12.tar.gz,img_train.tar,img_val.tar}",
+        ("train", "val", "meta.bin"),
         download=False,
     ),
 }
@@ -125,7 +145,18 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
         return Contents(labels[:train], labels[train:], _class_names(parts[0], labels), find_warnings=find_warnings)
 
     # the sets are fixed and checksummed, so a name identifies its images
-    return cached(cache, source, [DECODING, source, size, str(root.absolute())], build)
+    dataset = cached(cache, source, [DECODING, source, size, str(root.absolute())], build)
+    return replace(dataset, scan=scan_of_set(source, root))
+
+
+def scan_of_set(source: str, root: Path) -> Scan | None:
+    """The names, sizes and times of a set's files; None where there are none, as after somebody made room."""
+    stamps = []
+    for name in SETS[source].files:
+        paths = [root / name] if (root / name).is_file() else sorted(path for path in (root / name).rglob("*"))
+        stats = ((path, path.stat()) for path in paths if path.is_file())
+        stamps += [[str(path.relative_to(root)), its.st_size, its.st_mtime_ns] for path, its in stats]
+    return scan_of_stamps(root, [DECODING, stamps]) if stamps else None
 
 
 def _open(source: str, about: Source, root: Path, options: dict[str, Any], progress: bool) -> Any:
@@ -137,17 +168,31 @@ def _open(source: str, about: Source, root: Path, options: dict[str, Any], progr
         if about.others and not (root / dataset_class.base_folder).is_dir():
             addresses = (dataset_class.url, *about.others)
             bring(root / dataset_class.filename, dataset_class.tgz_md5, addresses, progress=progress)
-        return dataset_class(str(root), **options, **({"download": True} if about.download else {}))
-    except UNAVAILABLE as error:
+        dataset = dataset_class(str(root), **options, **({"download": True} if about.download else {}))
+        if about.size is None:
+            dataset.loader = _photograph
+        return dataset
+    except (*UNAVAILABLE, *FOREIGN) as error:
         if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
             raise
+        if isinstance(error, TypeError) and error.__traceback__ and error.__traceback__.tb_next is None:
+            raise  # no file's fault: we called it wrongly
         reason = " ".join(str(error).split())[:160] or type(error).__name__
+        if isinstance(error, FOREIGN) or "weights_only" in str(error):  # torch's own words advise to let code run
+            reason = "a file there is damaged, or is not the set's"
         attempt = "downloaded to" if about.download else "found (its licence asks you to bring the archives) in"
         raise DataError(
             f"data={source}: torchvision.datasets.{about.name} could not be {attempt} data.root={root} ({reason}); "
             f"put {about.archives} there yourself, or: data=shapes needs no download, "
             "data=imagefolder data.root=FOLDER reads images you have"
         ) from None
+
+
+def _photograph(path: str | Path) -> Image.Image:
+    """What torchvision's own loader gives, of a file of our formats alone: Pillow executes some of the others."""
+    with opened(path) as file:
+        image: Image.Image = file.convert("RGB")
+        return image
 
 
 _parts: list[Any] = []  # the torchvision sets that this process decodes
@@ -166,7 +211,7 @@ def _decode_chunk(
     for place in places:
         try:
             image, label = _parts[number][place]
-        except OSError as error:  # Pillow raises it for broken images, too
+        except (OSError, ValueError) as error:  # of broken images
             raise DataError(
                 f"data={source}: image {place} in data.root={root} cannot be read ({error}); remove its folder there, "
                 "and it is unpacked again"
@@ -186,7 +231,7 @@ def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None)
     if names is None or len(names) != count:
         return tuple(str(label) for label in range(count))
-    first_names = [name[0] if isinstance(name, tuple) else str(name) for name in names]
+    first_names = [str(name[0]) if isinstance(name, tuple) and name else str(name) for name in names]
     uses = Counter(first_names)
     return tuple(f"{name} ({label})" if uses[name] > 1 else name for label, name in enumerate(first_names))
 

@@ -52,7 +52,7 @@ def to_json(report: Report) -> str:
             for target in report.targets
         ],
         "target_sentences": target_sentences(report),
-        "notes": [*report.warnings, *report.notes],
+        "notes": [*report.warnings, *report.rises, *report.notes],
     }
     return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
 

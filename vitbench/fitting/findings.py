@@ -22,7 +22,7 @@ from vitbench.numbers.curves import Curve, FormChoice, choose_form
 from vitbench.numbers.efficiency import Ratio, label_efficiency
 from vitbench.numbers.intervals import Interval, holm, mean_interval
 from vitbench.numbers.pair import LEAST_SEEDS, Pair, Pooled, pool
-from vitbench.numbers.words import printable
+from vitbench.numbers.words import is_share, number, printable
 from vitbench.runs.record import total_seconds
 
 CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
@@ -58,6 +58,7 @@ class Compared(NamedTuple):
     ratios: list[Ratio]  # how many times the leader's images the follower needs
     costs: Mapping[str, float]
     tested: list[Tested]
+    solved: frozenset[float] = frozenset()  # the sizes at which one of the two has nothing left to learn
 
     @property
     def first_follower(self) -> Curve:
@@ -127,6 +128,22 @@ class Report:
             for test in facts.checkpoints
         ]
 
+    @property
+    def rises(self) -> list[str]:
+        """Says of each curve whose error surely rises, though the images grow, where it rises most."""
+        said = []
+        for curve in (line.curve for line in self.lines):
+            if curve.rise:
+                what, scale, unit = (self.value, 100, " %") if is_share(self.value) else (self.value, 1, "")
+                first, last = (
+                    f"{scale * curve.errors[:, i].mean():.3g}{unit} at {number(curve.n[i])}" for i in curve.rise
+                )
+                said.append(
+                    f"{curve.label}: its {what} surely rises with the {self.axis.unit}, from {first} to {last}. More"
+                    " should not make it err more: are these accuracies, or runs that were trained too little?"
+                )
+        return said
+
     @cached_property
     def form(self) -> FormChoice:
         """The one form in which all curves are fitted."""
@@ -158,7 +175,7 @@ class Report:
         p_checkpoints = iter(holm([test.p for pair_facts in facts for test in pair_facts.checkpoints]))
         compared = []
         for i, (whole, pair, (costs, checkpoints)) in enumerate(zip(at_all, at_counted, facts, strict=True)):
-            a_leads = pair.paired and len(pair.n) > 0 and pair.ratios[:, -1].mean() < 0
+            a_leads = pair.paired and len(pair.n) > 0 and pair.differences[:, -1].mean() < 0
             leader, follower = (pair.a, pair.b) if a_leads else (pair.b, pair.a)
             compared.append(
                 Compared(
@@ -174,6 +191,7 @@ class Report:
                     label_efficiency(Pair(leader, follower, interpolated)) if pair.paired and len(pair.n) else [],
                     costs,
                     [Tested(test, next(p_checkpoints)) for test in checkpoints],
+                    frozenset(size.n for line in lines[i] for size in line.sizes if size.is_solved),
                 )
             )
         return compared
@@ -235,11 +253,11 @@ def _differences(whole: Pair, pair: Pair) -> list[Difference]:
     if not {*whole.a.seeds} & {*whole.b.seeds}:
         return []
     rows = [(whole.a.seeds.index(seed), whole.b.seeds.index(seed)) for seed in whole.a.seeds if seed in whole.b.seeds]
-    a, b = (curve.log_errors_at(whole.shared) for curve in (whole.a, whole.b))
-    differences = [[math.exp(a[i, k]) - math.exp(b[j, k]) for i, j in rows] for k in range(len(whole.shared))]
+    a, b = (curve.errors_at(whole.shared) for curve in (whole.a, whole.b))
+    differences = [[float(a[i, k] - b[j, k]) for i, j in rows] for k in range(len(whole.shared))]
     counted = {*pair.n.tolist()}
     return [
-        Difference(n, mean_interval(values), n in counted)
+        Difference(n, mean_interval(values, scale=whole.scale), n in counted)
         for n, values in zip(whole.shared.tolist(), differences, strict=True)
     ]
 

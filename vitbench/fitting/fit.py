@@ -61,7 +61,7 @@ def main(config: Any) -> int:
         formats.print_rich(report_tables(report), report.heading, report_lines(report))
     else:
         say(render_report(form, report))
-        for note in [*report.warnings, *report.notes] if form == "csv" else []:
+        for note in [*report.warnings, *report.rises, *report.notes] if form == "csv" else []:
             print(f"vitbench: {printable(note)}", file=sys.stderr)
     return 0
 

@@ -6,6 +6,7 @@ Nothing is guessed: an error names the line of a row that is missing or repeated
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from vitbench.errors import DataError, UserError, did_you_mean
 from vitbench.fitting.limits import Point, sizes_of
 from vitbench.fitting.lines import CurveOfRuns, check_falling, check_point, curve_of, lines_of
 from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES
+from vitbench.machine.disk import LARGE, read_file
 from vitbench.numbers.words import plural, printable
 
 COLUMNS = {
@@ -54,10 +56,9 @@ def read_table(
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Reads the names of the columns, and the cells of each row with its line number."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            head = [column.strip() for column in next(reader, [])]
-            return head, [(reader.line_num, cells) for cells in reader if any(cells)]
+        reader = csv.reader(io.StringIO(read_file(path, LARGE).decode("utf-8-sig"), newline=""))
+        head = [column.strip() for column in next(reader, [])]
+        return head, [(reader.line_num, cells) for cells in reader if any(cells)]
     except OSError as error:
         raise UserError(f"file={path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:

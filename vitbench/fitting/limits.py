@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vitbench.numbers.curves import Curve
-from vitbench.numbers.intervals import Interval, mean_interval, t_quantile
+from vitbench.numbers.intervals import Interval, mean_interval, size_of, t_quantile
 from vitbench.numbers.pair import LEAST_SEEDS
 
 Limit = Literal["images", "perhaps", "not", "unknown"]
@@ -45,6 +45,7 @@ class Point:
     samples: float | None = None  # images seen, each as often as it was seen
     trained: float | None = None  # the same value on images that it was trained on
     gap: float | None = None  # value - trained, or where that is not known the same of the loss
+    test_images: int | None = None
 
 
 class Certificate(NamedTuple):
@@ -68,6 +69,7 @@ class Size:
     excess: Interval | None = None  # the value minus that of the reference
     reference: float | None = None  # the images of the reference
     certificate: Certificate | None = None
+    is_perfect: bool = False  # half of the runs or more err in nothing
 
     @property
     def counts(self) -> bool:
@@ -77,7 +79,7 @@ class Size:
     @property
     def is_solved(self) -> bool:
         """Whether the model errs so little that nothing is left to see, whatever limits it."""
-        return self.value.mean <= SOLVED
+        return self.is_perfect or self.value.mean <= SOLVED
 
 
 def sizes_of(
@@ -99,11 +101,14 @@ def sizes_of(
             mean_interval(point.value for point in here),
             max((other.n for _, other in met), default=None),
         )
-        excess = mean_interval(point.value - other.value for point, other in met) if met else None
+        scale = size_of(each.value for pair in met for each in pair)
+        excess = mean_interval((point.value - other.value for point, other in met), scale=scale) if met else None
         # a gap of the loss of batches is no gap of the value, so the two are in no mean together
         seen_as_test = [point for point in here if point.trained is not None]
-        trained, gap = (_interval(getattr(point, key) for point in seen_as_test) for key in ("trained", "gap"))
-        loss_gap = None if seen_as_test else _interval(point.gap for point in here)
+        scale = size_of(point.value for point in seen_as_test)  # that of what it was trained on is hardly larger
+        trained = _interval((point.trained for point in seen_as_test), 0.0)
+        gap = _interval((point.gap for point in seen_as_test), scale)
+        loss_gap = None if seen_as_test else _interval((point.gap for point in here), 1.0)
         samples = [point.samples for point in here if point.samples is not None]
         sizes.append(
             Size(
@@ -119,6 +124,7 @@ def sizes_of(
                 _certificate(here, certificates),
             )
         )
+    sizes = _perfect_told(sizes, curve)
     flat = _first_flat(curve) if len(curve.seeds) >= LEAST_SEEDS else None
     if flat is None:
         return sizes
@@ -130,15 +136,22 @@ def sizes_of(
 
 def without_limits(curve: Curve) -> list[Size]:
     """The sizes of a curve that is not along images, or of which nothing else is known: all of them count."""
-    return [
+    sizes: list[Size] = [
         Size(n, mean_interval(column.tolist()), "unknown")
         for n, column in zip(curve.n.tolist(), curve.errors.T, strict=True)
     ]
+    return _perfect_told(sizes, curve)
 
 
-def _interval(values: Iterable[float | None]) -> Interval | None:
+def _perfect_told(sizes: Sequence[Size], curve: Curve) -> list[Size]:
+    """Marks the sizes at which most runs err in nothing: what more images would do cannot be seen there."""
+    marked = zip(sizes, curve.is_perfect.tolist(), strict=True)
+    return [replace(size, limit="not", is_perfect=True) if perfect else size for size, perfect in marked]
+
+
+def _interval(values: Iterable[float | None], scale: float) -> Interval | None:
     known = [value for value in values if value is not None]
-    return mean_interval(known) if known else None
+    return mean_interval(known, scale=scale) if known else None
 
 
 def _reference(point: Point, others: Iterable[Point]) -> Point | None:
@@ -180,18 +193,24 @@ def _first_flat(curve: Curve) -> int | None:
     """The first size from which on the curve is flat, as an index; None where it falls up to its largest size.
 
     The fall to the largest size is compared, within each seed, with that of a power law whose exponent is the steepest
-    between two earlier sizes, and at least SLOWEST.
+    between two earlier sizes, and at least SLOWEST. A curve that falls as fast up to any other size is not flat.
     """
     x, logs = np.log(curve.n), curve.logs
     steepest = SLOWEST
+    scale = max(1.0, float(np.abs(logs).max(initial=0.0)))
     for i in range(len(x) - 1):
-        fall = mean_interval((logs[:, i] - logs[:, -1]).tolist())
-        low, high = (fall.mean, fall.mean) if fall.why else (fall.low, fall.high)
-        if low <= 0 and high < FLAT * steepest * (x[-1] - x[i]):
+        falls = [mean_interval((logs[:, i] - logs[:, j]).tolist(), scale=scale) for j in range(i + 1, len(x))]
+        low, high = _ends(falls[-1])
+        fell = any(_ends(fall)[0] > FLAT * steepest * (x[j] - x[i]) for j, fall in enumerate(falls, i + 1))
+        if low <= 0 and high < FLAT * steepest * (x[-1] - x[i]) and not fell:
             return i
         step = (curve.mean_logs[i] - curve.mean_logs[i + 1]) / (x[i + 1] - x[i])
         steepest = max(steepest, float(step))
     return None
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return (interval.mean, interval.mean) if interval.why else (interval.low, interval.high)
 
 
 def _certificate(here: Sequence[Point], certificates: Mapping[str, Point]) -> Certificate | None:

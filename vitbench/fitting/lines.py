@@ -10,6 +10,7 @@ from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitbench.comparing.axes import IMAGES, Axis
 from vitbench.comparing.certificates import certificates_of
@@ -127,7 +128,9 @@ def _point(row: Row, value: str, axis: Axis, source: Callable[[Row], str]) -> Po
     if row.get(value) is None or not row.get(axis.column):
         return None
     seed = (row.get("data.subset_seed"), row["seed"])
-    return Point(float(row[axis.column]), seed, row[value], source(row), row.get("samples_seen"), *_trained(row, value))
+    trained = _trained(row, value)
+    of_images = row.get("test_images")
+    return Point(float(row[axis.column]), seed, row[value], source(row), row.get("samples_seen"), *trained, of_images)
 
 
 def _trained(row: Row, value: str) -> tuple[float | None, float | None]:
@@ -155,8 +158,8 @@ def curve_of(
 ) -> tuple[Curve | None, list[str]]:
     """Makes a curve that has each seed at each size, if enough are left, and notes on what is left out.
 
-    Sizes at which a run errs in nothing are left out first, then those that have only one seed, and then seeds that
-    lack a size.
+    Sizes that have only one seed are left out first, and then seeds that lack a size. An error of 0 has no logarithm:
+    it counts as half a test image, or where nobody knows how many there are, as half of the curve's smallest above 0.
     """
     by_seed: dict[Hashable, dict[float, Point]] = {}
     for point in points:
@@ -166,28 +169,46 @@ def curve_of(
             raise error(
                 f"{point.source} repeats {first.source}: same settings, seed and {point.n:,.0f} {axis.unit}; keep one"
             )
-    perfect = sorted({point.n for point in points if point.value == 0})
-    places = sorted({point.n for point in points if point.n not in perfect})
+    places = sorted({point.n for point in points})
     counts = {n: sum(n in by_size for by_size in by_seed.values()) for n in places}
     sizes = [n for n, count in counts.items() if count >= FEWEST_SEEDS]
     seeds = sorted((seed for seed, by_size in by_seed.items() if by_size.keys() >= set(sizes)), key=_seed_order)
     if counts and not sizes:
         return None, [f"one seed; a curve takes {FEWEST_SEEDS} or more"]
     if len(sizes) < FEWEST_SIZES:
-        without = " without those where a run errs in nothing" if perfect else ""
-        return None, [f"{plural(len(sizes), 'size')} of {axis.heading}{without}; a curve takes {FEWEST_SIZES} or more"]
+        return None, [f"{plural(len(sizes), 'size')} of {axis.heading}; a curve takes {FEWEST_SIZES} or more"]
     if len(seeds) < FEWEST_SEEDS:
         complete = f"{len(seeds)} of {len(by_seed)} seeds have all {len(sizes)} sizes"
         return None, [f"{complete}; a curve takes {FEWEST_SEEDS} or more"]
-    notes = [f"{n:,.0f} {axis.unit} are left out, a {value} of 0 has no logarithm" for n in perfect]
-    notes += [f"{n:,.0f} {axis.unit} are left out, they have one seed" for n in counts if n not in sizes]
+    notes = [f"{n:,.0f} {axis.unit} are left out, they have one seed" for n in counts if n not in sizes]
     for seed, by_size in by_seed.items():
         if seed not in seeds:
             lacking = f"it lacks {len(set(sizes) - by_size.keys())} of the {len(sizes)} sizes"
             notes.append(f"seed {seed[1] if isinstance(seed, tuple) else seed} is left out, {lacking}")
     errors = np.array([[by_seed[seed][n].value for n in sizes] for seed in seeds], float)
     chance = math.nan if classes < 2 else math.log(classes) if value.endswith("_loss") else 1 - 1 / classes
-    return Curve(label, np.array(sizes, float), errors, tuple(seeds), chance), notes
+    curve = Curve(label, np.array(sizes, float), errors, tuple(seeds), chance)
+    if errors.all():
+        return curve, notes
+    if not errors.any():
+        return None, [f"its {value} is 0 everywhere: nothing is left to fit"]
+    least, what = _half_an_image(points, value, errors)
+    runs = plural(int((errors == 0).sum()), "run")
+    notes.append(
+        f"{runs} of {errors.size} {'has' if runs == '1 run' else 'have'} a {value} of 0, which has no"
+        f" logarithm; in fits it counts as {what} ({least:.2g})"
+    )
+    return replace(curve, least=least), notes
+
+
+def _half_an_image(points: Sequence[Point], value: str, errors: NDArray[np.float64]) -> tuple[float, str]:
+    """What an error of 0 counts as in a fit, and its name."""
+    smallest = float(errors[errors > 0].min())
+    tested = {point.test_images for point in points}
+    images = tested.pop() if len(tested) == 1 else None
+    if images and value.endswith("_error") and 1 / images <= smallest:
+        return 0.5 / images, f"half of one of {images:,} test images"
+    return smallest / 2, "half of the smallest of the curve"
 
 
 def _seed_order(seed: Any) -> tuple[Any, ...]:

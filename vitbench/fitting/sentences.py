@@ -18,7 +18,19 @@ from vitbench.numbers.crossover import LEAST_SIZES
 from vitbench.numbers.curves import GUARD, UNRELIABLE
 from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import bracketed, decimals_of, is_share, listed, number, p_words, plural, times
+from vitbench.numbers.words import (
+    bracketed,
+    decimals_of,
+    is_share,
+    listed,
+    number,
+    p_words,
+    plural,
+    rounded,
+    rounded_half,
+    share_words,
+    times,
+)
 
 COST_WORDS = {  # what is said of costs that are matched, and of costs that are not
     "multiply_adds": ("FLOP-matched", "FLOPs"),
@@ -69,8 +81,12 @@ def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
     if pooled.changes:
         means = pair.differences.mean(0)
         first, last = (f"{_signed(mean, value)}" for mean in (means[0], means[-1]))
-        if means[0] * means[-1] < 0:
-            way = "cross" if compared.crossover.verdict == "observed" else "may cross"
+        if compared.crossover.verdict == "observed":
+            way = "cross"
+        elif means[0] * means[-1] < 0:
+            way = "may cross"
+        elif (means[1:-1] * means[0] < 0).any():
+            way = "may cross and cross back"
         else:
             way = "approach" if abs(means[-1]) < abs(means[0]) else "part"
         changes = f"{'t' if opening else 'T'}he difference of {what} changes with the {axis.unit}"
@@ -101,8 +117,8 @@ def interval_words(interval: Interval, value: str) -> str:
     """Writes the same without its unit."""
     scale, least, _ = _scale(value)
     digits = max(least, decimals_of(value, [interval]))
-    half = "n/a" if interval.why else f"{scale * interval.half:.{digits}f}"
-    return f"{scale * interval.mean:.{digits}f} ± {half}"
+    half = "n/a" if interval.why else rounded_half(scale * interval.half, digits)
+    return f"{rounded(scale * interval.mean, digits)} ± {half}"
 
 
 def mean_words(interval: Interval, value: str) -> str:
@@ -111,12 +127,15 @@ def mean_words(interval: Interval, value: str) -> str:
 
 def size_words(size: float, value: str) -> str:
     scale, digits, _ = _scale(value)
-    return f"{scale * size:.{digits if scale * size >= 0.5 * 10**-digits else digits + 1}f}"
+    digits += int(scale * size < 0.5 * 10.0**-digits)
+    return f"{scale * size:.1g}" if 0 < scale * size < 0.5 * 10.0**-digits else f"{scale * size:.{digits}f}"
 
 
 def _signed(difference: float, value: str) -> str:
     scale, digits, unit = _scale(value)
-    return f"{scale * difference:+.{digits + (abs(scale * difference) < 1)}f}{unit}"
+    digits += int(abs(scale * difference) < 1)
+    tiny = 0 < abs(scale * difference) < 0.5 * 10.0**-digits
+    return f"{scale * difference:+.1g}{unit}" if tiny else f"{scale * difference:+.{digits}f}{unit}"
 
 
 def _scale(value: str) -> tuple[int, int, str]:
@@ -134,16 +153,18 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     if crossover.why in ("few", "chance"):
         return f"Crossover undefined: {_why_few(compared)}."
     if crossover.verdict == "limited":
-        alone = any(n in curve.n for n in compared.left_out for curve in (pair.a, pair.b))
-        limited = "at least one of the two models is" if alone else "both models are"
-        return (
-            f"At {listed(map(number, compared.left_out))} {unit} {limited} limited by budget or size, not by images:"
-            " this evidence cannot say what more images would do."
-        )
+        solved = [n for n in compared.left_out if n in compared.solved]
+        limited = [n for n in compared.left_out if n not in compared.solved]
+        alone = any(n in curve.n for n in limited for curve in (pair.a, pair.b))
+        who = "at least one of the two models is" if alone else "both models are"
+        said = [f"at {listed(map(number, limited))} {unit} {who} limited by budget or size"] if limited else []
+        said += [f"at {listed(map(number, solved))} {unit} one of them has nothing left to learn"] if solved else []
+        opening = f"{' and '.join(said)}, not by images" if limited and not solved else " and ".join(said)
+        return f"{opening[0].upper()}{opening[1:]}: this evidence cannot say what more images would do."
     largest = number(pair.n[-1])
     place = f"at about {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "observed":
-        unmet = f"; {100 * crossover.unmet_share:.0f} % of draws show none" if crossover.unmet_share else ""
+        unmet = f"; {share_words(crossover.unmet_share)} of draws show none" if crossover.unmet_share else ""
         return f"Crossover observed: {follower} overtakes {leader} {place}{unmet}."
     ends_early = pair.n[-1] < compared.whole.n[-1]  # larger sizes were measured, but images do not limit them
     of_sizes = "size that counts" if ends_early else "size"
@@ -153,14 +174,15 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
         doubt += f"; {larger} do not count: there the budget or the size of a model is the limit"
     if crossover.verdict == "extrapolated":
         times = f"{crossover.times:.1f}"
-        unmet = f"{100 * crossover.unmet_share:.0f} % of draws do not" if crossover.unmet_share else "all draws"
+        unmet = f"{share_words(crossover.unmet_share)} of draws do not" if crossover.unmet_share else "all draws"
         return (
             f"Crossover extrapolated x{times}: {follower} would overtake {leader} {place}, {times} times the largest"
             f" {of_sizes}; {unmet} cross within {GUARD:g} times that{doubt}."
         )
     if crossover.verdict == "undefined":
         return f"Crossover undefined up to {largest} {unit}: {_why_undefined(compared)}."
-    opening, ratios = f"No crossover up to {largest} {unit}", _ratios(compared)
+    sure = "" if _keeps_order(compared) else " that is sure"
+    opening, ratios = f"No crossover{sure} up to {largest} {unit}", _ratios(compared)
     if crossover.verdict == "beyond guard":
         return (
             f"{opening}, and beyond guard after that: {ratios}. This ratio shrinks, and the curves may or may not meet:"
@@ -172,6 +194,12 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
         "never": f"This ratio shrinks, but the fits do not meet within {GUARD:g} times the largest {of_sizes}",
     }[crossover.why]
     return f"{opening}: {ratios}. {why}."
+
+
+def _keeps_order(compared: Compared) -> bool:
+    """Whether the means at all sizes have one order, so that a table shows none of them the other way round."""
+    means = compared.pair.differences.mean(0)
+    return bool((means >= 0).all() or (means <= 0).all())
 
 
 def _ratios(compared: Compared) -> str:

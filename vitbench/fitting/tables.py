@@ -11,10 +11,20 @@ from vitbench.fitting.findings import CERTAIN, Certified, Report
 from vitbench.fitting.limits import Size
 from vitbench.fitting.sentences import interval_words, mean_words, size_words
 from vitbench.numbers.crossover import LEAST_SIZES
-from vitbench.numbers.curves import UNRELIABLE, Curve
+from vitbench.numbers.curves import LAST_BITS, UNRELIABLE, Curve
 from vitbench.numbers.intervals import Interval, least_p, smallest_difference
 from vitbench.numbers.pair import LEAST_SEEDS
-from vitbench.numbers.words import column_label, decimals_of, is_share, number, plural, shown_number, shown_p
+from vitbench.numbers.words import (
+    column_label,
+    decimals_of,
+    is_share,
+    number,
+    plural,
+    rounded,
+    shown_number,
+    shown_p,
+    signed_words,
+)
 
 OUTSIDE = "‡"  # marks sizes that do not count
 
@@ -44,11 +54,12 @@ def _curves_table(report: Report) -> Table:
     lines, notes = [], list(report.warnings)
     for curve in report.curves:
         offset = "-" if curve.offset is None else _with_ends(curve.offset, 100 if share else 1, 1 if share else 3)
-        fit = [_with_ends(curve.exponent, 1, 3), offset, _fixed(curve.r2, 3), f"{100 * curve.held_back:.1f} %"]
+        fit = [_with_ends(curve.exponent, 1, 3), offset, _fixed(curve.r2, 3), _percent(curve.held_back)]
         lines.append([curve.label, curve.form, *fit, *([_sizes_of(curve)] if len(sizes) > 1 else [])])
         if curve.held_back > UNRELIABLE:
             miss = f"without its largest size the fit misses it by {100 * curve.held_back:.0f} %"
             notes.append(f"{curve.label}: unreliable; {miss}")
+    notes += report.rises
     for line in report.lines:
         if not line.is_fitted:
             lines.append([line.label, *["-"] * (len(head) - 1 + (len(sizes) > 1))])
@@ -203,8 +214,7 @@ def _differences_table(report: Report) -> Table:
     lines = []
     for compared in report.pairs:
         for n, interval, counts in compared.differences:
-            mean, half = (shown_number(report.value, x, digits) for x in (interval.mean, interval.half))
-            shown = f"{'+' if interval.mean > 0 else ''}{mean} ± {half}"
+            shown = signed_words(report.value, interval, digits)
             smallest = shown_number(report.value, smallest_difference(interval), digits)
             models = [compared.pair.a.label, compared.pair.b.label]
             lines.append([*models, number(n) + ("" if counts else OUTSIDE), shown, str(interval.n), smallest])
@@ -214,8 +224,10 @@ def _differences_table(report: Report) -> Table:
         " mean ± 95 % interval"
     )
     notes = []
+    solved = any({each.n for each in c.differences if not each.counts} & c.solved for c in report.pairs)
     if any(not difference.counts for difference in differences):
-        notes.append(f"{OUTSIDE} does not count: limited by budget or size, or both models guess")
+        why = "solved, or limited by budget or size" if solved else "limited by budget or size"
+        notes.append(f"{OUTSIDE} does not count: {why}, or both models guess")
     head = ["model", "against", report.axis.unit, "difference", "n", "smallest"]
     return Table("differences", caption, head, lines, 2, notes, [], [], [report.value])
 
@@ -234,13 +246,17 @@ def _checkpoints_table(report: Report) -> Table:
     return Table("checkpoints", caption, head, lines, 2, [], [], [], [report.value])
 
 
+def _percent(share: float) -> str:
+    return "<0.1 %" if LAST_BITS < share < 0.0005 else f"{100 * share:.1f} %"
+
+
 def _fixed(value: float, digits: int) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+    return "n/a" if math.isnan(value) else rounded(value, digits)
 
 
 def _with_ends(interval: Interval, scale: float, digits: int) -> str:
     ends: Iterable[float] = (scale * interval.low, scale * interval.high)
-    bracket = "n/a" if math.isnan(interval.low) else "[" + ", ".join(f"{end:.{digits}f}" for end in ends) + "]"
+    bracket = "n/a" if math.isnan(interval.low) else "[" + ", ".join(rounded(end, digits) for end in ends) + "]"
     return f"{_fixed(scale * interval.mean, digits)} {bracket}"
 
 

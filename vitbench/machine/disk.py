@@ -1,15 +1,27 @@
-"""Files are written whole or not at all, whatever ends the process or fills the disk."""
+"""Files are written whole or not at all, whatever ends the process or fills the disk.
+
+Small files that anyone can have left are read by `read_file` and `read_json` alone, which wait for no pipe and read no
+device and nothing without end.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any, NoReturn
 
 from vitbench.errors import StorageError, UserError
+
+SMALL = 16_000_000  # bytes; records, settings, notes and tables have a hundredth of it
+LARGE = 1_000_000_000  # bytes; what has a line for each image of a data set, or for each run of a study
 
 
 @contextmanager
@@ -55,13 +67,99 @@ def write_all(descriptor: int, blob: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
+def check_folder(path: Path, setting: str) -> None:
+    """StorageError where something else lies at a folder's path, or around it; a folder may also not be there yet."""
+    if hindrance := in_place_of_folder(path):
+        raise StorageError(f"{setting}={path}: {hindrance}")
+
+
+def in_place_of_folder(path: Path) -> str | None:
+    """What lies where a folder is, or would be made; None where nothing else does."""
+    for place in (path, *path.parents):
+        try:
+            if stat.S_ISDIR(os.stat(place).st_mode):
+                return None
+            kind = "a file"
+        except OSError:
+            if not os.path.islink(place):
+                continue  # it is not there, or what is around it is no folder
+            kind = "a link to nothing"
+        return f"{place} is {kind}, where a folder is needed"
+    return None
+
+
+def read_file(path: Path, most: int = SMALL) -> bytes:
+    """The bytes of a regular file that has at most `most`; OSError, with what is wrong as `strerror`, for any other."""
+    _check_regular(path, os.stat(path), most)  # before it is opened, because to open a device can do something
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        _check_regular(path, status, most)
+        size = status.st_size
+        blob = file.read(size + 1)  # Python takes as much memory as is asked for
+        while size < len(blob) <= most:  # it grows
+            size = len(blob)
+            blob += file.read(min(most - size, 1 << 20) + 1)
+    if len(blob) > most:  # it grew
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return blob
+
+
+def _check_regular(path: Path, status: os.stat_result, most: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and such a file at most {most:,}", str(path))
+
+
+def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
+    """The JSON object in such a file; OSError as `read_file`, ValueError where it holds something else, or a NaN."""
+    try:
+        content = _JSON.decode(read_file(path, most).decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    return content
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+
+
+def sha256_of(path: Path, tell: Callable[[int], None] = lambda size: None) -> str:
+    """A file's SHA-256; `tell` gets the size of each block that was read. OSError as `read_file`, of any size."""
+    _check_regular(path, os.stat(path), sys.maxsize)
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+            tell(len(block))
+    return sha256.hexdigest()
+
+
 def checksum(path: Path, typed: str = "") -> str:
     """A file's SHA-256, computed again only if it changed. If it is unreadable, a UserError begins with `typed`."""
+    size = check_readable(path, typed)
     try:
-        status = path.stat()
-        return _checksum(path, status.st_size, status.st_mtime_ns)
+        return _checksum(path, size, path.stat().st_mtime_ns)
     except OSError as error:
         raise UserError(f"{typed}{path} cannot be read: {error.strerror}") from None
+
+
+def check_readable(path: Path, typed: str = "") -> int:
+    """The size of a regular file; a UserError that begins with `typed` for anything else, which may have no end."""
+    try:
+        status = os.stat(path)
+        _check_regular(path, status, sys.maxsize)
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        raise UserError(f"{typed}{path} cannot be read: {error.strerror}") from None
+    return status.st_size
 
 
 @cache

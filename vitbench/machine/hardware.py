@@ -16,7 +16,7 @@ import torch
 
 from vitbench.errors import UserError
 from vitbench.machine.distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE
-from vitbench.machine.provenance import Hardware, Provenance, Versions, cores, processor
+from vitbench.machine.provenance import Hardware, Provenance, Versions, packages, processor, threads_of_process
 from vitbench.version import __version__
 
 
@@ -69,7 +69,7 @@ class Machine:
                 f"machine.device={device}: there are {gpus or 'no'} GPUs; machine.device=cpu works anywhere"
             )
         on_gpu = device != "cpu"
-        threads = threads or max(1, cores() // LOCAL_WORLD_SIZE)
+        threads = threads or threads_of_process(LOCAL_WORLD_SIZE)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # evaluation is in float32 and shall not be rounded to TF32
@@ -120,7 +120,7 @@ class Machine:
             "torch": torch.__version__,
             "numpy": version("numpy"),
         }
-        return {"hardware": hardware, "versions": versions}
+        return {"hardware": hardware, "versions": versions, "packages": packages()}
 
 
 class Stopwatch:

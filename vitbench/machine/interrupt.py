@@ -51,7 +51,8 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._old_handlers = {number: signal.signal(number, self._handle) for number in STOPPING}
+            numbers = [number for number in STOPPING if not _ignored_by_nohup(number)]
+            self._old_handlers = {number: signal.signal(number, self._handle) for number in numbers}
             if WORLD_SIZE > 1:
                 _end_when_stuck()
         return self
@@ -71,6 +72,11 @@ class Interrupt:
         if not self._remember:
             sys.exit(143)
         self.received = number
+
+
+def _ignored_by_nohup(number: int) -> bool:
+    """Whether the terminal may hang up without ending the process, which `nohup` asks for before it starts it."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _end_when_stuck() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vitbench.machine.terminal import beneath, escaped, output_escaped
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -23,12 +25,12 @@ class Progress:
     def __init__(self, label: str, total: float, unit: str, bar: Any = None, quiet: bool = False):
         self.label, self.total, self.unit = label, total, unit
         self._bar, self._quiet = bar, quiet
-        self._task = bar.add_task(label, total=total, note="") if bar is not None else None
+        self._task = bar.add_task(escaped(label), total=total, note="") if bar is not None else None
         self._begin = self._last_line = time.monotonic()
 
     def update(self, completed: float, note: str = "") -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=completed, note=note)
+            self._bar.update(self._task, completed=completed, note=escaped(note))
             return
         now = time.monotonic()
         if not self._quiet and now - self._last_line >= SECONDS_BETWEEN_LINES:
@@ -39,7 +41,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
         elif not self._quiet:
             print(line, file=sys.stderr, flush=True)
 
@@ -57,11 +59,13 @@ def progress(label: str, total: float, unit: str, wanted: bool | None = None) ->
         from rich.progress import Progress as Bar
 
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         ]
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(file=beneath(sys.stderr))
+        # output is escaped above the streams that rich puts in place for a while, because it obeys what is printed
+        with Bar(*columns, console=console, transient=True) as bar, output_escaped():
             yield Progress(label, total, unit, bar)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import time
 from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NotRequired, TypedDict
+
+from vitbench.menu import MOST_THREADS
+
+WORD = re.compile(r"[\w.-]+")  # the name at the beginning of a requirement
 
 
 class Hardware(TypedDict):
@@ -36,6 +42,7 @@ class Provenance(TypedDict):
 
     hardware: Hardware
     versions: Versions
+    packages: NotRequired[dict[str, str]]  # the version of each package that was installed, by its name; absent: old
 
 
 def now() -> str:
@@ -66,6 +73,23 @@ def commit() -> str | None:
 
 
 @cache
+def packages() -> dict[str, str]:
+    """The version of each package that vitbench needs, itself or through others; of all, where it is not installed."""
+    installed = {_normal(one.name): one for one in distributions()}
+    wanted, names = ["vitbench"] if "vitbench" in installed else [*installed], set[str]()
+    while wanted:
+        if (name := wanted.pop()) in installed and name not in names:
+            names.add(name)
+            wanted += [_normal(WORD.match(line)[0]) for line in installed[name].requires or ()]  # type: ignore[index]
+    return {name: installed[name].version for name in sorted(names)}
+
+
+def _normal(name: str) -> str:
+    """A package's name as PEP 503 writes it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
 def processor() -> str:
     """The name of the CPU."""
     try:
@@ -78,3 +102,14 @@ def processor() -> str:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of_process(processes: int) -> int:
+    """How many threads a process computes with where nobody typed it: what OMP_NUM_THREADS says, else its cores.
+
+    `processes` share the machine. torchrun sets OMP_NUM_THREADS=1 by itself, which says nothing of the user.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if processes == 1 and said.isascii() and said.isdecimal() and int(said) > 0:
+        return min(int(said), MOST_THREADS)
+    return max(1, cores() // processes)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.errors import StorageError, UserError
-from vitbench.machine.disk import write
+from vitbench.machine.disk import read_json, write
 from vitbench.machine.progress import progress
+from vitbench.machine.seal import is_whole, sealed
 from vitbench.models.menu import SIZES
 
 WITHIN = 0.1  # of the multiply-adds
@@ -44,8 +45,10 @@ def find(library: str, match: str, names: Sequence[str], image_size: int, second
     target = _target(match, image_size)
     path = memory / "costs" / f"{library}-{version(library)}-{image_size}px.json"
     known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        known = dict(json.loads(path.read_bytes()))
+    with suppress(OSError, ValueError, KeyError, AttributeError):  # an older vitbench counted what has no checksum
+        remembered = read_json(path)
+        networks = remembered["networks"].items() if is_whole(remembered) else ()
+        known = {name: costs for name, costs in networks if costs is None or _is_cost(costs)}
     missing = sorted(
         (name for name in names if name not in known), key=lambda name: _unlikely(name, target, image_size)
     )
@@ -54,10 +57,15 @@ def find(library: str, match: str, names: Sequence[str], image_size: int, second
     finally:
         with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, json.dumps(known).encode())
+            write(path, json.dumps(sealed({"networks": known})).encode())
     costs = [(name, *known[name]) for name in names if known.get(name)]
     near = [each for each in costs if abs(each[2] / target - 1) <= WITHIN]
     return Alike(sorted(near, key=lambda each: each[2]), target, sum(name in known for name in names), len(names))
+
+
+def _is_cost(remembered: Any) -> bool:
+    """Whether something is parameters and multiply-adds."""
+    return isinstance(remembered, list) and len(remembered) == 2 and all(type(count) is int for count in remembered)
 
 
 def _target(match: str, image_size: int) -> int:

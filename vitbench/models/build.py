@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitbench.errors import StorageError, UserError
-from vitbench.machine.disk import write
+from vitbench.machine.disk import read_json, write
+from vitbench.machine.seal import is_whole, sealed
 from vitbench.menu import look_up
 from vitbench.models.families import LIBRARIES
 from vitbench.models.library import Input
@@ -74,13 +75,14 @@ def cost(
         :16
     ]
     path = memory / "costs" / f"{name}-{key}.json"
-    with suppress(OSError, ValueError):
-        parameters, multiply_adds = json.loads(path.read_bytes())
-        return int(parameters), int(multiply_adds)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # files of old, without a checksum, are lists: count again
+        remembered = read_json(path)
+        if is_whole(remembered):
+            return int(remembered["parameters"]), int(remembered["multiply_adds"])
     counted = _cost(architecture)
     with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, json.dumps(counted).encode())
+        write(path, json.dumps(sealed({"parameters": counted[0], "multiply_adds": counted[1]})).encode())
     return counted
 
 

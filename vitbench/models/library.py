@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vitbench.errors import UserError
 from vitbench.models.families import check_arch, is_cnn
+from vitbench.models.weights import reason_of
 
 MOST_TAPS = 16  # a network with more blocks is observed at so many of them, evenly spaced, the last among them
 NET = "net."  # what the names of the library's tensors begin with in ours
@@ -215,8 +216,8 @@ def fetched_pretrained(model: Network) -> dict[str, Tensor]:
     except Exception as error:  # whatever a library's downloads raise
         raise UserError(
             f"init=pretrained: {model.library} could not fetch the weights of {own.name} "
-            f"({_short(error, 120)}); bring the file of them to this machine, {model.where_to_find()}, and give it as "
-            "init=FILE"
+            f"({reason_of(error, 120)}); bring the file of them to this machine, {model.where_to_find()}, and give it "
+            "as init=FILE"
         ) from None
 
 

@@ -6,22 +6,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitbench.errors import UserError, check_choice
-from vitbench.menu import ABOVE_0, BELOW_1, FROM_1, Range, check_ranges, tunables
+from vitbench.menu import (
+    ABOVE_0,
+    BELOW_1,
+    FROM_1,
+    MOST_DEPTH,
+    MOST_HEADS,
+    MOST_PIXELS,
+    MOST_WIDTH,
+    Range,
+    check_ranges,
+    tunables,
+)
 from vitbench.models.families import LIBRARIES, check_arch
 
 STEMS = ("patch", "conv")
-RANGES = {"model.window": Range("an odd number of patches, 3 or more", lambda value: value >= 3 and value % 2 == 1)}
+WINDOW = Range("an odd number of patches, 3 or more", lambda value: value >= 3 and value % 2 == 1)
+RANGES = {
+    "model.window": WINDOW.up_to(MOST_PIXELS),
+    "model.patch_size": FROM_1.up_to(MOST_PIXELS).of("pixels"),
+    "model.width": FROM_1.up_to(MOST_WIDTH),
+    "model.depth": FROM_1.up_to(MOST_DEPTH).of("blocks"),
+    "model.heads": FROM_1.up_to(MOST_HEADS),
+    "model.mlp_ratio": ABOVE_0.up_to(64),
+    "model.drop_path": BELOW_1,
+}
+RESNET = {"model.depth": FROM_1.up_to(MOST_DEPTH).of("layers"), "model.base_width": FROM_1.up_to(MOST_WIDTH)}
 MIXER = {
-    "model.patch_size": FROM_1.of("pixels"),
-    "model.width": FROM_1,
-    "model.depth": FROM_1.of("blocks"),
-    "model.token_ratio": ABOVE_0,
-    "model.mlp_ratio": ABOVE_0,
+    "model.patch_size": FROM_1.up_to(MOST_PIXELS).of("pixels"),
+    "model.width": FROM_1.up_to(MOST_WIDTH),
+    "model.depth": FROM_1.up_to(MOST_DEPTH).of("blocks"),
+    "model.token_ratio": ABOVE_0.up_to(64),
+    "model.mlp_ratio": ABOVE_0.up_to(64),
     "model.drop_path": BELOW_1,
 }
 
 
 def vit(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, RANGES | {"model.pe.theta": ABOVE_0.up_to(10**12)})
     defaults = {key: option.default for key, option in tunables("vitbench.models.vit:ViT").items()}
     options = defaults | {key: flat[f"model.{key}"] for key in defaults if f"model.{key}" in flat}
     refuse_rungs(options)
@@ -36,7 +58,7 @@ def vit(flat: Mapping[str, Any]) -> None:
 
 def refuse_rungs(options: Mapping[str, Any]) -> None:
     """Refuses rungs of the ViT's ladder that make no network, by the options of the model."""
-    check_ranges({"model.window": options["window"]}, RANGES)
+    check_ranges({"model.window": options["window"]}, {"model.window": RANGES["model.window"]})
     check_choice("model.stem", options["stem"], STEMS)
     patch_size, depth = options["patch_size"], options["depth"]
     if options["stem"] == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
@@ -111,6 +133,7 @@ def _typed(key: str, value: Any) -> str:
 
 
 def resnet(flat: Mapping[str, Any]) -> None:
+    check_ranges(flat, RESNET)
     if flat["freeze"] == "none" and flat["model.norm"] == "batch":  # frozen norms stand still
         refuse_parts(flat, "model=resnet")
 

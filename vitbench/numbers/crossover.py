@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitbench.numbers.curves import GUARD
+from vitbench.numbers.curves import GUARD, LAST_BITS
 from vitbench.numbers.forms import Array, Fits
 from vitbench.numbers.intervals import jackknife_spread, mean_interval, means_without_each, t_quantile
 from vitbench.numbers.monotone import log_n_at
@@ -66,23 +66,24 @@ def find_crossover(pair: Pair, p: float | None = None) -> Crossover:
         return Crossover("undefined", "changes" if pooled.changes else "equal")
     first_sign = 1 if pooled.interval.mean > 0 else -1
     first_leader = (pair.b if first_sign > 0 else pair.a).label
-    if any(sign == -first_sign for sign in _sure_signs(pair.differences)):
+    if any(sign == -first_sign for sign in _sure_signs(pair.differences, pair.scale)):
         return Crossover("undefined", "mixed", first_leader=first_leader)
     lead = first_sign * pair.ratios  # (S, k), above 0 where the leader errs less
     widest = int(np.argmax(lead.mean(0)))
-    opened = widest > 0 and mean_interval(lead[:, widest] - lead[:, 0]).low > 0  # as where both begin near chance
+    opening = mean_interval(lead[:, widest] - lead[:, 0], scale=pair.log_scale)
+    opened = widest > 0 and opening.low > 0  # as where both begin near chance
     n, lead = (pair.n[widest:], lead[:, widest:]) if opened else (pair.n, lead)
     if len(n) == 1:
         return Crossover("none", "grows", first_leader=first_leader)
-    trend = slopes(n, lead)
+    trend = slopes(n, lead, pair.log_scale)
     if not trend.high < 0:
         return Crossover("none", "grows" if trend.low > 0 else "parallel", first_leader=first_leader)
     return _extrapolated(pair, first_sign, first_leader)
 
 
-def _sure_signs(differences: Array, level: float = LEVEL) -> list[int]:
-    """The sign of each column's mean over seeds, or 0 where it is not sure."""
-    intervals = [mean_interval(column, level) for column in differences.T]
+def _sure_signs(differences: Array, scale: float) -> list[int]:
+    """The sign of each column's mean over seeds, or 0 where it is not sure; `scale` is the size of the errors."""
+    intervals = [mean_interval(column, LEVEL, scale) for column in differences.T]
     return [int(each.low > 0) - int(each.high < 0) for each in intervals]
 
 
@@ -92,10 +93,10 @@ def _cut(pair: Pair) -> int | None:
     Of several cuts that show one, the one after which the sign changes most surely is taken.
     """
     best, found = 0.0, None
-    signs = _sure_signs(pair.differences)
+    signs = _sure_signs(pair.differences, pair.scale)
     for first in range(1, len(pair.n)):
         sides = np.stack([pair.differences[:, :first].mean(1), pair.differences[:, first:].mean(1)], 1)
-        left, right = _sure_signs(sides)
+        left, right = _sure_signs(sides, pair.scale)
         contradicted = -left in signs[:first] or -right in signs[first:]
         if left * right < 0 and not contradicted:
             spread = sides.std(0, ddof=1)
@@ -119,7 +120,8 @@ def _observed(pair: Pair, first_sign: int) -> Crossover:
     place, without_each, drawn = places[0], places[1 : 1 + seeds], places[1 + seeds :]
     half = math.inf  # where the crossing rests on one seed alone
     if np.isfinite(without_each).all():
-        half = t_quantile(0.975, seeds - 1) * jackknife_spread(without_each) / math.sqrt(seeds)
+        spread = jackknife_spread(without_each)
+        half = t_quantile(0.975, seeds - 1) * spread / math.sqrt(seeds) if spread > LAST_BITS * place else math.nan
     low, high = math.exp(place - half), math.exp(min(place + half, 700))
     leader = (pair.b if first_sign > 0 else pair.a).label
     unmet = float(np.isinf(drawn).mean())
@@ -156,7 +158,12 @@ def _meeting(a: Fits, b: Fits, first_sign: int, low: float, high: float) -> Arra
 
 
 def percentile_interval(draws: Array) -> tuple[float, float, float]:
-    """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite."""
+    """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite.
+
+    The ends are NaN where they are equal, as those of `mean_interval` are; of two that are infinite, both say the same.
+    """
     ordered = np.sort(draws)
-    low, high = ordered[int(0.025 * len(ordered))], ordered[math.ceil(0.975 * len(ordered)) - 1]
-    return float(low), float(high), float(np.isinf(draws).mean())
+    low, high = float(ordered[int(0.025 * len(ordered))]), float(ordered[math.ceil(0.975 * len(ordered)) - 1])
+    if math.isfinite(high - low) and high - low <= LAST_BITS * max(1.0, abs(low), abs(high)):
+        low = high = math.nan
+    return low, high, float(np.isinf(draws).mean())

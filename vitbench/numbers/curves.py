@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.forms import PARAMETERS, Array, Fits, fit_curves
-from vitbench.numbers.intervals import Interval, jackknife_spread, means_without_each, t_quantile
+from vitbench.numbers.intervals import Interval, jackknife_spread, mean_interval, means_without_each, t_quantile
 
 GUARD = 4.0  # no fit is extrapolated beyond so many times the largest n
 UNRELIABLE = 0.15  # a fit whose held-back check errs by more than this predicts nothing
@@ -23,6 +23,7 @@ NEAR_CHANCE = 0.75  # a curve begins near chance where its first error is above 
 AS_GOOD = 2.0  # forms whose AICc differ by less than this are about as well supported (Burnham and Anderson 2004)
 PRIOR = 16  # the degrees of freedom for which the mean variance of all sizes counts
 DRAWS = 1000  # in a bootstrap over seeds
+LAST_BITS = 1e-9  # estimates that differ by this share are equal: a fit multiplies the rounding of its errors
 FEW_SEEDS = 10  # with fewer, a bootstrap over seeds is approximate
 
 
@@ -32,14 +33,23 @@ class Curve:
 
     label: str
     n: Array  # (k,), growing
-    errors: Array  # (S, k), above 0
+    errors: Array  # (S, k), not below 0
     seeds: tuple[object, ...]  # a seed for each row, by which rows are paired with another curve's
     chance: float = math.nan  # the error of guessing, if it is known
     form: str = "pow2"  # of the fit; `choose_form` finds one for all curves of a report
+    least: float = math.nan  # what an error of 0 counts as where logs are taken; NaN: half of the smallest above 0
 
     @cached_property
     def logs(self) -> Array:
-        return np.log(self.errors)
+        if self.errors.all():
+            return np.log(self.errors)
+        least = self.errors[self.errors > 0].min(initial=1.0) / 2 if math.isnan(self.least) else self.least
+        return np.log(np.where(self.errors > 0, self.errors, least))
+
+    @property
+    def is_perfect(self) -> NDArray[np.bool_]:
+        """At which sizes half of the runs or more err in nothing, so that no fit can rest on them: (k,)."""
+        return (self.errors == 0).mean(0) >= 0.5
 
     @cached_property
     def mean_logs(self) -> Array:
@@ -55,7 +65,7 @@ class Curve:
         sizes, which counts for 16 degrees of freedom (the moderated variance of Smyth 2004): with it, in 93.7 %.
         """
         variances, degrees = self.logs.var(0, ddof=1), len(self.seeds) - 1
-        if not variances.any():
+        if not variances.max(initial=0.0) > LAST_BITS**2:
             return np.ones(len(self.n))
         weights = 1 / (PRIOR * variances.mean() + degrees * variances)
         return weights / weights.mean()
@@ -99,7 +109,7 @@ class Curve:
         """The share of the weighted variance of log e over all runs that the fit explains."""
         mean = (self.weights * self.logs).mean()
         total = (self.weights * (self.logs - mean) ** 2).sum()
-        return 1 - self._squares(self.fitted) / total if total > 0 else math.nan
+        return 1 - self._squares(self.fitted) / total if total > LAST_BITS**2 else math.nan
 
     @cached_property
     def held_back(self) -> float:
@@ -168,6 +178,28 @@ class Curve:
         x, at = np.log(self.n), np.log(n)
         return np.stack([np.interp(at, x, row, left=np.nan, right=np.nan) for row in logs])
 
+    def errors_at(self, n: Array) -> Array:
+        """The errors of each seed at n (G,): (S, G). At a size of the curve they are its own to the last bit."""
+        errors = np.exp(self.log_errors_at(n))
+        own, place = np.isin(n, self.n), np.searchsorted(self.n, n)
+        errors[:, own] = self.errors[:, place[own]]
+        return errors
+
+    @cached_property
+    def rise(self) -> tuple[int, int] | None:
+        """The two sizes, as indices, between which the error surely rises most though the images grow; None without.
+
+        Each rise of a log error is tested by Student's t over seeds at 0.025, divided by the number of pairs of sizes.
+        """
+        pairs = [(i, j) for j in range(len(self.n)) for i in range(j)]
+        sure: dict[tuple[int, int], float] = {}
+        for i, j in pairs:
+            rises = self.logs[:, j] - self.logs[:, i]
+            interval = mean_interval(rises.tolist(), 1 - 0.05 / len(pairs), max(1.0, float(np.abs(self.logs).max())))
+            if (interval.mean if interval.why == "equal values" else interval.low) > 0:
+                sure[i, j] = interval.mean
+        return max(sure, key=lambda pair: sure[pair]) if sure else None
+
     def needed_for(self, error: float) -> Interval:
         """The n at which the fit has fallen to `error`, with a jackknife interval over seeds of log n.
 
@@ -214,7 +246,7 @@ class Curve:
         seeds = len(self.seeds)
         estimates, estimate = parameter(self._refit(means_without_each(self.logs))), parameter(self.fitted).item()
         spread = jackknife_spread(estimates)
-        if not 1e-9 * abs(estimate) < spread < math.inf:
+        if not LAST_BITS * max(1.0, abs(estimate)) < spread < math.inf:
             return Interval(estimate, math.nan, math.nan, seeds, 0.0)
         half = t_quantile((1 + level) / 2, seeds - 1) * spread / math.sqrt(seeds)
         return Interval(estimate, estimate - half, estimate + half, seeds, spread)

@@ -43,13 +43,14 @@ class Interval:
         return {0: "no value", 1: "one run"}.get(self.n, "equal values")
 
 
-def mean_interval(values: Iterable[float | None], level: float = 0.95) -> Interval:
+def mean_interval(values: Iterable[float | None], level: float = 0.95, scale: float = 0.0) -> Interval:
     """Computes the mean and Student's t interval: m ± t((1 + level) / 2, n - 1) · s / sqrt(n); s divides by n - 1.
 
     Student 1908, "The probable error of a mean", Biometrika 6. At n = 3 t is 4.303, and at n = 2 it is 12.706, so the
     width is honest about how little two seeds say. Missing and NaN values do not count. One value has no interval, and
     neither have equal values: a width of zero would claim certainty, whereas in truth the measurement did not resolve
-    the difference (or the seed changed nothing).
+    the difference (or the seed changed nothing). Of differences, `scale` is the size of what was subtracted: they are
+    equal if they differ by its last bits only, which for small differences can be many times their own.
     """
     numbers = [float(value) for value in values if value is not None and not math.isnan(value)]
     n = len(numbers)
@@ -58,8 +59,9 @@ def mean_interval(values: Iterable[float | None], level: float = 0.95) -> Interv
     mean = math.fsum(numbers) / n
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, math.nan)
-    if max(numbers) - min(numbers) <= ROUNDING * max(map(abs, numbers)):
-        return Interval(numbers[0], math.nan, math.nan, n, 0.0)
+    last_bits = ROUNDING * max(scale, *map(abs, numbers))
+    if max(numbers) - min(numbers) <= last_bits:
+        return Interval(0.0 if abs(numbers[0]) <= last_bits else numbers[0], math.nan, math.nan, n, 0.0)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
     half = t_quantile((1 + level) / 2, n - 1) * sd / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, sd)
@@ -85,8 +87,14 @@ class Paired(NamedTuple):
 
 def paired(a: Mapping[Any, float], b: Mapping[Any, float]) -> Paired:
     """Subtracts b from a where both have a value; a pair has one key, for runs their seed and subset seed."""
-    differences = [a[key] - b[key] for key in a if key in b]
-    return Paired(mean_interval(differences), sign_flip(differences))
+    keys = [key for key in a if key in b]
+    differences, scale = [a[key] - b[key] for key in keys], size_of(values[key] for values in (a, b) for key in keys)
+    return Paired(mean_interval(differences, scale=scale), sign_flip(differences, scale))
+
+
+def size_of(values: Iterable[float]) -> float:
+    """The largest of these numbers, whatever its sign: the `scale` of their differences."""
+    return max(map(abs, values), default=0.0)
 
 
 def smallest_difference(differences: Interval) -> float:
@@ -112,12 +120,12 @@ def t_p(interval: Interval) -> float:
     return 2 * float(stdtr(interval.n - 1, -abs(interval.mean) * math.sqrt(interval.n) / interval.sd))
 
 
-def sign_flip(differences: Sequence[float]) -> float:
+def sign_flip(differences: Sequence[float], scale: float = 0.0) -> float:
     """Computes the two-sided p of the paired permutation test (Fisher 1935).
 
     p is the share of assignments of signs whose mean is at least as large. The test assumes only that, if there were
     no difference, the two models of a pair could be swapped. Up to 16 pairs it is exact; beyond that it draws 65,536
-    assignments at random. Without pairs p is NaN.
+    assignments at random. Without pairs p is NaN. `scale` is that of `mean_interval`.
     """
     import numpy as np
 
@@ -130,7 +138,8 @@ def sign_flip(differences: Sequence[float]) -> float:
     else:  # the observed pattern counts as one (Phipson and Smyth 2010)
         signs = np.random.default_rng(0).choice([-1, 1], (2**EXACT_PAIRS, n))
         signs[0] = 1
-    as_large = np.abs(signs @ values) >= abs(values.sum()) * (1 - 1e-12) - 1e-300
+    last_bits = ROUNDING * n * max(scale, np.abs(values).max())
+    as_large = np.abs(signs @ values) >= abs(values.sum()) - last_bits
     return float(as_large.mean())
 
 

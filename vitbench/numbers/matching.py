@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from vitbench.numbers.intervals import size_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -32,6 +34,7 @@ class AtEqual(NamedTuple):
     high: float
     at_equal_places: float
     places: list[float]  # those that both paths have
+    scale: float = 0.0  # the largest of the values
 
 
 def compare_at_equal(a: Iterable[PathPoint], b: Iterable[PathPoint]) -> AtEqual:
@@ -49,16 +52,18 @@ def compare_at_equal(a: Iterable[PathPoint], b: Iterable[PathPoint]) -> AtEqual:
     places = [place for place in value_at[0] if place in value_at[1]]
     differences = [value_at[0][place] - value_at[1][place] for place in places]
     at_equal_places = math.fsum(differences) / len(places) if places else math.nan
+    scale = size_of(point.value for point in (*points_a, *points_b))
     if not points_a or not points_b:
-        return AtEqual(math.nan, math.nan, math.nan, at_equal_places, places)
+        return AtEqual(math.nan, math.nan, math.nan, at_equal_places, places, scale)
     (reached_a, values_a), (reached_b, values_b) = value_over_accuracy(points_a), value_over_accuracy(points_b)
     low, high = max(reached_a[0], reached_b[0]), min(reached_a[-1], reached_b[-1])
     if low >= high:
-        return AtEqual(math.nan, float(low), float(high), at_equal_places, places)
+        return AtEqual(math.nan, float(low), float(high), at_equal_places, places, scale)
     knots = np.unique([*reached_a, *reached_b, low, high])
     knots = knots[(knots >= low) & (knots <= high)]
     difference = np.interp(knots, reached_a, values_a) - np.interp(knots, reached_b, values_b)
-    return AtEqual(float(trapezoid(difference, knots) / (high - low)), float(low), float(high), at_equal_places, places)
+    at_equal_accuracy = float(trapezoid(difference, knots) / (high - low))
+    return AtEqual(at_equal_accuracy, float(low), float(high), at_equal_places, places, scale)
 
 
 def value_over_accuracy(path: Iterable[PathPoint]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

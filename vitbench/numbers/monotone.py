@@ -26,6 +26,14 @@ def log_n_at(logs: Array, log_n: Array, levels: Array) -> Array:
     return np.where(reached.any(-1), found, np.inf)
 
 
+def last_log_n_at(logs: Array, log_n: Array, levels: Array) -> Array:
+    """Finds the log n up to which each curve (R, k) is no lower than each level (R, G), which `log_n_at` begins with.
+
+    The two differ where a curve is flat at a level. It is inf where a curve never falls below the level.
+    """
+    return -log_n_at(-isotonic(logs)[:, ::-1], -log_n[::-1], -levels)
+
+
 def isotonic(logs: Array) -> Array:
     """Finds the nearest curves (R, k) that never rise (Barlow 1972).
 

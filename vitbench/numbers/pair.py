@@ -67,20 +67,31 @@ class Pair:
     @cached_property
     def differences(self) -> Array:
         """e_A - e_B of each seed at each size, (S, k)."""
-        return np.exp(self.a.log_errors_at(self.n)) - np.exp(self.b.log_errors_at(self.n))
+        return self.a.errors_at(self.n) - self.b.errors_at(self.n)
 
     @cached_property
     def ratios(self) -> Array:
         """log e_A - log e_B of each seed at each size, (S, k)."""
         return self.a.log_errors_at(self.n) - self.b.log_errors_at(self.n)
 
+    @property
+    def scale(self) -> float:
+        """The size of the errors of which `differences` are differences."""
+        return max(float(curve.errors.max(initial=0.0)) for curve in (self.a, self.b))
+
+    @property
+    def log_scale(self) -> float:
+        """The same of `ratios`; the last bits of an error move its log as those of 1 do."""
+        return max(1.0, *(float(np.abs(curve.logs).max(initial=0.0)) for curve in (self.a, self.b)))
+
 
 def _at_chance(curve: Curve, sizes: Array) -> NDArray[np.bool_]:
     """At which sizes the error over seeds is not surely below chance, by a one-sided 95 % interval."""
     if math.isnan(curve.chance):
         return np.zeros(len(sizes), bool)
-    errors = [mean_interval(column, 0.9) for column in np.exp(curve.log_errors_at(sizes)).T]
-    return np.array([(each.mean if each.why else each.high) >= curve.chance for each in errors], bool)
+    errors = [mean_interval(column, 0.9) for column in curve.errors_at(sizes).T]
+    least = curve.chance * (1 - ROUNDING)
+    return np.array([(each.mean if each.why else each.high) >= least for each in errors], bool)
 
 
 @dataclass(frozen=True)
@@ -107,24 +118,24 @@ def pool(pair: Pair) -> Pooled:
     """
     counts = pair.paired and len(pair.n) > 0
     means: Sequence[float] = pair.differences.mean(1).tolist() if counts else []
-    interval = mean_interval(means)
+    interval = mean_interval(means, scale=pair.scale)
     return Pooled(
         interval,
         t_p(interval),
-        sign_flip(means),
-        slopes(pair.n, pair.differences) if counts else mean_interval([]),
+        sign_flip(means, pair.scale),
+        slopes(pair.n, pair.differences, pair.scale) if counts else mean_interval([]),
         smallest_difference(interval),
     )
 
 
-def slopes(n: Array, values: Array) -> Interval:
+def slopes(n: Array, values: Array, scale: float) -> Interval:
     """The interval over seeds of the least-squares slope of values (S, k) on log10 n (k,).
 
-    It is NaN with fewer than two sizes. A slope of nothing but the last bits of the values is 0.
+    It is NaN with fewer than two sizes. The values are differences of numbers of the size `scale`, so slopes that
+    differ by the last bits of those are equal.
     """
     x = np.log10(n)
     if len(x) < 2:
         return mean_interval([])
     slope = values @ (x - x.mean()) / x.var() / len(x)
-    rounded = np.where(np.abs(slope) < ROUNDING * np.abs(values).max(), 0.0, slope)
-    return mean_interval(rounded.tolist())
+    return mean_interval(slope.tolist(), scale=scale / float(x.std()))

@@ -109,7 +109,8 @@ def decimals_of(column: str, intervals: Iterable[Interval]) -> int:
     thirtieths = [abs(scale * i.mean) / 30 for i in with_value if i.mean]
     size = halves[len(halves) // 2] if halves else min(thirtieths, default=0.0)
     digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
-    return min(max(digits, 1), 2) if is_share(column) else min(max(digits, 0), 6)
+    most = max(2, digits - 1) if halves and digits <= 6 else 2  # one digit of an interval where two do not show it
+    return min(max(digits, 1), most) if is_share(column) else min(max(digits, 0), 6)
 
 
 def shown_number(column: str, value: float, digits: int) -> str:
@@ -117,12 +118,41 @@ def shown_number(column: str, value: float, digits: int) -> str:
     if value != value:
         return "n/a"
     if is_share(column):
-        return f"{100 * value:.{digits}f}"
+        return rounded(100 * value, digits)
     if column == "total_multiply_adds":
         return f"{value / 1e12:,.{_digits(value / 1e12)}f} T"
     if column in ("parameters", "multiply_adds"):
         return f"{value / 1e6:,.{_digits(value / 1e6)}f} M"
-    return f"{value:,.{digits}f}"
+    return rounded(value, digits)
+
+
+def rounded(value: float, digits: int) -> str:
+    """Writes a number with so many digits after the point, and nothing as nothing, not as -0.00."""
+    shown = f"{value:,.{digits}f}"
+    return shown.lstrip("-") if not shown.strip("-0.") else shown
+
+
+def rounded_half(half: float, digits: int) -> str:
+    """Writes half an interval; one that is too small for the digits is not 0."""
+    return f"<{10.0**-digits:.{digits}f}" if 0 < half < 0.5 * 10.0**-digits else f"{half:,.{digits}f}"
+
+
+def signed_words(column: str, interval: Interval, digits: int) -> str:
+    """Writes +3.1 ± 0.4 of a difference."""
+    mean = shown_number(column, interval.mean, digits)
+    half = "n/a" if math.isnan(interval.half) else shown_half(column, interval.half, digits)
+    return f"{'+' if interval.mean > 0 and mean.strip('0.') else ''}{mean} ± {half}"
+
+
+def shown_half(column: str, half: float, digits: int) -> str:
+    """Writes half an interval of a result, or its deviation, as `shown_number` does."""
+    shown = shown_number(column, half, digits)
+    return rounded_half(100 * half if is_share(column) else half, digits) if not shown.strip("0.") else shown
+
+
+def share_words(share: float) -> str:
+    """Writes 3 %, or <1 % of what is not nothing."""
+    return "<1 %" if 0 < share < 0.005 else ">99 %" if 0.995 < share < 1 else f"{100 * share:.0f} %"
 
 
 def number(n: float) -> str:

@@ -7,18 +7,18 @@ from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.machine.distributed import WORLD_SIZE
-from vitbench.menu import FROM_1, SHARE, Range, check_ranges
+from vitbench.menu import FROM_1, MOST_DEPTH, MOST_WIDTH, SHARE, Range, check_ranges
 from vitbench.models.refusals import refuse_parts
 
 SIMSIAM = {
-    "objective.width": FROM_1,
+    "objective.width": FROM_1.up_to(MOST_WIDTH),
     "objective.area": SHARE.with_note("a share of the image"),
     "objective.colour": Range("0 to 1", lambda value: 0 <= value <= 1),
     "objective.grey": Range("0 to 1 (a share of the views)", lambda value: 0 <= value <= 1),
 }
 MAE = {
-    "objective.width": FROM_1,
-    "objective.depth": FROM_1.of("blocks"),
+    "objective.width": FROM_1.up_to(MOST_WIDTH),
+    "objective.depth": FROM_1.up_to(MOST_DEPTH).of("blocks"),
     "objective.mask": Range("above 0 and below 1 (a share of the patches)", lambda value: 0 < value < 1),
 }
 

@@ -14,7 +14,7 @@ from vitbench.data.loader import Normalise
 from vitbench.data.split import Split
 from vitbench.data.subset import nested_order
 from vitbench.errors import UserError
-from vitbench.numbers.intervals import bootstrap_ratio
+from vitbench.numbers.intervals import ROUNDING, bootstrap_ratio
 from vitbench.training.evaluate import forward_of, logits_of
 
 Row = dict[str, Any]  # the keys are listed in `vitbench.probes`
@@ -49,7 +49,7 @@ def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tu
     if not 1 <= images <= len(test):
         raise UserError(f"images={images}: there are {len(test):,} test images; images={len(test)} takes them all")
     chosen = nested_order(test.labels, seed)[:images]
-    pixels = torch.from_numpy(test.images[chosen])  # only these images are copied out of the memory map
+    pixels = torch.from_numpy(test.images[chosen])  # only these images are read
     return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
 
 
@@ -71,11 +71,15 @@ def make_row(
     reason: str = "",
     **where: Any,
 ) -> Row:
-    """Makes a row of a value with its interval, if it has one, or of a value that is undefined for a reason."""
+    """Makes a row of a value with its interval, if it has one, or of a value that is undefined for a reason.
+
+    Where all images give the same value a bootstrap has no width, which would claim certainty: then there is none.
+    """
     row: Row = {"protocol": protocol, "metric": metric, "value": math.nan if reason else float(value), **where}
     if reason:
         return row | {"reason": reason}
-    return row if math.isnan(low) else row | {"low": float(low), "high": float(high)}
+    has_width = high - low > ROUNDING * max(abs(low), abs(high))
+    return row | {"low": float(low), "high": float(high)} if has_width else row
 
 
 def ratio_row(

@@ -24,6 +24,7 @@ from vitbench.numbers.words import plural
 from vitbench.probing.features_told import Compared, told
 from vitbench.runs.ancestor import validation_leaks
 from vitbench.runs.costs import Cost
+from vitbench.runs.images import done, set_aside
 from vitbench.runs.origin import find_parents
 from vitbench.runs.record import RECORD_SCHEMA, Record
 from vitbench.runs.records import find_record
@@ -68,8 +69,8 @@ def main(config: Any) -> int:
         ]
     code, refused = 0, set()
     for network, runs in planned.items():
-        missing = [run for run in runs if run.record() is None]
         try:
+            missing = [run for run in runs if done(run) is None]
             if missing:
                 _do(network, missing, asked)
         except StorageError:
@@ -110,7 +111,7 @@ def _asked(config: Any) -> Asked:
         raise UserError(f"shares={given['shares']}: must be shares of the training images, for example [0.1,1]")
     for share in shares:
         check_ranges({"shares": share}, {"shares": SHARE})
-    check_ranges(given, {"seeds": FROM_1})
+    check_ranges(given, {"seeds": FROM_1.up_to(1_000)})
     if not classifiers:
         raise UserError("classifiers=[]: must be linear, nearest or both")
     for classifier in classifiers:
@@ -186,6 +187,8 @@ def _in_words_of_this_command(line: str, network: NamedNetwork) -> str:
 
 def _do(network: NamedNetwork, missing: Sequence[Run], asked: Asked) -> None:
     """Computes the features of a network, where they are not kept, and does its missing runs."""
+    for line in filter(None, map(set_aside, missing)):
+        print(line, file=sys.stderr)
     parents = find_parents(missing[0].settings)  # before torch is imported
 
     import torch
@@ -279,6 +282,7 @@ def _record(
         "test_balanced_accuracy": balanced_accuracy(truth, predictions, classes),
         "test_top5_accuracy": top_accuracy(found.scores.numpy(), truth) if has_top else None,
         "test_calibration_error": None,
+        **({"scan": dataset.scan._asdict()} if dataset.scan else {}),
         "features": {"width": features.train.shape[1], "penalty": found.penalty, "neighbours": found.neighbours},
         "init": features.init,
         "created": now(),

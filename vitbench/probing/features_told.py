@@ -89,6 +89,8 @@ def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Pa
         of_images = _half_over_images(ours, theirs, folder)
     except Missing as missing:
         return Gap(100 * over_seeds.mean, math.nan, str(missing))
+    if over_seeds.why and not of_images:
+        return Gap(100 * over_seeds.mean, math.nan, "seeds and test images all give the same difference")
     half = 0.0 if over_seeds.why else over_seeds.half
     return Gap(100 * over_seeds.mean, 100 * math.hypot(half, of_images))
 

@@ -35,7 +35,7 @@ from vitbench.machine.hardware import Machine
 from vitbench.machine.progress import Progress
 from vitbench.models.build import build_model, cost
 from vitbench.models.families import LIBRARIES
-from vitbench.models.library import Network
+from vitbench.models.library import Network, of_channels
 from vitbench.numbers.ridge import PENALTIES, Ridge
 from vitbench.probes.linear import Labelled
 from vitbench.runs.origin import Parents
@@ -97,7 +97,8 @@ def compute_features(
         images = Stream(train.images, np.arange(len(train)), machine.device)
         normalise, notes = normalise_of(images, model, origin, None)
     else:
-        normalise, notes = Normalise(*origin.normalised_by, machine.device, model.channels_last), []
+        mean, std = (of_channels(each, train.channels) for each in origin.normalised_by)
+        normalise, notes = Normalise(mean, std, machine.device, model.channels_last), []
     key = {
         "version": [
             VERSION,

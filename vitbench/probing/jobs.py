@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.errors import NothingChosen, UserError, did_you_mean
-from vitbench.menu import FROM_1, check_ranges
+from vitbench.menu import FROM_1, MOST_IMAGES, check_ranges
 from vitbench.probes.menu import MENU
 from vitbench.probing.partners import Reader, resolve_partners
 from vitbench.runs import probe_rows as files
@@ -102,7 +102,7 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
         name: check_options(f"probe={name}", f"probe.{name}", options or {}, MENU[name].target)
         for name, options in request["probe"].items()
     }
-    check_ranges(request, {"images": FROM_1, "seed": SEED})
+    check_ranges(request, {"images": FROM_1.up_to(MOST_IMAGES), "seed": SEED})
     check_machine(request["machine"]["device"], request["machine"]["threads"])
     if not isinstance(request["checkpoint"], list):
         request["checkpoint"] = [request["checkpoint"]]

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vitbench.data.menu import open_dataset
 from vitbench.errors import UserError, did_you_mean
-from vitbench.machine.disk import checksum, write
+from vitbench.machine.disk import checksum
 from vitbench.machine.provenance import commit, now
 from vitbench.models.families import LIBRARIES
 from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
 from vitbench.runs.records import read_record
+from vitbench.runs.run import write_record
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.settings.share import source_options
 
@@ -49,7 +50,7 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
     with suppress(FileNotFoundError, NotADirectoryError):
         return folder, read_record(folder / "record.json")
     record = _tested(folder.name, {"seed": SEED, "model": model, "data": data}, dataset, channels, asked)
-    write(folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n", folders=True)
+    write_record(folder, record)
     return folder, record
 
 

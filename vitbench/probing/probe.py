@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vitbench.data.menu import forget, open_dataset
 from vitbench.errors import DataError, DoesNotApply, NotInstalled, StorageError, UserError
 from vitbench.machine.disk import checksum, storage, write
+from vitbench.machine.outputs import check_output, write_output
 from vitbench.menu import Choice, look_up, parameters
 from vitbench.models.menu import is_vit
 from vitbench.probes.menu import FIGURES, FOR_VITS, MENU, PIXELS, TOGETHER, VERSIONS
@@ -184,6 +185,7 @@ def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
     ending = path.suffix.lower()
     if ending not in FIGURE_ENDINGS:
         raise UserError(f"file={request['file']}: the ending says the format; choices: {', '.join(FIGURE_ENDINGS)}")
+    check_output(path, replace=request["replace"])
     jobs_by_name: dict[str, Job] = {}
     for job in all_jobs(requests, typed):
         jobs_by_name.setdefault(job.name, job)
@@ -203,7 +205,7 @@ def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
             blob = _picture(TOGETHER, probes[0], subjects, jobs[0], ending)
     except DoesNotApply as error:
         raise UserError(_why_not(jobs[0], probes[0], error)) from None
-    write(path, blob, folders=True)
+    write_output(path, blob, replace=request["replace"])
     print(path)
     return 0
 

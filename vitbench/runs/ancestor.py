@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.words import typed_value
+from vitbench.runs.images import images_changed
 from vitbench.runs.plan import Planner
 from vitbench.runs.record import Record
 from vitbench.runs.records import run_folders
@@ -45,6 +46,9 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
     if record is None:
         why = f"failed ({reason})" if (reason := run.failure()) else "is not finished"
         raise UserError(f"{typed}: {name} {why}; it is trained by: {training_command(described or {})}")
+    if described is not None and images_changed(record, described):
+        again = training_command(described)
+        raise UserError(f"{typed}: the images changed since {name} ended; it is trained again by: {again}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return FinishedRun(folder, record)

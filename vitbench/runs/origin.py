@@ -12,6 +12,7 @@ No torch here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -71,8 +72,10 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
 def _normalised_by(path: Path) -> tuple[list[float], list[float]] | None:
     """The mean and std of the run whose weights a file holds; None of a file that vitbench did not write."""
     about = metadata_of(path)
-    with suppress(KeyError, TypeError, ValueError):
-        return [float(number) for number in about["mean"]], [float(number) for number in about["std"]]
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        mean, std = ([float(number) for number in about[key]] for key in ("mean", "std"))
+        if 0 < len(mean) == len(std) and all(map(math.isfinite, mean)) and all(0 < number < math.inf for number in std):
+            return mean, std
     return None
 
 

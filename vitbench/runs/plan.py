@@ -7,21 +7,29 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.machine.disk import storage, write
+from vitbench.machine.disk import read_json, storage, write
+from vitbench.machine.locks import lock_errors
+from vitbench.machine.redact import redacted
+from vitbench.machine.seal import SEAL, is_whole, sealed
+from vitbench.menu import check_ranges
 from vitbench.numbers.words import RenamedValue, typed_value
+from vitbench.runs.fields import fault_of
 from vitbench.runs.records import settings_columns
 from vitbench.runs.study import Study, words_of_line
+from vitbench.settings.check import RANGES, check
 from vitbench.settings.choices import CONF_GROUPS, column_of, settings_key
-from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.compose import as_settings, completed, compose
 from vitbench.settings.filters import filters, matches
 from vitbench.settings.identity import run_id
-from vitbench.settings.overrides import parsed
+from vitbench.settings.overrides import MOST_RUNS
+from vitbench.settings.typed_text import number_of_values, parsed
 
 CONFIRMED_FROM = 10_000  # a study of more runs needs confirm=true
 
@@ -34,17 +42,16 @@ def expand(study: Study, typed: Iterable[str] = ()) -> Iterator[list[str]]:
 
 def number_of_runs(study: Study, typed: Iterable[str] = ()) -> int:
     """How many runs `expand` would give, counted without expanding long ranges."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import RangeSweep
+    return sum(math.prod(_number_of_values(study, word) for word in line) for line in _lines(study, typed))
 
-    def values(word: str) -> int:
-        swept = OverridesParser.create().parse_override(word).value() if "range(" in word else None
-        if isinstance(swept, RangeSweep):
-            assert swept.start is not None and swept.stop is not None
-            return max(0, math.ceil((swept.stop - swept.start) / swept.step))
-        return len(_values(study, word))
 
-    return sum(math.prod(values(word) for word in line) for line in _lines(study, typed))
+def _number_of_values(study: Study, word: str) -> int:
+    from hydra.errors import HydraException
+
+    try:
+        return number_of_values(word)
+    except HydraException as error:
+        raise UserError(f"study={study.name}: {word}: {str(error).splitlines()[0]}") from None
 
 
 def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
@@ -87,35 +94,97 @@ def _values(study: Study, word: str) -> list[str]:
 class Planner:
     """Makes settings of override lists. Hydra composes each choice of groups once, and other keys are set on copies.
 
-    Composing every run anew would take a study of hundreds of runs minutes.
+    What a word sets with a choice of groups is found once, too, for Hydra and OmegaConf take milliseconds. Only where a
+    setting can follow from another one, or from several words, is each run set anew.
     """
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], Any] = {}  # by the choice of groups; never changed
-        self._copies: dict[tuple[str, ...], Any] = {}  # by the choice of groups and the keys that runs set on the copy
+        self._plain: dict[tuple[str, ...], str | None] = {}  # the same as JSON; None where a setting is a reference
+        self._set: dict[tuple[tuple[str, ...], str], Any] = {}  # what a word makes of its key, with a choice of groups
+        self._but_for_seed: dict[tuple[str, ...], dict[str, Any]] = {}  # checked settings, by all words but the seed
 
     def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
-        from omegaconf import OmegaConf
+        """Checked settings, of which runs that differ in their seeds share all but the seed."""
+        words = [*overrides]
+        seeds = [word for word in words if word.startswith("seed=")]
+        seed = parsed(seeds[0]).value() if len(seeds) == 1 else None
+        if type(seed) is not int or any("${" in word for word in words):
+            return self._checked(words)
+        others = tuple(word for word in words if word != seeds[0])
+        if others not in self._but_for_seed:
+            self._but_for_seed[others] = self._checked(words)
+        check_ranges({"seed": seed}, {"seed": RANGES["seed"]})
+        return {**self._but_for_seed[others], "seed": seed}
 
-        from vitbench.settings.check import check
-
+    def _checked(self, overrides: Iterable[str]) -> dict[str, Any]:
         groups: list[str] = []
         others: list[str] = []
         for word in overrides:
             (groups if word.partition("=")[0] in CONF_GROUPS else others).append(word)
-        values = [(override.key_or_group, override.value()) for override in map(parsed, others)]
-        # runs that set the same keys can share a copy, for each overwrites all that the one before it set
-        shared_by = (*groups, *(key for key, _ in values))
-        if shared_by not in self._copies:
-            if (choice := tuple(groups)) not in self._composed:
-                self._composed[choice] = compose(groups)
-            self._copies[shared_by] = self._composed[choice].copy()
-        config = self._copies[shared_by]
-        if any(isinstance(value, dict) for _, value in values):  # a mapping would be merged into what is there
-            config = config.copy()
-        for key, value in values:
-            OmegaConf.update(config, key, value)
-        return check(as_settings(config))
+        choice = tuple(groups)
+        if choice not in self._composed:
+            self._composed[choice] = compose(groups)
+            self._plain[choice] = _without_references(self._composed[choice])
+        content = self._content(choice, others)
+        return check(as_settings(self._with(choice, others)) if content is None else completed(content))
+
+    def _content(self, choice: tuple[str, ...], words: Sequence[str]) -> dict[str, Any] | None:
+        """A choice of groups with other words, as nested dicts; None where OmegaConf must put them together."""
+        plain = self._plain[choice]
+        keys = [parsed(word).key_or_group for word in words]
+        if plain is None or not all(map(_sets_one_value, words)) or _meet(keys):
+            return None
+        content: dict[str, Any] = json.loads(plain)
+        for key, word in zip(keys, words, strict=True):
+            if (choice, word) not in self._set:
+                self._set[choice, word] = _plain_value(self._with(choice, [word]), key)
+            *path, last = key.split(".")
+            place: Any = content
+            for part in path:
+                place = place.get(part)
+                if not isinstance(place, dict):
+                    return None
+            place[last] = self._set[choice, word]
+        return content
+
+    def _with(self, choice: tuple[str, ...], words: Iterable[str]) -> Any:
+        """A choice of groups with other words set on a copy."""
+        from omegaconf import OmegaConf
+
+        config = self._composed[choice].copy()
+        for override in map(parsed, words):
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return config
+
+
+def _without_references(config: Any) -> str | None:
+    """A configuration as JSON; None where a setting of it refers to another one, or is missing."""
+    from omegaconf import OmegaConf
+
+    text = json.dumps(OmegaConf.to_container(config))
+    return None if "${" in text or "???" in text else text
+
+
+@cache
+def _sets_one_value(word: str) -> bool:
+    """Whether a word sets its key alone, to a value that refers to no other."""
+    value = parsed(word).value()
+    return not isinstance(value, dict) and "${" not in word
+
+
+def _meet(keys: Iterable[str]) -> bool:
+    """Whether a key lies within another one, or is given twice."""
+    ordered = sorted(f"{key}." for key in keys)
+    return any(after.startswith(before) for before, after in itertools.pairwise(ordered))
+
+
+def _plain_value(config: Any, key: str) -> Any:
+    """A setting of a configuration, as JSON holds it."""
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.select(config, key)
+    return json.loads(json.dumps(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value))
 
 
 @dataclass(frozen=True)
@@ -143,6 +212,8 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
     if runs == 0:
         words = dict.fromkeys(word for line in _lines(study, typed) for word in line if not _values(study, word))
         raise UserError(f"study={study.name} asks for no run; {' and '.join(words)}: an empty range")
+    if runs > MOST_RUNS:
+        raise UserError(f"study={study.name} asks for {runs:,} runs; {MOST_RUNS:,} are the most")
     if runs > CONFIRMED_FROM and not confirm:
         raise UserError(f"study={study.name} asks for {runs:,} runs; add confirm=true if you mean it")
     planner, planned = Planner(), {}
@@ -214,15 +285,16 @@ def remember(
     path = _notes_path(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # another sweep of the study may be adding its own
+        lock = path.with_suffix(".lock")
+        with lock_errors(lock), FileLock(lock):  # another sweep of the study may be adding its own
             before = _noted(path)
             after = Noted(
                 ids=_united(before.ids, (run.id for run in planned if run.certifies is None)),
-                typed=_united(before.typed, [shlex.join(typed)]),
+                typed=_united(before.typed, [redacted(shlex.join(typed))]),
                 evidence=_united(before.evidence, evidence),
                 certificates=before.certificates | {run.id: run.certifies for run in planned if run.certifies},
             )
-            write(path, json.dumps(after._asdict()).encode())
+            write(path, json.dumps(sealed(after._asdict())).encode())
 
 
 def _united(before: Iterable[str], new: Iterable[str]) -> list[str]:
@@ -231,16 +303,18 @@ def _united(before: Iterable[str], new: Iterable[str]) -> list[str]:
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
     """The ids of the runs that sweeps of this study in `runs` asked for; those of its file where there was no sweep."""
-    noted = _noted(_notes_path(study, runs))
-    return _united(noted.ids, noted.certificates) or [run.id for run in plan(study, confirm=True)]
+    return planned_ids_and_certificates(study, runs)[0]
 
 
-def planned_certificates(study: Study, runs: Path) -> dict[str, str]:
-    """By the id of each certificate among the planned runs, the id of the run that it certifies."""
+def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], dict[str, str]]:
+    """The same, and by the id of each certificate among the planned runs the id of the run that it certifies."""
     noted = _noted(_notes_path(study, runs))
-    if noted.ids:  # what another sweep asked for as a run of its own stands in tables
-        return {run_id: certified for run_id, certified in noted.certificates.items() if run_id not in noted.ids}
-    return {run.id: run.certifies for run in plan(study, confirm=True) if run.certifies}
+    if noted.ids or noted.certificates:  # what another sweep asked for as a run of its own stands in tables
+        asked = {*noted.ids}
+        certificates = {run_id: its for run_id, its in noted.certificates.items() if run_id not in asked}
+        return _united(noted.ids, noted.certificates), certificates
+    planned = plan(study, confirm=True)
+    return [run.id for run in planned], {run.id: run.certifies for run in planned if run.certifies}
 
 
 def typed_words(study: Study, runs: Path) -> list[str]:
@@ -263,10 +337,12 @@ class Noted(NamedTuple):
 
 
 def _noted(path: Path) -> Noted:
-    """Reads what sweeps noted; nothing where the file is missing or torn."""
+    """Reads what sweeps noted; nothing where the file is missing, torn or damaged. Notes of old have no checksum."""
     try:
-        noted = json.loads(path.read_bytes())
-        ids, typed, evidence = noted["ids"], noted["typed"], noted.get("evidence", [])
-        return Noted([*map(str, ids)], [*map(str, typed)], [*map(str, evidence)], dict(noted.get("certificates", {})))
-    except (OSError, ValueError, TypeError, KeyError):
+        noted = read_json(path)
+    except (OSError, ValueError):
         return Noted([], [], [], {})
+    fields = {"evidence": [], "certificates": {}, **noted}
+    if (SEAL in noted and not is_whole(noted)) or fault_of(Noted, fields):
+        return Noted([], [], [], {})
+    return Noted(**{key: fields[key] for key in Noted._fields})

@@ -5,7 +5,8 @@
     runs/<id>/probes/<probe>.100.csv   of the network after 100 steps, where training kept its weights
 
 Each line of a file says with which images, seed and options it was measured, so that it can be read alone. Another call
-of the same probe replaces the file, also where its options differ, so that a column of a run has one meaning.
+of the same probe replaces the file, also where its options differ, so that a column of a run has one meaning. Each line
+ends in the SHA-256 of the file without these checksums, so that a damaged file is not read.
 
 A row that says no `layer` and no `at` (a place on an axis) is a scalar. Scalars become columns of the run, such as
 `shift.crop.consistency`, and `init.shift.crop.consistency` before the first step. The other rows are called swept, and
@@ -15,16 +16,22 @@ figures draw them. Scalars of several steps of training are swept rows, too: `at
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError
-from vitbench.machine.disk import write
+from vitbench.machine.disk import LARGE, read_file, write
 from vitbench.machine.provenance import commit, now
+from vitbench.machine.seal import SEAL
+from vitbench.numbers.text import csv_text
+from vitbench.numbers.words import printable
+from vitbench.runs.fields import LARGEST
 
 ProbeRow = dict[str, Any]
 
@@ -32,7 +39,8 @@ CHECKPOINTS = ("trained", "init")  # those with a name; the others are steps
 NUMBERS = ("value", "low", "high")
 OWN_COLUMNS = ("protocol", "metric", "layer", "at", "at_unit", *NUMBERS, "reason")  # they differ from row to row
 CALL_COLUMNS = ("images", "seed", "options", "commit", "hardware", "created")  # all rows of a call have the same
-COLUMNS = (*OWN_COLUMNS, *CALL_COLUMNS)
+OLD_COLUMNS = (*OWN_COLUMNS, *CALL_COLUMNS)  # of files without a checksum
+COLUMNS = (*OLD_COLUMNS, SEAL)
 
 
 def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
@@ -43,6 +51,15 @@ def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
 def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
     """The file of a probe's picture, with the given ending."""
     return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}{ending}"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of probes' rows of a run, sorted by name."""
+    try:
+        names = sorted(name for name in os.listdir(folder / "probes") if name.endswith(".csv"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / "probes" / name for name in names]
 
 
 def save_rows(
@@ -57,12 +74,14 @@ def save_rows(
         "hardware": hardware,
         "created": now(),
     }
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, **call})
-    write(path, out.getvalue().encode())
+    assert all({*row} <= {*OWN_COLUMNS} for row in rows), rows
+    cells = [[{**row, **call}.get(column, "") for column in OLD_COLUMNS] for row in rows]
+    digest = _digest(cells)
+    write(path, csv_text([COLUMNS, *([*line, digest] for line in cells)]).encode())
+
+
+def _digest(cells: Iterable[Sequence[Any]]) -> str:
+    return hashlib.sha256(csv_text([OLD_COLUMNS, *cells]).encode()).hexdigest()
 
 
 def canonical(options: Mapping[str, Any]) -> str:
@@ -73,22 +92,31 @@ def canonical(options: Mapping[str, Any]) -> str:
 def read_rows(path: Path) -> list[ProbeRow]:
     """The rows of a file, without empty cells and with numbers as numbers; UserError where no probe wrote the file."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != COLUMNS:
-                raise ValueError("its columns are not those of a probe")
-            return [_parsed(line) for line in lines]
+        head, *lines = csv.reader(io.StringIO(read_file(path, LARGE).decode(), newline=""), strict=True) or [[]]
+        if tuple(head) not in (COLUMNS, OLD_COLUMNS):
+            raise ValueError("its columns are not those of a probe")
+        if any(len(cells) != len(head) for cells in lines):
+            raise ValueError("a line has not as many cells as there are columns")
+        if tuple(head) == COLUMNS:
+            own = _digest(cells[:-1] for cells in lines)
+            if any(cells[-1] != own for cells in lines):
+                raise ValueError("it is not as it was written (its checksum differs); `vitbench probe` measures again")
+        return [_parsed(dict(zip(head, cells, strict=True))) for cells in lines]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is no file of a probe: {str(error)[:120]}") from None
+        raise UserError(f"{path} is no file of a probe: {printable(str(error))[:120]}") from None
 
 
 def _parsed(line: Mapping[str, str]) -> ProbeRow:
-    row: ProbeRow = {key: value for key, value in line.items() if value != ""}
+    row: ProbeRow = {key: value for key, value in line.items() if value != "" and key != SEAL}
     row |= {key: float(row[key]) for key in (*NUMBERS, "at") if key in row}
     if not {"protocol", "metric", "value"} <= {*row}:
         raise ValueError("a line lacks protocol, metric or value")
+    for key in (*NUMBERS, "at"):
+        if abs(row.get(key, 0.0)) > LARGEST:
+            raise ValueError(f"{key} is {row[key]}; no such number can be right")
+    version_of(row)
     return row | {"images": int(line["images"]), "seed": int(line["seed"])}
 
 
@@ -129,7 +157,7 @@ def read_probes(
     scalars: ProbeRow = {}
     swept: list[ProbeRow] = []
     problems: list[str] = []
-    for path in sorted((folder / "probes").glob("*.csv")):
+    for path in files_of(folder):
         checkpoint = path.name.removesuffix(".csv").partition(".")[2] or "trained"
         try:
             rows = read_rows(path)

@@ -5,20 +5,28 @@ that was trained elsewhere (vitbench/probing/outside.py). vitbench/runs/records.
 plain dict of the JSON file; `Record` tells mypy its fields.
 
 Seconds are wall-clock time, accuracies are shares in 0..1, and losses of classification are cross-entropies in nats,
-means over images. None, `null` in the file, says that there is no such number.
+means over images. None, `null` in the file, says that there is no such number. The types say what a field can hold, and
+vitbench/runs/fields.py checks it where a record is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_origin, get_type_hints
 
 from vitbench.machine.provenance import Provenance
+from vitbench.menu import FROM_0, FROM_1, Range
 from vitbench.settings.choices import GROUPS, MENU_GROUPS, menu_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import defaults_of
 
 RECORD_SCHEMA = 1  # raised when a reader of this version could no longer understand a new record
+
+
+Count = Annotated[int, Range("from 0 to 10^15", lambda value: 0 <= value <= 10**15)]
+Amount = Annotated[int, FROM_0]  # of computing, which can be more than 10^15
+Seconds = Annotated[float, FROM_0]
+Share = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
 
 
 class Essentials(TypedDict):
@@ -28,29 +36,29 @@ class Essentials(TypedDict):
     status: Literal["finished", "diverged"]  # diverged: the loss, or a weight, was no longer finite
     classes: list[str]  # in the order of the network's outputs
     warnings: list[str]  # what a user should know, a line each
-    steps: int  # optimizer steps that the settings ask for; 0 of a network from elsewhere
+    steps: Count  # optimizer steps that the settings ask for; 0 of a network from elsewhere
     # what is left after validation images and the share; those of all steps where none repeats (data.online); 0 of a
     # network from elsewhere
-    train_images: int
-    test_images: int
-    train_seconds: float  # of training steps alone, without evaluation and saving; of a stacked run its whole stack's
+    train_images: Count
+    test_images: Count
+    train_seconds: Seconds  # of training steps alone, without evaluation and saving; of a stacked run its whole stack's
 
 
 class Metrics(TypedDict):
     """How well the network does; all are null where the run diverged. What an objective measures itself comes last."""
 
     train_loss: NotRequired[float | None]  # mean over the steps since the evaluation before; absent: trained elsewhere
-    val_accuracy: NotRequired[float | None]  # null without validation images or classes; absent: trained elsewhere
+    val_accuracy: NotRequired[Share | None]  # null without validation images or classes; absent: trained elsewhere
     val_loss: NotRequired[float | None]  # the same
     train_eval_accuracy: NotRequired[
-        float | None
+        Share | None
     ]  # on up to 2,000 training images, seen as test images are; absent: old
     train_eval_loss: NotRequired[float | None]  # the same
-    test_accuracy: float | None  # null where no classes were learned
+    test_accuracy: Share | None  # null where no classes were learned
     test_loss: float | None  # the same
-    test_balanced_accuracy: NotRequired[float | None]  # mean of the recalls of classes with test images; absent: old
-    test_top5_accuracy: NotRequired[float | None]  # null of fewer than six classes, too; absent: old
-    test_calibration_error: NotRequired[float | None]  # in 0..1 (docs/metrics.md); absent: old
+    test_balanced_accuracy: NotRequired[Share | None]  # mean of the recalls of classes with test images; absent: old
+    test_top5_accuracy: NotRequired[Share | None]  # null of fewer than six classes, too; absent: old
+    test_calibration_error: NotRequired[Share | None]  # in 0..1 (docs/metrics.md); absent: old
     spread: NotRequired[float | None]  # of features, 0 collapsed to 1; of objective=simsiam alone (docs/objectives.md)
 
 
@@ -61,8 +69,15 @@ class Beginning(TypedDict):
     name: str  # the run's id, the file as it was typed, or the library's name of the network
     sha256: str  # of the file, or of the library's tensors
     interpolated: list[str]  # the tensors that were resampled to another grid of patches
-    kept_parameters: int  # how many parameters came from there
-    new_parameters: int  # how many were drawn afresh
+    kept_parameters: Count  # how many parameters came from there
+    new_parameters: Count  # how many were drawn afresh
+
+
+class ScannedFiles(TypedDict):
+    """The files of the images, as they were when the run read them (vitbench/data/scan.py)."""
+
+    root: str  # data.root, absolute and without links
+    files: str  # a hash of their names, sizes and times
 
 
 class FrozenFeatures(TypedDict):
@@ -79,26 +94,31 @@ class Record(Essentials, Metrics, Provenance):
     schema: int  # the RECORD_SCHEMA of the vitbench that wrote it
     results_version: NotRequired[int]  # the RESULTS_VERSION of the same; absent in the first records
     id: str  # the name of the run's folder
-    image_size: int  # pixels, of a side
+    image_size: Annotated[int, FROM_1]  # pixels, of a side
     channels: int  # of an image: 1 or 3
-    val_images: int
+    val_images: Count
     mean: list[float]  # of each channel of the training images, in 0..1; the network takes (image - mean) / std
     std: list[float]  # the same
     data_fingerprint: str  # a hash of the images and labels of the whole data set
-    parameters: int
-    multiply_adds: NotRequired[int]  # of one forward of one image; absent: trained elsewhere
+    scan: NotRequired[ScannedFiles]  # absent: drawn images, none of a public set's files was there, or old
+    parameters: Count
+    multiply_adds: NotRequired[Amount]  # of one forward of one image; absent: trained elsewhere
     teacher_run: NotRequired[str | None]  # the teacher's id; absent: trained elsewhere, or before there were teachers
     # with those of the runs that it needed; null where they are unknown; absent: old (vitbench/runs/costs.py)
-    total_train_seconds: NotRequired[float | None]
-    total_samples_seen: NotRequired[int | None]
-    total_multiply_adds: NotRequired[int | None]
-    compile_seconds: NotRequired[float]  # of train_seconds, those of the first step; absent: nothing was compiled
-    images_per_second: float | None  # of training; null where the run diverged or the network was trained elsewhere
-    diverged_step: int | None  # the first step whose loss was not finite; null where the run finished
+    total_train_seconds: NotRequired[Seconds | None]
+    total_samples_seen: NotRequired[Count | None]
+    total_multiply_adds: NotRequired[Amount | None]
+    compile_seconds: NotRequired[Seconds]  # of train_seconds, those of the first step; absent: nothing was compiled
+    images_per_second: (
+        Annotated[float, FROM_0] | None
+    )  # of training; null where the run diverged or the network was trained elsewhere
+    diverged_step: Count | None  # the first step whose loss was not finite; null where the run finished
     created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z
     commit: str | None  # of the code, with a plus where files differed from it; null where vitbench was installed
     features: NotRequired[FrozenFeatures]  # absent: the network was trained by steps, or elsewhere
     init: NotRequired[Beginning]  # absent: the weights were drawn at random
+    files: NotRequired[dict[str, str]]  # the SHA-256 of each file of the run, by its name; absent: old
+    sha256: NotRequired[str]  # of all other fields (vitbench/machine/seal.py); absent: old
 
 
 # -------------------------------------------------------------------------------------------- what reading requires

@@ -5,15 +5,19 @@ This module imports no torch, so that a thousand records are read without waitin
 
 from __future__ import annotations
 
-import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from vitbench.errors import StorageError, UserError, did_you_mean
+from vitbench.machine.disk import read_json
+from vitbench.machine.seal import SEAL, is_whole
 from vitbench.runs.costs import samples_seen, total_cost
+from vitbench.runs.fields import fault_of, fault_of_settings
 from vitbench.runs.probe_rows import read_probes
-from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record, default_settings, flat_settings, stated
+from vitbench.runs.record import RECORD_SCHEMA, Record, default_settings, flat_settings, stated
 from vitbench.settings.choices import COLUMN_OF_CHOICE, MENU_GROUPS, column_of, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
@@ -26,28 +30,40 @@ class NewerSchema(UserError):
     """A record that a later vitbench wrote."""
 
 
+REMEDY = (
+    "a disk or a copy damaged it, or somebody edited it; restore it, or "
+    "`vitbench check repair=true` moves the run aside"
+)
+
+
+class Damaged(UserError):
+    """A record that is there, and is not what a run wrote."""
+
+
 def read_record(path: Path) -> Record:
     """The record in a file; UserError or StorageError, in one line, where it holds none or cannot be read.
 
     Where there is no such file, FileNotFoundError or NotADirectoryError passes through.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is not a whole record (broken JSON)") from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise UserError(f"{path} is not a record of vitbench")
+    except ValueError:
+        raise Damaged(f"{path} is not a whole record (broken JSON)") from None
+    if type(record.get("schema")) is not int:
+        raise Damaged(f"{path} is not a record of vitbench")
     if record["schema"] > RECORD_SCHEMA:
         raise NewerSchema(
             f"{path} has schema {record['schema']}, this vitbench reads up to {RECORD_SCHEMA}; upgrade vitbench"
         )
-    if lacking := [name for name, kind in REQUIRED_FIELDS.items() if not isinstance(record.get(name), kind)]:
-        raise UserError(f"{path} is not a whole record (no {', '.join(lacking)})")
-    return cast(Record, record)  # its other fields are believed
+    if (SEAL in record or "files" in record) and not is_whole(record):
+        raise Damaged(f"{path} is not as it was written (its checksum differs): {REMEDY}")
+    if fault := fault_of(Record, record) or fault_of_settings(record["config"]):
+        raise Damaged(f"{path} is not a whole record: {fault}")
+    return cast(Record, record)
 
 
 def find_record(folder: Path) -> Record:
@@ -101,8 +117,10 @@ def read_runs(runs: Path) -> ReadRuns:
                 read.unfinished.append(folder.name)
             else:
                 read.problems.append(f"{folder} holds no run")
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            read.problems.append(str(error) if isinstance(error, UserError) else f"{path} lacks {error}")
+        except UserError as error:
+            read.problems.append(str(error))
+    for apart in folders_kept_apart(runs):
+        read.problems.append(f"{apart}: runs on images that changed since; runs={apart} shows them")
     read.settings.extend(settings)
     return read
 
@@ -123,13 +141,31 @@ def load_runs(runs: Path) -> pd.DataFrame:
 
 
 def run_folders(runs: Path) -> list[Path]:
-    """The folders below `runs`, sorted by name; an empty list where `runs` does not exist."""
+    """The folders of runs below `runs`, sorted by name; an empty list where `runs` does not exist."""
     try:
-        return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
+        with os.scandir(runs) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return sorted(runs / name for name in names if not KEPT_APART.fullmatch(name))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f"runs={runs}: {error.strerror}") from None
+
+
+KEPT_APART = re.compile(r"images-[0-9a-f]{16}(-\d+)?")  # folders of runs on images that changed since
+
+
+def kept_apart(runs: Path, fingerprint: str) -> Path:
+    """Where runs on images with this fingerprint are kept, as soon as those that they name are others."""
+    return runs / f"images-{fingerprint}"
+
+
+def folders_kept_apart(runs: Path) -> list[Path]:
+    """The folders of runs on images that changed since. Each is a `runs=` of its own, and no table mixes them."""
+    try:
+        return sorted(path for path in runs.iterdir() if KEPT_APART.fullmatch(path.name) and any(path.iterdir()))
+    except OSError:
+        return []
 
 
 def loss_of(record: Record) -> str:
@@ -173,10 +209,14 @@ def default_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {column_of(key): value for key, value in default_settings(**choices).items()}
 
 
+# fields of a record that become no columns as they are
+BESIDE = ("config", "id", "status", "files", "sha256", "scan", "packages")
+
+
 def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
     """The columns of a run, and the names of those that are settings. Lists become tuples, which can be grouped by."""
     settings = settings_columns(record["config"])
     row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
-    row |= flatten({key: value for key, value in record.items() if key not in ("config", "id", "status")})
+    row |= flatten({key: value for key, value in record.items() if key not in BESIDE})
     row |= derived(row)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}, list(settings)

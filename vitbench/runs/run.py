@@ -9,7 +9,10 @@
                 predictions.npy         the predicted class of every test image
                 labels.npy              their true classes, in the same order
                 probabilities.npy       what the network gives each class, (M, K), in the same order; not in old runs
-                record.json             written last: where it is present, the run has finished or diverged
+                record.json             written last: where it is present, the run has finished or diverged; it holds
+                                        the SHA-256 of the other files and of itself
+                record.damaged.json     one that was not as it was written, or another run's; the run was done again
+                *.safetensors.damaged   the same of weights and states that keep= asked for
                 failure.json            the traceback, where an error ended the run
 
 This module imports no torch.
@@ -30,14 +33,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbench.errors import StorageError, TryAgain, UserError
-from vitbench.machine.disk import storage, write, write_all, write_beside
+from vitbench.errors import StorageError, TryAgain
+from vitbench.machine.disk import (
+    LARGE,
+    check_folder,
+    read_file,
+    read_json,
+    sha256_of,
+    storage,
+    write,
+    write_all,
+    write_beside,
+)
+from vitbench.machine.locks import is_held, lock_errors
 from vitbench.machine.provenance import now
+from vitbench.machine.redact import redacted
+from vitbench.machine.seal import sealed
 from vitbench.runs.record import Record
-from vitbench.runs.records import NewerSchema, read_record
+from vitbench.runs.records import Damaged, read_record
 from vitbench.settings.identity import run_id
 
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")  # columns of metrics.csv
+
+STATES = ("state.safetensors", "state.previous.safetensors")  # newest first; removed at the end
+FILES = ("config.yaml", "metrics.csv", "*.safetensors", "*.npy")  # those whose checksums the record holds, but STATES
+HEADER = 100_000_000  # bytes: no file of safetensors has a longer header
+MOST_STEPS = 15  # digits
 
 LOOKING_SECONDS = 1.0  # how long a claim waits for the lock, which `held` of another process may take for a moment
 
@@ -58,23 +79,30 @@ class Run:
         return self.folder.name
 
     def record(self) -> Record | None:
-        """The record of a run that has finished or diverged; None while there is no whole record."""
+        """The record of a run that has finished or diverged; None while there is no whole record of this run."""
         try:
-            return read_record(self.folder / "record.json")
+            record = read_record(self.folder / "record.json")
+            return record if record["id"] == self.id else None
+        except (FileNotFoundError, NotADirectoryError, Damaged):
+            return None  # something other than vitbench tore the record, and the run is done again
+
+    def damage(self) -> str | None:
+        """What is wrong with a record that is there; None of a whole one, and where there is none."""
+        try:
+            record = read_record(self.folder / "record.json")
+        except Damaged as error:
+            return str(error)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (NewerSchema, StorageError):
-            raise
-        except UserError:
-            return None  # something other than vitbench tore the record, and the run is done again
+        return None if record["id"] == self.id else f"{self.folder / 'record.json'} is the record of {record['id']}"
 
     def failure(self) -> str | None:
         """The error that ended the run; None where none did."""
         try:
-            return str(json.loads((self.folder / "failure.json").read_text())["error"])
+            return str(read_json(self.folder / "failure.json")["error"])
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError):
             return "unreadable failure.json"
 
     @contextmanager
@@ -86,10 +114,12 @@ class Run:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / ".lock")
+        check_folder(self.folder.parent, "runs")
         with storage(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=LOOKING_SECONDS)
+                with lock_errors(self.folder / ".lock"):
+                    lock.acquire(timeout=LOOKING_SECONDS)
             except Timeout:
                 raise TryAgain(f"{self.id} is held by {self._holder()}; try again when it has ended") from None
         try:
@@ -106,28 +136,32 @@ class Run:
 
     def held(self) -> str | None:
         """Says which process holds the run now; None where none does."""
-        from filelock import FileLock, Timeout
+        return f"held by {self._holder()}" if is_held(self.folder / ".lock") else None
 
-        if not (self.folder / ".lock").exists():
-            return None
+    def holder(self) -> tuple[int, str] | None:
+        """The process that holds the run, and its host; None where nobody wrote it down."""
         try:
-            with FileLock(self.folder / ".lock", blocking=False):
-                return None
-        except Timeout:
-            return f"held by {self._holder()}"
+            holder = read_json(self.folder / ".holder.json")
+            pid, host = holder["pid"], holder["host"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return (pid, host) if type(pid) is int and 0 < pid < 2**31 and isinstance(host, str) else None
 
     def _holder(self) -> str:
         for _ in range(20):  # a process writes .holder.json a moment after it took the lock
-            try:
-                holder = json.loads((self.folder / ".holder.json").read_text())
-                return f"process {holder['pid']} on {holder['host']}"
-            except (OSError, ValueError, KeyError):
-                time.sleep(0.05)
+            if holder := self.holder():
+                return f"process {holder[0]} on {holder[1]}"
+            time.sleep(0.05)
         return "another process"
 
     def start(self) -> None:
-        """Writes the settings, so that the folder says at once which run it is, and removes what a failure left."""
+        """Writes the settings, so that the folder says at once which run it is, and removes what a failure left.
+
+        A damaged record is kept beside, because somebody may want to read it.
+        """
         (self.folder / "failure.json").unlink(missing_ok=True)
+        with storage(self.folder), suppress(FileNotFoundError):
+            os.replace(self.folder / "record.json", self.folder / "record.damaged.json")
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink(missing_ok=True)
         self._write_settings()
@@ -135,7 +169,7 @@ class Run:
     def _write_settings(self) -> None:
         import yaml
 
-        write(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
+        write(self.folder / "config.yaml", yaml.safe_dump(redacted(self.settings), sort_keys=False).encode())
 
     def note_begun(self) -> None:
         """Writes the settings of a run that is ended before its first step, so that its folder says which it is."""
@@ -144,15 +178,12 @@ class Run:
 
     def saved_step(self) -> int | None:
         """The step of the newest saved state, by its header alone; None where none was saved, or it is damaged."""
-        for path in self.states():
-            with suppress(ValueError, KeyError, TypeError):
-                return int(metadata_of(path)["step"])
-        return None
+        steps = (metadata_of(path).get("step") for path in self.states())
+        return next((step for step in steps if type(step) is int and 0 <= step < 10**MOST_STEPS), None)
 
     def states(self) -> list[Path]:
         """The saved states, newest first."""
-        paths = [self.folder / "state.safetensors", self.folder / "state.previous.safetensors"]
-        return [path for path in paths if path.exists()]
+        return [path for path in (self.folder / file for file in STATES) if path.exists()]
 
     def save_state(self, blob: bytes) -> None:
         """Saves a state. It takes the place of the state before it only when it is whole, and that one is kept, too."""
@@ -169,8 +200,7 @@ class Run:
 
     def kept(self) -> list[int]:
         """The steps of which the folder has the weights."""
-        steps = (path.name.split(".")[1] for path in self.folder.glob("checkpoint.*.safetensors"))
-        return sorted(int(step) for step in steps if step.isdigit())
+        return self._steps_of("checkpoint")
 
     def kept_state(self, step: int) -> Path:
         """The file of the state after a step that `keep` names, where runs can branch off."""
@@ -178,13 +208,24 @@ class Run:
 
     def kept_states(self) -> list[int]:
         """The steps of which the folder has the state."""
-        steps = (path.name.split(".")[1] for path in self.folder.glob("state.*.safetensors"))
-        return sorted(int(step) for step in steps if step.isdigit())
+        return self._steps_of("state")
+
+    def files_kept(self, step: int) -> list[Path]:
+        """The weights and states that were kept up to a step."""
+        weights, states = map(self.weights, self.kept()), map(self.kept_state, self.kept_states())
+        return [path for path in (*weights, *states) if int(path.name.split(".")[1]) <= step]
+
+    def _steps_of(self, kind: str) -> list[int]:
+        steps = (path.name.split(".")[1] for path in self.folder.glob(f"{kind}.*.safetensors"))
+        return sorted(int(step) for step in steps if _is_step(step))
 
     def lost(self) -> list[int]:
         """The steps that `keep` names and of which the folder lacks the weights, or the state where it should be."""
-        wanted, kept = {*(self.settings["keep"] or [])}, {*self.kept()}
-        if wanted and self.settings["optim"]["schedule"] == "wsd":
+        wanted = {*(self.settings["keep"] or [])}
+        if not wanted:
+            return []
+        kept = {*self.kept()}
+        if self.settings["optim"]["schedule"] == "wsd":
             kept &= {*self.kept_states()}
         return sorted(wanted - kept)
 
@@ -202,10 +243,25 @@ class Run:
             finally:
                 os.close(descriptor)
 
-    def rewind(self, step: int) -> None:
-        """Drops the lines of metrics.csv after `step`, and a torn last line, because resuming writes them again."""
+    def lines(self) -> bytes:
+        """The file metrics.csv; nothing where there is none."""
         path = self.folder / "metrics.csv"
-        rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step]
+        try:
+            return read_file(path, LARGE)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+    def rewind(self, step: int, lines: bytes | None = None) -> None:
+        """Makes metrics.csv what it was when a state was saved: `lines`, where the state holds them.
+
+        Of a state of old, which does not, drops those after its `step`, and a torn last one.
+        """
+        path = self.folder / "metrics.csv"
+        if lines:
+            return write(path, lines)
+        rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step] if lines is None else []
         if not rows:  # `log` then writes the header, too, and knows the columns of the objective
             path.unlink(missing_ok=True)
         else:
@@ -213,7 +269,7 @@ class Run:
 
     def finish(self, record: Record) -> None:
         """Writes the record, which is the last write of a run, and tidies."""
-        write(self.folder / "record.json", json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+        write_record(self.folder, record)
         self.tidy()
 
     def tidy(self) -> None:
@@ -224,20 +280,43 @@ class Run:
 
     def fail(self, error: str, traceback: str) -> None:
         """Writes down the error that ended the run, for those who look at the folder later."""
-        failure = {"error": error, "traceback": traceback, "time": now()}
+        failure = redacted({"error": error, "traceback": traceback, "time": now()})
         self._write_settings()
         write(self.folder / "failure.json", json.dumps(failure, indent=1).encode())
 
 
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The lines of metrics.csv by their columns, without a torn last line; none where there is no such file."""
+def write_record(folder: Path, record: Record) -> None:
+    """Writes a record with the checksums of the files that are there, and its own."""
     try:
-        text = (folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
+        found = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.is_file())
+        files = {path.name: sha256_of(path) for path in found if path.name not in STATES}
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    words = {key: redacted(value) for key, value in record.items() if key in ("config", "init", "scan", "warnings")}
+    text = json.dumps(sealed({**record, **words, "files": files}), indent=1, allow_nan=False)
+    write(folder / "record.json", text.encode() + b"\n", folders=True)
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The lines of metrics.csv by their columns, without torn and damaged ones; none where there is no such file."""
+    text = Run(folder, {}).lines().decode(errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole))
-    return [row for row in rows if None not in row.values() and row.get("step", "").isdigit()]
+    return [row for row in csv.DictReader(io.StringIO(whole.translate({0: None, 13: None}))) if _is_line(row)]
+
+
+def _is_line(row: Mapping[Any, Any]) -> bool:
+    """Whether a row has a step, and a number or nothing in each other cell."""
+    cells = [*row.values()]
+    if None in cells or None in row or not _is_step(row.get("step", "")):
+        return False
+    try:
+        return all(len(cell) < 40 and float(cell or 0) is not None for cell in cells)
+    except ValueError:
+        return False
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MOST_STEPS
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
@@ -248,8 +327,10 @@ def _csv_line(cells: Iterable[Any]) -> str:
 
 def metadata_of(path: Path) -> dict[str, Any]:
     """What vitbench wrote beside the tensors of a file, by its header alone; nothing of other files and broken ones."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, OverflowError, MemoryError):
-        with path.open("rb") as file:
-            header = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
-        return dict(json.loads(header["__metadata__"]["vitbench"].partition(" ")[2]))
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, MemoryError, RecursionError):
+        if path.is_file():  # and no pipe, which would wait
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(length)) if length <= HEADER else {}
+            return dict(json.loads(header["__metadata__"]["vitbench"].partition(" ")[2]))
     return {}

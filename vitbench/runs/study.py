@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ FIELDS = {
 }
 CERTIFY_FIELDS = ("where", "factor")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
+PLACES = ("runs", "data.cache", "results", "out", "file")  # a study, which anyone can have made, says none of them
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
@@ -71,7 +73,7 @@ def study_names() -> list[str]:
 def find_study(name: str) -> Path:
     """The file of a study: a name in experiments/, or the path of a yaml file of one's own."""
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes a name of any length
         raise UserError(f"study={name}: {did_you_mean(name, study_names())}, or the path of a .yaml file")
     return path
 
@@ -154,7 +156,11 @@ def words_of_line(study: Study, line: str) -> list[str]:
     except UserError as error:
         raise UserError(f"study={study.name}: {error}") from None
     for word in words:
-        key = word.partition("=")[0]
-        if "=" not in word or not key or key[0] in "+~-" or key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        key, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key) or re.fullmatch(r"hydra(\..*)?", key):
             raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
-    return [setting(word) for word in words]
+        if key in PLACES:
+            raise UserError(f"study={study.name}: {word}: where is written is typed on the command line, {key}=FOLDER")
+        if re.search(r"(?<!\\)(\\\\)*\$\{", value):  # `\${` is text
+            raise UserError(f"study={study.name}: {word}: a study holds values, and no references such as ${{...}}")
+    return [setting(word, several=True) for word in words]

@@ -8,12 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from vitbench.data.permute import KINDS
 from vitbench.data.sizes import own_size
 from vitbench.errors import UserError, did_you_mean
-from vitbench.menu import ABOVE_0, BELOW_1, FROM_0, FROM_1, SHARE, Choice, Range, check_ranges, imported
+from vitbench.machine.redact import redacted
+from vitbench.menu import (
+    ABOVE_0,
+    BELOW_1,
+    FROM_0,
+    FROM_1,
+    MOST,
+    MOST_BATCH,
+    MOST_IMAGES,
+    MOST_PIXELS,
+    MOST_STEPS,
+    MOST_THREADS,
+    SHARE,
+    Choice,
+    Range,
+    check_ranges,
+    imported,
+)
 from vitbench.models.families import LIBRARIES
 from vitbench.models.menu import check_encoding, is_vit
 from vitbench.models.patches import usual_patch_size
@@ -31,41 +49,41 @@ SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
 
 RANGES = {
     "seed": SEED,
-    "eval_every": FROM_1.of("steps"),
-    "checkpoint": FROM_1,
+    "eval_every": FROM_1.up_to(MOST_STEPS).of("steps"),
+    "checkpoint": FROM_1.up_to(MOST_STEPS),
     "data.fraction": SHARE.with_note("a share; for a number of images: data.count"),
-    "data.count": FROM_1.of("images"),
+    "data.count": FROM_1.up_to(MOST_IMAGES).of("images"),
     "data.subset_seed": SEED,
     "data.val_fraction": BELOW_1,
     "data.permute_share": Range("at least 0 and at most 1 (a share of the tiles)", lambda value: 0 <= value <= 1),
-    "data.permute_tile": FROM_1.of("pixels"),
+    "data.permute_tile": FROM_1.up_to(MOST_PIXELS).of("pixels"),
     "data.permute_seed": SEED,
-    "data.image_size": FROM_1.of("pixels"),
-    "optim.lr": ABOVE_0,
-    "optim.weight_decay": FROM_0,
+    "data.image_size": FROM_1.up_to(MOST_PIXELS).of("pixels"),
+    "optim.lr": ABOVE_0.up_to(1e30),  # such a run diverges, and that is an answer, too
+    "optim.weight_decay": FROM_0.up_to(MOST),
     "optim.momentum": BELOW_1,
     "optim.beta2": BELOW_1,
-    "optim.steps": FROM_1,
-    "optim.epochs": Range("above 0 and below 1e9", lambda value: 0 < value < 1e9),  # steps are a finite number
-    "optim.min_steps": FROM_1,
-    "optim.batch_size": FROM_1.of("images"),
+    "optim.steps": FROM_1.up_to(MOST_STEPS),
+    "optim.epochs": ABOVE_0.up_to(MOST),
+    "optim.min_steps": FROM_1.up_to(MOST_STEPS),
+    "optim.batch_size": FROM_1.up_to(MOST_BATCH).of("images"),
     "optim.warmup": Range("at least 0 and at most 1 (a share of the steps)", lambda value: 0 <= value <= 1),
-    "optim.warmup_steps": FROM_0,
+    "optim.warmup_steps": FROM_0.up_to(MOST_STEPS),
     "optim.decay": SHARE.with_note("a share of the steps"),
     "optim.label_smoothing": BELOW_1,
-    "optim.clip": ABOVE_0,
+    "optim.clip": ABOVE_0.up_to(10**12),
     "optim.ema": Range("above 0 and below 1", lambda value: 0 < value < 1),
     "optim.layer_decay": SHARE,
-    "machine.threads": FROM_1,
-    "machine.microbatch": FROM_1.of("images"),
+    "machine.threads": FROM_1.up_to(MOST_THREADS),
+    "machine.microbatch": FROM_1.up_to(MOST_BATCH).of("images"),
     "augment.area": SHARE.with_note("a share of the image"),
     "augment.crop": BELOW_1.with_note("a share of the width"),
     "augment.rotate": Range("0 to 180 degrees", lambda value: 0 <= value <= 180),
-    "augment.scale": FROM_0.with_note("factors reach from 1/(1 + scale) to 1 + scale"),
-    "augment.randaugment": FROM_0.of("operations"),
+    "augment.scale": FROM_0.up_to(100).with_note("factors reach from 1/(1 + scale) to 1 + scale"),
+    "augment.randaugment": FROM_0.up_to(100).of("operations"),
     "augment.magnitude": Range("0 to 30", lambda value: 0 <= value <= 30),
-    "augment.mixup": FROM_0,
-    "augment.cutmix": FROM_0,
+    "augment.mixup": FROM_0.up_to(MOST),
+    "augment.cutmix": FROM_0.up_to(MOST),
     "augment.erase": Range("at least 0 and at most 1 (a probability)", lambda value: 0 <= value <= 1),
 }
 WORDS = {
@@ -88,6 +106,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
 
     Raises UserError for what cannot be, as it was typed.
     """
+    check_ranges({"data.image_size": settings["data"]["image_size"]}, RANGES)  # patches are chosen for it
     model = dict(settings["model"])
     pe = model.pop("pe", None)
     if pe is not None and not isinstance(pe, Mapping):
@@ -134,6 +153,11 @@ def _on_menu(group: str, name: Any) -> Choice:
     return menu[name]
 
 
+@cache  # a study has few names, each in many runs
+def _holds_a_secret(name: str | None) -> bool:
+    return bool(redacted(name) != name)
+
+
 def _check_values(flat: Mapping[str, Any]) -> None:
     """Each setting by itself."""
     check_ranges(flat, RANGES)
@@ -143,6 +167,9 @@ def _check_values(flat: Mapping[str, Any]) -> None:
     for key in ("runs", "data.root", "data.name"):
         if not flat[key].strip():
             raise UserError(f"{key}=: must not be empty")
+    for key in ("data.name", "model.arch"):  # they stand in the ids of runs, and so in names of folders
+        if _holds_a_secret(flat.get(key)):
+            raise UserError(f"{key}={redacted(flat[key])}: looks like a secret, and stands in the names of folders")
     classes = flat["data.classes"]
     if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
         raise UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from vitbench.menu import Choice
@@ -51,6 +52,7 @@ MENU_GROUPS = {name: group for name, group in GROUPS.items() if group.menu is no
 COLUMN_OF_CHOICE = {group.shown_key: name for name, group in GROUPS.items()}
 
 
+@cache  # each record that is read asks for several
 def menu_of(group: str) -> Mapping[str, Choice]:
     """The menu of one of MENU_GROUPS. Imports no torch."""
     module = MENU_GROUPS[group].menu

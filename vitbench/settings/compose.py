@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError
+from vitbench.machine.disk import read_file
 from vitbench.models.families import recipe_of
+from vitbench.settings.choices import CONF_GROUPS
+from vitbench.settings.command_schemas import register_schemas
 from vitbench.settings.composed_once import remember_compositions
-from vitbench.settings.schema import SWEEP_KEYS, register_schemas
+from vitbench.settings.schema import SWEEP_KEYS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -29,6 +33,8 @@ STUDY_DIR = _shipped("experiments")
 
 def compose(overrides: list[str], command: str = "train") -> Any:
     """The configuration that `vitbench COMMAND OVERRIDES` gets, not yet checked; also within a command of Hydra's."""
+    for word in overrides:
+        check_name_of_choice(*word.partition("=")[::2])
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -38,6 +44,13 @@ def compose(overrides: list[str], command: str = "train") -> Any:
         return hydra_compose(command, overrides)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose(command, overrides)
+
+
+def check_name_of_choice(group: str, name: str) -> None:
+    """UserError for a choice that names a file, which Hydra would read: `model=../../x`."""
+    if group in CONF_GROUPS and re.search(r"[./\\~$]", name):
+        remedy = f"data=imagefolder data.root={name}" if group == "data" else "`vitbench ls` lists what there is"
+        raise UserError(f"{group}={name}: a choice is a name and no file; {remedy}")
 
 
 def register() -> None:
@@ -62,7 +75,11 @@ def as_settings(config: Any) -> dict[str, Any]:
     register()  # a launcher's own process has composed the configuration without us
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    settings = json.loads(json.dumps(container))  # tuples become lists, as they will be in the record
+    return completed(json.loads(json.dumps(container)))  # tuples become lists, as they will be in the record
+
+
+def completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Composed settings, as JSON holds them, changed in place: with what follows from what was typed."""
     if settings["optim"]["epochs"] is not None:
         settings["optim"]["steps"] = None  # whoever asks for epochs takes back the default of steps
     if settings["optim"]["warmup_steps"] is not None:
@@ -77,19 +94,31 @@ def as_settings(config: Any) -> dict[str, Any]:
 
 
 def cache_folder(typed: str | None) -> str:
-    """The folder of decoded images, for `data.cache` as it was typed."""
+    """The folder of decoded images, for `data.cache` as it was typed; with its ~ where no home folder is known."""
     return os.path.expanduser(typed or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
+
+
+# what is surely no mapping; to ask whether it is one takes long
+PLAIN = frozenset((str, bool, int, float, list, tuple, type(None)))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"data": {"fraction": 0.1}} -> {"data.fraction": 0.1}"""
     flat: dict[str, Any] = {}
+    _flatten_into(flat, settings, prefix)
+    return flat
+
+
+def _flatten_into(flat: dict[str, Any], settings: Mapping[str, Any], prefix: str) -> None:
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
+        kind = type(value)
+        if kind is dict or (kind not in PLAIN and isinstance(value, Mapping)):
+            _flatten_into(flat, value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
-    return flat
+
+
+MOST_YAML = 1_000_000  # bytes
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -113,15 +142,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
             return super().construct_mapping(node, deep)
 
     try:
-        blob = path.read_bytes()
-        if len(blob) > 1_000_000:
-            raise UserError(f"{path} has {len(blob):,} bytes; a configuration has at most 1,000,000")
-        content = yaml.load(blob.decode("utf-8-sig"), Loader)
+        content = yaml.load(read_file(path, MOST_YAML).decode("utf-8-sig"), Loader)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} must hold settings (key: value), not {type(content).__name__}")

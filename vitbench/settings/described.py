@@ -15,7 +15,8 @@ from vitbench.errors import UserError
 from vitbench.settings.check import check
 from vitbench.settings.choices import CONF_GROUPS, GROUPS
 from vitbench.settings.compose import CONF_DIR, as_settings, compose, flatten
-from vitbench.settings.overrides import explain, is_words, parsed, setting, words_of
+from vitbench.settings.overrides import explain, is_words, setting, words_of
+from vitbench.settings.typed_text import parsed, unresolved
 
 # The described run does not take these over from the run that it is described beside.
 ALONE = (
@@ -100,7 +101,7 @@ def _with_choices(settings: Mapping[str, Any], chosen: dict[str, str]) -> Any:
     before, after = flatten(as_settings(_composed(tuple(own.values())))), flatten(as_settings(config))
     for key, value in flatten(settings).items():
         if key in after and after[key] == before.get(key) and not _is_left(key, before, after):
-            OmegaConf.update(config, key, value)
+            OmegaConf.update(config, key, unresolved(value))  # settings of a record are data, `${oc.env:KEY}` too
     return config
 
 

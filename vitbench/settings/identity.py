@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -53,6 +55,11 @@ def defaults_of(model: str | None, pe: str | None, data: str | None, objective: 
     return flatten(json.loads(json.dumps(frame)))  # tuples become lists, as they are in settings
 
 
+@cache
+def _can_decide(key: str) -> bool:
+    return not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
+
+
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's numbers: its choices, and all that differs from the defaults of the schema."""
     flat = flatten(settings)
@@ -60,15 +67,14 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     defaults = defaults_of(**members)
     deciding = {
         key: value
-        for key, value in sorted(flat.items())
-        if not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
-        and (key in ALWAYS or key not in defaults or value != defaults[key])
+        for key, value in flat.items()
+        if (key in ALWAYS or key not in defaults or value != defaults[key]) and _can_decide(key)
     }
     if "init" in deciding:
         deciding["init"] = identity_of_init(settings)  # whichever way it was typed
     if "teacher" in deciding:
         deciding["teacher"] = id_of(settings, "teacher")  # whichever way it was typed
-    return deciding
+    return dict(sorted(deciding.items()))
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
@@ -82,7 +88,7 @@ def run_id(settings: Mapping[str, Any]) -> str:
     named = [*([model["arch"]] if "arch" in model else []), *encoding]
     parts = [model["name"], *named, data["name"], share]
     readable = "-".join([*parts, f"s{settings['seed']}"])
-    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-._" else "_" for c in readable)
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", readable)
     return f"{plain[:80].lstrip('.')}-{digest}"
 
 
@@ -97,8 +103,10 @@ def identity_of_init(settings: Mapping[str, Any]) -> str:
 def file_of_init(typed: str) -> Path:
     """The file that `init` names; UserError where there is none."""
     path = Path(typed).expanduser()
-    if not path.is_file():
-        raise UserError(f"init={typed}: no such file")
+    if not os.path.isfile(path):  # which takes a name of any length
+        is_there = os.path.exists(path)
+        what = "is a folder" if os.path.isdir(path) else "is no regular file" if is_there else "no such file"
+        raise UserError(f"init={typed}: {what}" + (", and weights are one file" if is_there else ""))
     return path
 
 

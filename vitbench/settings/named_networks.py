@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from vitbench.errors import UserError
 from vitbench.models.families import LIBRARIES, check_arch
 from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.overrides import PRETRAINED
+from vitbench.settings.typed_text import in_quotes, with_home
 
 
 class NamedNetwork(NamedTuple):
@@ -49,8 +51,8 @@ def _read(typed: str) -> NamedNetwork:
     if library not in LIBRARIES or not name or (at and not file):
         raise UserError(f"models=[{typed}]: must be a run's id, timm:NAME or torchvision:NAME, either also with @FILE")
     check_arch(library, name, f"models=[{typed}]")
-    path = Path(file).expanduser()
-    if file and not path.is_file():
+    path = Path(with_home("models", file)).expanduser()
+    if file and not os.path.isfile(path):  # which takes a name of any length
         raise UserError(f"models=[{typed}]: {file}: no such file of weights")
     return NamedNetwork(typed, library, name, str(path) if file else None)
 
@@ -61,7 +63,7 @@ def settings_beside(network: NamedNetwork, data_words: list[str], config: Mappin
     `config` are the settings of the run that the network is from. Its images have the size that its own had.
     """
     own = config["model"] if config else {"name": network.library, "arch": network.name}
-    words = [f"model={own['name']}", *([f"model.arch={own['arch']}"] if "arch" in own else [])]
+    words = [f"model={own['name']}", *([f"model.arch={in_quotes(str(own['arch']))}"] if "arch" in own else [])]
     settings = as_settings(compose([*words, *data_words], "train"))
     if config:
         settings["model"] = own

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
-from vitbench.menu import tunables
+from vitbench.menu import MOST, tunables
+from vitbench.settings.typed_text import unresolved
 
 TYPE_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a word", "None": "null"}
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
@@ -36,10 +37,19 @@ def check_options(typed: str, group: str, given: Mapping[str, Any], target: str)
         else:
             try:
                 checked[key] = _converted(target, key, value, type(value).__name__)
-            except (OmegaConfBaseException, TypeError):  # TypeError: a list, which no option takes
+            except (OmegaConfBaseException, TypeError, OverflowError):  # TypeError: a list, which no option takes
                 must = " or ".join(TYPE_WORDS.get(kind.strip(), kind) for kind in annotation.split("|"))
                 raise UserError(f"{group}.{key}={_shown(value)}: must be {must}") from None
+        _check_size(f"{group}.{key}", checked[key])
     return checked
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Refuses a number that no choice means; of most options a choice has a narrower range itself."""
+    most = MOST if key.startswith("probe.") else MOST**2
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, int | float) and not abs(number) <= most:  # nan neither
+            raise UserError(f"{key}={value}: must be at most {most:,}")
 
 
 def _shown(value: Any) -> str:
@@ -64,7 +74,7 @@ def _converted(target: str, key: str, value: Any, kind: str) -> Any:
 
     if tunables(target)[key].annotation == "bool" and not isinstance(value, bool):
         raise TypeError  # OmegaConf takes any number for true
-    return OmegaConf.structured(_schema_of(target)(**{key: value}))[key]
+    return OmegaConf.structured(_schema_of(target)(**{key: unresolved(value)}))[key]
 
 
 @cache

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from functools import cache
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import tunables
 from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, menu_of, settings_key, typed_key
+from vitbench.settings.compose import check_name_of_choice, flatten
+from vitbench.settings.config_folder import check_config_folder
 from vitbench.settings.schema import SCHEMA_OF_SOURCE
+from vitbench.settings.typed_text import (
+    QUOTED,
+    list_settings,
+    number_of_values,
+    quoted_filter,
+    quoted_text,
+    quoted_value,
+    text_settings,
+    unquoted,
+)
 
 _ASKING = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--shell-completion", "-sc")
 FLAGS = (*_ASKING, "--run", "-r", "--multirun", "-m")
@@ -29,13 +43,9 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
     "--config-name": (),
     "-cn": (),
 }
+MOST_RUNS = 1_000_000  # of one command; Hydra makes a list of all of them
+LONGEST_NUMBER = 300  # digits; of more no float is made
 INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "optim.warmup_steps"))
-# settings that may hold words, which Hydra takes in quotes alone
-DESCRIBING = ("init", "teacher", "against", "whole", "bare")
-# settings that hold paths, whose letters need no quotes on a command line
-PATHS = ("data.root", "data.cache", "data.labels", "runs", "results", "out", "file", "images")
-UNLIKE_A_WORD = r"[^\w./\\+$%*@?|:\- ]"  # what Hydra's grammar does not take without quotes
-QUOTED = """'[^']*'|"[^"]*\""""
 
 
 def words_of(line: str) -> list[str]:
@@ -46,39 +56,30 @@ def words_of(line: str) -> list[str]:
     return re.findall(word, line)
 
 
-def prepare(argv: Iterable[str]) -> list[str]:
+def prepare(argv: Iterable[str], several: bool = False) -> list[str]:
     """The flags, then the settings, because Hydra refuses `a=1 -m b=2`.
 
-    Raises UserError for a flag that Hydra does not have, and for a setting that is typed twice, added or removed.
+    `several` says whether the command has several runs without -m. Raises UserError for a flag that Hydra does not
+    have, and for a setting that is typed twice, added or removed.
     """
     flags: list[str] = []
     settings: list[str] = []
     words = iter(argv)
     for word in words:
-        if word.startswith("--experimental"):
-            raise UserError(f"{word} is refused: it executes what a file says; repeat the command instead")
         if word.startswith("-"):
-            flag, equals, value = word.partition("=")
-            if flag not in {*FLAGS, *VALUE_FLAGS}:
-                raise UserError(f"{word}: {did_you_mean(flag, [*FLAGS, *VALUE_FLAGS])}")
-            flags.append(flag)
-            if flag in VALUE_FLAGS:
-                given = value if equals else next(words, "")
-                allowed = VALUE_FLAGS[flag]
-                if not given or (allowed and given not in allowed):
-                    raise UserError(
-                        f"{flag} {given}: " + (did_you_mean(given, allowed) if allowed else "needs a value")
-                    )
-                flags.append(given)
-                if flag in ("--config-dir", "-cd"):
-                    _read_all(Path(given))
+            flags += _flag(word, words)
         else:
-            settings.append(setting(word))
+            settings.append(word)
+    several |= bool({"-m", "--multirun"} & {*flags})
+    settings = [setting(word, several) for word in settings]
+    if several and (runs := math.prod(map(_number_of_values, settings))) > MOST_RUNS:
+        swept = " ".join(word for word in settings if number_of_values(word) > 1)
+        raise UserError(f"{swept}: {runs:,} runs are too many")
     seen: dict[str, str] = {}
     for word in settings:
         key = word.split("=")[0].lstrip("+")
         if key in seen:
-            raise UserError(as_typed(f"{key} is given twice: {seen[key]} and {word}; keep one"))
+            raise UserError(as_typed(f"{key} is given twice: {shown(seen[key])} and {shown(word)}; keep one"))
         seen[key] = word
     for pair in INSTEAD_OF_EACH_OTHER:
         both = [word for key, word in seen.items() if key in pair and not word.endswith("=null")]
@@ -87,61 +88,78 @@ def prepare(argv: Iterable[str]) -> list[str]:
     return flags + settings
 
 
-def _read_all(folder: Path) -> None:
-    """Reads every yaml of a folder of one's own, so that a broken one is named before Hydra meets it."""
-    from vitbench.settings.compose import read_yaml
+def _number_of_values(word: str) -> int:
+    from hydra.errors import HydraException
 
-    if not folder.is_dir():
-        raise UserError(f"--config-dir {folder}: no such folder")
-    for path in sorted(folder.rglob("*.yaml")):
-        read_yaml(path)
+    try:
+        return number_of_values(word)
+    except HydraException as error:
+        raise UserError(f"{_shown(word)}: {_first_line(error)}") from None
 
 
-def setting(word: str) -> str:
-    """A setting as Hydra wants it; refuses what would silently mean nothing."""
-    if "=" not in word and not word.startswith("~"):
-        example = f"data.root={word}" if Path(word).is_dir() else "seed=1"
+def _flag(word: str, following: Iterator[str]) -> list[str]:
+    """A flag, with its value where it takes one, which may be the word that follows."""
+    if word.startswith("--experimental"):
+        raise UserError(f"{word} is refused: it executes what a file says; repeat the command instead")
+    flag, equals, value = word.partition("=")
+    if flag not in {*FLAGS, *VALUE_FLAGS}:
+        raise UserError(f"{word}: {did_you_mean(flag, [*FLAGS, *VALUE_FLAGS])}")
+    if flag not in VALUE_FLAGS:
+        return [flag]
+    given = value if equals else next(following, "")
+    allowed = VALUE_FLAGS[flag]
+    if not given or (allowed and given not in allowed):
+        raise UserError(f"{flag} {given}: " + (did_you_mean(given, allowed) if allowed else "needs a value"))
+    if flag in ("--config-dir", "-cd"):
+        check_config_folder(Path(given))
+    if flag in ("--config-name", "-cn") and not re.fullmatch(r"[\w-]+", given):
+        raise UserError(f"{flag} {given}: must be the name of a file in --config-dir, without folder and ending")
+    return [flag, given]
+
+
+def setting(word: str, several: bool = False) -> str:
+    """A setting as Hydra wants it; refuses what would silently mean nothing.
+
+    `several` says whether a comma separates the values of several runs.
+    """
+    if re.search(r"[\x00-\x1f\x7f]", word):
+        raise UserError(f"{word!r}: settings hold no line breaks and no other control characters")
+    key, equals, value = word.partition("=")
+    if not equals and not word.startswith("~"):
+        example = f"data.root={word}" if os.path.isdir(word) else "seed=1"
         raise UserError(f"{word}: settings are typed key=value, for example {example}")
-    if word.startswith("where."):  # a filter can be any column, so that the schema cannot list them
-        key, equals, value = word.partition("=")
+    if key.startswith("where."):  # a filter can be any column, so that the schema cannot list them
         if key.removeprefix("where.") in CONF_GROUPS:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
-        return f"+{key}{equals}{_quoted(value)}"
-    key, _, value = word.partition("=")
+        return f"+{key}={quoted_filter(value)}"
     if word == "pe=null":
         raise UserError("pe=null: pe=none is a ViT without encodings")
     if key in CONF_GROUPS and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
-    if group := next((name for name, group in MENU_GROUPS.items() if group.name_key == key), None):
+    check_name_of_choice(key, value)
+    if group := next((name for name, its in MENU_GROUPS.items() if its.name_key in (key, settings_key(key))), None):
         raise UserError(f"{word}: type {group}={value}")
     if key == "size":
         return f"model.{word}"
-    if key in DESCRIBING:
-        return f"{key}={_quoted(value)}"
-    if key in PATHS:
-        return f"{key}={_quoted_paths(value)}"
-    if word[0] in "+~" and not word.lstrip("+~").startswith("hydra"):
-        bare = word.lstrip("+~")
-        raise UserError(
-            f"{word}: settings are neither added nor removed; type {bare if '=' in bare else f'{bare}=null'}"
-        )
-    return settings_key(word)
+    bare = key.lstrip("+~")
+    if re.fullmatch(r"hydra([./@].*)?", bare):
+        return word
+    if bare != key:
+        instead = f"type {bare}={value}" if equals else f"without it {bare} is what it usually is"
+        raise UserError(f"{word}: settings are neither added nor removed; {instead}")
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", key, re.ASCII):
+        raise UserError(f"{word}: settings are typed key=value, for example seed=1, and {key or 'nothing'} is no key")
+    if key in text_settings():
+        return f"{key}={quoted_text(key, value, several)}"
+    if digits := re.search(rf"\d{{{LONGEST_NUMBER},}}", value):
+        raise UserError(f"{key}={digits[0][:8]}...: must be a number of fewer than {LONGEST_NUMBER} digits")
+    return settings_key(f"{key}={quoted_value(value)}")
 
 
-def _quoted(value: str) -> str:
-    """A value with the quotes that Hydra wants around an `=`, which the shell has taken off."""
-    if not re.search("[=~]", re.sub(QUOTED, "", value)):
-        return value
-    quote = '"' if "'" in value else "'"
-    return f"{quote}{value}{quote}"
-
-
-def _quoted_paths(value: str) -> str:
-    """Paths in quotes if they have letters that Hydra would take for its own grammar, as `~/pets` and `pets (2024)`."""
-    if re.search(r"""['"]|^\[.*\]$|^\$\{|^(choice|range|glob|interval|sort|shuffle)\(""", value):
-        return value  # it is quoted, or Hydra's grammar is meant
-    paths = value.split(",")
-    return ",".join(f'"{path}"' if re.search(UNLIKE_A_WORD, path, re.ASCII) else path for path in paths)
+def shown(word: str) -> str:
+    """A setting without the quotes that were put around its text for Hydra."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{unquoted(value)}"
 
 
 def as_typed(line: str) -> str:
@@ -181,32 +199,59 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher" and option in ("submitit_slurm", "submitit_local"):
             return f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'"
-        options = [name for name in error.options if name != "schema"]
-        return f"{group}={option}: {did_you_mean(option, options)}"
+        return f"{group}={option}: {did_you_mean(option, [name for name in error.options if name not in _BROUGHT])}"
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
         keys = {w: w.lstrip("+").split("=")[0] for w in typed}
         word = next((w for w in typed if keys[w] == key or keys[w].startswith(f"{key}.")), None)
         if isinstance(cause, AttributeError | KeyError) and cause.parent_node is not None and word is not None:
-            settings = ["model" if k == "outside" else str(k) for k in cause.parent_node]
-            prefix = key.rpartition(".")[0]
-            names = [f"{prefix}.{k}" if prefix else k for k in settings if k != "hydra"]
-            hint = f"it is a setting of {owners}" if (owners := _owners(keys[word])) else did_you_mean(key, names)
-            return f"{word}: no such setting of `vitbench {command}`; {hint}"
-        return f"{(word or key).removeprefix('+')}: {_plainly(_first_line(cause))}"
+            hint = f"it is a setting of {owners}" if (owners := _owners(keys[word])) else _nearest(keys[word], cause)
+            return f"{_shown(word)}: no such setting of `vitbench {command}`; {hint}"
+        if "'model.arch' not found" in str(cause):
+            return "optim=family: goes with model=timm and model=torchvision; optim=vit and optim=resnet are recipes"
+        return f"{_shown(word or key)}: {_plainly(_first_line(cause))}"
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
     if missing:
-        word = next((w for w in typed if w.split("=")[0] == missing[1]), missing[1])
+        word = _shown(next((w for w in typed if w.split("=")[0] == missing[1]), missing[1]))
         return f"{word}: no such choice or setting of `vitbench {command}`; {did_you_mean(missing[1], CONF_GROUPS)}"
     if message.startswith("Ambiguous value for argument"):
         word = next((w for w in typed if f"'{w}'" in message), "")
         if word.startswith("outside="):
             return f"{word}: several values; model= is one network"
-        all_of_them = "-m runs them all, " if command in ("train", "sweep") else ""
-        return f"{word}: several values; {all_of_them}a list is typed {word.replace('=', '=[')}]"
+        ways = ["-m runs them all"] if command == "train" else []
+        key = word.lstrip("+").partition("=")[0]
+        if key in list_settings() or key.startswith(("where.", "model.", "probe")):
+            ways.append(f"a list is typed {_shown(word).replace('=', '=[', 1)}]")
+        return f"{_shown(word)}: several values; {', '.join(ways) or 'it takes one'}"
     return message
+
+
+_BROUGHT = ("schema", "family")  # of the files in a group of conf/: what no one types, for other choices bring it
+
+
+def _shown(word: str) -> str:
+    return shown(word).removeprefix("+")
+
+
+def _nearest(typed: str, cause: Any) -> str:
+    """The end of an error line: the settings of a command that are like a key which it has not, and can be typed."""
+    from omegaconf import OmegaConf
+
+    root: Any = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
+    nodes = {str(key): value for key, value in root.items() if key != "hydra"}
+    refused = {group.name_key for group in MENU_GROUPS.values()} | {"model.pe", "outside", *CONF_GROUPS}
+    choices = [group for group in CONF_GROUPS if group in nodes] + ["pe"] * isinstance(nodes.get("model"), dict)
+    keys = [typed_key(key) for key in flatten(nodes) if key not in refused] + choices + ["model"] * ("outside" in nodes)
+    last = typed.rpartition(".")[2]
+    if same := [key for key in keys if key.rpartition(".")[2] == last]:
+        return f"did you mean {' or '.join(same[:3])}?"
+    as_deep = [key for key in keys if ("." in key) == ("." in typed)]
+    if near := get_close_matches(typed_key(typed), as_deep, 2) or get_close_matches(typed_key(typed), keys, 2):
+        return f"did you mean {' or '.join(near)}?"
+    siblings = [key for key in keys if key.rpartition(".")[0] == typed_key(typed).rpartition(".")[0]]
+    return did_you_mean(typed, siblings or keys)
 
 
 def _plainly(line: str) -> str:
@@ -218,14 +263,6 @@ def _plainly(line: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
-
-
-@cache  # a grid has few words, each in many runs
-def parsed(word: str) -> Any:
-    """A word as Hydra's own parser reads it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(word)
 
 
 PRETRAINED = "pretrained"  # init=pretrained: the library's own weights of a network of timm or torchvision

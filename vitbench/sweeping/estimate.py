@@ -20,7 +20,7 @@ from typing import Any
 
 from vitbench.data.sizes import own_size
 from vitbench.errors import UserError
-from vitbench.machine.provenance import cores, processor
+from vitbench.machine.provenance import processor, threads_of_process
 from vitbench.runs.record import flat_settings, stated
 from vitbench.runs.records import read_record, run_folders
 from vitbench.settings.compose import flatten
@@ -40,7 +40,7 @@ class Estimate:
         With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were
         stacked count, and others only where no stacked one is comparable.
         """
-        self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or cores()
+        self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or threads_of_process(1)
         self._kinds = (True, False) if stacked else (False,)
         rates: dict[str, list[float]] = defaultdict(list)
         self._train_images: dict[str, int] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import socket
@@ -155,11 +154,7 @@ def _stop_workers(runs: Iterable[Run]) -> bool:
 
 def _worker(run: Run) -> int | None:
     """The process that holds the run, if this process or a descendant of it started that; else None."""
-    try:
-        holder = json.loads((run.folder / ".holder.json").read_text())
-        worker, host = int(holder["pid"]), holder["host"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    worker, host = run.holder() or (0, "")
     if host != socket.gethostname():
         return None
     ancestor = worker

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError
-from vitbench.machine.disk import storage, write
+from vitbench.machine.disk import read_json, storage, write
 from vitbench.machine.provenance import cores, now
 from vitbench.runs.run import Run
 from vitbench.sweeping.launch import POLL_SECONDS, Execute
@@ -120,7 +120,7 @@ def queued(folder: Path) -> dict[str, str]:
     noted: dict[str, str] = {}
     for path in sorted(folder.glob("*/jobs.json")):
         with suppress(OSError, ValueError):
-            noted |= json.loads(path.read_bytes())
+            noted |= {run_id: str(job) for run_id, job in read_json(path).items()}
     live = (_live_jobs() or set()) if noted else set()
     return {run_id: job for run_id, job in noted.items() if job in live}
 

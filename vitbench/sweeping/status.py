@@ -17,7 +17,7 @@ from vitbench.sweeping.estimate import Estimate, image_size_of, total
 from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
-STATES = ("finished", "evidence", "failed", "diverged", "running", "queued", "begun", "missing")
+STATES = ("finished", "evidence", "failed", "diverged", "changed", "running", "queued", "begun", "missing")
 MEASURING = 30  # seconds, for the steps of networks that no run is recorded of
 LONG = 60  # a terminal is shown so many runs one by one
 
@@ -41,15 +41,16 @@ def share_done(run: Run) -> float:
     if not rows:
         return 0.0
     step = int(rows[-1]["step"])
-    steps = optim["steps"] or max(step * optim["epochs"] / float(rows[-1]["epoch"]), optim["min_steps"] or 0)
-    return float(min(1.0, step / steps))
+    epoch = float(rows[-1]["epoch"] or 0)
+    steps = optim["steps"] or max(step * optim["epochs"] / epoch if epoch > 0 else 0, optim["min_steps"] or 0)
+    return float(min(1.0, step / steps)) if steps else 0.0
 
 
 def state(run: Run, todo: bool, job: str | None) -> str:
     """The state of a run: one of STATES, and behind it what else is known."""
     record = run.record()
     if record is not None:
-        return str(record["status"])
+        return "changed: the images changed since it ended" if todo else str(record["status"])
     if (why := run.failure()) and not todo:
         return f"failed: {why}"
     if holder := run.held():
@@ -62,15 +63,18 @@ def state(run: Run, todo: bool, job: str | None) -> str:
 
 
 def print_plan(
-    runs: Mapping[str, Run], todo: set[str], queued: Mapping[str, str], evidence: set[str], certified: Mapping[str, str]
+    runs: Mapping[str, Run],
+    todo: set[str],
+    queued: Mapping[str, str],
+    known: Mapping[str, str],
+    certified: Mapping[str, str],
 ) -> None:
     """Prints each run with its state, then how many there are of each state. A terminal is spared a long list.
 
-    `evidence` are runs that have only that, and `certified` holds, by the id of each certificate, the run it is of.
+    `known` are the states of runs that ended, and `certified` holds, by the id of each certificate, the run it is of.
     """
     states = {
-        run_id: "evidence" if run_id in evidence else state(run, run_id in todo, queued.get(run_id))
-        for run_id, run in runs.items()
+        run_id: known.get(run_id) or state(run, run_id in todo, queued.get(run_id)) for run_id, run in runs.items()
     }
     prints_all = len(runs) <= LONG or not sys.stdout.isatty()
     for run_id, line in states.items():

@@ -15,9 +15,12 @@ from vitbench.comparing.evidence import read_evidence
 from vitbench.data.menu import forget, open_dataset
 from vitbench.data.sizes import count_train_images
 from vitbench.errors import DataError, RunFailed, TryAgain, UserError, did_you_mean
+from vitbench.machine.disk import check_folder
 from vitbench.machine.interrupt import Stopped
 from vitbench.machine.progress import Progress, progress
+from vitbench.numbers.words import plural
 from vitbench.runs.ancestor import PARENT_KEYS, finished_parent, generations, parents
+from vitbench.runs.images import cannot_be_compared, done, images_changed, set_aside
 from vitbench.runs.origin import find_origin
 from vitbench.runs.plan import Planned, plan, remember
 from vitbench.runs.records import run_folders
@@ -56,6 +59,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     """
     if config.study is None:
         raise UserError(f"study=NAME is missing; {did_you_mean('', study_names())}")
+    check_folder(Path(config.runs).expanduser(), "runs")
     name = config.hydra.runtime.choices["hydra/launcher"]
     if not config.wait and name != "submitit_slurm":
         raise UserError(f"wait=false: hydra/launcher={name} has no queue that goes on alone; submitit_slurm has")
@@ -63,20 +67,24 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
+    for cache in {run.settings["data"]["cache"] for run in runs.values()}:
+        check_folder(Path(cache), "data.cache")
     if name == "gpus" and not config.dry_run:  # a slip is told before anything is begun
         gpus.slots(config.hydra.launcher, (run.settings["machine"]["device"] for run in runs.values()))
     certified = {run.id: run.certifies for run in planned if run.certifies}
-    without_record = {run_id: run for run_id, run in runs.items() if run.record() is None}
-    evidence = _in_evidence(config, study.name, {*runs}) & {*without_record}
+    forget()
+    statuses, unusable = _statuses(runs, strict=config.dry_run)
+    not_done = {run_id: run for run_id, run in runs.items() if run_id not in statuses and run_id not in unusable}
+    evidence = _in_evidence(config, study.name, runs, not_done)
     todo = {
         run_id: run
-        for run_id, run in without_record.items()
+        for run_id, run in not_done.items()
         if run_id not in evidence and (config.retry_failed or not run.failure())
     }
     source_images = _count_images(todo, config.dry_run)
     if config.dry_run:
         in_queue = slurm.queued(folder / slurm.JOBS_FOLDER) if name == "submitit_slurm" else {}
-        print_plan(runs, {*todo}, in_queue, evidence, certified)
+        print_plan(runs, {*todo}, in_queue, statuses | dict.fromkeys(evidence, "evidence"), certified)
         _refuse_lost_parents(todo, evidence)
         print(expected(config, name, todo.values(), source_images, partial(print, file=sys.stderr)))
         return
@@ -84,13 +92,15 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     waves = _waves({run_id: run for run_id, run in todo.items() if run_id not in certified}, {*runs})
     waves += _waves({run_id: run for run_id, run in todo.items() if run_id in certified}, {*runs})
     remember(study, planned, folder, typed, evidence)
-    _warn_of_other_images(runs.values())
+    if told := cannot_be_compared(run for run_id, run in runs.items() if run_id not in todo):
+        print(f"warning: {told}", file=sys.stderr)
+    _warn_of_damaged_records(todo.values())
     _warn_of_lost_weights(run for run_id, run in runs.items() if run_id not in todo)
+    _set_aside(todo.values())
     for run in todo.values():
         (run.folder / "failure.json").unlink(missing_ok=True)  # it is tried again
-    errors: dict[str, str] = {}
+    errors = {**unusable}
     if todo:
-        forget()
         _decode(todo.values(), config.machine.progress)
         overrides = {entry.id: _overrides(config, entry) for entry in planned if entry.id in todo}
         if not config.wait:
@@ -107,25 +117,64 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
             with _watch(todo, display):
                 for wave in waves:
                     errors |= launch(execute, {run_id: todo[run_id] for run_id in wave}, ended, display.say)
-    _conclude({run_id: run for run_id, run in runs.items() if run_id not in evidence}, errors)
+    ended_now = {run_id: record["status"] for run_id, run in todo.items() if (record := run.record())}
+    _conclude({run_id: run for run_id, run in runs.items() if run_id not in evidence}, statuses | ended_now, errors)
 
 
-def _in_evidence(config: Any, study: str, planned: set[str]) -> set[str]:
+def _statuses(runs: Mapping[str, Run], strict: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """How runs ended on the images that are there now, by id; and why others cannot be compared with those.
+
+    Each record is read here and not again. Where `strict`, DataError for a folder that cannot be used.
+    """
+    statuses: dict[str, str] = {}
+    unusable: dict[str, str] = {}
+    for run_id, run in runs.items():
+        try:
+            if record := done(run):
+                statuses[run_id] = record["status"]
+        except DataError as error:
+            if strict:
+                raise
+            unusable[run_id] = f"ended on images that are others now, which cannot be used: {error}"
+    return statuses, unusable
+
+
+def _set_aside(todo: Iterable[Run]) -> None:
+    """Moves the folders of runs aside that ended on images which changed since, and says so in a line."""
+    moved = []
+    for run in todo:
+        with suppress(TryAgain):  # another process holds it, and is doing the same
+            moved += [told] if (told := set_aside(run)) else []
+    if moved:
+        more = f"; so are {len(moved) - 1:,} others" if len(moved) > 1 else ""
+        print(f"warning: {moved[0]}{more}", file=sys.stderr)
+
+
+def _in_evidence(config: Any, study: str, planned: Collection[str], not_done: Mapping[str, Run]) -> set[str]:
     """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv.
 
-    A warning says so where none of them is planned, as after an edit of the study.
+    A warning says so where none of them is planned, as after an edit of the study, and where images changed since.
     """
     if not config.evidence:
         return set()
+    check_folder(Path(config.results).expanduser(), "results")
     path = Path(config.results).expanduser() / study / "runs.csv"
-    ids = read_evidence(path).ids
-    if not ids & planned:
+    read = read_evidence(path)
+    if not read.ids & {*planned}:
         print(
-            f"warning: evidence=true: none of the {len(ids):,} runs in {path} is among the {len(planned):,} of this"
-            " sweep",
+            f"warning: evidence=true: none of the {len(read.ids):,} runs in {path} is among the {len(planned):,} of"
+            " this sweep",
             file=sys.stderr,
         )
-    return ids
+    rows = {row["id"]: row for row in [*read.rows, *read.certificates] if row["id"] in not_done}
+    on_others = [run_id for run_id, row in rows.items() if images_changed(row, not_done[run_id].settings)]
+    if on_others:
+        print(
+            f"warning: evidence=true: {len(on_others):,} of the runs in {path} are on images that changed since, and"
+            " count as not done",
+            file=sys.stderr,
+        )
+    return {*rows} - {*on_others}
 
 
 def _refuse_lost_parents(todo: Mapping[str, Run], evidence: set[str]) -> None:
@@ -219,18 +268,11 @@ def _count_images(todo: Mapping[str, Run], strict: bool) -> dict[str, int | None
     return counted
 
 
-def _warn_of_other_images(runs: Iterable[Run]) -> None:
-    """Warns where a finished run read another folder: a run's id has the name of its images, not their folder."""
-    for run in runs:
-        record, asked = run.record(), run.settings["data"]
-        if record and asked["source"] != "shapes" and record["config"]["data"]["root"] != asked["root"]:
-            print(
-                f"warning: finished runs on data.name={asked['name']} read"
-                f" data.root={record['config']['data']['root']}, not {asked['root']}; set data.name to tell two sets of"
-                " images apart",
-                file=sys.stderr,
-            )
-            return
+def _warn_of_damaged_records(todo: Iterable[Run]) -> None:
+    """Warns of runs that are done again because their records are not as they were written."""
+    damaged = [reason for run in todo if (reason := run.damage())]
+    if damaged:
+        print(f"warning: {plural(len(damaged), 'run')} trained again, the first: {damaged[0]}", file=sys.stderr)
 
 
 def _warn_of_lost_weights(ended: Iterable[Run]) -> None:
@@ -277,15 +319,17 @@ def _watch(todo: Mapping[str, Run], display: Progress) -> Iterator[None]:
         watcher.join()
 
 
-def _conclude(runs: Mapping[str, Run], errors: Mapping[str, str]) -> None:
-    """Prints how many runs finished, and raises one error with a line for each that did not."""
-    records = {run_id: run.record() for run_id, run in runs.items()}
-    finished = sum(record is not None and record["status"] == "finished" for record in records.values())
-    diverged = [run_id for run_id, record in records.items() if record is not None and record["status"] == "diverged"]
+def _conclude(runs: Mapping[str, Run], statuses: Mapping[str, str], errors: Mapping[str, str]) -> None:
+    """Prints how many runs finished, and raises one error with a line for each that did not.
+
+    A run without a status failed, or ended on images that are others now.
+    """
+    finished = sum(statuses.get(run_id) == "finished" for run_id in runs)
+    diverged = [run_id for run_id in runs if statuses.get(run_id) == "diverged"]
     failed = {
-        run_id: runs[run_id].failure() or runs[run_id].held() or errors.get(run_id) or "lost: its process was killed"
-        for run_id, record in records.items()
-        if record is None
+        run_id: run.failure() or run.held() or errors.get(run_id) or "lost: its process was killed"
+        for run_id, run in runs.items()
+        if run_id not in statuses
     }
     print(f"{finished} of {len(runs)} runs finished")
     if not diverged and not failed:

@@ -16,10 +16,12 @@ from typing import Any
 
 from vitbench.comparing.formats import Table, print_rich, render_tables
 from vitbench.errors import UserError, did_you_mean
-from vitbench.machine.disk import write
+from vitbench.machine.disk import read_json, write
+from vitbench.machine.outputs import check_output
 from vitbench.machine.progress import progress
 from vitbench.machine.provenance import commit, now
-from vitbench.menu import look_up
+from vitbench.machine.redact import redacted
+from vitbench.menu import ABOVE_0, FROM_1, check_ranges, look_up
 from vitbench.models.menu import SIZES
 from vitbench.numbers.text import say
 from vitbench.timing.menu import MENU
@@ -35,10 +37,7 @@ def main(config: Any) -> int:
     rows = list(MENU) if options["rows"] is None else _choices("rows", options["rows"], MENU)
     models = _choices("models", options["models"], SIZES["nano"])
     sizes = _choices("sizes", options["sizes"], SIZES)
-    if options["windows"] < 1:
-        raise UserError(f"windows={options['windows']}: must be 1 or more")
-    if not options["seconds"] > 0:
-        raise UserError(f"seconds={options['seconds']}: must be above 0")
+    check_ranges(options, {"windows": FROM_1.up_to(1_000), "seconds": ABOVE_0.up_to(3_600)})
     for key, choices in (("format", ("text", "json")), ("device", ("auto", "cpu", "cuda"))):
         if options[key] not in choices:
             raise UserError(f"{key}={options[key]}: {did_you_mean(options[key], choices)}")
@@ -50,7 +49,9 @@ def main(config: Any) -> int:
     file = Path(options["file"]).expanduser() if options["file"] else None
     if file is not None and file.suffix != ".json":
         raise UserError(f"file={options['file']}: must end in .json; `vitbench report` makes the page from it")
-    last = read_bench(file) if file is not None and file.exists() else None
+    last = read_bench(file) if file is not None and file.exists() and not options["replace"] else None
+    if file is not None and last is None:
+        check_output(file, replace=options["replace"])
 
     def keep(report: dict[str, Any]) -> None:
         if file is not None:
@@ -80,7 +81,7 @@ def _choices(key: str, typed: Any, menu: Iterable[str]) -> list[str]:
 
 
 def _text(report: Mapping[str, Any]) -> str:
-    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+    return json.dumps(redacted(report), indent=1, allow_nan=False) + "\n"
 
 
 def _measure(
@@ -137,13 +138,13 @@ def _in_order(figures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def read_bench(path: Path) -> dict[str, Any]:
     """Reads what `vitbench bench file=` wrote; UserError where it is something else."""
     try:
-        report = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        report = None
-    is_report = isinstance(report, dict) and report.get("schema") == BENCH_SCHEMA
-    if not is_report or not isinstance(report.get("figures"), list):
-        raise UserError(f"{path} is no result of `vitbench bench`")
-    return report
+        report = read_json(path)
+        if report.get("schema") == BENCH_SCHEMA:
+            markdown(report)  # whatever it cannot print is no result either
+            return report
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        pass
+    raise UserError(f"{path} is no result of `vitbench bench`; type another name, or replace=true to lose it")
 
 
 def page(report: Mapping[str, Any]) -> Table:

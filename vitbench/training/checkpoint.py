@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitbench.errors import UserError
+from vitbench.machine.disk import read_file, storage
 from vitbench.machine.distributed import led
+from vitbench.menu import FROM_1
+from vitbench.models.weights import check_kinds
+from vitbench.numbers.words import printable
+from vitbench.runs.fields import fault_of
+from vitbench.runs.record import Count, Seconds
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
@@ -34,7 +42,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors.torch import load as parse
 
     try:
-        blob = path.read_bytes()
+        blob = read_file(path, sys.maxsize)
         tensors = parse(blob)
         header = json.loads(blob[8 : 8 + struct.unpack("<Q", blob[:8])[0]]).get("__metadata__", {})
         expected, _, text = header["vitbench"].partition(" ")
@@ -44,11 +52,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except KeyError:
         raise UserError(f"{path} was not written by vitbench (it has no checksum)") from None
-    except (SafetensorError, ValueError, struct.error, MemoryError):
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, struct.error, MemoryError):
         raise UserError(f"{path} is damaged or is not a safetensors file") from None
     if digest(tensors, text) != expected:
         raise UserError(f"{path} is damaged: its SHA-256 differs from the one it was written with")
-    return tensors, json.loads(text)
+    try:
+        return tensors, dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{path} was not written by vitbench (what it says of itself is no JSON object)") from None
 
 
 def weights_of(run: str, path: Path) -> dict[str, Tensor]:
@@ -58,6 +69,23 @@ def weights_of(run: str, path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
     # files of old have DeiT's second head under the name that it has in timm
     return {re.sub(r"^head_dist\.", "head.dist.", name): tensor for name, tensor in tensors.items()}
+
+
+def set_damaged_aside(run: str, paths: Iterable[Path]) -> list[str]:
+    """Renames those files of a run that are damaged, or another run's, for nobody shall use them; says which they are.
+
+    So the record of the run, which is made later, cannot call them whole.
+    """
+    told = []
+    for path in paths:
+        try:
+            weights_of(run, path)
+        except UserError as error:
+            aside = path.with_name(f"{path.name}.damaged")
+            with storage(aside):
+                os.replace(path, aside)
+            told.append(f"{error}; it is {aside.name} now")
+    return told
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -86,12 +114,24 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
         there, here = (tuple(those[example].shape) if example in those else "nothing" for those in (tensors, own))
         count = len(missing) + len(unknown) + len(reshaped)
         raise UserError(
-            f"{path} is from another model: {example} is {there} there and {here} here ({count} of {len(own)} tensors"
-            " do not fit)"
+            f"{path} is from another model: {printable(example)[:80]} is {there} there and {here} here "
+            f"({count} of {len(own)} tensors do not fit)"
         )
+    check_kinds(own, tensors, str(path))
 
 
 # ---------------------------------------------------------------------------------------------- the state of a training
+
+
+class About(TypedDict):
+    """What a saved state says of itself."""
+
+    run: str  # whose state it is
+    step: Count  # that is done
+    train_seconds: Seconds
+    every: Annotated[int, FROM_1]  # steps between two evaluations
+    data: str  # the fingerprint of the images
+    commit: str | None  # of the code
 
 
 def gather(
@@ -102,14 +142,21 @@ def gather(
     optimizer: Optimizer,
     averaged: nn.Module | None,
     losses: Tensor,
+    metrics: bytes | None = None,
 ) -> bytes:
-    """The bytes of a saved state. No generator is part of it: each step draws its random numbers from (seed, step)."""
+    """The bytes of a saved state. No generator is part of it: each step draws its random numbers from (seed, step).
+
+    `metrics` is the file metrics.csv. It has no checksum of its own, and other lines in it would be other numbers.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
     if averaged is not None:
         tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
+    if metrics is not None:
+        empty = torch.empty(0, dtype=torch.uint8)
+        tensors["metrics"] = torch.frombuffer(bytearray(metrics), dtype=torch.uint8) if metrics else empty
     return to_bytes(tensors | {"losses": losses}, about)
 
 
@@ -125,12 +172,17 @@ def restore(
 ) -> dict[str, Any]:
     """Puts a state that `gather` made into objects built from the same settings; returns its `about`.
 
-    `about["has_losses"]` says whether `losses` now holds the loss of each step before: a state may lack some. UserError
-    where the state is of another run, or a tensor does not fit; all objects are then as they were.
+    `about["has_losses"]` says whether `losses` now holds the loss of each step before: a state may lack some.
+    `about["metrics"]` is the file metrics.csv, where the state has it. UserError where the state is of another run, or
+    a tensor does not fit; all objects are then as they were.
     """
     tensors, about = led(load_tensors, path)
-    if about.get("run") != run:
-        raise UserError(f"{path} is the state of another run, {about.get('run')}")
+    if fault := fault_of(About, about):
+        raise UserError(f"{path} is no whole state: {fault}")
+    if about["run"] != run:
+        raise UserError(f"{path} is the state of another run, {about['run']}")
+    if about["step"] > len(losses):
+        raise UserError(f"{path} is no state of this run: step {about['step']:,}, and there are {len(losses):,}")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "averaged": {}, "losses": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -144,8 +196,11 @@ def restore(
         index = name.partition(".")[0]
         if index not in by_index or (value.dim() and value.shape != by_index[index].shape):
             raise UserError(f"{path} is from another optimizer: no parameter here takes {name}")
-    if "" not in parts["losses"]:
-        raise UserError(f"{path} is no whole state: it has no losses")
+    for name, kind in (("losses", torch.float32), ("metrics", torch.uint8)):
+        if (kept := tensors.get(name)) is None and name == "losses":
+            raise UserError(f"{path} is no whole state: it has no losses")
+        if kept is not None and (kept.dim() != 1 or kept.dtype != kind):
+            raise UserError(f"{path} is no whole state: its {name} are {kept.dtype} of shape {tuple(kept.shape)}")
     for part, module in modules.items():
         module.load_state_dict(parts[part])
     for name, value in parts["optimizer"].items():
@@ -158,4 +213,5 @@ def restore(
     has_losses = len(saved) >= step  # files of old have those since the last evaluation alone
     if has_losses:
         losses[:step] = saved[:step]
-    return about | {"has_losses": has_losses}
+    lines = {"metrics": tensors["metrics"].numpy().tobytes()} if "metrics" in tensors else {}
+    return about | lines | {"has_losses": has_losses}

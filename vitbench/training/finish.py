@@ -14,7 +14,7 @@ from vitbench.machine.distributed import led
 from vitbench.machine.interrupt import Interrupt
 from vitbench.machine.provenance import now
 from vitbench.runs.costs import own_cost
-from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record
+from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record, ScannedFiles
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
 from vitbench.training.evaluate import OF_CLASSES, results_of_test
@@ -117,6 +117,8 @@ def _record(training: Training, metrics: Metrics) -> Record:
         **training.machine.described(training.stacked),
         "warnings": training.warnings,
     }
+    if dataset.scan:
+        record["scan"] = cast(ScannedFiles, dataset.scan._asdict())
     if training.init:
         record["init"] = training.init
     if training.compile_seconds is not None:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from vitbench.data.loader import Normalise, seed_random_state
 from vitbench.errors import UserError
-from vitbench.machine.disk import write
+from vitbench.machine.outputs import check_output, write_output
+from vitbench.machine.redact import redacted
 from vitbench.models.build import build_model
 from vitbench.numbers import look
 from vitbench.numbers.words import printable
@@ -34,10 +35,14 @@ from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.overrides import explain, prepare
 from vitbench.settings.schedule import steps_of
 from vitbench.settings.share import places_of
+from vitbench.settings.typed_text import with_home
 from vitbench.training.prepare import architecture_of, augment_of, loader_of, machine_of, share_of
 
 SHOWN = 16  # images of a picture, four by four
 LONGEST_NAME = 18  # characters of a class that stand below an image
+
+
+REPLACE = ("replace=true", "replace=false")
 
 
 class Shown(NamedTuple):
@@ -50,28 +55,30 @@ class Shown(NamedTuple):
 
 def draw(words: Sequence[str]) -> Path:
     """Draws the picture that the words ask for and returns its path; UserError where a word is wrong."""
-    path, of_run = _file(words)
+    path, replace, of_run = _file(words)
+    check_output(path, replace=replace)
     picture = shown(_settings(of_run))
     changed = [word for word in of_run if word.startswith("augment.")]
     *lines, augmentation = picture.title.splitlines()
     title = "\n".join([*lines, *textwrap.wrap(" ".join([augmentation, *changed]), 80)])
     picture = picture._replace(title=title)
-    write(path, _figure(picture, f"vitbench ls images {shlex.join(words)}", path.suffix.lower()), folders=True)
+    command = redacted(f"vitbench ls images {shlex.join(word for word in words if word not in REPLACE)}")
+    write_output(path, _figure(picture, command, path.suffix.lower()), replace=replace)
     return path
 
 
-def _file(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """The file to draw to, and the words of the run."""
+def _file(words: Sequence[str]) -> tuple[Path, bool, list[str]]:
+    """The file to draw to, whether it may replace somebody's, and the words of the run."""
     files = [word.removeprefix("file=") for word in words if word.startswith("file=")]
     if len(files) != 1 or not files[0]:
         raise UserError("ls images: needs one file=, for example file=images.png")
-    path = Path(files[0]).expanduser()
+    path = Path(with_home("file", files[0])).expanduser()
     if path.suffix.lower() not in look.FIGURE_ENDINGS:
         raise UserError(f"file={path}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
-    of_run = [word for word in words if not word.startswith("file=")]
+    of_run = [word for word in words if not word.startswith("file=") and word not in REPLACE]
     if flag := next((word for word in of_run if word.startswith("-")), None):
-        raise UserError(f"ls images {flag}: takes file= and the settings of a run")
-    return path, of_run
+        raise UserError(f"ls images {flag}: takes file=, replace=true and the settings of a run")
+    return path, REPLACE[0] in words, of_run
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vitbench.errors import StorageError, TryAgain, UserError
 from vitbench.machine.distributed import RANK, WORLD_SIZE, check_batch, joined, leading, led, lost
 from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.machine.progress import progress
+from vitbench.runs.images import cannot_be_compared, done, set_aside
 from vitbench.runs.origin import find_parents
 from vitbench.runs.record import Record
 from vitbench.runs.records import loss_of
@@ -34,14 +35,16 @@ def main(config: Any) -> int:
 def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     """Does as `main` does, with checked settings. In a sweep nothing is printed, and the run's folder tells all."""
     run = Run.of(settings)
-    record, done_before = run.record(), True
+    record, done_before = done(run), True
+    if not in_sweep and (damage := run.damage()):
+        print(f"warning: {damage}; it is trained again, and the record kept as record.damaged.json", file=sys.stderr)
     if record is not None:
         run.tidy()
     else:
         _refuse_classifier(settings["classifier"])
         check_batch(settings["optim"]["batch_size"])
-        with Interrupt() as interrupt, joined(), leading(run.claim()):
-            record = led(run.record)  # another process may have finished it since
+        with Interrupt() as interrupt, joined(), leading(_claim(run)):
+            record = led(done, run)  # another process may have finished it since
             if record is None:
                 with failures_written_down(run, in_sweep):
                     record, done_before = train(run, interrupt), False
@@ -49,6 +52,15 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
     if not in_sweep:
         _report(run, record, done_before)
     return 0 if record["status"] == "finished" else 1
+
+
+@contextmanager
+def _claim(run: Run) -> Iterator[None]:
+    """Claims a run. Where it has ended, but on images that changed since, its folder is moved aside before."""
+    if told := set_aside(run):
+        print(told, file=sys.stderr)
+    with run.claim():
+        yield
 
 
 def _refuse_classifier(classifier: str) -> None:
@@ -122,12 +134,8 @@ def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
 def _report(run: Run, record: Record, done_before: bool) -> None:
     for warning in record["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    data = record["config"]["data"]
-    if data["root"] != run.settings["data"]["root"] and data["source"] != "shapes":
-        print(
-            f"warning: its images came from data.root={data['root']}; set data.name to tell two sets of images apart",
-            file=sys.stderr,
-        )
+    if done_before and (told := cannot_be_compared([run])):
+        print(f"warning: {told}", file=sys.stderr)
     if record["status"] == "diverged":
         step, lr = record["diverged_step"], record["config"]["optim"]["lr"]
         print(

@@ -105,6 +105,7 @@ class Training:
 
     def resume(self) -> None:
         """Goes on from the newest whole state, if one was saved, and writes the settings into the run's folder."""
+        lines = None  # of metrics.csv
         for path in led(self.run.states):
             try:
                 saved = checkpoint.restore(path, self.run.id, **self._parts)
@@ -112,6 +113,7 @@ class Training:
                 self.warnings.append(f"{error}; went back to the save before it")
                 continue
             self._go_on_from(saved)
+            lines = saved.get("metrics")
             break
         else:
             if (origin := self.parents.origin) is not None and origin.is_branch:
@@ -119,7 +121,7 @@ class Training:
                 self._go_on_from(checkpoint.restore(origin.path, origin.name, **self._parts), origin.name)
         self._first_here = self.step
         led(self.run.start)
-        led(self.run.rewind, self.step)
+        led(self.run.rewind, self.step, lines)
         self.model.train()
         if self.run.settings["freeze"] == "backbone":
             transfer.freeze(self.model)
@@ -149,6 +151,8 @@ class Training:
             )
         self.step, self._seconds_before = saved["step"], saved["train_seconds"]
         self.train_seconds = self._seconds_before
+        if not branched_from:
+            self.warnings += led(checkpoint.set_damaged_aside, self.run.id, self.run.files_kept(self.step))
         if not branched_from and (too_late := [step for step in self.run.lost() if step <= self.step]):
             self.warnings.append(f"resumed at step {self.step}, so keep=[{','.join(map(str, too_late))}] came too late")
         # with another eval_every the last line of metrics.csv stands elsewhere; a branch has no line yet
@@ -334,10 +338,10 @@ class Training:
         led(self.run.log, line | self.objective.measured())
 
     def _save(self) -> None:
-        self.run.save_state(self._state())
+        self.run.save_state(self._state(self.run.lines()))
 
-    def _state(self) -> bytes:
-        """The bytes of a file with all that resuming needs."""
+    def _state(self, metrics: bytes | None = None) -> bytes:
+        """The bytes of a file with all that resuming needs; a branch begins without the lines of metrics.csv."""
         about = {
             "run": self.run.id,
             "step": self.step,
@@ -346,4 +350,4 @@ class Training:
             "data": self.share.dataset.fingerprint,
             "commit": self.commit,
         }
-        return checkpoint.gather(about, **self._parts)
+        return checkpoint.gather(about, metrics=metrics, **self._parts)

@@ -7,7 +7,6 @@ all but the head can be frozen.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from vitbench.machine.disk import checksum
 from vitbench.models.build import of_record
 from vitbench.models.families import check_arch
 from vitbench.models.library import NET, Network, adapted, fetched_pretrained, head_prefixes, quiet
-from vitbench.models.weights import read_state_dict
+from vitbench.models.weights import check_kinds, is_short, read_safetensors, read_state_dict, reason_of
+from vitbench.numbers.words import printable
 from vitbench.pe.base import PositionEncoding
 from vitbench.runs.origin import Origin
 from vitbench.runs.record import Beginning, Record
 from vitbench.runs.run import Run
 from vitbench.training import checkpoint
 
-HALF = (torch.float16, torch.bfloat16)  # they are read as float32, for no CPU interpolates them
 # the names of tensors in timm's and torchvision's ViTs, and here; our ResNets have torchvision's names
 NAMES = {
     r"patch_embed\.proj\.": "patch_embed.",
@@ -67,7 +66,7 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
     UserError, in one line, where the classes are others, or a tensor is missing, too many or of another shape.
     """
     tensors, sha256, their_classes = read_weights(origin, model)
-    tensors = {name: value.float() if value.dtype in HALF else value for name, value in tensors.items()}
+    tensors = {name: value.float() if is_short(value) else value for name, value in tensors.items()}
     own = model.state_dict()
     if origin.source != "run":
         tensors = {name if name in own else renamed(name): value for name, value in tensors.items()}
@@ -131,7 +130,7 @@ def freeze(model: Any) -> None:
 
 def _listed(classes: Sequence[str]) -> str:
     more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
-    return ", ".join(classes[:3]) + more
+    return printable(", ".join(classes[:3])) + more
 
 
 def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, head: tuple[str, ...]) -> None:
@@ -145,6 +144,7 @@ def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], type
 
     # old files lack batch norm's count of batches; only a plain mean over all batches needs it, and no model has that
     compared = [name for name in needed if name in tensors or not name.endswith("num_batches_tracked")]
+    check_kinds(needed, tensors, f"init={typed}")
     unfit = [name for name in compared if name not in tensors or tensors[name].shape != needed[name].shape]
     wrong = unfit + sorted(name for name in tensors if name not in needed)
     if not wrong:
@@ -155,8 +155,8 @@ def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], type
         what = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
         raise UserError(f"init={typed}: {what}, and this run has {K:,}; head=new draws a new head")
     raise UserError(
-        f"init={typed}: is from another model: {first.removeprefix(NET)} is {shape(tensors, first)} there and "
-        f"{shape(needed, first)} here; {fitting} of {len(compared)} tensors fit"
+        f"init={typed}: is from another model: {printable(first.removeprefix(NET))[:80]} is {shape(tensors, first)} "
+        f"there and {shape(needed, first)} here; {fitting} of {len(compared)} tensors fit"
     )
 
 
@@ -177,29 +177,24 @@ def read_weights(
         return tensors, checkpoint.digest(tensors), None
     if origin.source == "file":
         tensors, about = _read_file(origin.path, origin.typed)
-        return tensors, checksum(origin.path), tuple(about["classes"]) if "classes" in about else None
+        return tensors, checksum(origin.path), _classes_of(about, origin.typed)
     return checkpoint.weights_of(origin.name, origin.path), checksum(origin.path), origin.classes
 
 
 def _read_file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, and its metadata if vitbench wrote it; then its checksum is checked too."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
+    tensors, metadata = read_safetensors(path, f"init={typed}")
+    return checkpoint.load_tensors(path) if "vitbench" in metadata else (tensors, {})
 
-    try:
-        with path.open("rb") as file:
-            first = file.read(4)
-        if first[:1] == b"\x80" or first == b"PK\x03\x04":
-            raise UserError(
-                f"init={typed}: is a pickle, which can hold code and is not read; save its tensors as safetensors"
-            )
-        with safe_open(path, framework="pt") as file:
-            ours = "vitbench" in (file.metadata() or {})
-        return checkpoint.load_tensors(path) if ours else (load_file(path), {})
-    except OSError as error:
-        raise UserError(f"init={typed}: cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, ValueError, MemoryError):
-        raise UserError(f"init={typed}: is damaged or is no safetensors file") from None
+
+def _classes_of(about: Mapping[str, Any], typed: str) -> tuple[str, ...] | None:
+    """The classes that a file of ours names; None where it names none."""
+    classes = about.get("classes")
+    if classes is None:
+        return None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"init={typed}: is damaged: what it calls its classes are no names")
+    return tuple(classes)
 
 
 def _weights_for_network(origin: Origin, model: Network) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
@@ -209,7 +204,7 @@ def _weights_for_network(origin: Origin, model: Network) -> tuple[dict[str, Tens
         return {f"{NET}{name}": value for name, value in tensors.items()}, checkpoint.digest(tensors), None
     if origin.path.suffix == ".safetensors":
         tensors, about = _read_file(origin.path, origin.typed)
-        classes = tuple(about["classes"]) if "classes" in about else None
+        classes = _classes_of(about, origin.typed)
     else:
         tensors = read_state_dict(origin.path, f"init={origin.typed}")
     if not _is_ours(tensors):
@@ -234,10 +229,9 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
             else:
                 weights = models.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever a library's downloads raise
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         raise UserError(
-            f"{typed}: {library} could not fetch its weights ({reason}); a file of them on this machine can be "
-            "given as init=FILE.safetensors"
+            f"{typed}: {library} could not fetch its weights ({reason_of(error, 160)}); a file of them on this machine "
+            "can be given as init=FILE.safetensors"
         ) from None
     return {key: value for key, value in weights.items() if torch.is_tensor(value)}
 

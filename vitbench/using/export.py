@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitbench.data.menu import open_dataset
 from vitbench.errors import RunFailed, UserError, check_choice
-from vitbench.machine.disk import write
+from vitbench.machine.outputs import check_output, write_output
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural
 from vitbench.runs.record import Record
@@ -34,6 +34,7 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form, path = form_and_path(asked["format"], asked["file"], asked["run"])
+    check_output(path, replace=asked["replace"])
     folder, record = find_classifier(asked["runs"], asked["run"])
     network = load_network(folder, record, asked["machine"] | {"device": "cpu"})
     if form == "onnx":
@@ -49,7 +50,7 @@ def main(config: Any) -> int:
             f"run={record['id']} format={form}: its logits differ by {difference:.2g} on {which}, and {TOLERANCE:g} is "
             "allowed; nothing was written"
         )
-    write(path, exported.blob, folders=True)
+    write_output(path, exported.blob, replace=asked["replace"])
     note = f"; {exported.note}" if exported.note else ""
     say(f"{path}: {len(exported.blob) / 1e6:.1f} MB, logits differ by {difference:.1g} at most on {which}{note}\n")
     return 0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vitbench.data.decode import mapped, shown_path
 from vitbench.data.listing import IMAGE_ENDINGS, SplitFiles
 from vitbench.errors import DataError, UserError, check_choice
-from vitbench.machine.disk import write
+from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.progress import progress
 from vitbench.numbers.text import csv_text, say
 from vitbench.numbers.words import plural
@@ -43,6 +43,8 @@ def main(config: Any) -> int:
     target = None if asked["file"] is None else Path(asked["file"]).expanduser()
     if target is not None and target.suffix.lower() != ".csv":
         raise UserError(f"file={asked['file']}: must end in .csv")
+    if target is not None:
+        check_output(target, replace=asked["replace"])
     folder, record = find_classifier(asked["runs"], asked["run"])
     paths = files_of(asked["images"])
     network = load_network(folder, record, asked["machine"])
@@ -64,7 +66,7 @@ def main(config: Any) -> int:
             done += len(block)
             bar.update(done)
     if target is not None:
-        write(target, "".join(texts).encode("utf-8", "backslashreplace"), folders=True)
+        write_output(target, "".join(texts).encode("utf-8", "backslashreplace"), replace=asked["replace"])
         say(f"{target}\n")
     if problems:
         of = f"{len(problems):,} of {plural(len(paths), 'image')}"

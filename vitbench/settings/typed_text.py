@@ -1,0 +1,193 @@
+"""Text that people type becomes text for Hydra, letter by letter, whatever Hydra's grammar makes of its letters.
+
+A setting holds text where the schema says `str`. Hydra would read `2024_10` as a number, `a=b` and `(` as its grammar,
+and OmegaConf `${x}` as a reference. Where one command has several runs (`sweep`, `-m`, the lines of a study) a comma
+separates values; else it is a letter of paths and names. Quotes around the whole text are taken off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, get_type_hints
+
+from vitbench.errors import UserError
+from vitbench.settings.command_schemas import SCHEMAS
+from vitbench.settings.schema import SCHEMA_OF_SOURCE
+
+# settings that hold paths, whose ~ is a home folder
+PATHS = frozenset(
+    ("data.root", "data.cache", "data.labels", "runs", "results", "out", "file", "images", "weights", "timm", "study")
+)
+# settings that hold words about runs, names of one's own, or paths: there is no list of their values, and a comma is a
+# letter of them
+ABOUT_RUNS = frozenset(("init", "teacher", "against", "whole", "bare"))  # init='data.fraction=1'
+FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name"}
+
+QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(.*\)", re.DOTALL)
+_PLAIN = re.compile(r"\.{0,2}[A-Za-z_/][\w./@%+|:-]*", re.ASCII)  # what Hydra takes as text without quotes
+_READ_OTHERWISE = {"null", "true", "false", "nan", "inf"}
+
+
+@cache
+def text_settings() -> frozenset[str]:
+    """The settings that hold text in each command that has them, and `images`, as they are typed."""
+    of_text = (str, str | None)
+    # `images` is a number of `probe` and a folder of `predict`
+    return frozenset({"images"}.union(key for key, kinds in _kinds_of_settings().items() if kinds <= {*of_text}))
+
+
+@cache
+def list_settings() -> frozenset[str]:
+    """The settings that some command takes a list for."""
+    settings = _kinds_of_settings().items()
+    return frozenset(key for key, kinds in settings if any(re.search("Any|list|tuple", str(kind)) for kind in kinds))
+
+
+@cache
+def _kinds_of_settings() -> dict[str, set[Any]]:
+    """The types that commands have for each setting."""
+    parts = ("data", "folder", "shapes", "optim", "augment")
+    commands = (_kinds(schema) for name, schema in SCHEMAS.items() if name not in parts)
+    of_sources = (_kinds(schema, "data.") for schema in SCHEMA_OF_SOURCE.values())
+    kinds: dict[str, set[Any]] = {}
+    for key, kind in itertools.chain(*commands, *of_sources):
+        kinds.setdefault(key, set()).add(kind)
+    return kinds
+
+
+def _kinds(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind):
+            yield from _kinds(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind
+
+
+def quoted_text(key: str, value: str, several: bool) -> str:
+    """What was typed for a setting that holds text, as Hydra takes it; `several`: whether commas separate values."""
+    if several and _SWEEP.fullmatch(value):
+        return value
+    separates = several if key in FREE_TEXT else True
+    if key in ABOUT_RUNS and "=" in re.sub(QUOTED, "", value):
+        separates = False  # one description of a run, whose quotes the shell has taken off
+    if several and key in PATHS and os.path.lexists(os.path.expanduser(value)):
+        separates = False  # nobody means two folders by the name of one that is there
+    return ",".join(_quoted(with_home(key, unquoted(text)), text) for text in (_parts(value) if separates else [value]))
+
+
+def _parts(value: str) -> list[str]:
+    """The parts of a value between its commas; one that begins with a quote ends with it."""
+    part, parts, begin = re.compile(rf"(?:{QUOTED})(?=,|$)|[^,]*", re.DOTALL), [], 0
+    while found := part.match(value, begin):
+        parts.append(found[0])
+        if found.end() == len(value):
+            break
+        begin = found.end() + 1
+    return parts
+
+
+def unquoted(typed: str) -> str:
+    """A text without the quotes around it."""
+    if not re.fullmatch(QUOTED, typed, re.DOTALL):
+        return typed
+    text = str(parsed(f"x={typed}").value())
+    return re.sub(r"(\\*)\\\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", text)
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra and OmegaConf read it as the same text."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(unresolved(text), Quote.double if "'" in text else Quote.single).with_quotes()
+
+
+def unresolved(value: Any) -> Any:
+    """A value, or all in a list or mapping, in which OmegaConf finds no reference: `${x}` stands for itself."""
+    if isinstance(value, list):
+        return [unresolved(each) for each in value]
+    if isinstance(value, dict):
+        return {key: unresolved(each) for key, each in value.items()}
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _quoted(text: str, typed: str) -> str:
+    """Text in quotes, if Hydra would take it for anything else; `null` without quotes stays what it is to Hydra."""
+    if typed.lower() == "null" or not text:
+        return typed
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _READ_OTHERWISE else in_quotes(text)
+
+
+def with_home(key: str, text: str) -> str:
+    """What was typed for a setting; UserError where it is a path whose ~ stands for a home folder that there is not."""
+    if key in {*PATHS, "init", "models"} and text.startswith("~") and os.path.expanduser(text) == text:
+        home = text.partition("/")[0]
+        why = "HOME is not set" if home == "~" else f"there is no user {home[1:]}"
+        raise UserError(
+            f"{key}={text}: no home folder is known for {home}, {why}; type the whole path, or ./{text} for a folder "
+            "of this name"
+        )
+    return os.path.expanduser(text) if key == "runs" else text  # Hydra makes this folder with -m, as it is typed
+
+
+def quoted_filter(value: str) -> str:
+    """What was typed for `where.KEY=`: numbers and lists as Hydra reads them, and all else as text."""
+    is_text = "," not in value and (not _is_read(value) or isinstance(parsed(f"x={value}").value(), str))
+    return _quoted(unquoted(value), value) if is_text else quoted_value(value)
+
+
+def quoted_value(value: str) -> str:
+    """What was typed for any other setting, in quotes where Hydra's grammar has no such value.
+
+    The words of a list are put into quotes each: models=[timm:NAME@my weights (2).safetensors].
+    """
+    if re.fullmatch(r"[\w./+-]*", value, re.ASCII) or _is_read(value):
+        return value
+    if re.fullmatch(r"\[.*\]", value, re.DOTALL):
+        words = ",".join(_quoted(unquoted(word), word) for word in value[1:-1].split(","))
+        if _is_read(f"[{words}]"):
+            return f"[{words}]"
+    return in_quotes(unquoted(value))
+
+
+def _is_read(value: str) -> bool:
+    from hydra.errors import HydraException
+
+    try:
+        parsed(f"x={value}")
+    except (HydraException, ValueError):
+        return False
+    return True
+
+
+def number_of_values(word: str) -> int:
+    """How many runs a word of a sweep stands for, counted without a list of the values of a range.
+
+    Raises UserError for a range that does not end.
+    """
+    from hydra.core.override_parser.types import RangeSweep
+
+    override = parsed(word)
+    if not override.is_sweep_override():
+        return 1
+    if not isinstance(swept := override.value(), RangeSweep):
+        return sum(1 for _ in override.sweep_string_iterator())
+    assert swept.start is not None and swept.stop is not None
+    try:
+        return max(0, math.ceil((swept.stop - swept.start) / swept.step))
+    except (ArithmeticError, ValueError, TypeError):  # of infinity, nan and a step of 0
+        raise UserError(f"{word}: must be a range that ends, such as range(5) or range(0,1,0.1)") from None
+
+
+@cache  # a grid has few words, each in many runs
+def parsed(word: str) -> Any:
+    """A word as Hydra's own parser reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(word)

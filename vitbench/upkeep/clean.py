@@ -1,0 +1,309 @@
+"""`vitbench clean`: what can go. It shows what it would remove, and removes it with `remove=true` alone.
+
+    what=caches     decoded images that no run in runs= was trained on, or goes on with, and no sweep asked for
+    what=failed     runs that failed, or were killed, and have no record
+    what=temporary  files that killed processes left half-written
+    what=damaged    what `vitbench check repair=true` moved aside, into .damaged/
+
+Only files with the names that vitbench gives are removed, one by one, from folders that hold nothing else; so `runs=~`
+loses nothing. Links are not followed. Whatever has a record, whole or not, stays, and so does what a process holds, and
+what somebody wrote to within `days=1`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.errors import StorageError, TryAgain, UserError, check_choice
+from vitbench.machine.locks import is_held, lock_errors
+from vitbench.menu import Range, check_ranges
+from vitbench.numbers.text import say
+from vitbench.numbers.words import plural, printable
+from vitbench.runs.run import Run
+from vitbench.settings.compose import cache_folder, read_yaml
+from vitbench.upkeep.finding import spoken_bytes
+from vitbench.upkeep.needed import HEADER_NAME, Needs, is_header
+from vitbench.upkeep.printing import Line, print_lines
+
+FORMATS = ("text", "json")
+ASIDE = ".damaged"  # where `vitbench check` puts what is damaged
+DAY = 86_400  # seconds
+RUN_NAME = re.compile(r"[\w.-]+-[0-9a-f]{8}")
+RUN_FILES = re.compile(
+    r"config\.yaml|metrics\.csv|failure\.json|(state|checkpoint)(\.\w+)?\.safetensors|\.lock|\.holder\.json"
+    r"|(predictions|labels|probabilities)\.npy|\..+\.\d+\.tmp"
+)
+LOCKS = (".lock", ".holder.json")  # of a run; whoever claims it removes them
+# files that a process writes beside their place, with its number, and then renames
+TEMPORARY = re.compile(
+    r"\..+\.(?:json|csv|md|tex|svg|yaml|npz|npy|safetensors|txt)\.(\d+)\.tmp"
+    r"|[\w-]+-[0-9a-f]{16}(?:-files)?\.(\d+)\.(?:npy|json)\.part"
+)
+
+
+class Item(NamedTuple):
+    """Something that can go."""
+
+    what: str  # one of FINDERS
+    path: Path  # a file, a run's folder, or the header of a set of images
+    files: list[Path]
+    size: int  # bytes
+    why: str
+
+
+class Places(NamedTuple):
+    """The folders that are looked at."""
+
+    runs: Path
+    results: Path
+    cache: Path
+
+
+def main(config: Any) -> int:
+    """Shows what can go, and with `remove` removes it; 0, or 4 where something could not be removed."""
+    from omegaconf import OmegaConf
+
+    asked: Any = OmegaConf.to_container(config, resolve=True)
+    check_choice("format", asked["format"], FORMATS)
+    check_ranges(asked, {"days": Range("0 or more", lambda days: days >= 0)})
+    typed = [*FINDERS] if asked["what"] is None else asked["what"]
+    what = [check_choice("what", str(word), FINDERS) for word in (typed if isinstance(typed, list) else [typed])]
+    runs, results = (Path(asked[key]).expanduser() for key in ("runs", "results"))
+    places = Places(runs, results, Path(cache_folder(asked["data"]["cache"])))
+    found = [item for word in what for item in FINDERS[word](places)]
+    old = time.time() - asked["days"] * DAY
+    items = [item for item in found if asked["days"] == 0 or newest(item.files) <= old]
+    problems = [problem for item in items if (problem := remove(item))] if asked["remove"] else []
+    if asked["format"] == "json":
+        say(_json(items, asked["remove"], problems))
+    else:
+        _print(items, len(found) - len(items), len(problems), asked)
+    for problem in problems:
+        print(f"vitbench: {printable(problem)}", file=sys.stderr)
+    return StorageError.exit_code if problems else 0
+
+
+def newest(files: Iterable[Path]) -> float:
+    """When one of the files was last written or read, as far as the disk notes that."""
+    times = [0.0]
+    for file in files:
+        with suppress(OSError):
+            status = os.lstat(file)
+            times.append(max(status.st_mtime, status.st_atime if file.suffix == ".npy" else 0))
+    return max(times)
+
+
+# ------------------------------------------------------------------------------------------------------- what can go
+
+
+def caches(places: Places) -> Iterator[Item]:
+    """Sets of decoded images that nothing here needs."""
+    headers = [path for path in regular(places.cache, typed=True) if HEADER_NAME.fullmatch(path.name)]
+    if not headers:
+        return
+    needs = Needs.of(places.runs)
+    for header in headers:
+        lock, images = header.with_suffix(".lock"), header.with_suffix(".npy")
+        if not is_held(lock) and (about := is_header(header)) is not None and not needs.has(header.stem, about):
+            files = [header, *([images] if is_regular(images) else [])]
+            count, side = about["shape"][0], about["shape"][-1]
+            why = f"{plural(count, 'image')} of {side} px"
+            yield Item("caches", header, files, size_of(files), why)
+
+
+def failed(places: Places) -> Iterator[Item]:
+    """Runs without a record that no process holds."""
+    for folder in folders(places.runs, typed=True):
+        if not RUN_NAME.fullmatch(folder.name) or os.path.lexists(folder / "record.json"):
+            continue
+        files = files_of_run(folder)
+        if files is None or is_held(folder / ".lock"):
+            continue
+        run = Run(folder, {})
+        if why := run.failure():
+            told = f"failed: {printable(why)[:200]}"
+        elif step := run.saved_step():
+            told = f"killed or stopped; its command would go on from step {step:,}"
+        else:
+            told = "killed or stopped before it saved anything"
+        yield Item("failed", folder, files, size_of(files), told)
+
+
+def files_of_run(folder: Path) -> list[Path] | None:
+    """The files of a run without a record; None where something there is not vitbench's."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [Path(entry) for entry in entries if entry.is_file(follow_symlinks=False)]
+            others = len(os.listdir(folder)) - len(files)
+        config = read_yaml(folder / "config.yaml")
+    except (OSError, UserError):
+        return None
+    ours = all(RUN_FILES.fullmatch(file.name) for file in files) and {"seed", "model", "data", "optim"} <= config.keys()
+    return sorted(files) if ours and not others else None
+
+
+def temporary(places: Places) -> Iterator[Item]:
+    """Half-written files of processes that are no more, beside the places where they were to go."""
+    beside = [places.runs / ".plans", *(places.cache / name for name in ("costs", "features", "surveys"))]
+    beside += [folder for folder in folders(places.results, typed=True) if is_regular(folder / "runs.csv")]
+    for folder in [places.cache, *beside]:
+        for path in regular(folder, typed=folder == places.cache):
+            named = TEMPORARY.fullmatch(path.name)
+            if named and not is_alive(int(named[1] or named[2])):
+                yield Item("temporary", path, [path], size_of([path]), "a file")
+    for images in regular(places.cache, typed=True):  # the header is written last
+        header, lock = images.with_suffix(".json"), images.with_suffix(".lock")
+        is_alone = images.suffix == ".npy" and HEADER_NAME.fullmatch(header.name) and not os.path.lexists(header)
+        if is_alone and is_regular(lock) and not is_held(lock):
+            yield Item("temporary", images, [images], size_of([images]), "images that lack their header")
+
+
+def damaged(places: Places) -> Iterator[Item]:
+    """What `vitbench check` moved aside."""
+    for home in (places.runs, places.cache):
+        for path in regular(home / ASIDE):
+            yield Item("damaged", path, [path], size_of([path]), "a file")
+        for folder in folders(home / ASIDE):
+            if re.fullmatch(rf"{RUN_NAME.pattern}(-\d+)?", folder.name):
+                files = sorted(path for path in folder.rglob("*") if is_regular(path))
+                yield Item("damaged", folder, files, size_of(files), plural(len(files), "file"))
+
+
+TITLES = {
+    "caches": "decoded images that no run in {runs} needs; whoever needs them decodes them again",
+    "failed": "runs that have no record and that no process holds",
+    "temporary": "half-written by processes that are no more",
+    "damaged": "moved aside by `vitbench check repair=true`",
+}
+FINDERS = {"caches": caches, "failed": failed, "temporary": temporary, "damaged": damaged}
+
+
+def folders(place: Path, typed: bool = False) -> list[Path]:
+    """The folders in a folder, in order, without links and hidden ones. Only a folder that was typed may be a link."""
+    found = _entries(place, typed)
+    return [Path(each) for each in found if each.is_dir(follow_symlinks=False) and not each.name.startswith(".")]
+
+
+def regular(place: Path, typed: bool = False) -> list[Path]:
+    """The files in a folder, in order, without links. Only a folder that was typed may be a link."""
+    return [Path(each) for each in _entries(place, typed) if each.is_file(follow_symlinks=False)]
+
+
+def _entries(place: Path, typed: bool) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; nothing where there is no such folder."""
+    with suppress(OSError):
+        if typed or not place.is_symlink():
+            with os.scandir(place) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+    return []
+
+
+def is_regular(path: Path) -> bool:
+    with suppress(OSError):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    return False
+
+
+def size_of(files: Iterable[Path]) -> int:
+    """The bytes of files; of one that vanishes meanwhile none."""
+    size = 0
+    for file in files:
+        with suppress(OSError):
+            size += os.lstat(file).st_size
+    return size
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# ----------------------------------------------------------------------------------------------------------- removing
+
+
+def remove(item: Item) -> str | None:
+    """Removes an item, unless somebody took it up again meanwhile; returns what went wrong, in a line."""
+    try:
+        if item.what == "failed":
+            _remove_run(item.path)
+        elif item.what == "caches":
+            _remove_images(item)
+        else:
+            _unlink(item.files)
+            if item.what == "damaged" and item.path.is_dir():
+                for folder in sorted((path for path in item.path.rglob("*") if path.is_dir()), reverse=True):
+                    folder.rmdir()
+                item.path.rmdir()
+    except (TryAgain, StorageError) as error:
+        return str(error)
+    except OSError as error:
+        return f"{item.path} cannot be removed: {error.strerror}"
+    return None
+
+
+def _remove_run(folder: Path) -> None:
+    """Removes a run's files; whoever claims a run removes what is then an empty folder."""
+    with Run(folder, {}).claim():
+        files = files_of_run(folder)
+        if files is None or os.path.lexists(folder / "record.json"):
+            raise TryAgain(f"{folder} is no failed run any more, and stays")
+        # the settings go last, for by them the next call knows the folder again
+        _unlink(sorted((file for file in files if file.name not in LOCKS), key=lambda file: file.name == "config.yaml"))
+
+
+def _remove_images(item: Item) -> None:
+    from filelock import FileLock, Timeout
+
+    lock = item.path.with_suffix(".lock")
+    try:
+        with lock_errors(lock), FileLock(lock, blocking=False):
+            _unlink(item.files)
+    except Timeout:
+        raise TryAgain(f"{item.path} is being read or made, and stays") from None
+
+
+def _unlink(files: Iterable[Path]) -> None:
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be removed: {error.strerror}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def _print(items: list[Item], young: int, failures: int, asked: dict[str, Any]) -> None:
+    lines: dict[str, list[Line]] = {}
+    for item in items:
+        part = f"{item.what}: {TITLES[item.what].format(runs=asked['runs'])}"
+        lines.setdefault(part, []).append(Line(spoken_bytes(item.size), "", str(item.path), [item.why]))
+    size = spoken_bytes(sum(item.size for item in items))
+    if not items:
+        foot = "nothing to remove"
+    elif asked["remove"]:
+        foot = f"{plural(len(items), 'thing')}, {size}, {f'{failures} of them not ' if failures else ''}removed"
+    else:
+        foot = f"{plural(len(items), 'thing')}, {size}. The same command with remove=true removes them"
+    foot += f"; younger than days={asked['days']:g}, and left out: {young}" if young else ""
+    print_lines(lines, ("size", "", "what"), foot)
+
+
+def _json(items: list[Item], removed: bool, problems: list[str]) -> str:
+    things = [{"what": one.what, "path": str(one.path), "bytes": one.size, "why": one.why} for one in items]
+    return json.dumps({"removed": removed, "things": things, "problems": problems}, indent=1) + "\n"

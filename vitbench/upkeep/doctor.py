@@ -1,0 +1,103 @@
+"""`vitbench doctor`: is this machine fit for vitbench? Versions, hardware, limits, folders, locks, variables.
+
+Each line is `good`, `look` or `wrong`; what is not good says what it means and what to type. Exit code 0 where nothing
+is wrong, 4 where a folder, a disk or a right is, and else 2. It changes nothing, and imports torch in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import check_choice
+from vitbench.numbers.text import say
+from vitbench.settings.compose import cache_folder
+from vitbench.upkeep import folder_findings, machine_findings
+from vitbench.upkeep.finding import GOOD, LOOK, WRONG, Finding
+from vitbench.upkeep.printing import Line, print_lines
+
+FORMATS = ("text", "json")
+STYLES = {GOOD: "green", LOOK: "yellow", WRONG: "bold red"}
+
+Parts = dict[str, list[Finding]]  # what was found, by what it is about
+
+
+def main(config: Any) -> int:
+    """Prints what was found; returns the exit code."""
+    from omegaconf import OmegaConf
+
+    asked: Any = OmegaConf.to_container(config, resolve=True)
+    check_choice("format", asked["format"], FORMATS)
+    parts = examine(
+        runs=Path(asked["runs"]).expanduser(),
+        results=Path(asked["results"]).expanduser(),
+        cache=Path(cache_folder(asked["data"]["cache"])),
+    )
+    if asked["format"] == "json":
+        say(_json(parts))
+    else:
+        lines = {part: [_line(finding) for finding in findings] for part, findings in parts.items()}
+        print_lines(lines, ("", "what", "found"), _summary(parts), STYLES)
+    return exit_code(parts)
+
+
+def examine(*, runs: Path, results: Path, cache: Path) -> Parts:
+    """Looks at the machine and at these folders."""
+    packages = machine_findings.look_at_packages()
+    folders = {"runs": runs, "data.cache": cache, "results": results}
+    return {
+        "versions": [*machine_findings.of_versions(packages)],
+        "machine": [*machine_findings.of_hardware(packages), *folder_findings.of_system_folders()],
+        "folders": [
+            *(folder_findings.of_folder(name, folder) for name, folder in folders.items()),
+            *folder_findings.of_locks(runs, cache),
+        ],
+        "environment": [*machine_findings.of_environment(os.environ, packages.threads)],
+    }
+
+
+def exit_code(parts: Parts) -> int:
+    """0 where nothing is wrong, else the largest code of what is."""
+    return max((finding.exit_code for finding in _all(parts) if finding.verdict == WRONG), default=0)
+
+
+def _all(parts: Parts) -> list[Finding]:
+    return [finding for findings in parts.values() for finding in findings]
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def _summary(parts: Parts) -> str:
+    counts = Counter(finding.verdict for finding in _all(parts))
+    told = [f"{counts[WRONG]} wrong", f"{counts[LOOK]} to look at", f"{counts[GOOD]} good"]
+    return ", ".join(told) + ". `vitbench check` hashes what was kept, `vitbench clean` shows what can go."
+
+
+def _line(finding: Finding) -> Line:
+    """A line of the table; below what was found stands what it means and what to type."""
+    below = [finding.means, f"type: {finding.type}" if finding.type else ""]
+    return Line(finding.verdict, finding.what, finding.found, [words for words in below if words])
+
+
+def _json(parts: Parts) -> str:
+    report = {
+        "exit_code": exit_code(parts),
+        "versions": machine_findings.versions(),
+        "findings": [
+            {
+                "part": part,
+                "what": one.what,
+                "found": one.found,
+                "verdict": one.verdict,
+                "means": one.means or None,
+                "type": one.type or None,
+            }
+            for part, findings in parts.items()
+            for one in findings
+        ],
+    }
+    return json.dumps(report, indent=1) + "\n"
