@@ -167,6 +167,7 @@ MISTAKES = {
     ),
     "endless epochs": (["train", "optim.epochs=1e308"], "optim.epochs=1e+308: must be above 0 and at most 1,000,000"),
     "a decay above 1": (["train", "optim.layer_decay=1.5"], "optim.layer_decay=1.5: must be above 0 and at most 1"),
+    "a switch that is neither": (["check", "repair=maybe"], "repair=maybe: must be true or false"),
     "a key without its group": (
         ["train", "steps=5"],
         "steps=5: no such setting of `vitbench train`; did you mean optim.st",

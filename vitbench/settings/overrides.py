@@ -256,8 +256,8 @@ def _nearest(typed: str, cause: Any) -> str:
 
 def _plainly(line: str) -> str:
     """What OmegaConf says of a value of the wrong kind, in the words of other refusals."""
-    kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
-    refused = re.match(r"Value .* could not be converted to (\w+)", line)
+    kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "bool": "true or false"}
+    refused = re.match(r"Value .* (?:could not be converted to|is not a valid) (\w+)", line)
     return f"must be {kinds[refused[1]]}" if refused and refused[1] in kinds else line
 
 
