@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.data import suspects
-from vitbench.data.decode import shown_path
 from vitbench.data.menu import open_dataset
 from vitbench.data.similar import SIDE
 from vitbench.data.survey import survey
@@ -21,6 +20,7 @@ from vitbench.data.suspects import Finding, Images
 from vitbench.data.tolerant import list_images
 from vitbench.errors import UserError, check_choice
 from vitbench.machine.outputs import check_output, write_output
+from vitbench.machine.terminal import shown_path
 from vitbench.menu import FROM_1, MOST_PIXELS, check_ranges
 from vitbench.numbers import look
 from vitbench.numbers.text import align, say

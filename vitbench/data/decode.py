@@ -22,6 +22,7 @@ from vitbench.data import jpeg, png, tiff
 from vitbench.data.files import may_start_processes, worker_killed
 from vitbench.errors import DataError
 from vitbench.machine.provenance import cores
+from vitbench.machine.terminal import shown_path
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")  # those of the endings that are read, and no other
 LARGEST = 100_000_000  # pixels of a file before it is scaled down; a PNG of 12 kB can ask for 400 million
@@ -249,11 +250,3 @@ def mapped(
             yield pool.map
     except BrokenProcessPool:
         raise worker_killed() from None
-
-
-def shown_path(path: str | Path) -> str:
-    """A name as text on one line, whatever bytes it has."""
-    if (text := os.fspath(path)).isprintable():  # most are, and there may be many
-        return text
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.data.cache import listed
-from vitbench.data.decode import shown_path
 from vitbench.data.listing import File
 from vitbench.data.similar import groups, similar_pairs
 from vitbench.data.survey import place_of, survey
 from vitbench.errors import DataError, StorageError
 from vitbench.machine.disk import write
+from vitbench.machine.terminal import shown_path
 
 TEST_FRACTION, SPLIT_SEED = 0.2, 0  # where nothing else is typed
 ALIKE = 1  # bump when other images are near-duplicates

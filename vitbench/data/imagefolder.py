@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitbench.data.cache import Contents, Rows, cached, duplicates, listed, write_rows
-from vitbench.data.decode import DIM, Noticed, decode, decode_and_notice, mapped, opened, shown_path
+from vitbench.data.decode import DIM, Noticed, decode, decode_and_notice, mapped, opened
 from vitbench.data.files import Files, Pool
 from vitbench.data.holdout import SPLIT_SEED, TEST_FRACTION, hold_out
 from vitbench.data.labels import layout_of
@@ -31,6 +31,7 @@ from vitbench.data.scan import Scan, remembered, scan_of_stamps
 from vitbench.data.split import Dataset
 from vitbench.errors import DataError, UserError
 from vitbench.machine.progress import progress as progress_bar
+from vitbench.machine.terminal import shown_path
 
 # By the ending, bumped when the rule above changes what becomes of such files. Others are of 1, and their caches stay.
 DECODING = dict.fromkeys((".jpeg", ".jpg", ".png", ".tif", ".tiff"), 2)

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.data.cache import listed
-from vitbench.data.decode import shown_path
 from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout, check_root, recognise
 from vitbench.data.listing import File, SplitFiles, ignored
 from vitbench.errors import DataError, did_you_mean
 from vitbench.machine.disk import LARGE, read_file
+from vitbench.machine.terminal import shown_path
 
 # usual names of columns, in any case; the first that a table has is taken
 FILE_COLUMNS = (

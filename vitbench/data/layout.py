@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitbench.data.cache import listed
-from vitbench.data.decode import shown_path
 from vitbench.data.listing import (
     File,
     SplitFiles,
@@ -27,6 +26,7 @@ from vitbench.data.listing import (
     is_systems_name,
 )
 from vitbench.errors import DataError
+from vitbench.machine.terminal import shown_path
 
 # names of folders, and of what a table of labels has in its column split, in any case; the first is taken first
 TRAIN = ("train", "training")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitbench.data.cache import listed
-from vitbench.data.decode import shown_path
 from vitbench.errors import DataError
+from vitbench.machine.terminal import shown_path
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 JUNK = {"thumbs.db", "desktop.ini"}

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.data.decode import shown_path
 from vitbench.data.listing import IMAGE_ENDINGS, colliding
 from vitbench.data.similar import similar_pairs
 from vitbench.data.survey import Facts
 from vitbench.data.tolerant import Listed
+from vitbench.machine.terminal import shown_path
 
 DARK = 20  # the mean of a picture, 0 to 255, below which little is to be seen in it
 ONE_COLOUR = 3  # the standard deviation of a picture, 0 to 255, below which it shows nothing

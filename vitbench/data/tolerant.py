@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitbench.data.decode import shown_path
 from vitbench.data.labels import layout_of
 from vitbench.data.layout import TEST, TRAIN, VALIDATION, Layout
 from vitbench.data.listing import File, SplitFiles, entries_of, ignored, is_image
 from vitbench.errors import DataError
+from vitbench.machine.terminal import shown_path
 
 
 @dataclass

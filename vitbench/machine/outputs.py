@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vitbench.errors import StorageError, UserError
 from vitbench.machine.disk import LARGE, read_file, sha256_of, storage, write_all, write_beside
+from vitbench.machine.terminal import shown_path
 
 
 def check_output(path: Path, setting: str = "file", replace: bool = False, blob: bytes | None = None) -> None:
@@ -31,9 +32,9 @@ def check_output(path: Path, setting: str = "file", replace: bool = False, blob:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StorageError(f"cannot write {_shown(path)}: {error.strerror}") from None
+        raise StorageError(f"cannot write {shown_path(path)}: {error.strerror}") from None
     if not is_file:
-        raise UserError(f"{setting}={_shown(path)}: is there already, and is no file")
+        raise UserError(f"{setting}={shown_path(path)}: is there already, and is no file")
     if replace:
         return
     try:
@@ -44,7 +45,7 @@ def check_output(path: Path, setting: str = "file", replace: bool = False, blob:
         is_own, why = False, f"cannot be read ({error.strerror})"
     if not is_own:
         raise UserError(
-            f"{setting}={_shown(path)}: is there already, and {why}; type another name, or replace=true to lose it"
+            f"{setting}={shown_path(path)}: is there already, and {why}; type another name, or replace=true to lose it"
         )
 
 
@@ -81,7 +82,7 @@ def _note(path: Path, digest: str) -> None:
         if digest in known_outputs():
             return
         _list().parent.mkdir(parents=True, exist_ok=True)
-        line = f"{digest}  {_shown(path.absolute())}\n".encode("utf-8", "backslashreplace")
+        line = f"{digest}  {shown_path(path.absolute())}\n".encode("utf-8", "backslashreplace")
         descriptor = os.open(_list(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             write_all(descriptor, line)
@@ -89,8 +90,8 @@ def _note(path: Path, digest: str) -> None:
             os.close(descriptor)
     except OSError as error:
         print(
-            f"vitbench: {_shown(path)} cannot be noted as vitbench's own ({error.strerror}); to write it again, type"
-            " replace=true",
+            f"vitbench: {shown_path(path)} cannot be noted as vitbench's own ({error.strerror}); to write it again,"
+            " type replace=true",
             file=sys.stderr,
         )
 
@@ -105,8 +106,3 @@ def _list() -> Path:
 
 def _digest(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
-
-
-def _shown(path: Path) -> str:
-    """In one line, whatever the path holds."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))

@@ -5,10 +5,12 @@ This is done once, for all that a process prints. `numbers/text.py` replaces wha
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # control characters but tab and line feed; what is invisible, turns the direction of writing or ends a line; and bytes
@@ -22,6 +24,14 @@ UNSAFE = re.compile(
 def escaped(text: str) -> str:
     """The text with the codes of what a terminal would obey: ESC becomes `\\x1b`, and nothing else changes."""
     return UNSAFE.sub(lambda unsafe: unsafe[0].encode("unicode_escape").decode(), text)
+
+
+def shown_path(path: str | Path) -> str:
+    """A name as text on one line, whatever bytes it has."""
+    if (text := os.fspath(path)).isprintable():  # most are, and there may be many
+        return text
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class EscapedStream:

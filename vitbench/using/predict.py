@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.data.decode import mapped, shown_path
+from vitbench.data.decode import mapped
 from vitbench.data.listing import IMAGE_ENDINGS, SplitFiles
 from vitbench.errors import DataError, UserError, check_choice
 from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.progress import progress
+from vitbench.machine.terminal import shown_path
 from vitbench.numbers.text import csv_text, say
 from vitbench.numbers.words import plural
 from vitbench.runs.record import Record
