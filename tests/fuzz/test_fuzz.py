@@ -214,3 +214,15 @@ def test_a_planted_bug_is_found_and_the_next_example_is_read(tmp_path: Path, bug
         assert found is not None and PLANTED[bug] in found
         assert watched.finding(b"valid") is None
     assert [path.name for path in tmp_path.iterdir()] == ["example"]
+
+
+def test_memory_that_was_freed_before_hides_nothing_that_a_reader_takes(tmp_path: Path) -> None:
+    """The C library keeps freed blocks between used ones, and would give a reader those, which are counted already."""
+    bytearray(b"x" * 31_000_000)  # from here on it keeps blocks of up to this size
+    freed = [bytearray(b"x" * 30_000_000) for _ in range(8)]
+    used = [bytearray(b"x" * 29_900_000) for _ in range(3)]
+    del freed
+    reader = Reader(lambda path: takes_memory(path) if path.read_bytes() == b"odd" else None, megabytes=50)
+    with Watched(reader, tmp_path / "example", b"valid") as watched:
+        assert "takes 1" in (watched.finding(b"odd") or "nothing")
+    assert len(used) == 3
