@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Output
 from vitbench.completion import SHELLS, completions_of
+from vitbench.upkeep.clean import FINDERS
 
 Cli = Callable[..., Output]
 
@@ -38,7 +39,7 @@ Cli = Callable[..., Output]
         ("vitbench predict im", ["images="]),
         ("vitbench inspect data.ro", ["data.root="]),
         ("vitbench advise min", ["minutes="]),
-        ("vitbench clean what=", ["what=caches", "what=failed", "what=temporary", "what=damaged"]),
+        ("vitbench clean what=", [f"what={kind}" for kind in FINDERS]),
         ("vitbench doctor format=", ["format=text", "format=json"]),
         ("vitbench doc", ["doctor"]),
         ("vitbench tabel for", []),

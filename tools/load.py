@@ -1,6 +1,7 @@
-"""Makes thousands of finished runs without training them, and measures the commands that read them.
+"""Makes thousands of finished runs without training them, or many small images, and measures what reads them.
 
     python tools/load.py FOLDER runs=5000      FOLDER/study.yaml and FOLDER/runs, of which one run is really trained
+    python tools/load.py FOLDER images=60000 classes=1000      FOLDER/images: PNGs of noise, 8 px, no two alike
     python tools/load.py FOLDER measure        a line for each command: processor seconds, wall seconds, peak memory
 
 Every other run has that run's files, its own settings and seed, and an accuracy and predictions that are drawn. Its
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vitbench.machine.disk import read_json, write
 from vitbench.runs.plan import plan
@@ -41,14 +43,25 @@ FRACTIONS = "0.05,0.075,0.1,0.15,0.2,0.3,0.4,0.5,0.75,1"
 RATES = "0.0003,0.001,0.003,0.01,0.03"
 NETWORKS = 4
 COMMANDS = {  # what is measured, by its words
-    "ls runs": "ls runs",
-    "table": "table study={study}",
-    "plot": "plot study={study} file={folder}/figure.svg replace=true",
-    "fit": "fit study={study} where.optim.lr=0.003",
-    "sweep dry_run=true": "sweep study={study} dry_run=true",
-    "sweep": "sweep study={study}",
-    "report": "report study={study} results={folder}/results replace=true",
-    "check": "check results={folder}/results",
+    "ls runs": "ls runs runs={folder}/runs",
+    "table": "table study={study} runs={folder}/runs",
+    "plot": "plot study={study} file={folder}/figure.svg replace=true runs={folder}/runs",
+    "fit": "fit study={study} where.optim.lr=0.003 runs={folder}/runs",
+    "sweep dry_run=true": "sweep study={study} dry_run=true runs={folder}/runs",
+    "sweep": "sweep study={study} runs={folder}/runs",
+    "report": "report study={study} results={folder}/results replace=true runs={folder}/runs",
+    "check": "check results={folder}/results runs={folder}/runs",
+}
+IMAGES = (
+    "data=imagefolder data.root={folder}/images data.cache={folder}/cache data.image_size=8 data.test_fraction=0.05"
+)
+SMALL = "model=vit model.width=8 model.depth=1 model.heads=2"
+STEP = f"train {IMAGES} data.val_fraction=0 runs={{folder}}/runs {SMALL} optim.steps=1"
+COMMANDS_OF_IMAGES = {
+    "train optim.steps=1, the images not yet decoded": f"{STEP} seed=0",
+    "the same with another seed, the images decoded": f"{STEP} seed=1",
+    "the same with 1,000 training images": f"{STEP} data.count=1000",
+    "inspect": f"inspect {IMAGES}",
 }
 
 
@@ -84,6 +97,18 @@ def make(folder: Path, runs: int) -> None:
     print(f"{1 + len(others):,} runs in {run.folder.parent}")
 
 
+def make_images(folder: Path, images: int, classes: int) -> None:
+    """Writes images of noise into FOLDER/images/<class>/."""
+    random = np.random.default_rng(0)
+    for number in range(classes):
+        target = folder / "images" / f"class{number:05}"
+        target.mkdir(parents=True, exist_ok=True)
+        for index in range(number, images, classes):
+            noise = random.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(noise).save(target / f"{index:07}.png", compress_level=0)
+    print(f"{images:,} images of {classes:,} classes in {folder / 'images'}")
+
+
 def vitbench(words: Sequence[str], check: bool = False) -> tuple[float, float, float, str]:
     """Runs a command; returns its processor seconds, its wall seconds, its peak memory in MB, and how it ended."""
     begin = time.monotonic()
@@ -100,22 +125,26 @@ def vitbench(words: Sequence[str], check: bool = False) -> tuple[float, float, f
 def measured(folder: Path, only: Sequence[str]) -> Iterator[str]:
     """A line of a Markdown table for each command, or for those named alone."""
     yield "| command | processor seconds | wall seconds | peak memory |\n|---|---|---|---|"
-    for name, words in COMMANDS.items():
+    commands = COMMANDS if study_of(folder).is_file() else COMMANDS_OF_IMAGES
+    for name, words in commands.items():
         if not only or name in only:
-            typed = [word.format(study=study_of(folder), folder=folder) for word in words.split()]
-            cpu, wall, memory, ended = vitbench([*typed, f"runs={folder / 'runs'}"])
+            cpu, wall, memory, ended = vitbench(words.format(study=study_of(folder), folder=folder).split())
             yield f"| `{name}` | {cpu:.1f} | {wall:.1f} | {memory:.0f} MB | {ended}"
 
 
 def main(words: Sequence[str]) -> None:
-    if len(words) < 2 or not (words[1].startswith("runs=") or words[1] == "measure"):
+    if len(words) < 2 or words[1].partition("=")[0] not in ("runs", "images", "measure"):
         sys.exit(__doc__)
     folder = Path(words[0]).absolute()
     if words[1] == "measure":
         for line in measured(folder, words[2:]):
             print(line, flush=True)
+        return
+    counts = {key: int(count) for key, _, count in (word.partition("=") for word in words[1:])}
+    if "images" in counts:
+        make_images(folder, counts["images"], counts.get("classes", 10))
     else:
-        make(folder, int(words[1].partition("=")[2]))
+        make(folder, counts["runs"])
 
 
 if __name__ == "__main__":

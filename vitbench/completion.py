@@ -61,7 +61,7 @@ VALUES = {
     "plot per": ("confusion",),
     "predict probabilities": ("top", "all"),
     "features classifiers": ("linear", "nearest"),
-    "clean what": ("caches", "failed", "temporary", "damaged"),
+    "clean what": ("caches", "surveys", "features", "failed", "temporary", "damaged"),
     "clean format": ("text", "json"),
     "doctor format": ("text", "json"),
     "format": ("text", "md", "csv", "tex", "json"),

@@ -72,6 +72,14 @@ def test_candidates_are_found_across_the_chunks_in_which_pairs_are_sought(monkey
     assert np.array_equal(similar_pairs(thumbnails), whole) and len(whole) == 30
 
 
+def test_pairs_among_some_are_those_of_the_some_alone() -> None:
+    thumbnails = np.stack([thumbnail(photograph()) for _ in range(10)])
+    thumbnails = RANDOM.permutation(np.concatenate([thumbnails, thumbnails // 2 + 20, thumbnails]))
+    among = np.flatnonzero(RANDOM.random(30) < 0.7)
+    pairs = similar_pairs(thumbnails, among)
+    assert len(pairs) > 5 and np.array_equal(pairs, among[similar_pairs(thumbnails[among])])
+
+
 def test_among_many_that_look_alike_few_pairs_are_told_and_no_group_is_torn(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (thumbnail(photograph()).astype(float) for _ in range(2))
     shares = np.linspace(0, 1, 120)[:, None, None, None]  # a film that fades from one picture to the other

@@ -102,6 +102,15 @@ def test_a_bit_in_any_file_of_a_run_is_found_and_the_run_is_moved_aside_as_a_who
     assert vitbench(*WORDS).code == 0
 
 
+def test_a_damaged_run_that_was_kept_apart_when_its_images_changed_is_found(kept: Path, vitbench: Cli) -> None:
+    apart = kept / "runs" / "images-0123456789abcdef"
+    apart.mkdir()
+    (kept / "runs" / "one").rename(apart / "one")
+    flip(apart / "one" / "predictions.npy", 3)
+    assert "runs/images-0123456789abcdef/one/predictions.npy" in vitbench(*WORDS).out
+    assert vitbench(*WORDS, "repair=true").code == 0 and (kept / "runs" / ".damaged" / "one").is_dir()
+
+
 def test_a_missing_file_is_found_but_not_weights_that_somebody_removed(kept: Path, vitbench: Cli) -> None:
     (kept / "runs" / "one" / "checkpoint.safetensors").unlink()
     removed = vitbench(*WORDS)

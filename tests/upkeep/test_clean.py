@@ -288,7 +288,33 @@ def test_images_that_are_just_being_decoded_stay(vitbench: Cli, tmp_path: Path) 
         assert "stays" in str(clean.remove(item)) and header.exists()
 
 
+@pytest.mark.parametrize(
+    ("what", "ours"),
+    [
+        ("surveys", "0123456789abcdef.npz"),
+        ("surveys", "0123456789abcdef.alike0.95.npz"),
+        ("features", "vit_tiny-0123456789abcdef.safetensors"),
+    ],
+)
+def test_what_was_computed_of_images_goes_and_files_of_the_user_beside_it_stay(
+    what: str, ours: str, vitbench: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "c" / what
+    folder.mkdir(parents=True)
+    for name in (ours, "mine.npz", "mine.safetensors"):
+        (folder / name).write_bytes(b"x")
+    assert cleaned(vitbench, "days=0", "remove=true").code == 0
+    assert {path.name for path in folder.iterdir()} == {"mine.npz", "mine.safetensors"}
+
+
 # -------------------------------------------------------------------------------------------- half-written, moved aside
+
+
+def test_a_failed_run_goes_with_what_was_damaged_in_it(vitbench: Cli, tmp_path: Path) -> None:
+    folder = begun(tmp_path / "r", error="x")
+    (folder / "checkpoint.4.safetensors.damaged").write_bytes(b"x")
+    (folder / "record.damaged.json").write_bytes(b"x")
+    assert cleaned(vitbench, "days=0", "what=failed", "remove=true").code == 0 and not folder.exists()
 
 
 @pytest.mark.parametrize(

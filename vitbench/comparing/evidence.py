@@ -18,6 +18,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,8 @@ def evidence_text(runs: Runs, without_result: Mapping[str, str]) -> str:
     """Writes runs.csv; `without_result` holds the state of each planned run that has no result, by its id."""
     settings = [key for key in [*ordered_keys(runs.settings)[:-1]] if key in {*runs.settings} - {*UNIMPORTANT_KEYS}]
     every = [*runs.rows, *runs.certificates]
-    results = dict.fromkeys(key for row in every for key in row if key not in {"id", "status", *runs.settings})
+    no_results = {"id", "status", *runs.settings}
+    results = {key for row in every for key in row} - no_results
     head = ["id", "status", *settings, FIRST_RESULT, *(key for key in sorted(results) if key != FIRST_RESULT)]
     rows = sorted(every, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
     cells = [[_write_cell(row.get(key)) for key in head] for row in rows]
@@ -220,12 +222,15 @@ def _check_row(row: Row, settings: Collection[str], where: str) -> None:
 def _write_cell(value: Any) -> str:
     if value is None:
         return ""
+    if type(value) in (int, float):
+        return repr(value)
     if not isinstance(value, str):
         return json.dumps(value)
     # words stand in quotes where `_read_cell`, or a spreadsheet, would take them for something else
     return json.dumps(value) if _read_cell(value) != value or value[:1] in "=+-@\t\r" or "\n" in value else value
 
 
+@lru_cache(100_000)  # most cells of a column are alike, and nobody changes a tuple
 def _read_cell(cell: str) -> Any:
     if cell == "":
         return None

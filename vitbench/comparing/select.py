@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Runs:
         """The settings that can make rows, columns and lines: not those that are averaged over or decide no number."""
         return [key for key in self.settings if key not in SEED_KEYS + UNIMPORTANT_KEYS]
 
-    @property
+    @cached_property
     def ids(self) -> set[str]:
         """The ids of all runs, certificates among them."""
         return {row["id"] for row in [*self.rows, *self.certificates]}

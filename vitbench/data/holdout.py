@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vitbench.data.cache import listed
 from vitbench.data.listing import File
-from vitbench.data.similar import groups, similar_pairs
+from vitbench.data.similar import first_equals, groups, similar_pairs
 from vitbench.data.survey import place_of, survey
 from vitbench.errors import DataError, StorageError
 from vitbench.machine.disk import write
@@ -167,9 +167,8 @@ def _groups(
     seen = survey(paths, stamps, cache, progress=progress, workers=workers)
     whole = np.flatnonzero([facts.error is None for facts in seen.facts])
     found = np.full((2, len(files)), -1, np.int64)
-    found[0, whole] = groups(len(whole), similar_pairs(seen.thumbnails[whole]))
-    first: dict[bytes, int] = {}
-    found[1, whole] = [first.setdefault(seen.thumbnails[row].tobytes(), len(first)) for row in whole]
+    found[0, whole] = groups(len(files), similar_pairs(seen.thumbnails, whole))[whole]
+    found[1, whole] = first_equals(seen.thumbnails, whole)
     buffer = io.BytesIO()
     np.savez(buffer, groups=found)
     with suppress(StorageError):  # a memory that cannot be written is not needed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
@@ -15,8 +17,11 @@ PARTNERS = 20  # so many pairs of one picture are enough
 CHUNK, WIDE = 512, 8  # thumbnails at a time, which are compared with 8 times as many
 
 
-def similar_pairs(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
+def similar_pairs(thumbnails: NDArray[np.uint8], among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """The pairs of thumbnails (N, 3, 32, 32) that show nearly the same, as rows (P, 2) with the smaller number first.
+
+    `among` are the numbers of those that are compared, in order, where it is not all.
+    They are not copied, because a million take 3 GB.
 
     Two show the same where their pixels correlate with 0.95 or more, colours included. So brightness and contrast make
     no difference, and a mirror image is another picture. A picture of one colour is like no other but its equals. The
@@ -24,14 +29,20 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     pairs are compared. Of thumbnails that are equal to the pixel, each is paired with the first of them alone. Of more
     than 20 pairs in which a picture is the second, some are left out, but none that joins two groups.
     """
-    seen: dict[bytes, int] = {}
-    first = np.array([seen.setdefault(one.tobytes(), number) for number, one in enumerate(thumbnails)], np.int64)
-    copies = np.stack([first, np.arange(len(first))], 1)
-    different = np.unique(first)
-    different = different[np.ptp(thumbnails[different], axis=(1, 2, 3)) > 0]  # one colour: no waves
-    pairs = different[_alike(thumbnails[different])]
-    pairs = np.concatenate([copies[copies[:, 0] != copies[:, 1]], pairs])
+    among = np.arange(len(thumbnails)) if among is None else among
+    first = first_equals(thumbnails, among)
+    copies = np.stack([first, among], 1)[first != among]
+    is_plain = [thumbnails[number].min() == thumbnails[number].max() for number in among]  # one colour: no waves
+    different = among[(first == among) & ~np.array(is_plain, bool)]
+    pairs = np.concatenate([copies, _alike(thumbnails, different)])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def first_equals(thumbnails: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each of these numbers the first of them whose thumbnail is equal to the pixel."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(thumbnails[number].tobytes(), digest_size=16).digest() for number in among)
+    return np.array([seen.setdefault(one, number) for one, number in zip(digests, among, strict=True)], np.int64)
 
 
 def groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -41,12 +52,12 @@ def groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return group.astype(np.int64)
 
 
-def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The pairs (P, 2) of different thumbnails that correlate enough."""
-    count, found = len(thumbnails), [np.empty((0, 2), np.int64)]
+def _alike(thumbnails: NDArray[np.uint8], different: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The pairs (P, 2) of these numbers, of different thumbnails, that correlate enough."""
+    count, found = len(different), [np.empty((0, 2), np.int64)]
     if count < 2:
         return found[0]
-    waves = np.concatenate([_waves(thumbnails[first : first + CHUNK]) for first in range(0, count, CHUNK)])
+    waves = np.concatenate([_waves(thumbnails[different[first : first + CHUNK]]) for first in range(0, count, CHUNK)])
     order = np.argsort(waves[:, 0])
     waves = waves[order]
     # Candidates differ little in the first wave too, so each is compared with those alone that follow it closely there.
@@ -61,12 +72,12 @@ def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
             pairs = np.sort(np.stack([order[first + one[later]], order[start + other[later]]], 1), axis=1)
             # among thousands that look alike, most pairs would say nothing new
             pairs = pairs[(group[pairs[:, 0]] != group[pairs[:, 1]]) | (partners[pairs[:, 1]] < PARTNERS)]
-            if len(pairs := pairs[_correlation(thumbnails, pairs) >= ALIKE]):
+            if len(pairs := pairs[_correlation(thumbnails, different[pairs]) >= ALIKE]):
                 kept = pairs[_telling(pairs, group, partners)]
                 found.append(kept)
                 partners += np.bincount(kept[:, 1], minlength=count)
                 group = groups(count, group[kept])[group]
-    return np.concatenate(found)
+    return different[np.concatenate(found)]
 
 
 def _telling(pairs: NDArray[np.int64], group: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.int64]:

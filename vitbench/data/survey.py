@@ -134,7 +134,7 @@ def _frames(image: Any) -> int:
 def _keep(path: Path, found: Survey) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, facts=json.dumps([asdict(one) for one in found.facts]), thumbnails=found.thumbnails)
-    write(path, buffer.getvalue(), folders=True)
+    write(path, buffer.getbuffer(), folders=True)
 
 
 def _read(path: Path, files: int) -> Survey:

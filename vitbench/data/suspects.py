@@ -156,10 +156,8 @@ def _copies(images: Images) -> Iterator[Finding]:
         for i, digest in enumerate(images.digests)
         if digest and (earlier := first.setdefault(digest, i)) != i
     ]
-    whole = images.whole
-    found = similar_pairs(images.thumbnails[whole]) if len(whole) > 1 else np.empty((0, 2), np.int64)
-    near = [(int(whole[i]), int(whole[j])) for i, j in found]
-    near = [(i, j) for i, j in near if images.digests[i] != images.digests[j]]
+    found: list[list[int]] = similar_pairs(images.thumbnails, images.whole).tolist()
+    near = [(i, j) for i, j in found if images.digests[i] != images.digests[j]]
 
     def pairs(chosen: Iterable[tuple[int, int]], reason: str) -> list[Suspect]:
         """A suspect for each second image of a pair."""

@@ -33,7 +33,7 @@ def storage(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write(path: Path, blob: bytes, folders: bool = False) -> None:
+def write(path: Path, blob: bytes | memoryview, folders: bool = False) -> None:
     """Writes a file whole or not at all. `folders` also makes the folders around it, for a path that a user chose."""
     if folders:
         with storage(path):
@@ -43,7 +43,7 @@ def write(path: Path, blob: bytes, folders: bool = False) -> None:
         os.replace(temporary, path)
 
 
-def write_beside(path: Path, blob: bytes) -> Path:
+def write_beside(path: Path, blob: bytes | memoryview) -> Path:
     """Writes a temporary file beside `path`, which the caller renames; on an error nothing is left of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
@@ -60,7 +60,7 @@ def write_beside(path: Path, blob: bytes) -> Path:
     return temporary
 
 
-def write_all(descriptor: int, blob: bytes) -> None:
+def write_all(descriptor: int, blob: bytes | memoryview) -> None:
     """Writes all bytes; a single `os.write` may stop short."""
     rest = memoryview(blob)
     while rest:

@@ -37,7 +37,8 @@ class Progress:
             self._last_line = now
             rate = completed / max(now - self._begin, 1e-9)
             left = f", {(self.total - completed) / rate:.0f} s left" if rate else ""
-            self.say(f"{self.label}: {completed:g} of {self.total:g} {self.unit}{left}{', ' + note if note else ''}")
+            done, all_ = (f"{round(count, 1):,.12g}" for count in (completed, self.total))
+            self.say(f"{self.label}: {done} of {all_} {self.unit}{left}{', ' + note if note else ''}")
 
     def say(self, line: str) -> None:
         if self._bar is not None:
@@ -61,7 +62,7 @@ def progress(label: str, total: float, unit: str, wanted: bool | None = None) ->
         columns = [
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         ]

@@ -57,16 +57,20 @@ def fault_of_row(row: Mapping[str, Any], settings: Collection[str], declared: An
 
     None stands in a row for what a run does not have, and tuples for lists.
     """
-    results = _columns(declared)
-    by_key = _checks_of_settings(*(row.get(column_of(key)) for key in CHOICES))
-    its = {
-        column: check for key, check in by_key.items() if key not in OBJECTS and (column := column_of(key)) in settings
-    }
+    checks = _checks_of_row(declared, tuple(settings), *(row.get(column_of(key)) for key in CHOICES))
     for column, value in row.items():
-        check = its.get(column, _plain) if column in settings else results.get(column, _plain)
-        if value is not None and (fault := check(value)):
+        if value is not None and (fault := checks.get(column, _plain)(value)):
             return f"{column}{fault}"
     return None
+
+
+@cache
+def _checks_of_row(declared: Any, settings: tuple[str, ...], *members: Any) -> dict[str, Callable[[Any], Fault]]:
+    """The checks of a row's columns. What no schema knows, also a result named as a setting is, must be plain."""
+    results = {column: check for column, check in _columns(declared).items() if column not in settings}
+    by_key = _checks_of_settings(*members)
+    of_settings = {column_of(key): check for key, check in by_key.items() if key not in OBJECTS}
+    return results | {column: check for column, check in of_settings.items() if column in settings}
 
 
 def _checks_of_settings(*members: Any) -> dict[str, Callable[[Any], Fault]]:

@@ -257,7 +257,7 @@ class CleanConfig:
 
     runs: str = "runs"
     results: str = "results"
-    what: Any = None  # caches, failed, temporary or damaged, or a list of them; null: all
+    what: Any = None  # caches, surveys, features, failed, temporary or damaged, or a list of them; null: all
     days: float = 1.0  # only what nobody wrote to for so long; 0: all
     remove: bool = False
     format: str = "text"  # or json

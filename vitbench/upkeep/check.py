@@ -35,7 +35,7 @@ from vitbench.numbers.words import plural, printable
 from vitbench.runs.predictions import Missing, read_classes
 from vitbench.runs.probe_rows import files_of, read_rows
 from vitbench.runs.record import Record
-from vitbench.runs.records import Damaged, read_record, run_folders
+from vitbench.runs.records import Damaged, folders_kept_apart, read_record, run_folders
 from vitbench.runs.run import FILES, Run
 from vitbench.settings.compose import cache_folder
 
@@ -81,7 +81,7 @@ def look(runs: Path, results: Path, cache: Path, show: bool | None = None) -> Lo
     looked = Looked([], Counter())
     studies = sorted(path.parent for path in results.glob("*/runs.csv"))
     headers = sorted(path for path in cache.glob("*.json") if path.is_file())
-    folders = run_folders(runs)
+    folders = [folder for home in (runs, *folders_kept_apart(runs)) for folder in run_folders(home)]
     size = sum(_size(folder) for folder in [*folders, *studies]) + sum(_size_of_set(header) for header in headers)
     with progress("check", size / MEGABYTE, "MB", show) as display:
         tell = _teller(display)

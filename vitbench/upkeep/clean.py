@@ -1,6 +1,8 @@
 """`vitbench clean`: what can go. It shows what it would remove, and removes it with `remove=true` alone.
 
     what=caches     decoded images that no run in runs= was trained on, or goes on with, and no sweep asked for
+    what=surveys    what was seen of folders of images, for `inspect` and for splits
+    what=features   features that `features` computed
     what=failed     runs that failed, or were killed, and have no record
     what=temporary  files that killed processes left half-written
     what=damaged    what `vitbench check repair=true` moved aside, into .damaged/
@@ -39,10 +41,14 @@ ASIDE = ".damaged"  # where `vitbench check` puts what is damaged
 DAY = 86_400  # seconds
 RUN_NAME = re.compile(r"[\w.-]+-[0-9a-f]{8}")
 RUN_FILES = re.compile(
-    r"config\.yaml|metrics\.csv|failure\.json|(state|checkpoint)(\.\w+)?\.safetensors|\.lock|\.holder\.json"
+    r"config\.yaml|metrics\.csv|failure\.json|(state|checkpoint)(\.\w+)?\.safetensors(\.damaged)?"
+    r"|record\.damaged\.json|\.lock|\.holder\.json"
     r"|(predictions|labels|probabilities)\.npy|\..+\.\d+\.tmp"
 )
 LOCKS = (".lock", ".holder.json")  # of a run; whoever claims it removes them
+SURVEY = re.compile(r"[0-9a-f]{16}(\.alike[\d.]+)?\.npz")
+FEATURES = re.compile(r".+-[0-9a-f]{16}\.safetensors")
+READ_AGAIN = (".npy", ".npz", ".safetensors")  # files of the cache, which are young when they were read
 # files that a process writes beside their place, with its number, and then renames
 TEMPORARY = re.compile(
     r"\..+\.(?:json|csv|md|tex|svg|yaml|npz|npy|safetensors|txt)\.(\d+)\.tmp"
@@ -98,7 +104,7 @@ def newest(files: Iterable[Path]) -> float:
     for file in files:
         with suppress(OSError):
             status = os.lstat(file)
-            times.append(max(status.st_mtime, status.st_atime if file.suffix == ".npy" else 0))
+            times.append(max(status.st_mtime, status.st_atime if file.suffix in READ_AGAIN else 0))
     return max(times)
 
 
@@ -118,6 +124,22 @@ def caches(places: Places) -> Iterator[Item]:
             count, side = about["shape"][0], about["shape"][-1]
             why = f"{plural(count, 'image')} of {side} px"
             yield Item("caches", header, files, size_of(files), why)
+
+
+def surveys(places: Places) -> Iterator[Item]:
+    """What was seen of folders of images, also which images are near-duplicates of each other."""
+    return _of_cache("surveys", places, SURVEY)
+
+
+def features(places: Places) -> Iterator[Item]:
+    """Features of frozen networks."""
+    return _of_cache("features", places, FEATURES)
+
+
+def _of_cache(what: str, places: Places, name: re.Pattern[str]) -> Iterator[Item]:
+    for path in regular(places.cache / what):
+        if name.fullmatch(path.name):
+            yield Item(what, path, [path], size_of([path]), "a file")
 
 
 def failed(places: Places) -> Iterator[Item]:
@@ -180,11 +202,20 @@ def damaged(places: Places) -> Iterator[Item]:
 
 TITLES = {
     "caches": "decoded images that no run in {runs} needs; whoever needs them decodes them again",
+    "surveys": "what was seen of folders of images; whoever needs it looks again",
+    "features": "features of frozen networks; whoever needs them computes them again",
     "failed": "runs that have no record and that no process holds",
     "temporary": "half-written by processes that are no more",
     "damaged": "moved aside by `vitbench check repair=true`",
 }
-FINDERS = {"caches": caches, "failed": failed, "temporary": temporary, "damaged": damaged}
+FINDERS = {
+    "caches": caches,
+    "surveys": surveys,
+    "features": features,
+    "failed": failed,
+    "temporary": temporary,
+    "damaged": damaged,
+}
 
 
 def folders(place: Path, typed: bool = False) -> list[Path]:
