@@ -52,9 +52,7 @@ COMMANDS = {  # what is measured, by its words
     "report": "report study={study} results={folder}/results replace=true runs={folder}/runs",
     "check": "check results={folder}/results runs={folder}/runs",
 }
-IMAGES = (
-    "data=imagefolder data.root={folder}/images data.cache={folder}/cache data.image_size=8 data.test_fraction=0.05"
-)
+IMAGES = "data=imagefolder data.root={folder}/images data.cache={folder}/cache data.image_size=8"
 SMALL = "model=vit model.width=8 model.depth=1 model.heads=2"
 STEP = f"train {IMAGES} data.val_fraction=0 runs={{folder}}/runs {SMALL} optim.steps=1"
 COMMANDS_OF_IMAGES = {
@@ -98,14 +96,14 @@ def make(folder: Path, runs: int) -> None:
 
 
 def make_images(folder: Path, images: int, classes: int) -> None:
-    """Writes images of noise into FOLDER/images/<class>/."""
+    """Writes images of noise into FOLDER/images/train/<class>/ and test/<class>/, which gets every twentieth."""
     random = np.random.default_rng(0)
-    for number in range(classes):
-        target = folder / "images" / f"class{number:05}"
-        target.mkdir(parents=True, exist_ok=True)
-        for index in range(number, images, classes):
-            noise = random.integers(0, 256, (8, 8, 3), np.uint8)
-            Image.fromarray(noise).save(target / f"{index:07}.png", compress_level=0)
+    for index in range(images):
+        split = "train" if index // classes % 20 else "test"
+        path = folder / "images" / split / f"class{index % classes:05}" / f"{index:07}.png"
+        if index < 20 * classes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path, compress_level=0)
     print(f"{images:,} images of {classes:,} classes in {folder / 'images'}")
 
 
