@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["VITBENCH_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Fails a test that waits for ever, or fills the memory, after a minute."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("a minute has passed")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -392,6 +392,7 @@ def test_the_content_says_the_format_not_the_ending(format: str, tmp_path: Path)
     assert decode(tmp_path / "x.png", 64).std() > 10
 
 
+@pytest.mark.usefixtures("impatient")
 def test_only_ordinary_files_of_bounded_size_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with open(tmp_path / "large.png", "wb") as file:

@@ -284,6 +284,7 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "script.png": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
     "float.tif": lambda: saved(Image.new("F", (8, 8)), "tiff"),
     "bomb.png": lambda: png(20_000, 20_000, 20_000),
+    "110 megapixels.png": lambda: png(11_000, 10_000, 10_000),  # of which Pillow only warns
     "half a bomb.png": lambda: png(12_000, 10_000, 1),
 }
 
@@ -299,7 +300,8 @@ def test_broken_files_are_all_named_or_skipped_and_decoded_once(root: Path, monk
     for name, data in BROKEN.items():
         (root / "train" / "cat" / name).write_bytes(data())
     message = refused(root, image_size=SIZE)
-    assert message.startswith("9 broken files: ") and message.endswith("or set data.skip_broken=true")
+    assert message.startswith("10 broken files: ") and message.endswith("or set data.skip_broken=true")
+    assert "11,000 x 10,000 px, more than 100,000,000 pixels" in message
     dataset = opened(root, image_size=SIZE, skip_broken=True)
     assert len(decoded) == 10 + len(BROKEN)
     for name in BROKEN:

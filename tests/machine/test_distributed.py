@@ -20,7 +20,7 @@ import torch
 from tests.conftest import TINY_32, Output
 from tests.training.test_train import Cli, cut_run, folder, record, without_times
 from vitbench import cli
-from vitbench.machine import distributed
+from vitbench.machine import distributed, hardware, provenance
 from vitbench.runs import run as runs_module
 
 UNEVEN = [word for word in TINY_32 if not word.startswith("data.test_images")] + ["data.test_images=203"]
@@ -179,6 +179,23 @@ def test_several_runs_are_refused_under_torchrun(
     monkeypatch.setattr(cli, "WORLD_SIZE", 2)
     output = vitbench(*words)
     assert output.code == 2 and "torchrun shares one run" in output.err and output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "processes", "threads"),
+    [("1", 1, 1), ("3,2", 1, 3), ("", 1, 8), ("0", 1, 8), ("all", 1, 8), ("²", 1, 8), ("1", 2, 4)],  # torchrun says 1
+)
+def test_omp_num_threads_is_honoured_where_no_number_of_threads_is_typed(
+    said: str, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(provenance, "cores", lambda: 8)
+    monkeypatch.setattr(hardware, "LOCAL_WORLD_SIZE", processes)
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    for typed in (None, 5):
+        machine = hardware.Machine.of(device="cpu", precision="float32", compile=False, threads=typed)
+        assert machine.threads == told.pop() == (typed or threads)
 
 
 def test_python_m_vitbench_is_the_program(tmp_path: Path) -> None:

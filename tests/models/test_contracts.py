@@ -12,6 +12,7 @@ import yaml
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import look_up, tunables
+from vitbench.models import alike
 from vitbench.models.build import build_model, cost
 from vitbench.models.families import LIBRARIES
 from vitbench.models.ladders import LADDERS
@@ -121,6 +122,23 @@ def test_a_cost_that_was_counted_on_this_machine_is_not_counted_again(
     assert cost("vit", **asked | {"depth": 2}, memory=tmp_path) == (0, 0)  # another network
     monkeypatch.setattr("vitbench.models.build._sources", lambda: "other code")
     assert cost("vit", **asked, memory=tmp_path) == (0, 0)
+
+
+def change_digits(path: Path) -> None:
+    path.write_text(path.read_text().translate(str.maketrans("123456789", "234567891")))
+
+
+def test_costs_that_were_damaged_on_disk_are_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"image_size": 32, "channels": 3, "num_classes": 10, "width": 16, "depth": 1}
+    counted = cost("vit", **asked, memory=tmp_path)
+    (path,) = (tmp_path / "costs").iterdir()
+    change_digits(path)
+    assert cost("vit", **asked, memory=tmp_path) == counted
+    monkeypatch.setattr(alike, "_count", lambda *given: given[-1].setdefault("a", [10, 20]))
+    monkeypatch.setattr(alike, "_target", lambda match, image_size: 20)
+    for _ in range(2):
+        assert alike.find("torchvision", "vit.nano", ["a"], 32, 1, tmp_path).networks == [("a", 10, 20)]
+        change_digits(next((tmp_path / "costs").glob("torchvision-*.json")))
 
 
 @pytest.mark.parametrize("pe, of_encoding", [("rope", 0), ("rope_mixed", 0), ("cpe", 64 * 64 * 9)])

@@ -45,6 +45,13 @@ def test_curves_that_cross_inside_are_observed_to(n: float, seeds: int) -> None:
     assert found.n == pytest.approx(n, rel=0.1) and found.low <= found.n <= found.high and found.unmet_share == 0
 
 
+def test_a_crossing_that_is_the_same_for_every_seed_but_for_rounding_has_no_interval() -> None:
+    crossing = (power(3, -0.35), power(3 * 5000**-0.2, -0.15))
+    found = find_crossover(together(*(curve(error, rng=1) for error in crossing)))  # the same chance in both
+    assert found.verdict == "observed" and found.n == pytest.approx(5000, rel=0.1)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_a_late_crossing_lies_between_its_points_whatever_the_fits_say() -> None:
     """One model improves at the last size only, as after a phase change: no power law fits that."""
     n = np.array([100.0, 300, 1000, 3000, 10_000])

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.probes.known import curve, find, noise, right_labels, subject, value
+from vitbench.numbers.intervals import bootstrap_ratio
 from vitbench.probes.distorted import accuracy_curve, area, bootstrap, patch_size, resized
+from vitbench.probes.subject import ratio_row
 
 
 def corner(images: Tensor) -> Tensor:
@@ -20,6 +22,10 @@ def corner(images: Tensor) -> Tensor:
 
 def inverted(images: Tensor) -> Tensor:
     return 255 - images
+
+
+def halved(images: Tensor) -> Tensor:
+    return images // 2
 
 
 def swept(levels: dict, **options: object) -> list:
@@ -75,6 +81,17 @@ def test_the_interval_is_that_of_a_share() -> None:
     half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
     assert value[0] == 0.3
     assert (low[0], high[0]) == pytest.approx((0.3 - half, 0.3 + half), abs=0.003)
+
+
+def test_what_is_the_same_for_every_image_has_no_interval() -> None:
+    wholes = torch.linspace(1, 2, 50, dtype=torch.float64)
+    _, low, high = bootstrap_ratio((0.1 * wholes).numpy(), wholes.numpy(), seed=0)
+    assert 0 < high - low < 1e-15, "the last bits of the ratio differ from draw to draw"
+    unmoved = swept({0: [], 1: [lambda images: images]})
+    for row in (ratio_row("test@v1", "ratio", 0.1 * wholes, 0, wholes), *unmoved):
+        assert not {"low", "high"} & {*row}, row
+    for spread in (ratio_row("test@v1", "mean", 1e-9 * wholes, 0), find(swept({0: [], 1: [halved]}), "accuracy", 1)):
+        assert spread["low"] < spread["value"] < spread["high"]
 
 
 def test_an_image_resized_to_its_own_size_is_itself() -> None:

@@ -92,6 +92,7 @@ def test_a_number_is_read_as_python_writes_it(word: str, line: str) -> None:
     assert line in answer and bool(line) == bool(answer) and "\n" not in answer
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("word", ["seed=range(1000000000)", "seed=range(0,inf)", "optim.lr=range(0,1,1e-300)"])
 def test_a_multirun_without_end_is_refused_before_it_is_listed(word: str, vitbench: Cli) -> None:
     begin = time.process_time()

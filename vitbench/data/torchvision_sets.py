@@ -36,7 +36,16 @@ CHUNK = 512  # images decoded between two writes
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
 # it raises these where data.root holds something else: it checks the sums of few files
-FOREIGN = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
+FOREIGN = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 class Source(NamedTuple):
