@@ -155,7 +155,9 @@ def collect(name: str, folder: Path, results: Path) -> None:
 
 
 def commands_of(path: Path) -> list[str]:
-    """The commands that ran a study, from the head of its study.yaml in results/."""
+    """The commands that ran a study, from the head of its study.yaml in results/; none where it is gone."""
+    if not path.is_file():
+        return []
     return [line[4:] for line in read_file(path).decode(errors="replace").splitlines() if line.startswith("# $ ")]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import fake_runs
-from vitbench.comparing.evidence import Counted, counts_text, evidence_text, read_counts, read_evidence
+from vitbench.comparing.evidence import Counted, counts_text, evidence_text, joined, read_counts, read_evidence
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Runs, select_runs
 from vitbench.errors import DataError
 
@@ -31,6 +31,17 @@ def test_every_value_comes_back_as_it_was(tmp_path: Path) -> None:
         assert {key: by_id[row["id"]].get(key) for key in there} == there
     assert set(after.settings) == set(before.settings) - places
     assert after.notes == ["3 of the 23 planned runs have no result: 1 failed, 2 missing"]
+
+
+def test_rows_from_before_a_setting_have_its_default_but_a_null_that_was_typed_stays(tmp_path: Path) -> None:
+    fake_runs.write(tmp_path, "new", 0.5, seed=1, **{"model.name": "vit", "optim.clip": 1.0})
+    runs = select_runs(str(tmp_path), {})
+    (new,) = runs.rows
+    older = {**new, "id": "old", "model.stem": None, "optim.clip": None}  # only a ResNet had a stem then
+    del older["model.gate"]
+    (_, row) = joined(runs, Runs([older], runs.settings), ["old"]).rows
+    assert (row["model.stem"], row["model.gate"], row["optim.clip"]) == ("patch", False, None)
+    assert new["model.stem"] == "patch"
 
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:

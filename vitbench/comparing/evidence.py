@@ -30,7 +30,7 @@ from vitbench.numbers.text import csv_text
 from vitbench.numbers.words import printable
 from vitbench.runs.fields import fault_of_row
 from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record
-from vitbench.runs.records import default_columns, derived
+from vitbench.runs.records import columns_that_came_later, derived
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
@@ -104,14 +104,9 @@ def read_evidence(path: Path) -> Runs:
 
 def joined(runs: Runs, before: Runs, ids: Collection[str]) -> Runs:
     """The runs together with the rows of these ids of an older runs.csv, which may lack settings that came since."""
-    new_settings = {key for key in runs.settings if key not in before.settings}
-
-    def with_new_settings(row: Row) -> Row:
-        defaults = default_columns(row)
-        return {**{key: defaults.get(key) for key in new_settings}, **row}
-
     rows, certificates = (
-        [with_new_settings(row) for row in its if row["id"] in ids] for its in (before.rows, before.certificates)
+        [{**row, **columns_that_came_later(row, runs.settings)} for row in its if row["id"] in ids]
+        for its in (before.rows, before.certificates)
     )
     swept = {run_id: rows for run_id, rows in before.swept.items() if run_id in ids}
     settings = dict.fromkeys([*runs.settings, *before.settings])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.machine.disk import read_json
@@ -21,6 +21,7 @@ from vitbench.runs.record import RECORD_SCHEMA, Record, default_settings, flat_s
 from vitbench.settings.choices import COLUMN_OF_CHOICE, MENU_GROUPS, column_of, typed_key
 from vitbench.settings.compose import flatten
 from vitbench.settings.identity import RESULTS_VERSION
+from vitbench.settings.types import types_of_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +208,22 @@ def default_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a setting is, by the name of its column, where the row of a run lacks it because it came later."""
     choices = {name: row.get(column_of(group.name_key)) for name, group in MENU_GROUPS.items()}
     return {column_of(key): value for key, value in default_settings(**choices).items()}
+
+
+def columns_that_came_later(row: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    """Settings among `columns` that a run of these choices has and the row of an older runs.csv lacks.
+
+    It lacks one whose column is not there, or, as another network had that setting before, one that is never null and
+    has an empty cell.
+    """
+    types = types_of_settings({group.name_key: row.get(column_of(group.name_key)) for group in MENU_GROUPS.values()})
+    nullable = {column_of(key) for key, hint in types.items() if type(None) in get_args(hint)}
+    defaults = default_columns(row)
+    return {
+        column: defaults.get(column)
+        for column in columns
+        if column not in row or (row[column] is None and column in defaults and column not in nullable)
+    }
 
 
 # fields of a record that become no columns as they are
