@@ -9,6 +9,7 @@
                       notes.md        what we read from these; it is written by hand, and no report changes it
     results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
     results/README.md                 a section for each study, made from these files
+    results/index.html                the same as a page (vitbench/reporting/page.py)
 
 With `study=` the runs are read from `runs=`, and their evidence is written anew; rows of planned runs that are gone are
 kept from the runs.csv that is there. All other files are made from the
@@ -44,9 +45,11 @@ from vitbench.comparing.sums import EVIDENCE, SUMS, check_sums, forget_sums, wri
 from vitbench.errors import DataError, UserError
 from vitbench.fitting.mcnemar import count_by, count_in, count_kept
 from vitbench.machine.disk import LARGE, read_file, storage, write
+from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
+from vitbench.reporting.page import index_page, study_page
 from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
@@ -63,6 +66,8 @@ def main(config: Any) -> int:
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     results = Path(asked["results"]).expanduser()
+    page = Path(asked["file"]).expanduser() if asked["file"] is not None else None
+    check_page(page, asked)
     if not asked["check"]:
         own = None if asked["study"] is None else find_study(asked["study"]).stem
         check_results(results, own, replace=asked["replace"])
@@ -92,8 +97,25 @@ def main(config: Any) -> int:
         write(path, blob)
     for study in wanted:
         write_sums(results / study, {*(path.name for path in [*texts, *figures]), *EVIDENCE, "study.yaml"})
-    say("".join(f"{path}\n" for path in [*texts, *figures]))
+    pages = [results / "index.html"]
+    write(pages[0], index_page([*sections.values()]).encode())
+    if page is not None:
+        text = study_page(sections[wanted[0]]) if asked["study"] is not None else index_page([*sections.values()])
+        write_output(page, text.encode(), replace=asked["replace"])
+        pages.append(page)
+    say("".join(f"{path}\n" for path in [*texts, *figures, *pages]))
     return 0
+
+
+def check_page(page: Path | None, asked: Mapping[str, Any]) -> None:
+    """Raises UserError where a page cannot be written to the file that was typed."""
+    if page is None:
+        return
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"file={asked['file']}: must end in .html")
+    if asked["check"]:
+        raise UserError(f"file={asked['file']} check=true: checking writes nothing; leave file= out")
+    check_output(page, replace=asked["replace"])
 
 
 def collect(name: str, folder: Path, results: Path) -> None:

@@ -159,8 +159,8 @@ class Section:
         parts += [escape_markdown(printable(note)) for note in self.runs_with_caveats.notes]
         return "\n\n".join([*parts, self.foot()])
 
-    def foot(self) -> str:
-        """Says where the numbers come from: seeds, commits, dates, hardware, time and commands."""
+    def facts(self) -> dict[str, str]:
+        """Says where the numbers come from: runs, seeds, commits, dates, hardware and time."""
         rows = self.runs.rows
         seeds = sorted({row["seed"] for row in rows})
         days = sorted({str(row["created"])[:10] for row in rows})
@@ -170,20 +170,26 @@ class Section:
             + ("" if row["hardware.threads"] == 1 else "s")
             for row in rows
         )
-        parts = [
-            f"{len(rows)} runs",
-            *([plural(len(self.runs.certificates), "certificate")] if self.runs.certificates else []),
-            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-            f"commit {_join_distinct(row.get('commit') or 'none' for row in rows)}",
-            days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
-            _join_distinct(machines),
-            f"{hours:.1f} hours of training",
-        ]
+        certificates = plural(len(self.runs.certificates), "certificate")
+        return {
+            "runs": f"{len(rows)} runs" + (f", {certificates}" if self.runs.certificates else ""),
+            "seeds": f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+            "commit": f"commit {_join_distinct(row.get('commit') or 'none' for row in rows)}",
+            "dates": days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+            "hardware": _join_distinct(machines),
+            "training": f"{hours:.1f} hours of training",
+        }
+
+    def all_commands(self) -> list[str]:
+        """The commands that ran the study, and those that measured it."""
         named = [word for command in self.commands for word in command.split() if word.startswith("study=")]
-        probed = [f"vitbench probe {named[0]}"] if self.study.probes and named else []
-        commands = "; ".join(f"`{command}`" for command in [*self.commands, *probed])
+        return [*self.commands, *([f"vitbench probe {named[0]}"] if self.study.probes and named else [])]
+
+    def foot(self) -> str:
+        """Says where the numbers come from, in one line of Markdown."""
+        commands = "; ".join(f"`{command}`" for command in self.all_commands())
         return (
-            f"<sub>{escape_markdown(printable(', '.join(parts)))}. {commands}. Evidence:"
+            f"<sub>{escape_markdown(printable(', '.join(self.facts().values())))}. {commands}. Evidence:"
             f" [runs.csv]({self.study.name}/runs.csv)</sub>"
         )
 
