@@ -48,7 +48,7 @@ def index_page(sections: Sequence[Section]) -> str:
 
 def study_page(section: Section) -> str:
     """The page of one study."""
-    return _page(printable(section.study.title), LEAD, [_study(section)], [])
+    return _page(printable(section.study.title), "", [_study(section)], [])
 
 
 def _page(title: str, lead: str, studies: Sequence[dict[str, Any]], chapters: Sequence[dict[str, Any]]) -> str:
@@ -90,7 +90,8 @@ def linked(text: str) -> Markup:
         return f'<a class="term" href="#term-{numbers[term]}">{term}</a>'
 
     terms = "|".join(re.escape(term) for term in sorted(numbers, key=len, reverse=True))
-    return Markup(re.sub(rf"(?<![\w.-])(?:{terms})(?![\w.-]*\w)", link, str(escape(text))))
+    text = re.sub(rf"(?<![\w.-])(?:{terms})(?![\w.-]*\w)", link, str(escape(text)))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", text))
 
 
 def _chapters(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,7 +119,8 @@ def _study(section: Section) -> dict[str, Any]:
     sentences = report_sentences(fitted) if fitted else []
     said = [sentence for _, of_pair in sentences for sentence in of_pair]
     said += [sentence for table in section.tables for sentence in table.sentences]
-    reading = Markup(_markdown().render(section.hand_written))
+    first_read, _, _ = section.hand_written.removeprefix("# What was read from it").strip().partition("\n\n")
+    by_hand = "What people read from it:" if first_read else "No verdict is computed here:"
     cautions = [*section.runs_with_caveats.notes, *(report_foot(fitted) if fitted else [])]
     facts = section.facts()
     return {
@@ -127,12 +129,12 @@ def _study(section: Section) -> dict[str, Any]:
         "question": printable(study.question),
         "expect": printable(study.expect or ""),
         "is_computed": bool(said),
-        "verdict_by": "What the numbers say:" if said else "No verdict is computed here:",
-        "verdict": said[0] if said else "the tables below are the answer, and what people read from them.",
+        "verdict_by": "What the numbers say:" if said else by_hand,
+        "verdict": linked(said[0]) if said else _read(first_read or "the tables are the answer.", inline=True),
         "sentences": sentences,
         "tables": [_table(table, len(section.tables)) for table in section.tables],
         "figures": _figures(section),
-        "reading": reading,
+        "reading": _read(section.hand_written) if section.hand_written else "",
         "cautions": [*dict.fromkeys(map(printable, cautions))],
         "cost": facts["training"],
         "facts": [(label, printable(fact)) for label, fact in facts.items()],
@@ -149,6 +151,13 @@ def _study(section: Section) -> dict[str, Any]:
 def _markdown() -> MarkdownIt:
     """Renders the Markdown of people; HTML in it is shown as text."""
     return MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def _read(text: str, inline: bool = False) -> Markup:
+    """Renders what people wrote; headings become those of a part of a study."""
+    if inline:
+        return Markup(_markdown().renderInline(text))
+    return Markup(_markdown().render(re.sub(r"^(#+) ", r"##\1 ", text, flags=re.MULTILINE)))
 
 
 def _table(table: Table, count: int) -> dict[str, Any]:
