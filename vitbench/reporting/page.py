@@ -119,7 +119,8 @@ def _study(section: Section) -> dict[str, Any]:
     sentences = report_sentences(fitted) if fitted else []
     said = [sentence for _, of_pair in sentences for sentence in of_pair]
     said += [sentence for table in section.tables for sentence in table.sentences]
-    first_read, _, _ = section.hand_written.removeprefix("# What was read from it").strip().partition("\n\n")
+    hand_written = section.hand_written.removeprefix("# What was read from it").strip()
+    first_read, _, _ = hand_written.partition("\n\n")
     by_hand = "What people read from it:" if first_read else "No verdict is computed here:"
     cautions = [*section.runs_with_caveats.notes, *(report_foot(fitted) if fitted else [])]
     facts = section.facts()
@@ -134,7 +135,7 @@ def _study(section: Section) -> dict[str, Any]:
         "sentences": sentences,
         "tables": [_table(table, len(section.tables)) for table in section.tables],
         "figures": _figures(section),
-        "reading": _read(section.hand_written) if section.hand_written else "",
+        "reading": _read(hand_written) if hand_written else "",
         "cautions": [*dict.fromkeys(map(printable, cautions))],
         "cost": facts["training"],
         "facts": [(label, printable(fact)) for label, fact in facts.items()],
@@ -154,10 +155,12 @@ def _markdown() -> MarkdownIt:
 
 
 def _read(text: str, inline: bool = False) -> Markup:
-    """Renders what people wrote; headings become those of a part of a study."""
+    """Renders what people wrote; the highest headings become those of a part of a study."""
     if inline:
         return Markup(_markdown().renderInline(text))
-    return Markup(_markdown().render(re.sub(r"^(#+) ", r"##\1 ", text, flags=re.MULTILINE)))
+    headings = re.findall(r"^(#+) ", text, re.MULTILINE)
+    deeper = "#" * (3 - min(map(len, headings), default=3))
+    return Markup(_markdown().render(re.sub(r"^(#+) ", rf"{deeper}\1 ", text, flags=re.MULTILINE)))
 
 
 def _table(table: Table, count: int) -> dict[str, Any]:
