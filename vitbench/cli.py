@@ -49,7 +49,7 @@ COMMANDS: dict[str, Choice] = {
         "learning curves: exponents, where one model overtakes another, what one needs in images",
     ),
     "report": Choice(
-        "vitbench.report:main",
+        "vitbench.reporting.report:main",
         "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
     ),
     "predict": Choice(

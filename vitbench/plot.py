@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.ladder_figure import draw_ladder
@@ -25,6 +25,9 @@ from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.words import column_label
 from vitbench.settings.command_schemas import PlotConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)  # these lay out a figure
 MOST_PANELS = 4
@@ -81,6 +84,14 @@ def _without_unfit_keys(layout: dict[str, Any], typed: set[str], runs: Runs, y: 
 
 
 def draw_figure(
+    runs: Runs, *, title: str | None = None, caveat: str = "", ending: str = ".svg", **layout: Any
+) -> bytes:
+    """Draws a figure and returns the bytes of its file."""
+    with look.figure_style():
+        return look.save_figure(build_figure(runs, title=title, caveat=caveat, **layout), ending)
+
+
+def build_figure(
     runs: Runs,
     *,
     x: str | None = None,
@@ -96,14 +107,11 @@ def draw_figure(
     where: Mapping[str, Any] | None = None,
     title: str | None = None,
     caveat: str = "",
-    ending: str = ".svg",
-) -> bytes:
-    """Draws a figure and returns the bytes of its file; if `y` is a list of results, each has a panel."""
+) -> Figure:
+    """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel."""
     others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}
     if ladder := choose_ladder({"whole": whole, "bare": bare}, others, y, result="y"):
-        with look.figure_style():
-            figure = draw_ladder(runs.filtered(where or {}), *ladder, y=y, title=title, caveat=caveat)
-            return look.save_figure(figure, ending)
+        return draw_ladder(runs.filtered(where or {}), *ladder, y=y, title=title, caveat=caveat)
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")
     if isinstance(y, list) and (fit or not 0 < len(y) <= MOST_PANELS):
@@ -128,14 +136,11 @@ def draw_figure(
         for result in (y if isinstance(y, list) else [y])
     ]
     title = _title_of(panels) if title is None else title
-    with look.figure_style():
-        if fit:
-            from vitbench.fitting.figure_fit import draw_fit
+    if fit:
+        from vitbench.fitting.figure_fit import draw_fit
 
-            figure = draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat)
-        else:
-            figure = draw_panels(runs, panels, title, caveat)
-        return look.save_figure(figure, ending)
+        return draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat)
+    return draw_panels(runs, panels, title, caveat)
 
 
 def _title_of(panels: list[Panel]) -> str:

@@ -11,23 +11,47 @@ from vitbench.comparing.grouping import Group
 from vitbench.numbers.intervals import Interval, smallest_difference
 from vitbench.numbers.words import decimals_of, is_number, is_share, shown_half, shown_number
 
+
+class Cell(str):
+    """The text of a cell, and its number with all digits, which a page sorts by and tells on request."""
+
+    number: float
+    exact: str  # in words
+
+    def __new__(cls, text: str, number: float, exact: str) -> Cell:
+        cell = super().__new__(cls, text)
+        cell.number, cell.exact = number, exact
+        return cell
+
+    def __add__(self, more: str) -> Cell:
+        return Cell(f"{self!s}{more}", self.number, self.exact)
+
+
 SHOW = {"ci95": "mean ± 95 % interval", "sd": "mean ± standard deviation", "mean": "mean"}
 
 
-def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Group], str]:
+def cell_writer(groups: Sequence[Group], value: str, show: str, signed: bool) -> Callable[[Group], Cell]:
     """Returns a function that writes a group's result, with as many digits as those of the others, and its mark."""
     digits = decimals_of(value, [group.interval(value) for group in groups])
 
-    def write_cell(group: Group) -> str:
+    def write_cell(group: Group) -> Cell:
         interval = group.interval(value)
         mean = shown_number(value, interval.mean, digits)
         mean = f"+{mean}" if signed and interval.mean > 0 and mean.strip("0.") else mean
         mark = MARK if group.degenerate(value) else ""
-        if show == "mean" or interval.n == 0:
-            return mean + mark
-        return f"{mean} ± {shown_half(value, interval.half if show == 'ci95' else interval.sd, digits)}{mark}"
+        if show != "mean" and interval.n:
+            mean += f" ± {shown_half(value, interval.half if show == 'ci95' else interval.sd, digits)}"
+        return Cell(mean + mark, interval.mean, exact_words(interval))
 
     return write_cell
+
+
+def exact_words(interval: Interval) -> str:
+    """Writes a mean with seven digits, its interval, if it has one, and its n."""
+    if not interval.n:
+        return "not measured"
+    ends = f", 95 % interval {interval.low:.7g} to {interval.high:.7g}" if interval.low < interval.high else ""
+    return f"mean {interval.mean:.7g}{ends}, {'one run' if interval.n == 1 else f'n={interval.n}'}"
 
 
 def describe_seeds(intervals: Sequence[Interval], show: str) -> str:

@@ -246,7 +246,8 @@ def check_results(results: Path, study: str | None, replace: bool) -> None:
         return
     remedy = "type another results=, or replace=true to lose what is there"
     folders = [*(path.parent for path in results.glob("*/runs.csv")), *([results / study] if study else [])]
-    marks = {results / "README.md": OWN_PAGE, **{folder / "study.yaml": "# $ vitbench " for folder in folders}}
+    marks = {results / name: OWN_PAGE for name in ("README.md", "index.html")}
+    marks |= {folder / "study.yaml": "# $ vitbench " for folder in folders}
     marks |= {path.with_suffix(".md"): "Speed on " for path in results.glob("bench/*.json")}
     for path, mark in marks.items():
         if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):

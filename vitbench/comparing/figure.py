@@ -12,6 +12,7 @@ from vitbench.comparing.grouping import Group, comparison_warnings, shared_setti
 from vitbench.comparing.select import Runs
 from vitbench.errors import UserError
 from vitbench.numbers import look
+from vitbench.numbers.inline import Point, describe_points
 from vitbench.numbers.words import CALIBRATION, column_label, is_share, printable
 
 if TYPE_CHECKING:
@@ -46,12 +47,20 @@ def draw_line(axes: Axes, line: PlottedLine, i: int, scale: int) -> Any:
         zorder=3,
         **look.marker(i),
     )
+    describe_points(drawn_means, values_of(line, scale))
     draw_runs(axes, line, i, scale, zorder=3)
     if line.across:
         _draw_crosses(axes, line, i, scale)
     else:
         _draw_band(axes, line, i, scale)
     return drawn_means
+
+
+def values_of(line: PlottedLine, scale: int) -> list[Point]:
+    """The means of a line as numbers, for whoever reads the figure on a page."""
+    return [
+        Point(line.label, x, scale * mean.mean, scale * mean.low, scale * mean.high, mean.n) for x, mean in line.means
+    ]
 
 
 def _draw_band(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:

@@ -14,6 +14,7 @@ from vitbench.comparing.grouping import Group, groups_of, lines_along, path_of, 
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers import look
+from vitbench.numbers.inline import describe_points
 from vitbench.numbers.intervals import mean_interval
 from vitbench.numbers.words import column_label, is_number, is_share, plural, shown_value
 
@@ -296,6 +297,7 @@ def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int
         zorder=3,
         **look.marker(i),
     )
+    describe_points(drawn_means.lines[0], figure.values_of(line, scale))
     figure.draw_runs(axes, line, i, scale, zorder=4, offset=offset)
     return drawn_means
 

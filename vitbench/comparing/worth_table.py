@@ -119,6 +119,8 @@ def worth_words(worth: Ratio | None, with_interval: bool = True) -> str:
 def spoken_of(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
     """Each rung but the reference at one number of images: that which most rungs have, so that sentences compare.
 
+    What is worth most comes first.
+
     Where a rung has no worth there, it is the largest number at which it has one, or else the largest that it has.
     """
     usual = usual_size(measured)
@@ -126,7 +128,8 @@ def spoken_of(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize
     for each in measured:
         best = chosen.get(each.rung.name, each)
         chosen[each.rung.name] = max(best, each, key=lambda one: (bool(one.worth), one.images == usual, one.images))
-    return [each for each in chosen.values() if each.rung is not ladder.reference]
+    spoken = [each for each in chosen.values() if each.rung is not ladder.reference]
+    return sorted(spoken, key=lambda each: -each.worth.value if each.worth else math.inf)
 
 
 def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:

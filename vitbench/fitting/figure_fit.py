@@ -25,6 +25,7 @@ from vitbench.fitting.lines import CurveOfRuns, check_falling, lines_of, main_pa
 from vitbench.fitting.sentences import crossover_note
 from vitbench.numbers import look
 from vitbench.numbers.curves import FEW_SEEDS, GUARD, Curve
+from vitbench.numbers.inline import Point, describe_points
 from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import is_share, printable
 
@@ -127,7 +128,10 @@ def _draw_curve(axes: Axes, line: PlottedLine, fitted: CurveOfRuns, i: int, scal
         means = np.exp(at_all.mean_logs[shown]) * scale
         style = {**marker, "markerfacecolor": colour if counts else "white"}
         if len(means):
-            axes.plot(at_all.n[shown], means, linestyle="none", label=name, color=colour, zorder=4, **style)
+            (drawn,) = axes.plot(at_all.n[shown], means, linestyle="none", label=name, color=colour, zorder=4, **style)
+            seeds = len(at_all.seeds)
+            places = zip(at_all.n[shown].tolist(), means.tolist(), strict=True)
+            describe_points(drawn, [Point(line.label, n, mean, math.nan, math.nan, seeds) for n, mean in places])
     figure.draw_runs(axes, line, i, scale, zorder=5)
 
 

@@ -88,6 +88,7 @@ class ReportConfig:
     runs: str = "runs"
     results: str = "results"
     study: str | None = None  # read its runs; null: make all that is in results/ again
+    file: str | None = None  # page.html: a page of this study alone; results/index.html has all of them
     check: bool = False  # write nothing, compare
     replace: bool = False  # files in results/, even if vitbench did not write them
 

@@ -18,7 +18,7 @@ from vitbench.runs.plan import Planned, remember
 from vitbench.runs.study import load_study
 
 Cli = Callable[..., Output]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 STUDY = """\
 title: Shares <of> data
