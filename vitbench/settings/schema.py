@@ -88,7 +88,7 @@ class OptimConfig:
     name: str = "vit"  # the recipe's name, which optim=NAME chooses
     optimizer: str = "adamw"  # the rule that changes weights: adamw, or sgd with Nesterov momentum
     lr: float = 1e-3  # peak learning rate, which warm-up reaches and the schedule then lowers
-    weight_decay: float = 0.05  # how strongly weights are drawn to 0: each step takes lr times this share of them
+    weight_decay: float = 0.05  # how strongly each step draws the weights towards 0, in proportion to lr
     momentum: float = 0.9  # share of its last direction that sgd keeps at each step; adamw ignores it
     beta2: float = 0.999  # how slowly adamw forgets the size of past gradients; sgd ignores it
     steps: int | None = 1000  # how many steps a run trains, a batch each; null: epochs says it
