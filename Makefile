@@ -40,6 +40,9 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
+reference: .venv  ## write docs/settings-reference.md again, from the comments beside the settings
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
+
 bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json
 	$(BIN)/vitbench report
@@ -81,4 +84,4 @@ WITHOUT_TORCH := awk '/^[a-z]/ {keeps = !/^(torch|torchvision|triton|nvidia-|cud
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-slow test-oldest test-gpu lint types report bench lock gpu rounds
+.PHONY: help demo test test-slow test-oldest test-gpu lint types report reference bench lock gpu rounds

@@ -84,5 +84,6 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     )
     assert str(site) in where.stdout
     assert "quickstart" in vitbench("ls", "studies")
+    assert "peak learning rate" in vitbench("train", "--help"), "the wheel has the source that the sentences stand in"
     assert "finished" in vitbench("train", "pe=rope", "data.train_images=100", "data.test_images=20", "optim.steps=2")
     assert "27 to do" in vitbench("sweep", "study=quickstart", "dry_run=true", "hydra/launcher=stacked")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from vitbench import errors
@@ -198,6 +199,13 @@ def _dispatch(argv: list[str]) -> int:
     return _run_with_hydra(command, main_of_command, rest)
 
 
+def _print_help(command: str, typed: Sequence[str], config: Any) -> None:
+    from vitbench.explaining.help_page import help_text
+    from vitbench.numbers.text import say
+
+    say(help_text(command, config, [word for word in typed if not word.startswith(("-", "hydra"))]))
+
+
 def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], argv: list[str]) -> int:
     """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line."""
     from vitbench.settings.compose import CONF_DIR, register
@@ -230,6 +238,11 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
     from vitbench.machine.interrupt import Stopped
 
     register()
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    if asks_for_help:  # answered below as if by the command itself, of one run and with all settings
+        arguments = [word for word in arguments if word not in ("-h", "--help", "-m", "--multirun")]
+        arguments += ["hydra.mode=RUN"] if command == "sweep" else []
+        main_of_command = partial(_print_help, command, arguments)
     sys.argv = [f"vitbench {command}", *arguments]
     code = 0
 

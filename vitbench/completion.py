@@ -1,6 +1,7 @@
 """Shell completion: `eval "$(vitbench completion bash)"` in ~/.bashrc, or zsh; `vitbench completion fish | source`.
 
 The shell's function only asks `vitbench completion reply` for the words that fit, with the line so far in COMP_LINE.
+zsh and fish show a sentence beside each word, and ask `vitbench completion describe` for both; bash shows words alone.
 Commands, `ls` words, studies and the values of `format` and its like are ours; groups and keys come from Hydra's own
 engine, which has to see the line without the command word.
 """
@@ -34,10 +35,13 @@ complete -o default -F _vitbench vitbench
 ZSH = """\
 #compdef vitbench
 _vitbench() {
-    local -a fitting
-    fitting=(${(f)"$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} completion reply 2>/dev/null)"})
+    local tab=$'\\t'
+    local -a lines fitting shown
+    lines=(${(f)"$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} completion describe 2>/dev/null)"})
+    fitting=(${lines%%$tab*})
+    shown=(${(r:COLUMNS-1:)${lines/$tab/  -- }})
     if (( $#fitting )); then
-        compadd -S '' -- $fitting
+        compadd -S '' -l -d shown -- $fitting
     else
         compset -P '*='
         _files
@@ -49,32 +53,22 @@ compdef _vitbench vitbench
 FISH = """\
 function __vitbench_fitting
     set -lx COMP_LINE (commandline --cut-at-cursor --current-process | string collect)
-    vitbench completion reply 2>/dev/null
+    vitbench completion describe 2>/dev/null
 end
 complete --command vitbench --arguments '(__vitbench_fitting)'
 """
 
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-VALUES = {
-    "export format": ("safetensors", "onnx"),
-    "table per": ("class", "confusion"),
-    "plot per": ("confusion",),
-    "predict probabilities": ("top", "all"),
-    "features classifiers": ("linear", "nearest"),
-    "clean what": ("caches", "surveys", "features", "failed", "temporary", "damaged"),
-    "clean format": ("text", "json"),
-    "doctor format": ("text", "json"),
-    "format": ("text", "md", "csv", "tex", "json"),
-    "show": ("ci95", "sd", "mean"),
-    "log": ("x", "y", "xy", "none"),
-}
 OF_MODELS = ("match=", "name=", "image_size=", "seconds=")  # which `ls models` takes beside family=
 
 
 def main(words: Sequence[str]) -> int:
-    if list(words) == ["reply"]:
-        for word in completions_of(os.environ.get("COMP_LINE", "")):
-            print(word)
+    if list(words) in (["reply"], ["describe"]):
+        line = os.environ.get("COMP_LINE", "")
+        fitting = completions_of(line)
+        said = _descriptions(line, fitting) if words[0] == "describe" else {}
+        for word in fitting:
+            print(word, *filter(None, [said.get(word)]), sep="\t")
         return 0
     if not words or words[0] in ("-h", "--help"):
         print(__doc__.strip())
@@ -120,11 +114,31 @@ def completions_of(line: str) -> list[str]:
 
         runs = next((given.removeprefix("runs=") for given in before if given.startswith("runs=")), "runs")
         return _beginning(word, [f"run={folder.name}" for folder in run_folders(Path(runs).expanduser())])
-    if equals and (values := VALUES.get(f"{command} {key}") or VALUES.get(key)):
+    if equals and (values := _values(command, key)):
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
     return _beginning(word, _ask_hydra(command, [*before[1:], word]))
+
+
+def _values(command: str, key: str) -> Sequence[str]:
+    """The words that a setting of a command can have, where there are few."""
+    from vitbench.explaining.explained import VALUES, VALUES_OF_RUNS
+
+    is_of_run = "." in key or command in ("train", "sweep")
+    return VALUES_OF_RUNS.get(key, ()) if is_of_run else VALUES.get(f"{command} {key}", ())
+
+
+def _descriptions(line: str, fitting: Sequence[str]) -> dict[str, str]:
+    """What is said of the words that fit a line: of commands, choices and settings."""
+    from vitbench.cli import COMMANDS
+
+    command, *typed = line.split()[1:] or [""]
+    if command in COMMANDS and (typed or line[-1:].isspace()):
+        from vitbench.explaining.descriptions import descriptions
+
+        return descriptions(command, typed, fitting)
+    return {name: command.help for name, command in COMMANDS.items()}
 
 
 def _beginning(word: str, choices: Iterable[str]) -> list[str]:

@@ -35,7 +35,7 @@ def defaults_of(group: str) -> dict[str, list[str]]:
 
 
 def test_every_folder_of_conf_that_is_a_choice_has_a_line_in_the_table() -> None:
-    assert {path.name for path in CONF_DIR.iterdir() if path.is_dir()} == {*CONF_GROUPS, "hydra"}
+    assert {path.name for path in CONF_DIR.iterdir() if path.is_dir()} == {*CONF_GROUPS}
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -11,7 +11,7 @@ from vitbench.menu import ABOVE_0, MOST, Range, check_ranges
 DEIT = {"hard": 0.5, "soft": 0.1}  # the teacher's share of the loss by kind, as in DeiT's paper and in its code
 SOFT_TEMPERATURE = 3.0  # DeiT's
 RANGES = {
-    "distill.alpha": Range("0 to 1, the teacher's share of the loss", lambda value: 0 <= value <= 1),
+    "distill.alpha": Range("0 to 1 (the teacher's share of the loss)", lambda value: 0 <= value <= 1),
     "distill.temperature": ABOVE_0.up_to(MOST),
 }
 

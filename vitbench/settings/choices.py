@@ -22,6 +22,7 @@ class Group(NamedTuple):
     implied: str | None = None  # the member that settings without this group mean; ids and captions leave it unsaid
     label_key: str | None = None  # the key that tables show, where it is not the name
     brings: tuple[str, ...] = ()  # the groups that conf/ chooses from together with this one
+    help: str = ""  # what is chosen, as a sentence for `--help`
 
     @property
     def is_decisive(self) -> bool:
@@ -40,12 +41,35 @@ class Group(NamedTuple):
 
 
 GROUPS: dict[str, Group] = {
-    "model": Group("model.name", "vitbench.models.menu", is_open=True, brings=("pe", "optim")),
-    "pe": Group("model.pe.name", "vitbench.pe.menu", is_open=True),
-    "data": Group("data.source", "vitbench.data.menu", label_key="data.name", brings=("augment",)),
-    "augment": Group("augment.name"),
-    "optim": Group("optim.name"),
-    "objective": Group("objective.name", "vitbench.objectives.menu", is_open=True, implied="classify"),
+    "model": Group(
+        "model.name",
+        "vitbench.models.menu",
+        is_open=True,
+        brings=("pe", "optim"),
+        help="the network, which brings its recipe of training and, as a ViT, a position encoding",
+    ),
+    "pe": Group(
+        "model.pe.name",
+        "vitbench.pe.menu",
+        is_open=True,
+        help="the position encoding, which tells a ViT where patches lie",
+    ),
+    "data": Group(
+        "data.source",
+        "vitbench.data.menu",
+        label_key="data.name",
+        brings=("augment",),
+        help="the images; imagefolder is a folder of your own, shapes are drawn here, others are public data sets",
+    ),
+    "augment": Group("augment.name", help="how training images are changed at random, as a preset"),
+    "optim": Group("optim.name", help="the recipe of training: optimizer, learning rate, number of steps"),
+    "objective": Group(
+        "objective.name",
+        "vitbench.objectives.menu",
+        is_open=True,
+        implied="classify",
+        help="what is learned, classes or, without labels, features",
+    ),
 }
 CONF_GROUPS = (*GROUPS, "probe")  # with the one that no run chooses from
 MENU_GROUPS = {name: group for name, group in GROUPS.items() if group.menu is not None}

@@ -1,6 +1,6 @@
 """The schemas of the commands that train nothing themselves, and the menu of all schemas.
 
-As in schema.py, `probe` and what a probe's menu names are open here.
+As in schema.py, `probe` and what a probe's menu names are open here. A setting's comment is what `--help` says of it.
 """
 
 from __future__ import annotations
@@ -24,89 +24,100 @@ from vitbench.settings.schema import (
 class TableConfig:
     """`table` prints; `file=` writes instead, in the format of its ending."""
 
-    runs: str = "runs"
-    study: str | None = None  # only the runs of this study, in the tables that it names
-    name: str | None = None  # one of the study's tables
-    where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE]
-    rows: Any = None  # a setting or a list of them; null: every setting that tells runs apart
-    columns: str | None = None  # a setting whose values become columns; or train_images, samples_seen
-    value: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
-    show: str | None = None  # ci95, sd or mean; null: ci95, or the study's choice
-    against: str | None = None  # a line's name, or settings of each line's own counterpart: how far others are from it
-    matched: str | None = None  # an accuracy: compare lines where they are equal in it, not in images (docs/metrics.md)
-    whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images (docs/metrics.md)
-    bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
-    per: str | None = None  # class: recalls, a line a class; confusion: which class one network takes for which
-    format: str = "text"  # or md, csv, tex, json
-    file: str | None = None
-    replace: bool = False  # a file that is there, even if vitbench did not write it
+    runs: str = "runs"  # folder of the runs that are compared
+    study: str | None = None  # only the runs of this study, in the tables that it names; null: all runs
+    name: str | None = None  # one of the study's tables; null: all of them
+    # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
+    where: dict[str, Any] = field(default_factory=dict)
+    rows: Any = None  # settings whose values become lines, one or a list; null: every one that tells runs apart
+    columns: str | None = None  # a setting whose values become columns; or train_images, samples_seen; null: none
+    value: Any = None  # results that are shown, one or a list; null: test_accuracy, or the study's choice
+    # what is shown of several seeds: ci95, mean and 95 % interval; sd, mean and standard deviation; mean, that alone;
+    # null: ci95, or the study's choice
+    show: str | None = None
+    # shows how far others are from a line: its name, 'vit pe=rope', or settings of each line's own counterpart,
+    # init=null; null: no differences
+    against: str | None = None
+    matched: str | None = None  # compares lines where they are equal in this accuracy, not in images (docs/metrics.md)
+    # a network, resnet: what each bias that others lack is worth, in how many times the images (docs/metrics.md)
+    whole: str | None = None
+    # a network, 'vit pe=sincos2d': what each bias that others have besides is worth, in how many times the images
+    bare: str | None = None
+    per: str | None = None  # class: recall of each class; confusion: which class a network takes for which; null: runs
+    format: str = "text"  # how the table is printed
+    file: str | None = None  # writes the table into this file, .md, .csv, .tex, .json or .txt; null: prints it
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
 
 
 @dataclass
 class PlotConfig:
     """`plot` writes one figure and prints its path."""
 
-    runs: str = "runs"
-    study: str | None = None
-    name: str | None = None  # one of the study's figures
+    runs: str = "runs"  # folder of the runs that are drawn
+    study: str | None = None  # only the runs of this study, in a figure that it names; null: all runs
+    name: str | None = None  # one of the study's figures, where it has several
+    # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
     where: dict[str, Any] = field(default_factory=dict)
-    x: str | None = None  # a result or a setting, of what a probe measured along layers: layer; null: train_images
-    y: Any = None  # a result, or a list of them side by side; null: test_accuracy, or the study's choice
-    lines: Any = None  # a setting or a list of them; null: every setting that tells lines apart
-    log: str | None = None  # axes with a logarithmic scale: x, y, xy or none; null: x, xy with fit, or the study's
-    fit: bool | None = None  # fitted learning curves, and where they cross; null: false, or the study's choice
-    at: float | None = None  # of what a probe measured along layers and something else: only there
-    layer: str | None = None  # the same, only this layer
-    degenerate: bool | None = None  # what probes measured of networks at chance, too; null: false, or the study's
-    whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images, as in a table
-    bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
-    per: str | None = None  # confusion: which class one network takes for which
-    file: str = "figures/accuracy.svg"  # or .png, .pdf
-    replace: bool = False  # as in a table
+    x: str | None = None  # a result or a setting; layer: depth, of what a probe measured there; null: train_images
+    y: Any = None  # results that are drawn, one or a list side by side; null: test_accuracy, or the study's choice
+    lines: Any = None  # settings whose values become lines, one or a list; null: every one that tells runs apart
+    log: str | None = None  # axes with a logarithmic scale; null: x, xy with fit, or the study's choice
+    fit: bool | None = None  # true: draws learning curves, and where they cross; null: false, or the study's choice
+    at: float | None = None  # of what a probe measured along something, such as a shift in px: only there; null: all
+    layer: str | None = None  # of what a probe measured along layers: only this one; null: all
+    degenerate: bool | None = None  # true: draws what probes measured of networks at chance, too; null: false
+    # a network, resnet: draws what each bias that others lack is worth, in how many times the images (docs/metrics.md)
+    whole: str | None = None
+    # a network, 'vit pe=sincos2d': draws what each bias that others have besides is worth, in how many times the images
+    bare: str | None = None
+    per: str | None = None  # confusion: draws which class one network takes for which; null: draws runs
+    file: str = "figures/accuracy.svg"  # writes the figure into this file, .svg, .png or .pdf
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
 
 
 @dataclass
 class FitConfig:
     """`fit` prints learning curves and what they say of each pair."""
 
-    runs: str = "runs"
-    study: str | None = None
+    runs: str = "runs"  # folder of the runs whose curves are fitted
+    study: str | None = None  # only the runs of this study; null: all runs
+    # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
     where: dict[str, Any] = field(default_factory=dict)
-    file: str | None = None  # a table of one's own instead of runs
-    value: str | None = None  # an error or a loss; null: test_error
-    x: str = "train_images"  # or samples_seen, multiply_adds, train_seconds: of all training
-    form: str | None = None  # of all curves: pow2, pow3 or m4; null: the one of least AICc
-    target: float | None = None  # an accuracy, or a loss: how many images each model would need for it
-    against: str | None = None  # a curve's name: compare all others with it
-    format: str = "text"  # or md, csv, tex, json
+    file: str | None = None  # reads this table of your own instead of runs, a CSV file; null: runs
+    value: str | None = None  # the error or loss whose curve is fitted; null: test_error
+    x: str = "train_images"  # what error is fitted against; multiply_adds and train_seconds count all training
+    form: str | None = None  # the form of all curves (docs/metrics.md); null: the one that fits best, by its AICc
+    target: float | None = None  # an accuracy from 0 to 1, or a loss: says how many images each model needs; null: none
+    against: str | None = None  # compares all others with this curve, by its printed name; null: the usual pairs
+    format: str = "text"  # how the fit is printed
 
 
 @dataclass
 class ReportConfig:
     """`report` writes what `results/` holds, or checks it."""
 
-    runs: str = "runs"
-    results: str = "results"
-    study: str | None = None  # read its runs; null: make all that is in results/ again
-    file: str | None = None  # page.html: a page of this study alone; results/index.html has all of them
-    check: bool = False  # write nothing, compare
-    replace: bool = False  # files in results/, even if vitbench did not write them
+    runs: str = "runs"  # folder of the runs that a study's results are made from
+    results: str = "results"  # folder of the results, one in it for each study
+    study: str | None = None  # reads this study's runs anew; null: makes all of results/ again from its runs.csv
+    file: str | None = None  # page.html: writes a page of this study alone; results/index.html has all of them
+    check: bool = False  # true: writes nothing, and says what in results/ differs from what would be written
+    replace: bool = False  # true: replaces files in results/, even if vitbench did not write them
 
 
 @dataclass
 class BenchConfig:
     """`bench` measures and prints."""
 
-    rows: Any = None  # a row or a list of them; null: all
-    models: Any = field(default_factory=lambda: ["vit", "resnet"])
-    sizes: Any = field(default_factory=lambda: ["nano", "tiny"])
-    windows: int = 5  # of each contestant
-    seconds: float = 2.0  # a window, about
-    device: str = "auto"  # auto, cpu, cuda
-    timm: str | None = None  # the train.py of a checkout of pytorch-image-models
-    format: str = "text"  # or json
-    file: str | None = None  # .json
-    replace: bool = False  # as in a table
+    rows: Any = None  # what is measured, one row or a list; null: all that this machine can
+    models: Any = field(default_factory=lambda: ["vit", "resnet"])  # models that are timed, one or a list
+    sizes: Any = field(default_factory=lambda: ["nano", "tiny"])  # their sizes, one or a list
+    windows: int = 5  # how often each contestant is timed, 1 to 1,000
+    seconds: float = 2.0  # about how long it is timed each time, above 0 and at most 3,600 seconds
+    device: str = "auto"  # measures on cpu or cuda; auto: the GPU where there is one
+    timm: str | None = None  # the train.py of a checkout of pytorch-image-models, for rows=timm; null: leaves it out
+    format: str = "text"  # how the result is printed
+    file: str | None = None  # keeps the result in this file, .json; null: prints it alone
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
 
 
 @dataclass
@@ -114,155 +125,165 @@ class InspectConfig:
     """`inspect` looks at images before a network trains on them."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Any = None  # nothing here: what data sets say of it
-    format: str = "text"  # or json, which lists all that is suspicious
-    file: str | None = None  # .png, .svg or .pdf: a contact sheet of what is suspicious
-    replace: bool = False  # as in a table
+    augment: Any = None  # nothing that is typed: what data sets say of it
+    format: str = "text"  # how the findings are printed; json lists all that is suspicious
+    file: str | None = None  # draws the suspicious images into this file, .png, .svg or .pdf; null: draws none
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
 
 
 @dataclass
 class AdviseMachineConfig:
     """Runs train on as many processes as there are cores, or GPUs."""
 
-    device: str = "auto"
-    progress: bool | None = None
+    device: str = "auto"  # trains on cpu, cuda or cuda:N (GPU number N); auto: all GPUs, else the processor
+    progress: bool | None = None  # whether progress is shown; null: where stderr is a terminal
 
 
 @dataclass
 class AdviseConfig:
     """`advise` says which network suits photographs, by a study that fits into the minutes."""
 
-    minutes: float = 30.0  # after which no run is started any more
-    models: Any = None  # pretrained networks, timm:NAME or torchvision:NAME, @FILE; null: those whose weights are here
-    out: str | None = None  # folder of advice.html and study.yaml; null: advice/<name of the images>
-    replace: bool = False  # the two, even if vitbench did not write them
-    runs: str = "runs"
+    minutes: float = 30.0  # minutes after which no run is started any more, above 0 and at most 10,000
+    # pretrained networks that are tried, too: [timm:NAME,torchvision:NAME], with @FILE for weights of your own;
+    # null: those whose weights are on this machine
+    models: Any = None
+    out: str | None = None  # folder for advice.html and study.yaml; null: advice/<name of the images>
+    replace: bool = False  # true: replaces these two files, even if vitbench did not write them
+    runs: str = "runs"  # folder of all runs
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Any = None  # nothing here: what data sets say of it
-    machine: AdviseMachineConfig = field(default_factory=AdviseMachineConfig)
+    augment: Any = None  # nothing that is typed: what data sets say of it
+    machine: AdviseMachineConfig = field(default_factory=AdviseMachineConfig)  # where it is computed
 
 
 @dataclass
 class ProbeMachineConfig:
     """Probes compute in float32."""
 
-    device: str = "auto"
-    threads: int | None = None
-    progress: bool | None = None
+    device: str = "auto"  # computes on cpu, cuda or cuda:N (GPU number N); auto: the first GPU, else the processor
+    threads: int | None = None  # cores that are used; null: all
+    progress: bool | None = None  # whether progress is shown; null: where stderr is a terminal
 
 
 @dataclass
 class ProbeConfig:
     """`probe` measures checkpoints."""
 
-    runs: str = "runs"
-    run: Any = None  # an id below `runs`, or a list of them
-    study: str | None = None  # all of its finished runs, with the probes it names
-    where: dict[str, Any] = field(default_factory=dict)  # where.KEY=VALUE, where.KEY=[VALUE,VALUE], as in `table`
-    checkpoint: Any = "trained"  # init: before training; a step of `keep`, kept: all of them; or a list
-    images: int = 1000  # test images, drawn with `seed`
-    seed: int = 0
-    figures: bool = True  # leave a probe's picture beside its rows, where it has one
-    file: str | None = None  # .svg, .png or .pdf: draw the picture of one probe there instead of measuring
-    replace: bool = False  # as in a table
-    outside: str | None = None  # typed model=: torchvision or timm
-    arch: str | None = None  # a network there
+    runs: str = "runs"  # folder of the runs
+    run: Any = None  # the run that is measured, by its id, or a list of ids (`vitbench ls runs`)
+    study: str | None = None  # all finished runs of this study, with the probes that it names
+    # of a study or of all runs, only those whose setting has this value, or one of a list: where.model=vit
+    where: dict[str, Any] = field(default_factory=dict)
+    # the weights that are measured: trained (at the end), init (before training), a step of keep=, kept (all of these),
+    # or a list
+    checkpoint: Any = "trained"
+    images: int = 1000  # how many test images are measured on, 1 or more
+    seed: int = 0  # draws these images, and what a probe draws
+    figures: bool = True  # true: leaves a probe's picture beside its rows, where it has one; false: rows alone
+    file: str | None = None  # draws the picture of one probe into this file, .svg, .png or .pdf; null: measures
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
+    outside: str | None = None  # the library of a network that no run trained, torchvision or timm; null: run= says it
+    arch: str | None = None  # the name of that network in its library, resnet50
     name: str | None = None  # another word for arch
-    weights: str | None = None  # its file, .safetensors or what torch.save made of a state_dict
-    mean: Any = None  # of the images it was trained on, in 0..1; null: ImageNet's
-    std: Any = None
-    probe: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None  # the file of its weights, .safetensors or what torch.save made of a state_dict
+    mean: Any = None  # mean of each channel of the images that it learned from, 0 to 1, [R,G,B]; null: ImageNet's
+    std: Any = None  # standard deviation of each channel of these images, [R,G,B]; null: ImageNet's
+    probe: dict[str, Any] = field(default_factory=dict)  # what is measured: a name, a list of them, or all
+    # where a run's images are, if they moved; the images of a network from outside are chosen by data=
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Any = None  # nothing here: what data sets say of it
-    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+    augment: Any = None  # nothing that is typed: what data sets say of it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)  # where it is computed
 
 
 @dataclass
 class PredictConfig:
     """`predict` gives images to a network."""
 
-    runs: str = "runs"
-    run: str | None = None  # an id below `runs`
-    images: str | None = None  # a folder, or one file
-    probabilities: str = "top"  # of the predicted class; all: of every class
-    file: str | None = None  # .csv; null: prints
-    replace: bool = False  # as in a table
-    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+    runs: str = "runs"  # folder of the runs
+    run: str | None = None  # the finished run whose network answers, by its id (`vitbench ls runs`)
+    images: str | None = None  # a folder of images, or one image
+    probabilities: str = "top"  # top writes the probability of the predicted class; all writes a column for each class
+    file: str | None = None  # writes the predictions into this file, .csv; null: prints them
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)  # where it is computed
 
 
 @dataclass
 class ExportConfig:
     """`export` writes a network for other programs."""
 
-    runs: str = "runs"
-    run: str | None = None  # an id below `runs`
-    format: str | None = None  # safetensors or onnx; null: the ending of the file
-    file: str | None = None  # null: the run's id, with the format as its ending
-    replace: bool = False  # as in a table
-    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+    runs: str = "runs"  # folder of the runs
+    run: str | None = None  # the finished run whose network is written, by its id (`vitbench ls runs`)
+    format: str | None = None  # safetensors, the weights; onnx, the whole network; null: the ending of file says it
+    file: str | None = None  # writes the network into this file; null: the run's id, with the format as its ending
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)  # where it is computed
 
 
 @dataclass
 class FeaturesConfig:
     """`features` compares frozen networks by what can be read off their features."""
 
-    models: Any = None  # runs' ids, timm:NAME, torchvision:NAME, either with @FILE for weights of one's own
-    shares: Any = field(default_factory=lambda: [0.1, 1.0])  # of the training images, each within the larger ones
-    seeds: int = 3  # 0, 1, 2: each draws its own shares and validation images
+    # networks that are compared, a list of runs' ids, timm:NAME and torchvision:NAME, each with @FILE for weights of
+    # your own
+    models: Any = None
+    # shares of the training images that classifiers learn from, above 0 and at most 1; each lies within the larger ones
+    shares: Any = field(default_factory=lambda: [0.1, 1.0])
+    seeds: int = 3  # how many seeds, 1 to 1,000: 3 is 0, 1 and 2; each draws its own shares and validation images
+    # what reads the features: linear, a linear classifier; nearest, the nearest neighbours; or a list
     classifiers: Any = field(default_factory=lambda: ["linear", "nearest"])
-    runs: str = "runs"
+    runs: str = "runs"  # folder of all runs; each network, share, seed and classifier becomes one
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Any = None  # nothing here: what data sets say of it
-    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)
+    augment: Any = None  # nothing that is typed: what data sets say of it
+    machine: ProbeMachineConfig = field(default_factory=ProbeMachineConfig)  # where it is computed
 
 
 @dataclass
 class CacheConfig:
     """Where decoded images are."""
 
-    cache: str | None = None  # null: $VITBENCH_CACHE, else ~/.cache/vitbench
+    cache: str | None = None  # folder of decoded images; null: $VITBENCH_CACHE, else ~/.cache/vitbench
 
 
 @dataclass
 class ProgressConfig:
     """What is seen of long work."""
 
-    progress: bool | None = None  # null: where stderr is a terminal
+    progress: bool | None = None  # whether progress is shown; null: where stderr is a terminal
 
 
 @dataclass
 class CheckConfig:
     """`check` hashes what was kept, and says what is not as it was written."""
 
-    runs: str = "runs"
-    results: str = "results"
-    repair: bool = False  # move what is damaged aside, so that the same commands make it anew
-    format: str = "text"  # or json
-    data: CacheConfig = field(default_factory=CacheConfig)
-    machine: ProgressConfig = field(default_factory=ProgressConfig)
+    runs: str = "runs"  # folder of the runs that are checked
+    results: str = "results"  # folder of the results that are checked
+    repair: bool = False  # true: moves what is damaged aside, so that the same commands make it anew
+    format: str = "text"  # how the findings are printed
+    data: CacheConfig = field(default_factory=CacheConfig)  # where decoded images are
+    machine: ProgressConfig = field(default_factory=ProgressConfig)  # what is seen of it
 
 
 @dataclass
 class DoctorConfig:
     """`doctor` looks at the machine and at these folders."""
 
-    runs: str = "runs"
-    results: str = "results"
-    format: str = "text"  # or json
-    data: CacheConfig = field(default_factory=CacheConfig)
+    runs: str = "runs"  # folder of the runs that is looked at
+    results: str = "results"  # folder of the results that is looked at
+    format: str = "text"  # how the findings are printed
+    data: CacheConfig = field(default_factory=CacheConfig)  # where decoded images are
 
 
 @dataclass
 class CleanConfig:
     """`clean` shows what can go, and removes it where that is asked for."""
 
-    runs: str = "runs"
-    results: str = "results"
-    what: Any = None  # caches, surveys, features, failed, temporary or damaged, or a list of them; null: all
-    days: float = 1.0  # only what nobody wrote to for so long; 0: all
-    remove: bool = False
-    format: str = "text"  # or json
-    data: CacheConfig = field(default_factory=CacheConfig)
+    runs: str = "runs"  # folder of the runs that is cleaned; what they need stays
+    results: str = "results"  # folder of the results that is cleaned
+    what: Any = None  # what may go, a word or a list of them; null: all
+    days: float = 1.0  # days for which nobody wrote to what may go, 0 or more; 0: all
+    remove: bool = False  # true: removes it; false: shows it alone
+    format: str = "text"  # how the list is printed
+    data: CacheConfig = field(default_factory=CacheConfig)  # where decoded images are
 
 
 @cache
