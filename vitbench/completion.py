@@ -57,7 +57,7 @@ complete --command vitbench --arguments '(__vitbench_fitting)'
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 VALUES = {
     "export format": ("safetensors", "onnx"),
-    "table per": ("class", "confusion"),
+    "table per": ("class", "confusion", "run"),
     "plot per": ("confusion",),
     "predict probabilities": ("top", "all"),
     "features classifiers": ("linear", "nearest"),
@@ -124,7 +124,10 @@ def completions_of(line: str) -> list[str]:
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
-    return _beginning(word, _ask_hydra(command, [*before[1:], word]))
+    from vitbench.settings.overrides import TYPED_FOR
+
+    renamed = [f"{key}=" for key in TYPED_FOR.get(command, ())]  # Hydra knows them by other words
+    return [*dict.fromkeys(_beginning(word, [*renamed, *_ask_hydra(command, [*before[1:], word])]))]
 
 
 def _beginning(word: str, choices: Iterable[str]) -> list[str]:
@@ -140,4 +143,4 @@ def _ask_hydra(command: str, words: Sequence[str]) -> list[str]:
     with contextlib.redirect_stdout(reply), contextlib.redirect_stderr(io.StringIO()):
         run([command, "-sc", "query=bash"])
     choices = ("hydra/" if choice == "hydra" else choice for choice in reply.getvalue().split())
-    return [choice for choice in choices if not choice.startswith(("schema", "hydra."))]
+    return [choice for choice in choices if not choice.startswith(("schema", "hydra.", "archives", "outside"))]

@@ -23,12 +23,12 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vitbench import plot
 from vitbench.comparing import formats
+from vitbench.comparing.agreement import check_file
 from vitbench.comparing.axes import AXIS_OF_COLUMN, IMAGES
 from vitbench.comparing.evidence import (
     OWN_PAGE,
@@ -52,17 +52,16 @@ from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.lines import lines_of
 from vitbench.fitting.mcnemar import Count, count_by, count_in, count_kept
 from vitbench.fitting.render import render_report, report_sentences
-from vitbench.machine.disk import LARGE, read_file, storage, write
+from vitbench.machine.disk import read_file, storage, write
 from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
+from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
 from vitbench.runs.study import Study, find_study, load_study
 from vitbench.timing import bench
 
-TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 FORMS = ("md", "csv", "tex")
 Built = TypeVar("Built")
 Layout = Mapping[str, Any]  # what a study says of one table or figure
@@ -74,6 +73,16 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
+    if asked["archives"] is None:
+        return report(asked)
+    if asked["check"]:
+        raise UserError("check=true: reads results/ alone; leave from= out")
+    with read_in_place(asked["archives"], asked["study"]) as (runs, study):
+        return report(asked | {"runs": str(runs), "study": study})
+
+
+def report(asked: Mapping[str, Any]) -> int:
+    """Writes what `results/` holds, or checks it, by the settings that were asked for."""
     results = Path(asked["results"]).expanduser()
     if not asked["check"]:
         own = None if asked["study"] is None else find_study(asked["study"]).stem
@@ -372,29 +381,3 @@ def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any
 def _anchor(title: str) -> str:
     """Makes a heading's anchor as GitHub does."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-# ---------------------------------------------------------------------------------------------------------- checking
-
-
-def check_file(path: Path, made_again: str) -> None:
-    """Raises DataError at the first line of a committed file that is not what its runs.csv gives."""
-    try:
-        committed = read_file(path, LARGE).decode(errors="replace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; `vitbench report` makes it") from None
-    lines = zip_longest(committed.splitlines(), made_again.splitlines(), fillvalue="(nothing)")
-    for number, (old, new) in enumerate(lines, 1):
-        if not _same(old, new):
-            raise DataError(f"{path} line {number}: `{old[:160]}`; its runs.csv gives `{new[:160]}`")
-
-
-def _same(old: str, new: str) -> bool:
-    """Says whether two lines have the same words, and numbers that differ by no more than TOLERANCE."""
-    if old == new:
-        return True
-    if NUMBER.sub("", old) != NUMBER.sub("", new):
-        return False
-    pairs = zip(NUMBER.findall(old), NUMBER.findall(new), strict=True)
-    floats = ((float(a.replace(",", "") or 0), float(b.replace(",", "") or 0)) for a, b in pairs)
-    return all(abs(a - b) <= TOLERANCE * max(abs(a), abs(b)) for a, b in floats)

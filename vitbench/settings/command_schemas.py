@@ -36,7 +36,8 @@ class TableConfig:
     matched: str | None = None  # an accuracy: compare lines where they are equal in it, not in images (docs/metrics.md)
     whole: str | None = None  # a network (resnet): what each bias that others lack is worth in images (docs/metrics.md)
     bare: str | None = None  # a network (vit pe=sincos2d): what each bias that others have besides is worth in images
-    per: str | None = None  # class: recalls, a line a class; confusion: which class one network takes for which
+    # class: recalls, a line a class; confusion: which class one network takes for which; run: CSV, a line a run
+    per: str | None = None
     format: str = "text"  # or md, csv, tex, json
     file: str | None = None
     replace: bool = False  # a file that is there, even if vitbench did not write it
@@ -86,8 +87,9 @@ class ReportConfig:
     """`report` writes what `results/` holds, or checks it."""
 
     runs: str = "runs"
+    archives: Any = None  # typed from=: archives of `vitbench pack`, one or a list, in place of runs=
     results: str = "results"
-    study: str | None = None  # read its runs; null: make all that is in results/ again
+    study: str | None = None  # read its runs; null: make all that is in results/ again, or the study of the archives
     check: bool = False  # write nothing, compare
     replace: bool = False  # files in results/, even if vitbench did not write them
 
@@ -264,6 +266,28 @@ class CleanConfig:
     data: CacheConfig = field(default_factory=CacheConfig)
 
 
+@dataclass
+class PackConfig:
+    """`pack` writes runs into one archive."""
+
+    runs: str = "runs"
+    study: str | None = None  # only the runs of this study, and its file; null: all runs that have ended
+    weights: bool = False  # checkpoints, too, which are most of a run's bytes
+    file: str | None = None  # .tar.gz; null: the name of the study
+    replace: bool = False  # as in a table
+    machine: ProgressConfig = field(default_factory=ProgressConfig)
+
+
+@dataclass
+class MergeConfig:
+    """`merge` puts the runs of archives into a folder of runs."""
+
+    archives: Any = None  # typed from=: archives of `vitbench pack`, one or a list
+    runs: str = "runs"
+    apart: str | None = None  # a folder for runs that contradict one of the same id; null: they are refused
+    machine: ProgressConfig = field(default_factory=ProgressConfig)
+
+
 @cache
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra, once a process; conf/*.yaml names them in their defaults lists."""
@@ -290,6 +314,8 @@ SCHEMAS: dict[str, type] = {
     "check": CheckConfig,
     "doctor": DoctorConfig,
     "clean": CleanConfig,
+    "pack": PackConfig,
+    "merge": MergeConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,
