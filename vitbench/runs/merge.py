@@ -265,7 +265,7 @@ def _report(received: Sequence[Received], merged: Merged, runs: Path, apart: Pat
         machines = [machine_of(run.record)["hardware"] for run in archive.runs]
         yield f"{archive.source}: {plural(len(archive.runs), 'run')}{of_study}, {listed(dict.fromkeys(machines))}"
     new = sum(target.parent == runs for target in merged.placed)
-    yield f"{runs}: {plural(new, 'run')} put in place, {len(merged.same)} with the same results there already"
+    yield f"{runs}: {plural(new, 'run')} put in place, {len(merged.same):,} with the same results there already"
     if merged.added:
         yield f"{plural(len(merged.added), 'file')} added to runs that lacked them"
     if merged.apart:
