@@ -53,6 +53,14 @@ COMMANDS: dict[str, Choice] = {
         "vitbench.reporting.report:main",
         "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
     ),
+    "pack": Choice(
+        "vitbench.runs.pack:main",
+        "runs as one archive for another lab: pack study=NAME; with weights=true their weights, too",
+    ),
+    "merge": Choice(
+        "vitbench.runs.merge:main",
+        "the runs of archives join those of runs=, each checked and none replaced: merge from=[a.tar.gz,b.tar.gz]",
+    ),
     "predict": Choice(
         "vitbench.using.predict:main", "the classes that a trained network gives images: predict run=ID images=FOLDER"
     ),
@@ -90,6 +98,8 @@ READ_ONLY = {
     "check",
     "doctor",
     "clean",
+    "pack",
+    "merge",
 }  # these neither train nor probe
 OF_ONE_RUN = {"predict", "export"}
 WHOLE = {"advise", "features"}  # these plan their runs themselves
@@ -209,13 +219,12 @@ def _print_help(command: str, typed: Sequence[str], config: Any) -> None:
 def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], argv: list[str]) -> int:
     """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line."""
     from vitbench.settings.compose import CONF_DIR, register
-    from vitbench.settings.overrides import explain, prepare
+    from vitbench.settings.overrides import TYPED_FOR, explain, prepare
 
     arguments = prepare(argv, several=command == "sweep")
-    if command == "probe":  # its model= names any network, but for Hydra this word chooses from the group of models
-        words_of_train = {"model": "outside", "model.arch": "arch", "init": "weights"}
+    if command in TYPED_FOR:  # model= of a probe names any network, but for Hydra it chooses from the group of models
         split = [word.partition("=") for word in arguments]
-        arguments = [words_of_train.get(key, key) + equals + value for key, equals, value in split]
+        arguments = [TYPED_FOR[command].get(key, key) + equals + value for key, equals, value in split]
     if command in {*READ_ONLY, *OF_ONE_RUN, *WHOLE, "probe"} and {"-m", "--multirun"} & set(arguments):
         takes = "one run" if command in OF_ONE_RUN else "all runs at once"
         raise errors.UserError(f"vitbench {command} has no --multirun; it takes {takes}")

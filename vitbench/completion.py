@@ -118,7 +118,10 @@ def completions_of(line: str) -> list[str]:
         return _beginning(word, [f"{key}={value}" for value in values])
     if word.startswith("-"):
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
-    return _beginning(word, _ask_hydra(command, [*before[1:], word]))
+    from vitbench.settings.overrides import TYPED_FOR
+
+    renamed = [f"{key}=" for key in TYPED_FOR.get(command, ())]  # Hydra knows them by other words
+    return [*dict.fromkeys(_beginning(word, [*renamed, *_ask_hydra(command, [*before[1:], word])]))]
 
 
 def _values(command: str, key: str) -> Sequence[str]:
@@ -154,4 +157,4 @@ def _ask_hydra(command: str, words: Sequence[str]) -> list[str]:
     with contextlib.redirect_stdout(reply), contextlib.redirect_stderr(io.StringIO()):
         run([command, "-sc", "query=bash"])
     choices = ("hydra/" if choice == "hydra" else choice for choice in reply.getvalue().split())
-    return [choice for choice in choices if not choice.startswith(("schema", "hydra."))]
+    return [choice for choice in choices if not choice.startswith(("schema", "hydra.", "archives", "outside"))]

@@ -32,6 +32,8 @@ WRITERS = [
     ("inspect", "data.root=.", "file=mine.png"),
     ("ls", "images", "file=mine.png"),
     ("bench", "rows=[start]", "file=mine.json"),
+    ("table", "per=run", "file=mine.csv"),
+    ("pack", "file=mine.tar.gz"),
 ]
 
 

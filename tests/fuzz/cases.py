@@ -66,6 +66,8 @@ CASES: dict[str, Fuzzed] = {
         Reader(readers.classes, f"{RUN}labels.npy", readers.beside_record, (Missing,)),
         lambda: [valid.array(np.arange(100, dtype=np.uint8)), valid.array(np.ones((10, 10)))],
     ),
+    "archive of runs": Fuzzed(Reader(readers.merged, "one.tar.gz"), readers.packed_files, valid.as_archive),
+    "tar of an archive": Fuzzed(Reader(readers.merged_tar, "one.tar"), readers.tars),
     "notes of a sweep": Fuzzed(
         Reader(readers.notes, "runs/.plans/mine.json"),
         lambda: [{"ids": ["a", "b"], "typed": ["seed=0"], "evidence": ["c"], "certificates": {"a": "b"}}],

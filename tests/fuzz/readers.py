@@ -5,6 +5,7 @@ What needs torch is imported when it is read.
 
 from __future__ import annotations
 
+import gzip
 import os
 from contextlib import ExitStack
 from functools import cache
@@ -30,9 +31,11 @@ from vitbench.data.tolerant import list_images
 from vitbench.fitting.fit_file import read_table
 from vitbench.ls import runs as ls_runs
 from vitbench.machine import outputs
-from vitbench.runs.plan import _noted, number_of_runs, plan
+from vitbench.runs.merge import merge, unpacked
+from vitbench.runs.plan import number_of_runs, plan, read_notes
 from vitbench.runs.predictions import read_classes
 from vitbench.runs.probe_rows import is_done, read_probes
+from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run, metadata_of
 from vitbench.runs.study import load_study, words_of_line
 from vitbench.settings.compose import as_settings, compose
@@ -89,7 +92,7 @@ def classes(path: Path) -> None:
 
 
 def notes(path: Path) -> None:
-    _noted(path)
+    read_notes(path)
     Needs.of(path.parents[1])
     check.look(path.parents[1], path.parent, path.parent, show=False)
 
@@ -101,6 +104,42 @@ def records() -> list[Any]:
 def records_of_old() -> list[Any]:
     """Those without a checksum."""
     return [{key: value for key, value in record.items() if key != "files"} for record in records()]
+
+
+def merged(path: Path) -> None:
+    """The runs of an archive join a folder of runs, and are read there."""
+    runs = path.parent / "merged"
+    with unpacked([path], runs, show=False) as received:
+        merge(received, runs)
+    for folder in run_folders(runs):
+        listed(folder / "record.json")
+
+
+def merged_tar(path: Path) -> None:
+    """The same, in which gzip tells of no change."""
+    packed = path.with_suffix(".tar.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+    merged(packed)
+
+
+def tars() -> list[bytes]:
+    return [gzip.decompress(valid.as_archive(tree)) for tree in packed_files()]
+
+
+def packed_files() -> list[Any]:
+    """The files of an archive, as pairs of a name and the content."""
+    record = valid.as_json({**valid.record(), "test_images": 10})
+    files = {
+        "mine.yaml": valid.as_yaml(valid.study()),
+        "runs/.plans/mine-0123abcd.json": valid.as_sealed({"ids": ["one"], "typed": ["seed=0"]}),
+        "runs/one/config.yaml": valid.as_yaml(valid.record()["config"]),
+        "runs/one/metrics.csv": b"step,train_loss\n3,1.5\n",
+        "runs/one/predictions.npy": valid.array(np.arange(10)),
+        "runs/one/probabilities.npy": valid.array(np.ones((10, 10))),
+        "runs/one/probes/shift.csv": valid.as_probe(valid.probe_rows()),
+        "runs/one/record.json": record,
+    }
+    return [[[name, content.decode("latin-1")] for name, content in files.items()]]
 
 
 # ------------------------------------------------------------------------------------------------ studies and words

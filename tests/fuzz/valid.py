@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
 import json
 import pickle
+import tarfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +21,7 @@ from PIL import Image
 
 from tests import fake_runs
 from vitbench.machine.seal import SEAL, sealed
+from vitbench.runs.archive import sums_text
 
 # ------------------------------------------------------------------------------------------------ bytes of trees
 
@@ -56,6 +60,20 @@ def as_header(tree: Any) -> bytes:
     from vitbench.data.cache import _sealed
 
     return _sealed(tree).encode(errors="surrogatepass") if isinstance(tree, dict) else as_json(tree)
+
+
+def as_archive(tree: Any) -> bytes:
+    """An archive of runs, of pairs of a name and the content, with checksums that are right."""
+    buffer, lines = io.BytesIO(), tree if isinstance(tree, list) else [tree]
+    pairs = [line if isinstance(line, list) and len(line) == 2 else [line, ""] for line in lines]
+    files = {str(name): str(content).encode("latin-1", "replace") for name, content in pairs}
+    files["sha256sums.txt"] = sums_text({name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()})
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, blob in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(blob)
+            tar.addfile(info, io.BytesIO(blob))
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def as_probe(tree: Any) -> bytes:

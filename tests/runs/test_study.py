@@ -11,12 +11,12 @@ import pytest
 from vitbench.errors import UserError
 from vitbench.runs.plan import (
     Planned,
-    _noted,
     expand,
     number_of_runs,
     plan,
     planned_ids,
     planned_ids_and_certificates,
+    read_notes,
     remember,
     typed_words,
 )
@@ -123,14 +123,14 @@ def test_two_values_have_two_names(tmp_path: Path) -> None:
 def test_sweeps_of_a_study_that_begin_together_both_note_their_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid, noted = written(tmp_path, GRID), _noted
+    grid, noted = written(tmp_path, GRID), read_notes
 
     def slow(path: Path) -> tuple[list[str], list[str]]:
         found = noted(path)
         time.sleep(0.2)
         return found
 
-    monkeypatch.setattr("vitbench.runs.plan._noted", slow)
+    monkeypatch.setattr("vitbench.runs.plan.read_notes", slow)
     with ThreadPoolExecutor() as sweeps:
         for seed in "12":
             sweeps.submit(remember, grid, [Planned([], {}, f"vit-s{seed}")], tmp_path, [f"seed={seed}"])

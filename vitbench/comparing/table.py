@@ -6,7 +6,8 @@ In both, a setting that tells groups apart becomes a key of the lines even if no
 unlike is averaged. With `against=resnet` the numbers are differences from the line of that name, paired by seed, and
 with `matched=test_accuracy` these are taken at equal accuracy (vitbench/comparing/matched.py). With `whole=resnet` or
 `bare=vit` a line says what a bias is worth in images (vitbench/comparing/worth_table.py). With `per=class` a line is a
-class of the images, and with `per=confusion` the table says which class is taken for which (per_class.py).
+class of the images, and with `per=confusion` the table says which class is taken for which (per_class.py). With
+`per=run` a line is a run, with all that is known of it.
 
 CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
 from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, describe_seeds, no_interval_notes, power_notes
+from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
@@ -69,6 +71,8 @@ def main(config: Any) -> int:
         check_output(path, replace=asked["replace"])
     study = load_study(asked["study"]) if asked["study"] is not None else None
     per = asked["per"]
+    if per == "run":
+        return _write_runs(asked, form, path, study)
     layouts = {} if per else choose_layouts(asked, study, "tables", TABLE_KEYS)
     runs = select_runs(asked["runs"], asked["where"], study)
     tables = [build_table(name, runs, **layout) for name, layout in layouts.items()]
@@ -92,6 +96,22 @@ def main(config: Any) -> int:
     if form == "csv":  # a CSV has no place for notes
         for note in [*notes, *(f"! {line}" for table in tables for line in table.notes)]:
             print(f"vitbench: {note}", file=sys.stderr)
+    return 0
+
+
+def _write_runs(asked: Mapping[str, Any], form: str, path: Path | None, study: Study | None) -> int:
+    """Writes every run as a line of CSV, with all its settings and results (docs/records.md)."""
+    if form != "csv":
+        raise UserError("per=run: has too many columns for anything but CSV; add format=csv, or file=NAME.csv")
+    if others := [key for key in ("name", *TABLE_KEYS) if asked[key] is not None]:
+        raise UserError(f"per=run: has all columns; leave {' and '.join(f'{key}=' for key in others)} out")
+    runs = select_runs(asked["runs"], asked["where"], study)
+    text = evidence_text(runs, {})
+    if path:
+        write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
+    say(f"{path}\n" if path else text)
+    for note in runs.notes:
+        print(f"vitbench: {printable(note)}", file=sys.stderr)
     return 0
 
 

@@ -24,6 +24,7 @@ from vitbench.settings.choices import GROUPS, menu_of, typed_key
 from vitbench.settings.command_schemas import SCHEMAS
 from vitbench.settings.compose import CONF_DIR
 from vitbench.settings.options import TYPE_WORDS
+from vitbench.settings.overrides import TYPED_FOR
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig
 
 TEXT_OR_JSON = ("text", "json")
@@ -31,7 +32,7 @@ VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselv
     "export format": ("safetensors", "onnx"),
     **dict.fromkeys(("bench format", "inspect format", "check format", "doctor format", "clean format"), TEXT_OR_JSON),
     **dict.fromkeys(("table format", "fit format"), ("text", "md", "csv", "tex", "json")),
-    "table per": ("class", "confusion"),
+    "table per": ("class", "confusion", "run"),
     "table show": ("ci95", "sd", "mean"),
     "plot per": ("confusion",),
     "plot log": ("x", "y", "xy", "none"),
@@ -55,6 +56,11 @@ _RANGES_OF_CHOICES: dict[str, Mapping[str, Range]] = {
     "model=timm": {"model.drop_path": VIT["model.drop_path"]},
     "objective=mae": MAE,
     "objective=simsiam": SIMSIAM,
+}
+# by command, keys that people type, and what Hydra is given; arch= and weights= of `probe` can be typed as they are
+RENAMED = {
+    command: {key: name for key, name in its.items() if name in ("outside", "archives")}
+    for command, its in TYPED_FOR.items()
 }
 _LARGE_BOUND = re.compile(r" and at most (\d[\d.]*e\+?\d+|\d+(,\d{3})+)")
 _CHOSEN_BY_NAME = frozenset(group.name_key for group in GROUPS.values())
@@ -112,8 +118,8 @@ def _is_no_setting(key: str, command: str, chosen: Mapping[str, Any]) -> bool:
 
 
 def typed_as(key: str, command: str) -> str:
-    """A key as people type it; `probe` takes model= for what Hydra is given as outside=."""
-    return "model" if (command, key) == ("probe", "outside") else typed_key(key)
+    """A key as people type it; Hydra knows model= of `probe` and from= of `merge` by another word."""
+    return {inside: typed for typed, inside in RENAMED.get(command, {}).items()}.get(key, typed_key(key))
 
 
 def _of_open_group(group: str, chosen: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:

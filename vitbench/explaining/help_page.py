@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vitbench.explaining.comments import sentences_of_schema
-from vitbench.explaining.explained import Setting, menu_of_group, sentence_of_member, settings_of_command
+from vitbench.explaining.explained import RENAMED, Setting, menu_of_group, sentence_of_member, settings_of_command
 from vitbench.numbers.words import typed_value
 from vitbench.settings.choices import CONF_GROUPS, GROUPS, settings_key
 from vitbench.settings.command_schemas import SCHEMAS
@@ -112,7 +112,7 @@ def _rows(
             filters = " ".join(f"{name.removesuffix('.name')}={typed_value(flat[name])}" for name in typed)
             yield filters or "where.KEY=VALUE", its.sentence
             continue
-        inside = "outside" if (command, key) == ("probe", "model") else settings_key(key)
+        inside = RENAMED.get(command, {}).get(key) or settings_key(key)
         value = flat.get(inside, its.default)
         brackets = [its.values_words()]
         if usual.get(inside, value) != value:

@@ -12,7 +12,10 @@ import hashlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from vitbench.errors import StorageError, UserError
 from vitbench.machine.disk import LARGE, read_file, sha256_of, storage, write_all, write_beside
@@ -61,6 +64,26 @@ def write_output(path: Path, blob: bytes, setting: str = "file", replace: bool =
     try:
         _note(path, _digest(blob))
         check_output(path, setting, replace, blob)  # to write it took a while
+        with storage(path):
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_file(path: Path, setting: str = "file", replace: bool = False) -> Iterator[BinaryIO]:
+    """The same for a file that may be too large for the memory: what is written is in place where `with` ends well."""
+    check_output(path, setting, replace)
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with storage(path), temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _note(path, sha256_of(temporary))
+        check_output(path, setting, replace)
         with storage(path):
             os.replace(temporary, path)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,9 @@ SECONDS_BETWEEN_LINES = 30.0
 def interactive() -> bool:
     """Whether a bar can be drawn on stderr."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+MEGABYTE = 1e6
 
 
 class Progress:
@@ -39,6 +42,17 @@ class Progress:
             left = f", {(self.total - completed) / rate:.0f} s left" if rate else ""
             done, all_ = (f"{round(count, 1):,.12g}" for count in (completed, self.total))
             self.say(f"{self.label}: {done} of {all_} {self.unit}{left}{', ' + note if note else ''}")
+
+    def megabytes(self) -> Callable[[int], None]:
+        """A function that gets the size of each block, in bytes, and moves a bar whose unit is MB."""
+        done = 0
+
+        def tell(size: int) -> None:
+            nonlocal done
+            done += size
+            self.update(done / MEGABYTE)
+
+        return tell
 
     def say(self, line: str) -> None:
         if self._bar is not None:

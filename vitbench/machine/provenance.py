@@ -31,17 +31,19 @@ class Hardware(TypedDict):
 
 
 class Versions(TypedDict):
-    python: str
-    vitbench: str
-    torch: str
-    numpy: str
+    """The versions that a run was computed with; `packages` has those of all packages."""
+
+    python: str  # the version of Python
+    vitbench: str  # the version of vitbench
+    torch: str  # the version of PyTorch, with what it was built for
+    numpy: str  # the version of NumPy
 
 
 class Provenance(TypedDict):
     """What a record says of where its numbers were computed."""
 
-    hardware: Hardware
-    versions: Versions
+    hardware: Hardware  # what computed the run
+    versions: Versions  # those that it was computed with
     packages: NotRequired[dict[str, str]]  # the version of each package that was installed, by its name; absent: old
 
 

@@ -51,6 +51,7 @@ from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.reporting.page import index_page, study_page
 from vitbench.reporting.section import Section, commands_of
+from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
 from vitbench.runs.study import find_study, load_study
@@ -65,6 +66,16 @@ def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
+    if asked["archives"] is None:
+        return report(asked)
+    if asked["check"]:
+        raise UserError("check=true: reads results/ alone; leave from= out")
+    with read_in_place(asked["archives"], asked["study"]) as (runs, study):
+        return report(asked | {"runs": str(runs), "study": study})
+
+
+def report(asked: Mapping[str, Any]) -> int:
+    """Writes what `results/` holds, or checks it, by the settings that were asked for."""
     results = Path(asked["results"]).expanduser()
     page = Path(asked["file"]).expanduser() if asked["file"] is not None else None
     check_page(page, asked)

@@ -109,7 +109,8 @@ def _check_of(hint: Any) -> Callable[[Any], Fault]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (NotRequired, Annotated):
         inner = _check_of(arguments[0])
-        return inner if origin is NotRequired else _both(inner, hint.__metadata__[0])
+        ranges = [] if origin is NotRequired else [each for each in hint.__metadata__ if isinstance(each, Range)]
+        return _both(inner, ranges[0]) if ranges else inner
     if origin in (Union, types.UnionType):
         return _any_of(
             tuple(_check_of(one) for one in arguments if one is not types.NoneType), types.NoneType in arguments

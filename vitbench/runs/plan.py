@@ -266,7 +266,7 @@ def _renamed(study: Study, columns: dict[str, Any]) -> dict[str, Any]:
     return columns | {key: RenamedValue(columns[key], word) for key, word in words.items()}
 
 
-def _notes_path(study: Study, runs: Path) -> Path:
+def notes_path(study: Study, runs: Path) -> Path:
     """The file in which sweeps of this study note their runs; it has another name once the grid is edited."""
     grid = hashlib.sha256(json.dumps([study.common, study.runs]).encode()).hexdigest()[:8]
     return runs / ".plans" / f"{study.name}-{grid}.json"
@@ -280,19 +280,29 @@ def remember(
     Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the
     runs. `evidence` are the ids of the runs that the sweep took as done because their rows are in results/.
     """
+    new = Noted(
+        ids=[run.id for run in planned if run.certifies is None],
+        typed=[redacted(shlex.join(typed))],
+        evidence=[*evidence],
+        certificates={run.id: run.certifies for run in planned if run.certifies},
+    )
+    add_notes(notes_path(study, runs), new)
+
+
+def add_notes(path: Path, new: Noted) -> None:
+    """Adds to what sweeps of a study noted in a file before."""
     from filelock import FileLock
 
-    path = _notes_path(study, runs)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock")
         with lock_errors(lock), FileLock(lock):  # another sweep of the study may be adding its own
-            before = _noted(path)
+            before = read_notes(path)
             after = Noted(
-                ids=_united(before.ids, (run.id for run in planned if run.certifies is None)),
-                typed=_united(before.typed, [redacted(shlex.join(typed))]),
-                evidence=_united(before.evidence, evidence),
-                certificates=before.certificates | {run.id: run.certifies for run in planned if run.certifies},
+                ids=_united(before.ids, new.ids),
+                typed=_united(before.typed, new.typed),
+                evidence=_united(before.evidence, new.evidence),
+                certificates=before.certificates | new.certificates,
             )
             write(path, json.dumps(sealed(after._asdict())).encode())
 
@@ -308,7 +318,7 @@ def planned_ids(study: Study, runs: Path) -> list[str]:
 
 def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], dict[str, str]]:
     """The same, and by the id of each certificate among the planned runs the id of the run that it certifies."""
-    noted = _noted(_notes_path(study, runs))
+    noted = read_notes(notes_path(study, runs))
     if noted.ids or noted.certificates:  # what another sweep asked for as a run of its own stands in tables
         asked = {*noted.ids}
         certificates = {run_id: its for run_id, its in noted.certificates.items() if run_id not in asked}
@@ -319,12 +329,12 @@ def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], d
 
 def typed_words(study: Study, runs: Path) -> list[str]:
     """What was typed after `study=NAME` in each sweep of this study in `runs`."""
-    return _noted(_notes_path(study, runs)).typed
+    return read_notes(notes_path(study, runs)).typed
 
 
 def ids_in_evidence(study: Study, runs: Path) -> list[str]:
     """The ids of the runs that sweeps of this study in `runs` did not do, because their rows are in results/."""
-    return _noted(_notes_path(study, runs)).evidence
+    return read_notes(notes_path(study, runs)).evidence
 
 
 class Noted(NamedTuple):
@@ -336,7 +346,7 @@ class Noted(NamedTuple):
     certificates: dict[str, str]  # by the id of a certificate, the run that it certifies
 
 
-def _noted(path: Path) -> Noted:
+def read_notes(path: Path) -> Noted:
     """Reads what sweeps noted; nothing where the file is missing, torn or damaged. Notes of old have no checksum."""
     try:
         noted = read_json(path)

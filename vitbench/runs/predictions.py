@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.errors import UserError
-from vitbench.machine.disk import read_file
+from vitbench.machine.disk import LARGE, read_file
 from vitbench.numbers.words import printable
 from vitbench.runs.records import REMEDY, read_record
 
@@ -45,6 +45,18 @@ def read_classes(folder: Path, run: Mapping[str, Any], file: str) -> NDArray[Any
     return np.frombuffer(blob, dtype, offset=start)
 
 
+def check_probabilities(path: Path, images: int) -> None:
+    """Raises Missing where a file holds no probability of each class for each of so many images."""
+    try:
+        blob = read_file(path, LARGE)
+    except OSError as error:
+        raise Missing(f"{path}: {error.strerror or 'cannot be read'}") from None
+    shape, dtype, start = _header(path, blob)
+    is_table = len(shape) == 2 and shape[0] == images and dtype.kind == "f"
+    if not is_table or len(blob) != start + images * shape[1] * dtype.itemsize:
+        raise Missing(f"{path} holds {dtype} of shape {shape}, not probabilities of each of {images} images")
+
+
 def _checksum_of(path: Path) -> str | None:
     """What the record of a run says of one of its files; None of a run whose record has no checksums."""
     try:
@@ -54,7 +66,7 @@ def _checksum_of(path: Path) -> str | None:
 
 
 def _header(path: Path, blob: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """The shape and the type of a .npy file of one axis, and where its numbers begin."""
+    """The shape and the type of a .npy file, and where its numbers begin."""
     import numpy as np
 
     file = io.BytesIO(blob)

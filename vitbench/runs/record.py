@@ -23,10 +23,15 @@ from vitbench.settings.identity import defaults_of
 RECORD_SCHEMA = 1  # raised when a reader of this version could no longer understand a new record
 
 
+# A type has its range and then its unit, where it has them; docs/records.md is made of both and of the comments
+# (tools/records_page.py).
 Count = Annotated[int, Range("from 0 to 10^15", lambda value: 0 <= value <= 10**15)]
-Amount = Annotated[int, FROM_0]  # of computing, which can be more than 10^15
-Seconds = Annotated[float, FROM_0]
-Share = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
+Images = Annotated[Count, "images"]
+Steps = Annotated[Count, "steps"]
+Amount = Annotated[int, FROM_0, "multiply-adds"]  # of computing, which can be more than 10^15
+Seconds = Annotated[float, FROM_0, "seconds"]
+Share = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1), "share of 1"]
+Loss = Annotated[float, "nats, of classification"]  # of other objectives their own
 
 
 class Essentials(TypedDict):
@@ -36,26 +41,26 @@ class Essentials(TypedDict):
     status: Literal["finished", "diverged"]  # diverged: the loss, or a weight, was no longer finite
     classes: list[str]  # in the order of the network's outputs
     warnings: list[str]  # what a user should know, a line each
-    steps: Count  # optimizer steps that the settings ask for; 0 of a network from elsewhere
+    steps: Steps  # optimizer steps that the settings ask for; 0 of a network from elsewhere
     # what is left after validation images and the share; those of all steps where none repeats (data.online); 0 of a
     # network from elsewhere
-    train_images: Count
-    test_images: Count
+    train_images: Images
+    test_images: Images  # all of them, which the run classified once
     train_seconds: Seconds  # of training steps alone, without evaluation and saving; of a stacked run its whole stack's
 
 
 class Metrics(TypedDict):
     """How well the network does; all are null where the run diverged. What an objective measures itself comes last."""
 
-    train_loss: NotRequired[float | None]  # mean over the steps since the evaluation before; absent: trained elsewhere
+    train_loss: NotRequired[Loss | None]  # mean over the steps since the evaluation before; absent: trained elsewhere
     val_accuracy: NotRequired[Share | None]  # null without validation images or classes; absent: trained elsewhere
-    val_loss: NotRequired[float | None]  # the same
+    val_loss: NotRequired[Loss | None]  # null without validation images; absent: trained elsewhere
     train_eval_accuracy: NotRequired[
         Share | None
     ]  # on up to 2,000 training images, seen as test images are; absent: old
-    train_eval_loss: NotRequired[float | None]  # the same
+    train_eval_loss: NotRequired[Loss | None]  # on the same images; absent: old
     test_accuracy: Share | None  # null where no classes were learned
-    test_loss: float | None  # the same
+    test_loss: Loss | None  # cross-entropy in nats; null where no classes were learned
     test_balanced_accuracy: NotRequired[Share | None]  # mean of the recalls of classes with test images; absent: old
     test_top5_accuracy: NotRequired[Share | None]  # null of fewer than six classes, too; absent: old
     test_calibration_error: NotRequired[Share | None]  # in 0..1 (docs/metrics.md); absent: old
@@ -84,8 +89,8 @@ class FrozenFeatures(TypedDict):
     """How a run of `vitbench features` classifies."""
 
     width: int  # numbers of an image
-    penalty: float | None  # of the linear classifier, as validation images chose it; else null
-    neighbours: int | None  # that vote, the same; else null
+    penalty: float | None  # of the linear classifier, as validation images chose it; null of nearest neighbours
+    neighbours: int | None  # that vote, as validation images chose them; null of a linear classifier
 
 
 class Record(Essentials, Metrics, Provenance):
@@ -94,25 +99,25 @@ class Record(Essentials, Metrics, Provenance):
     schema: int  # the RECORD_SCHEMA of the vitbench that wrote it
     results_version: NotRequired[int]  # the RESULTS_VERSION of the same; absent in the first records
     id: str  # the name of the run's folder
-    image_size: Annotated[int, FROM_1]  # pixels, of a side
+    image_size: Annotated[int, FROM_1, "pixels"]  # of a side
     channels: int  # of an image: 1 or 3
-    val_images: Count
+    val_images: Images  # cut from the training images before the share is taken
     mean: list[float]  # of each channel of the training images, in 0..1; the network takes (image - mean) / std
-    std: list[float]  # the same
+    std: list[float]  # the standard deviation of each channel of the training images
     data_fingerprint: str  # a hash of the images and labels of the whole data set
     scan: NotRequired[ScannedFiles]  # absent: drawn images, none of a public set's files was there, or old
-    parameters: Count
+    parameters: Count  # numbers of the network that training can change; of a network from elsewhere all
     multiply_adds: NotRequired[Amount]  # of one forward of one image; absent: trained elsewhere
     teacher_run: NotRequired[str | None]  # the teacher's id; absent: trained elsewhere, or before there were teachers
-    # with those of the runs that it needed; null where they are unknown; absent: old (vitbench/runs/costs.py)
+    # train_seconds with those of the runs that it needed; null: unknown; absent: old (vitbench/runs/costs.py)
     total_train_seconds: NotRequired[Seconds | None]
-    total_samples_seen: NotRequired[Count | None]
-    total_multiply_adds: NotRequired[Amount | None]
+    total_samples_seen: NotRequired[Images | None]  # as often as each was seen; null and absent as above
+    total_multiply_adds: NotRequired[Amount | None]  # of all training; null and absent as above
     compile_seconds: NotRequired[Seconds]  # of train_seconds, those of the first step; absent: nothing was compiled
     images_per_second: (
-        Annotated[float, FROM_0] | None
+        Annotated[float, FROM_0, "images/s"] | None
     )  # of training; null where the run diverged or the network was trained elsewhere
-    diverged_step: Count | None  # the first step whose loss was not finite; null where the run finished
+    diverged_step: Steps | None  # the first step whose loss was not finite; null where the run finished
     created: str  # when the record was written, UTC: 2026-01-31T12:00:00Z
     commit: str | None  # of the code, with a plus where files differed from it; null where vitbench was installed
     features: NotRequired[FrozenFeatures]  # absent: the network was trained by steps, or elsewhere

@@ -43,7 +43,9 @@ class TableConfig:
     whole: str | None = None
     # a network, 'vit pe=sincos2d': what each bias that others have besides is worth, in how many times the images
     bare: str | None = None
-    per: str | None = None  # class: recall of each class; confusion: which class a network takes for which; null: runs
+    # class: recall of each class; confusion: which class a network takes for which; run: CSV, a line for each run;
+    # null: groups of runs that differ in nothing but their seeds
+    per: str | None = None
     format: str = "text"  # how the table is printed
     file: str | None = None  # writes the table into this file, .md, .csv, .tex, .json or .txt; null: prints it
     replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
@@ -97,6 +99,7 @@ class ReportConfig:
     """`report` writes what `results/` holds, or checks it."""
 
     runs: str = "runs"  # folder of the runs that a study's results are made from
+    archives: Any = None  # archives of `vitbench pack`, one or a list, that are read in place of runs=; null: none
     results: str = "results"  # folder of the results, one in it for each study
     study: str | None = None  # reads this study's runs anew; null: makes all of results/ again from its runs.csv
     file: str | None = None  # page.html: writes a page of this study alone; results/index.html has all of them
@@ -286,6 +289,28 @@ class CleanConfig:
     data: CacheConfig = field(default_factory=CacheConfig)  # where decoded images are
 
 
+@dataclass
+class PackConfig:
+    """`pack` writes runs into one archive."""
+
+    runs: str = "runs"  # folder of the runs that are packed
+    study: str | None = None  # only the runs of this study, and its file; null: all runs that have ended
+    weights: bool = False  # true: packs checkpoints, too, which are most of a run's bytes
+    file: str | None = None  # the archive, which ends in .tar.gz; null: the name of the study
+    replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
+    machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
+
+
+@dataclass
+class MergeConfig:
+    """`merge` puts the runs of archives into a folder of runs."""
+
+    archives: Any = None  # archives of `vitbench pack`, one or a list, whose runs are put in place
+    runs: str = "runs"  # folder that the runs are put into
+    apart: str | None = None  # folder for runs that contradict one of the same id; null: they are refused
+    machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
+
+
 @cache
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra, once a process; conf/*.yaml names them in their defaults lists."""
@@ -312,6 +337,8 @@ SCHEMAS: dict[str, type] = {
     "check": CheckConfig,
     "doctor": DoctorConfig,
     "clean": CleanConfig,
+    "pack": PackConfig,
+    "merge": MergeConfig,
     "data": DataConfig,
     "folder": FolderConfig,
     "shapes": ShapesConfig,

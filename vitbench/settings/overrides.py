@@ -45,6 +45,12 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
 }
 MOST_RUNS = 1_000_000  # of one command; Hydra makes a list of all of them
 LONGEST_NUMBER = 300  # digits; of more no float is made
+# by command, the words that people type for settings which Hydra or Python keeps those words from
+TYPED_FOR = {
+    "probe": {"model": "outside", "model.arch": "arch", "init": "weights"},
+    "merge": {"from": "archives"},
+    "report": {"from": "archives"},
+}
 INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "optim.warmup_steps"))
 
 
@@ -164,7 +170,7 @@ def shown(word: str) -> str:
 
 def as_typed(line: str) -> str:
     """A line about settings with the keys that people type in place of those that Hydra is given."""
-    return re.sub(r"(?<![\w.])outside=", "model=", typed_key(line))
+    return re.sub(r"(?<![\w.])archives=", "from=", re.sub(r"(?<![\w.])outside=", "model=", typed_key(line)))
 
 
 def _owners(key: str) -> str:
@@ -243,7 +249,8 @@ def _nearest(typed: str, cause: Any) -> str:
     nodes = {str(key): value for key, value in root.items() if key != "hydra"}
     refused = {group.name_key for group in MENU_GROUPS.values()} | {"model.pe", "outside", *CONF_GROUPS}
     choices = [group for group in CONF_GROUPS if group in nodes] + ["pe"] * isinstance(nodes.get("model"), dict)
-    keys = [typed_key(key) for key in flatten(nodes) if key not in refused] + choices + ["model"] * ("outside" in nodes)
+    keys = ["from" if key == "archives" else typed_key(key) for key in flatten(nodes) if key not in refused]
+    keys += choices + ["model"] * ("outside" in nodes)
     last = typed.rpartition(".")[2]
     if same := [key for key in keys if key.rpartition(".")[2] == last]:
         return f"did you mean {' or '.join(same[:3])}?"

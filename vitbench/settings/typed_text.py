@@ -22,8 +22,8 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE
 
 # settings that hold paths, whose ~ is a home folder
 PATHS = frozenset(
-    ("data.root", "data.cache", "data.labels", "runs", "results", "out", "file", "images", "weights", "timm", "study")
-)
+    ("data.root", "data.cache", "data.labels", "runs", "apart", "results", "out", "file", "images", "weights", "timm")
+) | {"study"}
 # settings that hold words about runs, names of one's own, or paths: there is no list of their values, and a comma is a
 # letter of them
 ABOUT_RUNS = frozenset(("init", "teacher", "against", "whole", "bare"))  # init='data.fraction=1'
@@ -126,7 +126,7 @@ def _quoted(text: str, typed: str) -> str:
 
 def with_home(key: str, text: str) -> str:
     """What was typed for a setting; UserError where it is a path whose ~ stands for a home folder that there is not."""
-    if key in {*PATHS, "init", "models"} and text.startswith("~") and os.path.expanduser(text) == text:
+    if key in {*PATHS, "init", "models", "from"} and text.startswith("~") and os.path.expanduser(text) == text:
         home = text.partition("/")[0]
         why = "HOME is not set" if home == "~" else f"there is no user {home[1:]}"
         raise UserError(

@@ -28,7 +28,7 @@ from vitbench.data.cache import damaged
 from vitbench.data.stored import locked
 from vitbench.errors import DataError, TryAgain, UserError, check_choice
 from vitbench.machine.disk import read_json, sha256_of, storage
-from vitbench.machine.progress import Progress, progress
+from vitbench.machine.progress import MEGABYTE, progress
 from vitbench.machine.seal import SEAL, is_whole
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
@@ -41,7 +41,6 @@ from vitbench.settings.compose import cache_folder
 
 ASIDE = ".damaged"  # readers of runs, caches and results pass over names that begin with a dot
 FORMATS = ("text", "json")
-MEGABYTE = 1e6
 
 
 class Finding(NamedTuple):
@@ -84,7 +83,7 @@ def look(runs: Path, results: Path, cache: Path, show: bool | None = None) -> Lo
     folders = [folder for home in (runs, *folders_kept_apart(runs)) for folder in run_folders(home)]
     size = sum(_size(folder) for folder in [*folders, *studies]) + sum(_size_of_set(header) for header in headers)
     with progress("check", size / MEGABYTE, "MB", show) as display:
-        tell = _teller(display)
+        tell = display.megabytes()
         for folder in folders:
             looked.findings.extend(_of_run(folder, looked.counts, tell))
         looked.findings.extend(_sealed("sweep", runs / ".plans", looked.counts))
@@ -281,17 +280,6 @@ def _json(findings: list[Finding], counts: Counter[str]) -> str:
 def _without(path: Path, error: Exception) -> str:
     """The message of an error without the path, which has a column of its own."""
     return str(error).replace(f"{path}/", "").removeprefix(f"{path} ").removeprefix("record.json ")
-
-
-def _teller(display: Progress) -> Callable[[int], None]:
-    done = 0
-
-    def tell(size: int) -> None:
-        nonlocal done
-        done += size
-        display.update(done / MEGABYTE)
-
-    return tell
 
 
 def _size(folder: Path) -> int:

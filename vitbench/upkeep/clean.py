@@ -55,6 +55,8 @@ TEMPORARY = re.compile(
     r"|[\w-]+-[0-9a-f]{16}(?:-files)?\.(\d+)\.(?:npy|json)\.part"
 )
 
+UNPACKED = re.compile(r"\.merge\.\w+\.(\d+)\.tmp")  # a folder of `vitbench merge` (vitbench/runs/merge.py)
+
 
 class Item(NamedTuple):
     """Something that can go."""
@@ -182,6 +184,10 @@ def temporary(places: Places) -> Iterator[Item]:
             named = TEMPORARY.fullmatch(path.name)
             if named and not is_alive(int(named[1] or named[2])):
                 yield Item("temporary", path, [path], size_of([path]), "a file")
+    for folder in hidden_folders(places.runs):
+        if (named := UNPACKED.fullmatch(folder.name)) and not is_alive(int(named[1])):
+            files = sorted(path for path in folder.rglob("*") if is_regular(path))
+            yield Item("temporary", folder, files, size_of(files), "archives that a `vitbench merge` had unpacked")
     for images in regular(places.cache, typed=True):  # the header is written last
         header, lock = images.with_suffix(".json"), images.with_suffix(".lock")
         is_alone = images.suffix == ".npy" and HEADER_NAME.fullmatch(header.name) and not os.path.lexists(header)
@@ -222,6 +228,12 @@ def folders(place: Path, typed: bool = False) -> list[Path]:
     """The folders in a folder, in order, without links and hidden ones. Only a folder that was typed may be a link."""
     found = _entries(place, typed)
     return [Path(each) for each in found if each.is_dir(follow_symlinks=False) and not each.name.startswith(".")]
+
+
+def hidden_folders(place: Path) -> list[Path]:
+    """The hidden folders in a folder that was typed, in order, without links."""
+    found = _entries(place, typed=True)
+    return [Path(each) for each in found if each.is_dir(follow_symlinks=False) and each.name.startswith(".")]
 
 
 def regular(place: Path, typed: bool = False) -> list[Path]:
@@ -276,7 +288,7 @@ def remove(item: Item) -> str | None:
             _remove_images(item)
         else:
             _unlink(item.files)
-            if item.what == "damaged" and item.path.is_dir():
+            if item.path.is_dir():  # a run that was moved aside, or an unpacked archive
                 for folder in sorted((path for path in item.path.rglob("*") if path.is_dir()), reverse=True):
                     folder.rmdir()
                 item.path.rmdir()

@@ -1,0 +1,237 @@
+"""Writes docs/records.md from the types of records and settings and from the comments beside them.
+
+    python tools/records_page.py
+
+A test compares the page with what this makes, so that a field without words, or words of old, are noticed.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS
+from vitbench.machine.provenance import Hardware, Provenance, Versions
+from vitbench.menu import Range, tunables
+from vitbench.runs.record import Beginning, Essentials, FrozenFeatures, Metrics, Record, ScannedFiles
+from vitbench.runs.records import BESIDE
+from vitbench.settings.choices import GROUPS, MENU_GROUPS, column_of, menu_of
+from vitbench.settings.schema import SCHEMA_OF_SOURCE, TrainConfig
+
+PAGE = Path(__file__).parent.parent / "docs" / "records.md"
+SETTINGS = "settings.md"
+PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "object", Any: "any"}
+# columns that follow from others (`derived` in vitbench/runs/records.py)
+DERIVED = {
+    "samples_seen": "training images that went through the run's own steps, each counted as often as it did",
+    "epochs_seen": "`samples_seen` over `train_images`",
+    "moved_share": "`data.permute_share` where places are rearranged, else 0",
+    "test_error": "1 minus `test_accuracy`",
+    "train_eval_error": "1 minus `train_eval_accuracy`",
+    "test_accuracy_per_million_parameters": "`test_accuracy` over millions of `parameters`",
+    "test_accuracy_per_million_multiply_adds": "`test_accuracy` over millions of `multiply_adds`",
+    "test_accuracy_per_train_second": "`test_accuracy` over `train_seconds`",
+    CERTIFIES: "of a certificate (`certify:` of a study): the id of the run that was done again with more samples",
+}
+HEAD = """\
+# Records, and all runs as one CSV
+
+<!-- Made by `python tools/records_page.py` from the types in vitbench/runs/record.py, vitbench/machine/provenance.py
+and vitbench/settings/schema.py, and from the comments beside them. Change those. -->
+
+A run that has ended has a record, `runs/<id>/record.json`: one JSON object, whose fields are below, those of objects
+within it with a point (`hardware.name`). `vitbench table per=run file=all.csv` writes all runs of `runs=` as one CSV, a
+line a run, and `results/<study>/runs.csv` is the same of a study's runs. How runs are given to others:
+[sharing.md](sharing.md). What the numbers mean, and how they are compared: [metrics.md](metrics.md).
+
+null says that there is no such number, and an absent field what its line says of that; "old" are the records of
+versions before it came. Losses of classification are cross-entropies, means over images."""
+CSV_HEAD = """\
+## All runs as one CSV
+
+    vitbench table per=run file=all.csv                    # every run in runs/ that has ended
+    vitbench table per=run study=quickstart format=csv     # those of a study, to the terminal
+
+UTF-8, a line of column names, then a line a run, in a fixed order of runs and columns. **Cells are JSON** (`0.1`,
+`[0.5, 0.5]`, `true`, `"3"`), but words that cannot be taken for JSON stand without quotes (`cifar10`), and an empty
+cell is null, or a field that the run does not have. In Python: `json.loads(cell)`, and the cell itself where that
+fails. Which columns there are follows from the runs: one that no run has is left out. They are, in this order:
+
+1. `id`, and `status`: `finished` or `diverged`, in runs.csv also `missing`, `failed` or `unfinished`, and then nothing
+   else;
+2. the settings, below, named as they are typed;
+3. from `schema` on the results, by name: the fields of the record but for {beside}; what follows from them; and what
+   probes measured."""
+
+
+def page() -> str:
+    """The text of docs/records.md."""
+    parts = [HEAD, "## Fields of a record"]
+    whole = {**_fields(Essentials), **_fields(Metrics), **_fields(Provenance), **_fields(Record)}
+    for kind, its in _parts(whole):
+        parts += [_doc(kind), _table(("field", "type", "unit", "meaning"), its)]
+    beside = ", ".join(f"`{name}`" for name in BESIDE if name not in ("id", "status"))
+    derived = [[f"`{name}`", "", "", words] for name, words in DERIVED.items()]
+    probes = (
+        "A result of a probe is called by its protocol and metric, such as `shift.crop.consistency`, and of the network"
+        " before its first step `init.shift.crop.consistency`; [metrics.md](metrics.md) defines each. What probes"
+        " measured along layers or an axis is no column: it is in `runs/<id>/probes/*.csv`, and of a study in"
+        " `results/<study>/probes.csv`."
+    )
+    parts += [
+        CSV_HEAD.format(beside=beside),
+        "### Columns of results that no record holds",
+        _table(
+            ("column", "type", "unit", "meaning"),
+            [[a, "number" if a != f"`{CERTIFIES}`" else "text", c, d] for a, _, c, d in derived],
+        ),
+        probes,
+        "### Columns of settings",
+        f"How they are typed, and what text and lists may hold: [{SETTINGS}]({SETTINGS}). A run that was made before a"
+        " setting came has its default there; a cell is empty where a run has no such setting.",
+        _table(("column", "type", "meaning"), [*_settings()]),
+        "Of the other choices each has its own options (`vitbench train model=NAME pe=NAME --help`):",
+        _table(("choice", "columns"), [*_options()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(whole: dict[str, tuple[str, Any]]) -> Iterator[tuple[Any, list[list[str]]]]:
+    """The tables of a record: its own fields by the type that declares them, then those of each object within it."""
+    own_kinds: tuple[Any, ...] = (Essentials, Metrics, Record)
+    for kind in own_kinds:
+        own = {name: whole[name] for name in _fields(kind)}
+        yield kind, [_line(name, *its) for name, its in own.items()]
+    objects = {
+        "hardware": Hardware,
+        "versions": Versions,
+        "init": Beginning,
+        "features": FrozenFeatures,
+        "scan": ScannedFiles,
+    }
+    yield Provenance, [_line(name, *its) for name, its in _fields(Provenance).items()]
+    for name, kind in objects.items():
+        yield kind, [_line(f"{name}.{field}", *its) for field, its in _fields(kind).items()]
+
+
+def _line(name: str, comment: str, hint: Any) -> list[str]:
+    kind, unit, optional = described(hint)
+    return [f"`{name}`", kind + (", or absent" if optional else ""), unit, comment]
+
+
+def _fields(kind: Any) -> dict[str, tuple[str, Any]]:
+    """The fields that a class itself declares, with the comment beside each and its type."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: (comment, hints[name]) for name, comment in comments_of(kind).items()}
+
+
+def comments_of(kind: Any) -> dict[str, str]:
+    """The comment behind each field of a class, or else the lines of comment right above it."""
+    source = Path(inspect.getsourcefile(kind) or "").read_text(encoding="utf-8")
+    lines = source.splitlines()
+    found = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
+    comments = {}
+    for node in found.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            assert node.end_lineno is not None
+            behind = re.search(r"  # (.*)", lines[node.end_lineno - 1])
+            above: list[str] = []
+            for line in reversed(lines[: node.lineno - 1]):
+                if not line.lstrip().startswith("# "):
+                    break
+                above.insert(0, line.strip().removeprefix("# "))
+            comments[node.target.id] = behind[1] if behind else " ".join(above)
+    return comments
+
+
+def _doc(kind: Any) -> str:
+    return " ".join((inspect.getdoc(kind) or "").split())
+
+
+def described(hint: Any) -> tuple[str, str, bool]:
+    """A type in words with its range, its unit, and whether the field may be absent."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is NotRequired:
+        return (*described(arguments[0])[:2], True)
+    if origin is Annotated:
+        words = described(arguments[0])[0]
+        ranges = [each.words for each in hint.__metadata__ if isinstance(each, Range)]
+        units = [each for each in hint.__metadata__ if isinstance(each, str)]
+        return " ".join([words, *(f"({each})" for each in ranges)]), "".join(units), False
+    if origin in (Union, types.UnionType):
+        each = [described(one) for one in arguments if one is not types.NoneType]
+        null = [" or null"] if types.NoneType in arguments else []
+        return " or ".join(one[0] for one in each) + "".join(null), "".join(one[1] for one in each), False
+    if origin is Literal:
+        return " or ".join(f"`{one}`" for one in arguments), "", False
+    if origin in (list, tuple):
+        return f"list ({described(arguments[0])[0]})", "", False
+    if origin is dict or is_typeddict(hint):
+        return "object" if origin is dict else "object, below", "", False
+    return PLAIN[hint], "", False
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+def _settings() -> Iterator[list[str]]:
+    """The settings of every run, and of each source of images."""
+    for name, group in GROUPS.items():
+        yield [
+            _linked(name),
+            "text or null",
+            f"what these are called, `{group.label_key}`" if group.label_key else f"the choice `{name}=`",
+        ]
+    known = set[str]()
+    schemas: list[tuple[str, Any, str]] = [("", TrainConfig, "")]
+    schemas += [("data.", schema, f"of `data={source}`: ") for source, schema in SCHEMA_OF_SOURCE.items()]
+    for prefix, schema, of in schemas:
+        for key, (comment, hint) in _flat(schema, prefix):
+            is_left_out = key in UNIMPORTANT_KEYS or key.startswith("machine.") or column_of(key) in GROUPS
+            if key not in known and not is_left_out:
+                known.add(key)
+                yield [_linked(column_of(key)), described(hint)[0], of + comment if comment else of.rstrip(": ")]
+
+
+def _flat(schema: Any, prefix: str) -> Iterator[tuple[str, tuple[str, Any]]]:
+    comments: dict[str, str] = {}
+    for base in reversed(schema.__mro__[:-1]):
+        comments |= comments_of(base)
+    for key, hint in get_type_hints(schema).items():
+        if is_dataclass(hint):
+            yield from _flat(hint, f"{prefix}{key}.")
+        elif get_origin(hint) is not dict:
+            yield f"{prefix}{key}", (comments[key], hint)
+
+
+def _options() -> Iterator[list[str]]:
+    """The options of each member of the groups that no schema lists."""
+    for name, group in MENU_GROUPS.items():
+        if not group.is_open:
+            continue
+        for member, choice in menu_of(name).items():
+            keys = [column_of(group.options_prefix + key) for key in tunables(choice.target)]
+            if keys:
+                yield [f"`{name}={member}`", ", ".join(map(_linked, keys))]
+
+
+def _linked(column: str) -> str:
+    return f"[`{column}`]({SETTINGS})"
+
+
+def _table(head: Iterable[str], lines: Iterable[list[str]]) -> str:
+    head = [*head]
+    rows = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
