@@ -64,6 +64,7 @@ VALUES = {
     "clean what": ("caches", "surveys", "features", "failed", "temporary", "damaged"),
     "clean format": ("text", "json"),
     "doctor format": ("text", "json"),
+    "watch format": ("text", "json"),
     "format": ("text", "md", "csv", "tex", "json"),
     "show": ("ci95", "sd", "mean"),
     "log": ("x", "y", "xy", "none"),

@@ -264,6 +264,16 @@ class CleanConfig:
     data: CacheConfig = field(default_factory=CacheConfig)
 
 
+@dataclass
+class WatchConfig:
+    """`watch` shows how runs go, and changes nothing."""
+
+    runs: str = "runs"
+    study: str | None = None  # the runs that it plans; null: all in `runs`
+    every: float = 2.0  # seconds between two looks, in a terminal
+    format: str = "text"  # or json, once
+
+
 @cache
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra, once a process; conf/*.yaml names them in their defaults lists."""
@@ -276,6 +286,7 @@ def register_schemas() -> None:
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "sweep": SweepConfig,
+    "watch": WatchConfig,
     "table": TableConfig,
     "plot": PlotConfig,
     "fit": FitConfig,
