@@ -48,6 +48,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "clean",
         "pack",
         "merge",
+        "watch",
     ],
 )
 def test_hydras_own_flags_answer_without_torch_and_leave_nothing(tmp_path: Path, command: str) -> None:

@@ -45,6 +45,7 @@ Cli = Callable[..., Output]
         ("vitbench advise min", ["minutes="]),
         ("vitbench clean what=", [f"what={kind}" for kind in FINDERS]),
         ("vitbench doctor format=", ["format=text", "format=json"]),
+        ("vitbench watch format=", ["format=text", "format=json"]),
         ("vitbench doc", ["doctor"]),
         ("vitbench tabel for", []),
         ("vitbench train no=such=thing", []),

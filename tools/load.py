@@ -44,6 +44,7 @@ RATES = "0.0003,0.001,0.003,0.01,0.03"
 NETWORKS = 4
 COMMANDS = {  # what is measured, by its words
     "ls runs": "ls runs runs={folder}/runs",
+    "watch": "watch study={study} runs={folder}/runs",
     "table": "table study={study} runs={folder}/runs",
     "plot": "plot study={study} file={folder}/figure.svg replace=true runs={folder}/runs",
     "fit": "fit study={study} where.optim.lr=0.003 runs={folder}/runs",

@@ -35,6 +35,7 @@ COMMANDS: dict[str, Choice] = {
         "one model on a share of a dataset; the same command again resumes or says it is done",
     ),
     "sweep": Choice("vitbench.sweeping.sweep:main", "all runs of a study, finished ones skipped: sweep study=NAME"),
+    "watch": Choice("vitbench.sweeping.watch:main", "how a sweep goes, from another terminal: watch study=NAME"),
     "probe": Choice(
         "vitbench.probing.probe:main",
         "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
@@ -100,6 +101,7 @@ READ_ONLY = {
     "clean",
     "pack",
     "merge",
+    "watch",
 }  # these neither train nor probe
 OF_ONE_RUN = {"predict", "export"}
 WHOLE = {"advise", "features"}  # these plan their runs themselves

@@ -193,38 +193,16 @@ def runs(folder: Path) -> list[str]:
 
 def _standing(folder: Path) -> tuple[str, str]:
     """Says how a run stands, and its test accuracy if it has one."""
-    from vitbench.runs.records import read_record
-    from vitbench.runs.run import Run
+    from vitbench.runs.standing import FAILED, INTERRUPTED, RUNNING, UNREADABLE, standing_of
 
-    try:
-        record = read_record(folder / "record.json")
-        accuracy = record.get("test_accuracy")
-        return str(record.get("status")), f"{100 * accuracy:.2f} %" if isinstance(accuracy, float | int) else ""
-    except FileNotFoundError:
-        pass
-    except UserError as error:
-        return f"unreadable: {printable(str(error))}", ""
-    if why := Run(folder, {}).failure():
-        return f"failed: {printable(why)[:120]}", ""
-    return (f"unfinished: {_progress(folder)}" if (folder / "config.yaml").exists() else "no run"), ""
-
-
-def _progress(folder: Path) -> str:
-    """Says which step of how many was the last that a run logged or saved."""
-    from vitbench.runs.run import Run, read_metrics
-    from vitbench.settings.compose import read_yaml
-
-    steps_seen = [int(row["step"]) for row in read_metrics(folder)[-1:]]
-    last = max([*steps_seen, Run(folder, {}).saved_step() or 0])
-    step = f"step {last:,}" if last else "no step saved"
-    try:
-        recipe = read_yaml(folder / "config.yaml")["optim"]
-        steps, epochs, least = recipe["steps"], recipe["epochs"], recipe.get("min_steps")
-        if epochs is None:
-            return step + f" of {steps:,d}"
-        return step + f" of {epochs:g} epochs" + (f", at least {least:,d} steps" if least else "")
-    except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError):  # it was damaged
-        return step
+    run = standing_of(folder)
+    told = {
+        FAILED: f"failed: {printable(run.told)[:120]}",
+        UNREADABLE: f"unreadable: {printable(run.told)}",
+        RUNNING: f"running: {run.begun and run.begun.progress}",
+        INTERRUPTED: f"unfinished: {run.begun and run.begun.progress}",
+    }
+    return told.get(run.state, run.state), "" if run.accuracy is None else f"{100 * run.accuracy:.2f} %"
 
 
 LISTS: dict[str, Callable[[Path], list[str]]] = {

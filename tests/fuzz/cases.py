@@ -30,19 +30,24 @@ class Fuzzed:
 
 
 RUN = "runs/one/"
+ELSEWHERE = {f"{RUN}.holder.json": b'{"pid": 7, "host": "another"}'}  # it trains there
 FRAMES = [Image.new("L", (40, 24), 9)]
 
 CASES: dict[str, Fuzzed] = {
     "record": Fuzzed(Reader(readers.tabled, f"{RUN}record.json"), readers.records_of_old, valid.as_json),
     "record with a checksum": Fuzzed(Reader(readers.tabled, f"{RUN}record.json"), readers.records, valid.as_sealed),
     "config of a run": Fuzzed(
-        Reader(readers.of_run, f"{RUN}config.yaml", lambda: {f"{RUN}metrics.csv": b"step,train_loss\n3,1.5\n"}),
+        Reader(
+            readers.of_run, f"{RUN}config.yaml", lambda: {f"{RUN}metrics.csv": b"step,train_loss\n3,1.5\n", **ELSEWHERE}
+        ),
         lambda: [valid.record()["config"]],
         valid.as_yaml,
     ),
     "metrics": Fuzzed(
         Reader(
-            readers.of_run, f"{RUN}metrics.csv", lambda: {f"{RUN}config.yaml": valid.as_yaml(valid.record()["config"])}
+            readers.of_run,
+            f"{RUN}metrics.csv",
+            lambda: {f"{RUN}config.yaml": valid.as_yaml(valid.record()["config"]), **ELSEWHERE},
         ),
         lambda: [[["step", "epoch", "lr", "train_loss"], ["1", "0.5", "0.1", "2.25"], ["2", "1.0", "", "nan"]]],
         valid.as_csv,

@@ -41,6 +41,8 @@ from vitbench.runs.study import load_study, words_of_line
 from vitbench.settings.compose import as_settings, compose
 from vitbench.settings.overrides import explain, prepare
 from vitbench.sweeping import slurm
+from vitbench.sweeping.watch_lines import DETAILS, lines_of
+from vitbench.sweeping.watched import Watcher
 from vitbench.timing.bench import page, read_bench
 from vitbench.upkeep import check, clean, folder_findings
 from vitbench.upkeep.needed import Needs
@@ -56,6 +58,7 @@ def listed(path: Path) -> None:
     """All that reads a folder of runs."""
     runs = path.parents[1]
     ls_runs(runs)
+    lines_of(Watcher(runs, None, None).look(), 100, DETAILS[0])
     Needs.of(runs)
     [*folder_findings.of_locks(runs, runs)]
     places = clean.Places(runs, runs.parent / "results", runs.parent / "cache")

@@ -84,6 +84,13 @@ def test_metrics_lines_survive_concurrent_writers_and_a_torn_end(run: Run) -> No
     assert float(rows[0]["train_loss"]) == 0.1 + 0.2  # no digit is lost
 
 
+@pytest.mark.parametrize("damaged", ['2,"0.2', "2," + 200_000 * "9"])
+def test_a_line_of_metrics_without_end_is_skipped_and_hides_no_other(run: Run, damaged: str) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "metrics.csv").write_text(f"step,epoch\n1,0.1\n{damaged}\n3,0.3\n")
+    assert [row["step"] for row in read_metrics(run.folder)] == ["1", "3"]
+
+
 @pytest.mark.parametrize("left", ["", "step,epo"])
 def test_metrics_without_a_whole_header_get_one_that_names_every_column(run: Run, left: str) -> None:
     (run.folder / "metrics.csv").write_text(left)

@@ -30,7 +30,10 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig
 TEXT_OR_JSON = ("text", "json")
 VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselves, by command and key
     "export format": ("safetensors", "onnx"),
-    **dict.fromkeys(("bench format", "inspect format", "check format", "doctor format", "clean format"), TEXT_OR_JSON),
+    **dict.fromkeys(
+        ("bench format", "inspect format", "check format", "doctor format", "clean format", "watch format"),
+        TEXT_OR_JSON,
+    ),
     **dict.fromkeys(("table format", "fit format"), ("text", "md", "csv", "tex", "json")),
     "table per": ("class", "confusion", "run"),
     "table show": ("ci95", "sd", "mean"),

@@ -14,9 +14,9 @@ from vitbench.machine.terminal import beneath, escaped, output_escaped
 SECONDS_BETWEEN_LINES = 30.0
 
 
-def interactive() -> bool:
-    """Whether a bar can be drawn on stderr."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+def interactive(stream: Any = None) -> bool:
+    """Whether a bar can be drawn on a stream, which is stderr where none is named."""
+    return (stream or sys.stderr).isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 
 MEGABYTE = 1e6

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-PLAIN = {"±": "+-", "†": "*", "‡": "**"}  # how a letter is written where stdout's encoding lacks it
+# how a letter is written where stdout's encoding lacks it; bars rise as the blocks do
+PLAIN = {"±": "+-", "†": "*", "‡": "**", "→": "->", **dict(zip("▁▂▃▄▅▆▇█░", "_.-~=+*#.", strict=True))}
 
 
 def align(lines: Sequence[Sequence[str]], left: int) -> list[str]:

@@ -318,7 +318,7 @@ def planned_ids(study: Study, runs: Path) -> list[str]:
 
 def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], dict[str, str]]:
     """The same, and by the id of each certificate among the planned runs the id of the run that it certifies."""
-    noted = read_notes(notes_path(study, runs))
+    noted = noted_by_sweeps(study, runs)
     if noted.ids or noted.certificates:  # what another sweep asked for as a run of its own stands in tables
         asked = {*noted.ids}
         certificates = {run_id: its for run_id, its in noted.certificates.items() if run_id not in asked}
@@ -329,12 +329,12 @@ def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], d
 
 def typed_words(study: Study, runs: Path) -> list[str]:
     """What was typed after `study=NAME` in each sweep of this study in `runs`."""
-    return read_notes(notes_path(study, runs)).typed
+    return noted_by_sweeps(study, runs).typed
 
 
 def ids_in_evidence(study: Study, runs: Path) -> list[str]:
     """The ids of the runs that sweeps of this study in `runs` did not do, because their rows are in results/."""
-    return read_notes(notes_path(study, runs)).evidence
+    return noted_by_sweeps(study, runs).evidence
 
 
 class Noted(NamedTuple):
@@ -344,6 +344,11 @@ class Noted(NamedTuple):
     typed: list[str]  # what was typed after `study=NAME`, a line each
     evidence: list[str]  # ids
     certificates: dict[str, str]  # by the id of a certificate, the run that it certifies
+
+
+def noted_by_sweeps(study: Study, runs: Path) -> Noted:
+    """What the sweeps of this study in `runs` noted; nothing where there was none."""
+    return read_notes(notes_path(study, runs))
 
 
 def read_notes(path: Path) -> Noted:

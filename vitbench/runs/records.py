@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 from vitbench.errors import StorageError, UserError, did_you_mean
 from vitbench.machine.disk import read_json
 from vitbench.machine.seal import SEAL, is_whole
+from vitbench.numbers.words import is_number
 from vitbench.runs.costs import samples_seen, total_cost
 from vitbench.runs.fields import fault_of, fault_of_settings
 from vitbench.runs.probe_rows import read_probes
@@ -169,9 +170,23 @@ def folders_kept_apart(runs: Path) -> list[Path]:
         return []
 
 
+def result_of(record: Record) -> str:
+    """What is printed as the result of a run that finished: `54.2 %`, or its loss where it learned no classes."""
+    accuracy = record.get("test_accuracy")
+    return loss_of(record) if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def divergence_of(record: Record) -> str:
+    """What is printed of a run that diverged."""
+    optim = record["config"].get("optim")
+    lr = optim.get("lr") if isinstance(optim, dict) else None
+    remedy = f"; try a smaller optim.lr than {lr:g}" if is_number(lr) else ""
+    return f"diverged, the loss was not finite at step {record.get('diverged_step')}{remedy}"
+
+
 def loss_of(record: Record) -> str:
     """What is printed as the result of a run that learned no classes: `loss 0.7483`."""
-    loss = record["train_loss"]  # None where somebody removed metrics.csv before the run ended
+    loss = record.get("train_loss")  # None where somebody removed metrics.csv before the run ended
     return "loss unknown" if loss is None else f"loss {loss:.4f}"
 
 

@@ -59,6 +59,7 @@ STATES = ("state.safetensors", "state.previous.safetensors")  # newest first; re
 FILES = ("config.yaml", "metrics.csv", "*.safetensors", "*.npy")  # those whose checksums the record holds, but STATES
 HEADER = 100_000_000  # bytes: no file of safetensors has a longer header
 MOST_STEPS = 15  # digits
+MOST_LETTERS = 10_000  # of a line of metrics.csv, which has no quotes: one would join it with those behind it
 
 LOOKING_SECONDS = 1.0  # how long a claim waits for the lock, which `held` of another process may take for a moment
 
@@ -300,8 +301,9 @@ def write_record(folder: Path, record: Record) -> None:
 def read_metrics(folder: Path) -> list[dict[str, str]]:
     """The lines of metrics.csv by their columns, without torn and damaged ones; none where there is no such file."""
     text = Run(folder, {}).lines().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(io.StringIO(whole.translate({0: None, 13: None}))) if _is_line(row)]
+    whole = text[: text.rfind("\n") + 1].translate({0: None, 13: None})
+    lines = [line for line in whole.split("\n") if '"' not in line and len(line) < MOST_LETTERS]
+    return [row for row in csv.DictReader(lines) if _is_line(row)]
 
 
 def _is_line(row: Mapping[Any, Any]) -> bool:

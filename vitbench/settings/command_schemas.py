@@ -311,6 +311,16 @@ class MergeConfig:
     machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
 
 
+@dataclass
+class WatchConfig:
+    """`watch` shows how runs go, and changes nothing."""
+
+    runs: str = "runs"  # folder of the runs that are watched
+    study: str | None = None  # only the runs that this study plans; null: all in `runs`
+    every: float = 2.0  # seconds between two looks, above 0, in a terminal
+    format: str = "text"  # how it is printed; json is printed once
+
+
 @cache
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra, once a process; conf/*.yaml names them in their defaults lists."""
@@ -323,6 +333,7 @@ def register_schemas() -> None:
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "sweep": SweepConfig,
+    "watch": WatchConfig,
     "table": TableConfig,
     "plot": PlotConfig,
     "fit": FitConfig,

@@ -32,9 +32,9 @@ ALIKE = ("model.", "freeze", "augment.", "objective.", "teacher", "data.source",
 
 
 class Estimate:
-    """Estimates the training time of runs from the records below `runs`."""
+    """Estimates the training time of runs from the records below `runs`, and from those that are added."""
 
-    def __init__(self, runs: Path, threads: int | None, anywhere: bool = False, stacked: bool = False):
+    def __init__(self, runs: Path | None, threads: int | None, anywhere: bool = False, stacked: bool = False):
         """A run that asks for no number of threads gets `threads` (None: all cores).
 
         With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were
@@ -42,26 +42,48 @@ class Estimate:
         """
         self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or threads_of_process(1)
         self._kinds = (True, False) if stacked else (False,)
-        rates: dict[str, list[float]] = defaultdict(list)
+        self._rates: dict[str, list[float]] = defaultdict(list)  # seconds of an image
+        self._medians: dict[str, float] = {}
         self._train_images: dict[str, int] = {}
-        for folder in run_folders(runs):
-            with suppress(OSError, UserError, KeyError, TypeError, ZeroDivisionError):
-                record = read_record(folder / "record.json")
-                config, hardware = record["config"], record["hardware"]
-                self._train_images[_share(config)] = record["train_images"]
-                together = stated(flatten(record), "hardware.stacked")
-                images = together * record["steps"] * config["optim"]["batch_size"]
-                if record["status"] == "finished" and record["train_seconds"] > 0:
-                    seconds = record["train_seconds"] - record.get("compile_seconds", 0.0)
-                    rates[self._key(config, hardware, together > 1)].append(seconds / images)
-        self._rates = {key: median(values) for key, values in rates.items()}
         self._measured: dict[str, float | None] = {}
+        for folder in run_folders(runs) if runs else []:
+            with suppress(OSError, UserError):
+                self.add(read_record(folder / "record.json"))
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Learns from the record of a run; nothing of one that lacks what a run of ours says."""
+        with suppress(KeyError, TypeError, ZeroDivisionError):
+            config, hardware = record["config"], record["hardware"]
+            self._train_images[_share(config)] = record["train_images"]
+            together = stated(flatten({"hardware": hardware}), "hardware.stacked")
+            images = together * record["steps"] * config["optim"]["batch_size"]
+            if record["status"] == "finished" and record["train_seconds"] > 0:
+                seconds = record["train_seconds"] - record.get("compile_seconds", 0.0)
+                self._note(self._key(config, hardware, together > 1), seconds / images)
+
+    def add_begun(self, settings: Mapping[str, Any], train_images: int | None, step: int, seconds: float) -> None:
+        """Learns from a run that has not ended, and took so many seconds of training up to a step."""
+        if train_images:
+            self._train_images.setdefault(_share(settings), train_images)
+        if (key := self._keys(settings)[-1]) not in self._rates:
+            self._note(key, seconds / (step * settings["optim"]["batch_size"]))
+
+    def _note(self, key: str, rate: float) -> None:
+        self._rates[key].append(rate)
+        self._medians.pop(key, None)
+
+    def _rate(self, key: str) -> float | None:
+        """The seconds of an image, by the records or else as they were measured."""
+        if key not in self._rates:
+            return self._measured.get(key)
+        if key not in self._medians:
+            self._medians[key] = median(self._rates[key])
+        return self._medians[key]
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:
         """The training time of a run with these settings; None where no recorded run is comparable."""
         keys = self._keys(settings)
-        known = {**self._measured, **self._rates}
-        rate = next((known[key] for key in keys if key in known), None)
+        rate = next((self._rate(key) for key in keys if key in self._rates or key in self._measured), None)
         optim, images = settings["optim"], None
         if size := self._train_images.get(_share(settings)):
             images = steps_of(optim, size) * optim["batch_size"]

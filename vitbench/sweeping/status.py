@@ -10,8 +10,9 @@ from typing import Any
 
 from vitbench.machine.provenance import cores
 from vitbench.numbers.words import HOUR, plural, spoken
-from vitbench.runs.records import loss_of
+from vitbench.runs.records import result_of
 from vitbench.runs.run import Run, read_metrics
+from vitbench.runs.standing import steps_by
 from vitbench.sweeping import gpus
 from vitbench.sweeping.estimate import Estimate, image_size_of, total
 from vitbench.sweeping.launch import IN_PROCESS
@@ -28,22 +29,16 @@ def ended(run: Run) -> str | None:
     if record is not None:
         if record["status"] == "diverged":
             return f"{run.id}: diverged"
-        accuracy = record["test_accuracy"]  # None where no classes were learned
-        result = f"{100 * accuracy:.1f} %" if accuracy is not None else loss_of(record)
-        return f"{run.id}: {result}, {record['train_seconds']:.0f} s"
+        return f"{run.id}: {result_of(record)}, {record['train_seconds']:.0f} s"
     why = run.failure()
     return f"{run.id}: failed, {why}" if why else None
 
 
 def share_done(run: Run) -> float:
     """How much of a run is done, 0 to 1, by the last line of its metrics.csv."""
-    rows, optim = read_metrics(run.folder), run.settings["optim"]
-    if not rows:
-        return 0.0
-    step = int(rows[-1]["step"])
-    epoch = float(rows[-1]["epoch"] or 0)
-    steps = optim["steps"] or max(step * optim["epochs"] / epoch if epoch > 0 else 0, optim["min_steps"] or 0)
-    return float(min(1.0, step / steps)) if steps else 0.0
+    rows = read_metrics(run.folder)
+    steps = steps_by(run.settings["optim"], rows)
+    return min(1.0, int(rows[-1]["step"]) / steps) if rows and steps else 0.0
 
 
 def state(run: Run, todo: bool, job: str | None) -> str:

@@ -17,7 +17,7 @@ from vitbench.machine.progress import progress
 from vitbench.runs.images import cannot_be_compared, done, set_aside
 from vitbench.runs.origin import find_parents
 from vitbench.runs.record import Record
-from vitbench.runs.records import loss_of
+from vitbench.runs.records import divergence_of, loss_of
 from vitbench.runs.run import Run
 from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings
@@ -137,11 +137,7 @@ def _report(run: Run, record: Record, done_before: bool) -> None:
     if done_before and (told := cannot_be_compared([run])):
         print(f"warning: {told}", file=sys.stderr)
     if record["status"] == "diverged":
-        step, lr = record["diverged_step"], record["config"]["optim"]["lr"]
-        print(
-            f"vitbench: {run.id}: diverged, the loss was not finite at step {step}; try a smaller optim.lr than {lr:g}",
-            file=sys.stderr,
-        )
+        print(f"vitbench: {run.id}: {divergence_of(record)}", file=sys.stderr)
         return
     if done_before and (lost := run.lost()):
         print(
