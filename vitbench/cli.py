@@ -56,7 +56,7 @@ COMMANDS: dict[str, Choice] = {
     ),
     "pack": Choice(
         "vitbench.runs.pack:main",
-        "runs as one archive for another lab: pack study=NAME; with weights=true their weights, too",
+        "runs as one archive for another lab: pack study=NAME; with checkpoints=true their weights, too",
     ),
     "merge": Choice(
         "vitbench.runs.merge:main",

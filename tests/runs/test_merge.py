@@ -177,7 +177,7 @@ def test_a_run_gets_the_files_that_it_lacks(tmp_path: Path, vitbench: Cli, archi
     row = {"protocol": "shift.crop@v2", "metric": "consistency", "value": 0.5}
     (tmp_path / "a/vit-0/probes").mkdir()
     save_rows(tmp_path / "a/vit-0/probes/shift.csv", [row], images=9, seed=0, options={}, hardware="Xeon")
-    assert vitbench("pack", "runs=a", "weights=true", "file=more.tar.gz").code == 0
+    assert vitbench("pack", "runs=a", "checkpoints=true", "file=more.tar.gz").code == 0
     done = vitbench("merge", "from=more.tar.gz", "runs=merged")
     assert done.code == 0 and "3 files added to runs that lacked them" in done.out
     assert tree(tmp_path / "merged" / "vit-0") == tree(tmp_path / "a" / "vit-0")

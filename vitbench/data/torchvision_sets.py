@@ -36,16 +36,7 @@ CHUNK = 512  # images decoded between two writes
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
 # it raises these where data.root holds something else: it checks the sums of few files
-FOREIGN = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
+FOREIGN = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 class Source(NamedTuple):
@@ -186,8 +177,9 @@ def _open(source: str, about: Source, root: Path, options: dict[str, Any], progr
             raise
         if isinstance(error, TypeError) and error.__traceback__ and error.__traceback__.tb_next is None:
             raise  # no file's fault: we called it wrongly
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        if isinstance(error, FOREIGN) or "weights_only" in str(error):  # torch's own words advise to let code run
+        reason = " ".join(str(error).split())[:160]
+        # torch's own words advise to let code run
+        if isinstance(error, FOREIGN) or "weights_only" in reason or not reason:
             reason = "a file there is damaged, or is not the set's"
         attempt = "downloaded to" if about.download else "found (its licence asks you to bring the archives) in"
         raise DataError(

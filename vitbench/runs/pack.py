@@ -1,8 +1,8 @@
 """`vitbench pack study=NAME file=NAME.tar.gz`: the runs of a folder, or of a study, as one archive for other labs.
 
-It has what reading, comparing and reporting the runs takes, and no weights unless `weights=true` (archive.py). Every
-file is read first, and compared with the checksum that the run's record has of it: a run that is damaged is named and
-left out.
+It has what reading, comparing and reporting the runs takes, and no weights unless `checkpoints=true` (archive.py).
+Every file is read first, and compared with the checksum that the run's record has of it: a run that is damaged is named
+and left out.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(config: Any) -> int:
     check_output(path, replace=asked["replace"])
     runs = Path(asked["runs"]).expanduser()
     folders, notes = folders_of(runs, study)
-    packed = gather(folders, asked["weights"], asked["machine"]["progress"])
+    packed = gather(folders, asked["checkpoints"], asked["machine"]["progress"])
     if study is not None:
         _add_study(packed, study, find_study(asked["study"]), runs)
     _check_names(packed.files)

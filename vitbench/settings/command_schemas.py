@@ -295,7 +295,7 @@ class PackConfig:
 
     runs: str = "runs"  # folder of the runs that are packed
     study: str | None = None  # only the runs of this study, and its file; null: all runs that have ended
-    weights: bool = False  # true: packs checkpoints, too, which are most of a run's bytes
+    checkpoints: bool = False  # true: packs weights, too, which are most of a run's bytes
     file: str | None = None  # the archive, which ends in .tar.gz; null: the name of the study
     replace: bool = False  # true: replaces a file that is there, even if vitbench did not write it
     machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
