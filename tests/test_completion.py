@@ -37,7 +37,7 @@ Cli = Callable[..., Output]
         ("vitbench table per=", ["per=class", "per=confusion", "per=run"]),
         ("vitbench merge fr", ["from="]),
         ("vitbench report fr", ["from="]),
-        ("vitbench pack we", ["weights="]),
+        ("vitbench pack ch", ["checkpoints="]),
         ("vitbench pack study=quick", ["study=quickstart"]),
         ("vitbench export format=", ["format=safetensors", "format=onnx"]),
         ("vitbench predict im", ["images="]),
