@@ -44,13 +44,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Fails a test that waits for ever, or fills the memory, after a minute."""
+    """Fails a test that waits for ever, or fills the memory, after 20 s."""
 
     def give_up(*_: object) -> None:
-        raise TimeoutError("a minute has passed")
+        raise TimeoutError("20 s have passed")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(60)
+    signal.alarm(20)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -274,20 +273,6 @@ def test_an_odd_cell_of_runs_csv_is_named_with_its_line(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------- files that are no files
 
 
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    """Ends a test that waits."""
-
-    def end(*_: object) -> None:
-        raise AssertionError("it waited")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 READERS: dict[str, Callable[[Path], Any]] = {
     "record.json": read_record,
     "study.yaml": lambda path: load_study(str(path)),
@@ -316,7 +301,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("kind", ["fifo", "zero", "folder", "large", "loop"])
 def test_a_reader_waits_for_no_pipe_and_reads_nothing_without_end(
-    tmp_path: Path, alarm: None, name: str, kind: Literal["fifo", "zero", "folder", "large", "loop"]
+    tmp_path: Path, impatient: None, name: str, kind: Literal["fifo", "zero", "folder", "large", "loop"]
 ) -> None:
     path = tmp_path / "run" / name
     path.parent.mkdir()
