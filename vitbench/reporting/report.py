@@ -109,9 +109,10 @@ def report(asked: Mapping[str, Any]) -> int:
     for study in wanted:
         write_sums(results / study, {*(path.name for path in [*texts, *figures]), *EVIDENCE, "study.yaml"})
     pages = [results / "index.html"]
-    write(pages[0], index_page([*sections.values()]).encode())
+    index = index_page([*sections.values()])
+    write(pages[0], index.encode())
     if page is not None:
-        text = study_page(sections[wanted[0]]) if asked["study"] is not None else index_page([*sections.values()])
+        text = study_page(sections[wanted[0]]) if asked["study"] is not None else index
         write_output(page, text.encode(), replace=asked["replace"])
         pages.append(page)
     say("".join(f"{path}\n" for path in [*texts, *figures, *pages]))
