@@ -114,8 +114,9 @@ def test_seeds_that_vary_give_an_interval_around_the_worth(tmp_path: Path) -> No
     write_rung(tmp_path, 3, [4500], seeds=5, noise=0.01, **WHOLE | {"model.sharing": False})
     row = rows_at(tmp_path, whole="resnet")["sharing=false", 4500]
     low, worth, high = (float(row[part]) for part in ("worth_low", "worth", "worth_high"))
-    # an error that is 1 % higher stands at 1.01^4 times fewer images
-    assert 3 / 1.01**4 <= low < worth < high <= 3 * 1.01**4
+    # an error that is 1 % higher stands at 1.01^4 times fewer images; the last digits differ between releases of NumPy
+    farthest = 1.01**4 * (1 + 1e-9)
+    assert 3 / farthest <= low < worth < high <= 3 * farthest
 
 
 def test_fewer_than_three_seeds_give_a_number_without_interval(tmp_path: Path) -> None:
