@@ -95,19 +95,29 @@ def linked(text: str) -> Markup:
 
 
 def _chapters(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The chapters of the explanation of which the studies have the figures; none where they have no figure at all."""
-    figures = {f"{study['name']}/{figure['name']}": (study, figure) for study in studies for figure in study["figures"]}
-    chapters = []
-    for chapter in _of_templates("chapters.yaml"):
-        place = chapter.get("figure")
-        if place in figures:
-            study, figure = figures[place]
-            svg = Markup(re.sub(r'(\bid="|href="#|url\(#)', r"\1chapter-", str(figure["svg"])))
-            shown = {"svg": svg, "of": study["name"]}
-            chapters.append(chapter | {"figure": shown, "verdict": study["verdict"] if study["is_computed"] else ""})
-        elif place is None:
-            chapters.append(chapter)
-    return chapters if any(chapter.get("figure") for chapter in chapters) else []
+    """The chapters of the explanation, with what they show; one whose figures and pictures are in no study is left out.
+
+    None where the studies have nothing that a chapter shows.
+    """
+    shown = {
+        f"{study['name']}/{one['name']}": one
+        | {"of": study["name"], "verdict": study["verdict"] if study["is_computed"] else ""}
+        for study in studies
+        for one in [*study["figures"], *study["pictures"]]
+    }
+    chapters = [
+        chapter | {"shows": [_apart(shown[place]) for place in chapter.get("shows", []) if place in shown]}
+        for chapter in _of_templates("chapters.yaml")
+        if "shows" not in chapter or shown.keys() & {*chapter["shows"]}
+    ]
+    return chapters if any(chapter["shows"] for chapter in chapters) else []
+
+
+def _apart(shown: dict[str, Any]) -> dict[str, Any]:
+    """A figure with other ids than where it stands in its study; a picture has none."""
+    if "svg" not in shown:
+        return shown
+    return shown | {"svg": Markup(re.sub(r'(\bid="|href="#|url\(#)', r"\1chapter-", str(shown["svg"])))}
 
 
 # ------------------------------------------------------------------------------------------------------------- studies
@@ -135,6 +145,15 @@ def _study(section: Section) -> dict[str, Any]:
         "sentences": sentences,
         "tables": [_table(table, len(section.tables)) for table in section.tables],
         "figures": _figures(section),
+        "pictures": [
+            {
+                "name": picture.name,
+                "uri": picture.data_uri,
+                "caption": picture.caption,
+                "words": f"Picture {picture.name.replace('_', ' ')} of {printable(study.title)}",
+            }
+            for picture in section.pictures
+        ],
         "reading": _read(hand_written) if hand_written else "",
         "cautions": [*dict.fromkeys(map(printable, cautions))],
         "cost": facts["training"],

@@ -4,6 +4,7 @@
                       probes.csv      what probes measured along something, if a figure draws it
                       mcnemar.csv     how many test images only one of two runs has right, if a figure fits curves
                       study.yaml      the study as it was run, below the commands that ran it
+                      <picture>.svg|png  what a probe drew of one network (vitbench/reporting/pictures.py)
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       sha256sums.txt  of these files (vitbench/comparing/sums.py)
                       notes.md        what we read from these; it is written by hand, and no report changes it
@@ -50,6 +51,7 @@ from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.reporting.page import index_page, study_page
+from vitbench.reporting.pictures import collect_pictures
 from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
@@ -107,7 +109,8 @@ def report(asked: Mapping[str, Any]) -> int:
     for path, blob in [*figures.items(), *((path, text.encode()) for path, text in texts.items())]:
         write(path, blob)
     for study in wanted:
-        write_sums(results / study, {*(path.name for path in [*texts, *figures]), *EVIDENCE, "study.yaml"})
+        pictures = {picture.path.name for picture in sections[study].pictures}
+        write_sums(results / study, {*(path.name for path in [*texts, *figures]), *pictures, *EVIDENCE, "study.yaml"})
     pages = [results / "index.html"]
     index = index_page([*sections.values()])
     write(pages[0], index.encode())
@@ -160,6 +163,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
     head = "".join(f"# $ {printable(command)}\n" for command in dict.fromkeys(commands))
     write(target / "study.yaml", redacted(head + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
+    collect_pictures(study, runs, folder, target)
     section = Section(study, runs, [], "", [])
     fitted = section.fit(count)
     for note in fitted.notes if fitted else []:
@@ -229,7 +233,8 @@ def check_folder(section: Section, folder: Path) -> None:
     check_sums(folder)
     if "mcnemar.csv" in present:
         check_file(folder / "mcnemar.csv", counts_text(section.fitted.counted) if section.fitted else "")
-    for file in sorted(present - figures - {*section.texts, *EVIDENCE, SUMS, "study.yaml", "notes.md"}):
+    pictures = {picture.path.name for picture in section.pictures}
+    for file in sorted(present - figures - pictures - {*section.texts, *EVIDENCE, SUMS, "study.yaml", "notes.md"}):
         raise DataError(f"{folder / file}: no report makes such a file; remove it")
 
 

@@ -25,6 +25,7 @@ from vitbench.fitting.mcnemar import Count, count_kept
 from vitbench.fitting.render import render_report, report_sentences
 from vitbench.machine.disk import read_file
 from vitbench.numbers.words import plural, printable
+from vitbench.reporting.pictures import Picture, kept_pictures
 from vitbench.runs.study import Study, load_study
 
 FORMS = ("md", "csv", "tex")
@@ -42,6 +43,7 @@ class Section:
     commands: list[str]  # those that ran the study
     hand_written: str  # the text of notes.md
     counted: Sequence[Counted]  # of mcnemar.csv
+    pictures: Sequence[Picture] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Section:
@@ -54,7 +56,8 @@ class Section:
         notes = folder / "notes.md"
         hand_written = read_file(notes).decode(errors="replace") if notes.is_file() else ""
         counted = read_counts(folder / "mcnemar.csv", runs.rows)
-        return cls(study, runs.renamed(study.names), commands_of(path), hand_written, counted)
+        pictures = [*kept_pictures(study, folder)]
+        return cls(study, runs.renamed(study.names), commands_of(path), hand_written, counted, pictures)
 
     @cached_property
     def runs_with_caveats(self) -> Runs:
@@ -150,6 +153,9 @@ class Section:
         parts += [
             f"![{escape_markdown(printable(study.title))}]({name}/{figure}.svg)" for figure in self.figure_layouts
         ]
+        for picture in self.pictures:
+            caption = escape_markdown(picture.caption)
+            parts.append(f"![{caption}]({name}/{picture.path.name})\n\n{caption}")
         if self.fitted is not None:
             pairs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(self.fitted)]
             items = "\n".join(f"- {escape_markdown(pair)}" for pair in pairs)

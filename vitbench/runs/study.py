@@ -29,6 +29,8 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # what a probe drew of one network: {name: {probe: equivariance, where: {model: vit}, checkpoint: ..., caption: ...}}
+    pictures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # what tables and figures call values of settings: {setting: {value as typed: word}}
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     # which runs are done again with `factor` times the samples: {where: {setting: value}, factor: 2}
@@ -52,17 +54,19 @@ class Study:
 FIELDS = {
     **dict.fromkeys(("title", "question", "expect", "notes", "with"), str),
     **dict.fromkeys(("runs", "probes"), list),
-    **dict.fromkeys(("tables", "figures", "names", "certify"), dict),
+    **dict.fromkeys(("tables", "figures", "pictures", "names", "certify"), dict),
 }
+PICTURE_KEYS = ("probe", "where", "checkpoint", "caption")
 CERTIFY_FIELDS = ("where", "factor")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
 PLACES = ("runs", "data.cache", "results", "out", "file")  # a study, which anyone can have made, says none of them
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
+    **dict.fromkeys(("probe", "caption"), str),
     **dict.fromkeys(("rows", "value", "y", "lines"), str | list),
     **dict.fromkeys(("fit", "degenerate"), bool),
-    **{"at": int | float, "where": dict},
+    **{"at": int | float, "where": dict, "checkpoint": str | int},
 }
 
 
@@ -87,6 +91,7 @@ def load_study(name: str) -> Study:
         if not isinstance(value, FIELDS[key]):
             raise UserError(f"{path}: {key} must be {_type_words(FIELDS[key])}")
     _check_layouts(path, content)
+    _check_pictures(path, content)
     _check_certify(path, content.get("certify"))
     lines = content.get("runs") or []
     if not lines or not all(isinstance(line, str) for line in lines):
@@ -99,7 +104,7 @@ def load_study(name: str) -> Study:
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
     """UserError for a table or figure that cannot name a file or holds a value of a wrong type, and for wrong names."""
-    for kind in ("tables", "figures"):
+    for kind in ("tables", "figures", "pictures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
                 raise UserError(f"{path}: {kind}.{name}: becomes a file; letters, digits, _ and - make a name")
@@ -118,6 +123,18 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
         if len({*words.values()}) < len(words):
             raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+
+
+def _check_pictures(path: Path, content: Mapping[str, Any]) -> None:
+    """UserError for a picture that names no probe, has a key of no picture, or the name of a figure."""
+    for name, layout in content.get("pictures", {}).items():
+        for key in layout:
+            if key not in PICTURE_KEYS:
+                raise UserError(f"{path}: pictures.{name}.{key}: {did_you_mean(str(key), PICTURE_KEYS)}")
+        if "probe" not in layout:
+            raise UserError(f"{path}: pictures.{name} must say which probe draws it, such as probe: equivariance")
+        if name in content.get("figures", {}):
+            raise UserError(f"{path}: pictures.{name}: a figure has this name, too; call it otherwise")
 
 
 def _check_certify(path: Path, certify: Mapping[str, Any] | None) -> None:

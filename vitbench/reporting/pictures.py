@@ -1,0 +1,86 @@
+"""The pictures of a study: what a probe drew of one of its networks, which a report keeps beside the numbers.
+
+A figure is drawn from the evidence, and anyone can draw it again. A picture shows what is inside a network, so it is
+evidence itself: `vitbench probe study=NAME` leaves it in the run's folder, and `vitbench report study=NAME` copies it
+from there. Where the run is gone, the copy that a report made before stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitbench.comparing.select import Runs
+from vitbench.errors import NothingChosen, UserError, check_choice
+from vitbench.machine.disk import LARGE, read_file, write
+from vitbench.numbers.words import printable
+from vitbench.probes.menu import FIGURES, PIXELS
+from vitbench.runs.probe_rows import picture_of
+from vitbench.runs.study import Study
+
+KINDS = {".svg": "svg+xml", ".png": "png"}
+
+
+class Picture(NamedTuple):
+    """A picture of results/."""
+
+    name: str
+    path: Path
+    caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The picture as an address that holds it whole; no script in it is run by a browser that shows it so."""
+        blob = base64.b64encode(read_file(self.path, LARGE)).decode()
+        return f"data:image/{KINDS[self.path.suffix]};base64,{blob}"
+
+
+def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
+    """The pictures of a study that its folder in results/ has, in the order of study.yaml."""
+    for name, layout in study.pictures.items():
+        path = folder / f"{name}{_ending(study, name, layout)}"
+        if path.is_file():
+            yield Picture(name, path, printable(layout.get("caption") or FIGURES[layout["probe"]].help))
+
+
+def collect_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> None:
+    """Copies the pictures of a study from the runs in `folder`; one that is nowhere is left out with a line."""
+    for name, layout in study.pictures.items():
+        ending = _ending(study, name, layout)
+        kept = target / f"{name}{ending}"
+        try:
+            row = _drawn_run(study, name, layout, runs)
+        except NothingChosen as error:
+            _leave_out(study, name, str(error))
+            continue
+        drawn = picture_of(folder / row["id"], layout["probe"], str(layout.get("checkpoint", "trained")), ending)
+        if drawn.is_file():
+            write(kept, read_file(drawn, LARGE))
+        elif not kept.is_file():
+            _leave_out(study, name, f"{drawn} is not there; `vitbench probe study={study.name}` draws it")
+
+
+def _leave_out(study: Study, name: str, reason: str) -> None:
+    print(f"vitbench: study={study.name}: pictures.{name} is left out: {printable(reason)}", file=sys.stderr)
+
+
+def _ending(study: Study, name: str, layout: Mapping[str, Any]) -> str:
+    check_choice(f"study={study.name}: pictures.{name}: probe", layout["probe"], FIGURES)
+    return ".png" if layout["probe"] in PIXELS else ".svg"
+
+
+def _drawn_run(study: Study, name: str, layout: Mapping[str, Any], runs: Runs) -> Mapping[str, Any]:
+    """The run of the first seed among those that `where` chooses; UserError where that leaves several."""
+    rows = runs.filtered(layout.get("where") or {}).rows
+    first = min(row["seed"] for row in rows)
+    of_first = [row for row in rows if row["seed"] == first]
+    if len(of_first) > 1:
+        ids = [row["id"] for row in of_first]
+        raise UserError(
+            f"study={study.name}: pictures.{name}: where leaves {len(ids)} networks of seed {first}, and a picture is"
+            f" of one: {', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''}"
+        )
+    return of_first[0]
