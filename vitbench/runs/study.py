@@ -29,7 +29,7 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # what a probe drew of one network: {name: {probe: equivariance, where: {model: vit}, checkpoint: ..., caption: ...}}
+    # what a probe drew of a network: {name: {probe: equivariance, where: {model: vit}, checkpoint: init, caption: ""}}
     pictures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # what tables and figures call values of settings: {setting: {value as typed: word}}
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
