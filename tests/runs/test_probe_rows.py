@@ -14,8 +14,8 @@ import pytest
 from tests import fake_runs
 from tests.conftest import Output
 from vitbench import plot
-from vitbench.comparing.evidence import read_swept
-from vitbench.comparing.select import select_runs
+from vitbench.comparing.evidence import read_swept, swept_text
+from vitbench.comparing.select import Runs, select_runs
 from vitbench.errors import DataError, UserError
 from vitbench.runs import probe_rows as files
 from vitbench.runs.plan import Planned, remember
@@ -189,6 +189,19 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
     (made / "sha256sums.txt").unlink()
     with pytest.raises(DataError, match="line 2: is no row of a probe"):
         read_swept(made / "probes.csv")
+
+
+def test_a_place_without_a_number_is_kept_with_its_reason(tmp_path: Path) -> None:
+    swept = {"a": [{"column": "stub.layers.error", "layer": "stem", "value": math.nan, "reason": "it has stride 1"}]}
+    swept["a"].append({"column": "stub.layers.error", "layer": "head", "value": 0.5})
+    text = swept_text(Runs([], [], [], swept), ["stub.layers.error"])
+    (tmp_path / "probes.csv").write_text(text)
+    stem, head = read_swept(tmp_path / "probes.csv")["a"]
+    assert math.isnan(stem["value"]) and stem["reason"] == "it has stride 1" and head["value"] == 0.5
+    assert swept_text(Runs([], [], [], {"a": [stem, head]}), ["stub.layers.error"]) == text
+    (tmp_path / "probes.csv").write_text(text.replace("it has stride 1", ""))
+    with pytest.raises(DataError, match="line 2: is no row of a probe"):
+        read_swept(tmp_path / "probes.csv")
 
 
 def test_tables_of_probes_need_no_torch(tmp_path: Path) -> None:

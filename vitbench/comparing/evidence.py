@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -137,6 +138,8 @@ def read_swept(path: Path) -> dict[str, list[Row]]:
     swept: dict[str, list[Row]] = {}
     for number, cells in enumerate(lines, 2):
         row = {key: value for key, cell in zip(head, cells, strict=False) if (value := _read_cell(cell)) is not None}
+        if row.get("value") == "nan" and "reason" in row:  # the probe says why it has no number there
+            row["value"] = math.nan
         if tuple(head) != SWEPT_COLUMNS or len(cells) != len(head) or not isinstance(row.get("value"), int | float):
             columns = ", ".join(SWEPT_COLUMNS)
             raise DataError(f"{path} line {number}: is no row of a probe; its columns must be {columns}")

@@ -33,6 +33,8 @@ from vitbench.numbers.words import (
     times,
 )
 
+LEAST_RUNGS = 3  # of which the highest and the lowest are named
+
 
 def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
     """Builds the table for `whole=WORDS` or `bare=WORDS`; raises UserError as find_ladder does."""
@@ -63,7 +65,10 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
     caption = f"{what}; {describe_worth(ladder)}; {shared_settings(groups)}".rstrip("; ")
     notes = [*no_interval_notes(intervals, show), *comparison_warnings(groups), *worth_notes(ladder, measured)]
     notes += power_notes(compared, [value])
-    sentences = [worth_sentence(ladder, each) for each in spoken_of(ladder, measured)]
+    sentences = [
+        *extremes_sentence(ladder, measured, value),
+        *(worth_sentence(ladder, each) for each in spoken_of(ladder, measured)),
+    ]
     return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences)
 
 
@@ -163,11 +168,36 @@ def worth_sentence(ladder: Ladder, each: RungAtSize) -> str:
     )
 
 
-def _difference_words(difference: Against, value: str) -> str:
+def extremes_sentence(ladder: Ladder, measured: Sequence[RungAtSize], value: str) -> list[str]:
+    """Says which rung has the highest and which the lowest mean where most rungs were trained; empty of few rungs."""
+    size = usual_size(measured)
+    changes = {
+        each.rung.name: each.difference
+        for each in measured
+        if each.images == size and each.difference and each.interval(value).n
+    }
+    if len(changes) < LEAST_RUNGS:
+        return []
+    lowest, *_, highest = sorted(changes, key=lambda name: changes[name].interval(value).mean)
+    seeds = {change.interval(value).n for change in changes.values()}
+    no_interval = f"; {count_seeds(seeds)}, no interval" if max(seeds) < LEAST_SEEDS else ""
+    best, worst = (_change(changes[name], value) for name in (highest, lowest))
+    result = column_label(value).partition(",")[0]
+    return [
+        f"With {size:,} images, {highest} has the highest {result} of {len(changes)} rungs"
+        f" ({best} against {ladder.reference.name}), and {lowest} the lowest ({worst}{no_interval})."
+    ]
+
+
+def _change(difference: Against, value: str) -> str:
     interval = difference.interval(value)
     digits = decimals_of(value, [interval])
-    mean, half = shown_number(value, interval.mean, digits), shown_half(value, interval.half, digits)
-    return f"{column_label(value).partition(',')[0]} differs by {mean} ± {half}{' points' if is_share(value) else ''}"
+    half = "" if math.isnan(interval.half) else f" ± {shown_half(value, interval.half, digits)}"
+    return f"{shown_number(value, interval.mean, digits)}{half}{' points' if is_share(value) else ''}"
+
+
+def _difference_words(difference: Against, value: str) -> str:
+    return f"{column_label(value).partition(',')[0]} differs by {_change(difference, value)}"
 
 
 def _subject(ladder: Ladder, each: RungAtSize) -> tuple[str, bool]:
