@@ -282,8 +282,8 @@ def test_the_figure_has_every_rung_from_the_worst_to_the_best_and_every_size(tmp
     write_rung(tmp_path, 0.8, seeds=seeds, **WHOLE | {"model.norm": "layer"})
     write_rung(tmp_path, 30, [4500], seeds=seeds, **WHOLE | {"model.reach": "random"})
     figure = draw(tmp_path)
-    above, below = figure.axes
-    labels = [text.get_text() for text in below.get_xticklabels()]
+    left, right = figure.axes
+    labels = [text.get_text() for text in left.get_yticklabels()]
     assert labels == ["reach=random", "sharing=false", "resnet", "norm=layer"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "1,350 images",
@@ -291,22 +291,24 @@ def test_the_figure_has_every_rung_from_the_worst_to_the_best_and_every_size(tmp
         "13,500 images",
     ]
     # means: at 1,350 images of three rungs, at 4,500 of four and at 13,500 of two
-    assert [len(means.lines[0].get_xdata()) for means in above.containers] == [3, 4, 2]
-    assert [len(points.get_offsets()) for points in above.collections if isinstance(points, PathCollection)] == [
+    assert [len(means.lines[0].get_xdata()) for means in left.containers] == [3, 4, 2]
+    assert [len(points.get_offsets()) for points in left.collections if isinstance(points, PathCollection)] == [
         3 * seeds,
         4 * seeds,
         2 * seeds,
     ]
-    worths = sorted(float(worth.lines[0].get_ydata()[0]) for worth in below.containers)
-    assert worths == pytest.approx([0.8, 0.8, 3, 3, 3, 10]) and below.get_yscale() == "log"
-    assert len([text for text in below.texts if text.arrow_patch is not None]) == 1  # the bound
-    assert any(text.get_text() == "chance" for text in above.texts)
+    worths = sorted(float(worth.lines[0].get_xdata()[0]) for worth in right.containers)
+    assert worths == pytest.approx([0.8, 0.8, 3, 3, 3, 10]) and right.get_xscale() == "log"
+    assert len([text for text in right.texts if text.arrow_patch is not None]) == 1  # the bound
+    assert any(text.get_text() == "chance" for text in left.texts)
     assert "arrows: only a bound is known" in figure._supxlabel.get_text()
 
 
 def test_a_long_name_is_broken_between_its_settings() -> None:
-    assert ladder_figure.wrapped_label("sharing=false norm=layer") == "sharing=false\nnorm=layer"
-    assert ladder_figure.wrapped_label("padding=circular") == "padding=\ncircular"
+    assert (
+        ladder_figure.wrapped_label("sharing=false norm=layer pool=flatten") == "sharing=false norm=layer\npool=flatten"
+    )
+    assert ladder_figure.wrapped_label("some_long_setting=some_long_value") == "some_long_setting=\nsome_long_value"
     assert ladder_figure.wrapped_label("resnet") == "resnet"
 
 

@@ -86,9 +86,13 @@ def _draw_crosses(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:
             axes.hlines(scale * mean.mean, across.low, across.high, **bars)
 
 
-def draw_runs(axes: Axes, line: PlottedLine, i: int, scale: int, zorder: int, offset: float = 0) -> None:
-    """Draws a small point for each run of line i, moved along x by `offset`."""
+def draw_runs(
+    axes: Axes, line: PlottedLine, i: int, scale: int, zorder: int, offset: float = 0, across: bool = False
+) -> None:
+    """Draws a small point for each run of line i, moved along x by `offset`; `across`: with x and y exchanged."""
     x, y = [x + offset for x, _ in line.points], [scale * y for _, y in line.points]
+    if across:
+        x, y = y, x
     axes.scatter(x, y, s=4, linewidths=0, color=look.colour(i), zorder=zorder)
 
 
@@ -145,23 +149,34 @@ def tick_label(value: float) -> str:
     return f"{value:.4g}"
 
 
-def draw_chance(axes: Axes, groups: Sequence[Group], y: str) -> None:
-    """Draws where guessing lands if all runs have one number of classes; far from the lines it is only written."""
+def draw_chance(axes: Axes, groups: Sequence[Group], y: str, letter: str = "y") -> None:
+    """Draws where guessing lands if all runs have one number of classes; far from the lines it is only written.
+
+    `letter` is the axis along which y is drawn.
+    """
     class_counts = {len(row["classes"]) for group in groups for row in group.rows if row.get("classes")}
     if not is_share(y) or y == CALIBRATION or len(class_counts) != 1:
         return
     share = min((5 if "_top5_" in y else 1) * 100 / class_counts.pop(), 100)
-    lines_above = y.endswith("_accuracy")  # the word stands on the side of the lines
-    level, side = (share, 1) if lines_above else (100 - share, -1)
-    placed = {"va": "bottom" if lines_above else "top", **ANNOTATION}
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "linear" and max(low - level, level - high) > high - low:
-        corner = (1, 0 if lines_above else 1)
-        axes.annotate(f"chance: {level:.3g} %", corner, xycoords="axes fraction", xytext=(-2, 3 * side), **placed)
+    rises = y.endswith("_accuracy")  # the word stands on the side of the lines
+    level, side = (share, 1) if rises else (100 - share, -1)
+    upright = letter == "y"
+    placed: dict[str, Any] = ANNOTATION | {"va": "bottom" if rises or not upright else "top"}
+    if not upright:
+        placed |= {"ha": "left" if rises else "right"}
+    low, high = getattr(axes, f"get_{letter}lim")()
+    if getattr(axes, f"get_{letter}scale")() == "linear" and max(low - level, level - high) > high - low:
+        corner = (1, 0 if rises else 1) if upright else (0 if rises else 1, 0)
+        offset = (-2, 3 * side) if upright else (3 * side, 2)
+        axes.annotate(f"chance: {level:.3g} %", corner, xycoords="axes fraction", xytext=offset, **placed)
         return
-    axes.set_ylim(min(low, level * 0.9), max(high, min(level * 1.05, 100.0)))
-    axes.axhline(level, color="0.45", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-    axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2 * side), **placed)
+    getattr(axes, f"set_{letter}lim")(min(low, level * 0.9), max(high, min(level * 1.05, 100.0)))
+    draw_line = axes.axhline if upright else axes.axvline
+    draw_line(level, color="0.45", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    if upright:
+        axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2 * side), **placed)
+    else:
+        axes.annotate("chance", (level, 0), xycoords=("data", "axes fraction"), xytext=(2 * side, 2), **placed)
 
 
 def draw_diagonal(axes: Axes) -> None:

@@ -1,8 +1,8 @@
-"""Draws a ladder: its rungs side by side, their accuracy above, and what each bias is worth in images below.
+"""Draws a ladder: its rungs one above the other, their accuracy, and beside it what each bias is worth in images.
 
     vitbench plot study=cnn_ladder whole=resnet file=ladder.svg
 
-Rungs stand from the least accurate to the best. A bound, where the reference has no size as large or as small, is an
+The best rung is on top. A bound, where the reference has no size as large or as small, is an
 arrow.
 """
 
@@ -22,15 +22,16 @@ from vitbench.comparing.select import Runs
 from vitbench.comparing.worth import RungAtSize, check_value, measure, usual_size
 from vitbench.comparing.worth_table import describe_worth, worth_notes
 from vitbench.numbers import look
-from vitbench.numbers.words import column_label, is_number, is_share
+from vitbench.numbers.words import is_number, is_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL_WIDTH = 15  # characters of a line of a rung's name
-LABEL_SIZE = 7  # points
-INCHES_A_CHARACTER = 0.06  # of a rung's name in this size
+LABEL_WIDTH = 26  # characters of a line of a rung's name
+LABEL_SIZE = 8  # points
+INCHES_A_CHARACTER, INCHES_A_LINE = 0.07, 0.13  # of a rung's name in this size
+PANEL_INCHES = 2.9  # the width of each of the two
 LEGEND_INCHES = 1.25  # of a number of images
 
 
@@ -45,23 +46,23 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, title: s
     order = _order(measured, rising=value.endswith("accuracy"))
     labels = [wrapped_label(name) for name in order]
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    width = max(6.0, 0.9 + max(0.45, INCHES_A_CHARACTER * longest) * len(order))
-    height = 4.6 + 0.11 * max(label.count("\n") for label in labels)
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(5, 4))
-    handles = _draw_values(above, measured, value, order, sizes)
-    _draw_worths(below, measured, order, sizes)
-    _label_rungs(below, labels, order.index(ladder.reference.name))
-    for axes in (above, below):
+    width = 0.3 + INCHES_A_CHARACTER * longest + 2 * PANEL_INCHES
+    row = max(0.16 + 0.07 * len(sizes), INCHES_A_LINE * max(label.count("\n") + 1.5 for label in labels))
+    drawn = Figure(figsize=(width, 1.5 + row * len(order)), layout="constrained")
+    left, right = drawn.subplots(1, 2, sharey=True)
+    handles = _draw_values(left, measured, value, order, sizes)
+    _draw_worths(right, measured, order, sizes)
+    _label_rungs(left, labels, order.index(ladder.reference.name))
+    for axes in (left, right):
         _separate_rungs(axes, len(order))
-    above.set_title(title if title is not None else _usual_title(ladder), loc="left")
+    left.set_title(title if title is not None else _usual_title(ladder), loc="left")
     columns = min(len(sizes), int(width / LEGEND_INCHES))
     drawn.legend(handles, [f"{n:,} images" for n in sizes], loc="outside upper right", ncols=columns, frameon=False)
     what = f"{figure.describe_means([each.interval(value).n for each in measured])}; small points: single runs"
     look.small_print(
         drawn,
         figure.foot_text(
-            runs, measured, f"{what}; {describe_worth(ladder)}", [*_notes(ladder, measured), caveat], int(19 * width)
+            runs, measured, f"{what}; {describe_worth(ladder)}", [*_notes(ladder, measured), caveat], int(16 * width)
         ),
     )
     return drawn
@@ -81,7 +82,7 @@ def _usual_title(ladder: Ladder) -> str:
 
 
 def _notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
-    """Lists what the lower panel cannot show, and why."""
+    """Lists what the right panel cannot show, and why."""
     notes = worth_notes(ladder, measured)
     if any(each.worth and math.isinf(each.worth.value) for each in measured):
         sizes = [*ladder.reference.groups]
@@ -121,7 +122,7 @@ def _offset(i: int, sizes: Sequence[int]) -> float:
 def _draw_values(
     axes: Axes, measured: Sequence[RungAtSize], value: str, order: Sequence[str], sizes: Sequence[int]
 ) -> list[Any]:
-    """Draws the upper panel; returns what stands for each size in the legend."""
+    """Draws the left panel; returns what stands for each size in the legend."""
     scale = 100 if is_share(value) else 1
     lines = []
     for n in sizes:
@@ -134,50 +135,50 @@ def _draw_values(
         ]
         means = [(float(order.index(each.rung.name)), each.interval(value)) for each in there]
         lines.append(PlottedLine(f"{n:,} images", points, means))
-    handles = [draw_beside(axes, line, i, _offset(i, sizes), scale) for i, line in enumerate(lines)]
-    figure.scale_axis(axes, "y", value, [y for line in lines for _, y in line.points], "")
-    axes.set_ylim(*figure.y_limits([line for line in lines if line.points], value, False))
-    figure.draw_chance(axes, measured, value)
-    axes.set_ylabel(column_label(value))
+    handles = [draw_beside(axes, line, i, _offset(i, sizes), scale, across=True) for i, line in enumerate(lines)]
+    figure.scale_axis(axes, "x", value, [y for line in lines for _, y in line.points], "")
+    axes.set_xlim(*figure.y_limits([line for line in lines if line.points], value, False))
+    figure.draw_chance(axes, measured, value, "x")
     return handles
 
 
 def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str], sizes: Sequence[int]) -> None:
-    """Draws the lower panel: worths with their intervals on a logarithmic axis, and bounds as arrows."""
-    axes.axhline(1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
+    """Draws the right panel: worths with their intervals on a logarithmic axis, and bounds as arrows."""
+    axes.axvline(1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
     drawn = [1.0]
     for each in measured:
         if each.worth is None or each.images not in sizes:
             continue
         i, worth = sizes.index(each.images), each.worth
-        x = order.index(each.rung.name) + _offset(i, sizes)
+        place = order.index(each.rung.name) + _offset(i, sizes)
         low, value, high = (min(max(end, worth.least), worth.most) for end in (worth.low, worth.value, worth.high))
         ends = [value, value] if math.isnan(worth.low) else [low, high]
         bar = [[value - ends[0]], [ends[1] - value]]
         style: dict[str, Any] = {"color": look.colour(i), "linestyle": "none", "elinewidth": 1.2, "zorder": 3}
-        axes.errorbar([x], [value], bar, capsize=0 if math.isnan(worth.low) else 2.5, **style, **look.marker(i))
+        axes.errorbar(
+            [value], [place], xerr=bar, capsize=0 if math.isnan(worth.low) else 2.5, **style, **look.marker(i)
+        )
         drawn += [value, *ends]
         if math.isinf(worth.value):
-            _draw_arrow(axes, x, value, 1 if worth.value > 0 else -1, look.colour(i))
-    figure.scale_axis(axes, "y", "worth in images", drawn, "y")
+            _draw_arrow(axes, value, place, 1 if worth.value > 0 else -1, look.colour(i))
+    figure.scale_axis(axes, "x", "worth, x images", drawn, "x")
     room = (max(drawn) / min(drawn)) ** 0.15  # for arrows, which have a length on paper
-    axes.set_ylim(min(drawn) / max(room, 1.3), max(drawn) * max(room, 1.3))
-    axes.set_ylabel("worth, x images")
+    axes.set_xlim(min(drawn) / max(room, 1.3), max(drawn) * max(room, 1.3))
 
 
 def _draw_arrow(axes: Axes, x: float, y: float, direction: int, colour: str) -> None:
     arrow = {"arrowstyle": "<|-", "color": colour, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 3}  # it ends at x, y
-    axes.annotate("", (x, y), (0, 15 * direction), textcoords="offset points", arrowprops=arrow)
+    axes.annotate("", (x, y), (15 * direction, 0), textcoords="offset points", arrowprops=arrow)
 
 
 def _label_rungs(axes: Axes, labels: Sequence[str], reference: int) -> None:
-    """Writes the rungs' names below the lower panel, that of the reference in bold."""
-    axes.set_xticks(range(len(labels)), labels, fontsize=LABEL_SIZE)
-    axes.get_xticklabels()[reference].set_fontweight("bold")
-    axes.set_xlim(-0.5, len(labels) - 0.5)
+    """Writes the rungs' names beside the left panel, that of the reference in bold."""
+    axes.set_yticks(range(len(labels)), labels, fontsize=LABEL_SIZE)
+    axes.get_yticklabels()[reference].set_fontweight("bold")
+    axes.set_ylim(-0.5, len(labels) - 0.5)
 
 
 def _separate_rungs(axes: Axes, count: int) -> None:
-    axes.grid(False, axis="x")
-    for left, right in pairwise(range(count)):
-        axes.axvline((left + right) / 2, color="0.9", linewidth=0.6, zorder=0)
+    axes.grid(False, axis="y")
+    for lower, upper in pairwise(range(count)):
+        axes.axhline((lower + upper) / 2, color="0.9", linewidth=0.6, zorder=0)

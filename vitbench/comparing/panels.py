@@ -283,12 +283,18 @@ def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, An
     return handles
 
 
-def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int) -> Any:
-    """Draws means with error bars and their runs; no line joins them, because nothing lies between categories."""
+def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int, across: bool = False) -> Any:
+    """Draws means with error bars and their runs; no line joins them, because nothing lies between categories.
+
+    `across`: categories lie along y, and values along x.
+    """
+    places = [place + offset for place, _ in line.means]
+    values = [scale * mean.mean for _, mean in line.means]
+    halves = [scale * mean.half if figure.is_banded(mean) else 0.0 for _, mean in line.means]
     drawn_means = axes.errorbar(
-        [place + offset for place, _ in line.means],
-        [scale * mean.mean for _, mean in line.means],
-        [scale * mean.half if figure.is_banded(mean) else 0.0 for _, mean in line.means],
+        *((values, places) if across else (places, values)),
+        xerr=halves if across else None,
+        yerr=None if across else halves,
         label=line.label,
         linestyle="none",
         elinewidth=1.2,
@@ -298,7 +304,7 @@ def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int
         **look.marker(i),
     )
     describe_points(drawn_means.lines[0], figure.values_of(line, scale))
-    figure.draw_runs(axes, line, i, scale, zorder=4, offset=offset)
+    figure.draw_runs(axes, line, i, scale, zorder=4, offset=offset, across=across)
     return drawn_means
 
 

@@ -110,6 +110,8 @@ def _words_of(artist: Artist, points: Sequence[Point]) -> list[str]:
     assert isinstance(axes, Axes)
     x_label, y_label = axes.get_xlabel(), axes.get_ylabel() or axes.get_title(loc="left")
     names = axes.xaxis.get_major_formatter()  # of what stands side by side at 0, 1, 2 ...
+    if isinstance(axes.yaxis.get_major_formatter(), FixedFormatter):  # or one above the other
+        names, y_label = axes.yaxis.get_major_formatter(), x_label
     told = []
     for point in points:
         if isinstance(names, FixedFormatter):

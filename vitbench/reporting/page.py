@@ -149,6 +149,7 @@ def _study(section: Section) -> dict[str, Any]:
             {
                 "name": picture.name,
                 "uri": picture.data_uri,
+                "width": picture.width,
                 "caption": picture.caption,
                 "words": f"Picture {picture.name.replace('_', ' ')} of {printable(study.title)}",
             }

@@ -32,6 +32,12 @@ class Picture(NamedTuple):
     caption: str
 
     @property
+    def width(self) -> int | None:
+        """How wide a page shows it, in CSS pixels: pixels at half their size, which are sharp on every screen."""
+        head = read_file(self.path, LARGE)[:24]
+        return int.from_bytes(head[16:20]) // 2 if head.startswith(b"\x89PNG") else None
+
+    @property
     def data_uri(self) -> str:
         """The picture as an address that holds it whole; no script in it is run by a browser that shows it so."""
         blob = base64.b64encode(read_file(self.path, LARGE)).decode()
