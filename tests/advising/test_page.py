@@ -7,14 +7,21 @@ import numpy as np
 from tests.advising.test_advise import Page
 from tests.advising.test_words import made
 from vitbench.advising.page import missed_by_all, page
-from vitbench.advising.words import sections
+from vitbench.advising.results import Results
+from vitbench.advising.words import Section, sections
 from vitbench.data.split import Split
 
 
-def test_a_page_holds_all_words_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+def a_page(folder: Path) -> str:
+    """A page of made-up results."""
+    return told_page(folder)[2]
+
+
+def told_page(folder: Path) -> tuple[Results, list[Section], str]:
+    """Results of two networks, what is said of them, and their page."""
     vit = {100: [0.30, 0.33, 0.31], 300: [0.41, 0.42, 0.44], 900: [0.52, 0.50, 0.51]}
     resnet = {100: [0.35, 0.36, 0.38], 300: [0.50, 0.52, 0.53], 900: [0.70, 0.69, 0.71]}
-    results = made(tmp_path, {"vit": vit, "resnet": resnet})
+    results = made(folder, {"vit": vit, "resnet": resnet})
     told = sections(results)
     pixels = np.random.default_rng(0).integers(0, 255, (len(results.labels), 3, 32, 32), np.uint8)
     text = page(
@@ -25,6 +32,11 @@ def test_a_page_holds_all_words_and_nothing_from_elsewhere(tmp_path: Path) -> No
         ["vitbench train data.root='/my pets'"],
         Split(pixels, results.labels, ("a",)),
     )
+    return results, told, text
+
+
+def test_a_page_holds_all_words_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    results, told, text = told_page(tmp_path)
     shown = Page(text)
     assert shown.open == [""] and "<b>" not in text.replace("<body>", "")
     assert all(sentence in shown.shown for section in told for sentence in section.sentences)
