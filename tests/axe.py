@@ -1,4 +1,4 @@
-"""What axe-core finds of a page in headless Chromium: what people who hear a page, or see it badly, would stumble over."""
+"""What axe-core finds of a page in headless Chromium: what people who hear a page or see it badly stumble over."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ addEventListener("load", async () => {
 
 
 def violations(page: str, folder: Path, dark: bool = False) -> list[str]:
-    """Returns what is serious or critical of a page, each with the first elements that have it."""
+    """Returns what is serious or critical of a page, each with the first elements that have it.
+
+    A light page is looked at on a screen, a dark one on a phone.
+    """
     import axe_core_python
 
     script = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
     path = folder / "axe.html"
     path.write_text(page.replace("</body>", f"<script>{script}</script>{RUN}</body>"))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
-    scheme = [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    scheme = [f"--blink-settings=preferredColorScheme={int(not dark)}", f"--window-size={500 if dark else 1280},900"]
     done = subprocess.run(["chromium", *options, *scheme, path.as_uri()], capture_output=True, text=True, timeout=600)
     out = re.findall('<pre id="axeout">(.*?)</pre>', done.stdout, re.DOTALL)
     assert out, f"axe said nothing: {done.stderr[-1000:]}"
