@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.advising.test_page import a_page
-from tests.axe import needs_chromium, violations
+from tests.pages.axe import needs_chromium, violations
 from vitbench.reporting.page import index_page, study_page
 from vitbench.reporting.section import Section
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = ("quickstart", "pretraining", "cnn_ladder", "first_look")  # curves, a fit, a ladder, and neither
 
 
