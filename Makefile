@@ -40,8 +40,9 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
-reference: .venv  ## write docs/settings-reference.md again, from the comments beside the settings
+reference: .venv  ## write docs/settings-reference.md and docs/records.md again, from the comments beside the settings
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/records_page.py
 
 bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json

@@ -43,6 +43,9 @@ Cli = Callable[..., Output]
         ("vitbench predict im", ["images="]),
         ("vitbench inspect data.ro", ["data.root="]),
         ("vitbench advise min", ["minutes="]),
+        ("vitbench advise data=", ["data=imagefolder"]),
+        ("vitbench advise data.fra", []),  # advise chooses the images of each run
+        ("vitbench advise data.fl", ["data.flip="]),
         ("vitbench clean what=", [f"what={kind}" for kind in FINDERS]),
         ("vitbench doctor format=", ["format=text", "format=json"]),
         ("vitbench watch format=", ["format=text", "format=json"]),
@@ -101,8 +104,12 @@ def test_bash_completes(tmp_path: Path, path: str, line: str, replies: list[str]
 @pytest.mark.parametrize("shell", [shell for shell in ("zsh", "fish") if shutil.which(shell)])
 def test_other_shells_read_their_function(tmp_path: Path, path: str, shell: str) -> None:
     if shell == "fish":
-        code = 'vitbench completion fish | source; complete -C "vitbench train model=r"'
-        assert in_shell(shell, code, path, tmp_path) == ["model=resnet"]
+        (tmp_path / "pets").mkdir()
+        (tmp_path / "table.csv").touch()
+        lines = ("train model=r", "ta", "predict images=pe")  # files only where one is typed
+        asked = [f"complete -C 'vitbench {line}' | cut -f 1" for line in lines]
+        code = "; ".join(["vitbench completion fish | source", *asked])
+        assert in_shell(shell, code, path, tmp_path) == ["model=resnet", "table", "images=pets/"]
     else:
         code = 'autoload -U compinit; compinit -u -D; eval "$(vitbench completion zsh)"; print $_comps[vitbench]'
         assert in_shell(shell, code, path, tmp_path) == ["_vitbench"]

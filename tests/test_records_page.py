@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 from tests import fake_runs
-from tools import records_page
+from tools import records_page, settings_reference
 from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.select import select_runs
 from vitbench.machine.provenance import Hardware, Provenance, Versions
@@ -17,6 +18,7 @@ from vitbench.probes.menu import MENU as PROBES
 from vitbench.runs.record import Beginning, Essentials, FrozenFeatures, Metrics, Record, ScannedFiles
 
 KINDS = (Essentials, Metrics, Provenance, Record, Hardware, Versions, Beginning, FrozenFeatures, ScannedFiles)
+HEADINGS = re.compile("^#+ (.*)$", re.MULTILINE)
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -35,6 +37,16 @@ def test_every_field_has_words_of_its_own(kind: type) -> None:
 def test_the_page_names_every_field_of_a_record() -> None:
     page = records_page.page()
     assert [name for name in get_type_hints(Record) if f"| `{name}` |" not in page] == []
+
+
+def test_each_setting_is_linked_to_its_line_in_the_reference() -> None:
+    reference = settings_reference.page()
+    headings = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADINGS.findall(reference)]
+    anchors = re.findall('<a id="([^"]+)"></a>', reference)
+    assert len({*anchors}) == len(anchors) and not {*anchors} & {*headings}
+    links = re.findall(r"\[`([^`]+)`\]\(settings-reference\.md#([^)]+)\)", records_page.page())
+    assert len(links) > 100 and {anchor for _, anchor in links} <= {*anchors, *headings}
+    assert ("data.fraction", "data.fraction") in links and ("model.patch_size", "model=vit-model.patch_size") in links
 
 
 def test_a_type_is_said_with_its_range_and_unit() -> None:

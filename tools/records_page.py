@@ -25,7 +25,7 @@ from vitbench.settings.choices import GROUPS, MENU_GROUPS, column_of, menu_of
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, TrainConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "records.md"
-SETTINGS = "settings.md"
+SETTINGS, REFERENCE = "settings.md", "settings-reference.md"
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "object", Any: "any"}
 # columns that follow from others (`derived` in vitbench/runs/records.py)
 DERIVED = {
@@ -220,11 +220,13 @@ def _options() -> Iterator[list[str]]:
         for member, choice in menu_of(name).items():
             keys = [column_of(group.options_prefix + key) for key in tunables(choice.target)]
             if keys:
-                yield [f"`{name}={member}`", ", ".join(map(_linked, keys))]
+                yield [f"`{name}={member}`", ", ".join(_linked(key, f"{name}={member}-") for key in keys)]
 
 
-def _linked(column: str) -> str:
-    return f"[`{column}`]({SETTINGS})"
+def _linked(column: str, choice: str = "") -> str:
+    """Links a column to the line of its setting, or to the section of the choice that it names."""
+    anchor = "data" if column == "data.source" else f"{choice}{column}"
+    return f"[`{column}`]({REFERENCE}#{anchor})"
 
 
 def _table(head: Iterable[str], lines: Iterable[list[str]]) -> str:

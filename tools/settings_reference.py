@@ -17,7 +17,7 @@ from vitbench.explaining.comments import sentences_of_schema
 from vitbench.explaining.explained import Setting, menu_of_group, options_of, sentence_of_member, settings_of_command
 from vitbench.numbers.words import typed_value
 from vitbench.settings.choices import GROUPS
-from vitbench.settings.command_schemas import SCHEMAS
+from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE, SCHEMAS
 from vitbench.settings.compose import CONF_DIR, read_yaml
 from vitbench.settings.schema import SWEEP_KEYS, DataConfig, SweepConfig
 
@@ -50,17 +50,20 @@ def page() -> str:
 def _of_training() -> str:
     """The settings of `train` and `sweep` that no choice of model, encoding, images or objective brings."""
     found = settings_of_command("sweep", {})
-    text = "## train and sweep\n\n" + _table({k: v for k, v in found.items() if "." not in k and k not in SWEEP_KEYS})
+    text = "## train and sweep\n\n" + _table(
+        {k: v for k, v in found.items() if "." not in k and k not in SWEEP_KEYS}, anchored=True
+    )
     text += "`sweep` has besides:\n\n" + _table({key: its for key, its in found.items() if key in SWEEP_KEYS})
     sentences = sentences_of_schema(SweepConfig)
     for part in ("data", "optim", "augment", "distill", "machine"):
         sentence = GROUPS[part].help if part in GROUPS else sentences[part]
         text += f"### {part}\n\n{_sentence(sentence)}\n\n{_members(part)}"
-        text += _table({key: its for key, its in found.items() if key.startswith(f"{part}.")})
+        text += _table({key: its for key, its in found.items() if key.startswith(f"{part}.")}, anchored=True)
     for source in ("imagefolder", "shapes"):
         more = settings_of_command("sweep", {"data": source})
         text += f"### data={source}\n\n`data={source}` has besides:\n\n"
-        text += _table({key: its for key, its in more.items() if key.startswith("data.") and key not in found})
+        own = {key: its for key, its in more.items() if key.startswith("data.") and key not in found}
+        text += _table(own, anchored=True)
     return text
 
 
@@ -85,7 +88,9 @@ def _of_choices() -> str:
         about = GROUPS[group].help if group in GROUPS else "what `vitbench probe` measures"
         text += f"## {group}=\n\n{_sentence(about)}\n\n"
         for name, choice in menu_of_group(group).items():
-            text += f"**`{group}={name}`** {_cell(choice.help)}\n\n{_table(options_of(group, name))}"
+            text += f"**`{group}={name}`** {_cell(choice.help)}\n\n" + _table(
+                options_of(group, name), anchored=True, choice=f"{group}={name}-"
+            )
     return text
 
 
@@ -94,17 +99,21 @@ def _of_command(command: str) -> str:
     takes_images = SCHEMAS[command].__annotations__.get("data") == DataConfig.__name__
     found = settings_of_command(command, {})
     text = _table({key: its for key, its in found.items() if not (takes_images and key.startswith("data."))})
+    if command == "advise":
+        but = ", ".join(f"`{key}`" for key in CHOSEN_BY_ADVISE)
+        return text + f"`data=imagefolder` and its settings are those of [train](#data), but for {but}.\n\n"
     return text + ("`data=` and its settings are those of [train](#data).\n\n" if takes_images else "")
 
 
-def _table(settings: Mapping[str, Setting]) -> str:
-    """A table of settings; nothing where there is none."""
+def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: str = "") -> str:
+    """A table of settings; nothing where there is none. Other pages link to the lines of one that is anchored."""
     if not settings:
         return ""
     rows = [["setting", "default", "what can be typed", "what it is"], ["---"] * 4]
     for key, its in settings.items():
         key, default = ("where.KEY", "") if key == "where" else (key, f"`{typed_value(its.default)}`")
-        rows.append([f"`{key}`", default, _cell(_what_can_be_typed(its)), _cell(its.sentence)])
+        anchor = f'<a id="{choice}{key}"></a>' if anchored else ""
+        rows.append([f"{anchor}`{key}`", default, _cell(_what_can_be_typed(its)), _cell(its.sentence)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
 
 

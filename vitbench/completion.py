@@ -2,6 +2,7 @@
 
 The shell's function only asks `vitbench completion reply` for the words that fit, with the line so far in COMP_LINE.
 zsh and fish show a sentence beside each word, and ask `vitbench completion describe` for both; bash shows words alone.
+Files are offered behind the `=` of a setting for which no word fits.
 Commands, `ls` words, studies and the values of `format` and its like are ours; groups and keys come from Hydra's own
 engine, which has to see the line without the command word.
 """
@@ -55,7 +56,12 @@ function __vitbench_fitting
     set -lx COMP_LINE (commandline --cut-at-cursor --current-process | string collect)
     vitbench completion describe 2>/dev/null
 end
-complete --command vitbench --arguments '(__vitbench_fitting)'
+function __vitbench_takes_a_file
+    string match --quiet '*=*' -- (commandline --cut-at-cursor --current-token)
+    and test -z "$(__vitbench_fitting | string collect)"
+end
+complete --command vitbench --no-files --arguments '(__vitbench_fitting)'
+complete --command vitbench --condition __vitbench_takes_a_file --force-files
 """
 
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
@@ -121,7 +127,12 @@ def completions_of(line: str) -> list[str]:
     from vitbench.settings.overrides import TYPED_FOR
 
     renamed = [f"{key}=" for key in TYPED_FOR.get(command, ())]  # Hydra knows them by other words
-    return [*dict.fromkeys(_beginning(word, [*renamed, *_ask_hydra(command, [*before[1:], word])]))]
+    asked = _ask_hydra(command, [*before[1:], word])
+    if command == "advise":
+        from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE
+
+        asked = [choice for choice in asked if choice.partition("=")[0] not in CHOSEN_BY_ADVISE]
+    return [*dict.fromkeys(_beginning(word, [*renamed, *asked]))]
 
 
 def _values(command: str, key: str) -> Sequence[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Output
 from vitbench.cli import COMMANDS, PLAIN
+from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE
 
 Cli = Callable[..., Output]
 
@@ -54,6 +55,15 @@ def test_a_run_brings_its_images_to_a_probe_and_a_network_from_outside_does_not(
     assert "data.root=data" in of_run and "data.fraction" not in of_run and "data.fraction=1" in outside
     assert "probe.shift.draws=4" in of_run and "probe.linear" not in of_run
     assert "\n  model=null" in of_run, "as one types it"
+
+
+def test_help_of_advise_lists_only_what_it_takes(vitbench: Cli) -> None:
+    text = vitbench("advise", "--help").out
+    assert "data.root=" in text and "data.flip=" in text and "cifar10" not in text
+    for key in CHOSEN_BY_ADVISE:
+        assert f"{key}=" not in text
+        refused = vitbench("advise", f"{key}={'tiles' if key == 'data.permute' else 1 if 'seed' in key else 0.5}")
+        assert refused.code == 2, refused.err
 
 
 def test_filters_are_shown_as_they_were_typed(vitbench: Cli) -> None:

@@ -16,6 +16,7 @@ from vitbench.comparing.evidence import read_evidence
 from vitbench.comparing.sums import SUMS
 from vitbench.runs.plan import Planned, remember
 from vitbench.runs.study import load_study
+from vitbench.settings.compose import STUDY_DIR
 
 Cli = Callable[..., Output]
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
     assert "## Shares &lt;of&gt; data" in readme and "**Which leads?**" in readme and "Expected: The CNN." in readme
     assert "| resnet | - | 36.0" in readme and "shares/errors.svg" in readme and "18 runs, seeds 0, 1" in readme
     assert "2 of the 20 planned runs have no result: 1 failed, 1 missing" in readme
-    assert "`vitbench sweep study=shares data=imagefolder data.root=FOLDER`" in readme and "/home/me" not in readme
+    assert "`vitbench sweep study=shares.yaml data=imagefolder data.root=FOLDER`" in readme and "/home/me" not in readme
     assert done.out.splitlines()[0] == "results/shares/accuracy.md"
 
 
@@ -183,7 +184,36 @@ def test_what_was_typed_comes_through_a_second_report(vitbench: Cli, runs: Path,
     shutil.rmtree(next(runs.glob("None-*")))  # so that its row is kept
     vitbench("report", "study=shares.yaml")
     assert (tmp_path / "results" / "shares" / "study.yaml").read_text() == first
-    assert first.startswith("# $ vitbench sweep study=shares data=imagefolder data.root=FOLDER\ntitle:")
+    assert first.startswith("# $ vitbench sweep study=shares.yaml data=imagefolder data.root=FOLDER\ntitle:")
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("./my studies/shares.yaml", "'study=my studies/shares.yaml'"),
+        ("{elsewhere}/shares.yaml", "study=FOLDER/shares.yaml"),
+        ("quickstart", "study=quickstart"),
+        ("{shipped}", "study=quickstart"),
+    ],
+)
+def test_a_study_of_ones_own_is_named_by_a_path_that_works(
+    vitbench: Cli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, typed: str, again: str
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for folder in (tmp_path / "my studies", elsewhere):
+        folder.mkdir(exist_ok=True)
+        (folder / "shares.yaml").write_text(f"{STUDY}\nprobes: [probe=shift]\n")
+    typed = typed.format(elsewhere=elsewhere, shipped=STUDY_DIR / "quickstart.yaml")
+    folder = fake_runs.quickstart(tmp_path / "runs")
+    ids = sorted(path.name for path in folder.iterdir())
+    remember(load_study(typed), [Planned([], {}, id_) for id_ in ids], folder, [])
+    done = vitbench("report", f"study={typed}")
+    assert done.code == 0, done.err
+    (written,) = (tmp_path / "results").glob("*/study.yaml")
+    assert written.read_text().startswith(f"# $ vitbench sweep {again}\n")
+    readme = (tmp_path / "results" / "README.md").read_text()
+    assert f"`vitbench sweep {again}`" in readme and f"`vitbench probe {again}`" in readme
+    assert str(elsewhere) not in readme
 
 
 def test_notes_are_shown_and_kept(vitbench: Cli, runs: Path, tmp_path: Path) -> None:

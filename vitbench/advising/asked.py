@@ -15,21 +15,11 @@ from vitbench.machine.redact import redacted
 from vitbench.menu import Range, check_ranges
 from vitbench.numbers.words import typed_value
 from vitbench.settings.check import RANGES, check_machine
+from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE
 from vitbench.settings.compose import cache_folder
 from vitbench.settings.schema import FolderConfig
 
 MINUTES = Range("above 0 and at most 10000", lambda value: 0 < value <= 10_000)
-# settings that advise chooses itself
-CHOSEN = (
-    "fraction",
-    "count",
-    "subset_seed",
-    "val_fraction",
-    "permute",
-    "permute_share",
-    "permute_tile",
-    "permute_seed",
-)
 
 
 class Asked(NamedTuple):
@@ -65,9 +55,10 @@ def checked(options: dict[str, Any]) -> Asked:
     if data["source"] != "imagefolder":
         raise UserError(f"data={data['source']}: advise looks at a folder of photographs, data.root=FOLDER")
     usual = {field.name: field.default for field in fields(FolderConfig)}
-    for key in CHOSEN:
+    for chosen in CHOSEN_BY_ADVISE:
+        key = chosen.removeprefix("data.")
         if data[key] != usual[key]:
-            raise UserError(f"data.{key}={typed_value(data[key])}: advise chooses the images of each run; drop it")
+            raise UserError(f"{chosen}={typed_value(data[key])}: advise chooses the images of each run; drop it")
     check_ranges({f"data.{key}": value for key, value in data.items()}, RANGES)
     check_machine(options["machine"]["device"], None)
     if not str(options["runs"]).strip() or (options["out"] is not None and not str(options["out"]).strip()):

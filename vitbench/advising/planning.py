@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitbench.advising.asked import CHOSEN, Asked, command_again
+from vitbench.advising.asked import Asked, command_again
 from vitbench.advising.plan import Photographs, Plan, choose, plan_lines, study_text, study_with
 from vitbench.errors import UserError
 from vitbench.inspect import Inspected
 from vitbench.numbers.words import typed_value
 from vitbench.runs.images import done
 from vitbench.runs.run import Run
+from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE
 from vitbench.settings.named_networks import NamedNetwork
 from vitbench.settings.schema import FolderConfig
 
@@ -123,7 +124,8 @@ def old_plan(asked: Asked) -> OldPlan:
     own = {**asked.data, "root": str(Path(asked.data["root"]).absolute())}
     for key in (field.name for field in fields(FolderConfig)):
         theirs = settings["data"][key]
-        if key not in (*CHOSEN, "source", "cache", "image_size") and theirs != own[key]:
+        may_differ = key in ("source", "cache", "image_size") or f"data.{key}" in CHOSEN_BY_ADVISE
+        if not may_differ and theirs != own[key]:
             raise UserError(
                 f"{asked.study} is about data.{key}={typed_value(theirs)}, not {typed_value(own[key])}; data.name=NEW"
                 " begins another"

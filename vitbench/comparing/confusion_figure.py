@@ -121,7 +121,7 @@ def draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None
     least = 0.5 if K <= MATRIX else 1.0
     for row, column in np.argwhere(percent >= least).tolist():
         value = percent[row, column]
-        colour = "white" if value > 40 else "0.15"
+        colour = "0.99" if value > 40 else "0.15"  # pure white would become the colour of the paper on a dark page
         size = 7.5 if K <= MATRIX else 6
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
 

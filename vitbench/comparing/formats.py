@@ -6,6 +6,7 @@ Names in a table come from anyone's folders and files: in each format they stay 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
+from vitbench.comparing.latex import latex_file, latex_list, latex_table, latex_words
 from vitbench.machine.terminal import beneath, escaped
 from vitbench.numbers.intervals import smallest_difference
 from vitbench.numbers.text import align, csv_text, speakable
@@ -23,21 +25,6 @@ from vitbench.runs.record import total_seconds
 TOTAL_SECONDS = "total_train_seconds"  # includes the training of what a run began from
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", TOTAL_SECONDS, "images_per_second")
 TABLE_ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "tex", ".json": "json"}
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "[": "{[}",
-    "]": "{]}",
-    "`": "{`}",
-    **{c: f"\\{c}" for c in "{}$&#_%"},
-}
 
 
 @dataclass(frozen=True)
@@ -154,30 +141,14 @@ def escape_markdown(text: str) -> str:
 
 
 def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
-    """Writes floats for \\input{...}, with heading and notes in their captions."""
-    parts = ["% \\usepackage{booktabs}"]
+    """Writes tables for \\input{...}: the notes stand below each of them, and what its numbers say below that."""
+    parts = []
     for table in tables:
-        words = [
-            escape_latex(word) + ("" if word[-1] in ".?!" else ".")
-            for word in [heading, table.caption, *table.notes, *table.sentences, *notes]
-            if word
-        ]
-        body = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in [table.head, *table.lines]]
-        columns = "l" * table.left + "r" * (len(table.head) - table.left)
-        opening = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{' '.join(words)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-        ]
-        closing = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        parts.append("\n".join([*opening, r"\toprule", body[0], r"\midrule", *body[1:], *closing]))
-    return "\n\n".join(parts) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    """Escapes text so that LaTeX shows it as it is; it would take a bracket after a line's end for an argument."""
-    return "".join(LATEX.get(c, c) for c in text)
+        said = re.sub("^[a-z](?=[a-z]* )", lambda first: first[0].upper(), table.caption)
+        caption, below = latex_words([heading, said]), latex_words([*table.notes, *notes])
+        parts.append(latex_table(table.head, table.lines, table.left, caption, below))
+        parts += latex_list(table.sentences)
+    return latex_file(parts)
 
 
 def _csv(table: Table) -> str:

@@ -21,7 +21,7 @@ from vitbench.objectives.refusals import MAE, SIMSIAM
 from vitbench.probes.menu import MENU as PROBES
 from vitbench.settings.check import RANGES, WORDS
 from vitbench.settings.choices import GROUPS, menu_of, typed_key
-from vitbench.settings.command_schemas import SCHEMAS
+from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE, SCHEMAS
 from vitbench.settings.compose import CONF_DIR
 from vitbench.settings.options import TYPE_WORDS
 from vitbench.settings.overrides import TYPED_FOR
@@ -43,6 +43,7 @@ VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselv
     "fit form": ("pow2", "pow3", "m4"),
     "predict probabilities": ("top", "all"),
     "features classifiers": ("linear", "nearest"),
+    "advise data": ("imagefolder",),
     "clean what": ("caches", "surveys", "features", "failed", "temporary", "damaged"),
 }
 VALUES_OF_RUNS: dict[str, Sequence[str]] = {
@@ -115,7 +116,9 @@ def _of_schema(schema: type, prefix: str, chosen: Mapping[str, Any], command: st
 
 
 def _is_no_setting(key: str, command: str, chosen: Mapping[str, Any]) -> bool:
-    """Whether a key only takes what data sets say of it, or is of images that the run brings which is probed."""
+    """Whether nobody types a key: data sets say it, the run brings it which is probed, or advise chooses it."""
+    if command == "advise" and key in CHOSEN_BY_ADVISE:
+        return True
     of_run = command == "probe" and not chosen.get("data") and key.startswith("data.")
     return key == "augment" or (of_run and key not in ("data.root", "data.cache"))
 

@@ -12,7 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vitbench.explaining.comments import sentences_of_schema
-from vitbench.explaining.explained import RENAMED, Setting, menu_of_group, sentence_of_member, settings_of_command
+from vitbench.explaining.explained import (
+    RENAMED,
+    VALUES,
+    Setting,
+    menu_of_group,
+    sentence_of_member,
+    settings_of_command,
+)
 from vitbench.numbers.words import typed_value
 from vitbench.settings.choices import CONF_GROUPS, GROUPS, settings_key
 from vitbench.settings.command_schemas import SCHEMAS
@@ -69,6 +76,7 @@ def _choices(command: str, made: Mapping[str, str], chosen: Mapping[str, Any]) -
         return f"{sentence} ({', '.join(GlobalHydra.instance().config_loader().get_group_options(group))})"
 
     groups = [group for group in GROUPS if made.get(group) or (group == "data" and group in made)]
+    groups = [group for group in groups if len(VALUES.get(f"{command} {group}", ())) != 1]  # which leaves no choice
     rows = [(f"{group}={made[group] or 'null'}", said(GROUPS[group].help, group)) for group in groups]
     if "probe" in chosen:
         sentence = sentences_of_schema(SCHEMAS[command])["probe"]

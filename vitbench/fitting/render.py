@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vitbench.comparing import formats
+from vitbench.comparing.latex import latex_list
 from vitbench.fitting import export
 from vitbench.fitting.findings import Report
 from vitbench.fitting.remarks import advice_sentences, budget_words, form_sentences, target_sentences
@@ -19,11 +20,10 @@ def render_report(form: str, report: Report) -> str:
         return export.to_json(report)
     if form == "csv":
         return export.to_csv(report)
-    if form == "tex":  # the sentences are a list below the tables, because a caption is no place for them
+    if form == "tex":
         tables = formats.render_tables("tex", report_tables(report), report.heading, [])
         paragraphs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(report)]
-        items = [rf"\item {formats.escape_latex(line)}" for line in [*paragraphs, *report_foot(report)]]
-        return tables + "\n".join(["", r"\begin{itemize}", *items, r"\end{itemize}", ""]) if items else tables
+        return "\n".join([tables, *latex_list([*paragraphs, *report_foot(report)]), ""])
     return formats.render_tables(form, report_tables(report), report.heading, report_lines(report))
 
 

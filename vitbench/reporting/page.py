@@ -1,7 +1,7 @@
 """results/index.html: studies as a page that people read, in one file without anything from elsewhere.
 
-The words of studies, classes and folders come from anyone, so templates escape what they are given. Only figures,
-which matplotlib wrote, and the Markdown of notes.md, whose HTML is taken as text, are put in as they are.
+Its templates escape what they are given (vitbench/pages/environment.py); in the Markdown of notes.md, HTML is taken as
+text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
@@ -23,6 +23,7 @@ from vitbench.fitting.render import report_foot, report_sentences
 from vitbench.numbers import look
 from vitbench.numbers.inline import inline_svg
 from vitbench.numbers.words import printable, shown_number, shown_value
+from vitbench.pages.environment import page_environment
 from vitbench.reporting.section import Section
 
 LEAD = (
@@ -58,9 +59,7 @@ def _page(title: str, lead: str, studies: Sequence[dict[str, Any]], chapters: Se
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vitbench.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment("reporting")
     environment.filters["linked"] = linked
     return environment
 

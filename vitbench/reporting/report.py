@@ -57,6 +57,7 @@ from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
 from vitbench.runs.study import find_study, load_study
+from vitbench.settings.compose import STUDY_DIR
 from vitbench.timing import bench
 
 TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
@@ -141,7 +142,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
         print(f"vitbench: {printable(note)}", file=sys.stderr)
     planned, target = planned_ids(study, folder), results / study.name
     typed = [_without_places(shlex.split(words)) for words in typed_words(study, folder) or [""]]
-    commands = [shlex.join(["vitbench", "sweep", f"study={study.name}", *words]) for words in typed]
+    commands = [shlex.join(["vitbench", "sweep", f"study={_typed_again(source)}", *words]) for words in typed]
     count = count_in(folder)
     if (target / "runs.csv").is_file():
         before = replace(read_evidence(target / "runs.csv"), swept=read_swept(target / "probes.csv"))
@@ -183,6 +184,15 @@ def collect(name: str, folder: Path, results: Path) -> None:
 def _state(folder: Path) -> str:
     run = Run(folder, {})
     return "failed" if run.failure() else "unfinished" if run.states() else "missing"
+
+
+def _typed_again(source: Path) -> str:
+    """What to type for a study: its name, or the path of one's own file from here, in FOLDER/ where it is elsewhere."""
+    shipped = STUDY_DIR / f"{source.stem}.yaml"
+    if shipped.is_file() and shipped.read_bytes() == source.read_bytes():
+        return source.stem
+    path = source.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f"FOLDER/{source.name}"
 
 
 def _without_places(words: Iterable[str]) -> list[str]:

@@ -188,7 +188,7 @@ class Section:
 
     def all_commands(self) -> list[str]:
         """The commands that ran the study, and those that measured it."""
-        named = [word for command in self.commands for word in command.split() if word.startswith("study=")]
+        named = [word for command in self.commands for word in re.findall(r"'study=[^']*'|\bstudy=\S+", command)]
         return [*self.commands, *([f"vitbench probe {named[0]}"] if self.study.probes and named else [])]
 
     def foot(self) -> str:

@@ -158,6 +158,19 @@ class AdviseConfig:
     machine: AdviseMachineConfig = field(default_factory=AdviseMachineConfig)  # where it is computed
 
 
+# settings of the images that advise chooses itself for each run, and refuses
+CHOSEN_BY_ADVISE = (
+    "data.fraction",
+    "data.count",
+    "data.subset_seed",
+    "data.val_fraction",
+    "data.permute",
+    "data.permute_share",
+    "data.permute_tile",
+    "data.permute_seed",
+)
+
+
 @dataclass
 class ProbeMachineConfig:
     """Probes compute in float32."""

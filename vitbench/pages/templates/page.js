@@ -31,8 +31,8 @@ const tell = point => {
 };
 for (const svg of document.querySelectorAll("figure svg")) {
   const points = [...svg.querySelectorAll(".point")];
+  svg.setAttribute("tabindex", "0");  // also without points, so that a wide figure can be scrolled by keys
   if (!points.length) continue;
-  svg.setAttribute("tabindex", "0");
   for (const point of points) {
     point.addEventListener("click", event => { event.stopPropagation(); tell(point); });
     point.addEventListener("mouseenter", () => tell(point));

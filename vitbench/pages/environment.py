@@ -1,0 +1,18 @@
+"""Opens the templates of a room, which can extend base.html.j2.
+
+The words of studies, classes and folders come from anyone, so templates escape what they are given. Only figures, which
+matplotlib wrote, and HTML that was made of escaped text are put in as they are, as Markup.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+
+@cache
+def page_environment(room: str) -> Environment:
+    """Returns the environment of the templates of `vitbench.<room>`."""
+    loader = ChoiceLoader([PackageLoader(f"vitbench.{room}"), PackageLoader("vitbench.pages")])
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
