@@ -1,4 +1,4 @@
-"""vitbench's functions do what its command line does: the same words, runs and texts, and nothing of it stays behind."""
+"""vitbench's functions do what its command line does, with the same words, and leave nothing behind in the process."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_an_interrupted_run_is_saved_and_the_same_call_goes_on(
             os.kill(os.getpid(), signal.SIGINT)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="saved.* to go on: vitbench train"):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"saved.* to go on: vitbench train"):
         patch.setattr(Training, "count_step", interrupted)
         package.train(**TINY_SETTINGS)
     assert {number: signal.getsignal(number) for number in handlers} == handlers
@@ -387,7 +387,7 @@ def test_runs_are_the_rows_and_the_columns_of_runs_csv(vitbench: Cli, tmp_path: 
     for column in ("data.fraction", "seed", "test_accuracy", "parameters", "train_seconds"):
         assert runs[column].dtype.kind in "if" and np.allclose(runs[column], printed[column])
     assert {*package.runs().model} == {"vit", "resnet"}
-    with pytest.raises(UserError, match="where.model=x: none of 18 runs"):
+    with pytest.raises(UserError, match=r"where\.model=x: none of 18 runs"):
         package.runs(where={"model": "x"})
     with pytest.raises(UserError, match="runs=nowhere: no finished run there"):
         package.runs(runs=Path("nowhere"))

@@ -38,7 +38,9 @@ def test_the_notebook_goes_from_images_to_the_verdict(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent.parent))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}
-    client.NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place).execute()  # raises with a cell
+    client.NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", resources=place
+    ).execute()  # raises with a cell
     cells = {"".join(cell["source"]): cell for cell in notebook["cells"] if cell["cell_type"] == "code"}
     (verdict,) = [printed(cell) for source, cell in cells.items() if "found.sentences" in source]
     title, *sentences = verdict.splitlines()

@@ -2,7 +2,7 @@
 
 The functions here do from Python what the commands of the same names do. Each takes the words of the command line as
 keyword arguments (docs/python.md), computes the same, and raises `UserError` where the command line prints a line.
-Every command begins with this file, so that it imports nothing heavy.
+Every command begins with this file, so it imports nothing heavy.
 """
 
 from __future__ import annotations
