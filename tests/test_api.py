@@ -115,7 +115,7 @@ def test_values_become_the_words_that_one_types() -> None:
     ]
 
 
-TEXT = st.text("ab,'\"\\${}[]():=~ #*ü3", max_size=9) | st.sampled_from(
+TEXT = st.text("ab,'\"\\${}[]():= #*ü3", max_size=9) | st.sampled_from(
     ["null", "true", "3", "1e3", "[a,b]", "{a: 1}", "a,b", "'a'", '"', "\\", "a\\", "${x}", "\\${x}", "range(3)", "a=b"]
 )
 
