@@ -1,18 +1,32 @@
-"""vitbench: what a CNN knows before it sees data, what a ViT must learn, and when the difference stops mattering."""
+"""vitbench: what a CNN knows before it sees data, what a ViT must learn, and when the difference stops mattering.
+
+The functions here do from Python what the commands of the same names do. Each takes the words of the command line as
+keyword arguments (docs/python.md), computes the same, and raises `UserError` where the command line prints a line.
+Every command begins with this file, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+# The room of runs has the name of a function below. Python gives this package an attribute for a room when it is first
+# imported, so that happens here, before the function takes the name; `from vitbench.runs.record import ...` needs none.
+import vitbench.runs as _room_of_runs
+from vitbench.errors import UserError
 from vitbench.version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
+    from vitbench.api import Fit
     from vitbench.runs.record import Record
 
-__all__ = ["Loaded", "__version__", "load"]
+__all__ = ["Loaded", "UserError", "__version__", "fit", "load", "probe", "runs", "sweep", "train"]
+
+del _room_of_runs
 
 
 class Loaded(NamedTuple):
@@ -23,6 +37,79 @@ class Loaded(NamedTuple):
     record: Record  # vitbench/runs/record.py says what its fields hold
 
 
+def train(**settings: Any) -> Record:
+    """Trains or resumes one run, or finds that it is done: `vitbench train`.
+
+    `record = vitbench.train(model="vit", pe="rope", **{"optim.steps": 150, "data.fraction": 0.1})`
+
+    Returns the run's record (docs/records.md): `record["test_accuracy"]`, `record["id"]`. Raises RunFailed where it
+    diverged, TryAgain where another process holds it or a signal ended it once it was saved, and UserError for a slip.
+    The interrupt of a notebook is KeyboardInterrupt, once the run is saved: the same call goes on.
+    """
+    from vitbench import api
+
+    return api.train(settings)
+
+
+def sweep(**settings: Any) -> pd.DataFrame:
+    """Does the missing runs of a study, a name or the path of a .yaml file: `vitbench sweep`.
+
+    `runs = vitbench.sweep(study="quickstart", **{"hydra/launcher": "joblib"})`
+
+    Returns the study's runs that have ended, as `runs` does; no rows where there are none, as after `dry_run=True`,
+    which prints the plan. Raises RunFailed or TryAgain, with a line for each run that did not finish, and UserError for
+    a slip.
+    """
+    from vitbench import api
+
+    return api.sweep(settings)
+
+
+def runs(
+    study: str | Path | None = None, runs: str | Path = "runs", where: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The finished and diverged runs of a folder, or those of a study in it, as a table with a row for each.
+
+    `vitbench.runs(study="quickstart", where={"model": "vit", "data.fraction": [0.1, 1]})`
+
+    The columns are those of runs.csv (docs/records.md): settings by their names on the command line, results by their
+    names in records, what probes measured as `shift.crop.consistency`. `certifies` names the run that a certificate
+    repeats with more samples. Raises UserError where there is no such run.
+    """
+    from vitbench import api
+
+    return api.runs(study, runs, where)
+
+
+def fit(**settings: Any) -> Fit:
+    """Fits learning curves and compares them in pairs: `vitbench fit`.
+
+    `found = vitbench.fit(study="quickstart", target=0.7)`
+
+    Returns what was found: `print(found)` prints what the command line prints, `found.sentences` holds the verdicts,
+    `found.tables` the tables and `found.numbers` every number in a row of its own. Raises UserError where there are too
+    few runs.
+    """
+    from vitbench import api
+
+    return api.fit(settings)
+
+
+def probe(**settings: Any) -> pd.DataFrame:
+    """Measures what networks do when their images move, turn or break, unless that is done: `vitbench probe`.
+
+    `rows = vitbench.probe(run=record["id"], probe="shift", images=500)`
+
+    Returns a row for each number: the run's `id`, `probe`, `checkpoint`, the `column` that `runs` has for it, `value`
+    with its interval `low` and `high`, and `layer` or `at` where it is one of several numbers along the network or an
+    axis (docs/metrics.md). Raises UserError where anything that was asked for cannot be measured, after the rest has
+    been. With `file=` it draws one figure and returns no rows.
+    """
+    from vitbench import api
+
+    return api.probe(settings)
+
+
 def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     """Loads a run into a notebook: `model, config, record = vitbench.load("vit-rope-shapes-f1-s0-3fa9c1d2")`.
 
@@ -31,9 +118,11 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     stands at each place of an image of 32 px. Raises UserError where there is no such run, it did not finish, or its
     checkpoint is damaged or another run's.
     """
+    from vitbench.machine.hardware import torch_kept
     from vitbench.runs.records import find_record
     from vitbench.training.transfer import trained
 
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)
-    return Loaded(trained(folder, record).eval(), record["config"], record)
+    with torch_kept():
+        return Loaded(trained(folder, record).eval(), record["config"], record)

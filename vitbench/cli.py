@@ -143,16 +143,12 @@ def run(argv: list[str]) -> int:
     # there is no stdout where the caller has closed it: `vitbench table >&-`
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     try:
-        try:
-            os.getcwd()
-        except FileNotFoundError:
-            raise errors.StorageError("the working folder no longer exists; change to another one") from None
-        with memory_told():
+        with slips_told():
             code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except errors.UserError as error:
-        print(f"vitbench: {redacted(str(error))}", file=sys.stderr)
+        print_refusal(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("vitbench: stopped", file=sys.stderr)
@@ -165,14 +161,28 @@ def run(argv: list[str]) -> int:
         _discard_stdout()
         return 0
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG and error.filename is not None:  # some word was taken for a path
-            print(f"vitbench: {os.fsdecode(error.filename)[:60]}...: too long for the name of a file", file=sys.stderr)
-            return errors.UserError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
         _discard_stdout()
         print(f"vitbench: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return 4
+
+
+@contextmanager
+def slips_told() -> Iterator[None]:
+    """Turns errors of the system that a user can mend, wherever they show, into one line."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise errors.StorageError("the working folder no longer exists; change to another one") from None
+    try:
+        with memory_told():
+            yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or error.filename is None:
+            raise
+        typed = os.fsdecode(error.filename)[:60]  # some word was taken for a path
+        raise errors.UserError(f"{typed}...: too long for the name of a file") from None
 
 
 @contextmanager
@@ -208,7 +218,7 @@ def _dispatch(argv: list[str]) -> int:
     main_of_command = look_up("command", command, COMMANDS)
     if command in PLAIN:
         return int(main_of_command(rest) or 0)
-    return _run_with_hydra(command, main_of_command, rest)
+    return run_with_hydra(command, main_of_command, rest)
 
 
 def _print_help(command: str, typed: Sequence[str], config: Any) -> None:
@@ -218,10 +228,13 @@ def _print_help(command: str, typed: Sequence[str], config: Any) -> None:
     say(help_text(command, config, [word for word in typed if not word.startswith(("-", "hydra"))]))
 
 
-def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], argv: list[str]) -> int:
-    """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line."""
-    from vitbench.settings.compose import CONF_DIR, register
-    from vitbench.settings.overrides import TYPED_FOR, explain, prepare
+def print_refusal(error: errors.UserError) -> None:
+    print(f"vitbench: {redacted(str(error))}", file=sys.stderr)
+
+
+def _words_for_hydra(command: str, argv: Sequence[str]) -> list[str]:
+    """The words of a command as Hydra takes them; UserError for what the command does not take."""
+    from vitbench.settings.overrides import TYPED_FOR, prepare
 
     arguments = prepare(argv, several=command == "sweep")
     if command in TYPED_FOR:  # model= of a probe names any network, but for Hydra it chooses from the group of models
@@ -240,6 +253,23 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
     secret = next((word for word in arguments if redacted(word) != word), None)
     if stored and secret:
         raise errors.UserError(f"{redacted(secret)}: looks like a secret, and would be stored in {stored}")
+    return arguments
+
+
+def run_with_hydra(
+    command: str,
+    main_of_command: Callable[[Any], int | None],
+    argv: Sequence[str],
+    refuse: Callable[[errors.UserError], None] = print_refusal,
+) -> int:
+    """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line.
+
+    `refuse` gets what a job was refused for; the other jobs of `-m` go on.
+    """
+    from vitbench.settings.compose import CONF_DIR, register
+    from vitbench.settings.overrides import explain
+
+    arguments = _words_for_hydra(command, argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions and ends with code 1, before they reach us
     import hydra
     import yaml
@@ -264,14 +294,14 @@ def _run_with_hydra(command: str, main_of_command: Callable[[Any], int | None], 
             with memory_told():
                 code = max(code, main_of_command(config) or 0)
         except Stopped as stopped:
-            print(f"vitbench: {redacted(str(stopped))}", file=sys.stderr)
+            refuse(stopped)
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
             if command == "sweep" and isinstance(error, errors.StorageError):
                 raise  # nothing could be written down, so the sweep itself has to tell
             refusal = error if isinstance(error, errors.UserError) else explain(error, command, arguments)
             if command != "sweep":  # a sweep tells by itself what its runs wrote down
-                print(f"vitbench: {redacted(str(refusal))}", file=sys.stderr)
+                refuse(refusal)
             code = max(code, refusal.exit_code)
         return code
 

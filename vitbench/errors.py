@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
 FEW = 12  # an error line lists so many choices at most
@@ -52,6 +51,8 @@ class TryAgain(UserError):
 
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
     """Writes the end of an error line: near misses, and the choices where they are few or none of them is near."""
+    import difflib
+
     ordered = sorted(choices)
     near = difflib.get_close_matches(typed, ordered, n=2, cutoff=0.6)
     more = f" and {len(ordered) - FEW} more" if len(ordered) > FEW else ""

@@ -55,15 +55,20 @@ class Counted(NamedTuple):
 
 def evidence_text(runs: Runs, without_result: Mapping[str, str]) -> str:
     """Writes runs.csv; `without_result` holds the state of each planned run that has no result, by its id."""
+    head, rows = columns_and_rows(runs)
+    cells = [[_write_cell(row.get(key)) for key in head] for row in rows]
+    empty = [[run_id, state] + [""] * (len(head) - 2) for run_id, state in sorted(without_result.items())]
+    return csv_text([head, *cells, *empty])
+
+
+def columns_and_rows(runs: Runs) -> tuple[list[str], list[Row]]:
+    """The columns of runs.csv, and its rows in their order."""
     settings = [key for key in [*ordered_keys(runs.settings)[:-1]] if key in {*runs.settings} - {*UNIMPORTANT_KEYS}]
     every = [*runs.rows, *runs.certificates]
     no_results = {"id", "status", *runs.settings}
     results = {key for row in every for key in row} - no_results
     head = ["id", "status", *settings, FIRST_RESULT, *(key for key in sorted(results) if key != FIRST_RESULT)]
-    rows = sorted(every, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
-    cells = [[_write_cell(row.get(key)) for key in head] for row in rows]
-    empty = [[run_id, state] + [""] * (len(head) - 2) for run_id, state in sorted(without_result.items())]
-    return csv_text([head, *cells, *empty])
+    return head, sorted(every, key=lambda row: (sort_key({key: row.get(key) for key in settings}), row["id"]))
 
 
 def read_evidence(path: Path) -> Runs:

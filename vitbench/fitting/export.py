@@ -58,10 +58,14 @@ def to_json(report: Report) -> str:
 
 
 def to_csv(report: Report) -> str:
-    """A number that is unknown or infinite is an empty cell; a row that says nothing else is left out."""
+    """A number that is unknown or infinite is an empty cell."""
+    return csv_text([HEAD, *([formats.escape_csv(cell) for cell in row] for row in number_rows(report))])
+
+
+def number_rows(report: Report) -> list[list[Any]]:
+    """One number a row, in the columns of HEAD: None where it is unknown or infinite; no row that says nothing else."""
     rows = [[None if _is_endless(cell) else cell for cell in row] for row in _rows(report)]
-    told = [row for row in rows if row[4] is not None or row[8] is not None]
-    return csv_text([HEAD, *([formats.escape_csv(cell) for cell in row] for row in told)])
+    return [row for row in rows if row[4] is not None or row[8] is not None]
 
 
 def _is_endless(cell: Any) -> bool:

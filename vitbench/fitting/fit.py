@@ -19,7 +19,7 @@ from vitbench.comparing.axes import AXES
 from vitbench.comparing.evidence import read_counts
 from vitbench.comparing.select import select_runs
 from vitbench.errors import UserError, check_choice
-from vitbench.fitting.findings import report_of
+from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.fit_file import read_table
 from vitbench.fitting.lines import check_falling, lines_of
 from vitbench.fitting.mcnemar import count_in, count_kept
@@ -31,10 +31,22 @@ from vitbench.numbers.words import printable
 def main(config: Any) -> int:
     from omegaconf import OmegaConf
 
-    from vitbench.runs.study import load_study
-
     asked: Any = OmegaConf.to_container(config, resolve=True)
     form = check_choice("format", asked["format"], formats.TABLE_ENDINGS.values())
+    report = find(asked)
+    if form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        formats.print_rich(report_tables(report), report.heading, report_lines(report))
+    else:
+        say(render_report(form, report))
+        for note in [*report.warnings, *report.rises, *report.notes] if form == "csv" else []:
+            print(f"vitbench: {printable(note)}", file=sys.stderr)
+    return 0
+
+
+def find(asked: dict[str, Any]) -> Report:
+    """Fits the curves that were asked for and compares them."""
+    from vitbench.runs.study import load_study
+
     axis = AXES[check_choice("x", asked["x"], AXES)]
     if asked["file"] is not None:
         if asked["study"] is not None or asked["where"]:
@@ -45,25 +57,17 @@ def main(config: Any) -> int:
         counted = read_counts(path.with_name("mcnemar.csv"), runs_of_table.rows) if runs_of_table else []
         count = count_kept(counted) if counted else None
         asked |= {"target": check_target(asked["target"], table[0])}
-        report = report_of(*table, count=count, axis=axis, **{key: asked[key] for key in ("against", "form", "target")})
-    else:
-        study = load_study(asked["study"]) if asked["study"] is not None else None
-        runs = select_runs(asked["runs"], asked["where"], study)
-        value = check_falling(runs, asked["value"] or "test_error")
-        heading = printable(f"{study.title}. {study.question}") if study else ""
-        if study and study.notes:
-            runs.notes.append(study.notes)
-        count = count_in(Path(asked["runs"]).expanduser())
-        target = check_target(asked["target"], value)
-        lines, left_out = lines_of(runs, value, axis=axis)
-        report = report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
-    if form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        formats.print_rich(report_tables(report), report.heading, report_lines(report))
-    else:
-        say(render_report(form, report))
-        for note in [*report.warnings, *report.rises, *report.notes] if form == "csv" else []:
-            print(f"vitbench: {printable(note)}", file=sys.stderr)
-    return 0
+        return report_of(*table, count=count, axis=axis, **{key: asked[key] for key in ("against", "form", "target")})
+    study = load_study(asked["study"]) if asked["study"] is not None else None
+    runs = select_runs(asked["runs"], asked["where"], study)
+    value = check_falling(runs, asked["value"] or "test_error")
+    heading = printable(f"{study.title}. {study.question}") if study else ""
+    if study and study.notes:
+        runs.notes.append(study.notes)
+    count = count_in(Path(asked["runs"]).expanduser())
+    target = check_target(asked["target"], value)
+    lines, left_out = lines_of(runs, value, axis=axis)
+    return report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
 
 
 def check_target(typed: float | None, value: str) -> float | None:

@@ -6,7 +6,8 @@ import ctypes
 import os
 import platform
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -121,6 +122,25 @@ class Machine:
             "numpy": version("numpy"),
         }
         return {"hardware": hardware, "versions": versions, "packages": packages()}
+
+
+@contextmanager
+def torch_kept() -> Iterator[None]:
+    """Gives torch back the threads, switches and random numbers that it had: those that training and probing set."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    benchmark, allow_tf32 = cudnn.benchmark, cudnn.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            cudnn.benchmark, cudnn.allow_tf32 = benchmark, allow_tf32
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 class Stopwatch:

@@ -37,11 +37,18 @@ if TYPE_CHECKING:
 
 def main(config: Any) -> int:
     """Measures what is not measured yet; returns 0, or the highest exit code of what was refused."""
+    return max((error.exit_code for error in measure(config)[1]), default=0)
+
+
+def measure(config: Any) -> tuple[list[Job], list[UserError]]:
+    """Does as `main` does; returns the jobs that were asked for, none of which a figure needs, and what was refused."""
     forget()
     requests, typed = read_requests(config)
     if config.file is not None:
-        return _draw(requests, typed)
-    jobs, code = all_jobs(requests, typed), 0
+        _draw(requests, typed)
+        return [], []
+    jobs = all_jobs(requests, typed)
+    refused: list[UserError] = []
     todo: list[Job] = []
     planned: set[Path] = set()
     read = reader()
@@ -52,7 +59,7 @@ def main(config: Any) -> int:
             if len(jobs) == 1:
                 raise
             print(f"vitbench: {job.name}: {error}", file=sys.stderr)
-            code = max(code, error.exit_code)
+            refused.append(error)
             alone = {name: options for name, options in job.probes.items() if options.get(OTHER) is None}
             job = job._replace(probes=alone)
         paths = {name: files.path_of(job.folder, name, job.checkpoint) for name in job.probes}
@@ -67,7 +74,7 @@ def main(config: Any) -> int:
         planned |= {paths[name] for name in missing}
         if missing:
             todo.append(job._replace(probes=missing))
-    return max(code, _measure(todo, requests[0], typed) if todo else 0)
+    return jobs, [*refused, *(_measure(todo, requests[0], typed) if todo else [])]
 
 
 def version(name: str) -> int:
@@ -77,8 +84,8 @@ def version(name: str) -> int:
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
-def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str]) -> int:
-    """Measures all probes of all jobs; returns 0, or the highest exit code of what was refused."""
+def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str]) -> list[UserError]:
+    """Measures all probes of all jobs; returns what was refused."""
     from vitbench.machine.progress import progress
 
     machine = _machine(request)
@@ -94,7 +101,7 @@ def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str])
             except UserError as error:
                 if len(todo) == 1:
                     raise
-                report.refuse(f"vitbench: {job.name}: {error}", error)
+                report.refuse(f"{job.name}: {error}", error)
                 done += len(job.probes)
                 continue
             measured = False
@@ -105,7 +112,7 @@ def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str])
                 display.update(done)
             if measured:
                 print(f"{job.folder / 'probes'}")
-    return report.code
+    return report.refused
 
 
 def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figures: bool, report: _Report) -> bool:
@@ -125,7 +132,7 @@ def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figure
     except DoesNotApply as error:
         report.leave_out(job, _why_not(job, name, error), error)
     except UserError as error:
-        report.refuse(f"vitbench: {job.name}: probe={name}: {error}", error)
+        report.refuse(f"{job.name}: probe={name}: {error}", error)
     else:
         report.say(f"{job.name}: {name}, {len(rows)} numbers, {time.monotonic() - begin:.0f} s")
         for line in files.undefined(rows):
@@ -134,23 +141,23 @@ def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figure
 
 
 class _Report:
-    """What the user is told while probes are measured, and the highest exit code of what was refused."""
+    """What the user is told while probes are measured, and what was refused."""
 
     def __init__(self, display: Progress, show: bool | None) -> None:
         self.say, self._show = display.say, show
-        self.code = 0
+        self.refused: list[UserError] = []
         self._left_out: set[str] = set()
 
     def refuse(self, line: str, error: UserError) -> None:
-        self.code = max(self.code, error.exit_code)
-        self.say(line)
+        self.refused.append(type(error)(line))
+        self.say(f"vitbench: {line}")
         if self._show is False:  # `say` prints nothing then, and an error is told all the same
-            print(line, file=sys.stderr)
+            print(f"vitbench: {line}", file=sys.stderr)
 
     def leave_out(self, job: Job, line: str, error: UserError) -> None:
         """Tells of a probe that does not apply: an error where it was named, else once for all networks of a kind."""
         if not job.measures_all:
-            self.refuse(f"vitbench: {job.name}: {line}", error)
+            self.refuse(f"{job.name}: {line}", error)
         elif line not in self._left_out:
             self.say(line)
         self._left_out.add(line)
@@ -172,7 +179,7 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
     return f"probe={name}: does not apply to {family}: {error}; these do: {', '.join(others)}"
 
 
-def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
+def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> None:
     """Writes the figure of one probe to `file`, of one network or of several side by side.
 
     With a study these are the networks of all its lines, each once, and the options are those of the first line.
@@ -207,7 +214,6 @@ def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> int:
         raise UserError(_why_not(jobs[0], probes[0], error)) from None
     write_output(path, blob, replace=request["replace"])
     print(path)
-    return 0
 
 
 def _picture(menu: dict[str, Choice], name: str, drawn: Subject | dict[str, Subject], job: Job, ending: str) -> bytes:

@@ -108,6 +108,35 @@ def in_quotes(text: str) -> str:
     return QuotedString(unresolved(text), Quote.double if "'" in text else Quote.single).with_quotes()
 
 
+def word_of(key: str, value: Any) -> str:
+    """A setting that Python code gives, as the word of a command line that is read as this value.
+
+    Text is quoted, so that it stays the text that was given: no comma separates values, and "3", "null" and "[a]" are
+    neither a number nor nothing nor a list. Raises UserError for what no command line can say.
+    """
+    return f"{key}={_written(key, value)}"
+
+
+def _written(key: str, value: Any) -> str:
+    if hasattr(value, "tolist"):  # a number or an array of NumPy, pandas or torch
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, str):
+        return _as_text(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_written(key, each) for each in value)}]"
+    raise UserError(f"{key}={value!r}: must be text, a number, True, False, None, or a list of these")
+
+
 def unresolved(value: Any) -> Any:
     """A value, or all in a list or mapping, in which OmegaConf finds no reference: `${x}` stands for itself."""
     if isinstance(value, list):
@@ -121,6 +150,10 @@ def _quoted(text: str, typed: str) -> str:
     """Text in quotes, if Hydra would take it for anything else; `null` without quotes stays what it is to Hydra."""
     if typed.lower() == "null" or not text:
         return typed
+    return _as_text(text)
+
+
+def _as_text(text: str) -> str:
     return text if _PLAIN.fullmatch(text) and text.lower() not in _READ_OTHERWISE else in_quotes(text)
 
 

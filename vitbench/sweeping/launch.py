@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -93,7 +94,8 @@ def launch(
             outcome = "stopped and saved" if saved else f"stopped; some runs did not save in {SECONDS_TO_SAVE:.0f} s"
         raise KeyboardInterrupt
 
-    handlers_before = {number: signal.signal(number, stop) for number in STOPPING}
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
+    handlers_before = {number: signal.signal(number, stop) for number in STOPPING} if is_main else {}
     errors: dict[str, str] = {}
     left = list(runs)
     try:
