@@ -28,7 +28,7 @@ from vitbench.trackers.menu import MENU
 
 Line = tuple[int, Mapping[str, float]]  # a step and its values by their names
 
-SECONDS_AT_THE_END, SECONDS_AFTER_A_SIGNAL = 30.0, 2.0  # how long a run waits for trackers
+SECONDS_AT_THE_END, SECONDS_AFTER_A_CUT = 30.0, 2.0  # how long a run waits for trackers
 _told: set[str] = set()  # the warnings of this process: what fails in one run of a sweep fails in all
 
 
@@ -51,7 +51,7 @@ class Followed:
     def __init__(self, name: str, run: str, folder: Path, config: Mapping[str, Any]) -> None:
         self._name = name
         with self._told():
-            self._tracker: Tracker = look_up("trackers", name, MENU)(run, folder, _told_settings(config))
+            self._tracker: Tracker = look_up("trackers", name, MENU)(run, folder, told_settings(config))
             self._newest = dict(self._tracker.newest())
 
     def hand_over(self, lines: Iterable[Line]) -> int:
@@ -79,7 +79,7 @@ class Followed:
             raise TryAgain(f"trackers={self._name}: {why}") from None
 
 
-def _told_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+def told_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """The settings that decide a run's numbers, as trackers take them: without folders, machines and secrets."""
     flat = {key: value for key, value in flat_settings(config).items() if value is not None and can_decide(key)}
     plain = {key: value if isinstance(value, int | float) else typed_value(value) for key, value in flat.items()}
@@ -97,18 +97,22 @@ class Follower:
 
     def saved(self, step: int, results: Mapping[str, float] | None = None) -> None:
         """Has all lines up to a step handed over, and then results of this step; returns at once."""
-        if self._names and self._thread is None:
+        if not self._names:
+            return
+        if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="trackers", daemon=True)
             self._thread.start()
         self._steps.put((step, results or {}))
 
-    def close(self, seconds: float = SECONDS_AT_THE_END) -> None:
-        """Waits a while for what is not handed over yet."""
+    def close(self, at_the_end: bool = False) -> None:
+        """Waits for what is not handed over yet; only briefly for a run that will be resumed."""
         if self._thread is not None:
+            seconds = SECONDS_AT_THE_END if at_the_end else SECONDS_AFTER_A_CUT
             self._steps.put(None)
             self._thread.join(seconds)
-            if self._thread.is_alive() and seconds == SECONDS_AT_THE_END:
-                _warn(f"trackers={','.join(self._names)}: no answer within {seconds:.0f} s")
+            if self._thread.is_alive() and at_the_end:
+                _warn(f"trackers={','.join(self._names)}: no answer within {seconds:g} s")
+            self._thread = None
 
     def _work(self) -> None:
         opened: dict[str, Followed] = {}

@@ -47,7 +47,7 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
         else:  # the last step broke the weights, and no later loss shows it
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
     training.follower.saved(training.steps, results_of(metrics))
-    training.follower.close()
+    training.follower.close(at_the_end=True)
     return _record(training, cast(Metrics, metrics))
 
 

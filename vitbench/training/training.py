@@ -33,7 +33,7 @@ from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.machine.memory import free_bytes, ran_out
 from vitbench.objectives.base import Objective
-from vitbench.runs.follow import SECONDS_AFTER_A_SIGNAL, Follower
+from vitbench.runs.follow import Follower
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
@@ -316,7 +316,6 @@ class Training:
         led(self._save)
         self.follower.saved(self.step)
         if received := agreed(interrupt.received):
-            self.follower.close(SECONDS_AFTER_A_SIGNAL)
             raise Stopped(f"{self.run.id}: saved at step {self.step} of {self.steps}", received)
         self._saved = time.monotonic()
 
