@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 import threading
-import types
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +16,10 @@ import numpy as np
 import pytest
 
 from tests import fake_runs
-from tests.conftest import TINY, Output
+from tests.conftest import TINY, TINY_32, Output, process
 from tests.training.test_train import assert_same_run, cut_run, folder
 from vitbench.machine.redact import REDACTED
 from vitbench.runs import follow
-from vitbench.runs.follow import Followed
 from vitbench.runs.run import Run
 from vitbench.settings.check import check
 from vitbench.settings.compose import as_settings, compose
@@ -140,6 +138,22 @@ def test_a_run_that_was_cut_and_resumed_is_one_run_with_each_step_once(
     assert vitbench("track", "runs=r", f"trackers={tracker}").out == f"{tracker}: 0 new values; 1 run of 1 there\n"
     assert vitbench("train", *TINY, "runs=without").code == 0
     assert_same_run(folder(tmp_path / "without"), run)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_three_times_is_one_run_with_each_step_once(vitbench: Cli, tmp_path: Path) -> None:
+    words = [*TINY_32, "optim.steps=60", "eval_every=3", "runs=r", "trackers=tensorboard"]
+    words = [word for word in words if word not in ("optim.steps=6", "eval_every=2")]
+    for kills in range(1, 4):
+        child = process("train", *words, cwd=tmp_path)
+        while child.poll() is None and len([*tmp_path.glob("r/*/events.out.tfevents.*")]) < kills:
+            time.sleep(0.02)
+        time.sleep(0.1 * kills)
+        child.kill()
+        child.communicate()
+    assert vitbench("train", *words).code == 0
+    assert len(expected(folder(tmp_path / "r"))["epoch"]) == 20
+    assert_same("tensorboard", folder(tmp_path / "r"))
 
 
 def test_a_line_that_no_saved_state_holds_is_not_handed_over(vitbench: Cli, tmp_path: Path) -> None:
@@ -325,65 +339,18 @@ def test_track_says_which_runs_it_means(vitbench: Cli, tmp_path: Path) -> None:
     assert damaged.code == 3 and "is not a whole record" in damaged.err and "1 run of 2 there" in damaged.out
 
 
+def test_a_failed_run_that_was_followed_can_go(vitbench: Cli, tmp_path: Path) -> None:
+    run = ended(tmp_path / "runs", f"vit-{'0' * 8}")
+    assert vitbench("track", "trackers=tensorboard").code == 0
+    (run / "config.yaml").write_text(json.dumps(fake_runs.record(0.5)["config"]))
+    (run / "record.json").unlink()
+    (run / "failure.json").write_text('{"error": "x"}')
+    (run / ".wandb.json").write_text("{}")
+    assert vitbench("clean", "what=failed", "days=0", "remove=true").code == 0 and not run.exists()
+
+
 def test_a_run_that_a_process_trains_is_left_to_it(vitbench: Cli, tmp_path: Path) -> None:
     run = ended(tmp_path / "runs", "one")
     with Run(run, {}).claim():
         done = vitbench("track", "trackers=tensorboard")
     assert done.code == 75 and "one is held by process" in done.err and "0 runs of 1 there" in done.out
-
-
-# ---------------------------------------------------------------------------------------------------------------- wandb
-
-
-class FakeRun:
-    """What Wandb uses of a run of wandb: a step that is closed takes nothing more."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options, self.step, self.disabled = options, 0, False
-        self.rows, self.summary, self.is_finished = list[tuple[int, dict[str, float]]](), dict[str, float](), False
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        assert step >= self.step
-        self.step = step
-        self.rows.append((step, values))
-
-    def finish(self) -> None:
-        self.is_finished = True
-
-
-def test_wandb_gets_each_line_once_and_what_a_closed_step_lacks_in_the_summary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[FakeRun] = []
-    fake: Any = types.ModuleType("wandb")
-    fake.init = lambda **options: begun.append(FakeRun(**options)) or begun[-1]  # type: ignore[func-returns-value]
-    fake.Settings = dict
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    first, again = (Followed("wandb", "one", tmp_path, {"seed": 3}) for _ in range(2))
-    assert first.hand_over([(2, {"loss": 1.0}), (4, {"loss": 0.5})]) == 2
-    begun[0].step = 5  # as a run is that wandb resumed
-    assert first.hand_over([(4, {"loss": 0.5}), (4, {"test": 0.9})]) == 1
-    first.close()
-    assert begun[0].rows == [(2, {"loss": 1.0}), (4, {"loss": 0.5})] and begun[0].summary == {"test": 0.9}
-    assert begun[0].options["id"] == "one" and begun[0].options["resume"] == "allow" and begun[0].is_finished
-    again = Followed("wandb", "one", tmp_path, {})
-    assert again.hand_over([(2, {"loss": 1.0}), (4, {"loss": 0.5, "test": 0.9})]) == 0
-    again.close()
-    assert len(begun) == 1, "nothing new begins no run"
-
-
-def test_wandb_itself_stores_no_key_and_no_command_line(tmp_path: Path) -> None:
-    pytest.importorskip("wandb", reason="its packages are many; docs/trackers.md")
-    ended(tmp_path / "runs", "one")
-    key = "0123456789abcdef0123456789abcdef01234567"
-    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_API_KEY": key}
-    code = "from vitbench.cli import main; main()"
-    for count in (12, 0):
-        command = [sys.executable, "-c", code, "track", "trackers=wandb", f"run=[one,{key}]"]
-        assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 2
-        done = subprocess.run(command[:-1], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.stdout == f"wandb: {count} new values; 1 run of 1 there\n", done.stderr
-    (log,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
-    assert b"val_accuracy" in log.read_bytes()
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in files if key.encode() in path.read_bytes() or b"trackers=wandb" in path.read_bytes()]
