@@ -53,6 +53,7 @@ def test_a_secret_is_known_by_its_shape(kind: str) -> None:
 def test_a_secret_is_known_by_its_name(name: str) -> None:
     assert redacted(f"{name}=correcthorse seed=1") == f"{name}={REDACTED} seed=1"
     assert redacted(redacted(f"{name}=correcthorse")) == f"{name}={REDACTED}"
+    assert redacted(f"{name}=correcthorse: no such setting") == f"{name}={REDACTED}: no such setting"
     assert redacted({name: "short"}) == {name: REDACTED}
 
 

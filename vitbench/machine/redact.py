@@ -27,7 +27,8 @@ _IN_URL = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]+(?=@)")
 _KEY = r"(?:api|access|private|secret)[_-]?key(?:[_-]id)?"
 _NAME = rf"(?:{_KEY}|secret|pass(?:word|wd|phrase)|credentials?)"
 _NAMED = re.compile(
-    rf"""((?:{_NAME}|(?:^|(?<=[\W_]))token)["']?(?:=|:\s?)["']?)(?!\[redacted\])[^\s"',;&)\]}}]{{{SHORTEST},}}""", re.I
+    rf"""((?:{_NAME}|(?:^|(?<=[\W_]))token)["']?(?:=|:\s?)["']?)(?!\[redacted\])[^\s"',;&)\]}}]{{{SHORTEST},}}(?<!:)""",
+    re.IGNORECASE,
 )
 _NAME_OF_SECRET = re.compile(rf"(?:^|[_.-])(?:{_NAME}|token|key)$", re.I)
 

@@ -162,7 +162,7 @@ def default_settings(model: str | None, pe: str | None, data: str | None, object
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's settings by their keys (`data.fraction`), without `trackers` and `machine.*`, which decide no number.
+    """A record's settings by their keys (`data.fraction`), without those of the machine, which decide no number.
 
     Settings that came after the record was written stand there with their defaults. A network that was trained
     elsewhere has its own few settings alone.
@@ -171,7 +171,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "optim" in config:
         choices = {name: flat.get(GROUPS[name].name_key) for name in MENU_GROUPS}
         flat = default_settings(**choices) | flat
-    return {key: value for key, value in flat.items() if not key.startswith("machine.") and key != "trackers"}
+    return {key: value for key, value in flat.items() if not key.startswith("machine.")}
 
 
 def total_seconds(results: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
