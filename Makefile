@@ -52,7 +52,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --extra test --generate-hashes --py
 lock: .venv  ## choose the newest and the oldest versions of what vitbench needs again, with their hashes, into requirements/
 	$(BIN)/pip install --quiet uv
 	$(LOCK) --universal --upgrade --output-file requirements/newest.txt
-	$(LOCK) --resolution lowest-direct --python-platform linux --upgrade --output-file requirements/oldest.txt
+	$(LOCK) --extra trackio --resolution lowest-direct --python-platform linux --upgrade --output-file requirements/oldest.txt
 
 # each variable that was given travels as a word: make gpu limit=540 out=FOLDER
 gpu:  ## run the GPU tests, the measurements and a study on a GPU within limit=540 seconds (docs/gpu.md)
@@ -64,7 +64,7 @@ rounds: .venv  ## kill and damage runs, starve them of disk and memory, and comp
 
 # GPU machines often have a torch that is not new; pyproject.toml says which one is old enough. With TORCH_OF=.venv the
 # torch and the CUDA of that environment stay (3 GB), and all other packages are the oldest: so CI does it.
-OF_OLD := $(addprefix tests/,training/test_fake_cuda.py training/test_graph.py $(if $(TORCH_OF),data/test_decode.py comparing fitting using test_plot.py))
+OF_OLD := $(addprefix tests/,trackers training/test_fake_cuda.py training/test_graph.py $(if $(TORCH_OF),data/test_decode.py comparing fitting using test_plot.py))
 WITHOUT_TORCH := awk '/^[a-z]/ {keeps = !/^(torch|torchvision|triton|nvidia-|cuda-)/} keeps'
 .venv-oldest/installed: pyproject.toml requirements/oldest.txt
 	$(PYTHON) -m venv .venv-oldest

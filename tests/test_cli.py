@@ -49,6 +49,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "pack",
         "merge",
         "watch",
+        "track",
     ],
 )
 def test_hydras_own_flags_answer_without_torch_and_leave_nothing(tmp_path: Path, command: str) -> None:

@@ -36,6 +36,10 @@ COMMANDS: dict[str, Choice] = {
     ),
     "sweep": Choice("vitbench.sweeping.sweep:main", "all runs of a study, finished ones skipped: sweep study=NAME"),
     "watch": Choice("vitbench.sweeping.watch:main", "how a sweep goes, from another terminal: watch study=NAME"),
+    "track": Choice(
+        "vitbench.runs.track:main",
+        "runs for TensorBoard, Trackio or wandb, again as often as one likes: track study=NAME trackers=tensorboard",
+    ),
     "probe": Choice(
         "vitbench.probing.probe:main",
         "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
@@ -102,6 +106,7 @@ READ_ONLY = {
     "pack",
     "merge",
     "watch",
+    "track",
 }  # these neither train nor probe
 OF_ONE_RUN = {"predict", "export"}
 WHOLE = {"advise", "features"}  # these plan their runs themselves

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from vitbench.data.imagefolder import load, look_at
 from vitbench.data.scan import forget_scans
 from vitbench.data.survey import look_at as survey_of_one
 from vitbench.data.tolerant import list_images
+from vitbench.errors import UserError
 from vitbench.fitting.fit_file import read_table
 from vitbench.ls import runs as ls_runs
 from vitbench.machine import outputs
+from vitbench.runs import follow, track
 from vitbench.runs.merge import merge, unpacked
 from vitbench.runs.plan import number_of_runs, plan, read_notes
 from vitbench.runs.predictions import read_classes
@@ -81,6 +83,8 @@ def tabled(path: Path) -> None:
 
 def of_run(path: Path) -> None:
     run = Run(path.parent, {})
+    with suppress(UserError):
+        follow.told_settings(track.read(path.parent)[0])
     run.failure(), run.holder(), run.held(), run.saved_step(), run.kept(), run.states(), run.rewind(3)
     listed(path)
 

@@ -20,6 +20,7 @@ SECRETS = {
     "of GitHub": "ghp_" + "aB3" * 12,
     "of OpenAI": "sk-proj-" + "aB3" * 12,
     "of Hugging Face": "hf_" + "aB3" * 12,
+    "of wandb": "wandb_v1_" + "aB3" * 12 + "_" + "aB3" * 12,
     "of AWS": "AKIA" + "A1B2" * 4,
     "of Slack": "xoxb-123456789012-abcdef",
     "a signed token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcDEF123",
@@ -36,10 +37,23 @@ def test_a_secret_is_known_by_its_shape(kind: str) -> None:
     assert redacted({"a": [text]}) == {"a": [redacted(text)]}
 
 
-@pytest.mark.parametrize("name", ["api_key", "WANDB_API_KEY", "password", "hf.token", "client_secret", "access-key"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api_key",
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "TRACKIO_WRITE_TOKEN",
+        "password",
+        "hf.token",
+        "client_secret",
+        "access-key",
+    ],
+)
 def test_a_secret_is_known_by_its_name(name: str) -> None:
     assert redacted(f"{name}=correcthorse seed=1") == f"{name}={REDACTED} seed=1"
     assert redacted(redacted(f"{name}=correcthorse")) == f"{name}={REDACTED}"
+    assert redacted(f"{name}=correcthorse: no such setting") == f"{name}={REDACTED}: no such setting"
     assert redacted({name: "short"}) == {name: REDACTED}
 
 

@@ -26,6 +26,7 @@ def base() -> dict[str, object]:
         "runs=other",
         "eval_every=7",
         "keep=[1,2]",
+        "trackers=tensorboard",
     ],
 )
 def test_where_and_how_fast_is_no_part_of_a_run(base: dict[str, object], word: str) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # a run, as `read_runs` gives it
 SEED_KEYS = ("seed", "data.subset_seed")  # runs that differ in nothing else are averaged
 SAMPLES_KEYS = ("optim.steps", "optim.epochs", "optim.min_steps")  # settings that say how many samples a run sees
-UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "data.root", "data.cache")  # settings that decide no number
+# settings that decide no number
+UNIMPORTANT_KEYS = ("runs", "eval_every", "keep", "trackers", "data.root", "data.cache")
 
 CERTIFIES = "certifies"  # the column of a certificate that names the run which it certifies
 

@@ -26,6 +26,7 @@ from vitbench.settings.compose import CONF_DIR
 from vitbench.settings.options import TYPE_WORDS
 from vitbench.settings.overrides import TYPED_FOR
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig
+from vitbench.trackers.menu import MENU as TRACKERS
 
 TEXT_OR_JSON = ("text", "json")
 VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselves, by command and key
@@ -44,6 +45,7 @@ VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselv
     "predict probabilities": ("top", "all"),
     "features classifiers": ("linear", "nearest"),
     "advise data": ("imagefolder",),
+    "track trackers": tuple(TRACKERS),
     "clean what": ("caches", "surveys", "features", "failed", "temporary", "damaged"),
 }
 VALUES_OF_RUNS: dict[str, Sequence[str]] = {
@@ -51,6 +53,7 @@ VALUES_OF_RUNS: dict[str, Sequence[str]] = {
     "distill.kind": tuple(DEIT),
     "data.fit": FITS,
     "model.size": tuple(SIZES),
+    "trackers": tuple(TRACKERS),
 }
 _RANGES_OF_RUNS: dict[str, Range] = {**RANGES, **DISTILLATION, **FOLDERS, **SHAPES}
 _RANGES_OF_CHOICES: dict[str, Mapping[str, Range]] = {

@@ -17,8 +17,8 @@ SHORTEST = 8  # letters; a value of the environment that is shorter may be any w
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9])(?:
         (?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,} | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_\w{20,} | glpat-[\w-]{16,}
-        | hf_[A-Za-z0-9]{20,} | xox[abeprs]-[\w-]{10,} | (?:AKIA|ASIA)[0-9A-Z]{16} | AIza[\w-]{30,} | npm_\w{30,}
-        | pypi-[\w-]{30,} | eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}
+        | hf_[A-Za-z0-9]{20,} | wandb_v\d+_\w{20,} | xox[abeprs]-[\w-]{10,} | (?:AKIA|ASIA)[0-9A-Z]{16}
+        | AIza[\w-]{30,} | npm_\w{30,} | pypi-[\w-]{30,} | eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}
         | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
     )""",
     re.VERBOSE | re.DOTALL,
@@ -27,7 +27,8 @@ _IN_URL = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]+(?=@)")
 _KEY = r"(?:api|access|private|secret)[_-]?key(?:[_-]id)?"
 _NAME = rf"(?:{_KEY}|secret|pass(?:word|wd|phrase)|credentials?)"
 _NAMED = re.compile(
-    rf"""((?:{_NAME}|(?:^|(?<=[\W_]))token)["']?(?:=|:\s?)["']?)(?!\[redacted\])[^\s"',;&)\]}}]{{{SHORTEST},}}""", re.I
+    rf"""((?:{_NAME}|(?:^|(?<=[\W_]))token)["']?(?:=|:\s?)["']?)(?!\[redacted\])[^\s"',;&)\]}}]{{{SHORTEST},}}(?<!:)""",
+    re.IGNORECASE,
 )
 _NAME_OF_SECRET = re.compile(rf"(?:^|[_.-])(?:{_NAME}|token|key)$", re.I)
 

@@ -62,7 +62,7 @@ from vitbench.timing import bench
 
 TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-PLACES = ("runs", "data.cache")  # these settings say where files are, which is different for everyone
+PLACES = ("runs", "data.cache", "trackers")  # where files and curves are, which is different for everyone
 
 
 def main(config: Any) -> int:

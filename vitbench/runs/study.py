@@ -59,7 +59,8 @@ FIELDS = {
 PICTURE_KEYS = ("probe", "where", "checkpoint", "caption")
 CERTIFY_FIELDS = ("where", "factor")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
-PLACES = ("runs", "data.cache", "results", "out", "file")  # a study, which anyone can have made, says none of them
+# a study, which anyone can have made, says none of them
+PLACES = {**dict.fromkeys(("runs", "data.cache", "results", "out"), "FOLDER"), "file": "FILE", "trackers": "NAME"}
 # the types of the keys of a table or a figure; table and plot themselves say which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
@@ -177,7 +178,9 @@ def words_of_line(study: Study, line: str) -> list[str]:
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key) or re.fullmatch(r"hydra(\..*)?", key):
             raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
         if key in PLACES:
-            raise UserError(f"study={study.name}: {word}: where is written is typed on the command line, {key}=FOLDER")
+            raise UserError(
+                f"study={study.name}: {word}: where is written is typed on the command line, {key}={PLACES[key]}"
+            )
         if re.search(r"(?<!\\)(\\\\)*\$\{", value):  # `\${` is text
             raise UserError(f"study={study.name}: {word}: a study holds values, and no references such as ${{...}}")
     return [setting(word, several=True) for word in words]

@@ -43,6 +43,7 @@ from vitbench.settings.overrides import PRETRAINED, is_file_of_weights, is_words
 from vitbench.settings.schedule import SCHEDULES, Schedule
 from vitbench.settings.schema import DataConfig, OptimConfig
 from vitbench.settings.share import without_idle_dial
+from vitbench.trackers.menu import check_trackers
 
 SEED_LIMIT = 2**32  # larger ones would be cut into several numbers and meet others
 SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
@@ -126,7 +127,8 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     _check_checkpoint(flat)
     _check_init(flat)
     data = without_idle_dial(settings["data"]) | _size_of_pretrained(flat)
-    return settings | {"data": data, "distill": distillation(flat)}
+    trackers = check_trackers(settings["trackers"])
+    return settings | {"data": data, "distill": distillation(flat), "trackers": trackers}
 
 
 def _with_patch_size(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:

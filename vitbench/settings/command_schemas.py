@@ -325,6 +325,17 @@ class MergeConfig:
 
 
 @dataclass
+class TrackConfig:
+    """`track` hands runs to trackers."""
+
+    runs: str = "runs"  # folder of the runs that are handed over
+    study: str | None = None  # only the runs of this study; null: all runs
+    run: Any = None  # only this run, by its id, or a list of ids (`vitbench ls runs`); null: all runs
+    trackers: Any = None  # who gets them, one or a list: tensorboard, trackio, wandb (docs/trackers.md)
+    machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
+
+
+@dataclass
 class WatchConfig:
     """`watch` shows how runs go, and changes nothing."""
 
@@ -347,6 +358,7 @@ SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "sweep": SweepConfig,
     "watch": WatchConfig,
+    "track": TrackConfig,
     "table": TableConfig,
     "plot": PlotConfig,
     "fit": FitConfig,

@@ -12,7 +12,7 @@ from vitbench.errors import UserError
 from vitbench.settings.compose import read_yaml
 
 EXECUTED = ("hydra", "_target_")  # Hydra makes what they name: callbacks, launchers, handlers of logs
-PLACES = ("runs", "cache", "results", "out", "file")  # where a command writes, which only its own line says
+PLACES = ("runs", "cache", "results", "out", "file", "trackers")  # where a command writes, which only its own line says
 _HARMLESS = re.compile(r"\$\{recipe:\$\{model\.arch\},\w+\}|\$\{(?!hydra)[\w.]+\}")  # conf/ has these itself
 _PACKAGE = re.compile(r"^\s*#\s*@\s*package\b:?\s*(.*?)\s*$", re.MULTILINE)
 

@@ -27,6 +27,7 @@ NOT_IDENTITY = {
     "runs",
     "eval_every",
     "keep",
+    "trackers",
     "machine",
     "data.root",
     "data.cache",
@@ -56,7 +57,8 @@ def defaults_of(model: str | None, pe: str | None, data: str | None, objective: 
 
 
 @cache
-def _can_decide(key: str) -> bool:
+def can_decide(key: str) -> bool:
+    """Whether a setting is one of those that can decide a run's numbers."""
     return not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
 
 
@@ -68,7 +70,7 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     deciding = {
         key: value
         for key, value in flat.items()
-        if (key in ALWAYS or key not in defaults or value != defaults[key]) and _can_decide(key)
+        if (key in ALWAYS or key not in defaults or value != defaults[key]) and can_decide(key)
     }
     if "init" in deciding:
         deciding["init"] = identity_of_init(settings)  # whichever way it was typed

@@ -151,6 +151,8 @@ class TrainConfig:
     runs: str = "runs"  # folder of all runs; each has a folder of its own in it
     eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
     keep: list[int] | None = None  # steps after which weights are kept, for probes and branches; null: at the end alone
+    # programs that show the curves, one or a list: tensorboard, trackio, wandb (docs/trackers.md); null: none
+    trackers: Any = None
     # weights to begin from: a run's id, FILE.safetensors, torchvision:NAME, timm:NAME, or words such as
     # 'data.fraction=1' for the run that differs in them (docs/transfer.md); null: random weights
     init: str | None = None

@@ -223,7 +223,8 @@ class Stack:
 
     def _let_go(self, run_id: str) -> None:
         self._claims.pop(run_id).close()
-        self._training.pop(run_id, None)
+        if training := self._training.pop(run_id, None):
+            training.follower.close()
         self._views.pop(run_id, None)
         self._batches.pop(run_id, None)
         self._interrupt.saves()  # `finish` may have set that a signal ends the process at once; the others still save

@@ -14,6 +14,7 @@ from vitbench.machine.distributed import led
 from vitbench.machine.interrupt import Interrupt
 from vitbench.machine.provenance import now
 from vitbench.runs.costs import own_cost
+from vitbench.runs.follow import results_of
 from vitbench.runs.record import RECORD_SCHEMA, Metrics, Record, ScannedFiles
 from vitbench.runs.run import read_metrics
 from vitbench.settings.identity import RESULTS_VERSION
@@ -45,6 +46,8 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
                 led(write, training.run.folder / file, _npy(array))
         else:  # the last step broke the weights, and no later loss shows it
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
+    training.follower.saved(training.steps, results_of(metrics))
+    training.follower.close(at_the_end=True)
     return _record(training, cast(Metrics, metrics))
 
 

@@ -26,6 +26,7 @@ from vitbench.models.library import Network
 from vitbench.objectives import build as objectives
 from vitbench.objectives.classify import balanced_weights
 from vitbench.runs.ancestor import check_teacher, validation_leaks
+from vitbench.runs.follow import Follower
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
@@ -78,6 +79,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     steps = _steps(settings, len(labels))
     return Training(
         run=run,
+        follower=Follower(run),
         parents=parents,
         init=init,
         parameters=parameters,

@@ -6,7 +6,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vitbench.data.menu import forget
@@ -94,16 +94,17 @@ def train(run: Run, interrupt: Interrupt) -> Record:
 
     compute = recorded(step, training.machine)
     interrupt.saves()
-    with progress(run.id, training.steps, "steps", run.settings["machine"]["progress"]) as display:
-        forecast = Forecast(training, display.say)
-        while training.goes_on():
-            with training.step_told():
-                compute(*training.next_batch())
-            training.count_step()
-            forecast.after_step()
-            training.log_and_save(interrupt)
-            display.update(training.step, training.note)
-    return finish(training, interrupt)
+    with closing(training.follower):
+        with progress(run.id, training.steps, "steps", run.settings["machine"]["progress"]) as display:
+            forecast = Forecast(training, display.say)
+            while training.goes_on():
+                with training.step_told():
+                    compute(*training.next_batch())
+                training.count_step()
+                forecast.after_step()
+                training.log_and_save(interrupt)
+                display.update(training.step, training.note)
+        return finish(training, interrupt)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from vitbench.machine.hardware import Machine, Stopwatch
 from vitbench.machine.interrupt import Interrupt, Stopped
 from vitbench.machine.memory import free_bytes, ran_out
 from vitbench.objectives.base import Objective
+from vitbench.runs.follow import Follower
 from vitbench.runs.origin import Parents
 from vitbench.runs.record import Beginning
 from vitbench.runs.run import Run
@@ -47,6 +48,7 @@ SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and in between af
 @dataclass(eq=False)
 class Training:
     run: Run
+    follower: Follower  # hands to trackers what the run saved
     parents: Parents
     init: Beginning | None  # what the record says of the weights that it begins from
     machine: Machine
@@ -312,6 +314,7 @@ class Training:
         if self.diverged_step is not None:
             return
         led(self._save)
+        self.follower.saved(self.step)
         if received := agreed(interrupt.received):
             raise Stopped(f"{self.run.id}: saved at step {self.step} of {self.steps}", received)
         self._saved = time.monotonic()

@@ -42,7 +42,7 @@ DAY = 86_400  # seconds
 RUN_NAME = re.compile(r"[\w.-]+-[0-9a-f]{8}")
 RUN_FILES = re.compile(
     r"config\.yaml|metrics\.csv|failure\.json|(state|checkpoint)(\.\w+)?\.safetensors(\.damaged)?"
-    r"|record\.damaged\.json|\.lock|\.holder\.json"
+    r"|record\.damaged\.json|\.lock|\.holder\.json|\.wandb\.json|events\.out\.tfevents\..+"
     r"|(predictions|labels|probabilities)\.npy|\..+\.\d+\.tmp"
 )
 LOCKS = (".lock", ".holder.json")  # of a run; whoever claims it removes them

@@ -1,0 +1,103 @@
+"""`vitbench track trackers=NAME`: runs that are there become runs in a tracker, as often as one likes.
+
+It is a command of this room because it reads what runs left on disk and needs nothing else (follow.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from vitbench.errors import FEW, DataError, StorageError, TryAgain, UserError, did_you_mean
+from vitbench.machine.progress import progress
+from vitbench.numbers.text import say
+from vitbench.numbers.words import plural, printable
+from vitbench.runs.fields import fault_of_settings
+from vitbench.runs.follow import Followed, Line, lines_of, results_of
+from vitbench.runs.plan import planned_ids
+from vitbench.runs.records import read_record, run_folders
+from vitbench.runs.run import Run
+from vitbench.runs.study import load_study
+from vitbench.settings.compose import read_yaml
+from vitbench.trackers.menu import MENU, check_trackers
+
+
+def main(config: Any) -> int:
+    """Hands runs over and prints how many values were new; 3: a run cannot be read; 75: a tracker fails."""
+    from omegaconf import OmegaConf
+
+    asked: Any = OmegaConf.to_container(config, resolve=True)
+    names = check_trackers(asked["trackers"])
+    if names is None:
+        raise UserError(f"trackers=null: name who gets the runs, one or a list: {', '.join(MENU)}")
+    folders = folders_of(Path(asked["runs"]).expanduser(), asked["study"], asked["run"])
+    new, whole, problems = Counter[str](), Counter[str](), []
+    code = 0
+    with progress("track", len(folders), "runs", asked["machine"]["progress"]) as display:
+        for done, folder in enumerate(folders):
+            display.update(done, folder.name)
+            try:
+                with Run(folder, {}).claim():
+                    hand_over(folder, names, new, whole)
+            except UserError as error:
+                problems.append(str(error))
+                is_passing = isinstance(error, TryAgain | StorageError)
+                code = max(code, error.exit_code if is_passing else DataError.exit_code)
+    for problem in dict.fromkeys(problems[:FEW]):
+        print(f"vitbench: {printable(problem)}", file=sys.stderr)
+    if more := len(problems[FEW:]):
+        print(f"vitbench: and {more} more", file=sys.stderr)
+    for name in names:
+        say(f"{name}: {plural(new[name], 'new value')}; {plural(whole[name], 'run')} of {len(folders)} there\n")
+    return code
+
+
+def folders_of(runs: Path, study: str | None, chosen: Any) -> list[Path]:
+    """The folders of the runs that are asked for; UserError where there are none."""
+    folders = run_folders(runs)
+    if chosen is not None:
+        there = {folder.name: folder for folder in folders}
+        ids = [str(each) for each in (chosen if isinstance(chosen, list) else [chosen])]
+        for run_id in ids:
+            if run_id not in there:
+                raise UserError(f"run={run_id}: no such run in runs={runs}; {did_you_mean(run_id, there)}")
+        folders = [there[run_id] for run_id in ids]
+    if study is not None:
+        planned = {*planned_ids(load_study(study), runs)}
+        folders = [folder for folder in folders if folder.name in planned]
+    if not folders:
+        of_study = f"study={study}: " if study is not None else ""
+        raise UserError(f"{of_study}no run in runs={runs}; `vitbench train` makes one")
+    return folders
+
+
+def hand_over(folder: Path, names: list[str], new: Counter[str], whole: Counter[str]) -> None:
+    """Hands a run to trackers. One that fails is taken off the list, and raises TryAgain."""
+    settings, lines = read(folder)
+    for name in [*names]:
+        try:
+            with closing(Followed(name, folder.name, folder, settings)) as followed:
+                new[name] += followed.hand_over(lines)
+        except TryAgain:
+            names.remove(name)
+            raise
+        whole[name] += 1
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[Line]]:
+    """The settings of a run, and its lines and results; of one that has not ended the lines that it saved."""
+    try:
+        record = read_record(folder / "record.json")
+        results = results_of(record)
+        return record["config"], [*lines_of(folder, record["steps"]), (record["steps"], results)]
+    except (FileNotFoundError, NotADirectoryError):
+        path = folder / "config.yaml"
+        if not path.exists():
+            raise UserError(f"{folder} holds no run") from None
+    settings = read_yaml(path)
+    if fault := fault_of_settings(settings):
+        raise DataError(f"{path} is not as vitbench writes it: {fault}")
+    return settings, [*lines_of(folder, Run(folder, {}).saved_step() or 0)]

@@ -1,0 +1,58 @@
+"""TensorBoard: an event file in the folder of the run, which `tensorboard --logdir runs` finds and names by the folder.
+
+It is written by the package's own writer, and read by its own reader, so that no torch is needed. TensorBoard keeps
+values as float32. Settings are written as its hyperparameters, by which it compares runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitbench.trackers.base import Settings
+
+
+class TensorBoard:
+    def __init__(self, run: str, folder: Path, settings: Settings) -> None:
+        self._run, self._folder, self._settings = run, folder, settings
+        self._writer: Any = None  # opened by the first value, so that nothing new makes no new file
+
+    def newest(self) -> dict[str, int]:
+        from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+        if not self._files():
+            return {}
+        events = EventAccumulator(str(self._folder), size_guidance={SCALARS: 1})  # the newest one is always kept
+        events.Reload()
+        return {name: events.Scalars(name)[-1].step for name in events.Tags()[SCALARS]}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if self._writer is None:
+            self._open()
+        self._add(Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]), step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self) -> None:
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        is_new = not self._files()
+        self._writer = EventFileWriter(str(self._folder))
+        if is_new:
+            self._add(hparams_pb(dict(self._settings), trial_id=self._run), 0)
+
+    def _files(self) -> list[Path]:
+        return [*self._folder.glob("events.out.tfevents.*")]
+
+    def _add(self, summary: Any, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
