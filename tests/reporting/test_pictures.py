@@ -109,3 +109,4 @@ def test_a_wrong_picture_is_one_line(
     (tmp_path / "inside.yaml").write_text(STUDY.replace(before, after, 1))
     done = vitbench("report", "study=inside.yaml")
     assert done.code == 2 and said in done.err and done.err.count("\n") == 1, done.err
+    assert not (tmp_path / "results").exists()

@@ -281,6 +281,15 @@ def test_a_file_too_few_or_too_many_fails_the_check(
     assert done.code == 3 and said in done.err and done.err.count("\n") == 1
 
 
+def test_a_report_that_is_refused_leaves_the_one_before_as_it_was(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    assert vitbench("report", "study=shares.yaml").code == 0
+    made = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    (tmp_path / "shares.yaml").write_text(STUDY.replace("value: test_accuracy", "value: test_accuracies"))
+    done = vitbench("report", "study=shares.yaml")
+    assert done.code == 2 and "value=test_accuracies: did you mean test_accuracy" in done.err.splitlines()[-1]
+    assert made == {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+
+
 def test_what_is_not_there_gets_one_line(vitbench: Cli, runs: Path) -> None:
     assert vitbench("report").err.startswith("vitbench: results=results: no study there; `vitbench report study=NAME`")
     assert "study=quickstrat: did you mean quickstart?" in vitbench("report", "study=quickstrat").err

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from vitbench.comparing.select import Runs
 from vitbench.errors import NothingChosen, UserError, check_choice
-from vitbench.machine.disk import LARGE, read_file, write
+from vitbench.machine.disk import LARGE, read_file
 from vitbench.numbers.words import printable
 from vitbench.probes.menu import FIGURES, PIXELS
 from vitbench.runs.probe_rows import picture_of
@@ -52,8 +52,12 @@ def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
             yield Picture(name, path, printable(layout.get("caption") or FIGURES[layout["probe"]].help))
 
 
-def collect_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> None:
-    """Copies the pictures of a study from the runs in `folder`; one that is nowhere is left out with a line."""
+def read_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> dict[Path, bytes]:
+    """Reads the pictures of a study from its runs in `folder`, by their places in `target`.
+
+    One that is in neither is left out with a line. Raises UserError where it is not clear which picture is meant.
+    """
+    pictures = {}
     for name, layout in study.pictures.items():
         ending = _ending(study, name, layout)
         kept = target / f"{name}{ending}"
@@ -64,9 +68,10 @@ def collect_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> No
             continue
         drawn = picture_of(folder / row["id"], layout["probe"], str(layout.get("checkpoint", "trained")), ending)
         if drawn.is_file():
-            write(kept, read_file(drawn, LARGE))
+            pictures[kept] = read_file(drawn, LARGE)
         elif not kept.is_file():
             _leave_out(study, name, f"{drawn} is not there; `vitbench probe study={study.name}` draws it")
+    return pictures
 
 
 def _leave_out(study: Study, name: str, reason: str) -> None:

@@ -19,10 +19,12 @@ evidence alone, so that `check=true` can make them again and compare, even where
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -51,7 +53,7 @@ from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.reporting.page import index_page, study_page
-from vitbench.reporting.pictures import collect_pictures
+from vitbench.reporting.pictures import read_pictures
 from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
@@ -156,6 +158,12 @@ def collect(name: str, folder: Path, results: Path) -> None:
             commands = [*commands_of(target / "study.yaml"), *commands]
             count = count_by(count, count_kept(counted))
     without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in runs.ids}
+    section = Section(study, runs, [], "", [])
+    with redirect_stderr(
+        io.StringIO()
+    ):  # what is wrong is raised before a file is written; what is left out is told later
+        _ = section.tables
+    pictures = read_pictures(study, runs, folder, target)
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)
         forget_sums([target])
@@ -164,8 +172,8 @@ def collect(name: str, folder: Path, results: Path) -> None:
     head = "".join(f"# $ {printable(command)}\n" for command in dict.fromkeys(commands))
     write(target / "study.yaml", redacted(head + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
-    collect_pictures(study, runs, folder, target)
-    section = Section(study, runs, [], "", [])
+    for path, blob in pictures.items():
+        write(path, blob)
     fitted = section.fit(count)
     for note in fitted.notes if fitted else []:
         if note not in section.runs_with_caveats.notes:  # it says which predictions are lacking
