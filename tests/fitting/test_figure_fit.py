@@ -18,6 +18,7 @@ from vitbench.comparing.select import select_runs
 from vitbench.fitting import figure_fit
 from vitbench.fitting.findings import Report
 from vitbench.fitting.lines import lines_of, main_pairs
+from vitbench.runs import plan
 
 Cli = Callable[..., Output]
 
@@ -114,7 +115,7 @@ def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
 
 def test_a_study_asks_for_it_in_its_file(tmp_path: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [folder.name for folder in study(tmp_path / "runs").iterdir()]
-    monkeypatch.setattr("vitbench.runs.plan.planned_ids_and_certificates", lambda *_: (ids, {}))
+    monkeypatch.setattr(plan, "planned_ids_and_certificates", lambda *_: (ids, {}))
     (tmp_path / "mine.yaml").write_text(
         "title: Mine\nruns: [seed=0]\nfigures: {a: {y: test_error, lines: [model, pe], fit: true}}"
     )

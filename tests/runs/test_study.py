@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitbench.errors import UserError
+from vitbench.runs import plan as room_of_plans
 from vitbench.runs.plan import (
     Planned,
     expand,
@@ -130,7 +131,7 @@ def test_sweeps_of_a_study_that_begin_together_both_note_their_runs(
         time.sleep(0.2)
         return found
 
-    monkeypatch.setattr("vitbench.runs.plan.read_notes", slow)
+    monkeypatch.setattr(room_of_plans, "read_notes", slow)
     with ThreadPoolExecutor() as sweeps:
         for seed in "12":
             sweeps.submit(remember, grid, [Planned([], {}, f"vit-s{seed}")], tmp_path, [f"seed={seed}"])

@@ -15,6 +15,7 @@ from tests import fake_runs
 from tests.conftest import Output
 from vitbench.data.cache import Contents, Rows, cached
 from vitbench.machine.seal import sealed
+from vitbench.runs import run
 from vitbench.runs.plan import Planned, remember
 from vitbench.runs.probe_rows import path_of, save_rows
 from vitbench.runs.records import read_runs
@@ -182,7 +183,7 @@ def test_the_sums_of_results_are_read_by_sha256sum(kept: Path, vitbench: Cli) ->
 
 
 def test_a_run_that_another_process_holds_stays(kept: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitbench.runs.run.LOOKING_SECONDS", 0.1)
+    monkeypatch.setattr(run, "LOOKING_SECONDS", 0.1)
     flip(kept / "runs" / "one" / "labels.npy", 3)
     with Run(kept / "runs" / "one", {}).claim():
         held = vitbench(*WORDS, "repair=true")
