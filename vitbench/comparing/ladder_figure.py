@@ -52,6 +52,7 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, title: s
     left, right = drawn.subplots(1, 2, sharey=True)
     handles = _draw_values(left, measured, value, order, sizes)
     _draw_worths(right, measured, order, sizes)
+    right.set_xlabel(f"worth: it {'needs' if ladder.is_whole else 'saves'} so many times the images")
     _label_rungs(left, labels, order.index(ladder.reference.name))
     for axes in (left, right):
         _separate_rungs(axes, len(order))

@@ -28,8 +28,9 @@ from vitbench.reporting.section import Section
 
 LEAD = (
     "What does a convolutional network know before it sees data, what must a Vision Transformer learn instead, and "
-    "from how many images on does the difference stop mattering? Every number and picture here is measured and comes "
-    "from the runs that are named below it. Where an interval does not allow an answer, the text says so."
+    "from how many images on does the difference stop mattering? Every number here is measured, on small networks and "
+    "small images. Each figure links its study, which names its runs, its commands and what it cannot show. What large "
+    "networks do with millions of images is not known from here."
 )
 RUN_COLUMNS = {
     "id": "run",
@@ -100,7 +101,7 @@ def _chapters(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     shown = {
         f"{study['name']}/{one['name']}": one
-        | {"of": study["name"], "verdict": study["verdict"] if study["is_computed"] else ""}
+        | {"of": study["name"], "verdict": study["verdict"], "runs": study["runs_words"]}
         for study in studies
         for one in [*study["figures"], *study["pictures"]]
     }
@@ -126,11 +127,12 @@ def _study(section: Section) -> dict[str, Any]:
     """What the template needs of a study."""
     study, fitted = section.study, section.fitted
     sentences = report_sentences(fitted) if fitted else []
-    said = [sentence for _, of_pair in sentences for sentence in of_pair]
-    said += [sentence for table in section.tables for sentence in table.sentences]
     hand_written = section.hand_written.removeprefix("# What was read from it").strip()
     first_read, _, _ = hand_written.partition("\n\n")
-    by_hand = "What people read from it:" if first_read else "No verdict is computed here:"
+    said = [sentence for _, of_pair in sentences for sentence in of_pair]
+    if not first_read:
+        said += [sentence for table in section.tables for sentence in table.sentences]
+    by_hand = "Found, as we read the numbers:" if first_read else "No verdict is computed here:"
     cautions = [*section.runs_with_caveats.notes, *(report_foot(fitted) if fitted else [])]
     facts = section.facts()
     return {
@@ -138,8 +140,7 @@ def _study(section: Section) -> dict[str, Any]:
         "title": printable(study.title),
         "question": printable(study.question),
         "expect": printable(study.expect or ""),
-        "is_computed": bool(said),
-        "verdict_by": "What the numbers say:" if said else by_hand,
+        "verdict_by": "Found, as the numbers say:" if said else by_hand,
         "verdict": linked(said[0]) if said else _read(first_read or "the tables are the answer.", inline=True),
         "sentences": sentences,
         "tables": [_table(table, len(section.tables)) for table in section.tables],
@@ -157,6 +158,7 @@ def _study(section: Section) -> dict[str, Any]:
         "reading": _read(hand_written) if hand_written else "",
         "cautions": [*dict.fromkeys(map(printable, cautions))],
         "cost": facts["training"],
+        "runs_words": f"{facts['runs']}, {facts['seeds']}",
         "facts": [(label, printable(fact)) for label, fact in facts.items()],
         "commands": [printable(command) for command in section.all_commands()],
         "run_head": [*RUN_COLUMNS.values()],
