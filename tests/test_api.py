@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -466,3 +467,36 @@ def test_every_function_is_described_in_its_docstring_and_in_the_documentation(n
 
 def test_every_group_of_choices_is_a_keyword() -> None:
     assert all(group.isidentifier() for group in CONF_GROUPS)
+
+
+def test_calls_of_several_threads_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    streams, arguments = (sys.stdout, sys.stderr), sys.argv
+    wanted = [{"model": "resnet"}, {"pe": "none"}, {"pe": "learned"}] * 4
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(lambda where: package.runs(where=where), wanted)]
+    for where, runs in zip(wanted, found, strict=True):
+        ((key, value),) = where.items()
+        assert len(runs) == 6 and set(runs[key]) == {value}
+    assert (streams, arguments) == ((sys.stdout, sys.stderr), sys.argv)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: package.fit(format="nope"), "format=nope"),
+        (lambda: package.runs(where="model=vit"), "where='model=vit': must be a mapping"),  # type: ignore[arg-type]
+        (lambda: package.load(None), "load(None, runs='runs'): takes a run's id"),  # type: ignore[arg-type]
+        (lambda: package.load("../runs/None-0.2-0"), "takes a run's id"),
+        (lambda: package.load("None-0.2-0", runs=5), "takes a run's id"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_no_function_takes_is_refused_at_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object], said: str
+) -> None:
+    fake_runs.quickstart(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(package.UserError) as refused:
+        call()
+    assert said in str(refused.value)

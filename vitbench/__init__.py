@@ -118,11 +118,6 @@ def load(run_id: str, runs: str | Path = "runs") -> Loaded:
     stands at each place of an image of 32 px. Raises UserError where there is no such run, it did not finish, or its
     checkpoint is damaged or another run's.
     """
-    from vitbench.machine.hardware import torch_kept
-    from vitbench.runs.records import find_record
-    from vitbench.training.transfer import trained
+    from vitbench import api
 
-    folder = Path(runs).expanduser() / run_id
-    record = find_record(folder)
-    with torch_kept():
-        return Loaded(trained(folder, record).eval(), record["config"], record)
+    return Loaded(*api.load(run_id, runs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench import cli
-from vitbench.errors import RunFailed, TryAgain, UserError
+from vitbench.errors import RunFailed, TryAgain, UserError, check_choice
 from vitbench.machine.interrupt import Stopped
 from vitbench.machine.redact import redacted
 from vitbench.machine.terminal import output_escaped
@@ -26,10 +27,12 @@ from vitbench.settings.typed_text import word_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from vitbench.fitting.findings import Report
     from vitbench.runs.record import Record
 
+ONE_AT_A_TIME = threading.Lock()  # a command has the process to itself, so calls of several threads wait for each other
 COMPUTING = {"train", "sweep", "probe"}  # these commands set torch's threads, switches and random numbers
 
 
@@ -86,8 +89,23 @@ def runs(study: str | Path | None, folder: str | Path, where: Mapping[str, Any] 
         frames.append(pd.DataFrame(rows, columns=columns))
         return 0
 
+    if where is not None and not isinstance(where, Mapping):
+        raise UserError(f"where={where!r}: must be a mapping, such as {{'model': 'vit'}}")
     call("table", {"study": study, "runs": folder, "where": where or {}}, main)
     return frames[-1]
+
+
+def load(run_id: str, runs: str | Path) -> tuple[nn.Module, dict[str, Any], Record]:
+    from vitbench.machine.hardware import torch_kept
+    from vitbench.runs.records import find_record
+    from vitbench.training.transfer import trained
+
+    if not isinstance(run_id, str) or not isinstance(runs, str | Path) or Path(run_id).name != run_id:
+        raise UserError(f"load({run_id!r}, runs={runs!r}): takes a run's id and the folder of the runs")
+    folder = Path(runs).expanduser() / run_id
+    record = find_record(folder)
+    with ONE_AT_A_TIME, torch_kept():
+        return trained(folder, record).eval(), record["config"], record
 
 
 def fit(settings: Mapping[str, Any]) -> Fit:
@@ -96,9 +114,11 @@ def fit(settings: Mapping[str, Any]) -> Fit:
     def main(config: Any) -> int:
         from omegaconf import OmegaConf
 
+        from vitbench.comparing.formats import TABLE_ENDINGS
         from vitbench.fitting.fit import find
 
         asked: Any = OmegaConf.to_container(config, resolve=True)
+        check_choice("format", asked["format"], TABLE_ENDINGS.values())
         found.append(Fit(find(asked), asked["format"]))
         return 0
 
@@ -200,7 +220,7 @@ def call(command: str, settings: Mapping[str, Any], main: Callable[[Any], int]) 
     refused: list[UserError] = []
     refuse = cli.print_refusal if command == "sweep" else refused.append  # a sweep sends the job to other processes
     try:
-        with output_escaped(), _process_kept(command in COMPUTING), cli.slips_told():
+        with ONE_AT_A_TIME, output_escaped(), _process_kept(command in COMPUTING), cli.slips_told():
             cli.run_with_hydra(command, main, words_of(settings), refuse)
     except UserError as error:
         refused.append(error)
@@ -246,15 +266,19 @@ def _process_kept(computes: bool) -> Iterator[None]:
 
     arguments, environment, initialized = sys.argv, dict(os.environ), GlobalHydra.instance().hydra
     GlobalHydra.instance().hydra = None  # the caller may have begun something of its own with Hydra
+
+    def give_back() -> None:
+        GlobalHydra.instance().hydra, sys.argv = initialized, arguments
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
     with ExitStack() as stack:
+        stack.callback(give_back)
         if computes:
             from vitbench.machine.hardware import torch_kept
+            from vitbench.runs.follow import forget_told
 
+            forget_told()
             stack.enter_context(torch_kept())
-        try:
-            yield
-        finally:
-            GlobalHydra.instance().hydra, sys.argv = initialized, arguments
-            for name in os.environ.keys() - environment.keys():
-                del os.environ[name]
-            os.environ.update(environment)
+        yield

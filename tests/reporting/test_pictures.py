@@ -12,12 +12,13 @@ import pytest
 
 from tests import fake_runs
 from tests.conftest import Output
+from vitbench.reporting.pictures import END_OF_PNG
 from vitbench.runs.plan import Planned, remember
 from vitbench.runs.study import load_study
 
 Cli = Callable[..., Output]
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-PNG = b"\x89PNG\r\n\x1a\nas a probe left it"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + b"\0\0\4\0" + b"as a probe left it"
 STUDY = """\
 title: Inside
 question: What is in there?
@@ -44,7 +45,9 @@ def draw(tmp_path: Path, pattern: str, name: str, blob: bytes) -> None:
     assert folders
     for folder in folders:
         (folder / "probes").mkdir(exist_ok=True)
-        (folder / "probes" / name).write_bytes(blob + folder.name.encode() if name.endswith(".png") else blob)
+        (folder / "probes" / name).write_bytes(
+            blob + folder.name.encode() + END_OF_PNG if name.endswith(".png") else blob
+        )
 
 
 @pytest.fixture
@@ -62,11 +65,11 @@ def test_pictures_of_the_first_seed_stand_with_the_numbers_and_on_the_page(
     assert done.code == 0 and "left out" not in done.err, done.err
     assert (drawn / "two_paths.svg").read_bytes() == SVG
     first = tmp_path / "runs" / "learned-0.2-0"
-    assert (drawn / "encoding.png").read_bytes() == PNG + first.name.encode()
+    assert (drawn / "encoding.png").read_bytes() == PNG + first.name.encode() + END_OF_PNG
     page = (tmp_path / "results" / "index.html").read_text()
     held = {base64.b64decode(text) for text in re.findall(r'src="data:image/[a-z+]+;base64,([^"]+)"', page)}
     assert held == {SVG, (drawn / "encoding.png").read_bytes()}
-    assert "Two &lt;paths&gt;" in page and "alert(1)" not in page
+    assert "Two &lt;paths&gt;" in page and 'width="512"' in page
     assert "](inside/two_paths.svg)" in (tmp_path / "results" / "README.md").read_text()
     assert vitbench("report", "check=true").code == 0
 
@@ -90,6 +93,39 @@ def test_a_picture_that_nobody_drew_is_left_out_with_the_command_that_draws_it(v
     assert vitbench("report", "check=true").code == 0
 
 
+def link_out(path: Path) -> None:
+    secret = path.parents[3] / "secret.svg"
+    secret.write_bytes(SVG + b"secret")
+    path.unlink()
+    path.symlink_to(secret)
+
+
+def make_huge(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(17_000_000)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        link_out,
+        make_huge,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"root:x:0:0"),
+        lambda path: path.write_bytes(SVG.replace(b"<path", b"<script>alert(1)</script><path")),
+        lambda path: path.write_bytes(SVG.replace(b"<path", b'<path onload="alert(1)"')),
+    ],
+    ids=["link", "huge", "empty", "text", "script", "handler"],
+)
+def test_what_no_probe_drew_is_left_out(
+    vitbench: Cli, drawn: Path, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    spoil(tmp_path / "runs" / "None-0.2-0" / "probes" / "equivariance.svg")
+    done = vitbench("report", "study=inside.yaml")
+    assert done.code == 0 and done.err.count("pictures.two_paths is left out") == 1, done.err
+    assert not (drawn / "two_paths.svg").exists() and (drawn / "encoding.png").exists()
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
@@ -100,6 +136,8 @@ def test_a_picture_that_nobody_drew_is_left_out_with_the_command_that_draws_it(v
         ("where: {model: resnet, data.fraction: 0.2}", "where: {model: resnet}", "a picture is of one"),
         ("where: {model: resnet,", "where: {modle: resnet,", "did you mean model?"),
         ("  two_paths:", "  ../two_paths:", "becomes a file"),
+        ("  two_paths:", f"  {'a' * 101}:", "up to 100 letters"),
+        ("checkpoint: init", "checkpoint: /../../x", "pictures.encoding.checkpoint"),
     ],
 )
 def test_a_wrong_picture_is_one_line(

@@ -89,7 +89,10 @@ def test_names_of_values_are_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "line"),
     [
-        ("tables: {../../README: {}}", "tables.../../README: becomes a file; letters, digits, _ and - make a name"),
+        (
+            "tables: {../../README: {}}",
+            "tables.../../README: becomes a file; up to 100 letters, digits, _ and - make a name",
+        ),
         ("tables: {1: {}}", "tables.1: becomes a file"),
         ("tables: {a: accuracy}", "tables.a must hold settings"),
         ("tables: {a: {where: model=vit}}", "tables.a.where: model=vit: must be settings (KEY: VALUE)"),

@@ -18,7 +18,9 @@ import pytest
 from tests import fake_runs
 from tests.conftest import TINY, TINY_32, Output, process
 from tests.training.test_train import assert_same_run, cut_run, folder
+from vitbench.machine.disk import sha256_of
 from vitbench.machine.redact import REDACTED
+from vitbench.machine.seal import sealed
 from vitbench.runs import follow
 from vitbench.runs.run import Run
 from vitbench.settings.check import check
@@ -210,7 +212,7 @@ class StandIn:
         self.settings, self.steps, self.is_closed = settings, list[int](), False
         self.opened[run] = self
 
-    def newest(self) -> Mapping[str, int]:
+    def held(self) -> dict[str, set[int]]:
         return {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -354,3 +356,46 @@ def test_a_run_that_a_process_trains_is_left_to_it(vitbench: Cli, tmp_path: Path
     with Run(run, {}).claim():
         done = vitbench("track", "trackers=tensorboard")
     assert done.code == 75 and "one is held by process" in done.err and "0 runs of 1 there" in done.out
+
+
+def test_values_that_a_tracker_lost_come_again_and_none_twice(vitbench: Cli, tmp_path: Path) -> None:
+    run = ended(tmp_path / "runs", "one")
+    record = json.loads((run / "record.json").read_text())
+    files = []
+    for steps in (60, 120):
+        (run / "record.json").write_text(json.dumps(record | {"steps": steps}))
+        assert vitbench("track", "trackers=tensorboard").code == 0
+        files += {*run.glob("events.out.tfevents.*")} - {*files}
+    first, second = files
+    second.rename(run / "events.out.tfevents.1.a.1.0")  # as of a machine whose clock is late
+    (run / "events.out.tfevents.2.a.1.0").symlink_to(tmp_path / "nowhere")
+    assert vitbench("track", "trackers=tensorboard").out == "tensorboard: 0 new values; 1 run of 1 there\n"
+    first.unlink()
+    assert vitbench("track", "trackers=tensorboard").code == 0
+    (run / "events.out.tfevents.2.a.1.0").unlink()
+    assert {step: len(values) for step, values in in_tensorboard(run)["train_loss"].items()} == {60: 1, 120: 1}
+
+
+def test_a_run_that_a_tracker_cannot_take_keeps_no_other_from_it(vitbench: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        ended(tmp_path / "runs", name)
+    (tmp_path / "runs" / "a").rename(tmp_path / "runs" / "a\udcff")
+    done = vitbench("track", "trackers=tensorboard")
+    assert done.code == 3 and done.out == "tensorboard: 12 new values; 1 run of 2 there\n"
+    assert done.err.startswith("vitbench: trackers=tensorboard: a") and done.err.count("\n") == 1
+    assert_same("tensorboard", tmp_path / "runs" / "b")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text(LINES.replace("2.25", "777")), Path.unlink])
+def test_a_run_whose_metrics_are_damaged_is_named_and_not_handed_over(
+    vitbench: Cli, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    run = ended(tmp_path / "runs", "one")
+    record = json.loads((run / "record.json").read_text())
+    record["files"] = {"metrics.csv": sha256_of(run / "metrics.csv")}
+    (run / "record.json").write_text(json.dumps(sealed(record)))
+    assert vitbench("track", "trackers=tensorboard").code == 0
+    damage(run / "metrics.csv")
+    done = vitbench("track", "trackers=tensorboard")
+    assert done.code == 3 and "metrics.csv" in done.err and done.err.count("\n") == 1
+    assert done.out == "tensorboard: 0 new values; 0 runs of 1 there\n"

@@ -40,7 +40,11 @@ def write(path: Path, blob: bytes | memoryview, folders: bool = False) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
     temporary = write_beside(path, blob)
     with storage(path):
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_beside(path: Path, blob: bytes | memoryview) -> Path:

@@ -209,7 +209,7 @@ def _table(table: Table, count: int) -> dict[str, Any]:
 def _figures(section: Section) -> list[dict[str, Any]]:
     figures = []
     for name, layout in section.figure_layouts.items():
-        anchor = f"{section.study.name}-{name}"
+        anchor = f"{section.study.name}.{name}"  # no name of a figure has a point, so that no two are alike
         title = printable(section.study.title)
         with look.figure_style():
             drawn = plot.build_figure(section.runs, title=title, caveat=section.study.caveat, **layout)

@@ -8,20 +8,23 @@ from there. Where the run is gone, the copy that a report made before stays.
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitbench.comparing.select import Runs
-from vitbench.errors import NothingChosen, UserError, check_choice
-from vitbench.machine.disk import LARGE, read_file
+from vitbench.errors import DataError, NothingChosen, UserError, check_choice
+from vitbench.machine.disk import read_file
 from vitbench.numbers.words import printable
 from vitbench.probes.menu import FIGURES, PIXELS
 from vitbench.runs.probe_rows import picture_of
 from vitbench.runs.study import Study
 
 KINDS = {".svg": "svg+xml", ".png": "png"}
+PNG, END_OF_PNG, SVG = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", b"<svg"
+RUNS_SOMETHING = re.compile(rb"<script|\bon[a-z]+\s*=|javascript:|<!ENTITY", re.IGNORECASE)
 
 
 class Picture(NamedTuple):
@@ -34,13 +37,12 @@ class Picture(NamedTuple):
     @property
     def width(self) -> int | None:
         """How wide a page shows it, in CSS pixels: pixels at half their size, which are sharp on every screen."""
-        head = read_file(self.path, LARGE)[:24]
-        return int.from_bytes(head[16:20]) // 2 if head.startswith(b"\x89PNG") else None
+        return int.from_bytes(picture_bytes(self.path)[16:20]) // 2 if self.path.suffix == ".png" else None
 
     @property
     def data_uri(self) -> str:
         """The picture as an address that holds it whole; no script in it is run by a browser that shows it so."""
-        blob = base64.b64encode(read_file(self.path, LARGE)).decode()
+        blob = base64.b64encode(picture_bytes(self.path)).decode()
         return f"data:image/{KINDS[self.path.suffix]};base64,{blob}"
 
 
@@ -67,11 +69,33 @@ def read_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> dict[
             _leave_out(study, name, str(error))
             continue
         drawn = picture_of(folder / row["id"], layout["probe"], str(layout.get("checkpoint", "trained")), ending)
-        if drawn.is_file():
-            pictures[kept] = read_file(drawn, LARGE)
-        elif not kept.is_file():
-            _leave_out(study, name, f"{drawn} is not there; `vitbench probe study={study.name}` draws it")
+        try:
+            if not drawn.resolve().is_relative_to((folder / row["id"]).resolve()):
+                raise DataError("a link leads out of the run's folder")
+            pictures[kept] = picture_bytes(drawn)
+        except FileNotFoundError:
+            if not kept.is_file():
+                missing = f"{row['id']} has no probes/{drawn.name}"
+                _leave_out(
+                    study, name, f"{missing}; `vitbench probe study={study.name}` draws it where its weights are"
+                )
+        except DataError as error:
+            _leave_out(study, name, str(error))
     return pictures
+
+
+def picture_bytes(path: Path) -> bytes:
+    """Reads a picture. DataError for what no probe draws: another format, a script, too large; FileNotFoundError."""
+    try:
+        blob = read_file(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    is_whole = blob.startswith(PNG) and blob.endswith(END_OF_PNG) if path.suffix == ".png" else SVG in blob[:1000]
+    if not is_whole or (path.suffix == ".svg" and RUNS_SOMETHING.search(blob)):
+        raise DataError(f"{path} is no picture that a probe drew")
+    return blob
 
 
 def _leave_out(study: Study, name: str, reason: str) -> None:

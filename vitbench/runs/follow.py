@@ -1,6 +1,6 @@
 """What a run wrote is handed to trackers: the lines of metrics.csv, and the results of its record.
 
-A tracker says how far it is, and gets what is newer. So it does not matter how often a run was killed, resumed or
+A tracker says which steps it holds, and gets the others. So it does not matter how often a run was killed, resumed or
 handed over: no step is there twice. Only lines that a saved state holds are handed over, because resuming takes the
 others back.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vitbench.errors import TryAgain, UserError
+from vitbench.errors import DataError, TryAgain, UserError
 from vitbench.machine.distributed import RANK
 from vitbench.machine.redact import redacted
 from vitbench.menu import look_up
@@ -29,6 +29,7 @@ from vitbench.trackers.menu import MENU
 Line = tuple[int, Mapping[str, float]]  # a step and its values by their names
 
 SECONDS_AT_THE_END, SECONDS_AFTER_A_CUT = 30.0, 2.0  # how long a run waits for trackers
+OF_THE_RUN = (IsADirectoryError, NotADirectoryError, FileNotFoundError, UnicodeError)  # no other run has this fault
 _told: set[str] = set()  # the warnings of this process: what fails in one run of a sweep fails in all
 
 
@@ -46,23 +47,24 @@ def results_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Followed:
-    """A run in one tracker. What the tracker raises becomes TryAgain, in one line."""
+    """A run in one tracker. What the tracker raises becomes one line: DataError of a run, and TryAgain of a tracker."""
 
     def __init__(self, name: str, run: str, folder: Path, config: Mapping[str, Any]) -> None:
-        self._name = name
+        self._name, self._run = name, run
         with self._told():
             self._tracker: Tracker = look_up("trackers", name, MENU)(run, folder, told_settings(config))
-            self._newest = dict(self._tracker.newest())
+            self._held = {name: {*steps} for name, steps in self._tracker.held().items()}
 
     def hand_over(self, lines: Iterable[Line]) -> int:
         """Hands over what the tracker lacks; returns how many values that were."""
         count = 0
         for step, values in lines:
-            new = {name: value for name, value in values.items() if step > self._newest.get(name, -1)}
+            new = {name: value for name, value in values.items() if step not in self._held.get(name, ())}
             if new:
                 with self._told():
                     self._tracker.log(step, new)
-                self._newest |= dict.fromkeys(new, step)
+                for name in new:
+                    self._held.setdefault(name, set()).add(step)
                 count += len(new)
         return count
 
@@ -76,6 +78,8 @@ class Followed:
             yield
         except Exception as error:
             why = redacted(printable(f"{type(error).__name__}: {error}"))[:300]
+            if isinstance(error, OF_THE_RUN):
+                raise DataError(f"trackers={self._name}: {self._run}: {why}") from None
             raise TryAgain(f"trackers={self._name}: {why}") from None
 
 
@@ -130,6 +134,11 @@ class Follower:
                 opened[name].close()
             except UserError as error:
                 _warn(str(error))
+
+
+def forget_told() -> None:
+    """Lets the warnings of this process be told again: for its next command."""
+    _told.clear()
 
 
 def _warn(problem: str) -> None:

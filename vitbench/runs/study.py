@@ -107,8 +107,10 @@ def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
     """UserError for a table or figure that cannot name a file or holds a value of a wrong type, and for wrong names."""
     for kind in ("tables", "figures", "pictures"):
         for name, layout in content.get(kind, {}).items():
-            if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(name, str):
-                raise UserError(f"{path}: {kind}.{name}: becomes a file; letters, digits, _ and - make a name")
+            if not re.fullmatch(r"[\w-]{1,100}", str(name)) or not isinstance(name, str):
+                raise UserError(
+                    f"{path}: {kind}.{name}: becomes a file; up to 100 letters, digits, _ and - make a name"
+                )
             if not isinstance(layout, dict):
                 raise UserError(f"{path}: {kind}.{name} must hold settings, such as value: test_accuracy")
             for key, value in layout.items():
@@ -132,6 +134,8 @@ def _check_pictures(path: Path, content: Mapping[str, Any]) -> None:
         for key in layout:
             if key not in PICTURE_KEYS:
                 raise UserError(f"{path}: pictures.{name}.{key}: {did_you_mean(str(key), PICTURE_KEYS)}")
+        if not re.fullmatch(r"\w+", str(layout.get("checkpoint", "trained"))):
+            raise UserError(f"{path}: pictures.{name}.checkpoint: {layout['checkpoint']}: trained, init or a step")
         if "probe" not in layout:
             raise UserError(f"{path}: pictures.{name} must say which probe draws it, such as probe: equivariance")
         if name in content.get("figures", {}):

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import FEW, DataError, StorageError, TryAgain, UserError, did_you_mean
+from vitbench.machine.disk import sha256_of
 from vitbench.machine.progress import progress
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
 from vitbench.runs.fields import fault_of_settings
 from vitbench.runs.follow import Followed, Line, lines_of, results_of
 from vitbench.runs.plan import planned_ids
-from vitbench.runs.records import read_record, run_folders
+from vitbench.runs.record import Record
+from vitbench.runs.records import REMEDY, read_record, run_folders
 from vitbench.runs.run import Run
 from vitbench.runs.study import load_study
 from vitbench.settings.compose import read_yaml
@@ -87,10 +89,21 @@ def hand_over(folder: Path, names: list[str], new: Counter[str], whole: Counter[
         whole[name] += 1
 
 
+def check_metrics(folder: Path, record: Record) -> None:
+    """Raises DataError where metrics.csv is not as the record of a run that has ended says."""
+    path, expected = folder / "metrics.csv", (record.get("files") or {}).get("metrics.csv")
+    try:
+        if expected is not None and sha256_of(path) != expected:
+            raise DataError(f"{path} is not as it was written (its checksum differs); {REMEDY}")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; {REMEDY}") from None
+
+
 def read(folder: Path) -> tuple[dict[str, Any], list[Line]]:
     """The settings of a run, and its lines and results; of one that has not ended the lines that it saved."""
     try:
         record = read_record(folder / "record.json")
+        check_metrics(folder, record)
         results = results_of(record)
         return record["config"], [*lines_of(folder, record["steps"]), (record["steps"], results)]
     except (FileNotFoundError, NotADirectoryError):

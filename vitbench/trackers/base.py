@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,11 @@ class Tracker(Protocol):
     def __init__(self, run: str, folder: Path, settings: Settings) -> None:
         """Opens a run by its id, which is there or not; `folder` is the run's own, where a tracker can keep files."""
 
-    def newest(self) -> Mapping[str, int]:
-        """By the name of each value that it holds: the newest step that has one."""
+    def held(self) -> Mapping[str, Iterable[int]]:
+        """By the name of each value that it holds: the steps that have one."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds values of a step, which is no older than those before. What it has returned from, no kill takes back."""
+        """Adds values of a step, What it has returned from, no kill takes back."""
 
     def close(self) -> None:
         """Lets go of files and services."""

@@ -19,14 +19,16 @@ class TensorBoard:
         self._run, self._folder, self._settings = run, folder, settings
         self._writer: Any = None  # opened by the first value, so that nothing new makes no new file
 
-    def newest(self) -> dict[str, int]:
+    def held(self) -> dict[str, set[int]]:
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-        if not self._files():
-            return {}
-        events = EventAccumulator(str(self._folder), size_guidance={SCALARS: 1})  # the newest one is always kept
-        events.Reload()
-        return {name: events.Scalars(name)[-1].step for name in events.Tags()[SCALARS]}
+        held: dict[str, set[int]] = {}
+        for file in self._files():  # each by itself, as together a file with an older name hides what is after it
+            events = EventAccumulator(str(file), size_guidance={SCALARS: 0})  # 0: all of them
+            events.Reload()
+            for name in events.Tags()[SCALARS]:
+                held.setdefault(name, set()).update(event.step for event in events.Scalars(name))
+        return held
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -50,7 +52,7 @@ class TensorBoard:
             self._add(hparams_pb(dict(self._settings), trial_id=self._run), 0)
 
     def _files(self) -> list[Path]:
-        return [*self._folder.glob("events.out.tfevents.*")]
+        return [path for path in self._folder.glob("events.out.tfevents.*") if path.is_file()]
 
     def _add(self, summary: Any, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -21,12 +21,12 @@ class Trackio:
 
         self._run, self._settings, self._storage = run, settings, SQLiteStorage
 
-    def newest(self) -> dict[str, int]:
-        newest: dict[str, int] = {}
+    def held(self) -> dict[str, set[int]]:
+        held: dict[str, set[int]] = {}
         for log in self._storage.get_logs(PROJECT, self._run, run_id=self._run):
             for name in log.keys() - _OF_A_LOG:
-                newest[name] = max(log["step"], newest.get(name, 0))
-        return newest
+                held.setdefault(name, set()).add(log["step"])
+        return held
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._storage.bulk_log(

@@ -31,8 +31,8 @@ class Wandb:
         with suppress(OSError, ValueError):
             self._newest = {name: step for name, step in read_json(self._note).items() if type(step) is int}
 
-    def newest(self) -> dict[str, int]:
-        return dict(self._newest)
+    def held(self) -> dict[str, range]:
+        return {name: range(newest + 1) for name, newest in self._newest.items()}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._run is None:
