@@ -155,3 +155,9 @@ def test_a_choice_is_no_file(word: str) -> None:
 def test_what_is_no_key_is_said_in_our_words(word: str) -> None:
     with pytest.raises(UserError, match="settings are typed key=value"):
         setting(word)
+
+
+@pytest.mark.parametrize("word", ["where.=1", "where.a b=1", "where..x=1", "where.sé=1"])
+def test_what_is_no_filter_is_said_in_our_words(word: str) -> None:
+    with pytest.raises(UserError, match=r"a filter is typed where\.KEY=VALUE"):
+        setting(word)

@@ -135,6 +135,10 @@ def setting(word: str, several: bool = False) -> str:
         example = f"data.root={word}" if os.path.isdir(word) else "seed=1"
         raise UserError(f"{word}: settings are typed key=value, for example {example}")
     if key.startswith("where."):  # a filter can be any column, so that the schema cannot list them
+        if not re.fullmatch(r"where(\.[\w/@-]+)+", key, re.ASCII):
+            raise UserError(
+                f"{word}: a filter is typed where.KEY=VALUE, for example where.model=vit, and {key} is none"
+            )
         if key.removeprefix("where.") in CONF_GROUPS:
             key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
         return f"+{key}={quoted_filter(value)}"
