@@ -33,17 +33,17 @@ class Picture(NamedTuple):
     name: str
     path: Path
     caption: str
+    blob: bytes
 
     @property
     def width(self) -> int | None:
         """How wide a page shows it, in CSS pixels: pixels at half their size, which are sharp on every screen."""
-        return int.from_bytes(picture_bytes(self.path)[16:20]) // 2 if self.path.suffix == ".png" else None
+        return int.from_bytes(self.blob[16:20]) // 2 if self.path.suffix == ".png" else None
 
     @property
     def data_uri(self) -> str:
         """The picture as an address that holds it whole; no script in it is run by a browser that shows it so."""
-        blob = base64.b64encode(picture_bytes(self.path)).decode()
-        return f"data:image/{KINDS[self.path.suffix]};base64,{blob}"
+        return f"data:image/{KINDS[self.path.suffix]};base64,{base64.b64encode(self.blob).decode()}"
 
 
 def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
@@ -51,7 +51,8 @@ def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
     for name, layout in study.pictures.items():
         path = folder / f"{name}{_ending(study, name, layout)}"
         if path.is_file():
-            yield Picture(name, path, printable(layout.get("caption") or FIGURES[layout["probe"]].help))
+            caption = printable(layout.get("caption") or FIGURES[layout["probe"]].help)
+            yield Picture(name, path, caption, picture_bytes(path))
 
 
 def read_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> dict[Path, bytes]:
