@@ -40,7 +40,7 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
-reference: .venv  ## write docs/settings-reference.md and docs/records.md again, from the comments beside the settings
+reference: .venv  ## write docs/reference/settings.md and docs/reference/records.md again, from the comments beside the settings
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/records_page.py
 
@@ -55,11 +55,11 @@ lock: .venv  ## choose the newest and the oldest versions of what vitbench needs
 	$(LOCK) --extra trackio --resolution lowest-direct --python-platform linux --upgrade --output-file requirements/oldest.txt
 
 # each variable that was given travels as a word: make gpu limit=540 out=FOLDER
-gpu:  ## run the GPU tests, the measurements and a study on a GPU within limit=540 seconds (docs/gpu.md)
+gpu:  ## run the GPU tests, the measurements and a study on a GPU within limit=540 seconds (docs/how-to/gpu.md)
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(PYTHON_THERE) tools/gpu.py $(filter-out PYTHON=% BIN=%,$(MAKEOVERRIDES))
 
 # words as for `gpu`: make rounds kinds=kill,damage rounds=3
-rounds: .venv  ## kill and damage runs, starve them of disk and memory, and compare what they leave (docs/reliability.md)
+rounds: .venv  ## kill and damage runs, starve them of disk and memory, and compare what they leave (docs/explanation/reliability.md)
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/rounds.py $(filter-out PYTHON=% BIN=%,$(MAKEOVERRIDES))
 
 # GPU machines often have a torch that is not new; pyproject.toml says which one is old enough. With TORCH_OF=.venv the

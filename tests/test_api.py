@@ -461,7 +461,7 @@ def test_every_function_is_described_in_its_docstring_and_in_the_documentation(n
     function = getattr(package, name)
     assert name in package.__all__ and f"vitbench.{name}(" in inspect.getdoc(function)
     assert "UserError" in inspect.getdoc(function)
-    assert f"vitbench.{name}(" in (ROOT / "docs" / "python.md").read_text()
+    assert f"vitbench.{name}(" in (ROOT / "docs" / "reference" / "python.md").read_text()
     assert re.search(r"\bpython\.md\b", (ROOT / "README.md").read_text())
 
 

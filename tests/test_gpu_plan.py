@@ -43,7 +43,7 @@ def test_every_row_of_the_bench_is_in_the_plan_or_is_of_processors() -> None:
 
 
 def test_the_page_says_of_every_row_and_every_test_what_came_out() -> None:
-    page = (ROOT / "docs" / "gpu.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "gpu.md").read_text()
     code = "".join(path.read_text() for path in ROOT.glob("tests/gpu/test_*.py"))
     for name in (*gpu.ROWS, *re.findall(r"^def (test_\w+)", code, re.MULTILINE)):
         assert f"\n| `{name}` | " in page, name

@@ -69,6 +69,6 @@ def test_a_recipe_is_called_as_its_file_is(group: str) -> None:
 
 @pytest.mark.parametrize(("group", "name"), LINES)
 def test_a_document_names_every_line(group: str, name: str) -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     words = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     assert re.search(rf"(`|\*\*|{group}=\[?(\w+,)*){name}\b", words), f"neither the README nor docs/ names {name}"

@@ -1,4 +1,4 @@
-"""docs/records.md says what stands in records and in the CSV of all runs, as the types and their comments do."""
+"""docs/reference/records.md says what stands in records and in the CSV of all runs, as types and comments do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_each_setting_is_linked_to_its_line_in_the_reference() -> None:
     headings = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADINGS.findall(reference)]
     anchors = re.findall('<a id="([^"]+)"></a>', reference)
     assert len({*anchors}) == len(anchors) and not {*anchors} & {*headings}
-    links = re.findall(r"\[`([^`]+)`\]\(settings-reference\.md#([^)]+)\)", records_page.page())
+    links = re.findall(r"\[`([^`]+)`\]\(settings\.md#([^)]+)\)", records_page.page())
     assert len(links) > 100 and {anchor for _, anchor in links} <= {*anchors, *headings}
     assert ("data.fraction", "data.fraction") in links and ("model.patch_size", "model=vit-model.patch_size") in links
 

@@ -5,7 +5,7 @@
     python tools/load.py FOLDER measure        a line for each command: processor seconds, wall seconds, peak memory
 
 Every other run has that run's files, its own settings and seed, and an accuracy and predictions that are drawn. Its
-record is written as runs write theirs, with all checksums. docs/scaling-out.md has what was measured.
+record is written as runs write theirs, with all checksums. docs/how-to/scaling-out.md has what was measured.
 """
 
 from __future__ import annotations

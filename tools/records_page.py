@@ -1,4 +1,4 @@
-"""Writes docs/records.md from the types of records and settings and from the comments beside them.
+"""Writes docs/reference/records.md from the types of records and settings and from the comments beside them.
 
     python tools/records_page.py
 
@@ -24,8 +24,8 @@ from vitbench.runs.records import BESIDE
 from vitbench.settings.choices import GROUPS, MENU_GROUPS, column_of, menu_of
 from vitbench.settings.schema import SCHEMA_OF_SOURCE, TrainConfig
 
-PAGE = Path(__file__).parent.parent / "docs" / "records.md"
-SETTINGS, REFERENCE = "settings.md", "settings-reference.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "records.md"
+SETTINGS, REFERENCE = "typing.md", "settings.md"
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "object", Any: "any"}
 # columns that follow from others (`derived` in vitbench/runs/records.py)
 DERIVED = {
@@ -48,7 +48,7 @@ and vitbench/settings/schema.py, and from the comments beside them. Change those
 A run that has ended has a record, `runs/<id>/record.json`: one JSON object, whose fields are below, those of objects
 within it with a point (`hardware.name`). `vitbench table per=run file=all.csv` writes all runs of `runs=` as one CSV, a
 line a run, and `results/<study>/runs.csv` is the same of a study's runs. How runs are given to others:
-[sharing.md](sharing.md). What the numbers mean, and how they are compared: [metrics.md](metrics.md).
+[sharing.md](../how-to/sharing.md). What the numbers mean, and how they are compared: [metrics.md](metrics.md).
 
 null says that there is no such number, and an absent field what its line says of that; "old" are the records of
 versions before it came. Losses of classification are cross-entropies, means over images."""
@@ -71,7 +71,7 @@ fails. Which columns there are follows from the runs: one that no run has is lef
 
 
 def page() -> str:
-    """The text of docs/records.md."""
+    """The text of docs/reference/records.md."""
     parts = [HEAD, "## Fields of a record"]
     whole = {**_fields(Essentials), **_fields(Metrics), **_fields(Provenance), **_fields(Record)}
     for kind, its in _parts(whole):

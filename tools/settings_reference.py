@@ -1,4 +1,4 @@
-"""Writes docs/settings-reference.md, what `--help` says of every setting of every command and every choice.
+"""Writes docs/reference/settings.md, what `--help` says of every setting of every command and every choice.
 
     python tools/settings_reference.py            # writes the page; `make reference` does the same
 
@@ -22,7 +22,7 @@ from vitbench.settings.compose import CONF_DIR, read_yaml
 from vitbench.settings.schema import SWEEP_KEYS, DataConfig, SweepConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "settings-reference.md"
+PAGE = ROOT / "docs" / "reference" / "settings.md"
 HEAD = """\
 # Every setting
 

@@ -1,8 +1,8 @@
 """vitbench: what a CNN knows before it sees data, what a ViT must learn, and when the difference stops mattering.
 
 The functions here do from Python what the commands of the same names do. Each takes the words of the command line as
-keyword arguments (docs/python.md), computes the same, and raises `UserError` where the command line prints a line.
-Every command begins with this file, so it imports nothing heavy.
+keyword arguments (docs/reference/python.md), computes the same, and raises `UserError` where the command line prints a
+line. Every command begins with this file, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def train(**settings: Any) -> Record:
 
     `record = vitbench.train(model="vit", pe="rope", **{"optim.steps": 150, "data.fraction": 0.1})`
 
-    Returns the run's record (docs/records.md): `record["test_accuracy"]`, `record["id"]`. Raises RunFailed where it
-    diverged, TryAgain where another process holds it or a signal ended it once it was saved, and UserError for a slip.
-    The interrupt of a notebook is KeyboardInterrupt, once the run is saved: the same call goes on.
+    Returns the run's record (docs/reference/records.md): `record["test_accuracy"]`, `record["id"]`. Raises RunFailed
+    where it diverged, TryAgain where another process holds it or a signal ended it once it was saved, and UserError for
+    a slip. The interrupt of a notebook is KeyboardInterrupt, once the run is saved: the same call goes on.
     """
     from vitbench import api
 
@@ -72,9 +72,9 @@ def runs(
 
     `vitbench.runs(study="quickstart", where={"model": "vit", "data.fraction": [0.1, 1]})`
 
-    The columns are those of runs.csv (docs/records.md): settings by their names on the command line, results by their
-    names in records, what probes measured as `shift.crop.consistency`. `certifies` names the run that a certificate
-    repeats with more samples. Raises UserError where there is no such run.
+    The columns are those of runs.csv (docs/reference/records.md): settings by their names on the command line, results
+    by their names in records, what probes measured as `shift.crop.consistency`. `certifies` names the run that a
+    certificate repeats with more samples. Raises UserError where there is no such run.
     """
     from vitbench import api
 
@@ -102,8 +102,8 @@ def probe(**settings: Any) -> pd.DataFrame:
 
     Returns a row for each number: the run's `id`, `probe`, `checkpoint`, the `column` that `runs` has for it, `value`
     with its interval `low` and `high`, and `layer` or `at` where it is one of several numbers along the network or an
-    axis (docs/metrics.md). Raises UserError where anything that was asked for cannot be measured, after the rest has
-    been. With `file=` it draws one figure and returns no rows.
+    axis (docs/reference/metrics.md). Raises UserError where anything that was asked for cannot be measured, after the
+    rest has been. With `file=` it draws one figure and returns no rows.
     """
     from vitbench import api
 

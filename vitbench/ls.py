@@ -161,7 +161,7 @@ def models(_: Path) -> list[str]:
         "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:",
         *align(rows, 3),
         "",
-        "Rungs of the ladders in size nano, for the same images; they can be combined (docs/ladders.md):",
+        "Rungs of the ladders in size nano, for the same images; they can be combined (docs/explanation/ladders.md):",
         *align(rungs, 2),
     ]
 

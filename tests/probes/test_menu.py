@@ -22,7 +22,7 @@ from vitbench.probes.subject import Row
 from vitbench.settings.compose import CONF_DIR, compose
 
 TESTS = Path(__file__).parent
-METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
+METRICS = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 
 @pytest.mark.parametrize("name", MENU)
@@ -142,9 +142,9 @@ def test_every_number_of_a_probe_is_explained(name: str, monkeypatch: pytest.Mon
     named = [named_in(section) for section in METRICS.read_text(encoding="utf-8").split("\n## ")]
     for protocol, metric in sorted(numbers_of(name)):
         where = [words for words in named if re.fullmatch(words, protocol)]
-        assert where, f"docs/metrics.md does not name {protocol}"
+        assert where, f"docs/reference/metrics.md does not name {protocol}"
         found = any(re.fullmatch(words, metric) or re.fullmatch(words, f"{protocol}.{metric}") for words in where)
-        assert found, f"docs/metrics.md does not say what {metric} of {protocol} is"
+        assert found, f"docs/reference/metrics.md does not say what {metric} of {protocol} is"
 
 
 # -------------------------------------------------------------------------------------------------- rungs of the ladder

@@ -53,7 +53,7 @@ def test_wandb_gets_each_line_once_and_what_a_closed_step_lacks_in_the_summary(
 
 
 def test_wandb_itself_stores_no_key_and_no_command_line(tmp_path: Path) -> None:
-    pytest.importorskip("wandb", reason="its packages are many; docs/trackers.md")
+    pytest.importorskip("wandb", reason="its packages are many; docs/how-to/trackers.md")
     ended(tmp_path / "runs", "one")
     key = "0123456789abcdef0123456789abcdef01234567"
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_API_KEY": key}

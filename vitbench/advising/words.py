@@ -256,7 +256,7 @@ def pretraining(results: Results, judged: Sequence[Judged]) -> list[str]:
         return []
     return [
         "Not tried. With few photographs it usually brings more than the choice between these two networks;"
-        " models=[timm:convnext_atto,timm:vit_tiny_patch16_224] tries it (docs/advise.md says how to bring weights)."
+        " models=[timm:convnext_atto,timm:vit_tiny_patch16_224] tries it (docs/how-to/advise.md: bringing weights)."
     ]
 
 

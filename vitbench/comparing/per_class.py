@@ -1,7 +1,7 @@
 """What networks make of each class: `vitbench table per=class`, and for one network `vitbench table per=confusion`.
 
 Both read what runs said of their test images (`labels.npy` and `predictions.npy` of their folders). Shares are means
-over the seeds of a network. `docs/metrics.md` defines the numbers.
+over the seeds of a network. `docs/reference/metrics.md` defines the numbers.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ with `matched=test_accuracy` these are taken at equal accuracy (vitbench/compari
 class of the images, and with `per=confusion` the table says which class is taken for which (per_class.py). With
 `per=run` a line is a run, with all that is known of it.
 
-CSV and JSON always have one line per group and all digits. `docs/metrics.md` defines the numbers.
+CSV and JSON always have one line per group and all digits. `docs/reference/metrics.md` defines the numbers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from vitbench.numbers.words import printable, shown_number, shown_value
 if TYPE_CHECKING:
     from vitbench.runs.study import Study
 
-HEADS = {  # short names of costs for a terminal of 80 columns, which docs/metrics.md explains
+HEADS = {  # short names of costs for a terminal of 80 columns, which docs/reference/metrics.md explains
     "train_images": "images",
     "parameters": "params",
     "multiply_adds": "MACs",
@@ -100,7 +100,7 @@ def main(config: Any) -> int:
 
 
 def _write_runs(asked: Mapping[str, Any], form: str, path: Path | None, study: Study | None) -> int:
-    """Writes every run as a line of CSV, with all its settings and results (docs/records.md)."""
+    """Writes every run as a line of CSV, with all its settings and results (docs/reference/records.md)."""
     if form != "csv":
         raise UserError("per=run: has too many columns for anything but CSV; add format=csv, or file=NAME.csv")
     if others := [key for key in ("name", *TABLE_KEYS) if asked[key] is not None]:

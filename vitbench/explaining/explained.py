@@ -84,7 +84,8 @@ class Setting(NamedTuple):
     def values_words(self) -> str:
         """What can be typed, where the sentence does not say it: words, or a range.
 
-        The range is told without its note and without the large bounds of docs/settings.md, which only catch slips.
+        The range is told without its note and without the large bounds of docs/reference/typing.md, which only catch
+        slips.
         """
         if self.values:
             return "" if all(word in self.sentence for word in self.values) else ", ".join(self.values)

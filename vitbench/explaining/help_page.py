@@ -29,7 +29,7 @@ NARROW, WIDE = 60, 120  # columns that the page fills
 FOOT = (
     "null: not set; the sentence says what holds then. In brackets at the end: what can be typed, key=value.",
     "--cfg job: only the settings; --info defaults: where they come from; --config-dir: a folder of your own options.",
-    "docs/settings.md: how text, numbers and lists are typed; docs/settings-reference.md: all settings of all choices.",
+    "docs/reference/typing.md: how text and lists are typed; docs/reference/settings.md: all settings of all choices.",
 )
 
 

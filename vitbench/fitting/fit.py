@@ -3,7 +3,7 @@
 A curve is a model: its runs on all shares of the images. Curves are compared in pairs that differ in the model or its
 encoding and in nothing else that varies: every ViT with every CNN, every encoding with `pe=none`, and a pretrained
 model with the same model from scratch. Where there are no such pairs (in a table of one's own), each curve is compared
-with each other. `docs/metrics.md` defines the numbers.
+with each other. `docs/reference/metrics.md` defines the numbers.
 """
 
 from __future__ import annotations

@@ -41,12 +41,12 @@ MENU: dict[str, Choice] = {
     ),
     "timm": Choice(
         "vitbench.models.timm:Timm",
-        "any network of timm by its name, model.arch=convnext_atto (docs/networks.md)",
+        "any network of timm by its name, model.arch=convnext_atto (docs/how-to/networks.md)",
         "vitbench.models.refusals:timm",
     ),
     "torchvision": Choice(
         "vitbench.models.torchvision:Torchvision",
-        "any network of torchvision by its name, model.arch=mobilenet_v3_small (docs/networks.md)",
+        "any network of torchvision by its name, model.arch=mobilenet_v3_small (docs/how-to/networks.md)",
         "vitbench.models.refusals:torchvision",
     ),
 }

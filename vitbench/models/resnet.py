@@ -2,7 +2,7 @@
 
 Weights of torchvision's `resnet18`, `resnet34` and `resnet50` fit: every parameter has the same name and shape. Where
 that is not the paper's network: the stride of a bottleneck lies in its 3x3 convolution ("v1.5", Goyal et al. 2017).
-What the network takes for granted about places can be taken away, a setting each (docs/ladders.md).
+What the network takes for granted about places can be taken away, a setting each (docs/explanation/ladders.md).
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any
     head = (
         f"{OWN_PAGE} from the runs.csv of each study; `vitbench report check=true` makes every table"
         " and fit again and fails where a number differs. What was read from them is written by hand."
-        " `docs/metrics.md` defines the numbers. A commit with a + had changes beside it."
+        " `docs/reference/metrics.md` defines the numbers. A commit with a + had changes beside it."
     )
     parts = ["# Results", head, "\n".join(contents), *(section.markdown() for section in sections)]
     if speeds:

@@ -23,8 +23,8 @@ from vitbench.settings.identity import defaults_of
 RECORD_SCHEMA = 1  # raised when a reader of this version could no longer understand a new record
 
 
-# A type has its range and then its unit, where it has them; docs/records.md is made of both and of the comments
-# (tools/records_page.py).
+# A type has its range and then its unit, where it has them; docs/reference/records.md is made of both and of the
+# comments (tools/records_page.py).
 Count = Annotated[int, Range("from 0 to 10^15", lambda value: 0 <= value <= 10**15)]
 Images = Annotated[Count, "images"]
 Steps = Annotated[Count, "steps"]
@@ -63,8 +63,9 @@ class Metrics(TypedDict):
     test_loss: Loss | None  # cross-entropy in nats; null where no classes were learned
     test_balanced_accuracy: NotRequired[Share | None]  # mean of the recalls of classes with test images; absent: old
     test_top5_accuracy: NotRequired[Share | None]  # null of fewer than six classes, too; absent: old
-    test_calibration_error: NotRequired[Share | None]  # in 0..1 (docs/metrics.md); absent: old
-    spread: NotRequired[float | None]  # of features, 0 collapsed to 1; of objective=simsiam alone (docs/objectives.md)
+    test_calibration_error: NotRequired[Share | None]  # in 0..1 (docs/reference/metrics.md); absent: old
+    # of features, 0 collapsed to 1; of objective=simsiam alone (docs/reference/objectives.md)
+    spread: NotRequired[float | None]
 
 
 class Beginning(TypedDict):

@@ -38,8 +38,9 @@ class TableConfig:
     # shows how far others are from a line: its name, 'vit pe=rope', or settings of each line's own counterpart,
     # init=null; null: no differences
     against: str | None = None
-    matched: str | None = None  # compares lines where they are equal in this accuracy, not in images (docs/metrics.md)
-    # a network, resnet: what each bias that others lack is worth, in how many times the images (docs/metrics.md)
+    # compares lines where they are equal in this accuracy, not in images (docs/reference/metrics.md)
+    matched: str | None = None
+    # a network, resnet: what each bias that others lack is worth, in times the images (docs/reference/metrics.md)
     whole: str | None = None
     # a network, 'vit pe=sincos2d': what each bias that others have besides is worth, in how many times the images
     bare: str | None = None
@@ -68,7 +69,7 @@ class PlotConfig:
     at: float | None = None  # of what a probe measured along something, such as a shift in px: only there; null: all
     layer: str | None = None  # of what a probe measured along layers: only this one; null: all
     degenerate: bool | None = None  # true: draws what probes measured of networks at chance, too; null: false
-    # a network, resnet: draws what each bias that others lack is worth, in how many times the images (docs/metrics.md)
+    # a network, resnet: draws what each bias that others lack is worth, in times the images (docs/reference/metrics.md)
     whole: str | None = None
     # a network, 'vit pe=sincos2d': draws what each bias that others have besides is worth, in how many times the images
     bare: str | None = None
@@ -88,7 +89,8 @@ class FitConfig:
     file: str | None = None  # reads this table of your own instead of runs, a CSV file; null: runs
     value: str | None = None  # the error or loss whose curve is fitted; null: test_error
     x: str = "train_images"  # what error is fitted against; multiply_adds and train_seconds count all training
-    form: str | None = None  # the form of all curves (docs/metrics.md); null: the one that fits best, by its AICc
+    # the form of all curves (docs/reference/metrics.md); null: the one that fits best, by its AICc
+    form: str | None = None
     target: float | None = None  # an accuracy from 0 to 1, or a loss: says how many images each model needs; null: none
     against: str | None = None  # compares all others with this curve, by its printed name; null: the usual pairs
     format: str = "text"  # how the fit is printed
@@ -331,7 +333,7 @@ class TrackConfig:
     runs: str = "runs"  # folder of the runs that are handed over
     study: str | None = None  # only the runs of this study; null: all runs
     run: Any = None  # only this run, by its id, or a list of ids (`vitbench ls runs`); null: all runs
-    trackers: Any = None  # who gets them, one or a list: tensorboard, trackio, wandb (docs/trackers.md)
+    trackers: Any = None  # who gets them, one or a list: tensorboard, trackio, wandb (docs/how-to/trackers.md)
     machine: ProgressConfig = field(default_factory=ProgressConfig)  # how progress is shown
 
 

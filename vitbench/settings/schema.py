@@ -1,7 +1,7 @@
 """The schema of a run and of a sweep: their settings, the types of these, their defaults, and what each one is.
 
 A setting's sentence is the comment at the end of its line, or the comment above where it takes more room. `--help`,
-shell completion and docs/settings-reference.md read it there (vitbench/settings/explained.py).
+shell completion and docs/reference/settings.md read it there (vitbench/settings/explained.py).
 
 `model`, `pe`, `objective` and `probe` are open here: their options are those of the class or function that the menu
 names (vitbench/menu.py), and vitbench/settings/options.py compares with them what was typed. Their sentences stand in
@@ -28,7 +28,7 @@ class DataConfig:
     flip: bool = True  # whether a mirror image keeps its label; false forbids augmentation by mirror images
     classes: list[int] | None = None  # only these classes, by their numbers from 0, [0,3,7]; null: all
     # rearranges the places of all images in one way: tiles moves squares, pixels single pixels, none nothing
-    # (docs/datasets.md)
+    # (docs/reference/datasets.md)
     permute: str = "none"
     permute_share: float = 1.0  # share of the tiles or pixels that permute moves
     permute_tile: int = 4  # side of a tile that permute moves, in pixels
@@ -67,7 +67,8 @@ class ShapesConfig(DataConfig):
     train_images: int = 10_000  # training images that are drawn, before validation images are set aside
     test_images: int = 2_000  # test images that are drawn
     image_seed: int = 0  # draws the images; it does not follow seed, so that all runs share them
-    online: bool = False  # true: every step draws training images anew and none is repeated (docs/datasets.md)
+    # true: every step draws training images anew and none is repeated (docs/reference/datasets.md)
+    online: bool = False
     # how images vary beside their class; ranges are drawn from uniformly
     x: tuple[float, float] | None = None  # the object's place across, [from,to], -1 left to 1 right; null: the task's
     y: tuple[float, float] | None = None  # the object's place down, [from,to], -1 top to 1 bottom; null: the task's
@@ -101,10 +102,11 @@ class OptimConfig:
     warmup_steps: int | None = None  # the same as a number of steps, instead of warmup; null: warmup says it
     decay: float = 0.2  # share of the steps, the last ones, in which schedule=wsd lowers the learning rate to 0
     label_smoothing: float = 0.0  # share of each label that is spread evenly over all classes; 0: off
-    class_weights: str = "none"  # balanced: images of rare classes count more; none: all alike (docs/budgets.md)
+    class_weights: str = "none"  # balanced: images of rare classes count more; none: all alike (docs/how-to/budgets.md)
     clip: float | None = None  # longest gradient, as its norm over all weights, to which longer ones are cut; null: off
     ema: float | None = None  # decay a step of a moving average of the weights, which is then evaluated; null: off
-    layer_decay: float = 1.0  # each layer has the learning rate of the one above times this (docs/transfer.md); 1: off
+    # each layer has the learning rate of the one above times this (docs/how-to/transfer.md); 1: off
+    layer_decay: float = 1.0
 
 
 @dataclass
@@ -138,7 +140,7 @@ class MachineConfig:
     device: str = "auto"  # computes on cpu, cuda or cuda:N (GPU number N); auto: the first GPU, else the processor
     precision: str = "auto"  # numbers of forward and backward: float32 or bfloat16; auto: bfloat16 on a GPU
     compile: bool | None = None  # whether torch compiles the network before training; null: on a GPU
-    graph: bool | None = None  # whether a step is one CUDA graph (docs/gpu.md); null: on a GPU, where it can be
+    graph: bool | None = None  # whether a step is one CUDA graph (docs/how-to/gpu.md); null: on a GPU, where it can be
     microbatch: int | None = None  # images of a batch that are computed at a time, to save memory; null: all
     threads: int | None = None  # cores that are used; null: all, or one a run where a launcher runs several
     images: str = "auto"  # batches come from memory (the device's), cache or files (disk); auto: memory, else cache
@@ -151,12 +153,13 @@ class TrainConfig:
     runs: str = "runs"  # folder of all runs; each has a folder of its own in it
     eval_every: int | None = None  # steps between two evaluations, log lines and saves; null: ten a run
     keep: list[int] | None = None  # steps after which weights are kept, for probes and branches; null: at the end alone
-    # programs that show the curves, one or a list: tensorboard, trackio, wandb (docs/trackers.md); null: none
+    # programs that show the curves, one or a list: tensorboard, trackio, wandb (docs/how-to/trackers.md); null: none
     trackers: Any = None
     # weights to begin from: a run's id, FILE.safetensors, torchvision:NAME, timm:NAME, or words such as
-    # 'data.fraction=1' for the run that differs in them (docs/transfer.md); null: random weights
+    # 'data.fraction=1' for the run that differs in them (docs/how-to/transfer.md); null: random weights
     init: str | None = None
-    checkpoint: int | None = None  # goes on from this step of init, a run with optim.schedule=wsd (docs/budgets.md)
+    # goes on from this step of init, a run with optim.schedule=wsd (docs/how-to/budgets.md)
+    checkpoint: int | None = None
     head: str = "keep"  # the last layer of init: keep takes it over, new draws it afresh
     freeze: str = "none"  # what is not trained: none, or backbone (all but the head)
     # head is trained with the network; linear and nearest read frozen features, by `vitbench features`
@@ -167,7 +170,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     objective: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None  # learns from this run, too: its id, or words that tell it apart, 'model=resnet'
-    # how the answers of the teacher are learned (docs/objectives.md)
+    # how the answers of the teacher are learned (docs/reference/objectives.md)
     distill: DistillConfig = field(default_factory=DistillConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)  # where and how it is computed; changes no run's id
 
@@ -178,7 +181,7 @@ class SweepConfig(TrainConfig):
     dry_run: bool = False  # true: says what is finished, what is missing and how long it takes, and runs nothing
     retry_failed: bool = False  # true: starts failed runs again
     confirm: bool = False  # true: lets a study have more than 10,000 runs
-    wait: bool = True  # false: hands the runs to SLURM and returns (docs/scaling-out.md)
+    wait: bool = True  # false: hands the runs to SLURM and returns (docs/how-to/scaling-out.md)
     evidence: bool = False  # true: runs that stand in results/<study>/runs.csv are done, though their weights are gone
     results: str = "results"  # folder of the results that evidence reads
 

@@ -17,7 +17,7 @@ from vitbench.data.stream import Stream
 from vitbench.machine.distributed import gathered, mine
 from vitbench.numbers.classified import TOP, balanced_accuracy, calibration_error, top_accuracy
 
-OF_CLASSES = ("test_balanced_accuracy", "test_top5_accuracy", "test_calibration_error")  # docs/metrics.md
+OF_CLASSES = ("test_balanced_accuracy", "test_top5_accuracy", "test_calibration_error")  # docs/reference/metrics.md
 
 
 class Evaluation(NamedTuple):

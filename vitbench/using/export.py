@@ -2,7 +2,7 @@
 
 `safetensors` has the weights, and in its metadata what it takes to build the network and to give it images; it can also
 begin a run (`init=FILE`). `onnx` is the whole network from bytes to probabilities. Either is given test images before
-anything is written, and its logits may differ by TOLERANCE at most from those of the run (docs/using.md).
+anything is written, and its logits may differ by TOLERANCE at most from those of the run (docs/how-to/using.md).
 """
 
 from __future__ import annotations
