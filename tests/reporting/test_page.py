@@ -12,12 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import fake_runs
 from tests.conftest import Output
+from vitbench import reporting
 from vitbench.reporting.page import linked
 from vitbench.runs.plan import Planned, remember
-from vitbench.runs.study import load_study
+from vitbench.runs.study import load_study, study_names
 
 Cli = Callable[..., Output]
 FOREIGN = "<script>alert(1)</script>"
@@ -125,6 +127,17 @@ def test_a_heading_comes_below_the_one_above_it_and_tables_have_heads_and_captio
     assert tags["table"] == tags["caption"] == tags["thead"]
     assert all(a.get("scope") in ("col", "row") for tag, a in elements.all if tag == "th")
     assert all(a.get("role") == "img" and a.get("aria-label") for tag, a in elements.all if tag == "svg")
+
+
+def test_each_study_that_comes_with_vitbench_is_in_one_group_of_the_page() -> None:
+    groups = yaml.safe_load((Path(reporting.__file__).parent / "templates" / "groups.yaml").read_text())
+    assert sorted(name for group in groups for name in group["studies"]) == study_names()
+
+
+def test_the_first_sentence_below_a_figure_stands_alone() -> None:
+    for name in study_names():
+        sentence = load_study(name).caveat
+        assert 15 < len(sentence) < 140 and sentence[0].isupper() and sentence.endswith("."), (name, sentence)
 
 
 def test_a_term_is_linked_where_it_stands_first_and_not_within_another_word() -> None:

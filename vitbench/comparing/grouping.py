@@ -253,14 +253,21 @@ def comparison_warnings(groups: Sequence[Group]) -> list[str]:
         )
     if diverged := sum(group.diverged for group in groups):
         lines.append(f"{diverged} of {plural(len(rows), 'run')} diverged and have no number, so they are in no mean")
+    lines += [f"mixed {key}: {counts}" for key, counts in mixed_settings(rows)]
+    lines += cost_warnings(rows)
+    return [printable(line) for line in lines]
+
+
+def mixed_settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Returns each of hardware, versions and commit in which runs differ, with the number of runs of each value."""
     machine_keys = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
+    mixed = []
     for key in [*machine_keys, "commit"]:
         counts = Counter(typed_value(stated(row, key)) for row in rows).most_common()
         if len(counts) > 1:
             some = ", ".join(f"{value} ({plural(n, 'run')})" for value, n in counts[:4])
-            lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
-    lines += cost_warnings(rows)
-    return [printable(line) for line in lines]
+            mixed.append((key, some + (f" and {len(counts) - 4} others" if len(counts) > 4 else "")))
+    return mixed
 
 
 def cost_warnings(rows: Sequence[Row]) -> list[str]:

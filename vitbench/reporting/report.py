@@ -52,7 +52,7 @@ from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
-from vitbench.reporting.page import index_page, study_page
+from vitbench.reporting.page import grouped, index_page, study_page
 from vitbench.reporting.pictures import read_pictures
 from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.merge import read_in_place
@@ -215,17 +215,21 @@ def _without_places(words: Iterable[str]) -> list[str]:
 
 def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any]]) -> str:
     """Writes results/README.md: contents, the sections, and links to what `vitbench bench` measured."""
-    contents = [
-        f"- [{escape_markdown(printable(section.study.title))}](#{_anchor(section.study.title)}): "
-        f"{escape_markdown(printable(section.study.question))}"
-        for section in sections
-    ]
+    groups, contents = grouped(sections), []
+    for title, group in groups.items():
+        lines = [
+            f"- [{escape_markdown(printable(section.study.title))}](#{_anchor(section.study.title)}): "
+            f"{escape_markdown(printable(section.study.question))}"
+            for section in group
+        ]
+        contents += [*([f"**{title}**"] if title else []), "\n".join(lines)]
     head = (
-        f"{OWN_PAGE} from the runs.csv of each study; `vitbench report check=true` makes every table"
-        " and fit again and fails where a number differs. What was read from them is written by hand."
-        " `docs/reference/metrics.md` defines the numbers. A commit with a + had changes beside it."
+        f"{OWN_PAGE} from the runs.csv of each study. `vitbench report check=true` makes every table"
+        " and fit again and fails where a number differs. What was found, and whether expectations held, is written by"
+        " hand. `docs/reference/metrics.md` defines the numbers. A commit with a + had changes that were not committed."
     )
-    parts = ["# Results", head, "\n".join(contents), *(section.markdown() for section in sections)]
+    ordered = [section.markdown() for group in groups.values() for section in group]
+    parts = ["# Results", head, *contents, *ordered]
     if speeds:
         machines = [
             f"- [{escape_markdown(speed['hardware']['name'])}](bench/{path.stem}.md)" for path, speed in speeds.items()
