@@ -93,19 +93,19 @@ def _glossary() -> dict[str, str]:
 
 
 def linked(text: str) -> Markup:
-    """Escapes a text and links each term of the glossary to its definition, where it stands first."""
-    numbers = {term: number for number, term in enumerate(_glossary(), 1)}
-    seen: set[str] = set()
+    """Escapes a text and links the first use of each term of the glossary to its definition."""
+    numbers = {form: number for number, forms in enumerate(_glossary(), 1) for form in forms.split(", ")}
+    seen: set[int] = set()
 
     def link(found: re.Match[str]) -> str:
-        term = found[0]
-        if term in seen:
-            return term
-        seen.add(term)
-        return f'<a class="term" href="#term-{numbers[term]}">{term}</a>'
+        form, number = found[0], numbers[found[0]]
+        if number in seen:
+            return form
+        seen.add(number)
+        return f'<a class="term" href="#term-{number}">{form}</a>'
 
-    terms = "|".join(re.escape(term) for term in sorted(numbers, key=len, reverse=True))
-    text = re.sub(rf"(?<![\w.-])(?:{terms})(?![\w.-]*\w)", link, str(escape(text)))
+    forms = "|".join(re.escape(form) for form in sorted(numbers, key=len, reverse=True))
+    text = re.sub(rf"(?<![\w.-])(?:{forms})(?![\w.-]*\w)", link, str(escape(text)))
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", text))
 
 

@@ -1,4 +1,4 @@
-"""One study as a report has it: its evidence, and the tables, figures and fits that follow from it."""
+"""One study in a report: its evidence, and the tables, figures and fits that follow from it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Section:
 
     @classmethod
     def read(cls, folder: Path) -> Section:
-        """Reads a study's evidence from its folder in results/; raises DataError where a file is missing or damaged."""
+        """Reads a study's evidence from its folder in results/. Raises DataError for a missing or damaged file."""
         path = folder / "study.yaml"
         if not path.is_file():
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
@@ -63,7 +63,7 @@ class Section:
 
     @cached_property
     def runs_with_caveats(self) -> Runs:
-        """The runs, with what the study says it cannot show among their notes."""
+        """The runs, whose notes also hold what the study says it cannot show."""
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
     @cached_property
@@ -128,7 +128,7 @@ class Section:
         return self.fit(count_kept(self.counted) if self.counted else None)
 
     def _check_drawable(self, name: str, layout: Layout) -> None:
-        """Raises NothingChosen where a figure's runs, the networks of its ladder or its results are not there."""
+        """Raises NothingChosen where a figure lacks its runs, its results or the networks of its ladder."""
         runs = self.runs.filtered(layout.get("where") or {})
         ladders = {*LADDER_KEYS} & layout.keys()
         for setting in ladders:
@@ -137,7 +137,7 @@ class Section:
             runs.measured("y", sorted(plot.drawn_results([{"y": "test_error", **layout}])), runs.swept_columns)
 
     def fit(self, count: Count | None) -> Report | None:
-        """Fits curves as `vitbench fit` does, if a figure of the study asks for it and there are enough runs."""
+        """Fits curves as `vitbench fit` does, if a figure of the study asks for them and there are enough runs."""
         layout = next((layout for layout in self.figure_layouts.values() if layout.get("fit")), None)
         if layout is None:
             return None
