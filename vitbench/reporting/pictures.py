@@ -37,7 +37,7 @@ class Picture(NamedTuple):
 
     @property
     def width(self) -> int | None:
-        """How wide a page shows it, in CSS pixels. It is half the picture's pixels, so that dense screens stay sharp."""
+        """How wide a page shows it, in CSS pixels: half of its own pixels, so that it is sharp on dense screens."""
         return int.from_bytes(self.blob[16:20]) // 2 if self.path.suffix == ".png" else None
 
     @property

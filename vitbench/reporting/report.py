@@ -248,7 +248,7 @@ def _anchor(title: str) -> str:
 
 
 def check_folder(section: Section, folder: Path) -> None:
-    """Raises DataError where a figure is missing, where counts differ from those that `fit` uses, or for an extra file."""
+    """Raises DataError for a missing figure, for counts that differ from those of `fit`, and for a file too many."""
     figures = {f"{name}.svg" for name in section.figure_layouts}
     present = {path.name for path in folder.iterdir()}
     for file in sorted(figures - present):
