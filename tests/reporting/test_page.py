@@ -146,6 +146,27 @@ def test_a_term_is_linked_where_it_stands_first_and_not_within_another_word() ->
     assert "<code>x</code>" in linked("type `x`")
 
 
+def test_a_table_of_the_notes_scrolls_within_itself_and_what_was_found_stands_in_the_list(
+    vitbench: Cli, page: str, tmp_path: Path
+) -> None:
+    notes = (
+        "# What was found\n\n**It leads.** By far.\n\n| a | b |\n|--|--|\n| 1 | 2 |\n\n# Did it hold?\n\nYes indeed.\n"
+    )
+    for name in ("shares", "other"):
+        folder = tmp_path / "results" / name
+        if name == "other":
+            shutil.copytree(tmp_path / "results" / "shares", folder)
+        (folder / "notes.md").write_text(notes)
+    assert vitbench("report").code == 0
+    made = (tmp_path / "results" / "index.html").read_text()
+    assert made.count('<div class="wide" tabindex="0"><table>') == 2
+    contents = made[made.index('<h2 id="contents">') : made.index("</nav>")]
+    assert contents.count(": It leads.</li>") == 2 and "By far" not in contents
+    first = made[made.index('<section id="other"') :]
+    parts = ["By far", "<figure id=", "<caption>", "What was expected", "Yes indeed", "What this cannot show"]
+    assert [first.index(part) for part in parts] == sorted(first.index(part) for part in parts)
+
+
 def test_file_is_a_page_of_one_study_alone(vitbench: Cli, page: str, tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("mine")
     refused = vitbench("report", "study=shares.yaml", "file=mine.html")

@@ -181,7 +181,7 @@ def _study(section: Section) -> dict[str, Any]:
         "small_print": section.small_print,
         "cost": facts["training"],
         "runs_words": f"{facts['runs']}, {facts['seeds']}",
-        "facts": [(label, printable(fact)) for label, fact in facts.items()],
+        "facts": printable(", ".join(facts.values())),
         "commands": [printable(command) for command in section.all_commands()],
         "run_head": [*RUN_COLUMNS.values()],
         "runs": [
@@ -203,7 +203,9 @@ def _read(text: str, inline: bool = False) -> Markup:
         return Markup(_markdown().renderInline(text))
     headings = re.findall(r"^(#+) ", text, re.MULTILINE)
     deeper = "#" * (3 - min(map(len, headings), default=3))
-    return Markup(_markdown().render(re.sub(r"^(#+) ", rf"{deeper}\1 ", text, flags=re.MULTILINE)))
+    read = _markdown().render(re.sub(r"^(#+) ", rf"{deeper}\1 ", text, flags=re.MULTILINE))
+    read = read.replace("<table>", '<div class="wide" tabindex="0"><table>')
+    return Markup(read.replace("</table>", "</table></div>"))
 
 
 def _table(table: Table, count: int) -> dict[str, Any]:
