@@ -38,6 +38,14 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(found["kind"], found["body"], found["added"] or "")
 
 
+def with_words(line: str, added: str) -> str:
+    """A command with added words, which take the place of those of the same settings."""
+    if not added or not line.startswith("vitbench"):
+        return line
+    keys = {word.partition("=")[0] for word in added.split()}
+    return " ".join([*(word for word in line.split() if word.partition("=")[0] not in keys), added])
+
+
 def words(line: str) -> str:
     """A line without the width of its columns and without the lines of its table."""
     return " ".join(re.sub(r"[│┃─━┏┓┗┛┳┻┡┩┴┬╇└┘┌┐├┤┼╞╡|+:-]", " ", line).split())
@@ -69,8 +77,7 @@ def follow(page: Path, folder: Path) -> None:
             path.write_text(block.body, encoding="utf-8")
         elif block.kind == "bash":
             commands = block.body.replace("\\\n", " ").splitlines()
-            smaller = [f"{line} {block.added}" if line.startswith("vitbench") else line for line in commands]
-            printed = shell("\n".join(smaller), folder)
+            printed = shell("\n".join(with_words(line, block.added) for line in commands), folder)
         elif block.kind == "text":
             here = {words(line) for line in printed.splitlines()}
             for line in block.body.splitlines():
