@@ -23,7 +23,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-BLOCK = re.compile(r"(?:<!-- in the test: (?P<added>[^>]*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:<!-- in the test: (?P<added>[^>]*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S
+)
 MADE = re.compile(r"<!-- the test finds: ([^>]*) -->")
 
 
