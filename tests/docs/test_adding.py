@@ -1,4 +1,4 @@
-"""What the pages `add-*.md` say to add works: their code is put into a copy of the source, and their commands run there."""
+"""What the pages `add-*.md` add works: their code is put into a copy of the source, and their commands run there."""
 
 from __future__ import annotations
 

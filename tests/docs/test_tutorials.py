@@ -1,8 +1,8 @@
 """Each tutorial is followed as a reader would: its files are saved, and its commands run in order in an empty folder.
 
 A page is plain Markdown with four kinds of fenced blocks:
-- `bash` holds commands, which must end with exit code 0. A line before the block, `<!-- in the test: optim.steps=30 -->`,
-  has words that are added to its `vitbench` commands here, so that a test takes less time than the reader needs.
+- `bash` holds commands, which must end with exit code 0. A line before it, `<!-- in the test: optim.steps=30 -->`, has
+  words that are added to its `vitbench` commands here, so that a test takes less time than the reader needs.
 - `python` and `yaml` hold a file, whose path is in the first line: `# experiments/my_study.yaml`. Later blocks with the
   same path replace it.
 - `text` holds what the commands before it printed. Every line without a digit must be printed here, too. Lines with
