@@ -51,7 +51,7 @@ def refused(command: tuple[str, ...]) -> str:
         if name == "ls":
             _check_list(words)
         elif name == "completion":
-            check_choice("completion", *words or ["bash"], [*completion.SHELLS, "reply", "describe"])
+            check_choice("completion", (words or ["bash"])[0], [*completion.SHELLS, "reply", "describe"])
         else:
             _check_settings(name, words)
     except UserError as error:
