@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def test_the_page_is_what_the_types_say() -> None:
-    message = "type: python tools/records_page.py"
+    message = "run `make reference`"
     assert records_page.PAGE.read_text(encoding="utf-8") == records_page.page(), message
 
 

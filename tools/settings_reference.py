@@ -170,7 +170,11 @@ def _sentence(words: str) -> str:
 
 def _cell(words: str) -> str:
     """Words that neither end a cell nor begin a tag, with links to the other pages."""
-    words = words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return with_links(words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*"))
+
+
+def with_links(words: str) -> str:
+    """Words in which the names of other pages, docs/how-to/gpu.md, are links to them."""
     return re.sub(r"docs/([\w-]+/([\w-]+)\.md)", r"[\2](../\1)", words)
 
 
