@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_THERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-SITE := $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet
+SITE := $(BIN)/python -m sphinx -c docs --fail-on-warning --keep-going --nitpicky --quiet
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 help:  ## this list
@@ -42,10 +42,10 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report check=true
 
 docs: .venv  ## make a site of docs/: build/docs/index.html
-	$(SITE) -b html docs build/docs
+	$(SITE) -b html . build/docs
 
 linkcheck: .venv  ## try every link of docs/ to another site, which needs a network
-	$(SITE) -b linkcheck docs build/linkcheck
+	$(SITE) -b linkcheck . build/linkcheck
 
 reference: .venv  ## write the pages of docs/reference/ that are made from comments: settings, commands, records
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py

@@ -39,10 +39,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the site, as `make docs` makes it: what Sphinx warns of is an error, such as a broken link."""
     pytest.importorskip("sphinx", reason="the site is made with the extra docs")
     folder = tmp_path_factory.mktemp("site")
-    words = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "-b", "html", "-d", folder / "trees"]
-    made = subprocess.run(
-        [sys.executable, "-m", "sphinx", *words, DOCS, folder / "html"], capture_output=True, text=True
-    )
+    words = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "-c", "docs", "-b", "html"]
+    words = [sys.executable, "-m", "sphinx", *words, "-d", str(folder / "trees"), ".", str(folder / "html")]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return folder / "html"
 
@@ -52,10 +51,16 @@ def pages_of(site: Path) -> list[Path]:
 
 
 def test_every_page_of_docs_is_a_page_of_the_site_and_stands_in_its_menu(site: Path) -> None:
-    names = {page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md")}
-    assert names <= {page.relative_to(site).with_suffix("") for page in pages_of(site)}
-    menu = re.findall(r'<a class="reference internal" href="([^"#]+)\.html">', (site / "index.html").read_text())
-    assert {str(name) for name in names} - {"index"} <= {*menu}
+    names = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}
+    assert names <= {str(page.relative_to(site / "docs").with_suffix("")) for page in pages_of(site / "docs")}
+    home = (site / "docs" / "index.html").read_text(encoding="utf-8")
+    menu = re.findall(r'<a class="reference internal" href="([^"#]+)\.html">', home)
+    assert names - {"index"} <= {*menu} and "../results/README" in menu
+
+
+def test_the_address_of_the_site_leads_to_its_first_page(site: Path) -> None:
+    (target,) = re.findall(r'http-equiv="refresh" content="0; url=([^"]+)"', (site / "index.html").read_text())
+    assert (site / target).is_file()
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
@@ -69,8 +74,8 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
 
 
 def test_a_link_to_a_setting_leads_to_its_line(site: Path) -> None:
-    records = (site / "reference" / "records.html").read_text(encoding="utf-8")
-    settings = (site / "reference" / "settings.html").read_text(encoding="utf-8")
+    records = (site / "docs" / "reference" / "records.html").read_text(encoding="utf-8")
+    settings = (site / "docs" / "reference" / "settings.html").read_text(encoding="utf-8")
     anchors = {*re.findall(r'href="settings\.html#([^"]+)"', records)}
     assert len(anchors) > 50 and anchors <= {*re.findall(r'\bid="([^"]+)"', settings)}
 
@@ -80,7 +85,7 @@ def test_a_link_to_a_setting_leads_to_its_line(site: Path) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["index.html", "reference/settings.html"])
 def test_a_page_has_nothing_serious_or_critical(site: Path, name: str, dark: bool) -> None:
-    page = site / name
+    page = site / "docs" / name
     assert violations(page.read_text(encoding="utf-8"), page.parent, dark) == []
 
 
@@ -94,7 +99,7 @@ def in_browser(address: str) -> str:
 @needs_chromium
 def test_no_page_is_wider_than_a_phone_and_a_wide_one_would_be_told(site: Path) -> None:
     frames = FRAMES
-    begins = (site / "index.html").read_text(encoding="utf-8")
+    begins = (site / "docs" / "index.html").read_text(encoding="utf-8")
     (site / "wide.html").write_text(begins.replace("</h1>", "</h1><div style='width: 600px'>wide</div>", 1))
     for number, page in enumerate(pages_of(site)):
         name = str(page.relative_to(site))
