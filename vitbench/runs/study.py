@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.machine.disk import read_file
 from vitbench.numbers.words import is_number
-from vitbench.settings.compose import STUDY_DIR, read_yaml
+from vitbench.settings.compose import MOST_YAML, STUDY_DIR, read_yaml
 from vitbench.settings.overrides import setting, words_of
 
 
@@ -81,7 +82,7 @@ def own_studies() -> dict[str, Path]:
     """The user's own studies by name: the files in experiments/ of the working folder."""
     if not OWN_FOLDER.is_dir() or OWN_FOLDER.samefile(STUDY_DIR):
         return {}
-    return {path.stem: path for path in sorted(OWN_FOLDER.glob("*.yaml")) if path.stem.isprintable()}
+    return {path.stem: path for path in sorted(OWN_FOLDER.glob("*.yaml")) if path.is_file() and path.stem.isprintable()}
 
 
 def find_study(name: str) -> Path:
@@ -94,7 +95,7 @@ def find_study(name: str) -> Path:
     else:
         path = STUDY_DIR / f"{name}.yaml"
         own = own_studies().get(name)
-        if own and path.is_file() and own.read_bytes() != path.read_bytes():
+        if own and path.is_file() and not _are_alike(own, path):
             raise UserError(
                 f"study={name}: {own} has the name of another study, which comes with vitbench; "
                 f"rename this file, or type study={own}"
@@ -106,6 +107,13 @@ def find_study(name: str) -> Path:
             f"in {OWN_FOLDER}/"
         )
     return path
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    try:
+        return read_file(one, MOST_YAML) == read_file(other, MOST_YAML)
+    except OSError:
+        return False
 
 
 def load_study(name: str) -> Study:
