@@ -87,7 +87,7 @@ def _members(group: str) -> str:
     """A line for each set of images, and for each preset with what it sets."""
     lines = []
     if group == "data":
-        lines = [f"- `data={name}`: {_cell(choice.help)}" for name, choice in menu_of_group(group).items()]
+        lines = [f"- `data={name}`: {_text(choice.help)}" for name, choice in menu_of_group(group).items()]
     for path in sorted((CONF_DIR / group).glob("*.yaml")) if group in ("optim", "augment") else []:
         values = {key: value for key, value in read_yaml(path).items() if key not in ("defaults", "name")}
         own = {key: value for key, value in values.items() if "$" not in str(value)}
@@ -104,7 +104,7 @@ def _of_choices() -> str:
         about = GROUPS[group].help if group in GROUPS else "what `vitbench probe` measures"
         text += f"## {group}=\n\n{_sentence(about)}\n\n"
         for name, choice in menu_of_group(group).items():
-            text += f"**`{group}={name}`** {_cell(choice.help)}\n\n" + _table(
+            text += f"### {group}={name}\n\n{_sentence(choice.help)}\n\n" + _table(
                 options_of(group, name), anchored=True, choice=f"{group}={name}-"
             )
     return text
@@ -112,7 +112,7 @@ def _of_choices() -> str:
 
 def _menu() -> str:
     """A line for each command, with a link to what is said of it below."""
-    return "".join(f"- [{name}](#{name}): {_cell(its.help)}\n" for name, its in COMMANDS.items()) + "\n"
+    return "".join(f"- [{name}](#{name}): {_text(its.help)}\n" for name, its in COMMANDS.items()) + "\n"
 
 
 def _of_command(command: str) -> str:
@@ -135,12 +135,14 @@ def _of_command(command: str) -> str:
 
 def _opening(command: str) -> str:
     """The commands to copy and the words that a help page opens with."""
-    plain = {"ls": ls.__doc__, "completion": completion.__doc__}
+    plain = {"ls": (ls.__doc__, ls.KINDS), "completion": (completion.__doc__, completion.SHELLS)}
     if command in plain:
-        return _cell(str(plain[command]).strip()) + "\n\n"
+        words, kinds = plain[command]
+        examples = "".join(f"    vitbench {command} {kind}\n" for kind in kinds)
+        return f"{examples}\n{_text(str(words).strip())}\n\n"
     header = read_yaml(CONF_DIR / f"{command}.yaml")["hydra"]["help"]["header"]
     examples, _, words = header.partition("\n\n")
-    return f"{textwrap.indent(textwrap.dedent(examples), ' ' * 4)}\n\n{_cell(words)}\n\n"
+    return f"{textwrap.indent(textwrap.dedent(examples), ' ' * 4)}\n\n{_text(words)}\n\n"
 
 
 def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: str = "") -> str:
@@ -165,12 +167,19 @@ def _what_can_be_typed(its: Setting) -> str:
 
 
 def _sentence(words: str) -> str:
-    return _cell(words[0].upper() + words[1:] + ".")
+    return _text(words[0].upper() + words[1:] + ".")
 
 
 def _cell(words: str) -> str:
-    """Words that neither end a cell nor begin a tag, with links to the other pages."""
-    return with_links(words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*"))
+    """Words that do not end a cell of a table."""
+    return _text(words).replace("|", "\\|")
+
+
+def _text(words: str) -> str:
+    """Words that begin neither a tag nor an emphasis, with links to the other pages; code between backticks stays."""
+    parts = re.split("(`[^`]*`)", words)
+    parts[::2] = [with_links(part.replace("<", "&lt;").replace("*", "\\*")) for part in parts[::2]]
+    return "".join(parts)
 
 
 def with_links(words: str) -> str:
