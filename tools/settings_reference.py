@@ -163,7 +163,7 @@ def _what_can_be_typed(its: Setting) -> str:
     if its.values:
         *others, last = its.values
         return f"{', '.join(others)} or {last}{null}" if others else last + null
-    return f"{its.kind.removesuffix(' or null')}, {its.range}{null}" if its.range else its.kind
+    return f"{its.kind.removesuffix(' or null')}, {its.range}{',' * bool(null)}{null}" if its.range else its.kind
 
 
 def _sentence(words: str) -> str:
