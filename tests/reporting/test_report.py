@@ -195,16 +195,17 @@ def test_what_was_typed_comes_through_a_second_report(vitbench: Cli, runs: Path,
     ("typed", "again"),
     [
         ("./my studies/shares.yaml", "'study=my studies/shares.yaml'"),
+        ("shares", "study=shares"),
         ("{elsewhere}/shares.yaml", "study=FOLDER/shares.yaml"),
         ("quickstart", "study=quickstart"),
         ("{shipped}", "study=quickstart"),
     ],
 )
-def test_a_study_of_ones_own_is_named_by_a_path_that_works(
+def test_a_study_of_ones_own_is_named_by_words_that_work(
     vitbench: Cli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, typed: str, again: str
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    for folder in (tmp_path / "my studies", elsewhere):
+    for folder in (tmp_path / "my studies", tmp_path / "experiments", elsewhere):
         folder.mkdir(exist_ok=True)
         (folder / "shares.yaml").write_text(f"{STUDY}\nprobes: [probe=shift]\n")
     typed = typed.format(elsewhere=elsewhere, shipped=STUDY_DIR / "quickstart.yaml")

@@ -60,7 +60,7 @@ from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
-from vitbench.runs.study import find_study, load_study
+from vitbench.runs.study import find_study, load_study, own_studies
 from vitbench.settings.compose import STUDY_DIR
 from vitbench.timing import bench
 
@@ -199,6 +199,8 @@ def _typed_again(source: Path) -> str:
     """What to type for a study: its name, or for a file of one's own its path from here, FOLDER/NAME if elsewhere."""
     shipped = STUDY_DIR / f"{source.stem}.yaml"
     if shipped.is_file() and shipped.read_bytes() == source.read_bytes():
+        return source.stem
+    if source == own_studies().get(source.stem):
         return source.stem
     path = source.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f"FOLDER/{source.name}"
