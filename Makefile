@@ -58,7 +58,7 @@ bench: .venv  ## measure the speed on this machine's processor into results/benc
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra test --generate-hashes --python-version 3.11 --no-annotate --quiet
 lock: .venv  ## choose the newest and the oldest versions of what vitbench needs again, with their hashes, into requirements/
 	$(BIN)/pip install --quiet uv
-	$(LOCK) --extra docs --universal --upgrade --output-file requirements/newest.txt
+	$(LOCK) --extra docs --extra release --universal --upgrade --output-file requirements/newest.txt
 	$(LOCK) --extra trackio --resolution lowest-direct --python-platform linux --upgrade --output-file requirements/oldest.txt
 
 # each variable that was given travels as a word: make gpu limit=540 out=FOLDER

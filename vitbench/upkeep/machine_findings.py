@@ -25,7 +25,7 @@ from vitbench.upkeep.finding import LOOK, WRONG, Finding, spoken_bytes
 from vitbench.version import __version__
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that vitbench is tested with
-FOR_DEVELOPERS = ("test", "docs")  # extras that a user of vitbench does not need
+FOR_DEVELOPERS = ("test", "docs", "release")  # extras that a user of vitbench does not need
 SECONDS_TO_IMPORT = 120
 LITTLE_MEMORY, FEW_DESCRIPTORS = 2_000_000_000, 1024  # bytes; files
 IMPORTED = ("numpy", "PIL", "yaml", "safetensors", "scipy", "pandas", "matplotlib", "torch", "torchvision")
