@@ -37,7 +37,7 @@ def test_differences_are_paired_by_seed(paired: Path, columns: str | None) -> No
     assert group["test_accuracy_difference_ci95_low"] == pytest.approx(-0.32 / 3 - half, rel=1e-4)
     assert group["against"] == ["resnet-0", "resnet-1", "resnet-2"] and group["runs"] == ["vit-0", "vit-1", "vit-2"]
     out = printed(paired, against="resnet", columns=columns)
-    assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over n=3 seeds" in out
+    assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over 3 seeds" in out
     assert "-10.7 ± 2.9" in out and "42" not in out.splitlines()[-1]  # neither an accuracy nor a cost
     assert "+10.7 ± 2.9" in printed(paired, against="vit pe=learned", columns=columns)
 
@@ -54,7 +54,7 @@ def test_a_table_of_differences_says_how_small_a_difference_its_seeds_show(paire
     said = "! smallest difference that so many seeds show with 80 % power: "
     assert f"{said}3.6 points\n" in printed(paired, against="resnet")
     several = printed(paired, value=["test_accuracy", "shift"], against="resnet")
-    assert f"{said}test_accuracy 3.6 points, shift 0.0036\n" in several
+    assert f"{said}test accuracy 3.6 points, shift 0.0036\n" in several
     (row,) = rows_of(printed(paired, "csv", against="resnet"))
     assert float(row["smallest_difference"]) == pytest.approx(smallest, rel=1e-4)
     (group,) = groups_named(printed(paired, "json", against="resnet"))
@@ -75,7 +75,7 @@ def test_many_differences_say_the_median_and_the_range_of_what_they_show(tmp_pat
 
 def test_the_interval_of_two_seeds_stands_beside_its_n(tmp_path: Path) -> None:
     fake_runs.quickstart(tmp_path / "runs", seeds=2)
-    assert "over n=2 seeds" in printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
+    assert "over 2 seeds" in printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
     fake_runs.write(tmp_path / "runs", "more", 0.4, **{"model.pe.name": "learned", "data.fraction": 1.0, "seed": 2})
     out = printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
     assert "(n=2)" in out and "(n=3)" in out

@@ -10,7 +10,7 @@ from vitbench.comparing.grouping import Group, line_name
 from vitbench.comparing.select import Row
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
-from vitbench.numbers.words import column_label
+from vitbench.numbers.words import column_head, column_label, column_phrase, column_words, is_share
 from vitbench.settings.filters import matches
 from vitbench.settings.overrides import words_of
 from vitbench.settings.typed_text import parsed
@@ -34,8 +34,14 @@ class Against(Group):
     def degenerate(self, column: str) -> list[str]:
         return [*super().degenerate(column), *self.reference.degenerate(column)]
 
-    def label(self, column: str) -> str:
-        return column_label(column).replace(", %", ", points")
+    def head(self, column: str) -> str:
+        return column_head(column).replace(", %", ", points")
+
+    def phrase(self, column: str) -> str:
+        if is_share(column):
+            return f"{column_words(column)} in points"
+        explains_ends = column_label(column).partition(", ")[2][:1].isdigit()  # "1 is the same": not of a difference
+        return column_words(column) if explains_ends else column_phrase(column)
 
     def metric(self, column: str) -> str:
         return f"{column}_difference"

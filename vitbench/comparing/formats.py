@@ -9,17 +9,18 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from vitbench.comparing.differences import Against
 from vitbench.comparing.grouping import Group
+from vitbench.comparing.heads import meanings
 from vitbench.comparing.latex import latex_file, latex_list, latex_table, latex_words
 from vitbench.machine.terminal import beneath, escaped
 from vitbench.numbers.intervals import smallest_difference
 from vitbench.numbers.text import align, csv_text, speakable
-from vitbench.numbers.words import column_label, is_number, is_share, shown_value
+from vitbench.numbers.words import column_label, is_number, is_share, shown_number, shown_value
 from vitbench.runs.record import total_seconds
 
 TOTAL_SECONDS = "total_train_seconds"  # includes the training of what a run began from
@@ -41,6 +42,7 @@ class Table:
     keys: list[str]  # the settings that tell the groups apart
     values: list[str]  # the results that the table shows
     sentences: list[str] = field(default_factory=list)  # what the numbers say, in words
+    caption_in_print: str = ""  # the caption as a sentence of a paper; empty: the caption
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
@@ -50,6 +52,24 @@ def costs_of(groups: Sequence[Group]) -> list[str]:
     rows = [row for group in groups for row in group.rows]
     total_differs = any(total_seconds(row, row) != row.get("train_seconds") for row in rows)
     return [cost for cost in COSTS if total_differs or cost != TOTAL_SECONDS]
+
+
+def cost_range(cost: str, groups: Sequence[Group]) -> str:
+    """Writes the mean costs of groups, from the least to the greatest."""
+    means = [mean for group in groups if (mean := group.interval(cost).mean) == mean]
+    if not means:
+        return "n/a"
+    digits = 1 if cost in ("train_seconds", TOTAL_SECONDS) and min(means) < 10 else 0
+    low, high = shown_number(cost, min(means), digits), shown_number(cost, max(means), digits)
+    return low if low == high else f"{low}-{high}"
+
+
+def typed_lines(table: Table) -> list[str]:
+    """Says, a line for each result that is not called as it is typed, what it is and what one types for it."""
+    found = meanings(table.groups, table.values)
+    if len(table.values) == 1:  # its caption says what it is
+        return [f"typed as value={column}" for _, _, column in found]
+    return [f"{head} = {column}: {meaning}" for head, meaning, column in found]
 
 
 def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -66,7 +86,8 @@ def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
     for table in tables:
         grid = align([table.head, *table.lines], table.left)
         ruler = "-" * max(map(len, grid))
-        parts.append("\n".join([table.caption, "", grid[0], ruler, *grid[1:], *(f"! {note}" for note in table.notes)]))
+        below = [*(f"! {note}" for note in table.notes), *typed_lines(table)]
+        parts.append("\n".join([table.caption, "", grid[0], ruler, *grid[1:], *below]))
         parts += ["\n".join(table.sentences)] if table.sentences else []
     if notes:
         parts.append("\n".join(notes))
@@ -89,33 +110,53 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
     for table in tables:
         console.print(safe(table.caption, "bold"))
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-        widths = _widths(table, console.width - 2 * (len(table.head) - 1)) or [None] * len(table.head)
-        for i, (head, width) in enumerate(zip(table.head, widths, strict=True)):
-            grid.add_column(safe(head), justify="left" if i < table.left else "right", overflow="fold", width=width)
-        for line in table.lines:
+        shown, widths = _for_terminal(table, console.width)
+        for i, (head, width) in enumerate(zip(shown.head, widths, strict=True)):
+            grid.add_column(safe(head), justify="left" if i < shown.left else "right", overflow="fold", width=width)
+        for line in shown.lines:
             grid.add_row(*map(safe, line))
         console.print(grid)
         for note in table.notes:
             console.print(safe(f"! {note}", "bold red" if note.startswith("WRONG") else "yellow"))
-        for sentence in table.sentences:
-            console.print(safe(sentence))
+        for words in [*typed_lines(table), *table.sentences]:
+            console.print(safe(words))
     for note in notes:
         console.print(safe(note))
 
 
-def _widths(table: Table, room: int) -> Sequence[int | None] | None:
-    """Makes columns as wide as their cells, then as their heads if there is room; None where even cells must fold."""
-    widths = [max(map(len, cells)) for cells in zip(*table.lines, strict=True)]
-    room -= sum(widths)
+def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int | None]]:
+    """Returns the table and the widths of its columns, with lines and columns exchanged where only so it fits."""
+    for shown in (table, _turned(table)):
+        if widths := _widths(shown, width):
+            return shown, widths
+    return table, [None] * len(table.head)  # its words fold
+
+
+def _turned(table: Table) -> Table:
+    """Exchanges lines and columns: the words at the head of each line become the head of its column."""
+    head = ["", *(" ".join(line[: table.left]) for line in table.lines)]
+    columns = zip(table.head, *table.lines, strict=True)
+    return replace(table, head=head, lines=[[*column] for column in columns][table.left :], left=1)
+
+
+def _widths(table: Table, width: int) -> list[int]:
+    """Makes columns as wide as their cells, then as their heads if there is room; empty where words must fold."""
+    columns = [*zip(*table.lines, strict=True)]
+    widths = [max(map(_longest_word, [head, *cells])) for head, cells in zip(table.head, columns, strict=False)]
+    room = width - 2 * (len(table.head) - 1) - sum(widths)
     if room < 0:
-        return None
-    # each head gets room for its longest word first, then for all its words; those that lack least come first
-    for wanted in ([max(map(len, head.split())) for head in table.head], [len(head) for head in table.head]):
-        for i, width in sorted(enumerate(wanted), key=lambda column: column[1] - widths[column[0]]):
-            added = min(max(width - widths[i], 0), room)
+        return []
+    # cells get room for all their words first, and then heads; those columns that lack least come first
+    for wanted in ([max(map(len, cells)) for cells in columns], [*map(len, table.head)]):
+        for i, whole in sorted(enumerate(wanted), key=lambda column: column[1] - widths[column[0]]):
+            added = min(max(whole - widths[i], 0), room)
             widths[i] += added
             room -= added
     return widths
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 def _markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -128,6 +169,7 @@ def _markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> st
         parts.append(escape_markdown(table.caption))
         parts.append("\n".join([line(table.head), f"|{ruler}|", *map(line, table.lines)]))
         parts.extend(f"**{escape_markdown(note)}**" for note in table.notes)
+        parts += ["\n".join(f"- {escape_markdown(line)}" for line in typed)] if (typed := typed_lines(table)) else []
         parts += (
             ["\n".join(f"- {escape_markdown(sentence)}" for sentence in table.sentences)] if table.sentences else []
         )

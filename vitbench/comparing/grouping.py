@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from vitbench.comparing.degenerate import is_degenerate
 from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
 from vitbench.numbers.intervals import Interval, mean_interval
-from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
+from vitbench.numbers.words import column_head, column_phrase, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
 from vitbench.settings.choices import GROUPS
 
@@ -74,9 +74,13 @@ class Group:
         """The runs from which the group's numbers come."""
         return self.rows
 
-    def label(self, column: str) -> str:
-        """Names the group's numbers for a table."""
-        return column_label(column)
+    def head(self, column: str) -> str:
+        """Names the group's numbers in the head of a table."""
+        return column_head(column)
+
+    def phrase(self, column: str) -> str:
+        """Names the group's numbers in the caption of a table."""
+        return column_phrase(column)
 
     def metric(self, column: str) -> str:
         """Names the group's numbers in CSV and JSON."""
@@ -227,13 +231,18 @@ def _count_distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
 
 def shared_settings(groups: Sequence[Group]) -> str:
     """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
+    return " ".join(shared_words(groups))
+
+
+def shared_words(groups: Sequence[Group]) -> list[str]:
+    """Lists the settings that all groups share, as one types them."""
     words = [
         f"{key}={shown_value(groups[0].settings[key])}"
         for key in FIRST_KEYS
         if groups[0].settings.get(key) not in (None, USUAL.get(key)) and _count_distinct(groups, [key]) == 1
     ]
     steps = {row.get("steps") for group in groups for row in group.rows}
-    return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
+    return words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else [])
 
 
 def comparison_warnings(groups: Sequence[Group]) -> list[str]:

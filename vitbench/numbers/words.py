@@ -7,29 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vitbench.numbers.intervals import Interval
+from vitbench.numbers.result_names import PERCENT, PIXELS, name_of
 
-LABELS = {
-    "train_images": "training images",
-    "parameters": "parameters",
-    "multiply_adds": "multiply-adds",
-    "total_multiply_adds": "total multiply-adds",
-    "train_seconds": "training seconds",
-    "total_train_seconds": "total training seconds",
-    "images_per_second": "images/s",
-    "moved_share": "share of tiles that are moved",
-}
-IN_PIXELS = (  # results whose names end so are in pixels
-    "distance.smallest_head",
-    "distance.median_head",
-    "distance.mean",
-    "distance.mean_central",
-    ".decay_length",
-    "receptive_field.radius",
-    "receptive_field.half_mass",
-    "receptive_field.luo",
-)
-
-
+SIGNS = (PERCENT, PIXELS)  # units that stand in the heads of tables
 HOUR = 3600  # seconds; what a processor takes longer for is told what makes it shorter
 CALIBRATION = "test_calibration_error"  # unlike other errors it is not 1 minus an accuracy, and nobody guesses it
 OF_A_CLASS = ("recall", "precision", "confusion")  # shares of the test images of a class, or of those given it
@@ -80,12 +60,40 @@ def is_share(column: str) -> bool:
 
 
 def column_label(column: str) -> str:
-    """Names a result for tables and axes, with its unit; a setting keeps the name that one types."""
-    if is_share(column):
-        return f"{column.replace('_', ' ').replace('top5', 'top-5')}, %"
-    if column.endswith(IN_PIXELS):
-        return f"{column}, px"
-    return LABELS.get(column, column if "." in column else column.replace("_", " "))
+    """Names a result for axes and captions, with its unit behind a comma; a setting keeps the name that one types."""
+    name = name_of(column)
+    if name is not None:
+        return f"{name.long}, {name.unit}" if name.unit else name.long
+    words = column if "." in column else column.replace("_", " ")
+    return f"{words}, {PERCENT}" if is_share(column) else words
+
+
+def column_words(column: str) -> str:
+    """Names a result as `column_label` does, without its unit."""
+    return column_label(column).partition(",")[0]
+
+
+def column_phrase(column: str) -> str:
+    """Names a result within a sentence: test accuracy in %, class unchanged by noise (share of images)."""
+    words, _, unit = column_label(column).partition(", ")
+    return f"{words} in {unit}" if unit in SIGNS else f"{words} ({unit})" if unit else words
+
+
+def column_short(column: str) -> str:
+    """Names a result where there is little room, without its unit; a setting keeps the name that one types."""
+    name = name_of(column)
+    return column_words(column) if name is None else name.short
+
+
+def column_head(column: str) -> str:
+    """Names a result for the head of a table, with its unit where that is a sign."""
+    unit = column_label(column).partition(", ")[2]
+    return f"{column_short(column)}, {unit}" if unit in SIGNS else column_short(column)
+
+
+def says_what_to_type(column: str) -> bool:
+    """Whether the short form of a result is what one types, but for its signs: test accuracy, test_accuracy."""
+    return column_short(column).replace(" ", "_").replace("-", "") == column
 
 
 def shown_value(value: Any) -> str:
