@@ -87,3 +87,47 @@ def test_a_wide_table_has_its_lines_side_by_side_in_a_narrow_terminal(
         out = capsys.readouterr().out
         assert head in next(line for line in out.splitlines() if "resnet" in line or "test accuracy" in line)
         assert all(cell in out for line in made.lines for cell in line)
+
+
+LACKING = [
+    ("value=[test_accuracy,shuffle.area]", "no run has shuffle.area; `vitbench probe probe=shuffle` measures it"),
+    (
+        "value=[test_accuracy,lee.abs,lee.logit]",
+        "no run has lee.abs, lee.logit; `vitbench probe probe=lie` measures them",
+    ),
+    ("value=[test_accuracy,init.lee.abs]", "`vitbench probe probe=lie checkpoint=init` measures it"),
+    ("value=[test_accuracy,shift.worst8.accuracy]", "`vitbench probe probe=shift` gave other numbers, and not it"),
+    ("value=[test_accuracy,cka.twin.last]", "no run has cka.twin.last; `vitbench probe probe=cka` measures it"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), LACKING)
+@pytest.mark.parametrize("more", [[], ["against=model=resnet"], ["show=sd"], ["format=md"], ["rows=[model,data.fraction]"]])
+def test_a_table_is_printed_without_what_no_run_has_and_says_what_measures_it(
+    vitbench: Cli, runs: Path, words: str, said: str, more: list[str]
+) -> None:
+    done = vitbench("table", words, *more)
+    assert done.code == 0 and "test accuracy" in done.out, done.err
+    assert said in done.out.replace("\\", "").replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["value=shuffle.area"],
+            "value=shuffle.area: no run has shuffle.area; `vitbench probe probe=shuffle` measures",
+        ),
+        (["value=shuffle.area", "matched=test_accuracy"], "`vitbench probe probe=shuffle` measures it"),
+        ([f"value={STEADY}", "matched=linear.accuracy"], "`vitbench probe probe=linear` measures it"),
+        (["value=linear.accuracy", "whole=resnet"], "`vitbench probe probe=linear` measures it"),
+        (["value=shuffle.area", "columns=data.fraction"], "`vitbench probe probe=shuffle` measures it"),
+        (["value=[test_accuracy,shift.crop.consistncy]"], "value=shift.crop.consistncy: did you mean shift.crop."),
+        (["value=[test_accuracy,shufle.area]"], "value=shufle.area: choices: "),
+    ],
+)
+def test_a_table_of_nothing_and_a_misspelt_result_are_refused(
+    vitbench: Cli, runs: Path, words: list[str], said: str
+) -> None:
+    done = vitbench("table", *words)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and said in done.err

@@ -77,11 +77,11 @@ def test_evidence_alone_gives_the_sentence_and_the_table_of_the_runs(vitbench: C
     fitted.unlink()
     assert vitbench("report").code == 0
     assert {path: path.read_bytes() for path in kept.parent.parent.rglob("*.*")} == before
-    assert SENTENCES[0] in vitbench("fit", f"file={kept.with_name('runs.csv')}").out
+    assert SENTENCES[0] in vitbench("fit", f"runs={kept.with_name('runs.csv')}").out
 
 
 def test_a_pair_that_is_turned_round_has_its_counts_turned_round(vitbench: Cli, kept: Path) -> None:
-    out = vitbench("fit", f"file={kept.with_name('runs.csv')}", "against=vit pe=none", "format=csv").out
+    out = vitbench("fit", f"runs={kept.with_name('runs.csv')}", "against=vit pe=none", "format=csv").out
     counts = [line for line in out.splitlines() if line.startswith("resnet,vit pe=none,45000,only_")]
     assert counts[:2] == [
         "resnet,vit pe=none,45000,only_model_right,200,,,1,seed 0",

@@ -63,8 +63,8 @@ def build_matched_table(
 ) -> Table:
     """Builds the table of one result; raises UserError where no line has two places along a path."""
     swept = {row["column"] for rows in runs.swept.values() for row in rows if row.get("at_unit") == KEPT_STEPS}
-    known = {*runs.numbers(), *swept}
-    matched = check_choice("matched", str(matched), [column for column in known if column.endswith("accuracy")])
+    [matched], _ = runs.measured("matched", [str(matched)], swept)
+    check_choice("matched", matched, [column for column in {*runs.numbers(), *swept} if column.endswith("accuracy")])
     if value is None or isinstance(value, list):
         raise UserError(f"matched={matched}: compares one result; say which with value=, such as what a probe measured")
     [value], _ = runs.measured("value", [str(value)], swept)

@@ -31,7 +31,7 @@ from vitbench.comparing.cells import (
     power_notes,
     shown_of_seeds,
 )
-from vitbench.comparing.evidence import evidence_text
+from vitbench.comparing.evidence import choose_runs, evidence_text, refuse_table
 from vitbench.comparing.formats import TOTAL_SECONDS, Table, cost_range, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
@@ -45,7 +45,7 @@ from vitbench.comparing.grouping import (
 from vitbench.comparing.heads import captions, column_heads, key_columns
 from vitbench.comparing.matched import build_matched_table
 from vitbench.comparing.per_class import build_class_table
-from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.select import Runs
 from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.machine.outputs import check_output, write_output
@@ -73,8 +73,10 @@ def main(config: Any) -> int:
     per = asked["per"]
     if per == "run":
         return _write_runs(asked, form, path, study)
+    if per:
+        refuse_table(asked["runs"], per)
     layouts = {} if per else choose_layouts(asked, study, "tables", TABLE_KEYS)
-    runs = select_runs(asked["runs"], asked["where"], study)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     tables = [build_table(name, runs, **layout) for name, layout in layouts.items()]
     if per:
         others = {key: asked[key] for key in ("name", *TABLE_KEYS) if key != "show"}
@@ -105,7 +107,7 @@ def _write_runs(asked: Mapping[str, Any], form: str, path: Path | None, study: S
         raise UserError("per=run: has too many columns for anything but CSV; add format=csv, or file=NAME.csv")
     if others := [key for key in ("name", *TABLE_KEYS) if asked[key] is not None]:
         raise UserError(f"per=run: has all columns; leave {' and '.join(f'{key}=' for key in others)} out")
-    runs = select_runs(asked["runs"], asked["where"], study)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     text = evidence_text(runs, {})
     if path:
         write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])

@@ -91,7 +91,8 @@ NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0, math.nan)
 def check_value(runs: Runs, value: str | None) -> str:
     """Returns the result that was typed; raises UserError where it is no accuracy, error or loss of these runs."""
     results = [column for column in runs.numbers() if column.endswith(("accuracy", *FALLING)) and column != CALIBRATION]
-    return check_choice("value", str(value or "test_accuracy"), results)
+    [value], _ = runs.measured("value", [str(value or "test_accuracy")])
+    return check_choice("value", value, results)
 
 
 def measure(ladder: Ladder, value: str) -> list[RungAtSize]:

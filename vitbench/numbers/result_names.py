@@ -357,6 +357,16 @@ def name_of(column: str) -> ResultName | None:
     return None
 
 
+def probe_of(column: str) -> tuple[str, str] | None:
+    """The probe that gives a result, and the checkpoint that it then measures; None where no probe does."""
+    if column in RUNS or name_of(column) is None:
+        return None
+    checkpoint, _, rest = column.partition(".")
+    is_trained = checkpoint != "init" and not checkpoint.isdecimal()
+    protocol = checkpoint if is_trained else rest.partition(".")[0]
+    return "lie" if protocol == "lee" else protocol, "trained" if is_trained else checkpoint
+
+
 def _filled(name: ResultName, long: str, short: str) -> ResultName:
     return ResultName(name.long.replace("{}", long), name.short.replace("{}", short), name.unit)
 
