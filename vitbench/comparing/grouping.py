@@ -279,7 +279,7 @@ def cost_warnings(rows: Sequence[Row]) -> list[str]:
         costs: dict[str, set[float]] = {}
         for row in rows:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):
-                costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
+                costs.setdefault(str(row.get("model")), set()).add(row["multiply_adds"])
         ordered = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
         if len(ordered) > 1 and ordered[-1][0] > MATCHED * ordered[0][0]:
             (least, cheapest), (most, dearest) = ordered[0], ordered[-1]
