@@ -102,7 +102,9 @@ LACKING = [
 
 
 @pytest.mark.parametrize(("words", "said"), LACKING)
-@pytest.mark.parametrize("more", [[], ["against=model=resnet"], ["show=sd"], ["format=md"], ["rows=[model,data.fraction]"]])
+@pytest.mark.parametrize(
+    "more", [[], ["against=model=resnet"], ["show=sd"], ["format=md"], ["rows=[model,data.fraction]"]]
+)
 def test_a_table_is_printed_without_what_no_run_has_and_says_what_measures_it(
     vitbench: Cli, runs: Path, words: str, said: str, more: list[str]
 ) -> None:

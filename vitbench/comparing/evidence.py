@@ -28,8 +28,9 @@ from vitbench.comparing.grouping import ordered_keys, sort_key
 from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs, select_runs
 from vitbench.comparing.sums import read_checked
 from vitbench.errors import DataError, UserError
+from vitbench.numbers.result_names import RUNS
 from vitbench.numbers.text import csv_text
-from vitbench.numbers.words import printable
+from vitbench.numbers.words import is_number, printable
 from vitbench.runs.fields import fault_of_row
 from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record
 from vitbench.runs.records import columns_that_came_later, derived
@@ -259,6 +260,9 @@ def _check_row(row: Row, settings: Collection[str], where: str) -> None:
             raise DataError(f"{where}: {key} is {row.get(key)!r}, which no run can have")
     if row[FIRST_RESULT] != RECORD_SCHEMA:
         raise DataError(f"{where}: schema {row[FIRST_RESULT]}; this vitbench reads {RECORD_SCHEMA}")
+    for key in RUNS.keys() & row.keys():
+        if row[key] is not None and not is_number(row[key]):
+            raise DataError(f"{where}: {key} is {printable(repr(row[key]))}; it must be a number")
     if fault := fault_of_row(row, settings, Record):
         raise DataError(f"{where}: {fault}")
 

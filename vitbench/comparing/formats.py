@@ -14,17 +14,24 @@ from itertools import chain
 from typing import Any
 
 from vitbench.comparing.differences import Against
-from vitbench.comparing.grouping import Group
+from vitbench.comparing.grouping import Group, line_name
 from vitbench.comparing.heads import meanings
-from vitbench.comparing.latex import latex_file, latex_list, latex_table, latex_words
+from vitbench.comparing.latex import fits_upright, latex_file, latex_label, latex_list, latex_table, latex_words
 from vitbench.machine.terminal import beneath, escaped
 from vitbench.numbers.intervals import smallest_difference
 from vitbench.numbers.text import align, csv_text, speakable
-from vitbench.numbers.words import column_label, is_number, is_share, shown_number, shown_value
+from vitbench.numbers.words import column_label, is_number, is_share, listed, shown_number, shown_value
 from vitbench.runs.record import total_seconds
 
 TOTAL_SECONDS = "total_train_seconds"  # includes the training of what a run began from
 COSTS = ("train_images", "parameters", "multiply_adds", "train_seconds", TOTAL_SECONDS, "images_per_second")
+SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds an image"}  # as sentences say them
+TIMES = {
+    "train_seconds": "Training took {} seconds a run",
+    TOTAL_SECONDS: "With that of the networks it needed, training took {} seconds a run",
+    "images_per_second": "Training saw {} images a second",
+}
+MOST_SIZES = 6  # that are told apart in sentences
 TABLE_ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "tex", ".json": "json"}
 
 
@@ -43,6 +50,7 @@ class Table:
     values: list[str]  # the results that the table shows
     sentences: list[str] = field(default_factory=list)  # what the numbers say, in words
     caption_in_print: str = ""  # the caption as a sentence of a paper; empty: the caption
+    costs: Sequence[str] = ()  # the costs in its last columns
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
@@ -72,13 +80,18 @@ def typed_lines(table: Table) -> list[str]:
     return [f"{head} = {column}: {meaning}" for head, meaning, column in found]
 
 
-def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
-    """Writes tables in one of the formats; CSV holds the first table alone, without heading and notes."""
+def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str], study: str = "") -> str:
+    r"""Writes tables in one of the formats; CSV holds the first table alone, without heading and notes.
+
+    The name of a study is in what \ref{} is given.
+    """
     if form == "csv":
         return _csv(tables[0])
     if form == "json":
         return _json(tables, heading, notes)
-    return {"text": _text, "md": _markdown, "tex": _latex}[form](tables, heading, notes)
+    if form == "tex":
+        return _latex(tables, heading, notes, study)
+    return {"text": _text, "md": _markdown}[form](tables, heading, notes)
 
 
 def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
@@ -134,7 +147,7 @@ def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int | None]
 
 def _turned(table: Table) -> Table:
     """Exchanges lines and columns: the words at the head of each line become the head of its column."""
-    head = ["", *(" ".join(line[: table.left]) for line in table.lines)]
+    head = ["", *(" ".join(word for word in line[: table.left] if word != "-") for line in table.lines)]
     columns = zip(table.head, *table.lines, strict=True)
     return replace(table, head=head, lines=[[*column] for column in columns][table.left :], left=1)
 
@@ -182,15 +195,55 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|#$~" else c for c in text)
 
 
-def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
+def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str], study: str) -> str:
     """Writes tables for \\input{...}: the notes stand below each of them, and what its numbers say below that."""
     parts = []
     for table in tables:
-        said = re.sub("^[a-z](?=[a-z]* )", lambda first: first[0].upper(), table.caption)
-        caption, below = latex_words([heading, said]), latex_words([*table.notes, *notes])
-        parts.append(latex_table(table.head, table.lines, table.left, caption, below))
+        caption = table.caption_in_print or table.caption
+        said = latex_words([caption[:1].upper() + caption[1:] if re.match("[a-z]+ ", caption) else caption])
+        shown, costs = _without_wide_costs(table)
+        turned = _turned(shown)
+        if len(table.values) > 1 and fits_upright(turned.head, turned.lines) > fits_upright(shown.head, shown.lines):
+            shown = turned
+        paragraphs = [latex_words(_explained(table)), latex_words([*costs, *table.notes, *notes])]
+        below = r"\par ".join(filter(None, paragraphs))
+        label = latex_label(study, table.name or " ".join(table.values[:1]))
+        parts.append(latex_table(shown.head, shown.lines, shown.left, said, below, label))
         parts += latex_list(table.sentences)
-    return latex_file(parts)
+    return latex_file(parts, heading)
+
+
+def _explained(table: Table) -> list[str]:
+    """Says what the results are that stand side by side."""
+    found = meanings(table.groups, table.values) if len(table.values) > 1 else []
+    return [f"{head}: {meaning}" for head, meaning, _ in found]
+
+
+def _without_wide_costs(table: Table) -> tuple[Table, list[str]]:
+    """Takes the costs out of a table that is wider than the text of a page with them, and says them in sentences."""
+    if not table.costs or fits_upright(table.head, table.lines):
+        return table, []
+    count = len(table.costs)
+    narrow = replace(table, head=table.head[:-count], lines=[line[:-count] for line in table.lines], costs=())
+    return narrow, cost_sentences(table.groups, table.keys[: table.left], table.costs)
+
+
+def cost_sentences(groups: Sequence[Group], keys: Sequence[str], costs: Sequence[str]) -> list[str]:
+    """Says what the lines of a table cost, where lines that cost the same are named together."""
+    lines: dict[str, list[Group]] = {}
+    for group in groups:
+        lines.setdefault(line_name({key: group.settings[key] for key in keys}), []).append(group)
+    names_by_size: dict[tuple[str, ...], list[str]] = {}
+    for name, its in lines.items():
+        size = tuple(f"{cost_range(cost, its)} {unit}" for cost, unit in SIZES.items() if cost in costs)
+        names_by_size.setdefault(size, []).append(name)
+    if len(names_by_size) > MOST_SIZES:
+        names_by_size = {tuple(f"{cost_range(cost, groups)} {unit}" for cost, unit in SIZES.items()): ["the networks"]}
+    said = [f"{listed(names)}: {' and '.join(size)}" for size, names in names_by_size.items() if size]
+    for cost, sentence in TIMES.items():
+        if cost in costs:
+            said.append(sentence.format(re.sub(r"(?<=\d)-(?=\d)", " to ", cost_range(cost, groups))))
+    return said
 
 
 def _csv(table: Table) -> str:

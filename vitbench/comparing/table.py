@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from vitbench.comparing.cells import (
     shown_of_seeds,
 )
 from vitbench.comparing.evidence import choose_runs, evidence_text, refuse_table
-from vitbench.comparing.formats import TOTAL_SECONDS, Table, cost_range, costs_of
+from vitbench.comparing.formats import COSTS, TOTAL_SECONDS, Table, cost_range, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
     Group,
@@ -50,7 +51,7 @@ from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.machine.outputs import check_output, write_output
 from vitbench.numbers.text import say
-from vitbench.numbers.words import column_head, printable, shown_value
+from vitbench.numbers.words import column_head, column_words, plural, printable, shown_value
 
 if TYPE_CHECKING:
     from vitbench.runs.study import Study
@@ -88,13 +89,13 @@ def main(config: Any) -> int:
     heading = printable(f"{study.title}. {study.question}" if study else "")
     notes = [printable(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
     if path:
-        text = formats.render_tables(form, tables, heading, notes)
+        text = formats.render_tables(form, tables, heading, notes, study.name if study else "")
         write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
         say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(tables, heading, notes)
     else:
-        say(formats.render_tables(form, tables, heading, notes))
+        say(formats.render_tables(form, tables, heading, notes, study.name if study else ""))
     if form == "csv":  # a CSV has no place for notes
         for note in [*notes, *(f"! {line}" for table in tables for line in table.notes)]:
             print(f"vitbench: {note}", file=sys.stderr)
@@ -216,11 +217,22 @@ def build_table(
         head, lines = _group_a_line(groups, keys, values[0], writers[0])
     what = f"{groups[0].phrase(values[0])}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
-    caption, printed = captions(f"{what}{minus}{describe_seeds(intervals, show)}", compared_groups)
+    seeds = f"{minus}{describe_seeds(intervals, show)}"
+    caption, printed = captions(what + seeds, compared_groups)
+    if len(values) > 1:
+        of_several = f"{column_words(values[0])} and {plural(len(values) - 1, 'other result')}, {seeds}"
+        printed = captions(of_several, compared_groups)[1]
     notes = [*unmeasured, *no_interval_notes(intervals, show), *notes]
     notes += [*degenerate_notes(groups, values), *(power_notes(groups, values) if against is not None else [])]
     shown = [*keys, *column_keys]
-    return Table(name, caption, head, lines, len(keys), notes, groups, shown, values, caption_in_print=printed)
+    made = Table(name, caption, head, lines, len(keys), notes, groups, shown, values, caption_in_print=printed)
+    return replace(made, costs=_last_costs(head))
+
+
+def _last_costs(head: Sequence[str]) -> list[str]:
+    """Lists the costs in the last columns of a table; the number of images is no cost of a line."""
+    names = {column_head(cost): cost for cost in COSTS if cost != "train_images"}
+    return [names[word] for word in takewhile(names.__contains__, reversed(head))][::-1]
 
 
 def choose_ladder(
