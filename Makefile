@@ -40,9 +40,10 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
-reference: .venv  ## write docs/reference/settings.md and docs/reference/records.md again, from the comments beside the settings
+reference: .venv  ## write settings.md, records.md and result-names.md in docs/reference/ again, from the code
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/records_page.py
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/result_names_page.py
 
 bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json

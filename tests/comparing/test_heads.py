@@ -86,7 +86,7 @@ def test_a_wide_table_has_its_lines_side_by_side_in_a_narrow_terminal(
         formats.print_rich([made], "", [])
         out = capsys.readouterr().out
         assert head in next(line for line in out.splitlines() if "resnet" in line or "test accuracy" in line)
-        assert all(cell in out for line in made.lines for cell in line)
+        assert all(cell in out for line in made.lines for cell in line if cell != "-")
 
 
 LACKING = [

@@ -8,12 +8,12 @@ them; `make reference` writes that page.
 
 The names use a few words in one sense:
 
-    small shift       up to an eighth of the image's width, unless `probe.shift.max_shift` says otherwise
-    very small shift  up to a 32nd of the width, unless `probe.shift.worst` says otherwise
-    circular shift    what leaves the image at one side comes back at the other
-    mirrored shift    the image's own mirror image enters
-    whole positions   a shift by whole positions of the map of every layer, called `on_lattice`
-    parts of ...      any other shift, called `off_lattice`
+    small shift         up to an eighth of the image's width, unless `probe.shift.max_shift` says otherwise
+    very small shift    up to a 32nd of the width, unless `probe.shift.worst` says otherwise
+    circular shift      what leaves the image at one side comes back at the other
+    mirrored shift      the image's own mirror image enters
+    whole positions     the shift moves the maps of all layers by whole positions; it is called `on_lattice`
+    parts of positions  any other shift; it is called `off_lattice`
 """
 
 from __future__ import annotations
