@@ -26,9 +26,10 @@ tables:
 figures:
   errors: {x: train_images, y: test_error, log: xy, fit: true}
 """
+OPENING = "On the same test images, after training on 45,000 images,"
 SENTENCES = (  # of vit pe=none and of vit pe=learned, each against the ResNet
-    "Same test images, trained on 45,000: of 3 seeds, resnet is better in 2 (McNemar, Holm p < 0.05).",
-    "Same test images, trained on 45,000: no difference that McNemar's test calls significant, in 3 seeds.",
+    f"{OPENING} resnet is better in 2 of 3 seeds (McNemar, Holm p < 0.05).",
+    f"{OPENING} McNemar's test finds no significant difference (3 seeds).",
 )
 
 

@@ -78,8 +78,8 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
         " approach in points."
     )
     assert lines[at + 2] == (
-        "  No crossover up to 45,000 images: the error of vit pe=none is 1.49 times that of resnet at first and 1.49"
-        " times at last. Whether this ratio shrinks cannot be told."
+        "  No crossover up to 45,000 images: the error of vit pe=none is 1.49 times that of resnet at the smallest size"
+        " and 1.49 times at the largest. Whether this ratio shrinks cannot be told."
     )
     assert lines[at + 3].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 3]
     assert lines[at + 3].endswith("] the images of resnet to match its error at 2,250.")

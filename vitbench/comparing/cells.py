@@ -95,4 +95,5 @@ def power_notes(groups: Sequence[Group], values: Sequence[str]) -> list[str]:
         among = f" (median of {len(sizes)}; {least} to {most})" if len(sizes) > 1 else ""
         unit = " points" if is_share(value) else ""
         said.append(f"{column_short(value) + ' ' if len(values) > 1 else ''}{median}{unit}{among}")
-    return [f"smallest difference that so many seeds show with 80 % power: {', '.join(said)}"] if said else []
+    opening = "smallest true difference that this many seeds would show in four of five studies (80 % power)"
+    return [f"{opening}: {', '.join(said)}"] if said else []

@@ -45,7 +45,7 @@ def report_foot(report: Report) -> list[str]:
     fewest = min((len(compared.pair.a.seeds) for compared in report.pairs if compared.pair.paired), default=FEW_SEEDS)
     few = []
     if fewest < LEAST_SEEDS:
-        few = ["Two seeds make nothing certain: pairs get no verdict, no crossover and no image ratio."]
+        few = ["Two seeds are too few for certainty: pairs get no verdict, no crossover and no image ratio."]
     elif fewest < FEW_SEEDS:
         few = [
             f"Intervals of image ratios and of extrapolated crossovers are approximate: bootstrap over {fewest} seeds."

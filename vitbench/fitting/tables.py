@@ -66,7 +66,9 @@ def _curves_table(report: Report) -> Table:
             counted = f"{len(line.counted.n)} of its {len(line.sizes)} sizes count"
             notes.append(f"{line.label}: not fitted, {counted}, and a fit takes {LEAST_SIZES}")
     if report.axis is IMAGES and not _limits_known(report):
-        notes.append("not known whether images limit the points, for nothing tells how long they were trained")
+        notes.append(
+            "it is not known whether images limit the points, because nothing says how long the networks were trained"
+        )
     what = column_words(report.value)
     over = next(iter(sizes)) if len(sizes) == 1 else ""
     head += ["sizes"] if len(sizes) > 1 else []
@@ -99,7 +101,7 @@ def _sizes_table(report: Report) -> Table:
     ]
     notes = []
     if any(not size.counts for _, size in sizes):
-        notes.append("exponents, offsets and verdicts rest on the sizes that images limit, or perhaps limit")
+        notes.append("exponents, offsets and verdicts use only the sizes that images limit, or perhaps limit")
     if references := sorted({size.reference for _, size in sizes if size.reference}):
         drawn = " or ".join(map(number, references))
         notes.append(f"above ref.: the {what} minus that of as many samples drawn from {drawn} images, paired by seed")
@@ -195,13 +197,13 @@ def _pairs_table(report: Report) -> Table:
     notes = [
         "Holm p: of Student's paired t, corrected for the pairs; flip p: of the exact sign-flip test, which cannot go"
         f" below {shown_p(least_p(seeds))} with {seeds} seeds",
-        f"slope: of the difference, per ten times the {report.axis.unit}; smallest: what so many seeds would show with"
-        " 80 % power",
+        f"slope: of the difference, per ten times the {report.axis.unit}; smallest: the true difference that this many"
+        " seeds would show in four of five studies (80 % power)",
     ]
     if any(compared.crossover.verdict == "limited" for compared in report.pairs):
         notes.append("where too few sizes count, the difference is that at this budget, over all sizes")
     if seeds < LEAST_SEEDS:
-        notes.append("two seeds make nothing certain")
+        notes.append("two seeds are too few for certainty")
     of_counts = ["sizes, n"] if len(counts) > 1 else []
     head = ["model", "against", *of_counts, "difference", "Holm p", "flip p", "slope", "smallest"]
     return Table("pairs", caption, head, lines, 2, notes, [], [], [report.value])
