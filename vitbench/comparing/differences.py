@@ -40,8 +40,9 @@ class Against(Group):
     def phrase(self, column: str) -> str:
         if is_share(column):
             return f"{column_words(column)} in points"
-        explains_ends = column_label(column).partition(", ")[2][:1].isdigit()  # "1 is the same": not of a difference
-        return column_words(column) if explains_ends else column_phrase(column)
+        # a unit such as "1 is the same" does not hold for a difference
+        unit_is_of_a_level = column_label(column).partition(", ")[2][:1].isdigit()
+        return column_words(column) if unit_is_of_a_level else column_phrase(column)
 
     def metric(self, column: str) -> str:
         return f"{column}_difference"
@@ -99,7 +100,7 @@ def _parse_settings(words: str, keys: Sequence[str], names: Sequence[str]) -> di
     """Parses `init=null` to {"init": None}; raises UserError where lines have no such key."""
     try:
         settings = typed_settings(words_of(words))
-    except UserError:  # an open quote
+    except UserError:  # a quote is open
         settings = {}
     if not settings or not {*settings} <= {*keys}:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
@@ -113,7 +114,7 @@ def typed_settings(words: Sequence[str]) -> dict[str, Any]:
     try:
         overrides = [parsed(word) for word in words]
         settings = {override.key_or_group: override.value() for override in overrides}
-    except HydraException:  # a name
+    except HydraException:  # one of the words is a name
         return {}
     return settings if len(settings) == len(overrides) else {}
 

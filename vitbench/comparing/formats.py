@@ -31,7 +31,7 @@ TIMES = {
     TOTAL_SECONDS: "With that of the networks it needed, training took {} seconds a run",
     "images_per_second": "Training saw {} images a second",
 }
-MOST_SIZES = 6  # that are told apart in sentences
+MOST_SIZES = 6  # the most that sentences tell apart
 TABLE_ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "tex", ".json": "json"}
 
 
@@ -43,7 +43,7 @@ class Table:
     caption: str
     head: list[str]
     lines: list[list[str]]
-    left: int  # so many columns hold words and come first; the others hold numbers
+    left: int  # the number of columns that hold words, which come first; the others hold numbers
     notes: list[str]
     groups: list[Group]
     keys: list[str]  # the settings that tell the groups apart
@@ -115,7 +115,7 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
     from rich.text import Text
 
     def safe(text: str, style: str = "") -> Text:
-        return Text(escaped(speakable(text)), style)  # a str would have its brackets read as markup
+        return Text(escaped(speakable(text)), style)  # the brackets of a str would be read as markup
 
     console = Console(file=beneath(sys.stdout), highlight=False)
     if heading:
@@ -142,7 +142,7 @@ def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int | None]
     for shown in (table, _turned(table)):
         if widths := _widths(shown, width):
             return shown, widths
-    return table, [None] * len(table.head)  # its words fold
+    return table, [None] * len(table.head)  # words break where they must
 
 
 def _turned(table: Table) -> Table:

@@ -19,17 +19,17 @@ from vitbench.numbers.words import column_head, column_phrase, is_number, plural
 from vitbench.runs.record import stated
 from vitbench.settings.choices import GROUPS
 
-# A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
+# These are shown wherever they vary. FIRST_KEYS come first, in this order, and all others follow by name.
 _FIRST = ("data", "model", "model.arch", "pe", "model.size")
 PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-# A caption does not mention these, because they go without saying.
+# A caption does not mention settings with these values, which are the usual ones.
 USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
 NAMES = ("model", "model.arch", "model.network", "data")  # a line is named by these without their keys
-MATCHED = 1.1  # costs within a tenth of each other count as equal
-IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
+MATCHED = 1.1  # costs whose ratio is at most this count as equal
+IMAGES_KEY = "data_fingerprint"  # no setting; it keeps runs on different images in different groups
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
-PATHS = ("train_images", "steps")  # results that a study sets, and along which accuracy grows
+PATHS = ("train_images", "steps")  # results that a study sets, and with which accuracy grows
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": SAMPLES_KEYS,

@@ -14,10 +14,10 @@ from itertools import groupby
 
 TEXT_WIDTH, TEXT_HEIGHT = 345, 550  # points
 LETTER, GAP, LINE = 4.6, 8, 11  # points: a letter of \small, the space between two columns, the height of a line
-LEAST_SCALE = 0.8  # a table that would become smaller than that stands sideways
+LEAST_SCALE = 0.8  # a table stands sideways that would become smaller than this share of its size
 LONG_SIZES = {r"\small": 1, r"\footnotesize": 0.94, r"\scriptsize": 0.9}  # of the letters of a table of several pages
-WORDS_WIDTH = 30  # letters of a cell after which its words go on in the next line
-PACKAGES = {  # what needs them
+WORDS_WIDTH = 30  # letters in a line of a cell; more words go on in the next line
+PACKAGES = {  # the packages, and by what one sees that a table needs them
     "booktabs": r"\toprule",
     "graphicx": r"\resizebox",
     "rotating": "{sidewaystable}",
@@ -41,7 +41,7 @@ SPECIAL = {
     "≠": r"$\ne$",
     "\u2212": r"$-$",
     "∞": r"$\infty$",
-    **{c: f"{{{c}}}" for c in "[]*`"},  # at the head of a row, \\ would take a bracket or a star for its own
+    **{c: f"{{{c}}}" for c in "[]*`"},  # a \\ before it would take a bracket or a star for its argument
     **{c: f"\\{c}" for c in "{}$&#_%"},
 }
 # pdfLaTeX prints these as they are, without a package or another encoding of fonts: Latin letters, and some signs
@@ -54,7 +54,7 @@ def escape_latex(text: str) -> str:
 
     Only XeLaTeX and LuaLaTeX can print letters that are not Latin; pdfLaTeX prints their code.
     """
-    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of these would become another sign
+    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # LaTeX would make another sign of two of these
     groups = groupby(text, lambda letter: letter in SHOWN)
     return "".join(
         "".join(map(SHOWN.__getitem__, letters)) if shown else _rare([*letters]) for shown, letters in groups

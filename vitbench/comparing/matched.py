@@ -1,9 +1,9 @@
 """Tables of differences at equal accuracy: `table value=shift.crop.conditional_consistency matched=test_accuracy`.
 
-What a probe measures is confounded with accuracy, which grows along a line of runs: with the training images, with the
-steps, or with the steps of kept checkpoints. So a line's result is made a function of its accuracy, for each seed, and
-two lines are compared over the accuracies that both reach (vitbench/numbers/matching.py). The difference at equal
-images or steps stands beside it, because accuracy is an outcome, too.
+What a probe measures changes with accuracy, which grows along a line of runs: with the training images, with the steps,
+or with the steps of kept checkpoints. So a line's result is made a function of its accuracy, for each seed, and two
+lines are compared over the accuracies that both reach (vitbench/numbers/matching.py). The difference at equal images or
+steps stands beside it, because accuracy itself is an outcome of training.
 """
 
 from __future__ import annotations

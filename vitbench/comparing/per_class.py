@@ -32,14 +32,14 @@ from vitbench.numbers.words import column_head, plural, printable, shown_value, 
 from vitbench.runs.predictions import Missing, read_classes
 
 PER = ("class", "confusion")
-MATRIX = 12  # so many classes at most stand in a table as a matrix
-LISTED = 20  # of more classes so many pairs are listed
+MATRIX = 12  # the most classes that a table shows as a matrix
+LISTED = 20  # the pairs that are listed where there are more classes
 
 
 class ClassGroup(Group):
     """Runs of one network, and what they make of one class, or of one class that is taken for another."""
 
-    has_costs: ClassVar[bool] = False  # those of the network would stand in every line
+    has_costs: ClassVar[bool] = False  # the costs of the network would be the same in every line
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Network:
     """Runs that differ in nothing but their seeds, with their predictions counted."""
 
     group: Group
-    name: str  # by the settings that tell it from the others
+    name: str  # the settings that tell it from the others, as words
     settings: dict[str, Any]  # these
     rows: list[Row]  # the runs that have predictions
     counts: list[NDArray[np.int64]]  # of each of them: images of a class (row) that were given a class (column), (K,K)

@@ -36,7 +36,7 @@ from vitbench.numbers.words import (
     times,
 )
 
-LEAST_RUNGS = 3  # of which the highest and the lowest are named
+LEAST_RUNGS = 3  # rungs from which on a sentence names the highest and the lowest
 
 
 def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
@@ -126,11 +126,10 @@ def worth_words(worth: Ratio | None, with_interval: bool = True) -> str:
 
 
 def spoken_of(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
-    """Each rung but the reference at one number of images: that which most rungs have, so that sentences compare.
+    """Returns each rung but the reference at one number of images, those that are worth most first.
 
-    What is worth most comes first.
-
-    Where a rung has no worth there, it is the largest number at which it has one, or else the largest that it has.
+    It is the number that most rungs have, so that sentences compare. Where a rung has no worth there, it is the largest
+    number at which it has one, or else the largest that it has.
     """
     usual = usual_size(measured)
     chosen: dict[str, RungAtSize] = {}

@@ -25,7 +25,7 @@ from vitbench.numbers.pair import LEAST_SEEDS, Pair, Pooled, pool
 from vitbench.numbers.words import is_share, number, printable
 from vitbench.runs.record import total_seconds
 
-CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
+CERTAIN = 0.5  # a fall that is surely below this share of a difference cannot take the difference away
 
 
 class Difference(NamedTuple):

@@ -186,7 +186,7 @@ def _read_training(
     if result != "loss" and accuracy is not None:
         return samples, 1 - accuracy, value - (1 - accuracy)
     if "train_loss" in given and "loss" in given:
-        return samples, None, given["loss"] - given["train_loss"]  # of batches, as in records without `train_eval_loss`
+        return samples, None, given["loss"] - given["train_loss"]  # of batches, as without `train_eval_loss`
     return samples, None, None
 
 

@@ -10,7 +10,7 @@ from vitbench.fitting.limits import SOLVED
 from vitbench.numbers.curves import GUARD, UNRELIABLE
 from vitbench.numbers.words import bracketed, is_share, listed, number
 
-LONG = 40  # epochs: so often an image is seen where training is to end for lack of images
+LONG = 40  # epochs that let images, and not the length of training, be the limit
 
 
 def advice_sentences(report: Report) -> list[str]:
