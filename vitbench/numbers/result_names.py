@@ -187,7 +187,7 @@ _DISTORTED = Family(
         "accuracy": ResultName("accuracy in the probe of {}", "accuracy, {}", IMAGES_SHARE),
         "agreement": ResultName("class unchanged by {}", "unchanged, {}", IMAGES_SHARE),
         "relative_drop": ResultName("accuracy lost to {}", "lost to {}", "1 is down to guessing"),
-        "area": ResultName("accuracy kept on average with {}", "kept, {}", "1 is all of it"),
+        "area": ResultName("accuracy kept on average with {}", "kept with {}", "1 is all of it"),
     },
 )
 _SPEEDS = {
