@@ -47,9 +47,10 @@ docs: .venv  ## make a site of docs/: build/docs/index.html
 linkcheck: .venv  ## try every link of docs/ to another site, which needs a network
 	$(SITE) -b linkcheck . build/linkcheck
 
-reference: .venv  ## write the pages of docs/reference/ that are made from comments: settings, commands, records
+reference: .venv  ## write the pages of docs/reference/ that are made from the code: settings, commands, records, names
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/records_page.py
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/result_names_page.py
 
 bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json

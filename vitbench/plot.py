@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
+from vitbench.comparing.evidence import choose_runs, refuse_table
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, draw_panels, numeric_columns, swept_abscissas
-from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.select import Runs
 from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
 from vitbench.errors import UserError
 from vitbench.numbers import look
@@ -53,7 +54,8 @@ def main(config: Any) -> int:
     study = load_study(asked["study"]) if asked["study"] is not None else None
     title, caveat = (study.title, study.caveat) if study else (None, "")
     if per:
-        runs = select_runs(asked["runs"], asked["where"], study)
+        refuse_table(asked["runs"], per)
+        runs = choose_runs(asked["runs"], asked["where"], study)
         others = {key: asked[key] for key in ("name", *FIGURE_KEYS)}
         blob = draw_confusion(runs, asked["runs"], per=per, others=others, title=title, caveat=caveat, ending=ending)
         write_output(path, blob, replace=asked["replace"])
@@ -62,7 +64,7 @@ def main(config: Any) -> int:
     layouts = choose_layouts(asked, study, "figures", FIGURE_KEYS)
     if len(layouts) > 1:
         raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
-    runs = select_runs(asked["runs"], asked["where"], study)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     layout = next(iter(layouts.values()))
     if asked["y"] is not None:
         layout = _without_unfit_keys(layout, {key for key in FIGURE_KEYS if asked[key] is not None}, runs, asked["y"])

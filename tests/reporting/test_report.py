@@ -99,13 +99,13 @@ def test_a_ladder_of_one_network_so_far_is_left_out(vitbench: Cli, runs: Path, t
 
 
 def test_what_no_probe_has_measured_yet_is_left_out(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
-    behaviour = "  behaviour: {value: [test_accuracy, shift.crop.mean]}\n  moved: {value: shift.crop.mean}\n"
-    figure = "  moved: {y: shift.crop.mean, x: train_images}\n"
+    behaviour = "  behaviour: {value: [test_accuracy, shift.crop.chance]}\n  moved: {value: shift.crop.chance}\n"
+    figure = "  moved: {y: shift.crop.chance, x: train_images}\n"
     (tmp_path / "shares.yaml").write_text(STUDY.replace("figures:", f"{behaviour}figures:") + figure)
     done = vitbench("report", "study=shares.yaml")
-    why = "no run has shift.crop.mean; `vitbench probe probe=[shift]` measures it"
-    assert done.code == 0 and f"tables.moved is left out: value=shift.crop.mean: {why}" in done.err
-    assert f"figures.moved is left out: y=shift.crop.mean: {why}" in done.err
+    why = "no run has shift.crop.chance; `vitbench probe probe=shift` measures it"
+    assert done.code == 0 and f"tables.moved is left out: value=shift.crop.chance: {why}" in done.err
+    assert f"figures.moved is left out: y=shift.crop.chance: {why}" in done.err
     made = tmp_path / "results" / "shares"
     assert "36.0" in (made / "behaviour.md").read_text()
     assert why in vitbench("table", "study=shares.yaml", "name=behaviour").out

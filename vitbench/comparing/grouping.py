@@ -15,21 +15,21 @@ from typing import Any, ClassVar, NamedTuple
 from vitbench.comparing.degenerate import is_degenerate
 from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
 from vitbench.numbers.intervals import Interval, mean_interval
-from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
+from vitbench.numbers.words import column_head, column_phrase, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
 from vitbench.settings.choices import GROUPS
 
-# A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
+# These are shown wherever they vary. FIRST_KEYS come first, in this order, and all others follow by name.
 _FIRST = ("data", "model", "model.arch", "pe", "model.size")
 PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-# A caption does not mention these, because they go without saying.
+# A caption does not mention settings with these values, which are the usual ones.
 USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
 NAMES = ("model", "model.arch", "model.network", "data")  # a line is named by these without their keys
-MATCHED = 1.1  # costs within a tenth of each other count as equal
-IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
+MATCHED = 1.1  # costs whose ratio is at most this count as equal
+IMAGES_KEY = "data_fingerprint"  # no setting; it keeps runs on different images in different groups
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
-PATHS = ("train_images", "steps")  # results that a study sets, and along which accuracy grows
+PATHS = ("train_images", "steps")  # results that a study sets, and with which accuracy grows
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": SAMPLES_KEYS,
@@ -74,9 +74,13 @@ class Group:
         """The runs from which the group's numbers come."""
         return self.rows
 
-    def label(self, column: str) -> str:
-        """Names the group's numbers for a table."""
-        return column_label(column)
+    def head(self, column: str) -> str:
+        """Names the group's numbers in the head of a table."""
+        return column_head(column)
+
+    def phrase(self, column: str) -> str:
+        """Names the group's numbers in the caption of a table."""
+        return column_phrase(column)
 
     def metric(self, column: str) -> str:
         """Names the group's numbers in CSV and JSON."""
@@ -227,13 +231,18 @@ def _count_distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
 
 def shared_settings(groups: Sequence[Group]) -> str:
     """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
+    return " ".join(shared_words(groups))
+
+
+def shared_words(groups: Sequence[Group]) -> list[str]:
+    """Lists the settings that all groups share, as one types them."""
     words = [
         f"{key}={shown_value(groups[0].settings[key])}"
         for key in FIRST_KEYS
         if groups[0].settings.get(key) not in (None, USUAL.get(key)) and _count_distinct(groups, [key]) == 1
     ]
     steps = {row.get("steps") for group in groups for row in group.rows}
-    return " ".join(words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else []))
+    return words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else [])
 
 
 def comparison_warnings(groups: Sequence[Group]) -> list[str]:
@@ -277,7 +286,7 @@ def cost_warnings(rows: Sequence[Row]) -> list[str]:
         costs: dict[str, set[float]] = {}
         for row in rows:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):
-                costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
+                costs.setdefault(str(row.get("model")), set()).add(row["multiply_adds"])
         ordered = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
         if len(ordered) > 1 and ordered[-1][0] > MATCHED * ordered[0][0]:
             (least, cheapest), (most, dearest) = ordered[0], ordered[-1]

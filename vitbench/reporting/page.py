@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from vitbench import plot
 from vitbench.comparing.cells import Cell
-from vitbench.comparing.formats import Table
+from vitbench.comparing.formats import Table, typed_lines
 from vitbench.fitting.render import report_foot, report_sentences
 from vitbench.numbers import look
 from vitbench.numbers.inline import inline_svg
@@ -220,7 +220,8 @@ def _table(table: Table, count: int) -> dict[str, Any]:
         for line in table.lines
     ]
     head = [*map(printable, table.head)]
-    texts = {key: [*map(printable, getattr(table, key))] for key in ("notes", "sentences")}
+    said = [*typed_lines(table), *table.sentences]
+    texts = {"notes": [*map(printable, table.notes)], "sentences": [*map(printable, said)]}
     return {
         "title": title,
         "caption": printable(table.caption),

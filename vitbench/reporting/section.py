@@ -154,12 +154,12 @@ class Section:
         """The files that hold numbers, by name."""
         notes = [printable(note) for note in self.runs_with_caveats.notes]
         files = {
-            f"{table.name}.{form}": formats.render_tables(form, [table], self.heading, notes)
+            f"{table.name}.{form}": formats.render_tables(form, [table], self.heading, notes, self.study.name)
             for table in self.tables
             for form in FORMS
         }
         if self.fitted is not None:
-            files |= {f"fit.{form}": render_report(form, self.fitted) for form in FORMS}
+            files |= {f"fit.{form}": render_report(form, self.fitted, self.study.name) for form in FORMS}
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
