@@ -202,7 +202,7 @@ def test_files_of_others_give_the_logits_they_were_saved_with(library: str, arch
         assert torch.equal(logits(ours), logits(theirs)), name
         assert about["source"] == "file" and about["new_parameters"] == 0
     few = network(library, arch, classes=7)
-    with pytest.raises(UserError, match=r"for 3 classes, and this run has 7; head=new draws a new head$"):
+    with pytest.raises(UserError, match=r"for 3 classes, and this run has 7 classes; head=new draws a new head$"):
         begun(few, path)
     assert begun(few, path, head="new")["new_parameters"] == sum(p.numel() for h in few.heads for p in h.parameters())
     kept = [name for name in few.net.state_dict() if not f"net.{name}".startswith(transfer.head_prefixes(few))]
@@ -299,7 +299,11 @@ def test_size_and_normalisation_follow_the_pretrained_network_unless_typed(tmp_p
     origin = Origin("pretrained", "timm", "vit_tiny_patch16_224")
     model = network("timm", "vit_tiny_patch16_224")
     normalise, (line,) = normalise_of(images, model, origin, None)
-    assert normalise.mean == (0.5,) * 3 and "at 32 px, where it had 224" in line and "vit_tiny_patch16_224." in line
+    assert (
+        normalise.mean == (0.5,) * 3
+        and "at 32 px; it was trained at 224 px" in line
+        and "vit_tiny_patch16_224." in line
+    )
     own, no_line = normalise_of(images, model, None, None)
     assert own.mean != normalise.mean and no_line == []
     typed = network("timm", "vit_tiny_patch16_224", mean=(0.1, 0.2, 0.3))

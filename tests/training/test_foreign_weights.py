@@ -204,7 +204,7 @@ def test_a_file_that_looks_like_ours_may_say_anything(about: str, tmp_path: Path
 def test_classes_that_are_no_names_are_one_line(classes: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(as_ours({"w": W}, json.dumps({"classes": classes})))
-    with pytest.raises(UserError, match=r"^init=net: is damaged: what it calls its classes are no names"):
+    with pytest.raises(UserError, match=r"^init=net: is damaged: its classes are not a list of names"):
         transfer.read_weights(Origin("net", "file", "net", path))
 
 
