@@ -1,8 +1,8 @@
-"""Writes docs/reference/settings.md, what `--help` says of every setting of every command and every choice.
+"""Writes docs/reference/settings.md: the sentences of `--help` about every setting of every command and every choice.
 
     python tools/settings_reference.py            # writes the page; `make reference` does the same
 
-A test fails where the page is not what the sentences beside the settings say.
+A test fails if the page does not agree with the sentences beside the settings.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def page() -> str:
-    """The text of the page."""
+    """Returns the text of the page."""
     commands = [name for name in COMMANDS if name in SCHEMAS and name not in ("train", "sweep")]
     parts = [HEAD, _of_training(), _of_choices()]
     for command in commands:
@@ -48,7 +48,7 @@ def page() -> str:
 
 
 def _of_training() -> str:
-    """The settings of `train` and `sweep` that no choice of model, encoding, images or objective brings."""
+    """Returns the tables of settings of `train` and `sweep`, without those of models, encodings and objectives."""
     found = settings_of_command("sweep", {})
     text = "## train and sweep\n\n" + _table(
         {k: v for k, v in found.items() if "." not in k and k not in SWEEP_KEYS}, anchored=True
@@ -68,7 +68,7 @@ def _of_training() -> str:
 
 
 def _members(group: str) -> str:
-    """A line for each set of images, and for each preset with what it sets."""
+    """Returns a line for each data set, and for each preset with its settings."""
     lines = []
     if group == "data":
         lines = [f"- `data={name}`: {_cell(choice.help)}" for name, choice in menu_of_group(group).items()]
@@ -82,7 +82,7 @@ def _members(group: str) -> str:
 
 
 def _of_choices() -> str:
-    """The options of each line of the menus whose options differ."""
+    """Returns a table of the options of each model, encoding, objective and probe."""
     text = ""
     for group in ("model", "pe", "objective", "probe"):
         about = GROUPS[group].help if group in GROUPS else "what `vitbench probe` measures"
@@ -95,7 +95,7 @@ def _of_choices() -> str:
 
 
 def _of_command(command: str) -> str:
-    """The settings of a command, but for those of the images and of probes, which have tables of their own."""
+    """Returns the table of a command's settings, without those of images and probes, which have their own tables."""
     takes_images = SCHEMAS[command].__annotations__.get("data") == DataConfig.__name__
     found = settings_of_command(command, {})
     text = _table({key: its for key, its in found.items() if not (takes_images and key.startswith("data."))})
@@ -106,7 +106,7 @@ def _of_command(command: str) -> str:
 
 
 def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: str = "") -> str:
-    """A table of settings; nothing where there is none. Other pages link to the lines of one that is anchored."""
+    """Returns a table of settings, or nothing if there are none. Other pages can link to lines of an anchored table."""
     if not settings:
         return ""
     rows = [["setting", "default", "what can be typed", "what it is"], ["---"] * 4]
@@ -118,7 +118,7 @@ def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: s
 
 
 def _what_can_be_typed(its: Setting) -> str:
-    """The choices or the range of a setting, else what its type takes."""
+    """Returns the choices or the range of a setting, or else the values of its type."""
     null = " or null" if its.kind.endswith("or null") else ""
     if its.values:
         return ", ".join(its.values) + null
@@ -130,7 +130,7 @@ def _sentence(words: str) -> str:
 
 
 def _cell(words: str) -> str:
-    """Words that neither end a cell nor begin a tag, with links to the other pages."""
+    """Escapes words so that they neither end a cell nor begin a tag, and links them to the other pages."""
     words = words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
     return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", words)
 

@@ -104,7 +104,7 @@ def test_train_beside_buses_and_cars_is_a_class(tmp_path: Path) -> None:
 def test_where_train_may_be_a_class_or_hold_the_classes_both_ways_out_are_named(tmp_path: Path) -> None:
     message = refused(tmp_path, "train/steam/1.jpg", "train/diesel/1.jpg", "bus/1.jpg", "docs/readme.txt")
     assert "train/ holds folders and lies beside 1 folder: bus; if train/ is itself a class, rename it" in message
-    assert message.endswith(f"if it holds the classes, data.root={tmp_path}/train")
+    assert message.endswith(f"if it holds the classes, type data.root={tmp_path}/train")
 
 
 def test_class_folders_beside_a_test_folder_are_told_to_go_into_train(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_bytes_and_floats_are_rearranged_alike_whatever_their_layout(images: Ten
 
 
 def test_images_of_another_size_are_refused(images: Tensor) -> None:
-    with pytest.raises(UserError, match="images of 32 px alone"):
+    with pytest.raises(UserError, match="images of 32 px for this network"):
         Normalise([0.5] * 3, [0.25] * 3, CPU, places=places())(images[:, :, :16, :16])
 
 

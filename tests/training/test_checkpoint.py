@@ -114,11 +114,11 @@ def test_a_state_that_lacks_the_losses_of_some_steps_says_so_and_gives_none(tmp_
         ({"averaged.module.bias": None}, "is from another model: module.bias is nothing there"),
         (
             {"optimizer.9.momentum_buffer": torch.ones(3)},
-            "is from another optimizer: 9.momentum fits no parameter of this one",
+            "is from another optimizer: 9.momentum_buffer fits no parameter of this one",
         ),
         (
             {"optimizer.0.momentum_buffer": torch.ones(3)},
-            "is from another optimizer: 0.momentum fits no parameter of this one",
+            "is from another optimizer: 0.momentum_buffer fits no parameter of this one",
         ),
         ({"losses": None}, "is not a complete state: it has no losses"),
     ],

@@ -42,8 +42,8 @@ def test_a_batch_in_parts_gives_the_losses_of_the_whole(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["model=resnet"], "model=resnet has batch norm, whose statistics are of the whole batch; drop machine.micro"),
-        ([*VIT, "objective=simsiam"], "objective=simsiam has batch norm, whose statistics are of the whole batch"),
+        (["model=resnet"], "model=resnet has batch norm, which needs the whole batch at once; drop machine.micro"),
+        ([*VIT, "objective=simsiam"], "objective=simsiam has batch norm, which needs the whole batch at once"),
         ([*VIT, "model.drop_path=0.1"], "model.drop_path=0.1 draws its numbers for the whole batch; drop one of them"),
     ],
 )
