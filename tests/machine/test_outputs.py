@@ -65,7 +65,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.csv"
     {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "dangling link": lambda: path.symlink_to("nothing")}[kind]()
     assert refused(path).endswith("exists already and is not a file; type another name")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         check_output(path, replace=True)
 
 

@@ -84,5 +84,5 @@ def test_what_no_mixer_could_be_is_refused_before_anything_runs(words: list[str]
 def test_a_slip_in_python_is_the_same_line() -> None:
     with pytest.raises(UserError, match=r"model\.width=0: must be 1 or more"):
         mixer(width=0)
-    with pytest.raises(UserError, match=r"data\.image_size=16 model\.patch_size=5: an image must be a whole number"):
+    with pytest.raises(UserError, match=r"data\.image_size=16 model\.patch_size=5: patches must divide the image"):
         mixer(patch_size=5)

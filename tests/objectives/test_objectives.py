@@ -181,14 +181,14 @@ def settings(*words: str) -> dict[str, Any]:
         (["model=resnet", "objective=mae"], "objective=mae: masks patches, and model=resnet has none"),
         (
             ["objective=simsiam", "augment=strong"],
-            "augment.mixup=0.8 augment.cutmix=1.0: objective=simsiam has no labels",
+            "augment.mixup=0.8 augment.cutmix=1.0: has no effect with objective=simsiam",
         ),
         (
             ["objective=mae", "augment.erase=0.25"],
             "augment.erase=0.25: has no effect with objective=mae, which uses no labels and erases nothing; "
             "add augment.erase=0",
         ),
-        (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: objective=mae has no labels"),
+        (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: has no effect with objective=mae"),
         (["objective=simsiam", "optim.batch_size=1"], "optim.batch_size=1: objective=simsiam needs 2"),
         (["objective=mae", "freeze=backbone"], "freeze=backbone: objective=mae trains the backbone; drop one of them"),
         (["objective=mae", "objective.mask=1"], "objective.mask=1.0: must be above 0 and below 1"),

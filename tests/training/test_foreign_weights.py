@@ -160,7 +160,7 @@ UNSAFE: dict[str, tuple[Callable[[Path], object], str]] = {
         written(header(56, b'{"w":{"dtype":"Q9","shape":[1],"data_offsets":[0,1]}}   \0')),
         "is damaged or not a safetensors file",
     ),
-    "values that are not there": (lambda path: path.write_bytes(save({"w": W})[:-4]), "is damaged or is no"),
+    "values that are not there": (lambda path: path.write_bytes(save({"w": W})[:-4]), "is damaged or not"),
     "a pickle": (written(pickle.dumps({"a": 1})), "is a pickle, which can hold code and is not read"),
     "what torch.save makes": (saved({"w": W}), "is a pickle, which can hold code and is not read"),
     "a pipe": (os.mkfifo, "cannot be read: it is not a regular file"),
