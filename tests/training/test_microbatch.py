@@ -93,7 +93,7 @@ def test_a_step_that_does_not_fit_is_one_line_and_the_run_goes_on_in_parts(
     output = vitbench("train", *TINY, *VIT, "runs=parts")
     assert output.code == 1 and output.err.count("\n") == 1
     assert "step 4 with optim.batch_size=16 needs more memory than there is (" in output.err
-    assert "GiB free; machine.microbatch=8 computes the same run in smaller parts\n" in output.err
+    assert "GiB free); machine.microbatch=8 computes the same run in smaller parts\n" in output.err
     assert vitbench("train", *TINY, *VIT, "machine.microbatch=8", "runs=parts").code == 0
     assert losses(folder(tmp_path / "parts")) == pytest.approx(losses(folder(tmp_path / "whole")), rel=1e-5)
     assert record(tmp_path / "parts")["status"] == "finished"

@@ -423,7 +423,7 @@ def test_a_torn_record_means_not_finished_and_is_kept_beside_the_new_one(vitbenc
     torn = path.read_bytes()[:-20]
     path.write_bytes(torn)
     again = vitbench("train", *TINY, "runs=r")
-    assert again.code == 0 and "is not a whole record (broken JSON); it is trained again" in again.err
+    assert again.code == 0 and "is not a whole record (broken JSON); the run is trained again" in again.err
     assert record(tmp_path / "r")["status"] == "finished"
     assert path.with_name("record.damaged.json").read_bytes() == torn
 

@@ -133,7 +133,12 @@ MISFITS: dict[str, tuple[dict[str, Any], int, tuple[str, ...] | None, str]] = {
         ("a", "b", "d"),
         "its classes are a, b, d, this run's are a, b, c; head=new draws a new head",
     ),
-    "another number of classes": (VIT, 7, None, "for 7 classes, and this run has 3 classes; head=new draws a new head"),
+    "another number of classes": (
+        VIT,
+        7,
+        None,
+        "is for 7 classes, and this run has 3 classes; head=new draws a new head",
+    ),
 }
 
 
