@@ -1,4 +1,4 @@
-"""What tests share: a command line run in this process, and one cache of drawn images for the whole session."""
+"""Fixtures that all tests share: a command line in this process, and one cache of drawn images for the session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from vitbench import cli
 
-# small enough for a second: 180 training images, 20 for validation, 50 for testing
+# Settings of a run that takes about a second: 180 training images, 20 for validation, 50 for testing.
 TINY_32 = [
     "data.train_images=200",
     "data.test_images=50",
@@ -23,7 +23,7 @@ TINY_32 = [
     "eval_every=2",
     "machine.threads=1",
 ]
-TINY = [*TINY_32, "data.image_size=16"]  # and half of that
+TINY = [*TINY_32, "data.image_size=16"]  # takes about half of that time
 
 
 class Output(NamedTuple):
@@ -44,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Fails a test that waits for ever, or fills the memory, after 20 s."""
+    """Fails a test after 20 s if it waits without end or fills the memory."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("20 s have passed")
@@ -60,7 +60,7 @@ def impatient() -> Iterator[None]:
 def vitbench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Output]:
-    """`vitbench("train", "seed=1")` in an empty folder: exit code, stdout, stderr."""
+    """Runs `vitbench("train", "seed=1")` in an empty folder; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
 
@@ -74,6 +74,6 @@ def vitbench(
 
 
 def process(*words: str, cwd: Path, **options: object) -> subprocess.Popen[str]:
-    """The same as a process of its own, for signals and for what is imported."""
+    """Starts the same as a separate process, for tests about signals and imports."""
     command = [sys.executable, "-W", "error", "-c", "from vitbench.cli import main; main()", *words]
     return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]

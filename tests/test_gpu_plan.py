@@ -121,7 +121,7 @@ def test_an_archive_has_what_resuming_and_a_report_need_and_no_weights(
     (runs / "small" / ".plans").mkdir()
     (runs / "small" / ".plans" / "study.json").write_text("{}")
     line = gpu.pack(runs, archive)
-    assert "3 runs, 1 of them ended" in line and "1 of 2 states are too large for it and stay in" in line
+    assert "3 runs, 1 of them ended" in line and "1 of 2 states are too large for the archive and stay in" in line
     there = tmp_path / "there"
     run_folder(there / "small" / "large")
     (there / "small" / "large" / "config.yaml").write_text("newer")
@@ -136,7 +136,7 @@ def test_an_archive_has_what_resuming_and_a_report_need_and_no_weights(
 
 def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs.tar.gz").write_text("no archive")
-    with pytest.raises(UserError, match=r"runs\.tar\.gz is no archive of runs"):
+    with pytest.raises(UserError, match=r"runs\.tar\.gz is not an archive of runs"):
         gpu.unpack(tmp_path / "runs.tar.gz", tmp_path / "runs")
 
 
@@ -155,7 +155,7 @@ def test_an_earlier_call_is_brought_from_its_folder_or_its_archive(tmp_path: Pat
         assert (out / "runs.tar.gz").read_text() == "newer"
     with pytest.raises(UserError, match=r"from=.*nowhere: no such file or folder"):
         gpu.bring(gpu.Options(out=out, source=tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"from=.*bench-h.json: is no runs.tar.gz"):
+    with pytest.raises(UserError, match=r"from=.*bench-h.json: is not a runs.tar.gz"):
         gpu.bring(gpu.Options(out=tmp_path, source=before / "bench-h.json"))
     assert not (tmp_path / "runs.tar.gz").exists()
 

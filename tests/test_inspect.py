@@ -33,8 +33,8 @@ def test_each_finding_has_a_number_an_example_and_a_sentence(vitbench: Cli, pets
     assert done.code == 0 and done.err == ""
     lines = done.out.splitlines()
     assert lines[0].startswith("pets: 8 images in 2 classes, in no split")
-    assert "1  damaged files                     cat/torn.png (" in done.out
-    assert "1  the same image under two classes  cat/1.png = dog/again.png (the same)" in done.out
+    assert "1  damaged files                  cat/torn.png (" in done.out
+    assert "1  the same image in two classes  cat/1.png = dog/again.png (the same)" in done.out
     assert "\n    Training stops at them" in done.out
     assert lines[-2:] == ["cat         4", "dog         4"]
 
@@ -44,7 +44,7 @@ def test_json_lists_every_suspect(vitbench: Cli, pets: Path) -> None:
     assert report["images"] == 8 and report["classes"] == {"cat": {"": 4}, "dog": {"": 4}}
     found = {one["finding"]: one for one in report["findings"]}
     assert found["damaged files"]["suspects"][0]["names"] == ["cat/torn.png"]
-    assert {*found} == {"damaged files", "the same image under two classes"}
+    assert {*found} == {"damaged files", "the same image in two classes"}
 
 
 def test_a_contact_sheet_is_drawn(vitbench: Cli, pets: Path, tmp_path: Path) -> None:

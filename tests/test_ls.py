@@ -56,7 +56,7 @@ def test_networks_of_a_library_are_listed_with_their_recipe_and_those_of_one_cos
     for word, line in {
         "family=tim": "ls models family=tim: did you mean timm?",
         "match=vit.nan": "match=vit.nan: must be a model and a size of ours",
-        "name=nothing": "name=nothing: no network of timm is called so",
+        "name=nothing": "name=nothing: no network of timm has such a name",
         "seconds=0": "ls models seconds=0: must be a whole number, 1 or more",
         "size=3": "ls models size=3: choices: family, image_size",
     }.items():

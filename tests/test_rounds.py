@@ -101,14 +101,14 @@ def test_other_numbers_are_noticed_and_other_times_are_not(tmp_path: Path) -> No
     }
     for name, change in changes.items():
         finished(tmp_path / name / "runs" / "r", change)
-        with pytest.raises(Failed, match=f"other numbers, and not a word: {name}"):
+        with pytest.raises(Failed, match=f"different results without a warning: {name}"):
             place.same(tmp_path / name)
 
 
 def test_checksums_that_are_not_those_of_the_files_are_a_failure(tmp_path: Path) -> None:
     run = finished(tmp_path / "r")
     (run / "predictions.npy").write_bytes(b"\1\2\4")
-    with pytest.raises(Failed, match="other checksums"):
+    with pytest.raises(Failed, match="the checksums in the record differ"):
         left_by(run)
 
 

@@ -1,14 +1,14 @@
-"""Children that run vitbench and are disturbed, and what they leave, compared with an undisturbed run.
+"""Runs vitbench in child processes that are disturbed, and compares what they leave with an undisturbed run.
 
-Most are forked from a process that has imported torch already: such a child takes about a second. What depends on how a
-process starts (memory, descriptors, the clock) is a new process, as the undisturbed run is.
+Most children are forked from a process that has already imported torch, so they take about a second. Rounds that depend
+on how a process starts (memory, descriptors, the clock) use new processes, and so does the undisturbed run.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before anything imports torch
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # set before anything imports torch
 
 import csv
 import importlib
@@ -41,28 +41,28 @@ TYPED = f"""train model=vit pe=learned model.size=nano model.width=32 model.head
     machine.progress=false runs=runs data.cache=cache"""
 WORDS = TYPED.split()
 TIMES = {"train_seconds", "total_train_seconds", "images_per_second", "created", "sha256", "files", "warnings"}
-AT_MOST = 600.0  # seconds; what takes longer hangs, even on a machine with other work
+AT_MOST = 600.0  # seconds; a child that takes longer hangs, even on a busy machine
 PRELOADED = """hydra.core.plugins filelock yaml torch._dynamo vitbench.data.shapes vitbench.models.vit
     vitbench.pe.learned vitbench.training.train vitbench.training.prepare vitbench.training.forecast
     vitbench.training.finish"""
-WARNING = re.compile(r"warning: |W[0-9]{4} ")  # vitbench's, and what torch logs
-NOT_TRIED = 77  # the exit code of a child that this machine does not let do what it should
-SAVED_WITHIN = 10.0  # seconds after a signal
+WARNING = re.compile(r"warning: |W[0-9]{4} ")  # warnings of vitbench and of torch's log
+NOT_TRIED = 77  # the exit code of a child whose fault this machine does not allow
+SAVED_WITHIN = 10.0  # seconds after a signal in which a run must have saved and ended
 
 
 class Failed(Exception):
-    """A round in which something happened that must not."""
+    """A round failed: something happened that must not happen."""
 
 
 class NotTried(Exception):
-    """A round that this machine cannot do; the message says why."""
+    """This machine cannot do a round; the message says why."""
 
 
 # processes -----------------------------------------------------------------------------------------------------------
 
 
 class Ended(NamedTuple):
-    """How a process ended: the code is negative where a signal ended it."""
+    """How a process ended. The code is negative if a signal ended it."""
 
     code: int
     err: str
@@ -78,7 +78,7 @@ class Child:
     begin: float = field(default_factory=time.monotonic)
 
     def wait(self, seconds: float = AT_MOST, kill: bool = False) -> Ended:
-        """Waits for its end; `kill` ends it after so many seconds, and else it failed because it hangs."""
+        """Waits until it has ended. After `seconds` it is killed, which is a failure unless `kill` is true."""
         descriptor = os.pidfd_open(self.pid)
         in_time = bool(select.select([descriptor], [], [], seconds)[0])
         os.close(descriptor)
@@ -94,7 +94,7 @@ class Child:
 
 
 def fork(folder: Path, *more: str, before: Callable[[], object] = lambda: None) -> Child:
-    """A child that does as `vitbench` with WORDS and `more` does; `before` is called in it first."""
+    """Forks a child that runs `vitbench` with WORDS and `more`; the child calls `before` first."""
     if pid := os.fork():
         return Child(pid, folder)
     code: Any = 1
@@ -102,7 +102,7 @@ def fork(folder: Path, *more: str, before: Callable[[], object] = lambda: None) 
         os.chdir(folder)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # as where a user types the command
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as when a user types the command
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         before()
         from vitbench import cli
@@ -122,7 +122,7 @@ def fork(folder: Path, *more: str, before: Callable[[], object] = lambda: None) 
 
 
 def new(folder: Path, limit: Callable[[], object] | None = None, **environment: str) -> Ended:
-    """The same as a new process, from its first instruction."""
+    """Does the same in a new process."""
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "vitbench", *WORDS],
@@ -136,10 +136,10 @@ def new(folder: Path, limit: Callable[[], object] | None = None, **environment: 
 
 
 def told(ended: Ended, *codes: int) -> Ended:
-    """Passes on how a process ended; Failed unless by one of these codes, and with one line where that is no 0."""
+    """Returns `ended`. Raises Failed unless the exit code is one of `codes`, with one line of output if it is not 0."""
     lines = [line for line in ended.err.splitlines() if not WARNING.match(line)]
     if ended.code not in codes:
-        raise Failed(f"exit code {ended.code}: {lines[-1] if lines else 'nothing was said'}")
+        raise Failed(f"exit code {ended.code}: {lines[-1] if lines else 'nothing was printed'}")
     if any(line.startswith("Traceback") for line in lines):
         raise Failed(f"a traceback, {lines[-1]}")
     if ended.code > 0 and len(lines) != 1:
@@ -151,19 +151,19 @@ def told(ended: Ended, *codes: int) -> Ended:
 
 
 def run_of(folder: Path) -> Path:
-    """The only run in a folder of a round."""
+    """Returns the only run in the folder of a round."""
     (run,) = (path for path in (folder / "runs").iterdir() if path.is_dir())
     return run
 
 
 def left_by(run: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a finished run left, by name and without times, and the warnings of its record."""
+    """Returns what a finished run left, by name and without times, and the warnings of its record."""
     from vitbench.training.checkpoint import digest, load_tensors
 
     record = json.loads((run / "record.json").read_bytes())
     files = {name: sha256_of(run / name) for name in record["files"]}
     if files != record["files"]:
-        raise Failed("the record has other checksums than the files")
+        raise Failed("the checksums in the record differ from those of the files")
     if not 0 < record["train_seconds"] < AT_MOST:
         raise Failed(f"train_seconds is {record['train_seconds']}")
     left = {f"record.{key}": value for key, value in record.items() if key not in TIMES}
@@ -171,8 +171,8 @@ def left_by(run: Path) -> tuple[dict[str, Any], list[str]]:
     left["metrics.csv"] = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
     for path in run.iterdir():
         if ".damaged" in path.name:
-            continue  # it was set aside
-        if path.name.startswith("state."):  # it says how long the run took, and so do the lines of metrics in it
+            continue  # it was renamed because it is damaged
+        if path.name.startswith("state."):  # a state contains times, also in the lines of metrics within it
             tensors, about = load_tensors(path)
             tensors.pop("metrics", None)
             left[path.name] = digest(tensors), {key: value for key, value in about.items() if key not in TIMES}
@@ -183,16 +183,16 @@ def left_by(run: Path) -> tuple[dict[str, Any], list[str]]:
 
 @dataclass
 class Place:
-    """Where the rounds are made, and the undisturbed run that they are compared with."""
+    """The folder of the rounds, and what the undisturbed run left, which they are compared with."""
 
     work: Path
     seed: int
     left: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0  # of an undisturbed child
-    calls: dict[str, int] = field(default_factory=dict)  # how often such a child makes each system call
+    seconds: float = 0.0  # time that an undisturbed child takes
+    calls: dict[str, int] = field(default_factory=dict)  # number of each system call of an undisturbed child
 
     def begin(self) -> None:
-        """Makes the undisturbed run, as a new process, and again as a child, which must leave the same."""
+        """Does the undisturbed run in a new process, and again in a child, which must leave the same."""
         folder = self.fresh("reference")
         told(new(folder), 0)
         self.left, _ = left_by(run_of(folder))
@@ -203,7 +203,7 @@ class Place:
         told(fork(self.fresh("other"), "seed=1").wait(), 0)
 
     def _warm(self) -> None:
-        """Imports and parses here what children then need not import and parse again. It trains nothing."""
+        """Imports and parses in this process, so that forked children need not do it again. It trains nothing."""
         from vitbench import cli
 
         for module in PRELOADED.split():
@@ -211,13 +211,13 @@ class Place:
         from hydra._internal.hydra import Hydra
         from hydra.types import RunMode
 
-        # to learn the mode, Hydra would compose all settings a second time
+        # To find out the mode, Hydra would compose all settings a second time.
         Hydra.get_mode = lambda *_, **__: RunMode.RUN  # type: ignore[method-assign]
         with redirect_stdout(io.StringIO()):
             cli.run([*WORDS, "--cfg", "job"])
 
     def fresh(self, name: str, drawn: bool = False) -> Path:
-        """An empty folder for a round; `drawn` also puts the images there, which the run then need not draw."""
+        """Makes an empty folder for a round; `drawn` also copies the images there, so the run need not draw them."""
         folder = self.work / name
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "runs").mkdir(parents=True)
@@ -226,22 +226,22 @@ class Place:
         return folder
 
     def same(self, folder: Path) -> str:
-        """Says whether the finished run of a round left what the undisturbed one did; Failed where it did not."""
+        """Compares the finished run of a round with the undisturbed one. Raises Failed if they differ silently."""
         left, warnings = left_by(run_of(folder))
         differing = {name for name in {*left, *self.left} if left.get(name) != self.left.get(name)}
         told_of = " ".join(warnings)
         lost = {name for name in differing if name not in left and _step_of(name) in _steps_told(told_of)}
         if differing - lost:
-            raise Failed(f"other numbers, and not a word: {', '.join(sorted(differing - lost))}")
+            raise Failed(f"different results without a warning: {', '.join(sorted(differing - lost))}")
         return "same but for a kept file, warned" if lost else "same, warned" if warnings else "same"
 
     def finished(self, folder: Path) -> str:
-        """Repeats the command once more, undisturbed, and says the same."""
+        """Repeats the command without a disturbance, and compares as `same` does."""
         told(fork(folder).wait(), 0)
         return self.same(folder)
 
     def halfway(self, stage: int, seed: int = 0) -> Path:
-        """The run folder of a run that was stopped after `stage` steps, or when its record was to be written."""
+        """Returns the folder of a run that was stopped after `stage` steps, or right before its record was written."""
         folder = self.work / f"stage{stage}-seed{seed}"
         if not folder.exists():
             self.fresh(folder.name, drawn=True)
@@ -250,7 +250,7 @@ class Place:
         return run_of(folder)
 
     def stopped(self, name: str, stage: int) -> Path:
-        """A folder of a round with a copy of that run."""
+        """Makes a folder for a round with a copy of that run."""
         folder, run = self.fresh(name, drawn=True), self.halfway(stage)
         shutil.copytree(run, folder / "runs" / run.name)
         return folder
@@ -264,7 +264,7 @@ def _steps_told(text: str) -> set[str]:
     return {step for steps in re.findall(r"keep=\[([0-9,]+)\]", text) for step in steps.split(",")}
 
 
-PHASES = {  # by what a signal comes just before: the object, its attribute, how often a run comes there
+PHASES = {  # the phases before which signals are sent: the object, its attribute, and how often a run gets there
     "start": ("vitbench.training.train", "check", 1),
     "data": ("vitbench.training.prepare", "share_of", 1),
     "step": ("vitbench.training.training:Training", "next_batch", STEPS),
@@ -276,7 +276,7 @@ PHASES = {  # by what a signal comes just before: the object, its attribute, how
 
 
 def sends(phase: str, nth: int, signals: Sequence[int] = (signal.SIGTERM,)) -> Callable[[], None]:
-    """What makes a process send itself signals when it comes to a phase for the nth time."""
+    """Returns a function that makes a process send itself signals before a phase, when it gets there the nth time."""
 
     def before() -> None:
         owner, name, _ = PHASES[phase]

@@ -1,13 +1,14 @@
 """Runs the GPU tests, the measurements and a study on a GPU within a limit: `make gpu limit=540 out=FOLDER`.
 
-The steps stand in the order of their worth: the GPU tests, rows of `vitbench bench`, study data_scaling_gpu, and larger
-networks. Each is a process of its own, is told before and after, and leaves what it has in `out` as soon as it has it.
-What does not fit into the seconds is cut off, and the same command goes on from what lies in `out`:
+The steps are in the order of their importance: the GPU tests, rows of `vitbench bench`, the study data_scaling_gpu, and
+larger networks. Each step is a separate process. A line is printed before and after it, and it writes its results into
+`out` as soon as it has them. A step that does not fit into the limit is cut off, and the same command continues from
+the files in `out`:
 
-    test-gpu.txt       what the tests printed, and how they ended
-    bench-<card>.json  what `vitbench bench` measured
-    runs.tar.gz        the folders of the runs, without weights; those that `runs` lacks are unpacked from there
-    results/<study>/   the study's evidence, from which `vitbench report results=OUT/results` makes tables and figures
+    test-gpu.txt       the output of the tests, and how they ended
+    bench-<card>.json  the results of `vitbench bench`
+    runs.tar.gz        the folders of the runs without weights, from which missing runs are unpacked into `runs`
+    results/<study>/   the data of the study, from which `vitbench report results=OUT/results` makes tables and figures
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from vitbench.machine.provenance import commit, cores, processor
 from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run, read_metrics
 
-# what is done, in the order of its worth -----------------------------------------------------------------------------
+# the steps, in the order of their importance -------------------------------------------------------------------------
 
 TESTS = ["-m", "gpu", "tests/gpu/test_training.py", "tests/gpu/test_probes.py"]
 REHEARSED = ["-m", "gpu", "tests/gpu/test_training.py", "-k", "no_bit and relative_bias"]  # on a CPU, by a tape
-ROWS = {  # of `vitbench bench`, with words for each; the others measure processors
+ROWS = {  # the rows of `vitbench bench`, with settings for each; rows that are missing here measure CPUs
     "peak": "",
     "loop": "sizes=[tiny]",
     "stacked": "windows=1",
@@ -53,7 +54,7 @@ ROWS = {  # of `vitbench bench`, with words for each; the others measure process
     "open": "",
 }
 STUDY = "data_scaling_gpu"
-SWEEPS = {  # by the name of their folder below `runs`; the first is the study as it is
+SWEEPS = {  # settings of each sweep, by the name of its folder in `runs`; the first is the study without changes
     STUDY: "",
     "small": "model.size=small data.count=45000 seed=0",
     "tiny": "model.size=tiny",
@@ -62,12 +63,12 @@ SWEEPS = {  # by the name of their folder below `runs`; the first is the study a
 
 @dataclass(frozen=True)
 class Words:
-    """The words with which the plan types its commands."""
+    """The settings that the plan types in its commands."""
 
     rows: Mapping[str, str]
     bench: str
     sweeps: str
-    speed: str  # for the runs that measure how fast the study will be
+    speed: str  # settings of the runs that measure the speed of the study
 
     @classmethod
     def of(cls, rehearse: bool) -> Words:
@@ -90,26 +91,26 @@ class Words:
         )
 
 
-# how many seconds there are ------------------------------------------------------------------------------------------
+# time ----------------------------------------------------------------------------------------------------------------
 
-SECONDS_TO_END = 10.0  # what a process gets after a signal; a sweep saves its runs within 8
-SECONDS_TO_PACK = 15.0  # for the archive and the report after a sweep
-SECONDS_OF_SPEED = 75.0
-MARGIN = 5.0  # before the limit, at which somebody may end this process
-ARCHIVED_BYTES = 15_000_000  # of states; a machine that is lent may bring back files of 16 MB at most
+SECONDS_TO_END = 10.0  # time that a process gets after a signal; a sweep saves its runs within 8 s
+SECONDS_TO_PACK = 15.0  # time for the archive and the report after a sweep
+SECONDS_OF_SPEED = 75.0  # time for the runs that measure the speed of the study
+MARGIN = 5.0  # time before the limit, because this process may be ended there
+ARCHIVED_BYTES = 15_000_000  # most bytes of states in the archive; some machines return only files of up to 16 MB
 
 DONE, DONE_BEFORE, CUT_OFF, NO_TIME = "done", "done before", "cut off", "no time left"
 
 
 @dataclass
 class Plan:
-    """The seconds that are left, and how each step ended."""
+    """The time that is left, and how each step ended."""
 
     limit: float
     begin: float = field(default_factory=time.monotonic)
-    outcomes: dict[str, str] = field(default_factory=dict)  # by step
+    outcomes: dict[str, str] = field(default_factory=dict)  # how each step ended, by its name
     failed: bool = False
-    stopped: bool = False  # by a signal
+    stopped: bool = False  # whether a signal stopped the plan
 
     def left(self) -> float:
         return 0.0 if self.stopped else self.limit - MARGIN - (time.monotonic() - self.begin)
@@ -122,12 +123,12 @@ class Plan:
         self.say(f"{step}: {outcome}")
 
     def stop(self, number: int, frame: Any) -> None:
-        """Handles a signal: what runs now is cut off, and packed."""
+        """Handles a signal: the present step is cut off, and its results are packed."""
         self.stopped = True
 
     @contextmanager
     def going_on(self, step: str) -> Iterator[None]:
-        """Notes an error within a step, and goes on with the next one."""
+        """Notes an error within a step, so that the plan continues with the next one."""
         try:
             yield
         except Exception as error:
@@ -144,10 +145,10 @@ class Plan:
         ask: signal.Signals = signal.SIGTERM,
         output: IO[str] | None = None,
     ) -> bool:
-        """Runs a command and notes how it ended; False where it was cut off or there is no time for it.
+        """Runs a command and notes how it ended. Returns False if it was cut off or there is no time for it.
 
-        It gets `at_most` seconds, and no more than leave `keep` seconds behind it. When they are over, the signal `ask`
-        asks it to end. What is left of its processes then is killed.
+        It gets `at_most` seconds, and less if only `keep` seconds would be left after it. Then the signal `ask` asks it
+        to end, and processes that are still running after SECONDS_TO_END are killed.
         """
         seconds = min(at_most, self.left() - SECONDS_TO_END - keep)
         if seconds < 1:
@@ -181,21 +182,21 @@ class Plan:
 
 @dataclass
 class Options:
-    limit: float = 540.0  # seconds in all
-    out: Path = Path()  # typed, or results/gpu, or runs/rehearsal/out
-    runs: Path = Path()  # typed, or runs/gpu, or runs/rehearsal/runs
-    source: Path | None = None  # typed from=: an earlier `out`, or its runs.tar.gz
-    tests: float = 120.0  # seconds at most; 0 leaves them out
-    bench: float = 150.0  # the same of all rows
-    train: float = float("inf")  # the same of each sweep
-    rows: list[str] = field(default_factory=list)  # of the bench; none: all
-    sweeps: list[str] = field(default_factory=list)  # none: all
-    words: str = ""  # for each sweep
-    rehearse: bool = False  # on a CPU, with tiny sizes
+    limit: float = 540.0  # seconds for everything
+    out: Path = Path()  # folder of the results; default: results/gpu, or runs/rehearsal/out
+    runs: Path = Path()  # folder of the runs; default: runs/gpu, or runs/rehearsal/runs
+    source: Path | None = None  # from=: the `out` of an earlier call, or its runs.tar.gz
+    tests: float = 120.0  # most seconds for the tests; 0 leaves them out
+    bench: float = 150.0  # most seconds for all rows of the bench; 0 leaves them out
+    train: float = float("inf")  # most seconds for each sweep; 0 leaves them out
+    rows: list[str] = field(default_factory=list)  # rows of the bench; empty: all
+    sweeps: list[str] = field(default_factory=list)  # names of sweeps; empty: all
+    words: str = ""  # settings for all sweeps
+    rehearse: bool = False  # true: tries the plan on a CPU, with tiny sizes
 
     @classmethod
     def typed(cls, words: Iterable[str]) -> Options:
-        """Reads `key=value` words; UserError for one that means nothing."""
+        """Reads `key=value` words. Raises UserError for an unknown or wrong one."""
         options = cls()
         for word in words:
             key, _, value = word.partition("=")
@@ -228,7 +229,7 @@ class Options:
 
 
 def merged(*lines: str) -> list[str]:
-    """The words of these lines; a later word takes the place of an earlier one with the same key."""
+    """Returns the words of these lines. A later word replaces an earlier one with the same key."""
     return list({word.partition("=")[0]: word for line in lines for word in line.split()}.values())
 
 
@@ -240,7 +241,7 @@ def vitbench(command: str, *words: str) -> list[str]:
 
 
 def test(plan: Plan, options: Options, card: str) -> None:
-    """Runs the tests that need a GPU, but for those that passed before with this commit on this card."""
+    """Runs the tests that need a GPU, without those that have already passed with this commit on this card."""
     file, title = options.out / "test-gpu.txt", f"commit {commit() or 'unknown'}, {card}"
     before = file.read_text(errors="replace").splitlines() if file.exists() else []
     if before[:1] != [title]:
@@ -255,7 +256,7 @@ def test(plan: Plan, options: Options, card: str) -> None:
     passed = [found[1] for found in said if found]
     tests = REHEARSED if options.rehearse else TESTS
     if find_spec("xdist") and not options.rehearse:
-        tests = ["-n", str(min(4, cores())), *tests]  # many of them wait for the host
+        tests = ["-n", str(min(4, cores())), *tests]  # many tests wait for the host
     command = [sys.executable, "-m", "pytest", "-v", *tests, *(f"--deselect={test}" for test in passed)]
     with storage(file), file.open("a" if before else "w") as output:
         if not before:
@@ -263,12 +264,12 @@ def test(plan: Plan, options: Options, card: str) -> None:
         plan.do("tests", command, options.tests, ask=signal.SIGINT, output=output)
         print(plan.outcomes["tests"], file=output)
     for line in file.read_text(errors="replace").splitlines()[len(before) :]:
-        if re.match(r"(FAILED|ERROR) |=+ .* in [0-9.]+s", line):  # what pytest says of each failure, and its last line
+        if re.match(r"(FAILED|ERROR) |=+ .* in [0-9.]+s", line):  # pytest's lines about failures, and its last line
             print(line, flush=True)
 
 
 def bench(plan: Plan, options: Options, card: str, words: Words) -> None:
-    """Measures the rows that the file lacks, or has of another commit."""
+    """Measures the rows that the file does not have of this commit."""
     file = options.out / f"bench-{re.sub('[^a-z0-9]+', '-', card.lower()).strip('-')}.json"
     measured = rows_of(file)
     end = time.monotonic() + options.bench
@@ -282,14 +283,14 @@ def bench(plan: Plan, options: Options, card: str, words: Words) -> None:
 
 
 def rows_of(file: Path) -> set[str]:
-    """The rows that a file of `vitbench bench` has of this commit."""
+    """Returns the rows that a file of `vitbench bench` has of this commit."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return {one["row"] for one in json.loads(file.read_bytes())["figures"] if one["commit"] == commit()}
     return set()
 
 
 def sweep(plan: Plan, options: Options, name: str, words: list[str]) -> None:
-    """Goes on with a sweep, and packs the runs, whether they have ended or not."""
+    """Continues a sweep, and packs all its runs, finished or not."""
     step, typed = f"sweep {name}", [f"study={STUDY}", f"runs={options.runs / name}", *words]
     plan.do(step, vitbench("sweep", *typed), options.train, keep=SECONDS_TO_PACK)
     if plan.outcomes[step] != NO_TIME:
@@ -297,9 +298,9 @@ def sweep(plan: Plan, options: Options, name: str, words: list[str]) -> None:
 
 
 def tell_speed(plan: Plan, options: Options, words: list[str], speed: str) -> None:
-    """Says how long the study would take. Where recorded runs do not tell it all, runs of some steps are timed.
+    """Prints how long the study would take. If the recorded runs are not enough to tell, it times short runs.
 
-    The sweep's own measured step has neither graph nor compiler, so that it is far slower than a run on a GPU.
+    The steps that the sweep itself times have neither graph nor compiler, so they are far slower than a run on a GPU.
     """
     if plan.left() < SECONDS_TO_END + SECONDS_TO_PACK:
         return
@@ -309,7 +310,7 @@ def tell_speed(plan: Plan, options: Options, words: list[str], speed: str) -> No
             vitbench("sweep", *typed, "dry_run=true"), capture_output=True, text=True, timeout=max(1.0, plan.left())
         )
         lines = dry.stdout.splitlines()
-        counts = next((i for i, line in enumerate(lines) if " to do" in line), 0)  # below the runs, one a line
+        counts = next((i for i, line in enumerate(lines) if " to do" in line), 0)  # they come after a line per run
         for line in lines[counts:] if dry.returncode == 0 else [dry.stderr.strip()]:
             plan.say(line)
         if "no estimate" in dry.stdout or "measured step" in dry.stdout:
@@ -322,7 +323,7 @@ def tell_speed(plan: Plan, options: Options, words: list[str], speed: str) -> No
 
 
 def speeds(timed: Path, runs: Path, words: list[str]) -> Iterator[str]:
-    """A line for each model: the steps a second of its run in `timed`, and the time of the runs that `runs` lacks."""
+    """Yields a line for each model with the speed of its run in `timed`, and the time of the runs that are missing."""
     from vitbench.runs.plan import plan
     from vitbench.runs.study import load_study
     from vitbench.settings.schedule import steps_of
@@ -333,8 +334,8 @@ def speeds(timed: Path, runs: Path, words: list[str]) -> Iterator[str]:
     missing = [run.settings for run in planned if Run(runs / run.id, run.settings).record() is None]
     for folder in run_folders(timed):
         if len(lines := read_metrics(folder)) < 2:
-            continue  # it was cut off
-        first, last = lines[0], lines[-1]  # between them nothing is compiled
+            continue  # the run was cut off
+        first, last = lines[0], lines[-1]  # nothing is compiled between these lines
         seconds = float(last["train_seconds"]) - float(first["train_seconds"])
         rate = (int(last["step"]) - int(first["step"])) / max(seconds, 1e-3)
         model = folder.name.partition("-")[0]
@@ -344,7 +345,7 @@ def speeds(timed: Path, runs: Path, words: list[str]) -> Iterator[str]:
 
 
 def report(plan: Plan, options: Options) -> None:
-    """Writes the evidence of the study's runs, without tables and figures, which can be made from it anywhere."""
+    """Writes the data of the study's runs, without tables and figures, which can be made from it on any machine."""
     runs, results = options.runs / STUDY, options.runs / "results"
     if not any(runs.glob("*/record.json")):
         return plan.note("report", "no run has ended yet")
@@ -359,9 +360,9 @@ def report(plan: Plan, options: Options) -> None:
 
 
 def pack(runs: Path, archive: Path) -> str:
-    """Packs what resuming and a report need of all runs; says how many, and how many states were too large.
+    """Packs the files that resuming and a report need. Returns a line with the number of runs and of states left out.
 
-    Weights, which only probes need, stay where they are. Of states the smallest are packed first.
+    Weights are not packed, because only probes need them. The smallest states are packed first.
     """
     folders = [folder for name in SWEEPS for folder in run_folders(runs / name)]
     ended = {folder for folder in folders if (folder / "record.json").exists()}
@@ -381,14 +382,14 @@ def pack(runs: Path, archive: Path) -> str:
             tar.add(path, path.relative_to(runs))
     write(archive, packed.getvalue())
     large = len(newest) - len(states)
-    too_large = f"; {large} of {len(newest)} states are too large for it and stay in {runs}" if large else ""
+    too_large = f"; {large} of {len(newest)} states are too large for the archive and stay in {runs}" if large else ""
     return (
         f"{archive}: {len(folders)} runs, {len(ended)} of them ended, {len(packed.getvalue()) / 1e6:.1f} MB{too_large}"
     )
 
 
 def unpack(archive: Path, runs: Path) -> str:
-    """Unpacks the runs that are not in `runs`."""
+    """Unpacks the runs that `runs` does not have; returns a line about it."""
     there = [*runs.glob("*/*/config.yaml"), *runs.glob("*/.plans/*.json")]
     before = {path.parent.relative_to(runs) for path in there}
     try:
@@ -398,20 +399,20 @@ def unpack(archive: Path, runs: Path) -> str:
                 runs.mkdir(parents=True, exist_ok=True)
                 tar.extractall(runs, new, filter="data")
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{archive} is no archive of runs: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{archive} is not an archive of runs: {str(error).splitlines()[0]}") from None
     folders = {Path(one.name).parent for one in new if Path(one.name).name == "config.yaml"}
     return f"{len(folders)} runs unpacked from {archive}"
 
 
 def bring(options: Options) -> None:
-    """Copies what `from` names into `out`, where that is not there."""
+    """Copies the files that `from` names into `out`, unless they are there."""
     source = options.source
     if source is None:
         return
     if not source.exists():
-        raise UserError(f"from={source}: no such file or folder; it is the out= of an earlier call, or its runs.tar.gz")
+        raise UserError(f"from={source}: no such file or folder; type the out= of an earlier call, or its runs.tar.gz")
     if source.is_file() and not tarfile.is_tarfile(source):
-        raise UserError(f"from={source}: is no runs.tar.gz; it is the out= of an earlier call, or its runs.tar.gz")
+        raise UserError(f"from={source}: is not a runs.tar.gz; type the out= of an earlier call, or its runs.tar.gz")
     files = [source]
     if source.is_dir():
         files = [path for name in ("test-gpu.txt", "bench-*.json", "runs.tar.gz") for path in source.glob(name)]
@@ -464,11 +465,11 @@ def main(words: list[str]) -> int:
 
 
 def name_of_gpu() -> str:
-    """The name of the first GPU; UserError where torch sees none."""
+    """Returns the name of the first GPU. Raises UserError if torch sees none."""
     program = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
     said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     if said.returncode or not said.stdout.strip():
-        raise UserError("torch sees no GPU here; rehearse=true tries the plan on a processor")
+        raise UserError("torch sees no GPU here; rehearse=true tries the plan on a CPU")
     return said.stdout.strip()
 
 

@@ -1,11 +1,12 @@
-"""Makes thousands of finished runs without training them, or many small images, and measures what reads them.
+"""Makes thousands of finished runs without training, or many small images, and measures the commands that read them.
 
-    python tools/load.py FOLDER runs=5000      FOLDER/study.yaml and FOLDER/runs, of which one run is really trained
-    python tools/load.py FOLDER images=60000 classes=1000      FOLDER/images: PNGs of noise, 8 px, no two alike
-    python tools/load.py FOLDER measure        a line for each command: processor seconds, wall seconds, peak memory
+    python tools/load.py FOLDER runs=5000      makes FOLDER/study.yaml and FOLDER/runs; only one run is really trained
+    python tools/load.py FOLDER images=60000 classes=1000      makes FOLDER/images: different PNGs of noise, 8 px
+    python tools/load.py FOLDER measure        prints CPU seconds, wall seconds and peak memory of each command
 
-Every other run has that run's files, its own settings and seed, and an accuracy and predictions that are drawn. Its
-record is written as runs write theirs, with all checksums. docs/how-to/scaling-out.md has what was measured.
+All other runs have copies of the trained run's files, their own settings and seed, and an accuracy and predictions that
+are drawn at random. Their records are written like those of real runs, with all checksums. The results of measurements
+are in docs/how-to/scaling-out.md.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ figures:
 FRACTIONS = "0.05,0.075,0.1,0.15,0.2,0.3,0.4,0.5,0.75,1"
 RATES = "0.0003,0.001,0.003,0.01,0.03"
 NETWORKS = 4
-COMMANDS = {  # what is measured, by its words
+COMMANDS = {  # the measured commands by their names
     "ls runs": "ls runs runs={folder}/runs",
     "watch": "watch study={study} runs={folder}/runs",
     "table": "table study={study} runs={folder}/runs",
@@ -69,7 +70,7 @@ def study_of(folder: Path) -> Path:
 
 
 def make(folder: Path, runs: int) -> None:
-    """Writes a study of so many runs, of whole seeds, and their folders."""
+    """Writes a study of about this many runs, with all runs of each seed, and the folders of the runs."""
     seeds = -(-runs // (NETWORKS * len(FRACTIONS.split(",")) * len(RATES.split(","))))
     write(study_of(folder), STUDY.format(fractions=FRACTIONS, rates=RATES, seeds=seeds).encode(), folders=True)
     first, *others = plan(load_study(str(study_of(folder))), [f"runs={folder / 'runs'}"], confirm=True)
@@ -86,7 +87,7 @@ def make(folder: Path, runs: int) -> None:
         copy.note_begun()
         for path in run.folder.iterdir():
             if path.suffix in (".csv", ".safetensors", ".npy") and not (link := copy.folder / path.name).exists():
-                os.link(path, link)  # thousands of weights would fill a disk
+                os.link(path, link)  # copies of thousands of weights would fill a disk
         is_wrong = random.random(len(labels)) < 0.7 * (planned.settings["data"]["fraction"] * 20) ** -0.3
         (copy.folder / "predictions.npy").unlink()
         np.save(copy.folder / "predictions.npy", np.where(is_wrong, (labels + 1) % 10, labels).astype(labels.dtype))
@@ -97,7 +98,7 @@ def make(folder: Path, runs: int) -> None:
 
 
 def make_images(folder: Path, images: int, classes: int) -> None:
-    """Writes images of noise into FOLDER/images/train/<class>/ and test/<class>/, which gets every twentieth."""
+    """Writes images of noise into FOLDER/images/train/<class>/, and every twentieth into test/<class>/."""
     random = np.random.default_rng(0)
     for index in range(images):
         split = "train" if index // classes % 20 else "test"
@@ -109,7 +110,7 @@ def make_images(folder: Path, images: int, classes: int) -> None:
 
 
 def vitbench(words: Sequence[str], check: bool = False) -> tuple[float, float, float, str]:
-    """Runs a command; returns its processor seconds, its wall seconds, its peak memory in MB, and how it ended."""
+    """Runs a command; returns its CPU seconds, its wall seconds, its peak memory in MB, and how it ended."""
     begin = time.monotonic()
     with open(os.devnull, "w") as nowhere:
         process = subprocess.Popen([sys.executable, "-m", "vitbench", *words], stdout=nowhere)
@@ -122,7 +123,7 @@ def vitbench(words: Sequence[str], check: bool = False) -> tuple[float, float, f
 
 
 def measured(folder: Path, only: Sequence[str]) -> Iterator[str]:
-    """A line of a Markdown table for each command, or for those named alone."""
+    """Yields a line of a Markdown table for each command, or only for the commands in `only`."""
     yield "| command | processor seconds | wall seconds | peak memory |\n|---|---|---|---|"
     commands = COMMANDS if study_of(folder).is_file() else COMMANDS_OF_IMAGES
     for name, words in commands.items():

@@ -1,4 +1,7 @@
-"""Rounds of faults that a machine makes: its disk, its memory, its clock, its rights."""
+"""The rounds with faults of the machine: of its disk, memory, clock, network and permissions.
+
+The docstring of each round is its line in the help of rounds.py.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from random import Random
 
 from tools.children import Ended, Failed, NotTried, Place, fork, new, told
 
-NEW_HOST_NAME, NEW_NETWORK = 0x04000000, 0x40000000  # what `unshare` takes
+NEW_HOST_NAME, NEW_NETWORK = 0x04000000, 0x40000000  # flags of `unshare`
 
 
 def inject(place: Place, name: str, number: int, random: Random) -> str:
@@ -32,12 +35,12 @@ def inject(place: Place, name: str, number: int, random: Random) -> str:
         told(_traced(folder, "trace=write,fsync,rename"), 0)
         place.calls = dict(Counter(re.findall(r"^\d+ +(write|fsync|rename)\(", (folder / "calls").read_text(), re.M)))
     call, fault = random.choice([*place.calls]), random.choice(["error=ENOSPC", "error=EIO", "signal=KILL"])
-    nth = f"{random.randint(1, place.calls[call])}{random.choice(['', '+'])}"  # once, or from then on
+    nth = f"{random.randint(1, place.calls[call])}{random.choice(['', '+'])}"  # once, or from this call on
     folder = place.fresh(name)
     ended = _traced(folder, "trace=write,fsync,rename", f"inject={call}:{fault}:when={nth}")
     try:
         if re.search(r"^\d+ +write\([12], .*INJECTED", (folder / "calls").read_text(), re.M) and ended.code in (1, 4):
-            ended = ended._replace(code=4, err="")  # it could not say what was wrong
+            ended = ended._replace(code=4, err="")  # it could not print what was wrong
         else:
             told(ended, 0, 4, -signal.SIGKILL)
         after = {0: "went on, ", 4: "exit 4, then ", -signal.SIGKILL: "killed, then "}[ended.code]
@@ -47,11 +50,11 @@ def inject(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def _traced(folder: Path, *rules: str) -> Ended:
-    """Runs a child under strace, which sees its calls from the first one of vitbench on."""
+    """Runs a child under strace, which sees its system calls from the beginning of vitbench on."""
     reader, writer = os.pipe()
 
     def before() -> None:
-        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # lets a process that is no parent trace it
+        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # lets a process that is not its parent trace it
         os.read(reader, 1)
 
     child = fork(folder, before=before)
@@ -71,15 +74,15 @@ def _traced(folder: Path, *rules: str) -> Ended:
 
 
 def descriptors(place: Place, name: str, number: int, random: Random) -> str:
-    """few file descriptors: ulimit -n"""
+    """with few file descriptors (ulimit -n)"""
     many = [256, 64, 32, 16, 12, 8][number % 6]
     folder = place.fresh(name)
     return _limited(place, folder, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (many, many)))
 
 
 def memory(place: Place, name: str, number: int, random: Random) -> str:
-    """little memory: a memory cgroup and RLIMIT_AS, in turn"""
-    if number % 2:  # of addresses, of which torch takes more than it uses
+    """with little memory: a memory cgroup and RLIMIT_AS in turn"""
+    if number % 2:  # RLIMIT_AS limits the address space, of which torch reserves more than it uses
         size = [1200, 2400, 3200, 4800][number // 2 % 4] << 20
         return _limited(place, place.fresh(name), lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)))
     with memory_group([300, 400, 500, 600][number // 2 % 4] << 20) as group:
@@ -95,7 +98,7 @@ def _limited(place: Place, folder: Path, limit: Callable[[], object]) -> str:
 
 @contextmanager
 def memory_group(size: int) -> Iterator[Path]:
-    """A memory cgroup of so many bytes, below that of this process; NotTried where none can be made."""
+    """Makes a memory cgroup with this limit below that of this process. Raises NotTried if this is not possible."""
     own = dict(line.split(":")[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     if "memory" in own:
         group, file = Path(f"/sys/fs/cgroup/memory{own['memory']}"), "memory.limit_in_bytes"
@@ -129,7 +132,7 @@ def clock(place: Place, name: str, number: int, random: Random) -> str:
             file.write_text(random.choice(["+0", "-1d", "+1d", "-20y", "+5y", "-3600"]))
 
     environment = {"LD_PRELOAD": library.stdout.strip(), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
-    jumps = threading.Thread(target=jump)  # what no jump moves is the monotonic clock
+    jumps = threading.Thread(target=jump)  # the monotonic clock does not jump
     jumps.start()
     try:
         told(new(folder, None, FAKETIME_DONT_FAKE_MONOTONIC="1", DONT_FAKE_MONOTONIC="1", **environment), 0)
@@ -140,7 +143,7 @@ def clock(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def apart(flag: int) -> None:
-    """Gives this process a network, a host name or mounts of its own; NotTried where it must not."""
+    """Gives this process its own network or host name. Raises NotTried if it is not allowed."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flag) != 0:
         raise NotTried(f"unshare: {os.strerror(ctypes.get_errno())}")
@@ -152,7 +155,7 @@ def root_alone() -> None:
 
 
 def network(place: Place, name: str, number: int, random: Random) -> str:
-    """no network at all, as by unshare -n"""
+    """without any network, as by unshare -n"""
     root_alone()
     folder = place.fresh(name)
     told(fork(folder, before=lambda: apart(NEW_NETWORK)).wait(), 0)
@@ -160,7 +163,7 @@ def network(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def host(place: Place, name: str, number: int, random: Random) -> str:
-    """killed on a host of one name, and repeated on one of another"""
+    """killed, and repeated on a host with another name"""
     root_alone()
 
     def another() -> None:
@@ -174,7 +177,7 @@ def host(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def nobody(place: Place, name: str, number: int, random: Random) -> str:
-    """as a user without rights: in a folder of their own, in one of root, on a stopped run of root"""
+    """as a user without privileges: in their own folder, in a folder of root, on a stopped run of root"""
     root_alone()
     case = number % 3
     folder = place.stopped(name, random.choice([2, 5, 9])) if case == 2 else place.fresh(name, drawn=True)
@@ -203,7 +206,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 
 
 def readonly(place: Place, name: str, number: int, random: Random) -> str:
-    """a disk that is read-only: nothing on it, a stopped run, a finished one"""
+    """on a read-only disk that is empty, has a stopped run, or has a finished run"""
     case = number % 3
     folder = place.stopped(name, random.choice([2, 5, 9])) if case == 1 else place.fresh(name, drawn=True)
     if case == 2:
@@ -215,7 +218,7 @@ def readonly(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def full(place: Place, name: str, number: int, random: Random) -> str:
-    """a disk of 50 kB to 2 MB, which is then made larger"""
+    """on a disk of 50 kB to 2 MB, which is then enlarged"""
     size, folder = [50, 100, 200, 400, 700, 1000, 1500, 2000][number % 8], place.fresh(name)
     with mounted(folder / "runs", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs"):
         ended = told(fork(folder).wait(), 0, 4)

@@ -2,7 +2,7 @@
 
     make reference
 
-A test compares the page with what this makes, so that a field without words, or words of old, are noticed.
+A test compares the page with the output of this program, so a field without a comment, or an outdated page, is noticed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ Which columns there are follows from the runs: a column that no run has is left 
 
 
 def page() -> str:
-    """The text of docs/reference/records.md."""
+    """Returns the text of docs/reference/records.md."""
     parts = [HEAD, "## Fields of a record"]
     whole = {**_fields(Essentials), **_fields(Metrics), **_fields(Provenance), **_fields(Record)}
     for kind, its in _parts(whole):
@@ -112,7 +112,7 @@ def page() -> str:
 
 
 def _parts(whole: dict[str, tuple[str, Any]]) -> Iterator[tuple[Any, list[list[str]]]]:
-    """The tables of a record: its own fields by the type that declares them, then those of each object within it."""
+    """Yields the tables of a record: its fields by the type that declares them, then those of each object within it."""
     own_kinds: tuple[Any, ...] = (Essentials, Metrics, Record)
     for kind in own_kinds:
         own = {name: whole[name] for name in _fields(kind)}
@@ -135,13 +135,13 @@ def _line(name: str, comment: str, hint: Any) -> list[str]:
 
 
 def _fields(kind: Any) -> dict[str, tuple[str, Any]]:
-    """The fields that a class itself declares, with the comment beside each and its type."""
+    """Returns the fields that a class itself declares, with the comment beside each and its type."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: (comment, hints[name]) for name, comment in comments_of(kind).items()}
 
 
 def comments_of(kind: Any) -> dict[str, str]:
-    """The comment behind each field of a class, or else the lines of comment right above it."""
+    """Returns the comment behind each field of a class, or else the lines of comment right above it."""
     source = Path(inspect.getsourcefile(kind) or "").read_text(encoding="utf-8")
     lines = source.splitlines()
     found = next(
@@ -166,7 +166,7 @@ def _doc(kind: Any) -> str:
 
 
 def described(hint: Any) -> tuple[str, str, bool]:
-    """A type in words with its range, its unit, and whether the field may be absent."""
+    """Returns a type in words with its range, its unit, and whether the field may be absent."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is NotRequired:
         return (*described(arguments[0])[:2], True)
@@ -192,7 +192,7 @@ def described(hint: Any) -> tuple[str, str, bool]:
 
 
 def _settings() -> Iterator[list[str]]:
-    """The settings of every run, and of each source of images."""
+    """Returns the tables of the settings of every run, and of each source of images."""
     for name, group in GROUPS.items():
         yield [
             _linked(name),
@@ -222,7 +222,7 @@ def _flat(schema: Any, prefix: str) -> Iterator[tuple[str, tuple[str, Any]]]:
 
 
 def _options() -> Iterator[list[str]]:
-    """The options of each member of the groups that no schema lists."""
+    """Returns the tables of the options of each model, encoding and objective, which no schema lists."""
     for name, group in MENU_GROUPS.items():
         if not group.is_open:
             continue

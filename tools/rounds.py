@@ -1,6 +1,6 @@
-"""Runs vitbench in rounds of kills and faults, and compares what is left with an undisturbed run, byte by byte.
+"""Runs vitbench in rounds of kills and faults, and compares the results with an undisturbed run, byte by byte.
 
-children.py has the processes and the comparison, machine_faults.py the rounds that need something of the machine.
+children.py has the processes and the comparison. machine_faults.py has the rounds with faults of the machine.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from tools.children import PHASES, SAVED_WITHIN, STEPS, Failed, NotTried, Place,
 from vitbench.errors import UserError, check_choice, did_you_mean
 
 HELP = """\
-  make rounds                                          every kind, as many rounds as the list says
+  make rounds                                          all kinds, with the numbers of rounds below
   python tools/rounds.py kinds=kill,damage rounds=3    three rounds of two kinds
-  python tools/rounds.py kinds=damage seed=0 only=17   one round again; its folder is kept, and named
+  python tools/rounds.py kinds=damage seed=0 only=17   repeats one round, keeps its folder and prints its name
 
-Disturbs small runs of vitbench, repeats their command until they are finished, and compares what they leave with an
-undisturbed run: metrics, predictions, weights and record, without times. The exit code is 1 where a round failed: other
-numbers, a traceback, a wrong exit code, more than one line, or something lost. What this machine cannot do is told.
+Disturbs small runs of vitbench, repeats their command until they are finished, and compares their metrics, predictions,
+weights and record, without times, with those of an undisturbed run. A round fails if results differ, or if there is a
+traceback, a wrong exit code, more than one line of output, or a lost file. The exit code is then 1. Rounds that this
+machine does not allow are listed as not tried.
 
-Kinds, and their rounds:
+Kinds and their numbers of rounds:
 """
 
 # kinds of rounds -------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def kill(place: Place, name: str, number: int, random: Random) -> str:
 
 
 def damage(place: Place, name: str, number: int, random: Random) -> str:
-    """one to three files of a run that was stopped are damaged"""
+    """one to three files of a stopped run are damaged"""
     stage = random.choice([2, 5, 9, STEPS, STEPS + 1])
     folder, other = place.stopped(name, stage), place.halfway(stage, seed=1)
     run, finished = run_of(folder), run_of(place.work / "other")
@@ -66,7 +67,7 @@ def _damage(run: Path, other: Path, random: Random) -> str:
     """Damages a random file of a run, and says how; `other` is a run with other settings."""
     path = random.choice(
         [*sorted(run.iterdir()), run / "metrics.csv", *sorted(run.glob("state*"))]
-    )  # those matter most
+    )  # these files are the most important, so they are chosen more often
     blob = bytearray(path.read_bytes()) if path.exists() else bytearray()
     how = random.choice(["flip", "truncate", "zero", "delete", "swap", "add"])
     if how == "add":
@@ -99,12 +100,12 @@ SIGNALS = {
 
 
 def signals(place: Place, name: str, number: int, random: Random) -> str:
-    """each signal before each phase of a run, in turn"""
+    """each signal, before each phase of a run"""
     phase, what = [*itertools.product(PHASES, SIGNALS)][number % (len(PHASES) * len(SIGNALS))]
     nth, folder = random.randint(1, PHASES[phase][2]), place.fresh(name, drawn=random.random() < 0.5)
     by_hand = signal.SIGINT in SIGNALS[what]
     codes = [130 if by_hand else 75]
-    if phase in ("start", "data"):  # nothing is there that could be saved
+    if phase in ("start", "data"):  # there is nothing to save yet
         codes = [130] if by_hand else [143, -SIGNALS[what][0]]
     told(fork(folder, before=sends(phase, nth, SIGNALS[what])).wait(), *codes)
     if (took := time.monotonic() - float((folder / "sent").read_text())) > SAVED_WITHIN:
@@ -129,7 +130,7 @@ KINDS: dict[str, tuple[Callable[[Place, str, int, Random], str], int]] = {
 
 
 def typed(words: Sequence[str]) -> dict[str, str]:
-    """The `key=value` words; UserError for one that means nothing."""
+    """Reads `key=value` words. Raises UserError for an unknown or wrong one."""
     options = dict(word.partition("=")[::2] for word in words)
     for key, value in options.items():
         if key not in ("kinds", "rounds", "seed", "only", "work"):
@@ -142,7 +143,7 @@ def typed(words: Sequence[str]) -> dict[str, str]:
 
 
 def rounds_of(place: Place, kind: str, numbers: Sequence[int], keep: bool) -> bool:
-    """Does the rounds of a kind and prints its row; whether one of them failed."""
+    """Does the rounds of a kind and prints its row; returns whether a round failed."""
     one, _ = KINDS[kind]
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
@@ -178,17 +179,17 @@ def main(words: Sequence[str]) -> int:
         print(HELP + "".join(f"  {kind:<12}{many:>4}  {one.__doc__}\n" for kind, (one, many) in KINDS.items()), end="")
         return 0
     options = typed(words)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the row of what was done is printed
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that the row of the finished rounds is printed
         signal.signal(number, signal.default_int_handler)
     only, seed = options.get("only"), int(options.get("seed", 0))
     work = Path(options["work"] if "work" in options else tempfile.mkdtemp(prefix="rounds-")).resolve()
     work.mkdir(parents=True, exist_ok=True)
-    work.chmod(0o755)  # `nobody` has to come in
+    work.chmod(0o755)  # the rounds of `nobody` need access
     place = Place(work, seed)
     try:
         place.begin()
         undisturbed = f"an undisturbed child takes {place.seconds:.1f} s"
-        print(f"{'kind':<12}rounds  {'took':>7}  what came of them (seed={seed}; {undisturbed})", flush=True)
+        print(f"{'kind':<12}rounds  {'took':>7}  outcomes (seed={seed}; {undisturbed})", flush=True)
         failed = False
         for kind in options["kinds"].split(",") if "kinds" in options else KINDS:
             many = int(options.get("rounds", KINDS[kind][1]))

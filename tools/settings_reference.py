@@ -84,7 +84,7 @@ def _of_training() -> str:
 
 
 def _members(group: str) -> str:
-    """A line for each set of images, and for each preset with what it sets."""
+    """Returns a line for each data set, and for each preset with its settings."""
     lines = []
     if group == "data":
         lines = [f"- `data={name}`: {_text(choice.help)}" for name, choice in menu_of_group(group).items()]
@@ -98,7 +98,7 @@ def _members(group: str) -> str:
 
 
 def _of_choices() -> str:
-    """The options of each line of the menus whose options differ."""
+    """Returns a table of the options of each model, encoding, objective and probe."""
     text = ""
     for group in ("model", "pe", "objective", "probe"):
         about = GROUPS[group].help if group in GROUPS else "what `vitbench probe` measures"
@@ -146,7 +146,7 @@ def _opening(command: str) -> str:
 
 
 def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: str = "") -> str:
-    """A table of settings; nothing where there is none. Other pages link to the lines of one that is anchored."""
+    """Returns a table of settings, or nothing if there are none. Other pages can link to lines of an anchored table."""
     if not settings:
         return ""
     rows = [["setting", "what it is"], ["---"] * 2]
@@ -158,7 +158,7 @@ def _table(settings: Mapping[str, Setting], *, anchored: bool = False, choice: s
 
 
 def _what_can_be_typed(its: Setting) -> str:
-    """The choices or the range of a setting, else what its type takes."""
+    """Returns the choices or the range of a setting, or else the values of its type."""
     null = " or null" if its.kind.endswith("or null") else ""
     if its.values:
         *others, last = its.values

@@ -1,1 +1,1 @@
-"""Hydra's plugins. Hydra imports this package at every start, so nothing here may import torch."""
+"""vitbench's plugins of Hydra. Hydra imports this package at every start, so it must not import torch."""

@@ -1,4 +1,4 @@
-"""`hydra/launcher=gpus`: joblib's launcher, whose processes each see one GPU (vitbench/sweeping/gpus.py)."""
+"""`hydra/launcher=gpus`: joblib's launcher with processes that each see one GPU (vitbench/sweeping/gpus.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
-SECONDS_IDLE = 300.0  # after which a process without a run ends
+SECONDS_IDLE = 300.0  # a process that has no run for this long ends
 
 
 class GpusLauncher(JoblibLauncher):
@@ -20,7 +20,7 @@ class GpusLauncher(JoblibLauncher):
         super().__init__()
         self.task_function: Any = None
         self._settings = {"devices": devices, "per_gpu": per_gpu}
-        self._folder: Path | None = None  # of the slots, for as long as this launcher lives
+        self._folder: Path | None = None  # folder of the slots, which exists as long as this launcher
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         from hydra.core.singleton import Singleton
@@ -35,12 +35,13 @@ class GpusLauncher(JoblibLauncher):
         device_of_runs = (words.get("machine.device", self.config.machine.device) for words in typed)
         its_slots = slots(self._settings, device_of_runs)
         if self._folder is None:
-            get_reusable_executor().shutdown()  # processes that joblib keeps from before may have met a GPU already
+            get_reusable_executor().shutdown()  # older processes that joblib keeps may have used a GPU already
             self._folder = Path(tempfile.mkdtemp(prefix="vitbench-gpus-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         task = OnOneGpu(self.task_function, self._folder, tuple(its_slots))
         setup_globals()
-        # joblib itself would do a single run, or the runs of a single slot, in this process, which must meet no GPU
+        # joblib itself would train a single run, or the runs of a single slot, in this process, which must not use a
+        # GPU.
         processes = get_reusable_executor(min(len(its_slots), len(job_overrides)), timeout=SECONDS_IDLE)
         jobs = [
             processes.submit(
@@ -67,8 +68,8 @@ ConfigStore.instance().store(
     name="gpus",
     node={
         "_target_": f"{GpusLauncher.__module__}.{GpusLauncher.__qualname__}",
-        "devices": None,  # their numbers or UUIDs, for example [0,1]; null: all that are visible
-        "per_gpu": 1,  # how many processes share each of them
+        "devices": None,  # numbers or UUIDs of GPUs, for example [0,1]; null: all visible GPUs
+        "per_gpu": 1,  # number of processes that share a GPU
     },
     provider="vitbench",
 )

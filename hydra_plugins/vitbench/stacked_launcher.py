@@ -1,4 +1,4 @@
-"""The settings of `hydra/launcher=stacked`. The study sweeper gives its runs to `vitbench/sweeping/stacked.py`."""
+"""`hydra/launcher=stacked`: holds its settings. The study sweeper gives the runs to `vitbench/sweeping/stacked.py`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ConfigStore.instance().store(
     name="stacked",
     node={
         "_target_": f"{StackedLauncher.__module__}.{StackedLauncher.__qualname__}",
-        "max_runs": 8,  # how many runs a stack has; memory limits it
+        "max_runs": 8,  # largest number of runs in a stack; the memory of the GPU limits it
     },
     provider="vitbench",
 )

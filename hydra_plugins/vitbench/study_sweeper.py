@@ -1,4 +1,4 @@
-"""`hydra/sweeper=study` hands the runs of a study file to the launcher that was chosen."""
+"""`hydra/sweeper=study`: passes the runs of a study to the chosen launcher."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Page(HTMLParser):
         (["minutes=abc"], 2, "minutes=abc"),
         (["minutes=inf"], 2, "minutes=inf: must be above 0"),
         (["data.root=nowhere"], 3, "nowhere: no such folder"),
-        (["data.root=one"], 3, "one class alone"),
+        (["data.root=one"], 3, "only one class"),
         (["data.root=lone"], 3, "class b has one image"),
         (["models=[torchvision:resnet81]"], 2, "models=[torchvision:resnet81]: did you mean"),
         (["models=[torchvision:resnet18@no.pth]"], 2, "no.pth: no such file of weights"),

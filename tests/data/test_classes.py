@@ -68,11 +68,11 @@ def test_classes_that_are_even_enough_are_not_mentioned(counts: tuple[int, ...])
 
 def test_uneven_classes_are_told_with_the_smallest_and_the_largest() -> None:
     (line,) = with_balance(with_counts(50, 200, 6)).warnings
-    assert line.startswith("classes are uneven: 200 training images of b, 6 of c, 33.3 times as many; ")
+    assert line.startswith("classes are uneven: b has 200 training images, 33.3 times as many as c (6); ")
     assert "optim.class_weights=balanced" in line
 
 
 def test_the_balance_is_that_of_the_classes_that_are_kept() -> None:
     kept = only(with_counts(50, 200, 6), [0, 1])
     (line,) = with_balance(kept).warnings
-    assert line.startswith("classes are uneven: 200 training images of b, 50 of a, 4 times as many; ")
+    assert line.startswith("classes are uneven: b has 200 training images, 4 times as many as a (50); ")

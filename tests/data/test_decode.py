@@ -214,7 +214,7 @@ def test_a_tiff_is_read_as_its_tags_say(bits: int, photometric: int, tmp_path: P
     ):
         data = tiff(stored, bits, photometric, separate=separate, order=order, packs=packs, tile=tile, rows=rows)
         if (bits, photometric, order) in NO_RULE:
-            assert "no rule" in refused(data, tmp_path)
+            assert "not supported" in refused(data, tmp_path)
             continue
         pixels = decoded(data, tmp_path).astype(int)
         difference = np.abs(pixels - (right if photometric == 2 else right[..., None])).max()
@@ -230,11 +230,11 @@ def test_what_no_rule_tells_of_a_tiff_is_said(tmp_path: Path) -> None:
         (tiff(values, 32, 1, sample_format=3), "floating-point"),
         (tiff(values, 16, 1, sample_format=2), "signed"),
         (tiff(values, 8, 1, sample_format=2), "signed"),
-        (tiff(np.stack([values] * 4, -1), 16, 5, separate=True), "planes of 16 bits, in CMYK"),
-        (tiff(whole, 8, 6, raw=bytes(SIDE * SIDE * 3 // 2), more=((530, 3, [2, 2]),)), "fewer pixels than the light"),
-        (tiff(values, 10, 1), "no rule"),
-        (b"II*\0", "no rule"),
-        (tiff(values, 8, 1, more=((322, 4, [60_000]), (323, 4, [60_000]))), "tiles of 3,600,000,000 pixels"),
+        (tiff(np.stack([values] * 4, -1), 16, 5, separate=True), "planes of 16 bits in CMYK"),
+        (tiff(whole, 8, 6, raw=bytes(SIDE * SIDE * 3 // 2), more=((530, 3, [2, 2]),)), "colours are subsampled"),
+        (tiff(values, 10, 1), "not supported"),
+        (b"II*\0", "not supported"),
+        (tiff(values, 8, 1, more=((322, 4, [60_000]), (323, 4, [60_000]))), "tiles have 3,600,000,000 pixels"),
     ):
         assert reason in refused(data, tmp_path)
 
@@ -373,15 +373,15 @@ def test_postscript_with_the_name_of_a_png_is_not_executed(tmp_path: Path, monke
     program = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "drawn.png").write_text(program)
     for look in (lambda path: decode(path, 8), lambda path: opened(path).__enter__()):
-        with pytest.raises(ValueError, match="no image"):
+        with pytest.raises(ValueError, match="not an image"):
             look(tmp_path / "drawn.png")
-    assert look_at(str(tmp_path / "drawn.png"))[0].error == "no image" and not executed.exists()
+    assert look_at(str(tmp_path / "drawn.png"))[0].error == "not an image" and not executed.exists()
 
 
 @pytest.mark.parametrize("format", ["ico", "jpeg2000", "pdf", "eps", "tga", "pcx", "sgi", "dds", "icns", "msp"])
 def test_formats_of_other_endings_are_not_opened(format: str, tmp_path: Path) -> None:
     image = Image.new("1" if format == "msp" else "RGB", (64, 64), 1)
-    assert refused(saved(image, format), tmp_path) == "no image"
+    assert refused(saved(image, format), tmp_path) == "not an image"
 
 
 @pytest.mark.parametrize("format", ["bmp", "gif", "jpeg", "png", "ppm", "tiff", "webp", "mpo"])
@@ -397,10 +397,10 @@ def test_only_ordinary_files_of_bounded_size_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with open(tmp_path / "large.png", "wb") as file:
         file.truncate(2 * 10**9)  # takes no room
-    for name, reason in (("pipe.png", "no ordinary file"), ("large.png", "2,000,000,000 bytes, more than")):
+    for name, reason in (("pipe.png", "not an ordinary file"), ("large.png", "2,000,000,000 bytes, more than")):
         with pytest.raises(ValueError, match=reason):
             decode(tmp_path / name, 8)
-    with pytest.raises(ValueError, match="no ordinary file"):
+    with pytest.raises(ValueError, match="not an ordinary file"):
         decode("/dev/zero", 8)
     with pytest.raises(DataError, match="cannot be read: No such file"):
         decode(tmp_path / "gone.png", 8)

@@ -68,7 +68,7 @@ def test_the_index_is_made_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_room_in_the_cache_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr("vitbench.data.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(StorageError, match=r"to another disk, or machine\.images=files, which"):
+    with pytest.raises(StorageError, match=r"to a folder on another disk, or type machine\.images=files, which"):
         opened(root)
     assert len(opened(root, files=True).train) == 6
 
@@ -99,7 +99,9 @@ def test_a_run_on_files_has_the_bits_of_one_in_memory(vitbench: Cli, root: Path,
 
 def test_drawn_images_have_no_files(vitbench: Cli) -> None:
     output = vitbench("train", "data=shapes", "machine.images=files")
-    assert output.code == 2 and output.err.startswith("vitbench: machine.images=files: data=shapes cannot;"), output.err
+    assert output.code == 2 and output.err.startswith("vitbench: machine.images=files: is for data=imagefolder"), (
+        output.err
+    )
 
 
 PARENT = """

@@ -105,7 +105,7 @@ def test_the_split_is_told_in_one_line_and_copies_stay_together(root: Path) -> N
     for seed in range(8):
         test, lines = held_out(root, seed)
         assert lines == [
-            "23 images in 2 class folders, no split: 4 of them are the test images (data.test_fraction=0.2); "
+            "the 23 images in 2 class folders have no split: 4 of them are the test images (data.test_fraction=0.2); "
             "5 near-duplicates stay on one side"
         ]
         for copies in (("dog/0.png", "dog/copy0.jpg"), ("cat/0.png", "cat/copy0.jpg", "cat/copy1.jpg")):
@@ -141,7 +141,7 @@ def test_a_class_of_one_image_is_refused_and_named(root: Path) -> None:
     for path in [*(root / "dog").iterdir()][1:]:
         path.unlink()
     with pytest.raises(
-        DataError, match=r"^1 class: dog of one image, which cannot be a training and a test image; add"
+        DataError, match=r"^1 class: dog with a single image, which cannot be both a training and a test image; add"
     ):
         held_out(root)
 
@@ -152,7 +152,7 @@ def test_a_class_of_copies_alone_is_refused(root: Path) -> None:
         path.unlink()
     for name in ("a.png", "b.png"):
         (root / "dog" / name).write_bytes(blob)
-    with pytest.raises(DataError, match="the 2 images of class dog are copies of one, which cannot be"):
+    with pytest.raises(DataError, match="the 2 images of class dog are copies of one image, which cannot be"):
         held_out(root)
 
 
@@ -166,4 +166,4 @@ def test_classes_whose_images_all_look_alike_are_told(root: Path) -> None:
         ).save(root / "dog" / f"{i}.png")
     test, lines = held_out(root)
     assert len([name for name in test if name.startswith("dog")]) == 2
-    assert "so many images look alike in 1 class: dog, that there only exact copies stay on one side" in lines[1]
+    assert "so many images look alike in 1 class: dog, that only exact copies stay on one side" in lines[1]

@@ -318,7 +318,7 @@ def test_what_is_noticed_in_whole_files_is_told_once_with_its_number(root: Path)
         dark = np.full((SIZE, SIZE), 200 if split == "train" else 40_000, np.uint16)
         Image.fromarray(dark).save(root / split / "dog" / "new.png")
     assert opened(root).warnings == (
-        "1 of 14 images are grey of 12 or 16 bits and use under 1/16 of their range: they are nearly black; scale "
+        "1 of 14 images are grey of 12 or 16 bits and use at most 1/16 of their range, so they are nearly black; scale "
         "their values up",
         "2 of 14 images have a colour profile other than sRGB, which is ignored: 1 profile: Lab identity built-in",
     )
@@ -340,7 +340,7 @@ def test_only_folders_whose_files_are_read_by_another_rule_now_are_decoded_anew(
 
 def test_broken_files_do_not_hide_the_common_size(root: Path) -> None:
     (root / "train" / "cat" / "0.png").write_bytes(b"")
-    assert f"1 broken file: {root}/train/cat/0.png (no image)" in refused(root)
+    assert f"1 broken file: {root}/train/cat/0.png (not an image)" in refused(root)
     assert opened(root, skip_broken=True).train.image_size == SIZE
 
 
@@ -405,7 +405,7 @@ def test_hidden_and_other_files_are_ignored_and_counted(root: Path) -> None:
     assert dataset.fingerprint == before and dataset.classes == ("cat", "dog")
     assert dataset.warnings == (
         "ignored 8 hidden files",
-        "ignored 2 files: notes.txt, labels.csv (no image by its ending)",
+        "ignored 2 files: notes.txt, labels.csv (without the ending of an image)",
     )
 
 
@@ -463,7 +463,7 @@ def test_broken_links_are_named(target: str, root: Path) -> None:
 
 def test_a_pipe_is_named_and_not_waited_for(root: Path) -> None:
     os.mkfifo(root / "train" / "cat" / "pipe.png")
-    assert f"{root}/train/cat/pipe.png is no ordinary file" in refused(root)
+    assert f"{root}/train/cat/pipe.png is not an ordinary file" in refused(root)
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -511,12 +511,12 @@ def test_class_names_that_one_would_confuse_are_both_named(how: str, across: boo
 
 
 def test_folders_that_no_classifier_can_learn_from_say_what_is_missing(tmp_path: Path) -> None:
-    assert "one class alone, cat" in refused(folder(tmp_path / "one", ["cat"]))
+    assert "there is only one class, cat" in refused(folder(tmp_path / "one", ["cat"]))
     root = folder(tmp_path / "two", ["cat", "dog"], ["cat", "cow"])
     assert "cow (only in test), dog (only in train)" in refused(root)
     root = folder(tmp_path / "three", ["cat", "dog"])
     (root / "test" / "cow").mkdir()
-    assert f"{root}/test: no images in 1 class: cow (endings read: .bmp" in refused(root)
+    assert f"{root}/test: no images in 1 class: cow (endings of images: .bmp" in refused(root)
 
 
 def test_folders_of_another_layout_say_what_is_expected(tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_folders_of_another_layout_say_what_is_expected(tmp_path: Path) -> None:
     assert f"{root}/train holds no class folders; expected train/<class>/*, or data.labels=" in refused(root)
     file = tmp_path / "file.zip"
     file.write_text("")
-    assert f"data.root={file} is a file" in refused(file)
+    assert f"data.root={file}: is a file" in refused(file)
 
 
 def test_a_folder_that_may_not_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,18 +557,19 @@ def copy(root: Path, source: str, target: str) -> None:
 def test_images_of_train_that_are_also_in_test_are_listed(root: Path) -> None:
     copy(root, "train/cat/0.png", "test/cat/7.png")
     Image.open(root / "train/dog/2.png").save(root / "test/dog/8.bmp")  # another file with the same pixels
-    expected = "in train and in test: 2 images: train/cat/0.png = test/cat/7.png, train/dog/2.png = test/dog/8.bmp"
+    pairs = "train/cat/0.png = test/cat/7.png, train/dog/2.png = test/dog/8.bmp"
+    expected = f"the same image is in train and in test: 2 images: {pairs}"
     assert opened(root).warnings == (expected,)
 
 
 def test_images_under_two_classes_are_listed(root: Path) -> None:
     copy(root, "train/cat/0.png", "train/cat/1.png")  # a copy in the same class and split is harmless
     copy(root, "train/cat/0.png", "train/dog/9.png")
-    assert opened(root).warnings == ("under two classes: 1 image: train/cat/0.png = train/dog/9.png",)
+    assert opened(root).warnings == ("the same image is in two classes: 1 image: train/cat/0.png = train/dog/9.png",)
     copy(root, "train/cat/0.png", "test/cat/9.png")
     assert opened(root).warnings == (
-        "in train and in test: 1 image: train/cat/0.png = test/cat/9.png",
-        "under two classes: 1 image: train/cat/0.png = train/dog/9.png",
+        "the same image is in train and in test: 1 image: train/cat/0.png = test/cat/9.png",
+        "the same image is in two classes: 1 image: train/cat/0.png = train/dog/9.png",
     )
 
 
@@ -631,7 +632,7 @@ def test_a_folder_of_class_folders_is_split(tmp_path: Path) -> None:
     assert dataset.classes == ("cat", "dog")
     assert np.bincount(dataset.train.labels).tolist() == [8, 16] and np.bincount(dataset.test.labels).tolist() == [2, 4]
     assert dataset.warnings == (
-        "30 images in 2 class folders, no split: 6 of them are the test images (data.test_fraction=0.2)",
+        "the 30 images in 2 class folders have no split: 6 of them are the test images (data.test_fraction=0.2)",
     )
 
 
@@ -665,7 +666,7 @@ def test_a_split_that_nobody_asked_for_is_refused_where_there_are_test_images(ro
         ({"test_fraction": 0.3}, "test_fraction=0.3"),
         ({"split_seed": 1234567}, "split_seed=1234567"),
     ):
-        with pytest.raises(UserError, match=f"^data.{typed}: these images have test images of their own; drop it"):
+        with pytest.raises(UserError, match=f"^data.{typed}: these images come with test images of their own; drop it"):
             opened(root, **options)
 
 

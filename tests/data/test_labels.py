@@ -71,7 +71,7 @@ def test_columns_and_images_that_are_left_out_are_told(root: Path) -> None:
 
 def test_the_table_itself_is_no_file_that_is_ignored(root: Path) -> None:
     (root / "notes.txt").touch()
-    assert read(root, TABLES["usual"]).ignored == ("ignored 1 file: notes.txt (no image by its ending)",)
+    assert read(root, TABLES["usual"]).ignored == ("ignored 1 file: notes.txt (without the ending of an image)",)
 
 
 def test_the_column_split_says_which_images_are_test_images(root: Path) -> None:
@@ -92,7 +92,7 @@ def test_validation_images_of_a_table_are_the_test_images_where_it_has_no_others
 def test_validation_images_of_a_table_are_not_used_beside_test_images(root: Path) -> None:
     layout = read(root, "file,label,split\n1.jpg,cat,train\n2.jpg,dog,val\nmore/3.png,cat,test\n")
     assert layout.test is not None and [file.stamp[0] for file in layout.test] == ["more/3.png"]
-    assert "lines with split=val are not used, validation images are cut from" in layout.notes[0]
+    assert "lines with split=val are not used: validation images are cut from" in layout.notes[0]
 
 
 def test_lines_that_are_all_for_training_leave_the_split_to_us(root: Path) -> None:
@@ -101,9 +101,12 @@ def test_lines_that_are_all_for_training_leave_the_split_to_us(root: Path) -> No
 
 WRONG = {
     "empty": ("", "labels.csv is empty; expected a header, for example file,label"),
-    "header alone": ("file,label\n", "labels.csv names no image; expected a header and a line for each image"),
-    "no column of files": ("where,label\n1,cat\n", "has no column of a file; its columns: where, label; names that"),
-    "no column of labels": ("file,a,b\n1,x,y\n", "has no column of a label; its columns: file, a, b; names that are"),
+    "header alone": ("file,label\n", "labels.csv has no lines; expected a header, for example file,label"),
+    "no column of files": (
+        "where,label\n1,cat\n",
+        "has no column for the file; its columns: where, label; known names",
+    ),
+    "no column of labels": ("file,a,b\n1,x,y\n", "has no column for the label; its columns: file, a, b; known names"),
     "a column twice": ("file,label,Label\n1,x,y\n", "labels.csv has the column label twice"),
     "missing": (
         "file,label\n1.jpg,cat\n7.jpg,cat\n8,dog\n",
@@ -113,8 +116,8 @@ WRONG = {
     "outside": ("file,label\n../1.jpg,cat\n", "labels.csv: 1 row: ../1.jpg: no such image below data.root"),
     "two labels": ("file,label\n1.jpg,cat\n1,dog\n2,cat\n", "two labels for 1 file: 1 (cat, dog); keep one"),
     "two splits": ("file,label,split\n1,cat,train\n1.jpg,cat,test\n", "1.jpg is in two splits, lines 2 and 3"),
-    "no label": ("file,label\n1.jpg,cat\n2.jpg,\n", "labels.csv, line 3: no label; complete the line or remove it"),
-    "no file": ("file,label\n,cat\n", "labels.csv, line 2: no file"),
+    "no label": ("file,label\n1.jpg,cat\n2.jpg,\n", "labels.csv, line 3 has no label; complete the line or remove it"),
+    "no file": ("file,label\n,cat\n", "labels.csv, line 2 has no file"),
     "a split unheard of": ("file,label,split\n1,cat,tran\n", "line 2: split=tran: did you mean train or training?"),
     "no training": ("file,label,split\n1,cat,test\n", "labels.csv: no line has split=train"),
 }
@@ -128,11 +131,11 @@ def test_a_wrong_table_is_refused_in_one_line(how: str, root: Path) -> None:
 
 def test_a_name_without_its_ending_must_be_of_one_file(root: Path) -> None:
     (root / "1.png").touch()
-    assert "line 2: 1 may be 1.jpg, 1.png; write its ending" in refused(root, "file,label\n1,cat\n2,dog\n")
+    assert "line 2: 1 may be 1.jpg, 1.png; add its ending" in refused(root, "file,label\n1,cat\n2,dog\n")
 
 
 def test_what_is_no_text_and_what_is_not_there_are_named(root: Path) -> None:
-    with pytest.raises(DataError, match=r"labels\.csv is no table of labels: no UTF-8 text"):
+    with pytest.raises(DataError, match=r"labels\.csv is not a table of labels: it is not UTF-8 text"):
         read(root, "file,label\n1,caf\u00e9\n", "latin-1")
     with pytest.raises(DataError, match=r"data\.labels=other\.csv: no such file, neither in data\.root="):
         labelled(root, "other.csv", follow_links=False)

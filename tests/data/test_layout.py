@@ -103,13 +103,13 @@ def test_train_beside_buses_and_cars_is_a_class(tmp_path: Path) -> None:
 
 def test_where_train_may_be_a_class_or_hold_the_classes_both_ways_out_are_named(tmp_path: Path) -> None:
     message = refused(tmp_path, "train/steam/1.jpg", "train/diesel/1.jpg", "bus/1.jpg", "docs/readme.txt")
-    assert "train/ holds folders and lies beside 1 folder: bus; if they are classes like it, rename train/" in message
-    assert message.endswith(f"if it holds the classes, data.root={tmp_path}/train")
+    assert "train/ holds folders and lies beside 1 folder: bus; if train/ is itself a class, rename it" in message
+    assert message.endswith(f"if it holds the classes, type data.root={tmp_path}/train")
 
 
 def test_class_folders_beside_a_test_folder_are_told_to_go_into_train(tmp_path: Path) -> None:
     message = refused(tmp_path, *CLASSES, "test/1.png")
-    assert "2 class folders: cat, dog beside test/; put them into train/, or take test/ away" in message
+    assert "2 class folders: cat, dog beside test/; put them into train/, or move test/ out of data.root" in message
 
 
 def test_folders_that_systems_make_are_no_classes_and_are_told(tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
     layout = recognised(tmp_path, *CLASSES, "cover.jpg", "notes.txt")
     assert layout.ignored == (
         "ignored 1 image: cover.jpg (in no class folder)",
-        "ignored 1 file: notes.txt (no image by its ending)",
+        "ignored 1 file: notes.txt (without the ending of an image)",
     )
 
 
 def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
     message = refused(tmp_path, *(f"pets/{path}" for path in CLASSES), "__MACOSX/pets/1.png")
-    assert message.endswith(f"one class alone, pets; are its folders the classes? data.root={tmp_path}/pets")
+    assert message.endswith(f"only one class, pets; if its folders are the classes, type data.root={tmp_path}/pets")
 
 
 def test_a_class_given_for_the_folder_of_classes_is_pointed_out(tmp_path: Path) -> None:

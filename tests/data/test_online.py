@@ -161,7 +161,7 @@ MISTAKES = {
     "data.subset_seed=0": "data.subset_seed=0: data.online=true repeats no image",
     "optim.epochs=2": "optim.epochs=2: data.online=true repeats no image",
     "data.classes=[0,1]": "data.classes=[0,1]: data.online=true draws images of all classes",
-    "machine.images=files": "machine.images=files: data=shapes cannot",
+    "machine.images=files": "machine.images=files: is for data=imagefolder",
     "data=mnist": "data.online=true: no such setting",
 }
 

@@ -84,7 +84,7 @@ def test_where_no_tile_moves_there_is_no_rearrangement(changed: dict[str, Any]) 
 @pytest.mark.parametrize("tile", [3, 5, 32, 64])
 def test_a_tile_that_does_not_divide_the_image_is_refused(tile: int) -> None:
     with pytest.raises(
-        UserError, match=rf"^data.permute_tile={tile}: must divide the images' 32 px .*: 1, 2, 4, 8, 16$"
+        UserError, match=rf"^data.permute_tile={tile}: must divide the image size, 32 px, .*: 1, 2, 4, 8, 16$"
     ):
         rearrangement(32, tile, 0.0, 0)
 
@@ -111,7 +111,7 @@ def test_bytes_and_floats_are_rearranged_alike_whatever_their_layout(images: Ten
 
 
 def test_images_of_another_size_are_refused(images: Tensor) -> None:
-    with pytest.raises(UserError, match="images of 32 px alone"):
+    with pytest.raises(UserError, match="images of 32 px for this network"):
         Normalise([0.5] * 3, [0.25] * 3, CPU, places=places())(images[:, :, :16, :16])
 
 

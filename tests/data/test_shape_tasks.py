@@ -140,15 +140,15 @@ def test_objects_differ_in_colour_size_and_place_independently() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 MISTAKES = {
-    "data.task=place augment=light": "augment=light: a mirror image changes the class of data.task=place;",
-    "data.task=place augment.crop=0.1": "augment.crop=0.1: moves the object, whose place is the class",
+    "data.task=place augment=light": "augment=light: mirroring changes the class of data.task=place;",
+    "data.task=place augment.crop=0.1": "augment.crop=0.1: moves the object, and its place is the class",
     "data.task=place augment.area=0.5": "augment.area=0.5: moves the object",
     "data.task=place augment.rotate=5": "augment.rotate=5: moves the object",
     "data.task=place augment.scale=0.1": "augment.scale=0.1: moves the object",
     "data.task=place augment.randaugment=2": "augment.randaugment=2: moves the object",
-    "data.task=same_different augment.area=0.5": "augment.area=0.5: may leave one object",
-    "data.task=same_different augment.cutmix=1": "augment.cutmix=1: may leave one object, or bring in a third",
-    "data.task=same_different augment.erase=0.2": "augment.erase=0.2: may leave one object",
+    "data.task=same_different augment.area=0.5": "augment.area=0.5: may remove an object",
+    "data.task=same_different augment.cutmix=1": "augment.cutmix=1: may remove an object or add a third one",
+    "data.task=same_different augment.erase=0.2": "augment.erase=0.2: may remove an object",
 }
 
 

@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_while_it_is_in_use_is_no_bus_error(tmp_path: Path, s
     images: Any = open_cache(tmp_path, Source()).train.images
     batches = Stream(images, np.arange(40), torch.device("cpu")).split(8)
     cut(images_file(tmp_path), size)
-    with pytest.raises(StorageError, match=r"is damaged \(it was cut\); remove it") as error:
+    with pytest.raises(StorageError, match=r"is damaged \(it was cut off\); remove it") as error:
         list(batches)
     assert "\n" not in str(error.value)
 
@@ -169,7 +169,7 @@ def test_a_disk_that_damages_what_was_just_written_is_told(tmp_path: Path) -> No
 
     file.open_again = failing
     change(images_file(tmp_path), HEADER)
-    with pytest.raises(StorageError, match="does the disk fail"):
+    with pytest.raises(StorageError, match="the disk may be failing"):
         np.asarray(dataset.train.images)
 
 

@@ -68,7 +68,7 @@ def test_a_count_is_a_count() -> None:
 @pytest.mark.parametrize(
     ("share", "message"),
     [
-        ({"fraction": 0.001}, "data.fraction=0.001: 1 images leave no image of class"),
+        ({"fraction": 0.001}, "data.fraction=0.001: 1 images have none of class"),
         ({"count": 3}, "data.count=3"),
         ({"count": 901}, "data.count=901: must be 1 to 900 images"),
         ({"fraction": 0.0}, "data.fraction=0: must be above 0"),

@@ -45,7 +45,7 @@ def test_facts_are_those_of_the_headers(folder: Path) -> None:
 
 def test_a_damaged_file_is_reported_and_its_thumbnail_is_black(folder: Path) -> None:
     found = looked_at(folder)
-    assert found.facts[6].error == "no image" and "truncated" in str(found.facts[5].error)
+    assert found.facts[6].error == "not an image" and "truncated" in str(found.facts[5].error)
     assert found.facts[5].width == 96  # its header can be read
     assert not found.thumbnails[5:].any()
 

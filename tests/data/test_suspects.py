@@ -122,7 +122,7 @@ def test_images_below_the_asked_size_are_found(root: Path) -> None:
 
 
 COPIES = {
-    "the same image under two classes": "train/dog/new.png",
+    "the same image in two classes": "train/dog/new.png",
     "the same image in two splits": "test/cat/new.png",
     "copies of another file": "train/cat/new.png",
 }
@@ -139,7 +139,7 @@ def test_a_copy_is_found_where_it_does_harm(root: Path, what: str) -> None:
 @pytest.mark.parametrize("what", COPIES)
 def test_a_near_copy_is_found_as_such(root: Path, what: str) -> None:
     Image.open(root / "train" / "cat" / "0.png").resize((56, 56)).save(root / COPIES[what])
-    expected = f"nearly {what.removeprefix('copies')}" if not what.startswith("copies") else f"nearly {what}"
+    expected = f"near-{what}" if what.startswith("copies") else f"nearly {what}"
     assert {*findings_in(root)} == {expected}
 
 
@@ -160,7 +160,7 @@ def test_a_folder_that_training_refuses_is_looked_at_all_the_same(root: Path) ->
     found = findings_in(root)
     assert {*found} == {"what training refuses", "class folders without images", "the same image in two splits"}
     first, second = (suspect.names[0] for suspect in found["what training refuses"].suspects)
-    assert "broken link" in first and "a pipe, a socket or a device" in second
+    assert "broken link" in first and "a pipe, socket or device" in second
     assert found["class folders without images"].suspects[0].names == ("train/bird",)
 
 
@@ -181,7 +181,7 @@ def test_one_class_alone_and_one_in_training_only_are_found(root: Path) -> None:
     shutil.rmtree(root / "test" / "dog")
     assert "none in test" in findings_in(root)["classes that are not in every split"].suspects[0].reason
     shutil.rmtree(root / "train" / "dog")
-    assert findings_in(root)["one class alone"].suspects[0].names == ("cat",)
+    assert findings_in(root)["only one class"].suspects[0].names == ("cat",)
 
 
 def test_class_folders_beside_a_test_folder_are_looked_at_though_training_refuses_them(root: Path) -> None:
@@ -204,7 +204,9 @@ def test_a_class_of_one_image_is_found_where_training_has_to_split(root: Path) -
     for path in [*(root / "train" / "cat").iterdir()][2:]:
         path.unlink()
     found = findings_in(root)
-    assert {*found} == {"classes of one image"} and found["classes of one image"].suspects[0].names == ("dog",)
+    assert {*found} == {"classes with a single image"} and found["classes with a single image"].suspects[0].names == (
+        "dog",
+    )
 
 
 def test_damaged_files_are_no_copies_of_each_other(root: Path) -> None:

@@ -79,8 +79,8 @@ def test_images_that_are_there_twice_are_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fake_cifar10, "__init__", draw_copies)
     dataset = torchvision_sets.cifar10(root=tmp_path / "root", cache=tmp_path / "cache")
     assert dataset.warnings == (
-        "in train and in test: 1 image: training image 11 = test image 5",
-        "under two classes: 1 image: training image 3 = training image 7",
+        "the same image is in train and in test: 1 image: training image 11 = test image 5",
+        "the same image is in two classes: 1 image: training image 3 = training image 7",
     )
 
 
@@ -126,7 +126,7 @@ def test_many_photographs_are_decoded_by_several_processes(tmp_path: Path, monke
 
 
 def test_a_set_without_a_size_asks_for_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data=food101: its photographs have many sizes; set data.image_size"):
+    with pytest.raises(DataError, match=r"data=food101: its photographs have various sizes; set data.image_size"):
         load("food101", root=tmp_path, cache=tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_downloaded_is_one_line_that_says_what_else_there_is(
     assert message.startswith(f"{beginning}data.root={tmp_path}/root")
     assert " ".join(str(UNAVAILABLE[why]).split()) in message and "\n" not in message
     assert "data=shapes" in message and "data=imagefolder data.root=" in message
-    assert "; put cifar-10-python.tar.gz there yourself, or: " in message
+    assert "; put cifar-10-python.tar.gz there yourself, or type data=shapes" in message
 
 
 def test_an_archive_that_no_address_has_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_sentence_stands_at_the_end_of_the_line_or_right_above(
 
 def test_options_of_a_choice_have_their_sentences_in_its_file() -> None:
     sentences = sentences_of_choice("model", "vit")
-    assert sentences["width"].startswith("numbers that describe a patch")
+    assert sentences["width"].startswith("embedding dimension")
     ending = "11 x 11 patches (docs/reference/datasets.md)"
     assert sentences["patch_size"].endswith(ending), "two lines above the key are one"
-    assert "rungs of the ladder" not in sentences["stem"], "what stands apart is no sentence of the key below"
+    assert "inductive bias" not in sentences["stem"], "what stands apart is no sentence of the key below"

@@ -166,7 +166,7 @@ def test_a_batch_that_does_not_fit_is_one_line_and_the_run_goes_on_in_parts(vitb
         output = vitbench("train", *words, "runs=r")
         assert output.code == 1 and output.err.count("\n") == 1, output.err
         assert (
-            "with optim.batch_size=16384 needs more memory than there is: " in output.err and "GiB free" in output.err
+            "with optim.batch_size=16384 needs more memory than there is (" in output.err and "GiB free" in output.err
         )
         output = vitbench("train", *words, "machine.microbatch=256", "runs=r")
         assert output.code == 0, output.err

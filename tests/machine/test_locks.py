@@ -70,8 +70,8 @@ def test_asking_whether_a_run_is_held_writes_nothing(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda lock: lock.symlink_to(lock.parent / "elsewhere"), "is a link, and a lock is a file; remove it"),
-        (lambda lock: lock.mkdir(), "is no file, and a lock is a file; remove it"),
+        (lambda lock: lock.symlink_to(lock.parent / "elsewhere"), "is a link, but a lock must be a file; remove it"),
+        (lambda lock: lock.mkdir(), "is not a file, but a lock must be a file; remove it"),
     ],
 )
 def test_what_is_no_lock_is_one_line(make: Callable[[Path], None], line: str, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_another_users_lock_is_one_line_with_its_owner(open_folder: Path, as_nob
     (open_folder / "r").chmod(0o777)
     (open_folder / "r" / ".lock").touch()
     os.seteuid(65534)
-    line = r"r/\.lock belongs to user root, and you have no right to open it; ask"
+    line = r"r/\.lock belongs to user root, and you have no permission to open it; ask"
     with pytest.raises(StorageError, match=line), Run(open_folder / "r", {}).claim():
         pass
     assert is_held(open_folder / "r" / ".lock") is False

@@ -32,7 +32,7 @@ def refused(path: Path, blob: bytes = b"new") -> str:
 def test_a_file_of_somebody_else_stays_whatever_its_format(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"76 lines of evidence")
-    assert refused(path).startswith(f"file={path}: is there already, and vitbench did not write it")
+    assert refused(path).startswith(f"file={path}: exists already, and vitbench did not write it")
     write_output(path, b"new", replace=True)
     assert path.read_bytes() == b"new"
 
@@ -64,8 +64,8 @@ def test_the_same_content_is_no_loss_where_the_list_is_gone(tmp_path: Path, own_
 def test_what_is_no_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.csv"
     {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "dangling link": lambda: path.symlink_to("nothing")}[kind]()
-    assert refused(path).endswith("is there already, and is no file")
-    with pytest.raises(UserError, match="is no file"):
+    assert refused(path).endswith("exists already and is not a file; type another name")
+    with pytest.raises(UserError, match="is not a file"):
         check_output(path, replace=True)
 
 
@@ -124,6 +124,6 @@ def test_without_a_place_for_the_list_a_file_is_written_once_and_it_is_said(
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     write_output(tmp_path / "a.csv", b"ours")
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "cannot be noted as vitbench's own" in said and "replace=true" in said
+    assert said.count("\n") == 1 and "cannot be noted as written by vitbench" in said and "replace=true" in said
     assert not (tmp_path / "~").exists()
     refused(tmp_path / "a.csv")

@@ -196,14 +196,14 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
         (
             {"name": "vit", "image_size": 30, "patch_size": 16},
             (
-                "data.image_size=30 model.patch_size=16: an image must be a whole number of patches; "
+                "data.image_size=30 model.patch_size=16: patches must divide the image; "
                 "data.image_size=16 or 32 works, or model.patch_size=15"
             ),
         ),
         (
             {"name": "vit", "image_size": 8, "patch_size": 16},
             (
-                "data.image_size=8 model.patch_size=16: an image must be a whole number of patches; "
+                "data.image_size=8 model.patch_size=16: patches must divide the image; "
                 "data.image_size=16 works, or model.patch_size=8"
             ),
         ),
@@ -224,16 +224,16 @@ def test_the_signature_read_without_an_import_is_the_real_one(kind: str, menu: d
         ),
         (
             {"name": "vit", "heads": 32, "pe": {"name": "rope"}},
-            "pe=rope model.width=64 model.heads=32: the width of a head, 2, must be divisible by 4",
+            "pe=rope model.width=64 model.heads=32: the width of a head, 2, must be a multiple of 4",
         ),
         ({"name": "vit", "pe": {"name": "rope", "theta": 0.0}}, "pe.theta=0.0: must be greater than 0"),
         (
             {"name": "vit", "width": 66, "heads": 3, "pe": {"name": "sincos2d"}},
-            "pe=sincos2d model.width=66: the width must be 8 or more, divisible by 4",
+            "pe=sincos2d model.width=66: the width must be a multiple of 4, at least 8",
         ),
         (
             {"name": "vit", "width": 65, "heads": 5, "pe": {"name": "sincos1d"}},
-            "pe=sincos1d model.width=65: the width must be even, for sine and cosine",
+            "pe=sincos1d model.width=65: the width must be even",
         ),
     ],
 )

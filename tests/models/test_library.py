@@ -202,7 +202,7 @@ def test_files_of_others_give_the_logits_they_were_saved_with(library: str, arch
         assert torch.equal(logits(ours), logits(theirs)), name
         assert about["source"] == "file" and about["new_parameters"] == 0
     few = network(library, arch, classes=7)
-    with pytest.raises(UserError, match=r"for 3 classes, and this run has 7; head=new draws a new head$"):
+    with pytest.raises(UserError, match=r"for 3 classes, and this run has 7 classes; head=new draws a new head$"):
         begun(few, path)
     assert begun(few, path, head="new")["new_parameters"] == sum(p.numel() for h in few.heads for p in h.parameters())
     kept = [name for name in few.net.state_dict() if not f"net.{name}".startswith(transfer.head_prefixes(few))]
@@ -238,7 +238,7 @@ def test_a_file_that_vitbench_wrote_says_what_its_images_were_normalised_by(tmp_
 
 def test_a_file_of_tensors_without_names_is_refused(tmp_path: Path) -> None:
     torch.save({0: torch.ones(2)}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"a.pth: is no state_dict, a dict of names and tensors$"):
+    with pytest.raises(UserError, match=r"a.pth: is not a state_dict, which is a dict of names and tensors$"):
         begun(network("timm", "test_vit"), tmp_path / "a.pth")
 
 
@@ -266,7 +266,7 @@ def test_pretrained_weights_that_cannot_be_fetched_are_one_quiet_line(
         transfer.begin(model, Origin("pretrained", "timm", "test_vit"), head="new", classes=tuple("abc"))
     line = str(caught.value)
     assert line.startswith("init=pretrained: timm could not fetch the weights of test_vit.") and "\n" not in line
-    assert "model.safetensors of https://huggingface.co/timm/" in line and "give it as init=FILE" in line
+    assert "model.safetensors of https://huggingface.co/timm/" in line and "type init=FILE" in line
     assert capfd.readouterr().err == ""
     with pytest.raises(UserError, match="init=timm:test_vit: timm could not fetch its weights"):
         transfer.fetched("timm", "test_vit")
@@ -299,7 +299,11 @@ def test_size_and_normalisation_follow_the_pretrained_network_unless_typed(tmp_p
     origin = Origin("pretrained", "timm", "vit_tiny_patch16_224")
     model = network("timm", "vit_tiny_patch16_224")
     normalise, (line,) = normalise_of(images, model, origin, None)
-    assert normalise.mean == (0.5,) * 3 and "at 32 px, where it had 224" in line and "vit_tiny_patch16_224." in line
+    assert (
+        normalise.mean == (0.5,) * 3
+        and "at 32 px; it was trained at 224 px" in line
+        and "vit_tiny_patch16_224." in line
+    )
     own, no_line = normalise_of(images, model, None, None)
     assert own.mean != normalise.mean and no_line == []
     typed = network("timm", "vit_tiny_patch16_224", mean=(0.1, 0.2, 0.3))
@@ -318,11 +322,11 @@ def test_size_and_normalisation_follow_the_pretrained_network_unless_typed(tmp_p
         (["model.arch=convnext_atto.foo", "init=pretrained"], "model.arch=convnext_atto.foo: Invalid pretrained tag"),
         (["model=torchvision", "model.arch=resnet18.foo"], "model.arch=resnet18.foo: did you mean resnet18"),
         (["model.drop_path=1"], "model.drop_path=1.0: must be"),
-        (["init=timm:resnet18"], "init=timm:resnet18: model=timm has pretrained weights of its own"),
-        (["objective=mae"], "objective=mae: hides patches, and model=timm has none"),
+        (["init=timm:resnet18"], "init=timm:resnet18: model=timm comes with its own pretrained weights"),
+        (["objective=mae"], "objective=mae: masks patches, and model=timm has none"),
         (["model=vit", "init=pretrained"], "init=pretrained: goes with model=torchvision or model=timm"),
         (["model=vit", "init=a.pth"], "init=a.pth: must be a run's id"),
-        (["model=torchvision", "optim.layer_decay=0.5"], "optim.layer_decay=0.5: torchvision does not say"),
+        (["model=torchvision", "optim.layer_decay=0.5"], "optim.layer_decay=0.5: torchvision does not tell"),
         (["checkpoint=3", "init=pretrained"], "checkpoint=3: init=pretrained has weights alone"),
     ],
 )
@@ -340,7 +344,9 @@ def test_networks_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match=r"model.std=\[0,1,1\]: must be 3 numbers.* above 0 to 1$"):
         network("timm", "test_vit", std=(0, 1, 1))
     shape: dict[str, Any] = {"channels": 3, "num_classes": 3}
-    with pytest.raises(UserError, match=r"takes no images of 8 px with 3 channels.*data.image_size=N gives others"):
+    with pytest.raises(
+        UserError, match=r"takes no images of 8 px with 3 channels.*set data.image_size to another size"
+    ):
         cost("timm", arch="convnext_atto", image_size=8, **shape)
     with pytest.raises(UserError, match="takes no images of 20 px"):
         cost("torchvision", arch="vit_b_16", image_size=20, **shape)

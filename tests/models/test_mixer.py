@@ -57,7 +57,7 @@ def test_weights_begin_and_decay_as_the_vits() -> None:
 def test_images_of_another_size_are_refused_when_they_come() -> None:
     with pytest.raises(UserError) as error:
         mixer()(torch.randn(1, 3, 16, 20))
-    line = "images of 16 x 20 px: model=mixer has weights for each place, and takes images of 16 x 16 px alone"
+    line = "images of 16 x 20 px: model=mixer has weights for each place, so it takes only images of 16 x 16 px"
     assert str(error.value) == line
 
 
@@ -70,8 +70,8 @@ def test_images_of_another_size_are_refused_when_they_come() -> None:
         (["pe=rope"], "mixer is not a ViT and takes no position encoding; drop pe=rope"),
         (
             ["objective=mae"],
-            "objective=mae model=mixer: mae shows the network some of an image's patches, and model=mixer has weights "
-            "for all of them together; objective=simsiam serves every model",
+            "objective=mae model=mixer: mae shows the network only some of an image's patches, but model=mixer needs "
+            "all of them; objective=simsiam works with every model",
         ),
     ],
 )
@@ -84,5 +84,5 @@ def test_what_no_mixer_could_be_is_refused_before_anything_runs(words: list[str]
 def test_a_slip_in_python_is_the_same_line() -> None:
     with pytest.raises(UserError, match=r"model\.width=0: must be 1 or more"):
         mixer(width=0)
-    with pytest.raises(UserError, match=r"data\.image_size=16 model\.patch_size=5: an image must be a whole number"):
+    with pytest.raises(UserError, match=r"data\.image_size=16 model\.patch_size=5: patches must divide the image"):
         mixer(patch_size=5)

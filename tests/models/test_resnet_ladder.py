@@ -241,7 +241,7 @@ def test_patches_without_hierarchy_cost_about_what_the_whole_costs(side: int, si
 
 
 def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
-    with pytest.raises(UserError, match=r"18 x 18 px are no whole number of patches of model.stem=patch, 4"):
+    with pytest.raises(UserError, match=r"18 x 18 px: model.stem=patch needs multiples of 4 px"):
         resnet(stem="patch")(images(18))
 
 
@@ -251,7 +251,8 @@ def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
         ({"depth": 18, "base_width": 4}, "model.depth=18 model.base_width=4: must be 8 or more"),
         (
             {"padding": "circular", "stem": "imagenet", "image_size": 2},
-            "model.padding=circular: a map of 2 x 2 has too few pixels to repeat 3 of them",
+            "model.padding=circular: needs maps of at least 3 x 3, and a map of this network is 2 x 2; "
+            "model.padding=zero works",
         ),
         (
             {"hierarchy": False, "downsample": "blur"},
@@ -264,11 +265,12 @@ def test_an_image_of_another_size_must_be_a_whole_number_of_patches() -> None:
         ({"norm": "group"}, "model.norm=group: choices: batch, layer"),
         (
             {"stem": "patch", "image_size": 18},
-            "data.image_size=18 model.stem=patch: must be divisible by 4; 16 or 20 works",
+            "data.image_size=18 model.stem=patch: must be a multiple of 4; 16 or 20 works",
         ),
         (
             {"padding": "reflect", "image_size": 4},
-            "model.padding=reflect: a map of 1 x 1 has too few pixels to repeat 1 of them",
+            "model.padding=reflect: needs maps of at least 2 x 2, and a map of this network is 1 x 1; "
+            "model.padding=zero works",
         ),
     ],
 )

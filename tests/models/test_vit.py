@@ -121,5 +121,5 @@ def test_drop_path_grows_with_depth_and_keeps_the_mean() -> None:
 
 
 def test_an_image_that_is_no_whole_number_of_patches_is_refused_at_call_time() -> None:
-    with pytest.raises(UserError, match=r"images of 32 x 30 px are no whole number of patches of model\.patch_size=4"):
+    with pytest.raises(UserError, match=r"images of 32 x 30 px: must be multiples of model\.patch_size=4"):
         vit()(torch.randn(1, 3, 32, 30, dtype=torch.float64))

@@ -311,16 +311,17 @@ def test_prefix_tokens_go_with_stem_window_and_convolution(rung: dict[str, Any])
         ),
         (
             {"hierarchy": True, "depth": 1},
-            "model.depth=1 model.hierarchy=true: must be 2 or more, half of them before the merging",
+            "model.depth=1 model.hierarchy=true: must be 2 or more, half before the merging",
         ),
         (
             {"hierarchy": True, "pool": "cls"},
-            "model.pool=cls: model.hierarchy=true merges patches 2 x 2, where such a token has no place; add "
+            "model.pool=cls: model.hierarchy=true merges patches 2 x 2, and such a token has no position; add "
             "model.pool=mean",
         ),
         (
             {"gate": True, "distill_token": True},
-            "model.distill_token=true: model.gate=true attends by places on the grid, where such a token has no place; "
+            "model.distill_token=true: model.gate=true attends by position on the grid, and such a token has no "
+            "position; "
             "add model.distill_token=false",
         ),
     ],
@@ -336,11 +337,11 @@ def test_a_rung_that_makes_no_network_is_refused_before_anything_runs(options: d
 
 def test_an_odd_grid_cannot_be_merged_when_the_network_is_built_or_called() -> None:
     line = (
-        "data.image_size=28 model.patch_size=4: an image has 7 x 7 patches, and model.hierarchy=true merges 2 x 2 of "
+        "data.image_size=28 model.patch_size=4: an image has 7 x 7 patches, and model.hierarchy=true merges them 2 x 2"
     )
     with pytest.raises(UserError) as built:
         vit(image_size=28, hierarchy=True)
-    assert str(built.value) == line + "them; data.image_size=32 works"
+    assert str(built.value) == line + "; data.image_size=32 works"
     with pytest.raises(UserError, match=r"images of 20 x 20 px have 5 x 5 patches, and model\.hierarchy=true merges"):
         vit(hierarchy=True)(images(20))
 
@@ -349,7 +350,7 @@ def test_an_odd_grid_cannot_be_merged_when_the_network_is_built_or_called() -> N
 def test_hidden_patches_go_with_no_rung(rung: dict[str, Any]) -> None:
     words = [f"model.{key}={str(value).lower() if value is True else value}" for key, value in rung.items()]
     with pytest.raises(
-        UserError, match=r"^objective=mae model\.\w+=\w+: mae shows the network some of an image's patches"
+        UserError, match=r"^objective=mae model\.\w+=\w+: mae shows the network only some of an image's patches"
     ):
         check(as_settings(compose(["objective=mae", *words])))
     with pytest.raises(UserError, match=r"^objective=mae: "):

@@ -177,8 +177,8 @@ def test_a_copied_file_of_weights_teaches_nobody_and_is_loaded_by_nobody(vitbenc
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["distill.kind=soft"], "distill.kind=soft: is for a run that has a teacher"),
-        (["model.distill_token=true"], "model.distill_token=true: is for a run that has a teacher"),
+        (["distill.kind=soft"], "distill.kind=soft: is for a run with a teacher"),
+        (["model.distill_token=true"], "model.distill_token=true: is for a run with a teacher"),
         (["teacher=x", "distill.kind=sofft"], "distill.kind=sofft: did you mean soft?"),
         (["teacher=x", "distill.alpha=2"], "distill.alpha=2.0: must be 0 to 1"),
         (["teacher=x", "distill.temperature=2"], "distill.temperature=2.0: is for distill.kind=soft"),

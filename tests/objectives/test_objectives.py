@@ -178,21 +178,19 @@ def settings(*words: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["model=resnet", "objective=mae"], "objective=mae: hides patches, and model=resnet has none"),
+        (["model=resnet", "objective=mae"], "objective=mae: masks patches, and model=resnet has none"),
         (
             ["objective=simsiam", "augment=strong"],
-            "augment.mixup=0.8 augment.cutmix=1.0: objective=simsiam has no labels",
+            "augment.mixup=0.8 augment.cutmix=1.0: has no effect with objective=simsiam",
         ),
         (
             ["objective=mae", "augment.erase=0.25"],
-            "augment.erase=0.25: objective=mae has no labels, and erases nothing; add augment.erase=0",
+            "augment.erase=0.25: has no effect with objective=mae, which uses no labels and erases nothing; "
+            "add augment.erase=0",
         ),
-        (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: objective=mae has no labels"),
+        (["objective=mae", "optim.label_smoothing=0.1"], "optim.label_smoothing=0.1: has no effect with objective=mae"),
         (["objective=simsiam", "optim.batch_size=1"], "optim.batch_size=1: objective=simsiam needs 2"),
-        (
-            ["objective=mae", "freeze=backbone"],
-            "freeze=backbone: the backbone is what objective=mae trains; drop one of them",
-        ),
+        (["objective=mae", "freeze=backbone"], "freeze=backbone: objective=mae trains the backbone; drop one of them"),
         (["objective=mae", "objective.mask=1"], "objective.mask=1.0: must be above 0 and below 1"),
         (["objective=mae", "teacher=x"], "teacher=x: teaches classes, and objective=mae learns none"),
     ],
@@ -205,7 +203,10 @@ def test_what_an_objective_cannot_be_is_refused(words: list[str], line: str) -> 
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [({"mask": 0.99}, "objective.mask=0.99: shows 0 of an image's 16 patches"), ({"width": 10}, "divisible by 4")],
+    [
+        ({"mask": 0.99}, "objective.mask=0.99: leaves 0 of an image's 16 patches visible"),
+        ({"width": 10}, "multiple of 4"),
+    ],
 )
 def test_a_decoder_that_cannot_be_is_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):

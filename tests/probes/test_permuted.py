@@ -56,7 +56,7 @@ def test_derivatives_along_a_moving_image_are_those_of_the_plain_network(subject
 
 def test_a_rearrangement_is_of_one_size_and_costs_are_measured_at_all(subjects: tuple[Subject, Subject]) -> None:
     plain, moved = subjects
-    assert resolution.refusal(plain, 8) == "" and "16 px alone" in resolution.refusal(moved, 8)
+    assert resolution.refusal(plain, 8) == "" and "images of 16 px for this network" in resolution.refusal(moved, 8)
     assert cost._measured(moved.model, moved, 8, 2)["inference_images_per_second"] > 0
 
 

@@ -132,7 +132,7 @@ def test_slips_get_one_line(vitbench: Cli, tmp_path: Path, words: list[str], lin
 def test_a_share_too_small_is_refused_before_anything_is_done(trained: Path, vitbench: Cli) -> None:
     before = len(records(trained))
     small = vitbench("features", f"models=[{ids(trained)[0]}]", f"runs={trained}", *DATA, "shares=[0.01]")
-    assert small.code == 2 and "shares=0.01: 2 images leave no image of class" in small.err
+    assert small.code == 2 and "shares=0.01: 2 images have none of class" in small.err
     assert small.err.count("\n") == 1 and len(records(trained)) == before
 
 

@@ -383,9 +383,9 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     few = weights(tmp_path, 7)
     for file, expected in {
         "none.pth": "No such file",
-        "evil.pth": "code is not run",
-        "text.pth": "is no file of weights",
-        "list.pth": "is no state_dict",
+        "evil.pth": "could run code",
+        "text.pth": "is not a file of weights",
+        "list.pth": "is not a state_dict",
         "text.safetensors": "No such file",
         few.name: "for 7 classes, and the data have 10",
     }.items():

@@ -215,8 +215,8 @@ def test_a_long_sweep_on_a_processor_is_told_what_makes_it_shorter(
     *_, estimate, advice = vitbench(*words).out.splitlines()
     assert estimate.startswith("about 64 min of training")  # 4 runs of 6 steps of 16 images
     assert (
-        advice
-        == "more than an hour; shorter with fewer steps (optim.steps=3), larger patches (model.patch_size=8) or a GPU"
+        advice == "this is more than an hour; the run is shorter with fewer steps (optim.steps=3), larger patches "
+        "(model.patch_size=8) or a GPU"
     )
     seconds[0] = 9.0
     assert vitbench(*words).out.splitlines()[-1].startswith("about 58 min of training")

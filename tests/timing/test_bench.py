@@ -106,7 +106,7 @@ def test_the_help_names_every_row() -> None:
         ("windows=0", "windows=0: must be 1 or more"),
         ("seconds=0", "seconds=0.0: must be above 0"),
         ("format=jsn", "format=jsn: did you mean json? choices: json, text"),
-        ("timm=nowhere.py", "timm=nowhere.py: no such file; it is the train.py of a checkout of pytorch-image-models"),
+        ("timm=nowhere.py", "timm=nowhere.py: no such file; type the path of train.py in a checkout of pytorch-"),
         ("file=bench.csv", "file=bench.csv: must end in .json; `vitbench report` makes the page from it"),
         ("device=gpu", "device=gpu: did you mean cpu? choices: auto, cpu, cuda"),
     ],

@@ -84,7 +84,7 @@ def test_a_kept_state_outlives_the_run_and_only_wsd_keeps_one(vitbench: Cli, tmp
     trunk = trunk_of(vitbench, tmp_path)
     assert Run(trunk, {}).kept_states() == Run(trunk, {}).kept() == [4, 6, 11] and not Run(trunk, {}).states()
     (trunk / "state.6.safetensors").unlink()
-    assert "finished before, without keep=[6]" in vitbench("train", *TRUNK).err
+    assert "the run had finished without keep=[6]" in vitbench("train", *TRUNK).err
     assert vitbench("train", *TINY, "keep=[2]", "runs=cosine").code == 0
     assert not [*folder(tmp_path / "cosine").glob("state*")]
 

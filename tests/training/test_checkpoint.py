@@ -114,13 +114,13 @@ def test_a_state_that_lacks_the_losses_of_some_steps_says_so_and_gives_none(tmp_
         ({"averaged.module.bias": None}, "is from another model: module.bias is nothing there"),
         (
             {"optimizer.9.momentum_buffer": torch.ones(3)},
-            "is from another optimizer: no parameter here takes 9.momentum",
+            "is from another optimizer: 9.momentum_buffer fits no parameter of this one",
         ),
         (
             {"optimizer.0.momentum_buffer": torch.ones(3)},
-            "is from another optimizer: no parameter here takes 0.momentum",
+            "is from another optimizer: 0.momentum_buffer fits no parameter of this one",
         ),
-        ({"losses": None}, "is no whole state: it has no losses"),
+        ({"losses": None}, "is not a complete state: it has no losses"),
     ],
 )
 def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
@@ -139,13 +139,13 @@ def test_a_state_that_does_not_fit_leaves_every_part_as_it_was(
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"step": 10**9}, "is no state of this run: step 1,000,000,000, and there are 4"),
-        ({"step": 10**400}, "is no whole state: step is 1000"),
-        ({"step": -1}, "is no whole state: step is -1; it must be from 0"),
-        ({"step": [3]}, r"is no whole state: step is \[3\]; it must be a whole number"),
-        ({"train_seconds": 1e308}, "is no whole state: train_seconds is 1e\\+308"),
-        ({"every": 0}, "is no whole state: every is 0"),
-        ({"run": None}, "is no whole state: run is None"),
+        ({"step": 10**9}, "is not a state of this run: it is of step 1,000,000,000, and the run has 4 steps"),
+        ({"step": 10**400}, "is not a complete state: step is 1000"),
+        ({"step": -1}, "is not a complete state: step is -1; it must be from 0"),
+        ({"step": [3]}, r"is not a complete state: step is \[3\]; it must be a whole number"),
+        ({"train_seconds": 1e308}, "is not a complete state: train_seconds is 1e\\+308"),
+        ({"every": 0}, "is not a complete state: every is 0"),
+        ({"run": None}, "is not a complete state: run is None"),
         ({"run": "s"}, "is the state of another run, s"),
     ],
 )

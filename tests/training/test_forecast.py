@@ -63,8 +63,9 @@ def test_a_long_run_is_told_what_makes_it_shorter() -> None:
     first, second = said(run_of(), 5.0)
     assert first == "about 2.9 h on this CPU (5 s a step, 2,000 steps)"
     assert second == (
-        "more than an hour; shorter with fewer steps (optim.steps=1000), smaller images (data.image_size=112 "
-        "model.patch_size=16), larger patches (model.patch_size=32), a smaller network (model.size=micro) or a GPU"
+        "this is more than an hour; the run is shorter with fewer steps (optim.steps=1000), smaller images "
+        "(data.image_size=112 model.patch_size=16), larger patches (model.patch_size=32), a smaller network "
+        "(model.size=micro) or a GPU"
     )
 
 
@@ -73,7 +74,8 @@ def test_what_cannot_be_smaller_is_not_named() -> None:
     settings = {"optim": optim, "model": {"name": "resnet", "size": "nano"}, "data": {"fraction": 1}}
     training = run_of(run=SimpleNamespace(settings=settings), architecture={"image_size": 32})
     assert said(training, 5.0)[1] == (
-        "more than an hour; shorter with fewer epochs (optim.epochs=15), fewer images (data.count=350) or a GPU"
+        "this is more than an hour; the run is shorter with fewer epochs (optim.epochs=15), fewer images "
+        "(data.count=350) or a GPU"
     )
 
 

@@ -65,31 +65,31 @@ def bomb(path: Path) -> None:
 
 W = torch.ones(3, 2)
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text": (written(b"hello world, these are no weights"), "is no file of weights"),
-    "nothing": (written(b""), "is no file of weights"),
-    "a web page": (written(b"<!DOCTYPE html><html>404</html>"), "is no file of weights"),
-    "a pickle of numbers": (written(pickle.dumps({"a": 1})), "is damaged or no file of weights"),
-    "a pickle of protocol 0": (written(pickle.dumps({"a": 1}, 0)), "is no file of weights"),
-    "a torn pickle": (written(pickle.dumps({"a": "b" * 999})[:50]), "is damaged or no file of weights"),
+    "text": (written(b"hello world, these are no weights"), "is not a file of weights"),
+    "nothing": (written(b""), "is not a file of weights"),
+    "a web page": (written(b"<!DOCTYPE html><html>404</html>"), "is not a file of weights"),
+    "a pickle of numbers": (written(pickle.dumps({"a": 1})), "is damaged or not a file of weights"),
+    "a pickle of protocol 0": (written(pickle.dumps({"a": 1}, 0)), "is not a file of weights"),
+    "a torn pickle": (written(pickle.dumps({"a": "b" * 999})[:50]), "is damaged or not a file of weights"),
     "a folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
-    "a pipe": (os.mkfifo, "cannot be read: it is no regular file"),
-    "a device without end": (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is no regular file"),
+    "a pipe": (os.mkfifo, "cannot be read: it is not a regular file"),
+    "a device without end": (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is not a regular file"),
     "no file": (lambda path: None, "cannot be read: No such file or directory"),
-    "half an archive": (cut, "is damaged or no file of weights"),
+    "half an archive": (cut, "is damaged or not a file of weights"),
     "an archive of something else": (
         lambda path: zipfile.ZipFile(path, "w").close() or zipfile.ZipFile(path, "a").writestr("a.txt", "b"),
-        "is damaged or no file of weights",
+        "is damaged or not a file of weights",
     ),
     "a bomb": (bomb, "an archive that unpacks to more than 2 times its size"),
-    "a gigabyte of zeros": (saved({"a": Bytes()}), r"holds more than tensors \(\w+.bytearray\), and code is not run"),
-    "integer keys": (saved({0: W}), "is no state_dict, a dict of names and tensors"),
-    "nested dicts": (saved({"model": {"a": {"b": W}}}), "is no state_dict, a dict of names and tensors"),
-    "a list": (saved([W]), "is no state_dict, a dict of names and tensors"),
-    "a tensor": (saved(W), "is no state_dict, a dict of names and tensors"),
-    "a network": (saved(nn.Linear(2, 3)), "is damaged or no file of weights"),
-    "tensors without values": (saved({"w": W.to("meta")}), "w is no plain tensor"),
-    "a sparse tensor": (saved({"w": W.to_sparse()}), "w is no plain tensor"),
-    "one value as a million": (saved({"w": torch.ones(1).expand(1_000_000)}), "more than 2 times as many values"),
+    "a gigabyte of zeros": (saved({"a": Bytes()}), r"holds more than tensors \(\w+.bytearray\), which could run code"),
+    "integer keys": (saved({0: W}), "is not a state_dict, which is a dict of names and tensors"),
+    "nested dicts": (saved({"model": {"a": {"b": W}}}), "is not a state_dict, which is a dict of names and tensors"),
+    "a list": (saved([W]), "is not a state_dict, which is a dict of names and tensors"),
+    "a tensor": (saved(W), "is not a state_dict, which is a dict of names and tensors"),
+    "a network": (saved(nn.Linear(2, 3)), "is damaged or not a file of weights"),
+    "tensors without values": (saved({"w": W.to("meta")}), "w is not a plain tensor"),
+    "a sparse tensor": (saved({"w": W.to_sparse()}), "w is not a plain tensor"),
+    "one value as a million": (saved({"w": torch.ones(1).expand(1_000_000)}), "more than 2 times as many bytes"),
     "not a number": (saved({"w": W / 0 * 0}), "w has values that are not finite"),
     "not a number, in a byte each": (
         saved({"w": torch.full((9,), torch.nan).to(torch.float8_e5m2)}),
@@ -122,7 +122,7 @@ SAVE = torch.save
 def test_no_code_of_a_file_is_run_and_what_it_names_is_told(make: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     make({"w": Trap(tmp_path / "executed")})(path)
-    with pytest.raises(UserError, match=r"holds more than tensors|is damaged or no file of weights"):
+    with pytest.raises(UserError, match=r"holds more than tensors|is damaged or not a file of weights"):
         read_state_dict(path, "weights=net.pth")
     assert not (tmp_path / "executed").exists()
 
@@ -150,20 +150,20 @@ def header(length: int, text: bytes = b"{}") -> bytes:
 
 
 UNSAFE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text": (written(b"hello world, this is no file of weights"), "is damaged or is no safetensors file"),
-    "nothing": (written(b""), "is damaged or is no safetensors file"),
-    "a header of an exabyte": (written(header(2**60)), "is damaged or is no safetensors file"),
-    "a header as long as can be said": (written(header(2**64 - 1)), "is damaged or is no safetensors file"),
-    "a header that is a list": (written(header(2, b"[]")), "is damaged or is no safetensors file"),
-    "a header of brackets": (written(header(90_000, b"[" * 90_000)), "is damaged or is no safetensors file"),
+    "text": (written(b"hello world, this is no file of weights"), "is damaged or not a safetensors file"),
+    "nothing": (written(b""), "is damaged or not a safetensors file"),
+    "a header of an exabyte": (written(header(2**60)), "is damaged or not a safetensors file"),
+    "a header as long as can be said": (written(header(2**64 - 1)), "is damaged or not a safetensors file"),
+    "a header that is a list": (written(header(2, b"[]")), "is damaged or not a safetensors file"),
+    "a header of brackets": (written(header(90_000, b"[" * 90_000)), "is damaged or not a safetensors file"),
     "a type that there is not": (
         written(header(56, b'{"w":{"dtype":"Q9","shape":[1],"data_offsets":[0,1]}}   \0')),
-        "is damaged or is no safetensors file",
+        "is damaged or not a safetensors file",
     ),
-    "values that are not there": (lambda path: path.write_bytes(save({"w": W})[:-4]), "is damaged or is no"),
+    "values that are not there": (lambda path: path.write_bytes(save({"w": W})[:-4]), "is damaged or not"),
     "a pickle": (written(pickle.dumps({"a": 1})), "is a pickle, which can hold code and is not read"),
     "what torch.save makes": (saved({"w": W}), "is a pickle, which can hold code and is not read"),
-    "a pipe": (os.mkfifo, "cannot be read: it is no regular file"),
+    "a pipe": (os.mkfifo, "cannot be read: it is not a regular file"),
     "a folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
     "not a number": (lambda path: save_file({"w": W * torch.nan}, path), "w has values that are not finite"),
 }
@@ -183,7 +183,7 @@ def test_what_is_no_safetensors_file_is_one_line(kind: str, tmp_path: Path) -> N
 def test_weights_of_a_run_that_are_none_are_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     UNSAFE[kind][0](path)
-    with pytest.raises(UserError, match=f"^{path} (cannot be read: it is no regular file|is damaged)"):
+    with pytest.raises(UserError, match=f"^{path} (cannot be read: it is not a regular file|is damaged)"):
         checkpoint.weights_of("some-run", path)
 
 
@@ -204,7 +204,7 @@ def test_a_file_that_looks_like_ours_may_say_anything(about: str, tmp_path: Path
 def test_classes_that_are_no_names_are_one_line(classes: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(as_ours({"w": W}, json.dumps({"classes": classes})))
-    with pytest.raises(UserError, match=r"^init=net: is damaged: what it calls its classes are no names"):
+    with pytest.raises(UserError, match=r"^init=net: is damaged: its classes are not a list of names"):
         transfer.read_weights(Origin("net", "file", "net", path))
 
 
@@ -223,7 +223,7 @@ def test_what_images_cannot_be_normalised_by_is_not_believed(mean: Any, std: Any
 def test_numbers_of_another_kind_are_not_taken_for_weights(dtype: torch.dtype, tmp_path: Path) -> None:
     model = nn.Linear(2, 3)
     tensors = {name: torch.ones_like(value).to(dtype) for name, value in model.state_dict().items()}
-    with pytest.raises(UserError, match=rf"{str(dtype)[6:]} there, and a weight is a floating-point number"):
+    with pytest.raises(UserError, match=rf"{str(dtype)[6:]} there, but weights are floating-point numbers"):
         checkpoint.fit_tensors(model, tensors, tmp_path / "net.pth")
     checkpoint.fit_tensors(model, {name: value.double() for name, value in model.state_dict().items()}, tmp_path / "a")
 
@@ -236,7 +236,7 @@ def test_numbers_of_another_kind_are_not_taken_for_weights(dtype: torch.dtype, t
     ],
 )
 def test_what_a_library_advises_against_safety_is_not_passed_on(error: Exception) -> None:
-    assert reason_of(error, 100) == "what lies there is damaged, or holds more than tensors, and code is not run"
+    assert reason_of(error, 100) == "the file is damaged, or holds more than tensors, which could run code"
     assert reason_of(OSError("no such host"), 100) == "no such host"
 
 
@@ -256,7 +256,9 @@ def test_a_foreign_meta_file_of_imagenet_is_one_line_of_data(kind: str, tmp_path
     FOREIGN_META[kind](tmp_path / "meta.bin")
     for split in ("train", "val"):
         (tmp_path / split).mkdir()  # without them torchvision looks no further
-    with pytest.raises(DataError, match=r"^data=imagenet: .*a file there is damaged, or is not the set's") as error:
+    with pytest.raises(
+        DataError, match=r"^data=imagenet: .*a file there is damaged, or does not belong to the set"
+    ) as error:
         torchvision_sets.load("imagenet", root=tmp_path, cache=tmp_path / "cache", image_size=32)
     assert "\n" not in str(error.value) and "weights_only" not in str(error.value)
     assert not (tmp_path / "executed").exists()

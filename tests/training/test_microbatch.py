@@ -42,8 +42,8 @@ def test_a_batch_in_parts_gives_the_losses_of_the_whole(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["model=resnet"], "model=resnet has batch norm, whose statistics are of the whole batch; drop machine.micro"),
-        ([*VIT, "objective=simsiam"], "objective=simsiam has batch norm, whose statistics are of the whole batch"),
+        (["model=resnet"], "model=resnet has batch norm, which needs the whole batch at once; drop machine.micro"),
+        ([*VIT, "objective=simsiam"], "objective=simsiam has batch norm, which needs the whole batch at once"),
         ([*VIT, "model.drop_path=0.1"], "model.drop_path=0.1 draws its numbers for the whole batch; drop one of them"),
     ],
 )
@@ -92,8 +92,8 @@ def test_a_step_that_does_not_fit_is_one_line_and_the_run_goes_on_in_parts(
     monkeypatch.setattr(Classify, "forward", greedy)
     output = vitbench("train", *TINY, *VIT, "runs=parts")
     assert output.code == 1 and output.err.count("\n") == 1
-    assert "step 4 with optim.batch_size=16 needs more memory than there is: " in output.err
-    assert "GiB free; machine.microbatch=8 computes the same run in smaller parts\n" in output.err
+    assert "step 4 with optim.batch_size=16 needs more memory than there is (" in output.err
+    assert "GiB free); machine.microbatch=8 computes the same run in smaller parts\n" in output.err
     assert vitbench("train", *TINY, *VIT, "machine.microbatch=8", "runs=parts").code == 0
     assert losses(folder(tmp_path / "parts")) == pytest.approx(losses(folder(tmp_path / "whole")), rel=1e-5)
     assert record(tmp_path / "parts")["status"] == "finished"

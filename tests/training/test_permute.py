@@ -153,7 +153,7 @@ def test_stacked_runs_have_each_its_own_rearrangement(vitbench: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("data.permute=tiles data.permute_tile=5", "data.permute_tile=5: must divide the images' 32 px"),
+        ("data.permute=tiles data.permute_tile=5", "data.permute_tile=5: must divide the image size, 32 px"),
         ("data.permute_share=0.5", "data.permute_share=0.5: goes with data.permute=tiles or pixels"),
         ("data.permute_seed=1", "data.permute_seed=1: goes with data.permute=tiles or pixels"),
         ("data.permute=pixels data.permute_tile=2", "data.permute_tile=2: goes with data.permute=tiles"),

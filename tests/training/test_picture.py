@@ -81,12 +81,12 @@ def test_the_command_writes_the_same_bytes_again_and_nothing_else(vitbench: Cli)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "ls images: needs one file=, for example file=images.png"),
+        ("", "ls images: type one file=, for example file=images.png"),
         ("file=a.gif", "file=a.gif: the ending says the format; choices: .svg, .png, .pdf"),
-        ("file=a.png -m", "ls images -m: takes file=, replace=true and the settings of a run"),
+        ("file=a.png -m", "ls images -m: no such option; ls images takes file=, replace=true and settings of a run"),
         ("file=a.png modle=vit", "modle=vit: no such setting of `vitbench train`; did you mean model?"),
         ("file=a.png optim.lr=-1", "optim.lr=-1.0: must be above 0"),
-        ("file=a.png data.permute=tiles data.permute_tile=7", "data.permute_tile=7: must divide the images' 32 px"),
+        ("file=a.png data.permute=tiles data.permute_tile=7", "data.permute_tile=7: must divide the image size, 32 px"),
     ],
 )
 def test_a_wrong_word_gets_one_line_and_no_picture(vitbench: Cli, words: str, line: str) -> None:

@@ -193,7 +193,7 @@ def test_weights_are_kept_after_the_steps_that_keep_names(
         assert path.read_bytes() == (again / path.name).read_bytes()
     last = (plain / "checkpoint.safetensors").read_bytes()  # `keep` is no part of a run's identity
     assert last == (kept / "checkpoint.6.safetensors").read_bytes() != (kept / "checkpoint.3.safetensors").read_bytes()
-    assert "finished before, without keep=[1]" in vitbench("train", *TINY, "runs=none", "keep=[1]").err
+    assert "the run had finished without keep=[1]" in vitbench("train", *TINY, "runs=none", "keep=[1]").err
     output = vitbench("train", *TINY, "runs=wrong", "keep=[1,7]")
     assert output.code == 2 and "keep=[1,7]: must be steps of the run, 1 to 6" in output.err
 
@@ -339,7 +339,7 @@ def test_kept_weights_that_are_no_longer_this_runs_are_set_aside_before_the_reco
         vitbench("train", *TINY, "seed=1", "keep=[1]", "runs=other")
         shutil.copy(folder(tmp_path / "other") / kept.name, kept)
     output = vitbench("train", *TINY, "runs=r", "keep=[1,3]")
-    assert output.code == 0 and "it is checkpoint.1.safetensors.damaged now" in output.err
+    assert output.code == 0 and "it was renamed to checkpoint.1.safetensors.damaged" in output.err
     assert "keep=[1] came too late" in output.err and not kept.exists()
     files = record(tmp_path / "r")["files"]
     assert "checkpoint.3.safetensors" in files and "checkpoint.1.safetensors" not in files
@@ -423,7 +423,7 @@ def test_a_torn_record_means_not_finished_and_is_kept_beside_the_new_one(vitbenc
     torn = path.read_bytes()[:-20]
     path.write_bytes(torn)
     again = vitbench("train", *TINY, "runs=r")
-    assert again.code == 0 and "is not a whole record (broken JSON); it is trained again" in again.err
+    assert again.code == 0 and "is not a whole record (broken JSON); the run is trained again" in again.err
     assert record(tmp_path / "r")["status"] == "finished"
     assert path.with_name("record.damaged.json").read_bytes() == torn
 

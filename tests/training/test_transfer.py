@@ -133,7 +133,12 @@ MISFITS: dict[str, tuple[dict[str, Any], int, tuple[str, ...] | None, str]] = {
         ("a", "b", "d"),
         "its classes are a, b, d, this run's are a, b, c; head=new draws a new head",
     ),
-    "another number of classes": (VIT, 7, None, "for 7 classes, and this run has 3; head=new draws a new head"),
+    "another number of classes": (
+        VIT,
+        7,
+        None,
+        "is for 7 classes, and this run has 3 classes; head=new draws a new head",
+    ),
 }
 
 
@@ -193,8 +198,8 @@ def test_a_file_of_ours_knows_its_classes(tmp_path: Path) -> None:
 FILES = {
     "a pickle": (b"\x80\x04N.", "is a pickle, which can hold code and is not read"),
     "what torch.save makes": (b"PK\x03\x04....", "is a pickle, which can hold code and is not read"),
-    "text": (b"hello world, this is no file of weights", "is damaged or is no safetensors file"),
-    "nothing": (b"", "is damaged or is no safetensors file"),
+    "text": (b"hello world, this is no file of weights", "is damaged or not a safetensors file"),
+    "nothing": (b"", "is damaged or not a safetensors file"),
 }
 
 

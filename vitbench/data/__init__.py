@@ -1,1 +1,1 @@
-"""Images and labels: a menu of sources, each a function to two `Split`s; decoded once into a memory-mapped cache."""
+"""Images and labels: a menu of sources, each a function that returns two `Split`s, and the cache of decoded images."""

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on the device.
+"""Augments whole batches on the device.
 
-torchvision's v2 transforms draw once for a batch, and on the host. What is here draws for each image; MixUp and CutMix
-draw one ratio for a batch, as in timm and DeiT. All of it draws on the device of the images and reads nothing back, so
-that a GPU can record a step once and replay it. The exception is RandAugment with `draw="chunk"`: torchvision's, on
-chunks of a few images that share a draw.
+torchvision's v2 transforms draw their random numbers once per batch, on the host. The functions here draw for each
+image; MixUp and CutMix draw one ratio per batch, as in timm and DeiT. All of them draw on the device of the images and
+read nothing back, so a GPU can record a step once and replay it. The exception is RandAugment with `draw="chunk"`,
+which is torchvision's code: a few images share a draw.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from vitbench.data.randaugment import fake_mode, randaugment
 
-CHUNK = 8  # images that share a draw of RandAugment's operations with draw="chunk"
+CHUNK = 8  # number of images that share a draw of RandAugment's operations with draw="chunk"
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
-    """Crops each image, padded by reflection, at a random place and mirrors half of them; (B, C, H, W) uint8.
+    """Shifts each uint8 image (B, C, H, W) by a random offset and mirrors a random half of them.
 
-    This equals a random cut from `F.pad(images, 4 * [padding], mode="reflect")`, but builds no padded image: a pixel
+    The result is a random crop of `F.pad(images, 4 * [padding], mode="reflect")`, but no padded image is built: a pixel
     outside the image is read from the place that it reflects.
     """
     B, channels, height, width = images.shape
@@ -35,7 +35,7 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
     top = torch.randint(0, offsets, (B,), device=device)
     left = torch.randint(0, offsets, (B,), device=device)
     if flip:
-        left += offsets * (torch.rand(B, device=device) < 0.5)  # the table's second half is mirrored
+        left += offsets * (torch.rand(B, device=device) < 0.5)  # the second half of the table has the mirrored rows
     mode = fake_mode(images)
     rows = _sources(height, padding, device, mode)[:offsets].mul(width).index_select(0, top)  # (B, H)
     columns = _sources(width, padding, device, mode).index_select(0, left)  # (B, W)
@@ -46,10 +46,10 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
 
 @cache
 def _sources(size: int, padding: int, device: torch.device, mode: Any = None) -> Tensor:
-    """Which row of the image each row of a crop is read from, (2 (2P + 1), size).
+    """Returns for each offset the rows of the image that the rows of a crop are read from, (2 (2P + 1), size).
 
-    The first half has a line for each offset -padding..padding, the second half the same lines mirrored. Rows outside
-    the image are reflected without repeating the border: -1 -> 1 and size -> size - 2.
+    The first half has a line for each offset -P..P, with P = `padding`, and the second half has the same lines
+    mirrored. Rows outside the image are reflected without repeating the border: -1 -> 1 and size -> size - 2.
     """
     rows = torch.arange(-padding, padding + 1, device=device)[:, None] + torch.arange(size, device=device)
     rows = (size - 1) - ((size - 1) - rows.abs()).abs()
@@ -57,14 +57,15 @@ def _sources(size: int, padding: int, device: torch.device, mode: Any = None) ->
 
 
 def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
-    """Turns each image (B, C, H, H) uint8 about its centre, counter-clockwise by degrees (B,), and enlarges it by (B,).
+    """Rotates each uint8 image (B, C, H, H) about its centre and enlarges it by a factor.
 
-    The interpolation is bilinear. As in a crop, the image continues by reflection without repeating its border.
+    `degrees` (B,) are counter-clockwise, `factors` are (B,). The interpolation is bilinear. Beyond its border, the
+    image continues by reflection without repeating the border, as in `crop_and_flip`.
     """
     angles = degrees.float() * (math.pi / 180)
     cos, sin = angles.cos() / factors, angles.sin() / factors
     zero = torch.zeros_like(cos)
-    # affine_grid asks where each new pixel is read from: it takes the inverse, in half widths with y downwards
+    # affine_grid takes the inverse map, from a new pixel to its source, in half widths with y downwards.
     inverse = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
     grid = F.affine_grid(inverse, list(images.shape), align_corners=True)
     turned = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=True)
@@ -72,12 +73,15 @@ def turn_and_scale(images: Tensor, degrees: Tensor, factors: Tensor) -> Tensor:
 
 
 def crop_and_resize(images: Tensor, area: float) -> Tensor:
-    """Shows a random part of each image, `area` to 1 of it, at the image's size; uint8 (B, C, H, W) -> float 0..255.
+    """Crops a random part of each image, with `area` to 1 of its area, and enlarges it to the image's size.
 
-    Area and place are uniform, the ratio of width to height is 3/4 to 4/3 and uniform in its logarithm, as in
-    torchvision's RandomResizedCrop (Szegedy et al. 2015, arXiv 1409.4842, section 6). That draws area and ratio again
-    where a side would be longer than the image's, at most ten times, and then takes the centre; here such a side is as
-    long as the image's, and the area smaller than drawn. Its parts are whole pixels, and here they are not.
+    Images are uint8 (B, C, H, W); the result is float, 0 to 255.
+
+    Area and place are uniform. The ratio of width to height is 3/4 to 4/3, uniform in its logarithm, as in
+    torchvision's RandomResizedCrop (Szegedy et al. 2015, arXiv 1409.4842, section 6). There are two differences. If a
+    side would be longer than the image's, torchvision draws area and ratio again, at most ten times, and then takes the
+    centre; here such a side is cut to the image's, so the area is smaller than drawn. And torchvision crops whole
+    pixels; here a crop may begin and end within a pixel.
     """
     B, device = len(images), images.device
 
@@ -94,11 +98,12 @@ def crop_and_resize(images: Tensor, area: float) -> Tensor:
 
 
 def erase(images: Tensor, probability: float) -> Tensor:
-    """Fills a random rectangle of some normalised images (B, C, H, W) with normal noise, each pixel with its own.
+    """Fills a random rectangle of each normalised image (B, C, H, W), with this probability, with normal noise.
 
-    Random erasing (Zhong et al. 2017, arXiv 1708.04896) as in DeiT, which takes timm's `pixel` mode: 0.02 to 1/3 of the
-    area, a ratio of height to width from 0.3 to 1/0.3, uniform in its logarithm, at a uniform place. timm draws again
-    where a side would not be shorter than the image's; here it is one pixel shorter (fewer than 1 in 100).
+    This is random erasing (Zhong et al. 2017, arXiv 1708.04896) as in DeiT, which uses timm's `pixel` mode. The
+    rectangle has 0.02 to 1/3 of the area and a ratio of height to width from 0.3 to 1/0.3, uniform in its logarithm, at
+    a uniform place. If a side would not be shorter than the image's, timm draws again; here it becomes one pixel
+    shorter than the image's (fewer than 1 in 100 rectangles).
     """
     B, _, height, width = images.shape
     chosen, share, tilt, above, before = torch.rand(5, B, 1, 1, 1, device=images.device)
@@ -117,25 +122,25 @@ def mixup_or_cutmix(
     """Mixes each image (B, C, H, W) with the one before it; labels (B,) become shares of the classes (B, K).
 
     With w ~ Beta(alpha, alpha), MixUp (Zhang et al. 2018, arXiv 1710.09412) is w x + (1 - w) x'. CutMix (Yun et al.
-    2019, arXiv 1905.04899, section 3.1) is the same with a map for w, 0 in a random box and 1 elsewhere; the box has
-    1 - w of the area, less what lies beyond the border, and the label the share that is left. If both alphas are above
-    0, one of the two is drawn for the batch.
+    2019, arXiv 1905.04899, section 3.1) replaces w by a map that is 0 in a random box and 1 elsewhere. The box has 1 -
+    w of the area, less the part beyond the border, and the label gets the share of the image that is left. If both
+    alphas are above 0, one of the two is drawn for the batch.
 
-    On a CPU the numbers are those of torchvision's v2.MixUp and v2.CutMix, to the bit. But with both on a box is drawn
-    even where MixUp is chosen, because the host does not know, so what comes later in the step, drop path, gets other
-    numbers than after v2.MixUp.
+    On a CPU the numbers are those of torchvision's v2.MixUp and v2.CutMix, to the bit. If both are on, a box is drawn
+    even when MixUp is chosen, because the host does not know the choice. Drop path, which draws later in the step, then
+    gets other numbers than after v2.MixUp.
     """
     height, width = images.shape[2:]
     device = images.device
     cuts = torch.randint(2 if mixup and cutmix else 1, (1,), device=device) == (1 if mixup else 0)
     alpha = torch.where(cuts, cutmix, mixup).double().expand(2)
-    # torch's Beta, written out: its sampler cannot run on FakeTensors
+    # This is torch's Beta, written out, because its sampler cannot run on FakeTensors.
     gamma = Gamma(alpha, torch.ones_like(alpha), validate_args=False).sample()
     weight = (gamma[:1] / gamma.sum()).float().clamp(torch.finfo(torch.float32).tiny, 1 - 2**-24)
     share = weight.double()  # of the image's own class
     if cutmix:
         x, y = torch.randint(width, (1,), device=device), torch.randint(height, (1,), device=device)
-        half = 0.5 * (1 - share).sqrt()  # of the box's sides, in sides of the image
+        half = 0.5 * (1 - share).sqrt()  # half the side of the box, as a share of the image's side
         half_width, half_height = (half * width).long(), (half * height).long()
         left, right = (x - half_width).clamp(min=0), (x + half_width).clamp(max=width)
         top, bottom = (y - half_height).clamp(min=0), (y + half_height).clamp(max=height)
@@ -148,7 +153,7 @@ def mixup_or_cutmix(
 
 
 def _rectangle(images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Where the rows top to bottom - 1 and the columns left to right - 1 cross, (..., H, W)."""
+    """Returns a mask (..., H, W) of the rows top to bottom - 1 and the columns left to right - 1."""
     height, width = images.shape[2:]
     rows = torch.arange(height, device=images.device)[:, None]
     columns = torch.arange(width, device=images.device)
@@ -156,9 +161,9 @@ def _rectangle(images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right:
 
 
 class Augment:
-    """The settings of `conf/augment/*.yaml` as two steps: `pixels` before images are normalised, `mix` after.
+    """Applies the settings of `conf/augment/*.yaml` in two steps: `pixels` before normalisation, and `mix` after it.
 
-    Both are written for a CUDA graph to record, unless RandAugment has `draw="chunk"`.
+    A CUDA graph can record both, unless RandAugment has `draw="chunk"`.
     """
 
     def __init__(
@@ -186,11 +191,12 @@ class Augment:
         self._in_chunks = _in_chunks(randaugment, magnitude) if randaugment and draw == "chunk" else None
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Crops, turns, scales, shifts, mirrors and RandAugments uint8 images (B, C, H, W), which keep shape and type.
+        """Augments uint8 images (B, C, H, W), which keep their shape and type.
 
-        They come in this order, and none replaces another: what is shifted is the part that `area` shows. Angles are
-        uniform in -rotate..rotate. The logarithm of the scale factor is uniform, so that factors from 1/(1 + scale) to
-        1 + scale are above 1 as often as below. One interpolation applies both.
+        The operations follow each other in this order: random crop (`area`), rotation and scale, shift (`crop`),
+        mirroring, RandAugment. Each one works on the result of the one before. Angles are uniform in -rotate..rotate.
+        The logarithm of the scale factor is uniform, so factors from 1/(1 + scale) to 1 + scale are above 1 as often as
+        below. Rotation and scale share one interpolation.
         """
         if self.area < 1:
             images = crop_and_resize(images, self.area).round_().to(torch.uint8)
@@ -207,13 +213,13 @@ class Augment:
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become shares of classes."""
+        """Whether `mix` turns labels into shares of classes."""
         return bool(self.mixup or self.cutmix)
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Erases parts of normalised images (B, C, H, W), then mixes them by MixUp or CutMix, as DeiT does.
 
-        Where they are mixed, labels (B,) become shares of the classes (B, K).
+        If images are mixed, labels (B,) become shares of the classes (B, K).
         """
         if self.erase:
             images = erase(images, self.erase)
@@ -223,7 +229,7 @@ class Augment:
 
 
 def _in_chunks(layers: int, magnitude: int) -> Callable[[Tensor], Tensor]:
-    """torchvision's RandAugment, which draws on the host, once for each chunk of images."""
+    """Returns torchvision's RandAugment, which draws on the host, once for each chunk of images."""
     from torchvision.transforms import v2  # the import takes 2.6 s
 
     operations = v2.RandAugment(layers, magnitude)

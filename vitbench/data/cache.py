@@ -1,14 +1,14 @@
-"""Decoded images in one memory-mapped file, which is written once and shared by all runs and processes.
+"""Writes decoded images into one file, once, which all runs and processes share.
 
-`<cache>/<name>-<key>.npy` holds the training images, then the test images. `<name>-<key>.json` beside it, the header,
-holds labels, classes and fingerprint, and is written last. The key is a hash of whatever identifies the source (for a
-folder: its path, the names, sizes and times of its files, and the image size), so changed data get a file of their own
-and nothing is ever overwritten. A pair is used if the header agrees with its own hash and with the images, of which it
-holds the length and a hash of 16 blocks spread over them; else the source is decoded again. The header also holds a
-digest of each image, against which the image is checked when it is loaded (`stored.py`). Where an older vitbench wrote
-it without them, all images are read once, and checked against the fingerprint, which is made of their digests.
+`<cache>/<name>-<key>.npy` holds the training images, then the test images. `<name>-<key>.json` is its header: it holds
+labels, classes and fingerprint, and is written last. The key is a hash of all that identifies the source (for a folder:
+its path, the names, sizes and times of its files, and the image size), so changed data get a new file and nothing is
+ever overwritten. The two files are used if the header agrees with its own hash and with the images; for this it holds
+their length and a hash of 16 blocks spread over them. Otherwise the source is decoded again. The header also holds a
+digest of each image, which is checked when the image is loaded (`stored.py`). A header of an older vitbench has no
+digests: then all images are read once and checked against the fingerprint, which is made from the digests.
 
-Where images are decoded whenever they are needed (`files.py`), only a header is kept, `<name>-<key>-files.json`.
+If images are decoded whenever they are needed (`files.py`), only a header is kept, `<name>-<key>-files.json`.
 """
 
 from __future__ import annotations
@@ -35,39 +35,40 @@ from vitbench.data.stored import HEADER, ImageFile, Stored, digests_of, locked, 
 from vitbench.errors import DataError, StorageError
 from vitbench.machine.disk import LARGE, read_json, write
 
-MOST_ROWS, MOST_PIXELS = 2**40, 100_000  # of a set, and of a side of its images
-FORMAT = 1  # bump when the format of the two files changes
+MOST_ROWS, MOST_PIXELS = 2**40, 100_000  # bounds of a valid header: images of a set, and pixels along a side
+FORMAT = 1  # raise this when the format of the two files changes
 NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO} | NOT_A_FOLDER
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source knows about the rows that it wrote, training images first, then test images."""
+    """What a source knows about the rows (images) that it wrote: training images first, then test images."""
 
     train_labels: np.ndarray
     test_labels: np.ndarray
     classes: tuple[str, ...]
     broken: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it; these rows are dropped
-    find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # from the digests (M,16) of all rows
+    find_warnings: Callable[[np.ndarray], list[str]] = lambda digests: []  # takes the digests (M,16) of all rows
 
 
-# (shape (M,C,H,W), dropped rows, digests (M,16) of the other rows) -> what stands for the pixels of these
+# Takes the shape (M,C,H,W), the dropped rows and the digests (M,16) of the others; returns an array-like of their
+# pixels.
 Reader = Callable[[tuple[int, ...], list[int], np.ndarray], Any]
 
 
 class Rows:
-    """Writes the images of one cache file, rows in any order, also from several processes; keeps a digest of each.
+    """Writes the images of one cache file, in any order and from several processes, and keeps a digest of each.
 
-    `pwrite` raises OSError on a full disk, where writing through a memory map would end in a bus error. Without a path,
-    nothing is written.
+    It writes with `pwrite`, which raises OSError on a full disk; writing through a memory map would end the process
+    with a bus error. Without a path, nothing is written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.shape, self.digests = path, (0, 0, 0, 0), np.empty((0, 16), np.uint8)
 
     def allocate(self, images: int, channels: int, size: int, alternative: str = "") -> None:
-        """Sets the shape; a StorageError names another disk and the `alternative` where there is too little room."""
+        """Sets the shape. If the disk has too little room, raises StorageError, which also names the `alternative`."""
         self.shape, self.digests = (images, channels, size, size), np.zeros((images, 16), np.uint8)
         if self.path is None:
             return
@@ -75,14 +76,14 @@ class Rows:
         if needed > free:
             raise StorageError(
                 f"data.cache={self.path.parent}: {images:,} decoded images of {size} px need {needed / 1e9:,.1f} GB, "
-                f"{free / 1e9:,.1f} GB are free; set data.cache to another disk{alternative}"
+                f"and {free / 1e9:,.1f} GB are free; set data.cache to a folder on another disk{alternative}"
             )
 
     def write(self, row: int, images: np.ndarray) -> None:
         self.digests[row : row + len(images)] = write_rows(self.path, row, images)
 
     def finish(self, keep: np.ndarray) -> None:
-        """Closes the gaps of rows that are not kept, then writes the npy header, without which a file is no array."""
+        """Removes the rows that are not kept, then writes the npy header, without which a file cannot be opened."""
         _, C, H, W = self.shape
         if self.path is None:
             return
@@ -102,7 +103,7 @@ class Rows:
 
 
 def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
-    """Writes uint8 images (M,C,H,W) from a row on, if there is a path; returns a digest of each, (M,16) uint8."""
+    """Writes uint8 images (M,C,H,W) from this row on, if there is a path; returns a digest of each, uint8 (M,16)."""
     data = np.ascontiguousarray(images)
     if path is not None:
         image_bytes = data[0].nbytes if len(data) else 0
@@ -112,7 +113,7 @@ def write_rows(path: Path | None, row: int, images: np.ndarray) -> np.ndarray:
 
 
 def _pwrite(file: int, rest: memoryview, offset: int) -> None:
-    while rest:  # a write may stop short, for example at the last free byte
+    while rest:  # a write may write only a part, for example at the last free byte
         written = os.pwrite(file, rest, offset)
         rest, offset = rest[written:], offset + written
 
@@ -126,10 +127,11 @@ def cached(
     skip_broken: bool = True,
     reader: Reader | None = None,
 ) -> Dataset:
-    """Opens the data set of this identity, which the first process that asks for it builds.
+    """Opens the data set of this identity; the first process that asks for it builds it.
 
-    With a `reader`, the pixels are not kept; it makes what stands for them. All broken files are found before any is
-    reported, and the other images are kept, so repeating the command with `data.skip_broken=true` decodes none again.
+    With a `reader`, the pixels are not stored, and the reader returns an array-like that decodes them. All broken files
+    are found before any is reported, and the other images are kept, so repeating the command with
+    `data.skip_broken=true` decodes nothing again. Raises DataError if a file is broken and `skip_broken` is false.
     """
     key = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True, default=str).encode()).hexdigest()[:16]
     images = cache / f"{name}-{key}{'-files' if reader else ''}.npy"
@@ -148,12 +150,12 @@ def cached(
     if len(broken) > 20:
         broken_files += f", all in {images.with_suffix('.json')}"
     if not skip_broken:
-        raise DataError(f"{broken_files}; repair or remove, or set data.skip_broken=true")
+        raise DataError(f"{broken_files}; repair or remove them, or set data.skip_broken=true")
     return replace(dataset, warnings=(f"skipped {broken_files}", *dataset.warnings))
 
 
 def _build(images: Path, build: Callable[[Rows], Contents], pixels: bool) -> None:
-    for left_over in images.parent.glob(f"{images.stem}.*.part"):  # a killed process left it: we hold the lock
+    for left_over in images.parent.glob(f"{images.stem}.*.part"):  # we hold the lock, so its writer was killed
         left_over.unlink(missing_ok=True)
     part, part_header = (images.with_suffix(f".{os.getpid()}.{kind}.part") for kind in ("npy", "json"))
     try:
@@ -207,7 +209,7 @@ def _check_that_each_class_has_images(labels: np.ndarray, keep: np.ndarray, cont
 
 
 def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | None:
-    """The data set and a line for each of its broken files; None where the two files are missing or damaged."""
+    """Returns the data set and a line for each of its broken files; None if a file of the two is missing or damaged."""
     try:
         header = _read_header(images.with_suffix(".json"))
         shape = tuple(header["shape"])
@@ -221,7 +223,7 @@ def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | No
                 return None
             file.digests = digests
             pixels = Stored(file, range(shape[0]))
-    except (FileNotFoundError, ValueError):  # a file is missing, or is not what we wrote
+    except (FileNotFoundError, ValueError):  # a file is missing, or vitbench did not write it
         return None
     except OSError as error:
         raise StorageError(f"data.cache={images.parent}: cannot read {images.name}: {error.strerror}") from error
@@ -236,12 +238,12 @@ def _open(images: Path, reader: Reader | None) -> tuple[Dataset, list[str]] | No
 
 
 def damaged(header_file: Path, tell: Callable[[int], None] = lambda size: None) -> list[str]:
-    """A line for each thing that is wrong with a decoded set, whose pixels are all read; `tell` gets the bytes read."""
+    """Reads all pixels of a decoded set and returns a line for each fault; `tell` gets the number of bytes read."""
     try:
         header = _read_header(header_file)
         (images, *shape), labels = header["shape"], np.array(header["labels"])
         if "sample" not in header:
-            return []  # of images that are decoded whenever they are needed there is only the header
+            return []  # images that are decoded whenever they are needed have only a header
         found = []
         with open(header_file.with_suffix(".npy"), "rb") as file:
             file.seek(HEADER)
@@ -252,12 +254,12 @@ def damaged(header_file: Path, tell: Callable[[int], None] = lambda size: None) 
     except _Changed as error:
         return [str(error)]
     except (OSError, ValueError) as error:
-        return [f"cannot be read: {getattr(error, 'strerror', None) or 'it is no header of decoded images'}"]
+        return [f"cannot be read: {getattr(error, 'strerror', None) or 'it is not a header of decoded images'}"]
     digests = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)
     wrong = (digests != _kept_digests(header)).any(1) if "digests" in header else np.zeros(images, bool)
     if wrong.any():
         count = int(wrong.sum())
-        return [f"{count:,} of {images:,} images have other pixels than were written, the first: {wrong.argmax()}"]
+        return [f"{count:,} of {images:,} images have other pixels than were written; the first is {wrong.argmax()}"]
     if header["fingerprint"] != _fingerprint(header["classes"], header["train"], digests, labels):
         return ["its images have other pixels than were written (their fingerprint differs)"]
     return []
@@ -268,7 +270,7 @@ class _Changed(ValueError):
 
 
 def _read_header(path: Path) -> Any:
-    """A header that agrees with its own hash and with itself; ValueError for any other, OSError as read_json."""
+    """Reads a header. Raises ValueError unless it agrees with its own hash and with itself; OSError as `read_json`."""
     header: Any = read_json(path, LARGE)
     if header.pop("digest", None) != _digest(header):
         raise _Changed("its header is not as it was written (its checksum differs)")
@@ -301,12 +303,12 @@ def _kept_digests(header: dict[str, Any]) -> np.ndarray:
 
 
 def _found_digests(file: ImageFile, header: dict[str, Any]) -> np.ndarray | None:
-    """The digests of images that an older vitbench wrote, which are then kept; None where the images are damaged."""
-    print(f"{file.path} is of an older vitbench: its images are checked, which is done once", file=sys.stderr)
+    """Computes and stores the digests of images that an older vitbench wrote; None if the images are damaged."""
+    print(f"{file.path}: an older vitbench wrote these images; they are checked once", file=sys.stderr)
     digests, labels = file.all_digests(), np.array(header["labels"])
     if digests is None or header["fingerprint"] != _fingerprint(header["classes"], header["train"], digests, labels):
         return None
-    with suppress(StorageError):  # else they are checked the next time, too
+    with suppress(StorageError):  # if the digests cannot be stored, the images are checked again the next time
         write(file.path.with_suffix(".json"), _sealed(header | {"digests": digests.tobytes().hex()}).encode())
     return digests
 
@@ -318,7 +320,7 @@ def _fingerprint(classes: Sequence[str], train: int, digests: np.ndarray, labels
 
 
 def _sealed(header: dict[str, Any]) -> str:
-    """The text of a header with its own digest."""
+    """Returns the text of a header together with its own digest."""
     return json.dumps(header | {"digest": _digest(header)})
 
 
@@ -327,7 +329,7 @@ def _digest(header: dict[str, Any]) -> str:
 
 
 def _sample(path: Path) -> str:
-    """A hash of 16 blocks from the first byte to the last, which shows whether a crash or a copy cut the file."""
+    """Returns a hash of 16 blocks between the first byte and the last, which shows whether a file was cut off."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         end = max(0, os.fstat(file.fileno()).st_size - 4096)
@@ -338,7 +340,7 @@ def _sample(path: Path) -> str:
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """Turns OSErrors of the disk and of permissions into one line that starts with the setting, `where`."""
+    """Turns OSErrors of the disk and of permissions into a StorageError that starts with the setting, `where`."""
     try:
         yield
     except OSError as error:
@@ -350,7 +352,7 @@ def storage_errors(where: str) -> Iterator[None]:
 
 
 def listed(names: list[str], noun: str, most: int = 5) -> str:
-    """`3 broken files: a, b, c`; names after the first few are counted only."""
+    """Returns `3 broken files: a, b, c`. Only the first names are listed, and the others are counted."""
     plural = {"class": "classes"}.get(noun, noun + "s")
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{len(names):,} {noun if len(names) == 1 else plural}: {', '.join(names[:most])}{more}"
@@ -359,7 +361,10 @@ def listed(names: list[str], noun: str, most: int = 5) -> str:
 def duplicates(
     digests: np.ndarray, *, names: list[str], labels: np.ndarray, train: int, broken: Container[int] = ()
 ) -> list[str]:
-    """Warns of images with the same pixels in both splits or under two classes; the first `train` rows are training."""
+    """Returns warnings about images with equal pixels in both splits or in two classes.
+
+    `digests` are (M,16), `names` and `labels` have one entry per row, and the first `train` rows are training images.
+    """
     rows_by_digest = defaultdict(list)
     for row, digest in enumerate(digests):
         if row not in broken:
@@ -370,5 +375,6 @@ def duplicates(
             leaked.append(f"{names[first]} = {names[copies[-1]]}")
         if of_other_classes := [row for row in copies if labels[row] != labels[first]]:
             contradictory.append(f"{names[first]} = {names[of_other_classes[0]]}")
-    warnings = [f"in train and in test: {listed(leaked, 'image')}"] if leaked else []
-    return warnings + ([f"under two classes: {listed(contradictory, 'image')}"] if contradictory else [])
+    warnings = [f"the same image is in train and in test: {listed(leaked, 'image')}"] if leaked else []
+    wrong = f"the same image is in two classes: {listed(contradictory, 'image')}"
+    return [*warnings, wrong] if contradictory else warnings

@@ -1,4 +1,4 @@
-"""`data.classes` makes a data set of some of the classes of another; uneven classes are told. Imports no torch."""
+"""Keeps the classes that `data.classes` names, and warns about uneven classes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Chosen:
         self.images, self.indices, self.shape = images, indices, (len(indices), *images.shape[1:])
 
     def __getitem__(self, part: Any) -> Any:
-        """A slice gives a `Chosen` again; indices (M,) give a copy of their images."""
+        """Returns a `Chosen` for a slice, and a copy of the images for indices (M,)."""
         if isinstance(part, slice):
             return Chosen(self.images, self.indices[part])
         return cast(Any, self.images)[self.indices[part]]
@@ -37,31 +37,31 @@ class Chosen:
         return np.asarray(cast(Any, self.images)[self.indices], dtype)
 
 
-UNEVEN = 3  # so many times as many images in one class as in another are worth a warning
+UNEVEN = 3  # ratio between the largest and the smallest class from which on there is a warning
 
 
 def with_balance(dataset: Dataset) -> Dataset:
-    """The data set with a warning where its training images are uneven over the classes."""
+    """Returns the data set, with a warning if its classes have very different numbers of training images."""
     counts = np.bincount(dataset.train.labels)
     present = np.flatnonzero(counts)
     least, most = present[counts[present].argmin()], present[counts[present].argmax()]
     if counts[most] < UNEVEN * counts[least]:
         return dataset
     line = (
-        f"classes are uneven: {counts[most]:,} training images of {dataset.classes[most]}, {counts[least]:,} of "
-        f"{dataset.classes[least]}, {counts[most] / counts[least]:.3g} times as many; optim.class_weights=balanced lets"
-        " them count alike"
+        f"classes are uneven: {dataset.classes[most]} has {counts[most]:,} training images, "
+        f"{counts[most] / counts[least]:.3g} times as many as {dataset.classes[least]} ({counts[least]:,}); "
+        "optim.class_weights=balanced gives all classes the same weight"
     )
     return replace(dataset, warnings=(*dataset.warnings, line))
 
 
 def only(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    """Keeps the images of these classes, which it numbers 0, 1, ... in this order; UserError for an unknown class."""
+    """Keeps the images of these classes and numbers them 0, 1, ... in this order. UserError for an unknown class."""
     K = len(dataset.classes)
     if unknown := [label for label in classes if label >= K]:
         raise UserError(f"data.classes: there is no class {unknown[0]}; these images have {K}, 0 to {K - 1}")
     names = tuple(dataset.classes[label] for label in classes)
-    new_labels = np.full(K, -1)  # -1 marks a class that is dropped
+    new_labels = np.full(K, -1)  # -1: the class is dropped
     new_labels[list(classes)] = range(len(classes))
 
     def reduced(split: Split) -> Split:

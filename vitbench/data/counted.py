@@ -1,7 +1,7 @@
-"""Counted random numbers: draw n of a key is a function of key and n, whatever else is drawn and in whichever order.
+"""Counter-based random numbers: number n of a key depends on the key and n alone, not on what else was drawn.
 
-A draw is the splitmix64 finaliser of key + n * gamma (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-generators").
+Each number is the splitmix64 finaliser of key + n * gamma (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
+number generators").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """The splitmix64 finaliser, uint64 to uint64; overwrites its argument."""
+    """Applies the splitmix64 finaliser, uint64 to uint64; overwrites its argument."""
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)
     z ^= z >> np.uint64(27)
@@ -25,12 +25,12 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 def counted(keys: np.ndarray, n: int) -> np.ndarray:
-    """Draws n random uint64 for each key: (M,) -> (M,n). With a smaller n, one gets a prefix of the same numbers."""
+    """Draws n random uint64 for each key: (M,) -> (M,n). A smaller n gives the first of the same numbers."""
     return _mix(keys[:, None] + np.arange(1, n + 1, dtype=np.uint64) * _GAMMA)
 
 
 def keys_of(*parts: int | np.ndarray) -> np.ndarray:
-    """Hashes parts, which broadcast to 1-D, into keys. Their order counts: `keys_of(1, 2)` is not `keys_of(2, 1)`."""
+    """Hashes parts, which broadcast to 1-D, into keys. The order matters: `keys_of(1, 2)` is not `keys_of(2, 1)`."""
     key = np.zeros(1, np.uint64)
     for part in parts:
         key = _mix((key ^ _mix(np.atleast_1d(np.asarray(part, np.uint64)) + _GAMMA)) + _GAMMA)
@@ -43,13 +43,13 @@ def uniform(keys: np.ndarray, n: int) -> np.ndarray:
 
 
 def gauss(keys: np.ndarray, n: int) -> np.ndarray:
-    """Draws n float32 of mean 0 and variance 1 for each key: (M,) -> (M,n).
+    """Draws n float32 with mean 0 and variance 1 for each key: (M,) -> (M,n).
 
-    Each is a sum of four random bytes, which is close to normal out to 3.4 deviations.
+    Each is a sum of four random bytes, which is close to normal up to 3.4 standard deviations.
     """
     low_bytes = np.uint64(0x00FF00FF00FF00FF)
     total: Any = np.uint64(0)
-    for words in np.split(counted(keys, 2 * -(-n // 4)), 2, axis=1):  # each uint64 adds up 4 sums, in lanes of 16 bits
+    for words in np.split(counted(keys, 2 * -(-n // 4)), 2, axis=1):  # a uint64 holds 4 sums in lanes of 16 bits
         total = total + (words & low_bytes) + (words >> np.uint64(8) & low_bytes)
     sums = total.astype("<u8", copy=False).view("<u2")[:, :n].astype(np.float32)
     sums -= np.float32(510)

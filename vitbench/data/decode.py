@@ -1,4 +1,4 @@
-"""An image file as an array of pixels, over several processes where there are many."""
+"""Decodes image files into arrays of pixels, in several processes if there are many files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from vitbench.errors import DataError
 from vitbench.machine.provenance import cores
 from vitbench.machine.terminal import shown_path
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")  # those of the endings that are read, and no other
-LARGEST = 100_000_000  # pixels of a file before it is scaled down; a PNG of 12 kB can ask for 400 million
-LARGEST_FILE = 1_000_000_000  # bytes; 100 million pixels without compression have 800 million at most
-BAND = 1_000_000  # pixels that are converted at a time
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")  # the only formats that Pillow may open
+LARGEST = 100_000_000  # most pixels of a file before it is scaled down; a PNG of 12 kB can claim 400 million
+LARGEST_FILE = 1_000_000_000  # most bytes of a file; 100 million uncompressed pixels take at most 800 million
+BAND = 1_000_000  # number of pixels that are converted at a time
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,24 +37,24 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SRGB = {"c2"}  # what profiles of sRGB call themselves, beside those that have sRGB in their name
-DIM = 16  # times as much as the brightest pixel could the bits hold
+SRGB = {"c2"}  # names of sRGB profiles that do not contain "sRGB"
+DIM = 16  # an image is dim if its brightest value is at most 1/16 of the largest that its bits can hold
 
 
 class Noticed(NamedTuple):
-    """What there is to say of a file that is whole."""
+    """Facts about an intact file that the user should know."""
 
-    oblong: bool  # not square
-    dim: bool  # grey of up to 16 bits, of which it uses less than a sixteenth
+    oblong: bool  # it is not square
+    dim: bool  # it is grey of up to 16 bits and uses at most a sixteenth of their range
     profile: str  # the name of a colour profile other than sRGB, which is ignored
 
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Any]:
-    """An image file whose header is read; what is wrong with its contents is a ValueError with the reason.
+    """Opens an image file and reads its header. Raises ValueError with the reason if its contents are wrong.
 
-    What the system has to say (no permission, too many open files) is a DataError: that is no broken image, and may be
-    gone the next time.
+    An error of the operating system (no permission, too many open files) becomes a DataError: the image is not broken,
+    and the error may be gone the next time.
     """
     try:
         with warnings.catch_warnings(action="ignore"), _open(path) as file:
@@ -66,7 +66,7 @@ def opened(path: str | Path) -> Iterator[Any]:
         raise
     except UnidentifiedImageError:
         raise ValueError(_unknown(path)) from None
-    except Exception as error:  # Pillow raises what its decoders raise: OSError, SyntaxError, struct.error, KeyError
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, KeyError and others
         if isinstance(error, OSError) and error.errno:
             raise DataError(f"{shown_path(path)} cannot be read: {error.strerror}") from None
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
@@ -75,41 +75,43 @@ def opened(path: str | Path) -> Iterator[Any]:
 def _open(path: str | Path) -> Image.Image:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("no ordinary file")
+        raise ValueError("not an ordinary file")
     if status.st_size > LARGEST_FILE:
         raise ValueError(f"{status.st_size:,} bytes, more than {LARGEST_FILE:,}")
     try:
         return Image.open(path, formats=FORMATS)
-    except (ValueError, UnidentifiedImageError):  # a PNG's texts and profiles may be too large, or damaged
+    except (ValueError, UnidentifiedImageError):  # texts or profiles in a PNG may be too large, or damaged
         if (bare := png.without_metadata(path)) is None:
             raise
         return Image.open(io.BytesIO(bare), formats=("PNG",))
 
 
 def _unknown(path: str | Path) -> str:
-    """Why a file that Pillow does not know is refused."""
+    """Returns the reason why a file that Pillow does not recognise is refused."""
     with open(path, "rb") as file:
-        return "a TIFF that is cut, or whose kind of pixels has no rule" if file.read(4) in tiff.HEADS else "no image"
+        is_tiff = file.read(4) in tiff.HEADS
+    return "a TIFF that is cut off, or whose kind of pixels is not supported" if is_tiff else "not an image"
 
 
 def decode(path: str | Path, size: int, fit: str = "crop", known: bool = False) -> np.ndarray:
-    """One file as uint8 (3, size, size); raises ValueError with the reason where it cannot be read whole.
+    """Decodes a file as uint8 (3, size, size). Raises ValueError with the reason if it cannot be read completely.
 
-    Where the pixels are `known`, because the caller has their digest, less is done to find out whether they are whole.
+    If the pixels are `known`, because the caller will compare them with a digest, fewer checks for missing data are
+    made.
     """
     return square(picture(path, size, known)[0], size, fit)
 
 
 def decode_and_notice(path: str | Path, size: int, fit: str = "crop") -> tuple[np.ndarray, Noticed]:
-    """The same, and what there is to say of the file."""
+    """Does the same as `decode`, and also returns facts about the file."""
     image, noticed = picture(path, size)
     return square(image, size, fit), noticed
 
 
 def picture(path: str | Path, size: int, known: bool = False) -> tuple[Image.Image, Noticed]:
-    """One file in RGB, upright, and what there is to say of it; ValueError where it cannot be read whole.
+    """Decodes a file in RGB, upright, and returns facts about it. Raises ValueError if it cannot be read completely.
 
-    A JPEG is decoded at a fraction of its size where its sides are twice `size` pixels or more.
+    A JPEG whose sides have at least twice `size` pixels is decoded at a fraction of its size.
     """
     with opened(path) as file:
         oblong, profile = file.width != file.height, other_profile(file.info.get("icc_profile"))
@@ -131,23 +133,23 @@ def picture(path: str | Path, size: int, known: bool = False) -> tuple[Image.Ima
 
 
 def turn_of(file: Image.Image) -> Image.Transpose | None:
-    """How an image has to be turned or mirrored by its EXIF; None where that says nothing, or cannot be read."""
+    """Returns how EXIF says that an image has to be turned or mirrored; None if it says nothing or cannot be read."""
     try:
         said: Any = file.getexif().get(ExifTags.Base.Orientation)
         return TURNS.get(said)
     except MemoryError:
         raise
-    except Exception:  # Pillow raises what it finds in there
+    except Exception:  # Pillow may raise anything on damaged EXIF data
         return None
 
 
 def other_profile(profile: bytes | None) -> str:
-    """What a colour profile other than sRGB calls itself; empty where there is none."""
+    """Returns the name of a colour profile other than sRGB; empty if there is none."""
     name = _profile_name(profile) if profile else ""
     return "" if name in SRGB or "srgb" in name.lower() else name
 
 
-@lru_cache(maxsize=64)  # thousands of photographs have the same
+@lru_cache(maxsize=64)  # thousands of photographs have the same profile
 def _profile_name(profile: bytes) -> str:
     try:
         return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "unnamed"
@@ -156,9 +158,9 @@ def _profile_name(profile: bytes) -> str:
 
 
 def to_8_bits(image: Image.Image, grey: tiff.Grey) -> tuple[Image.Image, bool]:
-    """Grey of up to 16 bits as grey of 8, and whether it uses less than a sixteenth of its range.
+    """Scales grey of up to 16 bits to 8 bits; also returns whether it uses at most a sixteenth of its range.
 
-    A transparent value becomes white.
+    A transparent value becomes white. Raises ValueError for grey of more than 16 bits.
     """
     transparent, brightest, shown = image.info.get("transparency"), 0, Image.new("L", image.size)
     for box in _bands(image):
@@ -176,18 +178,18 @@ def to_8_bits(image: Image.Image, grey: tiff.Grey) -> tuple[Image.Image, bool]:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, by the rule of imagefolder; ValueError where there is none."""
+    """Converts any mode to RGB by the rule of imagefolder. Raises ValueError for floating-point pixels."""
     if image.mode.startswith("I"):  # convert() would clip at 255
         image, _ = to_8_bits(image, tiff.Grey())
     if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers, whose range no rule tells")
+        raise ValueError("pixels are floating-point numbers, whose range is not known")
     transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if image.mode == "RGB" and not transparent:
         return image
     boxes = [*_bands(image)]
     if len(boxes) == 1:
         return _rgb(image, transparent)
-    shown = Image.new("RGB", image.size)  # of a large image, what lies between takes more memory than the image
+    shown = Image.new("RGB", image.size)  # in bands, because converting a large image at once takes much memory
     for box in boxes:
         shown.paste(_rgb(image.crop(box), transparent), box)
     return shown
@@ -201,17 +203,17 @@ def _rgb(image: Image.Image, transparent: bool) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes that cover an image from its first row to its last, of so many pixels as are converted at a time."""
+    """Yields boxes of about BAND pixels that cover an image from its first row to its last."""
     rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
 
 def square(image: Image.Image, size: int, fit: str = "crop") -> np.ndarray:
-    """An image as uint8 (C, size, size), whatever its shape.
+    """Returns an image of any shape as uint8 (C, size, size).
 
-    crop: the shortest side becomes `size` and the middle is cut out. pad: the longest side becomes `size`, and black
-    borders fill the rest, as torchvision's and Pillow's do. squash: both sides become `size`.
+    With `fit` crop, the shorter side becomes `size` and the middle is cut out. With pad, the longer side becomes `size`
+    and black borders fill the rest, as in torchvision and Pillow. With squash, both sides become `size`.
     """
     width, height = image.size
     if fit == "squash" and (width, height) != (size, size):
@@ -224,8 +226,8 @@ def square(image: Image.Image, size: int, fit: str = "crop") -> np.ndarray:
         image = padded
     elif (width, height) != (size, size):
         side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2  # whole pixels: half a pixel off would blur
-        # only the middle is resized: the same picture, and a 10,000 x 10 image costs no more than a small one
+        left, top = (width - side) // 2, (height - side) // 2  # whole pixels, because half a pixel would blur
+        # Only the middle is resized. The result is the same, and a 10,000 x 10 image costs no more than a small one.
         box = (left, top, left + side, top + side)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
@@ -235,9 +237,9 @@ def square(image: Image.Image, size: int, fit: str = "crop") -> np.ndarray:
 def mapped(
     workers: int | None, jobs: int, initialise: Callable[..., None] | None = None, *given: Any
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, over processes (None: one for each core) where there is more than one job.
+    """Yields a `map` that runs in several processes if there is more than one job; workers=None: one for each core.
 
-    Each process begins with `initialise`.
+    Each process first calls `initialise(*given)`.
     """
     workers = min(workers or cores(), jobs)
     if workers <= 1 or not may_start_processes():

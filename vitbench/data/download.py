@@ -1,6 +1,6 @@
-"""Brings an archive from the first address that works, where the usual one is dead or slow.
+"""Downloads an archive from the first address that works, because the usual one may be dead or slow.
 
-What is brought is the same wherever it comes from: an archive of another MD5 than the one asked for is not kept.
+The archive is the same wherever it comes from: a download with another MD5 than expected is not kept.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from urllib.request import Request, urlopen
 from vitbench.data.cache import STORAGE_ERRNOS
 from vitbench.machine.progress import progress as progress_bar
 
-SILENCE = 20.0  # seconds without a byte after which an address is dead
-PATIENCE = 20.0  # seconds before its rate is judged
-SLOW = 150_000  # bytes a second; at this rate CIFAR-10 takes 19 minutes
+SILENCE = 20.0  # seconds without a byte after which an address counts as dead
+PATIENCE = 20.0  # seconds of download after which its rate is judged
+SLOW = 150_000  # bytes per second below which an address is slow; at this rate CIFAR-10 takes 19 minutes
 BLOCK = 1 << 16  # bytes
 
 
 class TooSlow(OSError):
-    """An address sends fewer bytes a second than SLOW."""
+    """An address sends fewer bytes per second than SLOW."""
 
 
 def bring(archive: Path, md5: str, addresses: Sequence[str], *, progress: bool = False) -> None:
-    """Downloads a file unless it is there; OSError or HTTPException of the first address where none has it.
+    """Downloads a file unless it is there with this MD5. If no address works, raises the error of the first one.
 
-    An address that is slow is left for the next one, and tried again without a limit where no other works.
+    A slow address is left for the next one. If no other works, it is tried again without a limit.
     """
     if archive.is_file() and _md5(archive) == md5:
         return
@@ -58,7 +58,7 @@ def bring(archive: Path, md5: str, addresses: Sequence[str], *, progress: bool =
 
 
 def _download(archive: Path, md5: str, address: str, least: float, progress: bool) -> None:
-    """Downloads a file whole or not at all; TooSlow below `least` bytes a second."""
+    """Downloads a file completely or not at all. Raises TooSlow below `least` bytes per second."""
     part = archive.with_name(f".{archive.name}.{os.getpid()}.part")
     request = Request(address, headers={"User-Agent": "vitbench"})
     try:
@@ -71,9 +71,9 @@ def _download(archive: Path, md5: str, address: str, least: float, progress: boo
                     bar.update(done / 1e6)
                     seconds = time.monotonic() - begin
                     if seconds > PATIENCE and done < least * seconds:
-                        raise TooSlow(f"{done / seconds / 1e3:.0f} kB a second")
+                        raise TooSlow(f"{done / seconds / 1e3:.0f} kB a second is too slow")
         if _md5(part) != md5:
-            raise OSError(f"sent another file than {archive.name} of MD5 {md5}")
+            raise OSError(f"it sent another file than {archive.name} with MD5 {md5}")
         os.replace(part, archive)
     finally:
         part.unlink(missing_ok=True)

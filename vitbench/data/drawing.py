@@ -1,9 +1,9 @@
-"""What images of shapes are made of: colours, waves, shapes and noise, each drawn for many images at once.
+"""Draws the parts of images of shapes: colours, waves, shapes and noise, for many images at once.
 
-Pixels come from operations that IEEE 754 rounds exactly (+ - * / sqrt floor min max). The last bit of sin and exp may
-depend on the place in an array, on its length and on the machine.
+Pixels are computed only with operations that IEEE 754 rounds exactly (+ - * / sqrt floor min max). The last bit of sin
+and exp may depend on the position in an array, on its length and on the machine.
 
-Lengths are in half widths: -1 and 1 are the borders of the image, and y points down. M is the number of images.
+Lengths are in half widths of the image: its borders are at -1 and 1, and y points down. M is the number of images.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vitbench.data.outlines import Distance
 
 @dataclass(frozen=True)
 class Nuisances:
-    """What varies from image to image and is not the class.
+    """The properties that vary from image to image within a class.
 
-    Pairs are the ends of a uniform range. Texture, background, contrast and noise are parts of the full range of grey.
+    Pairs are the ends of a uniform range. Texture, background, contrast and noise are shares of the full range of grey.
     """
 
     x: tuple[float, float] = (-1.0, 1.0)  # centre: at -1 the shape touches the left border, at 1 the right one
@@ -40,7 +40,7 @@ def between(ends: tuple[float, float], u: np.ndarray) -> np.ndarray:
 
 
 def cos_sin(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine by their Taylor series on [-1/2, 1/2] turns, to 1e-8, from sums and products only."""
+    """Returns cosine and sine of an angle in turns, to 1e-8, by Taylor series on [-1/2, 1/2], with + - * / alone."""
     angle = 2 * math.pi * (turns - np.rint(turns))
     square, cos, sin = angle * angle, np.zeros_like(angle), np.zeros_like(angle)
     for k in range(20, -2, -2):
@@ -56,9 +56,9 @@ def colours(u: np.ndarray, nuisances: Nuisances) -> tuple[np.ndarray, np.ndarray
 
 
 def colour_before(back: np.ndarray, u: np.ndarray, contrast: float) -> np.ndarray:
-    """Turns uniform numbers (3,M) into the colour (M,3) of a shape before a background.
+    """Turns uniform numbers (3,M) into the colour (M,3) of a shape in front of a background.
 
-    Where the colour would leave [0, 1], it lies on the other side of the background's.
+    A channel that would leave [0, 1] lies on the other side of the background's value instead.
     """
     step = 2 * u.T - 1
     step *= contrast / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-9)
@@ -72,7 +72,7 @@ def plain(colour: np.ndarray, size: int) -> np.ndarray:
 
 
 def _axis(size: int) -> np.ndarray:
-    """The centres of pixels in half widths: (size,) from -1 + 1/size to 1 - 1/size."""
+    """Returns the centres of pixels in half widths, (size,), from -1 + 1/size to 1 - 1/size."""
     return (2 * np.arange(size, dtype=np.float32) + 1) / np.float32(size) - 1
 
 
@@ -83,18 +83,18 @@ def add_wave(canvas: np.ndarray, u: np.ndarray, amplitude: float) -> None:
     _add(canvas, per_half * cos, per_half * sin, u[2], (2 * u[3:6].T - 1) * amplitude)
 
 
-# periods across and down of a wave that goes on where it began; half of the waves are their mirror images
+# Horizontal and vertical periods of waves that join at opposite borders. Half of the waves are mirrored.
 _PERIODS = np.array([(1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3)])
 
 
 def add_endless_wave(canvas: np.ndarray, u: np.ndarray, amplitude: float) -> None:
-    """Adds a triangle wave that has whole periods across and down, so that opposite borders join; u: (6,M)."""
+    """Adds a triangle wave with whole periods in both directions, so that opposite borders join; u: (6,M)."""
     across, down = (_PERIODS[(u[0] * len(_PERIODS)).astype(np.int64)] / 2).T
     _add(canvas, across, np.where(u[1] < 0.5, down, -down), u[2], (2 * u[3:6].T - 1) * amplitude)
 
 
 def _add(canvas: np.ndarray, across: np.ndarray, down: np.ndarray, phase: np.ndarray, colour: np.ndarray) -> None:
-    """Adds a triangle wave: periods in half a width, and phase in periods, are (M,), its colour (M,3)."""
+    """Adds a triangle wave. `across` and `down` (M,) are periods per half width, `phase` (M,) is in periods."""
     axis = _axis(canvas.shape[-1])
     along_x = across.astype(np.float32)[:, None] * axis
     along_y = down.astype(np.float32)[:, None] * axis + phase.astype(np.float32)[:, None]
@@ -117,9 +117,10 @@ def cover(
     radius: np.ndarray,
     turns: np.ndarray,
 ) -> np.ndarray:
-    """How much of each pixel the shape covers, (M,H,W) in [0, 1]: a ramp, one pixel wide, of the distance.
+    """Returns the share of each pixel that the shape covers, (M,H,W) in [0, 1].
 
-    `kinds` (M,) are indices into `shapes`. The centre (left, top), the radius and the turns are (M,) each.
+    It is a linear ramp of the distance to the outline, one pixel wide. `kinds` (M,) are indices into `shapes`. The
+    centre (left, top), the radius and the turns are (M,) each.
     """
     cos, sin = cos_sin(turns)
     axis, covered = _axis(size), np.empty((len(kinds), size, size), np.float32)
@@ -138,7 +139,7 @@ def cover(
 def cover_anywhere(
     shapes: Sequence[Distance], kinds: np.ndarray, u: np.ndarray, size: int, nuisances: Nuisances
 ) -> np.ndarray:
-    """Does as `cover` does, with radius, rotation and place from u: (4,M). The circle around it stays in the image."""
+    """Calls `cover` with radius, rotation and place from u: (4,M). The circle around a shape stays in the image."""
     radius = between(nuisances.radius, u[0])
     return cover(
         shapes,
@@ -152,7 +153,7 @@ def cover_anywhere(
 
 
 def blend(canvas: np.ndarray, covered: np.ndarray, front: np.ndarray) -> None:
-    """Lays a colour (M,3) over the canvas (M,3,H,W) where a shape covers it, (M,H,W)."""
+    """Blends a colour (M,3) into the canvas (M,3,H,W) by the share of each pixel that a shape covers, (M,H,W)."""
     canvas += (front[:, :, None, None] - canvas) * covered[:, None]
 
 

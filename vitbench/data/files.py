@@ -1,7 +1,7 @@
-"""For sets that fit no cache: processes decode each image from its file whenever it is needed.
+"""Decodes each image from its file whenever it is needed, in worker processes, for sets that are too large to cache.
 
-All files are decoded once beforehand, for an index that keeps a digest of each image. An image that later differs from
-its digest ends the run, so every image seen is one that the data set's fingerprint names.
+All files are decoded once beforehand, for an index that keeps a digest of each image. If an image later differs from
+its digest, the run ends, so a run sees exactly the images that the data set's fingerprint stands for.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from vitbench.machine.distributed import LOCAL_WORLD_SIZE
 from vitbench.machine.interrupt import STOPPING
 from vitbench.machine.provenance import cores
 
-CHUNK = 16  # images that a process decodes at a time
+CHUNK = 16  # number of images that a process decodes at a time
 
-Decode = Callable[[str, int], np.ndarray]  # path, size -> uint8 (C, size, size), or ValueError with the reason
+Decode = Callable[[str, int], np.ndarray]  # path, size -> uint8 (C, size, size); raises ValueError with the reason
 
 
 class Pool:
-    """Worker processes on this process's part of the cores. They start with the first job and end with this process."""
+    """Worker processes on this process's share of the cores. They start with the first job and end with the process."""
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
 
     def submit(self, job: Callable[[], Any]) -> Callable[[], Any]:
-        """Starts a job; returns a function that waits for its result. On a single core, that function does the job."""
+        """Starts a job; returns a function that waits for its result. On a single core, that function runs the job."""
         workers = cores() // LOCAL_WORLD_SIZE
         if workers < 2 or not may_start_processes():
             return job
@@ -59,7 +59,7 @@ class Pool:
 
 
 def may_start_processes() -> bool:
-    """Whether this process may start others. A worker of joblib's may not: the other cores have runs of their own.
+    """Returns whether this process may start others. A joblib worker may not, because the other cores have other runs.
 
     In such a worker, the start method is joblib's "loky", which Python itself does not have.
     """
@@ -67,10 +67,10 @@ def may_start_processes() -> bool:
 
 
 def _follow_parent() -> None:
-    """Makes a worker end with its parent and not before.
+    """Makes a worker end when its parent ends, and not before.
 
-    A batch system sends signals to all processes of a job. Workers ignore them: the parent may need images until it has
-    saved.
+    A batch system sends signals to all processes of a job. Workers ignore them, because the parent may need images
+    until it has saved.
     """
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -89,7 +89,7 @@ def worker_killed() -> DataError:
 
 
 class Files:
-    """Stands for a uint8 array (M, C, H, W), whose images are decoded when they are needed."""
+    """Behaves like a uint8 array (M, C, H, W) whose images are decoded when they are needed."""
 
     dtype = np.dtype(np.uint8)
 
@@ -119,7 +119,7 @@ class Files:
 
 
 def _decoded(decode: Decode, paths: list[str], digests: NDArray[np.uint8], shape: tuple[int, ...]) -> np.ndarray:
-    """The images of some files, (B, C, H, W); DataError where one is no longer the image of its digest."""
+    """Decodes some files, (B, C, H, W). Raises DataError if an image no longer has its digest."""
     images = np.empty((len(paths), *shape), np.uint8)
     for place, path in enumerate(paths):
         try:

@@ -1,8 +1,8 @@
-"""Test images for a data set that has no split: stratified by class, and near-duplicates stay on one side.
+"""Draws test images for a data set that has no split: stratified by class, with near-duplicates on one side.
 
-A network is tested on images that it has not seen, and a photograph that was scaled, compressed or cropped once more
-was seen. So images that look alike, and chains of them, are drawn together. Where that would leave a class fewer other
-images than the test set needs, because all of its images look alike, exact copies alone stay together.
+Test images must be new to the network, and a scaled, compressed or cropped copy of a training image is not new. So
+images that look alike, and chains of them, are put on the same side of the split. If so many images of a class look
+alike that this is not possible, only exact copies of that class stay together.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from vitbench.errors import DataError, StorageError
 from vitbench.machine.disk import write
 from vitbench.machine.terminal import shown_path
 
-TEST_FRACTION, SPLIT_SEED = 0.2, 0  # where nothing else is typed
-ALIKE = 1  # bump when other images are near-duplicates
+TEST_FRACTION, SPLIT_SEED = 0.2, 0  # the defaults
+ALIKE = 1  # raise this when the rule for near-duplicates changes
 
 
 class Split(NamedTuple):
-    """Which images are test images, and what is said of it."""
+    """Which images are test images, and facts about the split."""
 
     test: NDArray[np.bool_]  # (M,)
-    alike: int  # images that stay with others which look like them
-    loosened: tuple[int, ...]  # classes of which so many images look alike that only exact copies stay together
+    alike: int  # number of images that were kept together with near-duplicates
+    loosened: tuple[int, ...]  # classes in which only exact copies stay together
 
 
 def hold_out(
@@ -47,9 +47,9 @@ def hold_out(
     progress: bool = False,
     workers: int | None = None,
 ) -> tuple[list[File], list[File], list[str]]:
-    """Training files, test files, and lines that say how they were split. DataError where a class has too few images.
+    """Returns training files, test files, and lines about the split. Raises DataError if a class has too few images.
 
-    A file that cannot be read counts as a training image, so that the split of the others does not depend on it.
+    A file that cannot be read counts as a training image, so the split of the others does not depend on it.
     """
     names = sorted({file.label for file in files})
     number = {name: label for label, name in enumerate(names)}
@@ -57,11 +57,12 @@ def hold_out(
     alike, copies = _groups(files, cache, progress, workers)
     whole = np.flatnonzero(alike >= 0)
     if not len(whole):
-        return [*files], [], []  # whoever decodes them says what is wrong with them
+        return [*files], [], []  # decoding will report what is wrong with them
     counts = np.bincount(labels[whole], minlength=len(names))
     if few := [shown_path(names[label]) for label in np.flatnonzero(counts == 1)]:
         raise DataError(
-            f"{listed(few, 'class')} of one image, which cannot be a training and a test image; add one or remove it"
+            f"{listed(few, 'class')} with a single image, which cannot be both a training and a test image; add images "
+            "or remove the class"
         )
     split = choose(labels[whole], alike[whole], copies[whole], fraction=fraction, seed=seed)
     tested = np.zeros(len(files), bool)
@@ -69,19 +70,19 @@ def hold_out(
     for label in np.flatnonzero(counts):
         if not 0 < tested[labels == label].sum() < counts[label]:
             raise DataError(
-                f"the {counts[label]:,} images of class {shown_path(names[label])} are copies of one, which cannot be "
-                "a training and a test image; add others or remove the class"
+                f"the {counts[label]:,} images of class {shown_path(names[label])} are copies of one image, which "
+                "cannot be both a training and a test image; add other images or remove the class"
             )
     line = (
-        f"{len(whole):,} images in {where}, no split: {split.test.sum():,} of them are the test images "
+        f"the {len(whole):,} images in {where} have no split: {split.test.sum():,} of them are the test images "
         f"(data.test_fraction={fraction:g})"
     )
     lines = [line + (f"; {split.alike:,} near-duplicates stay on one side" if split.alike else "")]
     if split.loosened:
         of_classes = listed([shown_path(names[label]) for label in split.loosened], "class")
         lines.append(
-            f"so many images look alike in {of_classes}, that there only exact copies stay on one side: where these "
-            "are near-duplicates, test images are easier than new ones"
+            f"so many images look alike in {of_classes}, that only exact copies stay on one side there: their test "
+            "images may be easier than new images"
         )
     train, test = ([file for file, is_test in zip(files, tested, strict=True) if is_test == side] for side in (0, 1))
     return train, test, lines
@@ -90,11 +91,11 @@ def hold_out(
 def choose(
     labels: NDArray[np.int64], alike: NDArray[np.int64], copies: NDArray[np.int64], *, fraction: float, seed: int
 ) -> Split:
-    """Draws whole groups of images as test images, as near to a fraction of each class (M,) as groups allow.
+    """Draws whole groups of images as test images, as near to this fraction of each class as the groups allow.
 
-    `alike` and `copies` number the groups of near-duplicates and of exact copies, (M,) each; images of one group of
-    copies are in one group of near-duplicates. A class of two images or more has one on each side, unless all of its
-    images are copies.
+    `labels` (M,) are the classes. `alike` (M,) has the number of each image's group of near-duplicates, and `copies`
+    (M,) that of its group of exact copies, which lies within one group of near-duplicates. A class of at least two
+    images has one on each side, unless all its images are copies of each other.
     """
     counts = np.bincount(labels)
     wanted = np.minimum(np.maximum((fraction * counts + 0.5).astype(np.int64), 1), counts - 1)
@@ -108,7 +109,7 @@ def choose(
     group = np.unique(np.where(broken_up, -1 - copies, group), return_inverse=True)[1]
     taken, in_test = np.zeros(len(counts), np.int64), np.zeros(group.max() + 1, bool)
     held = dict(_held(group, labels))
-    # the streams (seed, 0, ...) and (seed, epoch) draw shares and batches
+    # The random streams (seed, 0, ...) and (seed, epoch) are taken: they draw shares and batches.
     for one in np.random.default_rng((seed, 2, 1)).permutation(len(held)).tolist():
         label, count = held[one].T
         if (taken[label] + count <= wanted[label]).all():
@@ -121,7 +122,7 @@ def choose(
 
 
 def _held(group: NDArray[np.int64], labels: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each group with its rows (class, images of that class)."""
+    """Returns each group with its rows (class, number of images of that class)."""
     rows, counts = np.unique(np.stack([group, labels], 1), axis=0, return_counts=True)
     table = np.column_stack([rows, counts])
     starts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
@@ -135,7 +136,7 @@ def _fill(
     wanted: NDArray[np.int64],
     counts: NDArray[np.int64],
 ) -> None:
-    """Takes further groups, of which none fits any more, where that brings the numbers nearer or a class has none."""
+    """Adds groups that are too large, if that brings the numbers nearer to those wanted or a class has no image."""
     for label in np.flatnonzero(taken < wanted).tolist():
         candidates = [one for one, classes in held.items() if not in_test[one] and label in classes[:, 0]]
         while candidates and taken[label] < wanted[label]:
@@ -157,11 +158,11 @@ def _fill(
 def _groups(
     files: Sequence[File], cache: Path, progress: bool, workers: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The groups of near-duplicates and of exact copies (M,), remembered in the cache; -1 for files that are broken."""
+    """Returns the groups of near-duplicates and of exact copies, (M,) each, and keeps them; -1 for broken files."""
     paths, stamps = [file.path for file in files], [file.stamp for file in files]
     kept = place_of(paths, stamps, cache).with_suffix(f".alike{ALIKE}.npz")
     with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile), open(kept, "rb") as file:
-        found = np.load(file, allow_pickle=False)["groups"]  # the archive has a checksum
+        found = np.load(file, allow_pickle=False)["groups"]  # npz files have a checksum
         if found.shape == (2, len(files)) and found.dtype == np.int64:
             return found[0], found[1]
     seen = survey(paths, stamps, cache, progress=progress, workers=workers)
@@ -171,6 +172,6 @@ def _groups(
     found[1, whole] = first_equals(seen.thumbnails, whole)
     buffer = io.BytesIO()
     np.savez(buffer, groups=found)
-    with suppress(StorageError):  # a memory that cannot be written is not needed
+    with suppress(StorageError):  # without this file, the groups are computed again the next time
         write(kept, buffer.getvalue(), folders=True)
     return found[0], found[1]

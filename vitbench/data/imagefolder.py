@@ -1,11 +1,11 @@
-"""Your own images: class folders with or without a split, or a table of labels (`layout.py`, `labels.py`).
+"""Loads your own images from class folders with or without a split, or by a table of labels (`layout.py`, `labels.py`).
 
-One rule holds for every file. Pillow decodes it, the first frame where it is an animation; it is turned as its EXIF tag
-says; grey of 12 or 16 bits is scaled to 8; transparency is laid on white; the result is converted to RGB, and colour
-profiles are ignored. The shortest side is resized to the image size (bilinear with antialiasing) and the middle is cut
-out; `data.fit` has other ways.
+Every file is treated in the same way. Pillow decodes it; of an animation, only the first frame. It is turned as its
+EXIF tag says. Grey of 12 or 16 bits is scaled to 8 bits. Transparency is laid on white. The result is converted to RGB,
+and colour profiles are ignored. The shorter side is resized to the image size (bilinear with antialiasing), and the
+middle is cut out; `data.fit` has other ways.
 
-A file is an image if its ending says so. Hidden files and other files are ignored, and a warning counts them.
+The ending of a file says whether it is an image. Hidden files and other files are ignored, and a warning counts them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from vitbench.errors import DataError, UserError
 from vitbench.machine.progress import progress as progress_bar
 from vitbench.machine.terminal import shown_path
 
-# By the ending, bumped when the rule above changes what becomes of such files. Others are of 1, and their caches stay.
+# The version of the rule above by the ending of a file; raise it when the rule decodes such files to other pixels. All
+# other endings have version 1. Caches of endings whose version did not change stay valid.
 DECODING = dict.fromkeys((".jpeg", ".jpg", ".png", ".tif", ".tiff"), 2)
-CHUNK = 256  # images that a worker decodes at a time
+CHUNK = 256  # number of images that a worker decodes at a time
 WHAT_FIT_DOES = {
-    "crop": "their middle is cut out (data.fit=crop; pad and squash show all of an image)",
+    "crop": "their middle is cut out (data.fit=crop; data.fit=pad and data.fit=squash keep the whole image)",
     "pad": "black borders make them square (data.fit=pad)",
     "squash": "they are stretched to a square (data.fit=squash)",
 }
@@ -58,9 +59,9 @@ def load(
     workers: int | None = None,
     files: bool = False,
 ) -> Dataset:
-    """Opens both splits from the cache; decodes them first where they are new. DataError names what is wrong and where.
+    """Opens both splits from the cache, and decodes them first if they are new. A DataError names the wrong file.
 
-    With `files`, the cache keeps only an index, and each image is decoded again whenever it is needed.
+    With `files`, the cache keeps only an index, and each image is decoded whenever it is needed.
     """
     root = root.absolute()
     layout = layout_of(root, labels, follow_links)
@@ -72,7 +73,7 @@ def load(
 
     def build(rows: Rows) -> Contents:
         size = image_size or _common_size(paths)
-        rows.allocate(len(paths), 3, size, ", or machine.images=files, which decodes them whenever they are asked for")
+        rows.allocate(len(paths), 3, size, ", or type machine.images=files, which decodes images when they are needed")
         broken, noticed = _decode_all(paths, rows, size, fit, progress, workers)
         shown = [shown_path(os.path.relpath(path, root)) for path in paths]
 
@@ -90,7 +91,7 @@ def load(
     version = max(DECODING.get(os.path.splitext(path)[1].lower(), 1) for path in paths)
     identity = [version, str(root.resolve()), image_size, classes, [file.stamp for file in train]]
     identity += [[file.stamp for file in test]]
-    identity += [] if labels is None else [truth.tolist()]  # else the paths say it
+    identity += [] if labels is None else [truth.tolist()]  # without a table, the paths contain the classes
     identity += [] if fit == "crop" else [fit]
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in root.resolve().name)[:40] or "images"
     dataset = cached(cache, name, identity, build, skip_broken=skip_broken, reader=read if files else None)
@@ -99,15 +100,15 @@ def load(
 
 
 class Seen(NamedTuple):
-    """What there is to say of a folder by the names of its files."""
+    """Facts about a folder that the names of its files tell."""
 
     scan: Scan
-    train_files: int  # of all files where there is no split
+    train_files: int  # the number of training files, or of all files if there is no split
     has_split: bool
 
 
 def look_at(root: Path, *, labels: str | None = None, follow_links: bool = False, **_: Any) -> Seen:
-    """Lists the files of a folder, once until `forget_scans()`; DataError as `load` has it."""
+    """Lists the files of a folder and remembers them until `forget_scans()`. Raises DataError like `load`."""
 
     def look() -> Seen:
         layout = layout_of(root.absolute(), labels, follow_links)
@@ -125,7 +126,7 @@ def _scan(root: Path, layout: Layout) -> Scan:
 def listed_train_images(
     root: Path, *, labels: str | None = None, follow_links: bool = False, test_fraction: float = TEST_FRACTION, **_: Any
 ) -> int:
-    """How many training images `load` would find, within a few, by the names of files; DataError as `load` has it."""
+    """Returns about how many training images `load` would find, by the names of files. Raises DataError like `load`."""
     seen = look_at(root, labels=labels, follow_links=follow_links)
     return seen.train_files if seen.has_split else round((1 - test_fraction) * seen.train_files)
 
@@ -136,7 +137,7 @@ def listed_train_images(
 def _both_splits(
     layout: Layout, fraction: float, seed: int, cache: Path, progress: bool, workers: int | None
 ) -> tuple[list[File], list[File], list[str]]:
-    """Training files, test files, and what is said of them; UserError where a split is asked for and there is one."""
+    """Returns training files, test files, and lines about them. UserError if a split is typed that the folder has."""
     if layout.test is None:
         train, test, lines = hold_out(
             layout.train, layout.where, fraction=fraction, seed=seed, cache=cache, progress=progress, workers=workers
@@ -144,12 +145,12 @@ def _both_splits(
         return train, test, [*layout.notes, *lines]
     for key, typed, usual in (("test_fraction", fraction, TEST_FRACTION), ("split_seed", seed, SPLIT_SEED)):
         if typed != usual:
-            raise UserError(f"data.{key}={typed}: these images have test images of their own; drop it")
+            raise UserError(f"data.{key}={typed}: these images come with test images of their own; drop it")
     return layout.train, layout.test, [*layout.notes]
 
 
 def _class_names(layout: Layout) -> tuple[str, ...]:
-    """The names of the classes, in order; refuses names that a person, a file system or a table would confuse."""
+    """Returns the names of the classes in order. Refuses names that people, file systems or tables would confuse."""
     train = {file.label for file in layout.train}
     test = train if layout.test is None else {file.label for file in layout.test}
     for one, other, *_ in colliding(sorted(train | test)):
@@ -158,10 +159,10 @@ def _class_names(layout: Layout) -> tuple[str, ...]:
         )
     if in_one_split := sorted(train ^ test):
         shown = [f"{shown_path(name)} (only in {'train' if name in train else 'test'})" for name in in_one_split]
-        raise DataError(f"data.root: train and test have different classes, {listed(shown, 'class')}")
+        raise DataError(f"data.root: train and test must have the same classes; {listed(shown, 'class')}")
     if len(train) < 2:
         only_class = shown_path(next(iter(train)))
-        raise DataError(f"data.root: one class alone, {only_class}; a classifier needs two or more")
+        raise DataError(f"data.root: there is only one class, {only_class}; a classifier needs two or more")
     return tuple(sorted(train))
 
 
@@ -169,7 +170,7 @@ def _class_names(layout: Layout) -> tuple[str, ...]:
 
 
 def _common_size(paths: list[str]) -> int:
-    """The side that all images share, read from their headers; DataError where they differ or are not square."""
+    """Returns the side of all images, read from their headers. Raises DataError if they differ or are not square."""
     first: tuple[str, int] | None = None
     for path in paths:
         try:
@@ -180,8 +181,8 @@ def _common_size(paths: list[str]) -> int:
         if width != height or (first is not None and width != first[1]):
             other = f" and {shown_path(first[0])} {first[1]} x {first[1]}" if first and width == height else ""
             raise DataError(
-                f"{shown_path(path)} has {width} x {height} px{other}: set data.image_size=PIXELS to scale all to one"
-                " square size"
+                f"{shown_path(path)} has {width} x {height} px{other}: set data.image_size=PIXELS to resize all images "
+                "to one square size"
             )
         first = first or (path, width)
     if first is None:
@@ -194,7 +195,8 @@ def _decode_chunk(
 ) -> tuple[int, np.ndarray, dict[int, str], Counter[Noticed]]:
     """Decodes some files into the cache.
 
-    Returns their first row, their digests, by row what is wrong with some, and how often what was noticed.
+    Returns their first row, their digests, the faults of broken files by row, and the number of files by what was
+    noticed.
     """
     first, paths = job
     images, broken, noticed = np.zeros((len(paths), 3, size, size), np.uint8), {}, Counter[Noticed]()
@@ -210,7 +212,7 @@ def _decode_chunk(
 def _decode_all(
     paths: list[str], rows: Rows, size: int, fit: str, progress: bool, workers: int | None
 ) -> tuple[dict[int, str], Counter[Noticed]]:
-    """Decodes all files into the cache; returns, by row, what is wrong with some, and how often what was noticed."""
+    """Decodes all files into the cache; returns the faults by row, and the number of files by what was noticed."""
     jobs = [(first, paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
     work = partial(_decode_chunk, target=rows.path, size=size, fit=fit)
     broken: dict[int, str] = {}
@@ -228,13 +230,13 @@ def _decode_all(
 
 
 def _told(noticed: Counter[Noticed], images: int, fit: str) -> Iterable[str]:
-    """What one should know of how files became images, a line each."""
+    """Yields lines that the user should read about how files became images."""
     if oblong := sum(count for what, count in noticed.items() if what.oblong):
         yield f"{oblong:,} of {images:,} images are not square: {WHAT_FIT_DOES[fit]}"
     if dim := sum(count for what, count in noticed.items() if what.dim):
         yield (
-            f"{dim:,} of {images:,} images are grey of 12 or 16 bits and use under 1/{DIM} of their range: they are "
-            "nearly black; scale their values up"
+            f"{dim:,} of {images:,} images are grey of 12 or 16 bits and use at most 1/{DIM} of their range, so they "
+            "are nearly black; scale their values up"
         )
     profiles = Counter[str]()
     for what, count in noticed.items():

@@ -1,6 +1,6 @@
-"""Decodes JPEGs and notices those whose data ran out, which libjpeg fills up with grey and does not mention.
+"""Decodes JPEGs and detects those that lack data. libjpeg fills the missing part with grey and reports nothing.
 
-A JPEG has no checksum. But its picture and its data end together, unless something is lost or changed between them.
+A JPEG has no checksum. But in an intact file, the picture and the data end at the same place.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 from PIL import Image
 
 END, SCAN, ARITHMETIC = b"\xff\xd9", b"\xff\xda", (b"\xff\xc9", b"\xff\xca")
-PADDING = b"\xfe" * 16  # libjpeg looks 8 bytes ahead; in the codes of a JPEG these are few, long and rare ones
-SPARE = 16  # bytes that are too many and mean no damage: some cameras fill up to a round number
+PADDING = b"\xfe" * 16  # libjpeg reads 8 bytes ahead; as JPEG codes, these bytes are few, long and rare
+SPARE = 16  # superfluous bytes that are no damage: some cameras fill files up to a round length
 OTHER = b"\xa5\x3c" * 64
-MOST_SCANS = 500  # a file of 1 MB can hold 70,000, each of which takes the time of a picture; 10 are usual
+MOST_SCANS = 500  # a file of 1 MB can hold 70,000 scans, and each takes as long as a picture; 10 are usual
 
 
 class _Watched(io.BytesIO):
-    """Gives out bytes up to the first of two places, then up to the second, and notes at which it was asked for more.
+    """Returns bytes up to the first of two places, then up to the second, and notes the places of all reads.
 
-    The decoder asks for more only when it has used up what it has.
+    The decoder reads on only when it has used up all bytes that it has.
     """
 
     def __init__(self, data: bytes, places: tuple[int, int]) -> None:
@@ -37,26 +37,26 @@ class _Watched(io.BytesIO):
 
 
 def load(file: Any, draft: int | None, known: bool = False) -> None:
-    """Decodes an open JPEG, at a fraction of its size where it is far larger than `draft` pixels.
+    """Decodes an open JPEG, at a fraction of its size if it is far larger than `draft` pixels.
 
-    Raises ValueError where its picture and its data do not end together. Where they are `known` to, as the caller has
-    a digest of the pixels, no JPEG is decoded twice.
+    Raises ValueError if its picture and its data do not end together. If the pixels are `known`, because the caller
+    will compare them with a digest, no JPEG is decoded twice.
     """
-    behind = file.fp.tell()  # Pillow has read on to the first scan
+    behind = file.fp.tell()  # Pillow has read up to the first scan
     file.fp.seek(0)
     data = file.fp.read()
     if draft is not None:
         file.draft("RGB", (draft, draft))
     head = data.rfind(SCAN, 0, behind)
-    if head < 0 or any(data.find(kind, 0, head) >= 0 for kind in ARITHMETIC):  # rare; libjpeg wants it in one piece
+    if head < 0 or any(data.find(kind, 0, head) >= 0 for kind in ARITHMETIC):  # rare; libjpeg needs it in one piece
         file.load()
         return
     first = head + 2 + int.from_bytes(data[head + 2 : head + 4], "big")
     end = data.find(END, first)
-    end = first + len(data[first : end if end >= 0 else len(data)].rstrip(b"\xff"))  # an end may be filled up with FF
+    end = first + len(data[first : end if end >= 0 else len(data)].rstrip(b"\xff"))  # bytes FF may pad the end
     scans = 1 + data.count(SCAN, first, end)
     if scans > MOST_SCANS:
-        raise ValueError(f"{scans:,} scans, more than {MOST_SCANS}")
+        raise ValueError(f"it has {scans:,} scans, more than {MOST_SCANS}")
     if scans > 1 or "progressive" in file.info or data[head + 4] < file.layers:
         _load_scans(file, data[:end], draft, known)
     else:
@@ -66,8 +66,8 @@ def load(file: Any, draft: int | None, known: bool = False) -> None:
 def _load_one_scan(file: Any, data: bytes, first: int) -> None:
     """Decodes a JPEG of one scan, whose bytes begin at `first`.
 
-    The decoder gets all but the last bytes of its data, then these and some padding, then the end marker. With a whole
-    file it asks for the second part, and has no need of the third.
+    The decoder gets all but the last bytes of the data, then these last bytes and some padding, then the end marker.
+    With an intact file it reads the second part and does not need the third.
     """
     if len(data) <= first:
         raise ValueError("truncated: it holds no picture")
@@ -75,7 +75,7 @@ def _load_one_scan(file: Any, data: bytes, first: int) -> None:
     watched = _Watched(data + PADDING + END, (nearly, padded))
     file.fp.close()
     file.fp = watched
-    if hasattr(file, "_fp"):  # of a phone's JPEG with further pictures (MPO)
+    if hasattr(file, "_fp"):  # a phone's JPEG with several pictures (MPO) has it
         file._fp = watched
     file.load()
     if padded in watched.asked:
@@ -85,9 +85,9 @@ def _load_one_scan(file: Any, data: bytes, first: int) -> None:
 
 
 def _load_scans(file: Any, data: bytes, draft: int | None, known: bool) -> None:
-    """Decodes a progressive JPEG, all of whose data are read before the first pixel.
+    """Decodes a progressive JPEG, of which libjpeg reads all data before it gives the first pixel.
 
-    Other bytes behind its data give another picture only where the decoder ran out of them.
+    It is decoded twice, the second time with other bytes behind its data. If data are missing, the pictures differ.
     """
     file.load()
     if known:

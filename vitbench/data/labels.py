@@ -1,10 +1,10 @@
-"""A table of labels in place of class folders: `data.labels=labels.csv`, a line an image, with a header.
+"""Reads a table of labels in place of class folders: `data.labels=labels.csv`, a header and one line per image.
 
     file,label,split
     2024/may/1.jpg,cat,train
     2024/may/2.jpg,dog,test
 
-The column split may be missing. Files are those below `data.root`; their endings may be missing.
+The column split may be left out. Paths are relative to `data.root`; the ending of a file may be left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vitbench.errors import DataError, did_you_mean
 from vitbench.machine.disk import LARGE, read_file
 from vitbench.machine.terminal import shown_path
 
-# usual names of columns, in any case; the first that a table has is taken
+# The known names of columns, in small or capital letters. The first one that a table has is used.
 FILE_COLUMNS = (
     "file",
     "filename",
@@ -44,16 +44,16 @@ KINDS = {name: kind for kind, names in (("train", TRAIN), ("test", TEST), ("val"
 
 
 class Line(NamedTuple):
-    """What a line of the table says."""
+    """The content of a line of the table."""
 
-    number: int  # in the file
+    number: int  # number of the line in the file
     file: str
     label: str
-    kind: str | None  # train, test or val; None where the table has no column split
+    kind: str | None  # train, test or val; None if the table has no column split
 
 
 class Table(NamedTuple):
-    """The lines of a table of labels, and which columns they come from."""
+    """The lines of a table of labels, and the names of the columns that they come from."""
 
     name: str
     file_column: str
@@ -62,9 +62,9 @@ class Table(NamedTuple):
 
 
 def layout_of(root: Path, labels: str | None, follow_links: bool) -> Layout:
-    """Lists the images below a root: those of a table where one is typed, else by its folders. DataError says why not.
+    """Lists the images below a root, by a table if one is typed, else by its folders.
 
-    All that the system refuses to read is a DataError, too.
+    Raises DataError if the folder or the table cannot be used, or if the system refuses to read a file.
     """
     try:
         return recognise(root, follow_links) if labels is None else labelled(root, labels, follow_links)
@@ -73,20 +73,22 @@ def layout_of(root: Path, labels: str | None, follow_links: bool) -> Layout:
 
 
 def labelled(root: Path, typed: str, follow_links: bool) -> Layout:
-    """Lists the images that a table names; DataError where it is none, or does not fit the files below the root.
+    """Lists the images that a table names. Raises DataError if it is not a table, or does not fit the files.
 
-    `typed` is a path relative to the root, or to the working folder where the root has none.
+    `typed` is a path relative to the root, or to the working folder if the root has no such file.
     """
     check_root(root)
     places = [root / Path(typed).expanduser(), Path(typed).expanduser()]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise DataError(f"data.labels={typed}: no such file, neither in data.root={shown_path(root)} nor here")
+        raise DataError(
+            f"data.labels={typed}: no such file, neither in data.root={shown_path(root)} nor in the working folder"
+        )
     table = read_table(path)
     below = SplitFiles(root, root, follow_links)
     paths = below.scan_all()
     if path.name in below.other_files and path.resolve().is_relative_to(root.resolve()):
-        below.other_files.remove(path.name)  # it is read after all
+        below.other_files.remove(path.name)  # the table itself is not an ignored file
     rows = _rows_of(table, [stamp[0] for stamp in below.stamps], root)
     _check_agreement(table, rows)
     kinds: dict[str | None, list[File]] = defaultdict(list)
@@ -97,9 +99,9 @@ def labelled(root: Path, typed: str, follow_links: bool) -> Layout:
 
 
 def _layout(table: Table, kinds: dict[str | None, list[File]], unnamed: int, ignored_files: tuple[str, ...]) -> Layout:
-    """Which lines are for training and which for testing; the same rules as for folders."""
+    """Decides which lines are for training and which for testing, by the same rules as for folders."""
     for files in kinds.values():
-        files.sort(key=lambda file: file.label)  # stable: in name order within a class
+        files.sort(key=lambda file: file.label)  # the sort is stable: files of a class stay in name order
     columns = f"{table.name}: files in column {table.file_column}, classes in column {table.label_column}"
     notes, test = [columns], None
     if None in kinds:
@@ -109,7 +111,7 @@ def _layout(table: Table, kinds: dict[str | None, list[File]], unnamed: int, ign
     else:
         test = kinds["test"] or kinds["val"] or None
         if kinds["val"]:
-            used = "not used, validation images are cut from the training images (data.val_fraction)"
+            used = "not used: validation images are cut from the training images (data.val_fraction)"
             notes.append(f"lines with split=val are {used if kinds['test'] else 'the test images'}")
     if unnamed:
         notes.append(
@@ -119,7 +121,7 @@ def _layout(table: Table, kinds: dict[str | None, list[File]], unnamed: int, ign
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table of labels; DataError where it is none."""
+    """Reads a table of labels. Raises DataError if the file is not one."""
     name = shown_path(path.name)
     try:
         file = io.StringIO(read_file(path, LARGE).decode("utf-8-sig"), newline="")
@@ -131,15 +133,15 @@ def read_table(path: Path) -> Table:
     except OSError as error:
         raise DataError(f"data.labels={shown_path(path)} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        reason = "no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise DataError(f"{name} is no table of labels: {reason}") from None
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise DataError(f"{name} is not a table of labels: {reason}") from None
     if not rows:
-        raise DataError(f"{name} names no image; expected a header and a line for each image, for example file,label")
+        raise DataError(f"{name} has no lines; expected a header, for example file,label, and a line for each image")
     return Table(name, cells[file_at], cells[label_at], rows)
 
 
 def _columns(name: str, header: Sequence[str]) -> tuple[int, int, int | None]:
-    """Where the file, the class and the split stand in a line."""
+    """Returns the positions of the file, the class and the split in a line."""
     if not any(header):
         raise DataError(f"{name} is empty; expected a header, for example file,label")
     plain = [cell.casefold().replace(" ", "_") for cell in header]
@@ -150,19 +152,19 @@ def _columns(name: str, header: Sequence[str]) -> tuple[int, int, int | None]:
     label_at = next((plain.index(known) for known in LABEL_COLUMNS if known in plain), None)
     others = [place for place in range(len(plain)) if place not in (split_at, file_at)]
     if file_at is not None and label_at is None and len(others) == 1:
-        label_at = others[0]  # the only one that is left, such as breed
+        label_at = others[0]  # the only other column, such as breed
     for what, place, known_names in (("file", file_at, FILE_COLUMNS), ("label", label_at, LABEL_COLUMNS)):
         if place is None:
             raise DataError(
-                f"{name} has no column of a {what}; its columns: {', '.join(map(shown_path, header))}; "
-                f"names that are known: {', '.join(known_names)}"
+                f"{name} has no column for the {what}; its columns: {', '.join(map(shown_path, header))}; "
+                f"known names of this column: {', '.join(known_names)}"
             )
     assert file_at is not None and label_at is not None
     return file_at, label_at, split_at
 
 
 def _lines(name: str, reader: Any, file_at: int, label_at: int, split_at: int | None) -> Iterator[Line]:
-    """What each line says to a reader of the `csv` module; the header was line 1. Empty lines are skipped."""
+    """Yields the lines that a reader of the `csv` module gives, without empty ones; the header was line 1."""
     for cells in reader:
         number = reader.line_num + 1
         values = [cell.strip() for cell in cells]
@@ -173,7 +175,8 @@ def _lines(name: str, reader: Any, file_at: int, label_at: int, split_at: int | 
             for place in (file_at, label_at, split_at)
         )
         if not file or not label:
-            raise DataError(f"{name}, line {number}: no {'label' if file else 'file'}; complete the line or remove it")
+            lacking = "label" if file else "file"
+            raise DataError(f"{name}, line {number} has no {lacking}; complete the line or remove it")
         if split_at is not None and split.casefold() not in KINDS:
             remedy = did_you_mean(split.casefold(), KINDS)
             raise DataError(f"{name}, line {number}: split={shown_path(split)}: {remedy}")
@@ -181,7 +184,7 @@ def _lines(name: str, reader: Any, file_at: int, label_at: int, split_at: int | 
 
 
 def _rows_of(table: Table, names: Sequence[str], root: Path) -> list[int]:
-    """For each line, which of the files (paths below the root) it names; DataError for files that are missing."""
+    """Returns for each line the index of the file that it names. Raises DataError for files that are missing."""
     by_name = {name: row for row, name in enumerate(names)}
     by_stem: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
@@ -192,7 +195,7 @@ def _rows_of(table: Table, names: Sequence[str], root: Path) -> list[int]:
         candidates = [by_name[name]] if name in by_name else by_stem.get(name, [])
         if len(candidates) > 1:
             files = ", ".join(shown_path(names[row]) for row in candidates)
-            raise DataError(f"{table.name}, line {line.number}: {line.file} may be {files}; write its ending")
+            raise DataError(f"{table.name}, line {line.number}: {line.file} may be {files}; add its ending")
         rows += candidates
         missing += [] if candidates else [line.file]
     if missing:
@@ -206,7 +209,7 @@ def _rows_of(table: Table, names: Sequence[str], root: Path) -> list[int]:
 
 
 def _below(written: str, root: Path) -> str:
-    """A path of the table as it is below the root; Windows writes \\ between folders."""
+    """Returns a path of the table relative to the root; Windows writes \\ between folders."""
     path = os.path.normpath(written if "/" in written else written.replace("\\", "/"))
     return os.path.relpath(path, root) if os.path.isabs(path) else path
 
@@ -216,7 +219,7 @@ def _plain_end(name: str) -> str:
 
 
 def _check_agreement(table: Table, rows: Sequence[int]) -> None:
-    """Refuses two lines that say different things of one file."""
+    """Refuses two lines that contradict each other about one file."""
     said: dict[int, Line] = {}
     contradictions = []
     for row, line in zip(rows, table.lines, strict=True):

@@ -1,11 +1,11 @@
-"""Which folders of `data.root` hold training images and which test images, as people name and mix them.
+"""Finds out which folders of `data.root` hold training images and which hold test images, by their usual names.
 
     root/<class>/*                              no split: `holdout.py` makes one
-    root/train/<class>/*                        the same, in a folder
-    root/train/<class>/*  root/test/<class>/*   a split; val, valid and validation in place of test, too
+    root/train/<class>/*                        no split, either
+    root/train/<class>/*  root/test/<class>/*   a split; the test folder may also be val, valid or validation
 
-A test folder without class folders (a competition's, say) is none. Where there is a test folder, validation images are
-cut from the training images all the same, and a folder val is not used.
+A test folder without class folders, as some competitions have it, is not used. If there is a test folder, a folder val
+is not used: validation images are always taken from the training images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from vitbench.data.listing import (
 from vitbench.errors import DataError
 from vitbench.machine.terminal import shown_path
 
-# names of folders, and of what a table of labels has in its column split, in any case; the first is taken first
+# The known names of folders, and of the values in the column split of a table, in small or capital letters. Earlier
+# names come first.
 TRAIN = ("train", "training")
 TEST = ("test", "testing")
 VALIDATION = ("val", "valid", "validation")
@@ -36,23 +37,23 @@ EXPECTED = "expected <class>/*, or train/<class>/* and test/<class>/* (or val/<c
 
 
 class Layout(NamedTuple):
-    """The files of a data set. `test` is None where they have no split."""
+    """The files of a data set. `test` is None if they have no split."""
 
     train: list[File]
     test: list[File] | None
-    where: str  # what holds the training images: "class folders" of the root, train/, labels.csv
-    notes: tuple[str, ...] = ()  # which is used for what, where that is not plain
-    ignored: tuple[str, ...] = ()
+    where: str  # where the training images are: "class folders" of the root, train/, labels.csv
+    notes: tuple[str, ...] = ()  # lines about what is used for what, if it is not obvious
+    ignored: tuple[str, ...] = ()  # warnings about files that are not read
 
 
 def recognise(root: Path, follow_links: bool) -> Layout:
-    """Lists the images below a root; DataError where no layout fits, or two do."""
+    """Lists the images below a root. Raises DataError if no layout fits, or more than one."""
     check_root(root)
     folders = _subfolders(root)
     train, tests, validations = (_named(folders, names) for names in (TRAIN, TEST, VALIDATION))
     others = [name for name in folders if name not in train + tests + validations]
     if others and train and not _subfolders(root / train[0]) and _holds_images(root / train[0]):
-        others += train  # trains beside buses and cars
+        others += train  # the class train, beside bus and car
         train = []
     if train:
         return _split(root, train[0], [*tests, *validations], [*train[1:], *others], follow_links)
@@ -65,32 +66,33 @@ def recognise(root: Path, follow_links: bool) -> Layout:
         raise DataError(f"data.root={shown_path(root)}: has no {missing}; {hint}")
     if beside := tests + validations:
         raise DataError(
-            f"data.root={shown_path(root)}: {listed(others, 'class folder')} beside {beside[0]}/; put "
-            f"{'it' if len(others) == 1 else 'them'} into train/, or take {beside[0]}/ away"
+            f"data.root={shown_path(root)}: has {listed(others, 'class folder')} beside {beside[0]}/; put "
+            f"{'it' if len(others) == 1 else 'them'} into train/, or move {beside[0]}/ out of data.root"
         )
     plain = SplitFiles(root, root, follow_links).scan()
     if len(plain.files) == 1 and _subfolders(only := root / next(iter(plain.files))):
         raise DataError(
-            f"data.root={shown_path(root)}: one class alone, {only.name}; are its folders the classes? data.root={only}"
+            f"data.root={shown_path(root)}: there is only one class, {only.name}; if its folders are the classes, type "
+            f"data.root={only}"
         )
     return Layout(plain.labelled(), None, f"{len(plain.files):,} class folders", (), tuple(ignored(plain)))
 
 
 def check_root(root: Path) -> None:
-    """Refuses a root that is no folder."""
+    """Refuses a root that is not a folder."""
     if not root.exists():
         raise DataError(f"data.root={shown_path(root)}: no such folder; {EXPECTED}")
     if not root.is_dir():
-        raise DataError(f"data.root={shown_path(root)} is a file; {EXPECTED}")
+        raise DataError(f"data.root={shown_path(root)}: is a file, not a folder; {EXPECTED}")
 
 
 def _split(root: Path, train: str, candidates: list[str], others: list[str], follow_links: bool) -> Layout:
-    """The layout with a folder of training images; `candidates` may hold test images, the first sooner."""
+    """Returns the layout with a folder of training images. The test images are in the best one of `candidates`."""
     classes = {*_subfolders(root / train)}
     with_classes = [name for name in candidates if _subfolders(root / name)]
     labelled = [name for name in with_classes if any(_holds_images(root / name / a) for a in _subfolders(root / name))]
     alike = [name for name in labelled if classes & {*_subfolders(root / name)}]
-    test = next(iter([*alike, *labelled, *with_classes]), None)  # the last of these is refused for its empty classes
+    test = next(iter([*alike, *labelled, *with_classes]), None)  # one of with_classes is refused later: it is empty
     unused = []
     for name in candidates:
         if name not in with_classes:
@@ -104,7 +106,7 @@ def _split(root: Path, train: str, candidates: list[str], others: list[str], fol
         if beside:
             raise DataError(
                 f"data.root={shown_path(root)}: {train}/ holds folders and lies beside {listed(beside, 'folder')}; if "
-                f"they are classes like it, rename {train}/; if it holds the classes, data.root={root / train}"
+                f"{train}/ is itself a class, rename it; if it holds the classes, type data.root={root / train}"
             )
         train_files = SplitFiles(root / train, root, follow_links).scan()
         notes = ("; ".join(unused),) if unused else ()
@@ -122,7 +124,7 @@ def _split(root: Path, train: str, candidates: list[str], others: list[str], fol
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, but for hidden and system ones, in name order."""
+    """Returns the names of the folders in a folder in name order, without hidden and system folders."""
     return [
         entry.name
         for entry in entries_of(folder)
@@ -131,13 +133,13 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _named(folders: list[str], names: tuple[str, ...]) -> list[str]:
-    """The folders that have one of these names in any case: in the order of `names`, small letters first."""
+    """Returns the folders with one of these names, in the order of `names`; those in small letters come first."""
     found = [name for name in folders if name.casefold() in names]
     return sorted(found, key=lambda name: (name != name.casefold(), names.index(name.casefold())))
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether there are images in a folder or below it, but for hidden ones and those of systems."""
+    """Returns whether there are images in a folder or below it, without hidden files and system folders."""
     for _, below, names in os.walk(folder):
         below[:] = [name for name in below if not is_hidden(name) and not is_systems_name(name)]
         if any(is_image(name) and not is_hidden(name) for name in names):

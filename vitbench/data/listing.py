@@ -1,4 +1,4 @@
-"""Which files of a folder are images. Hidden files, system folders and needless links are ignored and counted."""
+"""Lists the images of a folder. Hidden files, system folders and superfluous links are ignored and counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vitbench.machine.terminal import shown_path
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 JUNK = {"thumbs.db", "desktop.ini"}
-# What macOS, Synology, QNAP, NetApp, Windows, Linux and Python leave in folders, in small letters. .git, .Trashes and
-# others with a dot are hidden anyway.
+# Folders that macOS, Synology, QNAP, NetApp, Windows, Linux and Python create, in small letters. .git, .Trashes and
+# others that begin with a dot are hidden anyway.
 SYSTEM_FOLDERS = {
     "__macosx",
     "@eadir",
@@ -45,21 +45,21 @@ class File(NamedTuple):
 
 @dataclass
 class SplitFiles:
-    """The image files of one split, listed by `scan`; each file is in it once."""
+    """The image files of one split, listed by `scan`. Each file is listed once."""
 
     folder: Path  # train, test or val, or the root itself
     root: Path
     follow_links: bool
     files: dict[str, list[str]] = field(default_factory=dict)  # class folder -> paths, both in name order
     stamps: list[tuple[str, int, int]] = field(default_factory=list)  # path below root, bytes, nanoseconds
-    other_files: list[str] = field(default_factory=list)  # the names of files whose ending is no image's
-    loose: list[str] = field(default_factory=list)  # the names of images that lie in no class folder
-    system: list[str] = field(default_factory=list)  # the names of system folders
+    other_files: list[str] = field(default_factory=list)  # names of files without the ending of an image
+    loose: list[str] = field(default_factory=list)  # names of images that lie in no class folder
+    system: list[str] = field(default_factory=list)  # names of system folders
     hidden: int = 0
-    links: int = 0  # links that are ignored, because what they lead to is read under its own name
+    links: int = 0  # number of links that are ignored, because their targets are read under their own names
 
     def scan(self) -> SplitFiles:
-        """Lists the files; DataError where the split has no classes or a class no images."""
+        """Lists the files. Raises DataError if the split has no classes, or a class no images."""
         self._is_read_anyway(self.folder)  # refuses a folder that is itself a broken link or a link out
         for entry in self._visible(self.folder):
             if entry.is_dir():
@@ -74,25 +74,25 @@ class SplitFiles:
         if empty := [shown_path(name) for name, paths in self.files.items() if not paths]:
             endings = " ".join(IMAGE_ENDINGS)
             raise DataError(
-                f"{shown_path(self.folder)}: no images in {listed(empty, 'class')} (endings read: {endings})"
+                f"{shown_path(self.folder)}: no images in {listed(empty, 'class')} (endings of images: {endings})"
             )
         return self
 
     def scan_all(self) -> list[str]:
-        """The paths of all images in the folder and below, whatever their classes; `stamps` are in the same order."""
+        """Lists all images in the folder and below, whatever their classes; `stamps` are in the same order."""
         self._is_read_anyway(self.folder)
         return list(self._walk(str(self.folder), set()))
 
     def labelled(self) -> list[File]:
-        """The files with their class folders, class by class."""
+        """Returns the files with their class folders, class by class."""
         paths = [(label, path) for label, of_class in self.files.items() for path in of_class]
         return [File(label, path, stamp) for (label, path), stamp in zip(paths, self.stamps, strict=True)]
 
     def _walk(self, folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-        """The paths of the images in a folder and below."""
+        """Yields the paths of the images in a folder and below."""
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
-            return  # links outside the split form a loop
+            return  # links that lead out of the split form a loop
         visited.add((status.st_dev, status.st_ino))
         for entry in self._visible(folder):
             if entry.is_dir():
@@ -103,14 +103,14 @@ class SplitFiles:
                 status = entry.stat()
                 if not stat.S_ISREG(status.st_mode):
                     raise DataError(
-                        f"{shown_path(entry.path)} is no ordinary file (a pipe, socket or device); remove it"
+                        f"{shown_path(entry.path)} is not an ordinary file, but a pipe, socket or device; remove it"
                     )
                 relative = entry.path[len(str(self.root)) + 1 :]  # os.path.relpath takes a second for 100,000 files
                 self.stamps.append((relative, status.st_size, status.st_mtime_ns))
                 yield entry.path
 
     def _visible(self, folder: str | Path) -> Iterator[os.DirEntry[str]]:
-        """The entries of a folder in name order, without hidden and system ones and needless links, which are noted."""
+        """Yields the entries of a folder in name order. Counts hidden and system ones and superfluous links instead."""
         for entry in entries_of(folder):
             if is_hidden(entry.name):
                 self.hidden += 1
@@ -122,9 +122,9 @@ class SplitFiles:
                 yield entry
 
     def _is_read_anyway(self, link: Path) -> bool:
-        """Whether a link leads into the split, to what is read under its own name, or to a folder around the split.
+        """Returns whether a link leads to a part of the split that is read under its own name, or to a parent folder.
 
-        DataError where the link is broken, or leads out of the root without `follow_links`.
+        Raises DataError if the link is broken, or if it leads out of the root and `follow_links` is false.
         """
         target = Path(os.path.realpath(link))
         if not os.path.exists(target):
@@ -141,7 +141,7 @@ class SplitFiles:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by the ending of its name."""
+    """Returns whether a file is an image by the ending of its name."""
     return name.lower().endswith(IMAGE_ENDINGS)
 
 
@@ -150,7 +150,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_system_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder is one that a system makes for itself."""
+    """Returns whether a folder is one that an operating system creates for itself."""
     return is_systems_name(entry.name) and entry.is_dir()
 
 
@@ -159,18 +159,18 @@ def is_systems_name(name: str) -> bool:
 
 
 def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, in name order."""
+    """Returns the entries of a folder in name order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
 def plain_name(name: str) -> str:
-    """A name without what people, file systems and tables confuse: case, spaces and its Unicode form."""
+    """Returns a name without differences that people, file systems and tables ignore: case, spaces, Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", shown_path(name)).casefold().split())
 
 
 def colliding(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Different names that are the same as `plain_name` has them, in groups."""
+    """Returns groups of different names that have the same `plain_name`."""
     by_plain_name: dict[str, dict[str, None]] = defaultdict(dict)
     for name in names:
         by_plain_name[plain_name(name)][name] = None
@@ -178,7 +178,7 @@ def colliding(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def ignored(*splits: SplitFiles) -> Iterator[str]:
-    """A warning for each kind of file that is not read."""
+    """Yields a warning for each kind of file that is not read."""
     hidden, links = sum(split.hidden for split in splits), sum(split.links for split in splits)
     system, loose, other_files = (
         [shown_path(name) for split in splits for name in getattr(split, kind)]
@@ -187,11 +187,11 @@ def ignored(*splits: SplitFiles) -> Iterator[str]:
     if hidden:
         yield f"ignored {hidden:,} hidden file{'s' * (hidden > 1)}"
     if system:
-        names = ", ".join(dict.fromkeys(system))  # many have one in every class
+        names = ", ".join(dict.fromkeys(system))  # often there is one in every class
         yield f"ignored {len(system):,} system folder{'s' * (len(system) > 1)}: {names}"
     if links:
         yield f"ignored {links:,} link{'s' * (links > 1)} to images or folders that are read anyway"
     if loose:
         yield f"ignored {listed(loose, 'image')} (in no class folder)"
     if other_files:
-        yield f"ignored {listed(other_files, 'file')} (no image by its ending)"
+        yield f"ignored {listed(other_files, 'file')} (without the ending of an image)"

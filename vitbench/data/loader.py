@@ -1,6 +1,6 @@
-"""Batches for training, cut from images that lie on the device or are streamed to it.
+"""Makes the batches of training, from images that are on the device or are streamed to it.
 
-Batch s is a pure function of (seed, s), so a run that resumes needs no state of the loader.
+Batch s depends on (seed, s) alone, so a run that resumes needs no state of the loader.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from vitbench.errors import UserError
 
 
 def seed_random_state(seed: int, step: int) -> None:
-    """Seeds torch's random numbers for one step: augmentation, drop path and MixUp of step s depend on (seed, s) only.
+    """Seeds torch's random numbers for one step: augmentation and drop path of step s depend on (seed, s) alone.
 
     NumPy's SeedSequence mixes both numbers into one, because torch's CPU generator keeps only 32 bits of a seed.
     """
     step_seed = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
-    torch.default_generator.manual_seed(step_seed)  # torch.manual_seed asks every backend, which takes 0.2 ms a step
+    torch.default_generator.manual_seed(step_seed)  # torch.manual_seed seeds every backend, which takes 0.2 ms
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(step_seed)
 
 
 class Normalise:
-    """Makes of uint8 images (B, C, H, W) what a network gets: float32, and rearranged where the run has `places`.
+    """Turns uint8 images (B, C, H, W) into the input of a network: normalised float32, rearranged by `places`.
 
-    Each channel of the training images gets mean 0 and deviation 1. `places` (H W,) says which pixel is shown at each
-    place (permute.py). A call does both. What changes images in between, as MixUp does, calls the two steps itself:
-    `values` first, and `rearranged` last.
+    Each channel of the training images gets mean 0 and standard deviation 1. `places` (H W,) has the pixel that is
+    shown at each place (permute.py); None leaves pixels where they are. A call does both. Code that changes images in
+    between, such as MixUp, calls the two steps itself: `values` first, and `rearranged` last.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Normalise:
         channels_last: bool = False,
         places: NDArray[np.int64] | None = None,
     ):
-        self.mean, self.std = tuple(mean), tuple(std)  # in units of 0..1
+        self.mean, self.std = tuple(mean), tuple(std)  # of pixel values from 0 to 1
         scale = 1 / (255 * torch.tensor(self.std, device=device).clamp(min=1e-3)).view(1, -1, 1, 1)
         self.scale, self.shift = scale, -255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * scale
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -55,7 +55,7 @@ class Normalise:
     def of(
         cls, images: Tensor | Stream, channels_last: bool = False, places: NDArray[np.int64] | None = None
     ) -> Normalise:
-        """Measures mean and deviation of training images, uint8 (M, C, H, W), exactly: it counts each of 256 values."""
+        """Computes mean and standard deviation of uint8 images (M, C, H, W) exactly, from counts of the 256 values."""
         values = torch.arange(256, dtype=torch.float64) / 255
         counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
         for batch in images.split(max(1, 2**20 // (images.shape[2] * images.shape[3]))):
@@ -69,11 +69,11 @@ class Normalise:
         return cls(mean, std, images.device, channels_last, places)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.values(self.rearranged(images))  # a value does not depend on its place, and bytes are faster moved
+        return self.values(self.rearranged(images))  # the order does not change the result, and bytes move faster
 
     def values(self, images: Tensor) -> Tensor:
-        """The images as float32, every pixel in its place."""
-        if self.scale.shape[1:] != images.shape[1:]:  # one value for each pixel: twice as fast as one for each channel
+        """Returns the images as normalised float32. Every pixel stays in its place."""
+        if self.scale.shape[1:] != images.shape[1:]:  # a factor for each pixel is twice as fast as one for each channel
             self.scale, self.shift = (
                 factor[:, :, :1, :1].expand(1, *images.shape[1:]).contiguous(memory_format=self.format)
                 for factor in (self.scale, self.shift)
@@ -82,25 +82,25 @@ class Normalise:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
     def without_places(self) -> Normalise:
-        """The same for images that are rearranged already."""
+        """Returns the same normalisation for images whose pixels are already rearranged."""
         return Normalise(self.mean, self.std, self.scale.device, self.format is torch.channels_last)
 
     def rearranged(self, images: Tensor) -> Tensor:
-        """The images, bytes or floats, with each pixel at the place where the network gets it."""
+        """Returns the images, bytes or floats, with their pixels rearranged by `places`."""
         if self.places is None:
             return images
         if images.shape[2] * images.shape[3] != len(self.places):
             side = math.isqrt(len(self.places))
-            raise UserError(f"its places are rearranged (data.permute), which is for images of {side} px alone")
+            raise UserError(f"data.permute rearranges images of {side} px for this network, which takes no other size")
         moved = images.flatten(2).index_select(2, self.places).view(images.shape)
         return moved.contiguous(memory_format=self.format)
 
 
 class Loader:
-    """Lays permutations of the images end to end and cuts them into batches.
+    """Lays random permutations of the images end to end and cuts this sequence into batches.
 
-    So every batch is full, and every image is seen equally often. Where a batch is larger than the set, it holds images
-    more than once: any share of the data trains with the same batch size.
+    So every batch is full, and every image is seen equally often. A batch that is larger than the set holds images more
+    than once, so any share of the data can be trained on with the same batch size.
     """
 
     def __init__(self, images: Tensor | Stream, labels: Tensor, batch_size: int, seed: int):
@@ -111,21 +111,21 @@ class Loader:
         self._batches: Any = Batches(images, self.indices) if isinstance(images, Stream) else None
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """What `take` makes batch `step` of: which images it holds, (B,), on the device; streamed images come first."""
+        """Returns the arguments of `take` for batch `step`: streamed images, if any, and the indices (B,) of all."""
         if isinstance(self.images, Stream):
             batch: tuple[Tensor, ...] = self._batches(step)
             return batch
         return (self.indices(step),)
 
     def take(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The images and labels of a batch, (B, C, H, W) and (B,). It is work of the device alone."""
+        """Returns images (B, C, H, W) and labels (B,) of a batch. Only the device works here."""
         *streamed, indices = batch
         if isinstance(self.images, Stream):
             return streamed[0], self.labels[indices]
         return self.images.index_select(0, indices), self.labels[indices]  # 20 times as fast as images[indices]
 
     def indices(self, step: int) -> Tensor:
-        """Which images batch `step` holds, (B,); on the CPU for a `Stream`, else on the device."""
+        """Returns the indices (B,) of the images in batch `step`, on the CPU for a `Stream`, else on the device."""
         position, parts, missing = step * self.batch_size, [], self.batch_size
         while missing:
             epoch, offset = divmod(position, len(self.labels))
@@ -143,5 +143,5 @@ class Loader:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device. The host does not wait for a GPU, which may be many steps behind."""
+    """Copies a tensor from the CPU to the device. The host does not wait for a GPU, which may be many steps behind."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -21,12 +21,12 @@ _SETS = "vitbench.data.torchvision_sets"
 MENU: dict[str, Choice] = {
     "shapes": Choice(
         "vitbench.data.shapes:load",
-        "drawn shapes, any number: their kind, side, place, or whether two are alike",
+        "drawn shapes, as many as you like; the class is a shape, a side, a place, or same or different",
         "vitbench.data.refusals:shapes",
     ),
     "imagefolder": Choice(
         "vitbench.data.imagefolder:load",
-        "your images: <class>/*, or train/<class>/* and test|val/<class>/*, or a table of labels",
+        "your own images: <class>/*, or train/<class>/* and test/<class>/*, or a table of labels",
         "vitbench.data.refusals:imagefolder",
     ),
     "cifar10": Choice(f"{_SETS}:cifar10", "60,000 photographs of 32 px, 10 classes (Krizhevsky 2009)"),
@@ -52,31 +52,28 @@ def open_dataset(
     classes: Sequence[int] | None = None,
     **options: Any,
 ) -> Dataset:
-    """Both splits of a source, from the cache or decoded into it; `options` are the source's own. Imports no torch.
+    """Opens both splits of a source, from the cache or decoded into it. Imports no torch.
 
-    `classes` are the only ones kept, renumbered in this order. The cache holds all of them.
+    Only the images of `classes` are kept, which are renumbered in this order; the cache holds all classes. With
+    `files`, images are decoded whenever they are needed, and the cache holds none. `options` are the source's own.
 
-    With `files`, its images are decoded whenever they are asked for, and none goes into the cache.
-
-    The last one stays open, so that runs which follow each other in one process share it, until `forget()`. If its file
-    in the cache turns out to be damaged, the source is decoded again.
+    The last data set stays open until `forget()`, so that successive runs of one process share it. If its file in the
+    cache turns out to be damaged, the source is decoded again.
     """
     from vitbench.data.classes import only, with_balance
     from vitbench.data.stored import Stored
 
     for setting, folder in {"data.root": root, "data.cache": cache}.items():
-        if folder.startswith("~"):  # settings have it in full wherever a home folder is known
-            raise UserError(
-                f"{setting}={folder}: no home folder is known, HOME is not set; type {setting}=FOLDER in full"
-            )
+        if folder.startswith("~"):  # settings already contain the full path if the home folder is known
+            raise UserError(f"{setting}={folder}: no home folder is known, because HOME is not set; type the full path")
     key = json.dumps([source, root, cache, image_size, files, options], sort_keys=True)
     if key not in _opened:
         load = look_up("data", source, MENU)
         if files:
             if "files" not in inspect.signature(load).parameters:
                 raise UserError(
-                    f"machine.images=files: data={source} cannot; data=imagefolder can, and "
-                    "machine.images=cache needs no memory either"
+                    f"machine.images=files: is for data=imagefolder, not for data={source}; machine.images=cache needs "
+                    "little memory, too"
                 )
             options["files"] = True
         its_own = {"root": Path(root), "cache": Path(cache), "image_size": image_size, "progress": progress, **options}
@@ -88,13 +85,14 @@ def open_dataset(
     return with_balance(_opened[key] if classes is None else only(_opened[key], classes))
 
 
-_opened: dict[str, Dataset] = {}  # one at most
+_opened: dict[str, Dataset] = {}  # holds one data set at most
 
 
 def scan_of(source: str, *, root: str, **options: Any) -> Scan | None:
-    """Looks at the files of a source, once until `forget()`; `options` are the source's own.
+    """Scans the files of a source and remembers the result until `forget()`; `options` are the source's own.
 
-    None of what is drawn, and where the files are not on this machine. DataError where a folder cannot be used.
+    Returns None for images that are drawn, and if the files are not on this machine. Raises DataError if a folder
+    cannot be used.
     """
     if not os.path.isdir(root):
         return None
@@ -112,13 +110,13 @@ def scan_of(source: str, *, root: str, **options: Any) -> Scan | None:
 
 
 def fingerprint_of(source: str, *, progress: bool, **options: Any) -> str:
-    """The fingerprint of what `open_dataset` opens, which is opened for that once until `forget()`."""
+    """Returns the fingerprint of what `open_dataset` opens, and remembers it until `forget()`."""
     return remembered(
         ["fingerprint", source, options], lambda: open_dataset(source, progress=progress, **options).fingerprint
     )
 
 
 def forget() -> None:
-    """Looks at the images anew the next time."""
+    """Forgets opened data sets and scans, so that the files are looked at again."""
     _opened.clear()
     forget_scans()

@@ -1,4 +1,7 @@
-"""The outlines of ten shapes in the unit circle, as signed distances: negative inside, in radii, with y downwards."""
+"""The outlines of ten shapes in the unit circle, as signed distances.
+
+Distances are in radii of the circle and negative inside the shape, and y points down.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) ->
 
 
 def _edges(x: np.ndarray, y: np.ndarray, n: int, apothem: float) -> list[np.ndarray]:
-    """Distances to the n lines through the edges of a regular polygon, the first of which lies below its centre."""
+    """Returns distances to the n lines through the edges of a regular polygon; the first line lies below its centre."""
     angles = [2 * math.pi * k / n for k in range(n)]
     return [np.float32(math.sin(angle)) * x + np.float32(math.cos(angle)) * y - np.float32(apothem) for angle in angles]
 
@@ -30,7 +33,7 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A pentagram: its points lie inside at least four of the five lines, so the second largest distance counts."""
+    """A pentagram. A point of it lies inside at least four of the five lines, so the second largest distance counts."""
     first, second, *rest = _edges(x, y, 5, 0.36)
     largest, runner_up = np.maximum(first, second), np.minimum(first, second)
     for d in rest:

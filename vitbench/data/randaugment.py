@@ -1,22 +1,23 @@
-"""RandAugment (Cubuk et al. 2020, arXiv 1909.13719), drawn for each image of a batch, on the device of the images.
+"""RandAugment (Cubuk et al. 2020, arXiv 1909.13719), drawn for each image of a batch on the device of the images.
 
-It is torchvision's `v2.RandAugment` on PIL images, with nearest neighbours and black from beyond the border: in each
-layer one of 14 operations, uniformly and with replacement; a magnitude out of 31; a random sign where an operation has
-two. Each operation equals Pillow's to the bit, because it has Pillow's integer and rounding formulas. Magnitudes are
-not rounded to float32 as torchvision's are, in a way that depends on the processor.
+It computes the same as torchvision's `v2.RandAugment` on PIL images, with nearest-neighbour interpolation and black
+beyond the border. Each layer draws one of 14 operations, uniformly and with replacement, and a random sign if the
+operation has two; the magnitude is one of 31. Each operation equals Pillow's to the bit, because it uses Pillow's
+integer and rounding formulas. torchvision rounds magnitudes to float32 in a way that depends on the processor; they are
+not rounded here.
 
-An operation is one of three kinds, and each kind is applied to the whole batch, with parameters of each image that
-change nothing where its operation is of another kind: `_move` reads pixels from other places, `_blend` goes away from
-an image without colour, contrast, ..., and `_look_up` gives each value of a channel another one.
+There are three kinds of operations: `_move` reads pixels from other places, `_blend` moves an image away from a version
+without colour, contrast or the like, and `_look_up` replaces the values of a channel by a table. Each kind is applied
+to the whole batch, with parameters that change nothing in images whose operation is of another kind.
 
-What others do otherwise:
-- timm's `rand-m9-mstd0.5-inc1` (DeiT's; timm 1.0.31) has no Identity, and Invert and SolarizeAdd instead, and applies
-  what it drew with probability 1/2. Its magnitude 9 is of 10, with a deviation of 0.5 from image to image, so a turn is
-  by 27 degrees, and here by 9. Posterize keeps one bit or two, and here seven. DeiT interpolates bicubically and
-  fills with the mean colour.
-- big_vision's `randaug` (pp/archive) has no Identity, and Invert, SolarizeAdd and Cutout instead, and fills with grey.
-  Its magnitudes are of 10, too, and go beyond it. Brightness, Color, Contrast and Sharpness have a factor of 0.1 at
-  magnitude 0 and of 1.9 at 10 without a sign, and Posterize and Solarize get weaker the larger it is.
+Other implementations differ:
+- timm's `rand-m9-mstd0.5-inc1` (DeiT's; timm 1.0.31) has Invert and SolarizeAdd in place of Identity, and applies each
+  drawn operation with probability 1/2. Its magnitude 9 is of 10, with a standard deviation of 0.5 between images. So it
+  rotates by 27 degrees where we rotate by 9, and Posterize keeps one or two bits where we keep seven. DeiT interpolates
+  bicubically and fills with the mean colour.
+- big_vision's `randaug` (pp/archive) has Invert, SolarizeAdd and Cutout in place of Identity, and fills with grey. Its
+  magnitudes are of 10, too, and may be larger. Brightness, Color, Contrast and Sharpness have no sign; their factor is
+  0.1 at magnitude 0 and 1.9 at 10. Posterize and Solarize get weaker with a larger magnitude.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-OPERATIONS = {  # how strong each is at magnitude 30; at the others in proportion
+OPERATIONS = {  # the strength of each at magnitude 30; it is proportional to the magnitude
     "Identity": 0.0,
-    "ShearX": 0.3,  # pixels sideways for each pixel up
+    "ShearX": 0.3,  # horizontal pixels per vertical pixel
     "ShearY": 0.3,
-    "TranslateX": 150 / 331,  # share of the width, cut to whole pixels
+    "TranslateX": 150 / 331,  # share of the width, rounded down to whole pixels
     "TranslateY": 150 / 331,
     "Rotate": 30.0,  # degrees
-    "Brightness": 0.9,  # the factor is 1 + or - so much
+    "Brightness": 0.9,  # the factor is 1 plus or minus this
     "Color": 0.9,
     "Contrast": 0.9,
     "Sharpness": 0.9,
-    "Posterize": 4.0,  # bits that are dropped, rounded
-    "Solarize": 255.0,  # values from 255 down that are inverted
+    "Posterize": 4.0,  # number of bits that are dropped, rounded
+    "Solarize": 255.0,  # number of values, from 255 down, that are inverted
     "AutoContrast": 0.0,
     "Equalize": 0.0,
 }
 NUMBERS = {operation: number for number, operation in enumerate(OPERATIONS)}
 MAGNITUDES = 31
-VALUES = 256  # that a pixel can have
+VALUES = 256  # number of values of a pixel
 
 
 def randaugment(images: Tensor, layers: int, magnitude: int) -> Tensor:
@@ -73,12 +74,12 @@ def apply(images: Tensor, drawn: Tensor, magnitude: int) -> Tensor:
 
 
 def fake_mode(images: Tensor) -> Any:
-    """What made a FakeTensor, and None for a real one: a table that is kept serves the images of one mode alone."""
+    """Returns the mode that made a FakeTensor, None for a real tensor. Cached tables are valid within one mode only."""
     return getattr(images, "fake_mode", None)
 
 
 class Parameters(NamedTuple):
-    """What each operation does, first with a plus, then with a minus: 28 lines."""
+    """The parameters of the 14 operations, each with a plus and then with a minus: 28 rows."""
 
     matrices: Tensor  # (28, 6) int64, for `_move`, in units of 1/65536 pixel
     factors: Tensor  # (28,) float32, for `_blend`
@@ -87,7 +88,7 @@ class Parameters(NamedTuple):
 
 @cache
 def _parameters(magnitude: int, height: int, width: int, device: torch.device, mode: Any = None) -> Parameters:
-    """The parameters of all operations at one magnitude, for images of one size."""
+    """Returns the parameters of all operations at one magnitude, for images of one size."""
 
     matrices, factors, tables = [], [], []
     for operation, strongest in OPERATIONS.items():
@@ -127,9 +128,9 @@ def _parameters(magnitude: int, height: int, width: int, device: torch.device, m
 
 
 def _move(images: Tensor, matrices: Tensor) -> Tensor:
-    """Reads each pixel from where its image's matrix (B, 6) says, and black from beyond the border.
+    """Reads each pixel from the place that its image's matrix (B, 6) gives; beyond the border, everything is black.
 
-    As in Pillow, coordinates are whole numbers of 1/65536 pixel, and the nearest pixel is where they are rounded down.
+    As in Pillow, coordinates are whole multiples of 1/65536 pixel, and rounding them down gives the nearest pixel.
     """
     height, width = images.shape[2:]
     rows = torch.arange(height, device=images.device)[:, None]
@@ -143,11 +144,12 @@ def _move(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, operations: Tensor, factors: Tensor) -> Tensor:
-    """D + factor (image - D), rounded down, with D the degenerate image, which lacks what the operation (B,) changes.
+    """Returns D + factor (image - D), rounded down, with D the image without the property that the operation changes.
 
-    For brightness D is black, for colour grey, for contrast the mean of that grey, for sharpness the image smoothed.
+    D is black for brightness, the grey image for colour, the mean of the grey image for contrast, and the smoothed
+    image for sharpness. Operations and factors are (B,).
     """
-    pixels = images.float()  # whole numbers below 2^24 are exact in all that follows
+    pixels = images.float()  # float32 is exact here, because all numbers are whole and below 2^24
     operations, factors = operations.view(-1, 1, 1, 1), factors.view(-1, 1, 1, 1)
     grey = pixels
     if images.shape[1] == 3:
@@ -162,7 +164,7 @@ def _blend(images: Tensor, operations: Tensor, factors: Tensor) -> Tensor:
 
 
 def _smooth(pixels: Tensor) -> Tensor:
-    """The mean of each pixel, with weight 5, and its 8 neighbours, rounded; the border stays as it is."""
+    """Returns the rounded mean of each pixel, with weight 5, and its 8 neighbours. The border stays as it is."""
     across = pixels[..., :-2] + pixels[..., 1:-1] + pixels[..., 2:]
     square = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
     smooth = pixels.clone()
@@ -171,7 +173,7 @@ def _smooth(pixels: Tensor) -> Tensor:
 
 
 def _look_up(images: Tensor, operations: Tensor, tables: Tensor) -> Tensor:
-    """Puts in each value's place what the table of its image (B, 256) says, or one that is made from the channel."""
+    """Replaces each value by its image's table (B, 256); AutoContrast and Equalize have a table for each channel."""
     B, channels = images.shape[:2]
     values = torch.arange(VALUES, dtype=torch.uint8, device=images.device)
     lines = torch.arange(0, B * channels * VALUES, VALUES, device=images.device).view(B, channels, 1)
@@ -179,13 +181,13 @@ def _look_up(images: Tensor, operations: Tensor, tables: Tensor) -> Tensor:
     darkest, lightest = (extreme.long() for extreme in images.flatten(2).aminmax(dim=2, keepdim=True))  # (B, C, 1)
 
     span = (lightest - darkest).clamp(min=1).double()
-    scale = torch.full_like(span, 255) / span  # as the division of a number by a tensor is rounded twice
+    scale = torch.full_like(span, 255) / span  # dividing a Python number by a tensor would round twice
     stretched = (values * scale - darkest * scale).clamp(0, 255).to(torch.uint8)  # AutoContrast, (B, C, 256)
     stretched = torch.where(lightest > darkest, stretched, values)
 
     counts = torch.zeros(B * channels * VALUES, dtype=torch.int64, device=images.device)
     counts = counts.scatter_add_(0, bins, counts.new_ones(1).expand_as(bins)).view(B, channels, VALUES)
-    step = (images[0, 0].numel() - counts.gather(2, lightest)) // 255  # so many pixels further comes the next value
+    step = (images[0, 0].numel() - counts.gather(2, lightest)) // 255  # number of pixels from one value to the next
     below = counts.cumsum(2) - counts
     equalized = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).to(torch.uint8)  # Equalize, (B, C, 256)
     equalized = torch.where(step > 0, equalized, values)

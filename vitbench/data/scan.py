@@ -1,7 +1,7 @@
-"""What a source's files are, by their names, sizes and times, without decoding any: one look at each root a process.
+"""Identifies the files of a source by their names, sizes and times, without decoding any, once per folder and process.
 
-A scan is a shortcut. Where it is the same, so are the images; where it is not, `Dataset.fingerprint` decides, which a
-copy of a folder shares. Imports no torch.
+A scan is a shortcut. If two scans are equal, the images are equal. If they differ, `Dataset.fingerprint` decides, which
+is the same for a copy of a folder. Imports no torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class Scan(NamedTuple):
-    """What a source's folder held when somebody looked."""
+    """The state of a source's folder when it was looked at."""
 
-    root: str  # the folder, without links
-    files: str  # a hash of the names, sizes and times of its files, and of the classes that they are of
+    root: str  # the folder, with symbolic links resolved
+    files: str  # a hash of the names, sizes, times and classes of its files
 
 
 def scan_of_stamps(root: Path, stamps: Any) -> Scan:
-    """The scan of a folder of which `stamps`, in lists, say all that tells its files and their decoding from others."""
+    """Returns the scan of a folder. `stamps` are lists with all that identifies its files and how they are decoded."""
     return Scan(str(root.resolve()), hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16])
 
 
@@ -33,7 +33,7 @@ def scan_of_stamps(root: Path, stamps: Any) -> Scan:
 
 
 def remembered(key: Any, look: Callable[[], T]) -> T:
-    """What `look` found the first time, until `forget_scans()`; also a DataError, which is raised again."""
+    """Returns what `look` returned the first time, until `forget_scans()`. A DataError is remembered, too."""
     text = json.dumps(key, sort_keys=True)
     if text not in _seen:
         try:

@@ -1,7 +1,8 @@
-"""What the class of a drawn image is: the kind of a shape, the side of a square, a place, or whether two are alike.
+"""The tasks of drawn images: the class is a shape, the side of a square, a place, or whether two shapes are the same.
 
-A painter draws images from keys (M,), labels (M,), the image's side in pixels and the nuisances: uint8 (M,3,H,W). Of a
-key it draws the same image for every label, but for what the label says. The letters are those of drawing.py.
+The `draw` function of a task takes keys (M,), labels (M,), the image's side in pixels and the nuisances, and returns
+uint8 (M,3,H,W). For one key it draws the same image for every label, apart from what the label decides. The letters of
+shapes are those of drawing.py.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from vitbench.data.drawing import (
 from vitbench.data.outlines import SHAPES
 
 RELATIONS = ("left", "right", "above", "below")  # the side of the disc on which the square lies
-GRID = 4  # rows and columns of regions in `place`
+GRID = 4  # number of rows and of columns of regions in `place`
 PLACES = tuple(f"row {row + 1}, column {column + 1}" for row in range(GRID) for column in range(GRID))
-ROOM = 0.75  # the part of a region, each way, in which the centre of the object may lie
+ROOM = 0.75  # the share of a region's width and height in which the centre of the object may lie
 ALIKE = ("same", "different")
-KINDS = ("disc", "ring", "bar", "cross")  # what `same_different` draws
+KINDS = ("disc", "ring", "bar", "cross")  # the shapes that `same_different` draws
 
 
 def _draw_shapes(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nuisances) -> np.ndarray:
@@ -46,7 +47,7 @@ def _draw_shapes(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nui
     return develop(canvas, keys, nuisances.noise)
 
 
-# for each class two arrangements, each (place of the disc, place of the square); places 0 and 1 lie above 2 and 3
+# Each class has two arrangements (place of the disc, place of the square). Places 0 and 1 lie above 2 and 3.
 _ARRANGEMENTS = np.array([[(1, 0), (3, 2)], [(0, 1), (2, 3)], [(2, 0), (3, 1)], [(0, 2), (1, 3)]])
 
 
@@ -78,8 +79,9 @@ def _draw_relations(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: 
 def _draw_places(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nuisances) -> np.ndarray:
     """Draws one object over waves that join at opposite borders, and rolls the image by whole regions to its place.
 
-    So an object that leaves the image on one side comes in on the other, and the versions of an image are the same
-    image, rolled: what rolls with its input and then forgets where things are cannot tell the classes apart.
+    So an object that leaves the image on one side enters on the other, and the versions of an image for all classes are
+    the same image, rolled. A network that is equivariant to rolling and then averages over all places cannot tell the
+    classes apart.
     """
     u = uniform(keys, 23)
     back, front = colours(u[:6], nuisances)
@@ -87,7 +89,7 @@ def _draw_places(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nui
     if nuisances.texture:
         for wave in (u[10:16], u[16:22]):
             add_endless_wave(canvas, wave, nuisances.texture)
-    middle = GRID // 2  # the object is drawn in this row and column, where the image cuts nothing of it off
+    middle = GRID // 2  # the object is drawn in this row and column, where it lies completely in the image
     centre, reach = (2 * middle + 1) / GRID - 1, ROOM / GRID  # of the region, in half widths of the image
     covered = cover(
         list(SHAPES.values()),
@@ -108,15 +110,15 @@ def _draw_places(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nui
     return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-# the two quadrants of each pair: side by side, one above the other, or at opposite corners
+# The two quadrants of each pair lie side by side, one above the other, or at opposite corners.
 _PAIRS = np.array([(a, b) for a in range(4) for b in range(4) if a != b])
 
 
 def _draw_pairs(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nuisances) -> np.ndarray:
     """Draws two objects in two of the four quadrants; each has its own place, angle, size and colour.
 
-    The kind of the second is that of the first, or one of the others. Each kind is equally frequent at each of them in
-    both classes, so neither object alone says anything about the class.
+    The second object has the shape of the first one, or one of the other shapes. In both classes, each object has each
+    shape equally often, so neither object alone tells anything about the class.
     """
     M, half = len(keys), size // 2
     u = uniform(keys, 32)
@@ -142,12 +144,12 @@ def _draw_pairs(keys: np.ndarray, labels: np.ndarray, size: int, nuisances: Nuis
 class Task(NamedTuple):
     classes: tuple[str, ...]
     draw: Callable[[np.ndarray, np.ndarray, int, Nuisances], np.ndarray]
-    nuisances: Nuisances  # where nothing else is set
-    divisor: int = 1  # of the image's side in pixels
+    nuisances: Nuisances  # the defaults
+    divisor: int = 1  # the image's side in pixels must be a multiple of this
 
 
-# `relation` has a plain background, because a texture across quadrants would tell where each belongs. Shapes fill more
-# of a quadrant than of an image, because a quadrant is half as wide.
+# `relation` has a plain background, because a texture across quadrants would show where each quadrant belongs. Shapes
+# fill more of a quadrant than of an image, because a quadrant is half as wide.
 TASKS = {
     "shape": Task(tuple(SHAPES), _draw_shapes, Nuisances()),
     "relation": Task(RELATIONS, _draw_relations, Nuisances(radius=(0.75, 0.9), texture=0.0), 2),

@@ -1,9 +1,8 @@
-"""Drawn images, which need no download. `data.task` says what the class is (shape_tasks.py).
+"""Draws images of shapes, which need no download. `data.task` decides what the class is (shape_tasks.py).
 
-Image `index` of a split is a pure function of (image_seed, split, index) and the nuisances, to the last bit, whichever
-images are drawn with it. Two rules make that so:
-- Random numbers are counted, not drawn in turn (`counted.py`), with a key made from (image_seed, split, index).
-- Pixels come from operations that are rounded exactly (`drawing.py`).
+Image `index` of a split depends on (image_seed, split, index) and the nuisances alone, to the last bit, whichever
+images are drawn with it. Two rules guarantee this: - Random numbers are counter-based (`counted.py`), with a key from
+(image_seed, split, index). - Pixels are computed by operations that are rounded exactly (`drawing.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from vitbench.data.split import Dataset
 from vitbench.errors import UserError, did_you_mean
 from vitbench.machine.progress import progress as progress_bar
 
-DRAWING = 1  # bump when a pixel changes, so that caches are drawn again
-CHUNK = 128  # images drawn at once: few enough for intermediates to stay in the processor's cache
+DRAWING = 1  # raise this when a pixel changes, so that caches are drawn again
+CHUNK = 128  # images drawn at once: few enough for intermediate results to stay in the processor's cache
 SPLITS = {"train": 1, "test": 2}
-ONLINE = 3  # stands where the split does in the keys of images that are drawn anew for every step (online.py)
+ONLINE = 3  # takes the place of the split in the keys of images that are drawn for every step (online.py)
 
 PAIRS = {"x": (-1, 1), "y": (-1, 1), "rotation": (-360, 360), "radius": (0.05, 1)}
 BOUNDS = PAIRS | {"background": (0, 0.5), "texture": (0, 1), "contrast": (0, 1), "noise": (0, 1)}
@@ -43,15 +42,15 @@ def draw_shapes(
     image_size: int = 32,
     labels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the images at `indices` of a split without end: uint8 (M,3,H,W) and labels (M,).
+    """Draws the images at `indices` of an endless split: uint8 (M,3,H,W) and labels (M,).
 
-    With `online_seed` they are of the list without end that this seed of a run has beside the splits.
+    With `online_seed`, the images come from the endless list of the run with this seed, and not from a split.
 
     Labels are balanced: each block of K consecutive indices holds every class once, in a random order. Passing `labels`
     draws the same images with other classes. In `shape`, that is another shape with the same place and colours on the
-    same background. In `relation`, it is another arrangement of the same four quadrants, so all four versions of an
-    image are the same bag of patches, for every patch size that divides half the image. In `place`, it is the same
-    image, rolled. In `same_different`, it is another second object.
+    same background. In `relation`, it is another arrangement of the same four quadrants. So all four versions of an
+    image have the same set of patches, for every patch size that divides half the image. In `place`, it is the same
+    image, rolled. In `same_different`, the second object is another one.
     """
     nuisances = nuisances or TASKS[task].nuisances
     indices = np.asarray(indices, np.int64)
@@ -66,24 +65,24 @@ def draw_shapes(
 
 
 def online_labels(indices: np.ndarray, *, task: str, image_seed: int, online_seed: int) -> np.ndarray:
-    """The labels (M,) of the images that `draw_shapes` draws, without drawing them."""
+    """Returns the labels (M,) of the online images at `indices`, without drawing the images."""
     return _balanced(indices, len(TASKS[task].classes), _key_of("train", image_seed, online_seed))
 
 
 def _key_of(split: str, image_seed: int, online_seed: int | None) -> tuple[int, ...]:
-    """What the keys of a list of images begin with."""
+    """Returns the first parts of the keys of a list of images."""
     return (image_seed, SPLITS[split]) if online_seed is None else (image_seed, ONLINE, online_seed)
 
 
 def _balanced(indices: np.ndarray, K: int, of: tuple[int, ...]) -> np.ndarray:
-    """Each block of K consecutive indices holds every class once, in a random order."""
+    """Returns labels such that each block of K consecutive indices holds every class once, in a random order."""
     block, place = np.divmod(indices, K)
     order = counted(keys_of(*of, block, 1), K).argsort(axis=1, kind="stable")
     return np.take_along_axis(order, place[:, None], axis=1)[:, 0]
 
 
 def _changed(nuisances: Nuisances, values: Mapping[str, Any], where: str, task: str) -> Nuisances:
-    """Replaces nuisances by those values that are not None; UserError, which begins with `where`, for a wrong one."""
+    """Replaces nuisances by the values that are not None. A wrong value is a UserError, which begins with `where`."""
     changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in BOUNDS:
@@ -102,12 +101,12 @@ def _changed(nuisances: Nuisances, values: Mapping[str, Any], where: str, task: 
                 raise UserError(f"{where}.{name}={value}: expected a number from {low} to {high}")
             changed[name] = float(value)
     if task == "relation" and changed.get("texture"):
-        raise UserError(f"{where}.texture={values['texture']}: data.task=relation has a plain background; drop it")
+        raise UserError(f"{where}.texture={values['texture']}: data.task=relation needs a plain background; drop it")
     return replace(nuisances, **changed)
 
 
 def training_nuisances(task: str, values: Mapping[str, Any]) -> Nuisances:
-    """The nuisances of training images; those whose value is None are the task's own."""
+    """Returns the nuisances of training images. A value of None means the task's own."""
     return _changed(TASKS[task].nuisances, values, "data", task)
 
 

@@ -1,6 +1,6 @@
-"""The images of one run: a share of a source's training images, those held out for validation, and the test images.
+"""The images of one run: a share of a source's training images, the validation images, and the test images.
 
-They are copied to the device as a whole or come a batch at a time, which changes no bit of any of them.
+They are copied to the device as a whole, or come batch by batch. Both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from vitbench.machine.distributed import LOCAL_WORLD_SIZE
 from vitbench.machine.memory import free_bytes
 
 Images = tuple[Tensor | Stream, Tensor]  # uint8 (M, C, H, W), int64 (M,) on the device
-SAMPLE = 2000  # training images that are tested as test images are, when the run has ended
-RESIDENT = 0.5  # the largest part of the free memory that images may take as a whole
+SAMPLE = 2000  # number of training images on which the network is also tested at the end of a run
+RESIDENT = 0.5  # the largest share of the free memory that images may take if they are copied as a whole
 
 
 class Share(NamedTuple):
     dataset: Dataset
     chosen: NDArray[np.int64]  # indices into the data set's training images
-    held_out: NDArray[np.int64]  # the same for validation
-    images: str = "memory"  # where a batch comes from: auto, memory (of the device), cache or files
+    held_out: NDArray[np.int64]  # indices of the validation images, also into the training images
+    images: str = "memory"  # where batches come from: auto, memory (of the device), cache or files
 
     def train(self, device: torch.device) -> Images:
         return self._on_device(self.dataset.train, self.chosen, device, "training")
 
     def sample(self, device: torch.device) -> Images:
-        """At most SAMPLE training images: the first of the nested order, so that shares of one seed have the same."""
+        """Returns at most SAMPLE training images: the first of the nested order, so shares of a seed have the same."""
         return self._on_device(self.dataset.train, self.chosen[:SAMPLE], device, "training")
 
     def validation(self, device: torch.device) -> Images | None:
@@ -51,8 +51,8 @@ class Share(NamedTuple):
             free = free_bytes(device) // (LOCAL_WORLD_SIZE if device.type == "cpu" else 1)
             if needed > RESIDENT * free:
                 print(
-                    f"the {len(indices):,} {name} images take {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free on "
-                    f"{device}: they come from data.cache a batch at a time (machine.images=cache)",
+                    f"the {len(indices):,} {name} images take {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are "
+                    f"free on {device}: they are read from data.cache batch by batch (machine.images=cache)",
                     file=sys.stderr,
                 )
                 return images, labels
@@ -73,7 +73,7 @@ def load(
     images: str = "memory",
     **options: Any,
 ) -> Share:
-    """Opens a source and draws a share of it. A `count` replaces `fraction`; `options` are the source's own."""
+    """Opens a source and draws a share of it. A `count` overrides `fraction`; `options` are the source's own."""
     dataset = open_dataset(
         source, root=root, cache=cache, image_size=image_size, progress=progress, files=images == "files", **options
     )

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures of what is suspicious among images, each with its name and the reason."""
+"""Draws the suspicious images of a folder on one sheet, each with its name and the reason."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from vitbench.numbers.words import printable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 6  # pictures side by side, of which a pair takes two
-NAMES = 4  # lines of names where no image is meant
-PIXELS = 256  # of the longer side of a picture
-# lengths in points
+COLUMNS = 6  # number of pictures in a row; a pair takes two
+NAMES = 4  # most lines of names for a finding about names, which has no pictures
+PIXELS = 256  # pixels along the longer side of a picture
+# Lengths are in points.
 SIDE, GAP, MARGIN, LINE, HEADING = 74, 10, 14, 8.5, 14
-LETTERS = 23  # of a folder, a file and a reason that stand below a picture
+LETTERS = 23  # most characters of a folder, a file or a reason below a picture
 
 
 def contact_sheet(what: str, images: Images, paths: Sequence[str], findings: Sequence[Finding], file: Path) -> bytes:
-    """The bytes of a figure, in the format of the file's ending.
+    """Returns the bytes of a figure, in the format of the file's ending.
 
-    A row for each finding, with the first of its suspects as training would get them, before the middle is cut out.
+    It has a row for each finding with its first suspects, decoded as in training but not cut to a square.
     """
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def contact_sheet(what: str, images: Images, paths: Sequence[str], findings: Seq
 
 
 class _Row:
-    """A finding on the sheet: what it is, what it means, and its first suspects."""
+    """The row of a finding: its heading, what it means, and its first suspects."""
 
     def __init__(self, images: Images, paths: Sequence[str], finding: Finding) -> None:
         self.images, self.paths, self.finding = images, paths, finding
@@ -71,7 +71,7 @@ class _Row:
     def draw(self, axes: Axes, top: float) -> None:
         shown, total = len(self.suspects), len(self.finding.suspects)
         what = f"{self.finding.what[0].upper()}{self.finding.what[1:]}: {total:,}"
-        heading = what + (f", {shown} of them here" if shown < total else "")
+        heading = what + (f", of which {shown} are shown" if shown < total else "")
         axes.text(MARGIN, top, heading, fontsize=9, weight="bold", va="top")
         top += HEADING
         for line in self.means:
@@ -91,7 +91,7 @@ class _Row:
                 top += LINE
 
     def _picture(self, axes: Axes, left: float, top: float, number: int, name: str, reason: str) -> None:
-        """One picture, whole, in the middle of its square, with its name and the reason below."""
+        """Draws one whole picture in the middle of its square, with its name and the reason below."""
         pixels = self._pixels(number)
         if pixels is None:
             axes.text(left + SIDE / 2, top + SIDE / 2, "cannot\nbe shown", fontsize=7, ha="center", va="center")
@@ -107,7 +107,7 @@ class _Row:
             axes.text(left, y, _shortened(printable(line)), fontsize=5.5, va="top", color=colour)
 
     def _pixels(self, number: int) -> NDArray[np.uint8] | None:
-        """One image (H, W, 3); None where it cannot be shown."""
+        """Returns one image (H, W, 3); None if it cannot be shown."""
         if not self.paths:
             return self.images.thumbnails[number].transpose(1, 2, 0)
         if self.images.facts[number].error is not None:
@@ -125,5 +125,5 @@ def _line(suspect: Suspect) -> str:
 
 
 def _shortened(name: str) -> str:
-    """The beginning and the end of a name that is too long for its place."""
+    """Shortens a name that is too long to its beginning and its end."""
     return name if len(name) <= LETTERS else f"{name[: LETTERS // 2]}…{name[1 + LETTERS // 2 - LETTERS :]}"

@@ -1,4 +1,4 @@
-"""Finds pictures that show nearly the same: copies scaled, compressed again, made brighter or cropped a little."""
+"""Finds near-duplicates: pictures that were scaled, compressed again, made brighter or cropped a little."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-SIDE = 32  # pixels of a thumbnail
-WAVES = 5  # of the cosine transform, a direction
-ALIKE = 0.95  # the correlation of two thumbnails from which on they show the same
-PARTNERS = 20  # so many pairs of one picture are enough
-CHUNK, WIDE = 512, 8  # thumbnails at a time, which are compared with 8 times as many
+SIDE = 32  # pixels along the side of a thumbnail
+WAVES = 5  # number of waves of the cosine transform in each direction
+ALIKE = 0.95  # two thumbnails with at least this correlation are near-duplicates
+PARTNERS = 20  # this many pairs of one picture are enough
+CHUNK, WIDE = 512, 8  # this many thumbnails are compared at a time with WIDE times as many
 
 
 def similar_pairs(thumbnails: NDArray[np.uint8], among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """The pairs of thumbnails (N, 3, 32, 32) that show nearly the same, as rows (P, 2) with the smaller number first.
+    """Returns the pairs of near-duplicates among thumbnails (N, 3, 32, 32), as rows (P, 2), the smaller number first.
 
-    `among` are the numbers of those that are compared, in order, where it is not all.
-    They are not copied, because a million take 3 GB.
+    `among` has the numbers of the thumbnails that are compared, in order; None compares all. They are not copied,
+    because a million take 3 GB.
 
-    Two show the same where their pixels correlate with 0.95 or more, colours included. So brightness and contrast make
-    no difference, and a mirror image is another picture. A picture of one colour is like no other but its equals. The
-    slowest waves of the grey picture find the candidates, as they do in perceptual hashes (Zauner 2010), so not all
-    pairs are compared. Of thumbnails that are equal to the pixel, each is paired with the first of them alone. Of more
-    than 20 pairs in which a picture is the second, some are left out, but none that joins two groups.
+    Two thumbnails are near-duplicates if their pixels, colours included, correlate with at least 0.95. So brightness
+    and contrast make no difference, and a mirrored image is another picture. A picture of one colour only matches equal
+    ones. Candidates are found by the slowest waves of the grey picture, as in perceptual hashes (Zauner 2010), so not
+    all pairs are compared. Thumbnails that are equal to the pixel are paired with the first of them only. If a picture
+    is the second of more than 20 pairs, some of these are left out, but none that joins two groups.
     """
     among = np.arange(len(thumbnails)) if among is None else among
     first = first_equals(thumbnails, among)
@@ -39,30 +39,31 @@ def similar_pairs(thumbnails: NDArray[np.uint8], among: NDArray[np.int64] | None
 
 
 def first_equals(thumbnails: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of these numbers the first of them whose thumbnail is equal to the pixel."""
+    """Returns for each of these numbers the first one whose thumbnail is equal to the pixel."""
     seen: dict[bytes, int] = {}
     digests = (hashlib.blake2b(thumbnails[number].tobytes(), digest_size=16).digest() for number in among)
     return np.array([seen.setdefault(one, number) for one, number in zip(digests, among, strict=True)], np.int64)
 
 
 def groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of each picture's group (N,): pictures that a chain of pairs connects are of one group."""
+    """Returns the number of each picture's group (N,). A chain of pairs connects the pictures of a group."""
     ones = np.ones(len(pairs), np.int8)
     _, group = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count)), directed=False)
     return group.astype(np.int64)
 
 
 def _alike(thumbnails: NDArray[np.uint8], different: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The pairs (P, 2) of these numbers, of different thumbnails, that correlate enough."""
+    """Returns the pairs (P, 2) of these numbers whose thumbnails, which are all different, correlate enough."""
     count, found = len(different), [np.empty((0, 2), np.int64)]
     if count < 2:
         return found[0]
     waves = np.concatenate([_waves(thumbnails[different[first : first + CHUNK]]) for first in range(0, count, CHUNK)])
     order = np.argsort(waves[:, 0])
     waves = waves[order]
-    # Candidates differ little in the first wave too, so each is compared with those alone that follow it closely there.
+    # Near-duplicates differ little in the first wave, so each picture is compared only with those that follow closely
+    # in the order of this wave.
     ends = np.searchsorted(waves[:, 0], waves[:, 0] + (2 - 2 * ALIKE) ** 0.5, side="right")
-    group, partners = np.arange(count), np.zeros(count, np.int64)  # of each picture, by the pairs found so far
+    group, partners = np.arange(count), np.zeros(count, np.int64)  # group and number of pairs of each picture, so far
     for first in range(0, count, CHUNK):
         these = waves[first : first + CHUNK]
         for start in range(first, ends[first + len(these) - 1], WIDE * CHUNK):
@@ -70,7 +71,7 @@ def _alike(thumbnails: NDArray[np.uint8], different: NDArray[np.int64]) -> NDArr
             one, other = np.divmod(np.flatnonzero(these @ those.T >= ALIKE), len(those))
             later = start + other > first + one
             pairs = np.sort(np.stack([order[first + one[later]], order[start + other[later]]], 1), axis=1)
-            # among thousands that look alike, most pairs would say nothing new
+            # Among thousands of pictures that look alike, most pairs add nothing new.
             pairs = pairs[(group[pairs[:, 0]] != group[pairs[:, 1]]) | (partners[pairs[:, 1]] < PARTNERS)]
             if len(pairs := pairs[_correlation(thumbnails, different[pairs]) >= ALIKE]):
                 kept = pairs[_telling(pairs, group, partners)]
@@ -81,10 +82,10 @@ def _alike(thumbnails: NDArray[np.uint8], different: NDArray[np.int64]) -> NDArr
 
 
 def _telling(pairs: NDArray[np.int64], group: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which of the pairs (P, 2) join groups, as few as can, or give a picture one of its first 20 partners."""
+    """Returns the indices of pairs (P, 2) that join groups, as few as possible, or are among a picture's first 20."""
     by_second = np.argsort(pairs[:, 1], kind="stable")
     second = pairs[by_second, 1]
-    before = np.arange(len(second)) - np.searchsorted(second, second)  # the place among the pairs of that picture
+    before = np.arange(len(second)) - np.searchsorted(second, second)  # the position among the pairs of that picture
     few = by_second[partners[second] + before < PARTNERS]
     one, other = np.sort(group[pairs], axis=1).T
     _, differing = np.unique(np.where(one != other, one * len(group) + other, -1), return_index=True)
@@ -95,21 +96,21 @@ def _telling(pairs: NDArray[np.int64], group: NDArray[np.int64], partners: NDArr
 
 
 def _waves(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The slowest waves of the grey pictures, without their mean, at length 1: (N, 24)."""
+    """Returns the slowest waves of the grey pictures without their mean, scaled to length 1: (N, 24)."""
     waves = dctn(thumbnails.mean(1, dtype=np.float32), axes=(1, 2), norm="ortho")[:, :WAVES, :WAVES]
     waves = waves.reshape(len(thumbnails), -1)[:, 1:]
     return waves / np.maximum(np.linalg.norm(waves, axis=1, keepdims=True), 1e-6)
 
 
 def _correlation(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How the two pictures of each pair (P, 2) correlate: (P,). Each picture is converted once."""
+    """Returns the correlation (P,) of the two pictures of each pair (P, 2). Each picture is converted once."""
     (left, rows), (right, columns) = (np.unique(numbers, return_inverse=True) for numbers in pairs.T)
     correlations: NDArray[np.float32] = (_unit(thumbnails[left]) @ _unit(thumbnails[right]).T)[rows, columns]
     return correlations
 
 
 def _unit(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The pixels of pictures (N, 3, 32, 32) without their mean, at length 1: (N, 3072)."""
+    """Returns the pixels of pictures (N, 3, 32, 32) without their mean, scaled to length 1: (N, 3072)."""
     pixels = pictures.reshape(len(pictures), SIDE * SIDE * 3).astype(np.float32)
     pixels -= pixels.mean(1, keepdims=True)
     return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)

@@ -1,4 +1,4 @@
-"""How large the images of a source are, and how many there are, before they are opened."""
+"""Tells the size and the number of a source's images before they are opened."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 
 class Size(NamedTuple):
-    """What is known of a public set before it is downloaded."""
+    """Facts about a public set that are known before it is downloaded."""
 
-    side: int | None  # pixels; None where the photographs have many sizes
+    side: int | None  # in pixels; None if the photographs have various sizes
     train_images: int
 
 
@@ -26,20 +26,20 @@ PUBLIC_SETS = {
     "food101": Size(None, 75_750),
     "imagenet": Size(None, 1_281_167),
 }
-SHAPES = 32  # pixels of drawn images
+SHAPES = 32  # default width of drawn images in pixels
 
 
 def own_size(source: str, root: str) -> int | None:
-    """The side of a source's images in pixels; None where nothing tells it."""
+    """Returns the side of a source's images in pixels; None if it is not known."""
     if source == "imagefolder":
         return _size_of_first(root)
     return SHAPES if source == "shapes" else PUBLIC_SETS[source].side if source in PUBLIC_SETS else None
 
 
 def count_train_images(source: str, *, root: str, **options: Any) -> int | None:
-    """How many training images a source has, before any is decoded or downloaded; `options` are the source's own.
+    """Returns the number of a source's training images without decoding any; `options` are the source's own.
 
-    None where this is not known, as where `classes` chooses some. DataError where a folder cannot be used.
+    Returns None if it is not known, for example if `classes` chooses some. Raises DataError if a folder cannot be used.
     """
     if options.get("classes") is not None:
         return None
@@ -55,7 +55,7 @@ def count_train_images(source: str, *, root: str, **options: Any) -> int | None:
 
 @cache  # the runs of a sweep ask for it one by one
 def _size_of_first(root: str) -> int | None:
-    """The side of the first image of a folder; the others have the same, or are refused when they are decoded."""
+    """Returns the side of the first image of a folder. Decoding will refuse the folder if other images differ."""
     from vitbench.data.decode import opened
     from vitbench.errors import DataError
 
@@ -67,12 +67,12 @@ def _size_of_first(root: str) -> int | None:
             except ValueError:
                 continue  # decoding reports it
     except (OSError, DataError):
-        pass  # whoever opens the images reports it
+        pass  # opening the images reports it
     return None
 
 
 def _images(folder: str) -> Iterator[str]:
-    """The images of a folder and below, in name order."""
+    """Yields the images in a folder and below, in name order."""
     from vitbench.data.listing import entries_of, is_hidden, is_image, is_system_folder
 
     for entry in entries_of(folder):

@@ -1,4 +1,4 @@
-"""What every data source returns: uint8 images and their labels, in one split for training and one for testing."""
+"""The result of every data source: uint8 images and their labels, in a training split and a test split."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Square images of one size, with their labels. Images from the cache stay in its file until they are asked for."""
+    """Square images of one size, with their labels. Images of the cache stay in its file until they are needed."""
 
-    # (M,C,H,W) uint8, or what stands for such an array: `stored.Stored`, `files.Files`, `classes.Chosen`
+    # (M,C,H,W) uint8, or an object that behaves like such an array: `stored.Stored`, `files.Files`, `classes.Chosen`
     images: np.ndarray
     labels: np.ndarray  # (M,) int64, indices into `classes`
     classes: tuple[str, ...]
@@ -39,11 +39,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits, a fingerprint of them, warnings for the user, and which files they come from, where they do.
+    """Both splits with their fingerprint, warnings for the user, and a scan of the files that they come from.
 
-    `fingerprint` is a hash over the decoded pixels, the labels and the class names, in order, taken once when the cache
-    was written. It names what the network sees. Paths, times and file formats do not enter it, so a copy of the data on
-    another machine has the same fingerprint; one changed pixel, label or image gives another.
+    `fingerprint` is a hash of the decoded pixels, the labels and the class names, in order, which is computed once when
+    the cache is written. It identifies what the network sees. Paths, times and file formats do not change it, so a copy
+    of the data on another machine has the same fingerprint; one changed pixel, label or image gives another one.
     """
 
     train: Split

@@ -1,12 +1,12 @@
-"""Decoded images in a file of the cache, each of which is checked against its digest when it is loaded.
+"""Reads decoded images from a file of the cache and checks each one against its digest.
 
-They are read, not mapped. Where a mapped file is cut, the next look at what is gone ends the process with a bus error,
-and asking for its size before leaves a moment in which it may be cut all the same. A read says how many bytes it got.
-That costs about a microsecond an image, once or in each batch, and the system reads ahead as well as it does of a map.
+The file is read, not memory-mapped. If a mapped file is truncated, the next access to the missing part ends the process
+with a bus error, and checking the size before does not help, because the file may be truncated right after. A read
+reports how many bytes it got. It costs about a microsecond per image, and the system reads ahead as well as for a map.
 
-An image is checked when it is loaded for the first time, and once more where the file was written to since. If the file
-is damaged, its images are decoded again into a file that takes its place; whoever has the damaged one open keeps it,
-and notices the same. Imports no torch.
+An image is checked when it is loaded for the first time, and again if the file was written to since then. If the file
+is damaged, its images are decoded again into a new file that replaces it. Other processes that have the damaged file
+open keep it, and detect the damage in the same way. Imports no torch.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from vitbench.machine.disk import storage
 from vitbench.machine.locks import lock_errors
 
 HEADER = 128  # bytes before the first pixel, as numpy writes them for these shapes
-BLOCK = 1 << 17  # bytes that the system is asked for around a small image, as it brings them of a map by itself
-CHECKED_BYTES = 1 << 24  # that are read at a time where a whole file is checked
+BLOCK = 1 << 17  # bytes around a small image that the system is asked to read ahead, as it does for a map
+CHECKED_BYTES = 1 << 24  # bytes that are read at a time when a whole file is checked
 
 Indices = NDArray[np.int64]
 
 
 def pixel_digest(image: NDArray[np.uint8]) -> bytes:
-    """16 bytes that stand for the pixels of an image."""
+    """Returns a hash of the pixels of an image, 16 bytes."""
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def digests_of(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The digest of each image, (M, 16)."""
+    """Returns the digest of each image, (M, 16)."""
     return np.frombuffer(b"".join(map(pixel_digest, images)), np.uint8).reshape(len(images), 16)
 
 
 class ImageFile:
-    """An open file of images, uint8 (M, C, H, W). `open_again`, where it is set, decodes them if they are damaged."""
+    """An open file of images, uint8 (M, C, H, W). `open_again`, if set, decodes them again if they are damaged."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], digests: NDArray[np.uint8]) -> None:
         self.path, self.shape, self.digests = path, shape, digests  # digests (M, 16)
@@ -67,9 +67,9 @@ class ImageFile:
         return status.st_size, status.st_mtime_ns
 
     def announce(self, rows: Indices, exactly: bool) -> None:
-        """Tells the system which images are read next: with `exactly` these alone, else what lies around them, too.
+        """Tells the system which images are read next: with `exactly` only these, else also the bytes around them.
 
-        What lies around small images is asked for once: then it is in memory.
+        The bytes around small images are requested only once, because they are in memory then.
         """
         if not hasattr(os, "posix_fadvise"):
             return
@@ -82,27 +82,27 @@ class ImageFile:
             os.posix_fadvise(self._descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, rows: Indices, target: NDArray[np.uint8]) -> None:
-        """Reads images into an array (B, C, H, W). What is damaged is decoded again; UserError where it cannot be."""
+        """Reads images into an array (B, C, H, W). Damaged images are decoded again. UserError if this fails."""
         mended = False
         while (damage := self._read(rows, target)) is not None:
             self._mend(damage, mended)
             mended = True
 
     def _read(self, rows: Indices, target: NDArray[np.uint8]) -> str | None:
-        """Reads and checks images; says what is damaged, if something is."""
+        """Reads and checks images. Returns a description of the damage, or None if there is none."""
         assert target.flags.c_contiguous and target.shape == (len(rows), *self.shape[1:]), target.shape
         file, size, data = self._descriptor, self.image_bytes, target.reshape(-1).data
-        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # rows that follow each other are read at once
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # consecutive rows are read at once
         bounds = [*(starts * size).tolist(), len(data)]
         try:
             for (first, end), offset in zip(pairwise(bounds), (HEADER + rows[starts] * size).tolist(), strict=True):
                 part = data[first:end]
                 if os.preadv(file, [part], offset) != len(part) and not _pread(file, part, offset):
-                    return "it was cut"
+                    return "it was cut off"
             stamp = self._stamp_now()
         except OSError as error:
             raise StorageError(f"data.cache: {self.path} cannot be read: {error.strerror}") from error
-        if stamp != self._stamp:  # whoever wrote to it before we read changed its time before, too
+        if stamp != self._stamp:  # a write before our read also changed the file's time before our read
             self._checked[:], self._stamp = False, stamp
         new = np.flatnonzero(~self._checked[rows])
         found = digests_of(target if len(new) == len(rows) else target[new])
@@ -113,12 +113,12 @@ class ImageFile:
         return None
 
     def _mend(self, damage: str, again: bool) -> None:
-        """Opens the file that takes the place of this one."""
+        """Decodes the images again and opens the file that replaces this one."""
         told = f"data.cache: {self.path} is damaged ({damage})"
         if again:
-            raise StorageError(f"{told}, and was whole a moment ago: does the disk fail?")
+            raise StorageError(f"{told}, although it was just written again; the disk may be failing")
         if self.open_again is None:
-            raise StorageError(f"{told}; remove it, and its images are decoded again")
+            raise StorageError(f"{told}; remove it, and its images will be decoded again")
         print(f"{told}: its images are decoded again", file=sys.stderr)
         self._discard()
         try:
@@ -126,12 +126,12 @@ class ImageFile:
         except UserError as error:
             raise type(error)(f"{told}, and its images cannot be decoded again: {error}") from error
         if not np.array_equal(fresh.digests, self.digests):
-            raise DataError(f"{told}, and the images changed since they were decoded; repeat the command")
+            raise DataError(f"{told}, and the images have changed since they were decoded; repeat the command")
         self.path = fresh.path
         self._open()
 
     def _discard(self) -> None:
-        """Makes the next one who asks for these images decode them, unless another process has done so."""
+        """Makes the next request for these images decode them, unless another process has done so already."""
         with storage(self.path), locked(self.path.with_suffix(".lock")):
             try:
                 is_there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
@@ -141,7 +141,7 @@ class ImageFile:
                 self.path.with_suffix(".json").unlink(missing_ok=True)
 
     def all_digests(self) -> NDArray[np.uint8] | None:
-        """The digests (M, 16) of the pixels that are there, whatever they should be; None where some are missing."""
+        """Computes the digests (M, 16) of the pixels in the file, right or wrong; None if some pixels are missing."""
         images, found = max(1, CHECKED_BYTES // max(1, self.image_bytes)), []
         for first in range(0, self.shape[0], images):
             chunk = np.empty((min(images, self.shape[0] - first), *self.shape[1:]), np.uint8)
@@ -152,7 +152,7 @@ class ImageFile:
 
 
 class Stored:
-    """Stands for images of a file as an array would, uint8 (M, C, H, W), which cannot be written to."""
+    """Behaves like a read-only uint8 array (M, C, H, W) of the images of a file."""
 
     dtype = np.dtype(np.uint8)
 
@@ -164,7 +164,7 @@ class Stored:
         return len(self.rows)
 
     def __getitem__(self, part: Any) -> Any:
-        """A slice gives a `Stored` again; an index, indices (B,) or a mask (M,) give a copy of what they name."""
+        """Returns a `Stored` for a slice, and a copy of the images for an index, indices (B,) or a mask (M,)."""
         if isinstance(part, slice):
             return Stored(self.file, self.rows[part])
         if isinstance(part, int | np.integer):
@@ -191,7 +191,7 @@ class Stored:
 
 
 def _pread(descriptor: int, target: memoryview, offset: int) -> bool:
-    """Fills the target; False where the file ends before. The system gives at most 2 GB at a time."""
+    """Fills the target; returns False if the file ends before. One read returns at most 2 GB."""
     while target:
         if (got := os.preadv(descriptor, [target], offset)) == 0:
             return False

@@ -1,16 +1,16 @@
-"""Images that stay in the cache's file, or undecoded, and come to the device a batch at a time.
+"""Brings images to the device batch by batch, while the others stay in the cache's file or undecoded.
 
-Every batch equals, to the last bit, the one that a tensor of all images would give. The batches that come next are
-prefetched, so that disk, copies and computation work at the same time:
+Every batch equals, to the last bit, the one that a tensor of all images would give. The next batches are prefetched, so
+that disk, copies and computation work at the same time:
 
-- The cache is a file (`stored.py`). We tell the system which images the next batches take, and it reads them all at
-  once while the model computes; a batch is copied when its turn comes. (Of small images in a file that fits in memory
-  we ask for what lies around them, too, once.) We start no thread: a copy from a warm cache takes less time than
-  handing it over to one, and the system reads a cold cache in the background.
-- Undecoded files are decoded by processes (`files.py`).
-- To a GPU, the next batch is copied while the present one is computed: asynchronously, from one of two pinned buffers
-  and on a CUDA stream of its own. The copy waits for the work queued before it, so the host is never more than a few
-  steps ahead.
+- The cache is a file (`stored.py`). We tell the system which images the next batches need, and it reads them while the
+  model computes; a batch is copied when its turn comes. (For small images in a file that fits into memory, we also ask
+  once for the bytes around them.) We start no thread, because copying from a warm cache takes less time than handing
+  the work to a thread, and the system reads a cold cache in the background.
+- Files that are not decoded yet are decoded by worker processes (`files.py`).
+- The next batch is copied to a GPU while the present one is computed, asynchronously, from one of two pinned buffers
+  and on its own CUDA stream. The copy waits for the work queued before it, so the host is never more than a few steps
+  ahead.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from vitbench.machine.memory import free_bytes
 if TYPE_CHECKING:
     from vitbench.data.files import Files
 
-AHEAD = 2  # batches that are prefetched
+AHEAD = 2  # number of batches that are prefetched
 COPIED_BYTES = 1 << 24  # bytes that `whole` copies to a GPU at a time
-LARGE_IMAGE = 1 << 14  # bytes of an image from which on telling the system about each costs next to nothing
+LARGE_IMAGE = 1 << 14  # bytes of an image from which on announcing each image to the system costs almost nothing
 
 Indices = NDArray[np.int64]
 Images: TypeAlias = "NDArray[np.uint8] | Stored | Files | Chosen"
-Read = Callable[[NDArray[np.uint8]], Any]  # writes the images that were prefetched into an array (B, C, H, W)
+Read = Callable[[NDArray[np.uint8]], Any]  # writes the prefetched images into an array (B, C, H, W)
 
 
 class Readable(Protocol):
-    """Images that `Batches` prefetches: a `Stream`, or those that are drawn online."""
+    """Images that `Batches` can prefetch: a `Stream`, or images that are drawn online."""
 
     device: torch.device
     shape: tuple[int, ...]  # (M, C, H, W)
@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 
 class Stream:
-    """Some of a split's images: `len`, slices and `split` give what they give of a tensor of these images."""
+    """Some of a split's images. `len`, slices and `split` work as for a tensor of these images."""
 
     def __init__(self, images: Images, indices: Indices, device: torch.device):
         self.images, self.indices, self.device = images, indices, device
@@ -71,7 +71,7 @@ class Stream:
         """Yields all images in order, `size` at a time, uint8 (B, C, H, W) on the device."""
         places = torch.arange(len(self))
         batches = Batches(self, lambda number: places[number * size : (number + 1) * size])
-        for number in range(max(1, -(-len(self) // size))):  # an empty stream is one empty batch, as in torch
+        for number in range(max(1, -(-len(self) // size))):  # an empty stream gives one empty batch, as in torch
             yield batches(number)[0]
 
     def whole(self) -> Tensor:
@@ -94,7 +94,7 @@ class Batches:
     """
 
     def __init__(self, stream: Readable, places: Callable[[int], Tensor]):
-        self.stream, self.places = stream, places  # places(step): int64 on the CPU; no step has more than step 0
+        self.stream, self.places = stream, places  # places(step) is int64 on the CPU; step 0 has the most places
         self._prefetched: dict[int, _Batch] = {}
         on_gpu = stream.device.type == "cuda"
         self._copier = _Copier(stream.device, (len(places(0)), *stream.shape[1:])) if on_gpu else None
@@ -123,7 +123,7 @@ class _Batch:
 
 
 class _Copier:
-    """Copies batches to a GPU on a stream of its own, from two pinned buffers in turn."""
+    """Copies batches to a GPU on its own CUDA stream, from two pinned buffers in turn."""
 
     def __init__(self, device: torch.device, shape: tuple[int, ...]):  # (B, C, H, W) of the largest batch
         self.device, self.stream = device, torch.cuda.Stream(device)
@@ -133,7 +133,7 @@ class _Copier:
     def start(self, batch: _Batch) -> Copy:
         """Queues the copy of a batch and returns the tensors that it fills."""
         buffer, done = next(self.buffers)
-        done.synchronize()  # waits for the copy before the last, which read this buffer
+        done.synchronize()  # waits for the copy before the last one, which reads this buffer
         images = buffer[: len(batch.places)]
         batch.read(images.numpy())
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -147,19 +147,19 @@ class _Copier:
         queue = torch.cuda.current_stream(self.device)
         queue.wait_stream(self.stream)
         for tensor in copy:
-            tensor.record_stream(queue)  # keeps its memory from being reused before that work is done
+            tensor.record_stream(queue)  # so that its memory is not reused before that work is done
         return copy
 
 
 def _prefetcher(images: Images) -> Callable[[Indices], Read]:
-    """The function that prefetches images, by their indices."""
+    """Returns the function that prefetches images by their indices."""
     if isinstance(images, Chosen):
         prefetch, chosen = _prefetcher(images.images), images.indices
         return lambda indices: prefetch(chosen[indices])
     if isinstance(images, Stored):
         return _prefetcher_of_file(images)
     if isinstance(images, np.ndarray):
-        # "clip" clips nothing, since all indices are in bounds; with "raise" numpy would fill a buffer first
+        # All indices are in bounds, so "clip" changes nothing; with "raise", numpy would fill a buffer first.
         return lambda indices: lambda target: np.take(images, indices, 0, target, "clip")
     return images.prefetch
 

@@ -1,9 +1,9 @@
-"""Which training images a share of the data holds: stratified, random, and nested in every larger share.
+"""Draws the training images of a share: at random, stratified by class, and nested in every larger share.
 
-One order serves all shares. Each image gets the position (r + 0.5) / m, where r is its random rank among the m images
-of its class. Sorted by position, with ties in random order, the images mix the classes evenly from first to last. Every
-share is a prefix of this order, so the 5 % subset lies inside the 10 % one. (Rounding each class's count by largest
-remainder would be as stratified, but not nested on unbalanced sets.)
+All shares are prefixes of one order of the images. Each image gets the position (r + 0.5) / m, where r is its random
+rank among the m images of its class. Sorted by position, with ties in random order, the classes are mixed evenly from
+first to last. So the 5 % subset lies inside the 10 % subset. (Rounding the count of each class by the largest remainder
+would be as stratified, but not nested if classes are unbalanced.)
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vitbench.menu import SHARE, Range
 
 
 def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The indices of all images (M,), in an order whose every prefix is a stratified random subset."""
-    random = np.random.default_rng((seed, 0, 1))  # batches draw from (seed, epoch), so no batch shares this stream
+    """Returns the indices of all images (M,) in an order whose every prefix is a stratified random subset."""
+    random = np.random.default_rng((seed, 0, 1))  # batches draw from (seed, epoch), which is another random stream
     position = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -37,11 +37,11 @@ def split_and_subset(
     val_fraction: float,
     subset_seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indices of the training images and of the validation images.
+    """Returns the indices of the training images and of the validation images.
 
-    Validation takes the end of the order, so it is the same for every share and never overlaps one. Training takes the
-    beginning: `count` images, or where that is None, a `fraction` of those that validation leaves. Raises UserError
-    where the share is empty, too large, or leaves a class without an image.
+    Validation images are the end of the order, so they are the same for every share and never overlap it. Training
+    images are the beginning: `count` images or, if that is None, a `fraction` of the images that are left after
+    validation. Raises UserError if the share is empty or too large, or if it has no image of a class.
     """
     ordered = nested_order(np.asarray(labels), subset_seed)
     pool = ordered[: len(ordered) - round(val_fraction * len(ordered))]
@@ -61,13 +61,13 @@ def split_and_subset(
         least = 1 + max(int(of_class[0]) for of_class in positions)
         smallest = f"data.fraction={_rounded_up(least / len(pool))}" if count is None else f"data.count={least}"
         raise UserError(
-            f"{typed}: {size} images leave no image of class {classes[missing[0]]}; {smallest} is the least with all"
-            f" {len(classes)} classes"
+            f"{typed}: {size} images have none of class {classes[missing[0]]}; {smallest} is the least that has all "
+            f"{len(classes)} classes"
         )
     return training, ordered[len(pool) :]
 
 
 def _rounded_up(share: float) -> str:
-    """A share rounded up to two significant digits, so that typing it is enough."""
+    """Returns a share rounded up to two significant digits, so that it is large enough when it is typed."""
     digits = 1 - math.floor(math.log10(share))
     return f"{math.ceil(share * 10**digits) / 10**digits:g}"

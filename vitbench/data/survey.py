@@ -1,6 +1,6 @@
-"""Looks at every file of a folder once: what its header says, a thumbnail, and whether it can be read whole.
+"""Reads every file of a folder once: its header, a thumbnail, and whether it can be decoded completely.
 
-What was found is kept in the cache, so that the second look at the same files takes no time.
+The results are kept in the cache, so a second look at the same files takes no time.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from vitbench.errors import StorageError
 from vitbench.machine.disk import write
 from vitbench.machine.progress import progress as progress_bar
 
-FORMAT = 4  # bump when what is kept changes
-CHUNK = 64  # files that a process looks at a time
+FORMAT = 4  # raise this when the results that are kept change
+CHUNK = 64  # number of files that a process reads at a time
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What there is to say of one file; of one that cannot be read, `error` says why, and the rest may be empty."""
+    """Facts about one file. If it cannot be read, `error` says why, and the rest may be empty."""
 
-    digest: str  # of the bytes of the file; empty where the system refuses to read it
-    width: int = 0  # pixels, before it is turned
+    digest: str  # hash of the bytes of the file; empty if the system refuses to read it
+    width: int = 0  # in pixels, before the image is turned by EXIF
     height: int = 0
-    mode: str = ""  # Pillow's: RGB, L, CMYK, I;16, P, RGBA ...
+    mode: str = ""  # Pillow's mode: RGB, L, CMYK, I;16, P, RGBA ...
     format: str = ""  # JPEG, PNG ...
     frames: int = 1
-    turned: bool = False  # EXIF says that it has to be turned or mirrored
+    turned: bool = False  # EXIF says that the image has to be turned or mirrored
     transparent: bool = False
-    profile: str = ""  # the name of a colour profile that it carries, other than sRGB
-    dim: bool = False  # grey of 12 or 16 bits, of which it uses less than a sixteenth
+    profile: str = ""  # name of a colour profile other than sRGB
+    dim: bool = False  # it is grey of 12 or 16 bits and uses at most a sixteenth of their range
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Survey:
     facts: list[Facts]  # N, in the order of the paths
-    thumbnails: NDArray[np.uint8]  # (N, 3, 32, 32), what a network of 32 px sees; black where a file cannot be read
+    thumbnails: NDArray[np.uint8]  # (N, 3, 32, 32), decoded as for a network of 32 px; black if a file cannot be read
 
 
 def survey(
@@ -59,7 +59,7 @@ def survey(
     progress: bool = False,
     workers: int | None = None,
 ) -> Survey:
-    """Looks at files, or remembers what was found. `stamps` hold name, bytes and time of each, in the same order."""
+    """Reads files, or returns the results that were kept. `stamps` have name, bytes and time of each file in order."""
     kept = place_of(paths, stamps, cache).with_suffix(".npz")
     with suppress(OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
         return _read(kept, len(paths))
@@ -68,21 +68,21 @@ def survey(
     thumbnails = np.zeros((len(paths), 3, SIDE, SIDE), np.uint8)
     with (
         mapped(workers, len(jobs)) as map_jobs,
-        progress_bar("looking", len(paths), "images", None if progress else False) as bar,
+        progress_bar("reading", len(paths), "images", None if progress else False) as bar,
     ):
         for found, pictures in map_jobs(_look_at, jobs):
             thumbnails[len(facts) : len(facts) + len(found)] = pictures
             facts += found
             bar.update(len(facts))
     found = Survey(facts, thumbnails)
-    if all(one.digest for one in facts):  # a permission that is lacking may be given the next time
-        with suppress(StorageError):  # a memory that cannot be written is not needed
+    if all(one.digest for one in facts):  # a file without permission may be readable the next time
+        with suppress(StorageError):  # without this file, the images are read again the next time
             _keep(kept, found)
     return found
 
 
 def place_of(paths: Sequence[str], stamps: Sequence[tuple[str, int, int]], cache: Path) -> Path:
-    """Where in the cache, but for the ending, what was found of these files is kept."""
+    """Returns the path, without an ending, at which the cache keeps the results for these files."""
     key = hashlib.sha256(json.dumps([FORMAT, SIDE, list(paths), list(stamps)]).encode()).hexdigest()[:16]
     return cache / "surveys" / key
 
@@ -93,7 +93,7 @@ def _look_at(paths: Sequence[str]) -> tuple[list[Facts], NDArray[np.uint8]]:
 
 
 def look_at(path: str) -> tuple[Facts, NDArray[np.uint8]]:
-    """The facts of one file, and its thumbnail (3, 32, 32)."""
+    """Returns the facts about one file and its thumbnail (3, 32, 32)."""
     thumbnail = np.zeros((3, SIDE, SIDE), np.uint8)
     try:
         with open(path, "rb") as file:
@@ -122,12 +122,12 @@ def look_at(path: str) -> tuple[Facts, NDArray[np.uint8]]:
 
 
 def _frames(image: Any) -> int:
-    """How many frames an image has; 1 where those behind the first cannot be counted, which no training uses."""
+    """Returns the number of frames of an image; 1 if they cannot be counted, because training uses only the first."""
     try:
         return int(getattr(image, "n_frames", 1))
     except MemoryError:
         raise
-    except Exception:  # Pillow raises what its decoders raise
+    except Exception:  # Pillow's decoders may raise anything
         return 1
 
 
@@ -138,7 +138,7 @@ def _keep(path: Path, found: Survey) -> None:
 
 
 def _read(path: Path, files: int) -> Survey:
-    """What was kept; ValueError where it is not of so many files."""
+    """Reads the results that were kept. Raises ValueError if they are not about this number of files."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
         found = Survey([Facts(**one) for one in json.loads(str(kept["facts"]))], kept["thumbnails"])
     if len(found.facts) != files or found.thumbnails.shape != (files, 3, SIDE, SIDE):

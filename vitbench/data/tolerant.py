@@ -1,6 +1,6 @@
-"""All image files of a folder, also of one that training refuses, and what it refuses of it.
+"""Lists all image files of a folder, even of one that training refuses, and the reasons for which it is refused.
 
-Training stops at the first mistake (vitbench/data/layout.py); this goes on, and keeps each of them.
+Training stops at the first mistake (vitbench/data/layout.py). The functions here continue, and collect all mistakes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Listed:
     """The image files of a folder."""
 
     files: list[File] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)  # of each file: train, val, test; empty where there are none
-    notes: list[str] = field(default_factory=list)  # what is used for what, and what is ignored
-    refused: list[str] = field(default_factory=list)  # why training refuses the folder, or a file of it
-    empty: list[str] = field(default_factory=list)  # class folders without images, below the root
+    splits: list[str] = field(default_factory=list)  # the split of each file: train, val, test; "" if there is none
+    notes: list[str] = field(default_factory=list)  # lines about what is used for what, and what is ignored
+    refused: list[str] = field(default_factory=list)  # the reasons for which training refuses the folder or a file
+    empty: list[str] = field(default_factory=list)  # class folders without images, relative to the root
 
     @property
     def names(self) -> list[str]:
-        """The files as they are shown: their path below the root."""
+        """The names of the files as they are shown: their paths relative to the root."""
         return [shown_path(file.stamp[0]) for file in self.files]
 
 
 def list_images(root: Path, labels: str | None = None, follow_links: bool = False) -> Listed:
-    """Lists the images that training would use, or where it refuses the folder all there are.
+    """Lists the images that training would use, or all images if training refuses the folder.
 
-    DataError where there is no such folder, no image in it, or a table of labels that does not fit.
+    Raises DataError if there is no such folder, if it holds no image, or if a table of labels does not fit.
     """
     root = root.absolute()
     try:
@@ -60,12 +60,12 @@ def _of_layout(layout: Layout) -> Listed:
 
 
 def _all_images(root: Path, follow_links: bool) -> Listed:
-    """The files of train/, val/, test/ ..., and of class folders where there is no train/, whatever else is wrong.
+    """Lists the files of train/, val/, test/ ..., and of class folders if there is no train/, whatever else is wrong.
 
     Class folders beside test/ count as a split.
     """
     names: list[str] = []
-    with suppress(OSError):  # whoever calls has an error that says it
+    with suppress(OSError):  # the caller already has an error about it
         usual = {*TRAIN, *VALIDATION, *TEST}
         names = [entry.name for entry in entries_of(root) if entry.name.casefold() in usual and entry.is_dir()]
     splits = {name: name for name in names}
@@ -86,13 +86,13 @@ def _all_images(root: Path, follow_links: bool) -> Listed:
 
 @dataclass
 class _Tolerant(SplitFiles):
-    """Lists a split, and keeps what others raise an error for."""
+    """Lists a split, and collects messages where `SplitFiles` raises an error."""
 
     refused: list[str] = field(default_factory=list)
-    apart: list[str] = field(default_factory=list)  # folders right in it that are splits of their own
+    apart: list[str] = field(default_factory=list)  # folders in it that are splits themselves
 
     def scan(self) -> _Tolerant:
-        with suppress(DataError):  # no class, or one without images, which the caller sees
+        with suppress(DataError):  # the caller sees that there is no class, or a class without images
             super().scan()
         return self
 
@@ -106,7 +106,9 @@ class _Tolerant(SplitFiles):
             if folder == self.folder and entry.name in self.apart:
                 continue
             if is_image(entry.name) and not entry.is_dir() and not entry.is_file():
-                self.refused.append(f"{shown_path(entry.path)} is a pipe, a socket or a device; remove it")
+                self.refused.append(
+                    f"{shown_path(entry.path)} is not an ordinary file, but a pipe, socket or device; remove it"
+                )
             else:
                 yield entry
 

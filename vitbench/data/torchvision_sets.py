@@ -1,7 +1,7 @@
-"""Public data sets through `torchvision.datasets`, which downloads them on first use and checks their sums.
+"""Public data sets from `torchvision.datasets`, which downloads them at the first use and verifies their checksums.
 
-Each is decoded once. Only then is torchvision imported, which takes 2.6 s. Photographs are converted as `imagefolder`
-does it; sets of one small size are taken as they are.
+Each set is decoded once, and only then torchvision is imported, which takes 2.6 s. Photographs are converted as in
+`imagefolder`; sets of one small size are taken as they are.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from vitbench.data.split import Dataset
 from vitbench.errors import DataError
 from vitbench.machine.progress import progress as progress_bar
 
-DECODING = 1  # bump when a pixel changes
-CHUNK = 512  # images decoded between two writes
-# torchvision raises these when files are missing, broken or cannot be downloaded; URLError is an OSError
+DECODING = 1  # raise this when a pixel changes
+CHUNK = 512  # number of images that are decoded between two writes
+# torchvision raises these errors if files are missing or broken, or cannot be downloaded; URLError is an OSError.
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNAVAILABLE = (RuntimeError, OSError, HTTPException, *BROKEN_ARCHIVE)
-# it raises these where data.root holds something else: it checks the sums of few files
+# It raises these errors if data.root holds other files, because it verifies the checksums of only some files.
 FOREIGN = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 class Source(NamedTuple):
-    """How torchvision calls a set and its splits; a split joins one or more of torchvision's, each with its options."""
+    """A set of torchvision. A split of ours joins one or more splits of torchvision, each with its options."""
 
     name: str
     train: tuple[dict[str, Any], ...]
     test: tuple[dict[str, Any], ...]
-    size: int | None  # pixels; None where the photographs have many sizes
-    archives: str  # which files to bring where there is no network, below data.root
-    files: tuple[str, ...]  # the files and folders that torchvision reads, below data.root
+    size: int | None  # in pixels; None if the photographs have various sizes
+    archives: str  # the files to put into data.root if there is no network
+    files: tuple[str, ...]  # the files and folders in data.root that torchvision reads
     channels: int = 3
     download: bool = True
-    others: tuple[str, ...] = ()  # further addresses of the archive, which must have the MD5 that torchvision asks for
+    others: tuple[str, ...] = ()  # other addresses of the archive, which must have the MD5 that torchvision expects
 
 
 _FLAGS = ({"train": True},), ({"train": False},)
@@ -82,7 +82,7 @@ SETS = {
     "fashion_mnist": Source("FashionMNIST", *_FLAGS, 28, f"FashionMNIST/raw/{_IDX}", ("FashionMNIST/raw",), channels=1),
     "svhn": Source("SVHN", *_SPLITS, 32, "train_32x32.mat and test_32x32.mat", ("train_32x32.mat", "test_32x32.mat")),
     "stl10": Source("STL10", *_SPLITS, 96, "stl10_binary.tar.gz", ("stl10_binary",)),
-    # torchvision's train split has only 10 images of each class; papers usually train on train and val together
+    # torchvision's train split has only 10 images per class, and papers usually train on train and val together.
     "flowers102": Source(
         "Flowers102",
         ({"split": "train"}, {"split": "val"}),
@@ -110,7 +110,7 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
     size = image_size or about.size
     if size is None:
         raise DataError(
-            f"data={source}: its photographs have many sizes; set data.image_size, for example data.image_size=64"
+            f"data={source}: its photographs have various sizes; set data.image_size, for example data.image_size=64"
         )
 
     def build(rows: Rows) -> Contents:
@@ -127,7 +127,7 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
             for first in range(0, len(part), CHUNK)
         ]
         work = partial(_decode_chunk, target=rows.path, size=size, source=source, root=root)
-        # small images already lie in memory as one array; photographs are files, which several processes can open
+        # Small images are already in memory as one array. Photographs are files, which several processes can open.
         workers = 1 if about.size or total <= CHUNK else None
         try:
             with (
@@ -144,13 +144,13 @@ def load(source: str, *, root: Path, cache: Path, image_size: int | None = None,
         find_warnings = partial(duplicates, names=names, labels=labels, train=train)
         return Contents(labels[:train], labels[train:], _class_names(parts[0], labels), find_warnings=find_warnings)
 
-    # the sets are fixed and checksummed, so a name identifies its images
+    # The sets do not change and have checksums, so a name identifies its images.
     dataset = cached(cache, source, [DECODING, source, size, str(root.absolute())], build)
     return replace(dataset, scan=scan_of_set(source, root))
 
 
 def scan_of_set(source: str, root: Path) -> Scan | None:
-    """The names, sizes and times of a set's files; None where there are none, as after somebody made room."""
+    """Returns a scan of a set's files by their names, sizes and times; None if somebody removed the files."""
     stamps = []
     for name in SETS[source].files:
         paths = [root / name] if (root / name).is_file() else sorted(path for path in (root / name).rglob("*"))
@@ -160,7 +160,7 @@ def scan_of_set(source: str, root: Path) -> Scan | None:
 
 
 def _open(source: str, about: Source, root: Path, options: dict[str, Any], progress: bool) -> Any:
-    """The torchvision set, downloaded if need be; DataError where it cannot be had."""
+    """Returns the torchvision set, which is downloaded if necessary. Raises DataError if this is not possible."""
     from torchvision import datasets
 
     dataset_class = getattr(datasets, about.name)
@@ -176,21 +176,21 @@ def _open(source: str, about: Source, root: Path, options: dict[str, Any], progr
         if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
             raise
         if isinstance(error, TypeError) and error.__traceback__ and error.__traceback__.tb_next is None:
-            raise  # no file's fault: we called it wrongly
+            raise  # no file is wrong: our call is
         reason = " ".join(str(error).split())[:160]
-        # torch's own words advise to let code run
+        # torch's message about weights_only advises to allow the execution of code in the file.
         if isinstance(error, FOREIGN) or "weights_only" in reason or not reason:
-            reason = "a file there is damaged, or is not the set's"
+            reason = "a file there is damaged, or does not belong to the set"
         attempt = "downloaded to" if about.download else "found (its licence asks you to bring the archives) in"
         raise DataError(
             f"data={source}: torchvision.datasets.{about.name} could not be {attempt} data.root={root} ({reason}); "
-            f"put {about.archives} there yourself, or: data=shapes needs no download, "
-            "data=imagefolder data.root=FOLDER reads images you have"
+            f"put {about.archives} there yourself, or type data=shapes, which needs no download, or data=imagefolder "
+            "data.root=FOLDER for your own images"
         ) from None
 
 
 def _photograph(path: str | Path) -> Image.Image:
-    """What torchvision's own loader gives, of a file of our formats alone: Pillow executes some of the others."""
+    """Loads a photograph like torchvision's loader, but only in our formats, because others let Pillow run programs."""
     with opened(path) as file:
         image: Image.Image = file.convert("RGB")
         return image
@@ -206,16 +206,16 @@ def _set_parts(parts: list[Any]) -> None:
 def _decode_chunk(
     job: tuple[int, int, range], target: Path | None, size: int, source: str, root: Path
 ) -> tuple[int, np.ndarray, list[int]]:
-    """Decodes some images of one part into the cache; returns their first row, their digests and their labels."""
+    """Decodes some images of one part into the cache; returns their first row, digests and labels."""
     row, number, places = job
     images, labels = [], []
     for place in places:
         try:
             image, label = _parts[number][place]
-        except (OSError, ValueError) as error:  # of broken images
+        except (OSError, ValueError) as error:  # broken images raise these
             raise DataError(
-                f"data={source}: image {place} in data.root={root} cannot be read ({error}); remove its folder there, "
-                "and it is unpacked again"
+                f"data={source}: image {place} in data.root={root} cannot be read ({error}); remove the set's folder "
+                "there, and it will be unpacked again"
             ) from None
         images.append(square(image if SETS[source].channels == 1 else rgb(image), size))
         labels.append(int(label))
@@ -223,10 +223,10 @@ def _decode_chunk(
 
 
 def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
-    """The names that torchvision gives the classes; their numbers where it does not name each.
+    """Returns torchvision's names of the classes, or their numbers if it does not name all of them.
 
-    ImageNet's names are tuples of synonyms. Two pairs of classes share the first one (crane and maillot), so these
-    names carry the number of the class.
+    ImageNet's names are tuples of synonyms, and the first one is used. Two pairs of classes share it (crane and
+    maillot), so the number of the class is added to these names.
     """
     count = int(labels.max()) + 1
     names = getattr(dataset, "classes", None)

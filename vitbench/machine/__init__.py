@@ -1,1 +1,1 @@
-"""The machine under a run: disk, memory, processes, signals, hardware, progress. It knows no models or images."""
+"""What a run needs of the machine: disk, memory, processes, signals, hardware, progress. No models or images here."""

@@ -1,4 +1,4 @@
-"""Batch norm over the global batch of several processes on CPUs; torch's SyncBatchNorm is for GPUs alone."""
+"""Batch norm over the global batch of several processes on CPUs, because torch's SyncBatchNorm is only for GPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class _MeanOverProcesses(torch.autograd.Function):
-    """Its gradient is the mean of the gradients in all processes."""
+    """The mean over all processes. Its gradient is the mean of their gradients."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def _mean_over_processes(values: Tensor) -> Tensor:
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` that in training takes its statistics over the images of all processes, equally many in each."""
+    """`nn.BatchNorm2d` with statistics over the images of all processes in training. All have equally many images."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W)
         if not self.training:
@@ -36,7 +36,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         mean = _MeanOverProcesses.apply(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
         variance = _MeanOverProcesses.apply(centred.square().mean((0, 2, 3)))
-        count = x.numel() // x.shape[1] * dist.get_world_size()  # the values of a channel
+        count = x.numel() // x.shape[1] * dist.get_world_size()  # number of values of a channel
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return centred * scale[:, None, None] + self.bias[:, None, None]

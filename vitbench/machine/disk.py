@@ -1,7 +1,7 @@
-"""Files are written whole or not at all, whatever ends the process or fills the disk.
+"""Writes files completely or not at all, even if the process is killed or the disk is full.
 
-Small files that anyone can have left are read by `read_file` and `read_json` alone, which wait for no pipe and read no
-device and nothing without end.
+Small files that other people may have made are read only by `read_file` and `read_json`. These do not wait for pipes,
+and do not read devices or files that are too large.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any, NoReturn
 
 from vitbench.errors import StorageError, UserError
 
-SMALL = 16_000_000  # bytes; records, settings, notes and tables have a hundredth of it
-LARGE = 1_000_000_000  # bytes; what has a line for each image of a data set, or for each run of a study
+SMALL = 16_000_000  # most bytes of records, settings, notes and tables, which usually have a hundredth of it
+LARGE = 1_000_000_000  # most bytes of files with a line for each image of a data set or each run of a study
 
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError, one line with the path."""
+    """Turns an OSError into a StorageError of one line with the path."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def storage(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, blob: bytes | memoryview, folders: bool = False) -> None:
-    """Writes a file whole or not at all. `folders` also makes the folders around it, for a path that a user chose."""
+    """Writes a file completely or not at all. With `folders`, it also makes the parent folders."""
     if folders:
         with storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write(path: Path, blob: bytes | memoryview, folders: bool = False) -> None:
 
 
 def write_beside(path: Path, blob: bytes | memoryview) -> Path:
-    """Writes a temporary file beside `path`, which the caller renames; on an error nothing is left of it."""
+    """Writes a temporary file beside `path`, which the caller renames. After an error nothing is left of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
         try:
@@ -65,20 +65,20 @@ def write_beside(path: Path, blob: bytes | memoryview) -> Path:
 
 
 def write_all(descriptor: int, blob: bytes | memoryview) -> None:
-    """Writes all bytes; a single `os.write` may stop short."""
+    """Writes all bytes, because a single `os.write` may write only a part."""
     rest = memoryview(blob)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def check_folder(path: Path, setting: str) -> None:
-    """StorageError where something else lies at a folder's path, or around it; a folder may also not be there yet."""
+    """Raises StorageError if something else than a folder is at this path or above it. The folder may be missing."""
     if hindrance := in_place_of_folder(path):
         raise StorageError(f"{setting}={path}: {hindrance}")
 
 
 def in_place_of_folder(path: Path) -> str | None:
-    """What lies where a folder is, or would be made; None where nothing else does."""
+    """Returns what prevents a folder at this path; None if it exists or can be made."""
     for place in (path, *path.parents):
         try:
             if stat.S_ISDIR(os.stat(place).st_mode):
@@ -86,24 +86,24 @@ def in_place_of_folder(path: Path) -> str | None:
             kind = "a file"
         except OSError:
             if not os.path.islink(place):
-                continue  # it is not there, or what is around it is no folder
-            kind = "a link to nothing"
+                continue  # nothing is there, or its parent is not a folder
+            kind = "a broken link"
         return f"{place} is {kind}, where a folder is needed"
     return None
 
 
 def read_file(path: Path, most: int = SMALL) -> bytes:
-    """The bytes of a regular file that has at most `most`; OSError, with what is wrong as `strerror`, for any other."""
-    _check_regular(path, os.stat(path), most)  # before it is opened, because to open a device can do something
+    """Reads a regular file of at most `most` bytes. Raises OSError, with the reason as `strerror`, for any other."""
+    _check_regular(path, os.stat(path), most)  # before it is opened, because opening a device can have effects
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         _check_regular(path, status, most)
         size = status.st_size
-        blob = file.read(size + 1)  # Python takes as much memory as is asked for
-        while size < len(blob) <= most:  # it grows
+        blob = file.read(size + 1)  # Python allocates as much memory as is requested
+        while size < len(blob) <= most:  # the file grows while it is read
             size = len(blob)
             blob += file.read(min(most - size, 1 << 20) + 1)
-    if len(blob) > most:  # it grew
+    if len(blob) > most:  # the file has grown too large
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return blob
 
@@ -112,31 +112,31 @@ def _check_regular(path: Path, status: os.stat_result, most: int) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if status.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and such a file at most {most:,}", str(path))
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, more than {most:,}", str(path))
 
 
 def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
-    """The JSON object in such a file; OSError as `read_file`, ValueError where it holds something else, or a NaN."""
+    """Reads the JSON object in a file. Raises OSError like `read_file`, ValueError for other content or a NaN."""
     try:
         content = _JSON.decode(read_file(path, most).decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(content, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return content
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 _JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
 def sha256_of(path: Path, tell: Callable[[int], None] = lambda size: None) -> str:
-    """A file's SHA-256; `tell` gets the size of each block that was read. OSError as `read_file`, of any size."""
+    """Returns the SHA-256 of a file of any size; `tell` gets the size of each block. OSError like `read_file`."""
     _check_regular(path, os.stat(path), sys.maxsize)
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
@@ -147,7 +147,7 @@ def sha256_of(path: Path, tell: Callable[[int], None] = lambda size: None) -> st
 
 
 def checksum(path: Path, typed: str = "") -> str:
-    """A file's SHA-256, computed again only if it changed. If it is unreadable, a UserError begins with `typed`."""
+    """Returns the SHA-256 of a file, computed again only if it changed. UserError with `typed` if it is unreadable."""
     size = check_readable(path, typed)
     try:
         return _checksum(path, size, path.stat().st_mtime_ns)
@@ -156,7 +156,7 @@ def checksum(path: Path, typed: str = "") -> str:
 
 
 def check_readable(path: Path, typed: str = "") -> int:
-    """The size of a regular file; a UserError that begins with `typed` for anything else, which may have no end."""
+    """Returns the size of a regular file. Raises UserError, which begins with `typed`, for anything else."""
     try:
         status = os.stat(path)
         _check_regular(path, status, sys.maxsize)

@@ -1,9 +1,9 @@
-"""One run in several processes, which torchrun starts. The functions here do nothing where a run has one process.
+"""Trains one run in several processes, which torchrun starts. In a run with one process, the functions do nothing.
 
-Every process reads all the images, draws the same global batch with the same augmentation, and computes its own rows of
-it; DistributedDataParallel averages the gradients. So the number of processes is a matter of hardware: up to the
-rounding of sums, the numbers are those of one process. Process 0 claims the run, writes and prints. What it does alone
-goes through `led`, so that an error of its own ends the others too. Functions that need torch import it.
+Every process reads all images, draws the same global batch with the same augmentation, and computes its own rows of it.
+DistributedDataParallel averages the gradients. So the number of processes does not change the results, up to the
+rounding of sums. Process 0 claims the run, writes and prints. It does its own work through `led`, so that its errors
+also end the other processes. Functions that need torch import it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Sliceable(Protocol):
-    """Rows that can be sliced: a tensor, or images that come from a file a batch at a time."""
+    """Rows that can be sliced: a tensor, or images that are read from a file batch by batch."""
 
     def __len__(self) -> int: ...
 
@@ -37,16 +37,16 @@ class Sliceable(Protocol):
 
 S = TypeVar("S", bound=Sliceable)
 
-# torchrun sets these; as constants they can be part of compiled code
+# torchrun sets these variables. They are constants, so that compiled code can contain them.
 RANK = int(os.environ.get("RANK", 0))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))
 LOCAL_WORLD_SIZE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
-# How long processes wait for a silent one. torchrun and gloo notice at once when one is killed.
-PATIENCE = timedelta(minutes=10)  # the silent one may compile or save
-DECODING_PATIENCE = timedelta(days=1)  # the silent one may decode images
-MESSAGE_SECONDS = 10  # how long the others wait until process 0 has printed why all end
+# How long processes wait for one that does not answer. torchrun and gloo notice at once if one is killed.
+PATIENCE = timedelta(minutes=10)  # the process may be compiling or saving
+DECODING_PATIENCE = timedelta(days=1)  # the process may be decoding images
+MESSAGE_SECONDS = 10  # how long the other processes wait until process 0 has printed why all end
 
 
 # -------------------------------------------------------------------------------------------------- the process group
@@ -73,17 +73,17 @@ def joined() -> Iterator[None]:
         if not lost(error):
             raise
         message = (
-            f"another of the {WORLD_SIZE} processes has gone (its own message or torchrun's says why); repeating "
-            "the command goes on from the last save"
+            f"another of the {WORLD_SIZE} processes has ended (its own message or torchrun's says why); repeat the "
+            "command to continue from the last save"
         )
-        if RANK == 1:  # process 0 may be the one that has gone
+        if RANK == 1:  # process 0 may be the one that has ended
             print(f"vitbench: {message}", file=sys.__stderr__)
         raise RunFailed(message) from None
     dist.destroy_process_group()
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process has gone, for which gloo raises a plain RuntimeError."""
+    """Returns whether an error means that another process has ended, for which gloo raises a plain RuntimeError."""
     if WORLD_SIZE == 1:
         return False
     import torch.distributed as dist
@@ -96,8 +96,8 @@ def check_batch(batch_size: int) -> None:
         below = batch_size - batch_size % WORLD_SIZE
         sizes = " or ".join(str(size) for size in (below, below + WORLD_SIZE) if size)
         raise UserError(
-            f"optim.batch_size={batch_size}: is shared by the {WORLD_SIZE} processes of torchrun and must be "
-            f"divisible by {WORLD_SIZE}; {sizes} works"
+            f"optim.batch_size={batch_size}: is divided among the {WORLD_SIZE} processes of torchrun and must be a "
+            f"multiple of {WORLD_SIZE}; {sizes} works"
         )
 
 
@@ -105,7 +105,7 @@ def check_batch(batch_size: int) -> None:
 
 
 def led(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Makes the call in process 0 alone; all processes return its value or raise its UserError."""
+    """Makes the call in process 0 only. All processes return its value or raise its UserError."""
     if WORLD_SIZE == 1:
         return call(*arguments, **options)
     import torch.distributed as dist
@@ -124,16 +124,16 @@ def led(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
 
 @contextmanager
 def leading(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """Enters the context in process 0 alone; where that raises UserError, all processes raise it."""
+    """Enters the context in process 0 only. If this raises UserError, all processes raise it."""
     with ExitStack() as stack:
         led(lambda: bool(stack.enter_context(context)))
         yield
 
 
 def all_or_none(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Makes the call in every process; where any raises UserError, all raise that of the lowest rank.
+    """Makes the call in every process. If some raise UserError, all raise that of the lowest rank.
 
-    The first process of each machine goes first: it decodes images, with a progress bar, and the others find them
+    The first process of each machine makes it first: it decodes images with a progress bar, and the others find them
     decoded.
     """
     if WORLD_SIZE == 1:
@@ -158,7 +158,7 @@ def all_or_none(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -
 
 
 def agreed(number: int | None) -> int | None:
-    """The largest number of any process, so that all decide alike after the same step; None counts as 0."""
+    """Returns the largest number of all processes, so that all make the same decision. None counts as 0."""
     if WORLD_SIZE == 1:
         return number
     import torch
@@ -173,7 +173,7 @@ def agreed(number: int | None) -> int | None:
 
 
 def replicated(model: nn.Module) -> nn.Module:
-    """Wraps the model, whose gradients become means over the processes; its batch norm covers the global batch."""
+    """Wraps the model so that gradients are averaged over the processes. Its batch norm covers the global batch."""
     if WORLD_SIZE == 1:
         return model
     from torch.nn import SyncBatchNorm
@@ -189,7 +189,7 @@ def replicated(model: nn.Module) -> nn.Module:
 
 
 def mine(rows: S) -> S:
-    """This process's contiguous part of a global batch or split; the last parts may be shorter or empty."""
+    """Returns this process's contiguous part of a global batch or split. The last parts may be shorter or empty."""
     if WORLD_SIZE == 1:
         return rows
     part_size = -(-len(rows) // WORLD_SIZE)
@@ -224,14 +224,14 @@ def average(values: Tensor) -> None:
 
 
 def hush() -> None:
-    """Silences all processes but process 0, which prints for all; a traceback is still printed by each."""
+    """Silences all processes but process 0, which prints for all. Tracebacks are still printed by each process."""
     if RANK:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
 def let_process_0_speak(code: int) -> None:
-    """Delays a failing process until process 0 has printed, because torchrun ends all when the first one fails."""
+    """Delays a failing process until process 0 has printed, because torchrun ends all processes when one fails."""
     if RANK and code:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
         time.sleep(MESSAGE_SECONDS)

@@ -1,4 +1,4 @@
-"""Where a run is computed (device, precision, threads), and how a record names it."""
+"""The device, precision and threads that a run is computed with, and their description in the record."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vitbench.version import __version__
 def _keep_freed_memory() -> None:
     """Makes glibc keep freed memory in this process.
 
-    Without this, the memory of large tensors goes back to the system and is faulted in again, zeroed, at every step: a
-    ResNet-18 at batches of 128 takes 1.10 times as long.
+    Otherwise the memory of large tensors is returned to the system, and the system zeroes and maps it again in every
+    step: a ResNet-18 with batches of 128 takes 1.10 times as long.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -43,15 +43,16 @@ class Machine:
     precision: str  # float32 or bfloat16 (autocast)
     compile: bool
     threads: int
-    graph: bool = False  # whether what a GPU does in a step is recorded once as a CUDA graph, and replayed
+    graph: bool = False  # whether a GPU records the work of a step once as a CUDA graph, and replays it
 
     @classmethod
     def of(
         cls, *, device: str, precision: str, compile: bool | None, threads: int | None, graph: bool | None = None
     ) -> Machine:
-        """Resolves `auto` and None, and makes torch deterministic on this many threads.
+        """Replaces `auto` and None by values, and makes torch deterministic on this many threads.
 
-        Each of several processes on this machine takes a GPU of its own, or its part of the cores.
+        If there are several processes on this machine, each takes its own GPU, or its share of the cores. Raises
+        UserError if this machine has no such device.
         """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device == "auto":
@@ -59,9 +60,8 @@ class Machine:
         if WORLD_SIZE > 1 and device != "cpu":
             if device != "cuda" or gpus < LOCAL_WORLD_SIZE:
                 raise UserError(
-                    f"machine.device={device}: torchrun started {LOCAL_WORLD_SIZE} processes here, and each "
-                    f"takes a GPU of its own, of {gpus or 'none'}; --nproc-per-node={max(gpus, 1)} works, or "
-                    "machine.device=cpu"
+                    f"machine.device={device}: torchrun started {LOCAL_WORLD_SIZE} processes here, each needs its own "
+                    f"GPU, and there are {gpus or 'none'}; --nproc-per-node={max(gpus, 1)} works, or machine.device=cpu"
                 )
             device = f"cuda:{LOCAL_RANK}"
             torch.cuda.set_device(LOCAL_RANK)
@@ -73,7 +73,7 @@ class Machine:
         threads = threads or threads_of_process(LOCAL_WORLD_SIZE)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False  # evaluation is in float32 and shall not be rounded to TF32
+        torch.backends.cudnn.allow_tf32 = False  # evaluation is in float32 and must not be rounded to TF32
         if on_gpu:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -101,7 +101,7 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
     def described(self, stacked: int = 1) -> Provenance:
-        """The hardware and versions that a record names; `stacked` is the number of runs that trained as one model."""
+        """Returns hardware and versions for a record; `stacked` is the number of runs that trained as one model."""
         hardware: Hardware = {
             "device": self.device.type,
             "name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor(),
@@ -126,7 +126,7 @@ class Machine:
 
 @contextmanager
 def torch_kept() -> Iterator[None]:
-    """Gives torch back the threads, switches and random numbers that it had: those that training and probing set."""
+    """Restores torch's threads, switches and random state at the end, because training and probing change them."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     benchmark, allow_tf32 = cudnn.benchmark, cudnn.allow_tf32
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -146,7 +146,7 @@ def torch_kept() -> Iterator[None]:
 class Stopwatch:
     """Adds up the seconds from `start` to `stop`.
 
-    The runs of a stack share one watch, which stands still while any of them evaluates.
+    The runs of a stack share one watch, which is stopped while any of them evaluates.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Stopwatch:
 
     @property
     def running(self) -> float:
-        """The seconds since the last `start`; 0 where the watch stands still."""
+        """The seconds since the last `start`; 0 if the watch is stopped."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Signals end a run between two steps, once it is saved."""
+"""Lets a signal end a run between two steps, after the run has been saved."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from vitbench.errors import TryAgain
 from vitbench.machine.distributed import WORLD_SIZE
 
-# the signals that ask a run to save and end; Windows lacks some of them
+# The signals that ask a run to save and end. Windows lacks some of them.
 STOPPING = [
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT") if hasattr(signal, name)
 ]
-STUCK_SECONDS = 25  # a process that does not react to a SIGTERM ends itself after these; torchrun kills it after 30
+STUCK_SECONDS = 25  # a process that does not react to SIGTERM ends itself after this time; torchrun kills it after 30
 
 
 class Stopped(TryAgain):
@@ -30,11 +30,12 @@ class Stopped(TryAgain):
 
 
 class Interrupt:
-    """A context that decides what a signal does.
+    """A context manager that decides what a signal does.
 
-    At first it ends the process, because nothing is saved yet (exit code 143, or 130 for Ctrl-C). After `saves()` it is
-    remembered in `received`, so that the run saves and ends after the present step; a second Ctrl-C ends the process at
-    once (not under torchrun, which sends a second one itself). After `stops(message)` it raises Stopped.
+    At first, a signal ends the process, because nothing is saved yet (exit code 143, or 130 for Ctrl-C). After
+    `saves()`, a signal is remembered in `received`, so that the run saves and ends after the present step. A second
+    Ctrl-C then ends the process at once, except under torchrun, which sends a second one itself. After
+    `stops(message)`, a signal raises Stopped.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class Interrupt:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old_handlers.items():
-            # when one process ends, torchrun sends the others a SIGTERM, but they still have to print why they end
+            # When one process ends, torchrun sends SIGTERM to the others, but they still have to print why they end.
             signal.signal(number, handler if WORLD_SIZE == 1 else signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -75,15 +76,15 @@ class Interrupt:
 
 
 def _ignored_by_nohup(number: int) -> bool:
-    """Whether the terminal may hang up without ending the process, which `nohup` asks for before it starts it."""
+    """Returns whether the signal is SIGHUP and `nohup` has set it to be ignored."""
     return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _end_when_stuck() -> None:
     """Ends this process some seconds after a SIGTERM, if it still runs.
 
-    When one of several processes is killed, torchrun sends the others a SIGTERM. A process that waits for the killed
-    one inside NCCL never returns to Python, which handles signals; so a thread learns of the signal through a pipe.
+    When one of several processes is killed, torchrun sends SIGTERM to the others. A process that waits inside NCCL for
+    the killed one never returns to Python, which handles signals. So a thread receives the signal through a pipe.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -93,7 +94,7 @@ def _end_when_stuck() -> None:
         while os.read(reader, 1)[0] != signal.SIGTERM:
             pass
         time.sleep(STUCK_SECONDS)
-        os.write(2, b"vitbench: stuck, ended without saving; repeating the command goes on from the last save\n")
+        os.write(2, b"vitbench: stuck, ended without saving; repeat the command to continue from the last save\n")
         os._exit(143)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,6 @@
-"""What the system leaves this process: memory and processors, as the machine, ulimit and control groups have it.
+"""Reads how much memory and how many processors this process may use: of the machine, by ulimit and by control groups.
 
-No torch here.
+It imports no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # batch systems and containers set their limits there
 OWN_GROUPS = Path("/proc/self/cgroup")
-# limit, use, and the key of reclaimable bytes in memory.stat, for versions 2 and 1 of Linux's control groups
+# The files of limit and use, and the key of reclaimable bytes in memory.stat, for versions 2 and 1 of control groups.
 GROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -19,14 +19,14 @@ GROUP_FILES = (
 
 
 def free_memory() -> int:
-    """Bytes that a process can take now: what the machine has free, or less where a limit leaves less."""
+    """Returns the bytes that a process can allocate now: the free memory, or less if a limit leaves less."""
     return max(0, min((_free_on_machine(), *left_by_control_groups(), *_left_by_ulimits())))
 
 
 def _free_on_machine() -> int:
     try:
         return _kernel_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024
-    except (OSError, KeyError):  # outside Linux, nobody says what is free; this is all memory there is
+    except (OSError, KeyError):  # only Linux says how much memory is free; this is all memory of the machine
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -35,7 +35,7 @@ def left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) 
     for group in _control_groups("memory", root, own):
         for limit_file, use_file, reclaimable in GROUP_FILES:
             try:
-                limit = int((group / limit_file).read_text())  # "max", where there is no limit, is a ValueError
+                limit = int((group / limit_file).read_text())  # "max" means no limit, and raises ValueError
                 used = int((group / use_file).read_text())
                 yield limit - used + _kernel_table(group / "memory.stat").get(reclaimable, 0)
             except (OSError, ValueError):
@@ -43,22 +43,22 @@ def left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) 
 
 
 def processor_quota(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float | None:
-    """How many processors' time the control groups of this process allow; None where they set no limit."""
+    """Returns the processor time that control groups allow, in processors; None if they set no limit."""
     quotas = []
     for group in _control_groups("cpu", root, own):
         for quota_file, period_file in (("cpu.max", "cpu.max"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
             try:
-                quota = int((group / quota_file).read_text().split()[0])  # "max" is a ValueError
+                quota = int((group / quota_file).read_text().split()[0])  # "max" raises ValueError
                 period = int((group / period_file).read_text().split()[-1])
             except (OSError, ValueError, IndexError):
                 continue
-            if quota > 0 < period:  # -1: no limit, in version 1
+            if quota > 0 < period:  # in version 1, -1 means no limit
                 quotas.append(quota / period)
     return min(quotas, default=None)
 
 
 def _control_groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """The folders of this process's control group and of each group around it, the innermost first."""
+    """Yields the folders of this process's control group and of its parent groups, the innermost first."""
     try:
         memberships = own.read_text().splitlines()
     except OSError:
@@ -76,7 +76,7 @@ def _control_groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
 
 
 def _left_by_ulimits() -> Iterator[int]:
-    """Yields what `ulimit -v` and `ulimit -d` leave."""
+    """Yields the bytes that `ulimit -v` and `ulimit -d` leave."""
     try:
         import resource
 
@@ -90,6 +90,6 @@ def _left_by_ulimits() -> Iterator[int]:
 
 
 def _kernel_table(path: Path) -> dict[str, int]:
-    """The lines of a file of the kernel's that hold a word and a number."""
+    """Returns the lines of a kernel file that have a word and a number."""
     lines = (line.split() for line in path.read_text().splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

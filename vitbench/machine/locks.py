@@ -1,4 +1,4 @@
-"""Whose a lock is, and whether a process holds it: asked without writing anything, so that a read-only disk will do."""
+"""Finds out who owns a lock file, and whether a process holds it, without writing, so it works on a read-only disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitbench.errors import StorageError
 
 @contextmanager
 def lock_errors(path: Path) -> Iterator[None]:
-    """Turns what keeps this process from a lock that is there into a StorageError: the file, its owner, what to do."""
+    """Turns an error about an existing lock into a StorageError with the file, its owner and what to do."""
     try:
         yield
     except OSError as error:
@@ -27,20 +27,20 @@ def _hindrance(path: Path, error: OSError) -> str | None:
     try:
         status = os.lstat(path)
     except OSError:
-        return None  # there is no lock: what is wrong is wrong with its folder
+        return None  # there is no lock, so the error is about its folder
     if not stat.S_ISREG(status.st_mode):
-        what = "a link" if stat.S_ISLNK(status.st_mode) else "no file"
-        return f"{path} is {what}, and a lock is a file; remove it"
+        what = "is a link" if stat.S_ISLNK(status.st_mode) else "is not a file"
+        return f"{path} {what}, but a lock must be a file; remove it"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
-            f"{path} belongs to {owner_of(status)}, and you have no right to open it; ask {owner_of(status)} to remove "
-            "it, or choose another folder"
+            f"{path} belongs to {owner_of(status)}, and you have no permission to open it; ask {owner_of(status)} to "
+            "remove it, or choose another folder"
         )
     return None
 
 
 def owner_of(status: os.stat_result) -> str:
-    """The name of a file's owner, or the number where it has no name."""
+    """Returns the name of a file's owner, or the number if there is no name."""
     try:
         import pwd
 
@@ -50,7 +50,7 @@ def owner_of(status: os.stat_result) -> str:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds a lock now; False where that cannot be known."""
+    """Returns whether a process holds a lock now; False if it is not known."""
     import fcntl
 
     try:
@@ -58,7 +58,7 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # it is let go of when it is closed
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases the lock
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)
     finally:

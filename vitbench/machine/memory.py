@@ -1,4 +1,4 @@
-"""How many bytes are free on a GPU or in this machine's memory, as far as the system tells."""
+"""Tells how many bytes are free on a GPU or in the machine's memory, and whether an error means that memory ran out."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from vitbench.machine.limits import free_memory
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that a process can take now: what the machine has free, or less where a limit leaves less."""
+    """Returns the bytes that a process can allocate now: the free memory, or less if a limit leaves less."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return free_memory()
 
 
 def ran_out(error: BaseException | None) -> bool:
-    """Whether an error says that memory ran out, or was raised while one that does was handled.
+    """Returns whether an error means that memory ran out, or was raised while such an error was handled.
 
-    torch has a class for it on a GPU, and words alone on a CPU. It may end the recording of a graph, which then fails
-    with an error of its own.
+    torch has an exception class for it on a GPU, but only a message on a CPU. If memory runs out while a graph is
+    recorded, the recording raises another error.
     """
     if error is None:
         return False

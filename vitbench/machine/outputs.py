@@ -1,8 +1,8 @@
-"""Files that a user asked for: tables, figures, pages, networks. None replaces a file that vitbench did not write.
+"""Writes files that a user asked for, such as tables and figures, and never replaces files that others wrote.
 
-vitbench knows its own by what is in them: outputs.txt in the cache folder has a line for each file that it wrote, with
-the SHA-256 of the content. So a file of somebody else, or one that was changed since, is safe in any format, and no
-format needs a mark. Where the list is gone, or was written on another machine, `replace=true` replaces all the same.
+vitbench recognises its own files by their content: outputs.txt in the cache folder has a line for each file that it
+wrote, with the SHA-256 of the content. So files of other people, and files that were changed since, are safe, and no
+format needs a mark. If the list is missing, or on another machine, `replace=true` replaces a file anyway.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from vitbench.machine.terminal import shown_path
 
 
 def check_output(path: Path, setting: str = "file", replace: bool = False, blob: bytes | None = None) -> None:
-    """Raises UserError where a file is there that vitbench did not write; with `replace`, where it is no file.
+    """Raises UserError if there is a file that vitbench did not write; with `replace`, only if it is not a file.
 
-    StorageError where nothing can be written, as in a folder that is a file.
-
-    `blob` is what is to be written, if that is known: a file that holds it already is no loss.
+    Raises StorageError if nothing can be written, for example because a parent folder is a file. `blob` is the new
+    content, if it is known: a file that already has this content may be replaced.
     """
     try:
         status = os.lstat(path)
@@ -37,7 +36,7 @@ def check_output(path: Path, setting: str = "file", replace: bool = False, blob:
     except OSError as error:
         raise StorageError(f"cannot write {shown_path(path)}: {error.strerror}") from None
     if not is_file:
-        raise UserError(f"{setting}={shown_path(path)}: is there already, and is no file")
+        raise UserError(f"{setting}={shown_path(path)}: exists already and is not a file; type another name")
     if replace:
         return
     try:
@@ -48,14 +47,15 @@ def check_output(path: Path, setting: str = "file", replace: bool = False, blob:
         is_own, why = False, f"cannot be read ({error.strerror})"
     if not is_own:
         raise UserError(
-            f"{setting}={shown_path(path)}: is there already, and {why}; type another name, or replace=true to lose it"
+            f"{setting}={shown_path(path)}: exists already, and {why}; type another name, or replace=true to replace it"
         )
 
 
 def write_output(path: Path, blob: bytes, setting: str = "file", replace: bool = False) -> None:
-    """Writes a file that a user asked for, whole or not at all, with the folders around it; UserError as check_output.
+    """Writes a file that a user asked for, completely or not at all, with its parent folders. Raises as `check_output`.
 
-    It is noted before it is there, so of two commands that write one file at once, each takes the other's for its own.
+    It is noted in the list before it is put in place, so two commands that write the same file at once can replace each
+    other's.
     """
     check_output(path, setting, replace, blob)
     with storage(path):
@@ -63,7 +63,7 @@ def write_output(path: Path, blob: bytes, setting: str = "file", replace: bool =
     temporary = write_beside(path, blob)
     try:
         _note(path, _digest(blob))
-        check_output(path, setting, replace, blob)  # to write it took a while
+        check_output(path, setting, replace, blob)  # again, because writing took some time
         with storage(path):
             os.replace(temporary, path)
     finally:
@@ -72,7 +72,7 @@ def write_output(path: Path, blob: bytes, setting: str = "file", replace: bool =
 
 @contextmanager
 def output_file(path: Path, setting: str = "file", replace: bool = False) -> Iterator[BinaryIO]:
-    """The same for a file that may be too large for the memory: what is written is in place where `with` ends well."""
+    """Does the same for a file that may not fit into memory. It is put in place at the end of the `with` block."""
     check_output(path, setting, replace)
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def output_file(path: Path, setting: str = "file", replace: bool = False) -> Ite
 
 
 def known_outputs() -> set[str]:
-    """The SHA-256 of each file that vitbench wrote here; none where the list cannot be read."""
+    """Returns the SHA-256 of each file that vitbench wrote here; none if the list cannot be read."""
     try:
         lines = read_file(_list(), LARGE).splitlines()
     except OSError:
@@ -100,7 +100,7 @@ def known_outputs() -> set[str]:
 
 
 def _note(path: Path, digest: str) -> None:
-    """Adds a line to the list, as `sha256sum` writes it, by one write; where it cannot, that is told."""
+    """Adds a line to the list by a single write, in the form of `sha256sum`. If this fails, it prints a line."""
     try:
         if digest in known_outputs():
             return
@@ -113,14 +113,14 @@ def _note(path: Path, digest: str) -> None:
             os.close(descriptor)
     except OSError as error:
         print(
-            f"vitbench: {shown_path(path)} cannot be noted as vitbench's own ({error.strerror}); to write it again,"
-            " type replace=true",
+            f"vitbench: {shown_path(path)} cannot be noted as written by vitbench ({error.strerror}); to write it "
+            "again, type replace=true",
             file=sys.stderr,
         )
 
 
 def _list() -> Path:
-    """It is in the folder of decoded images of those who type no data.cache, which tables and figures do not have."""
+    """Returns the path of the list, which is in the default folder of data.cache, because tables have no data.cache."""
     folder = os.path.expanduser(os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
     if folder.startswith("~"):
         raise OSError(errno.ENOENT, "no home folder is known, and VITBENCH_CACHE is not set")

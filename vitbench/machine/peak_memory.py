@@ -1,4 +1,4 @@
-"""The most bytes that were held at one time: by tensors during a step, or by this process since its count was reset."""
+"""Measures peak memory: of tensors during a step, or of this process since a reset."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_of_step(step: Callable[[], None], tensors: Iterable[Tensor], device: torch.device) -> int:
-    """The most bytes of tensors during a step, among them `tensors`, which are there before it.
+    """Returns the peak of the bytes of all tensors during a step, including `tensors`, which exist before it.
 
-    On a GPU the allocator counts them. On a CPU they are counted when operators return them, so the number is the same
-    on every machine, and scratch memory inside an operator is not seen.
+    On a GPU the allocator counts. On a CPU tensors are counted when operators return them, so the number is the same on
+    every machine, and scratch memory within an operator is not counted.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -31,7 +31,7 @@ def peak_of_step(step: Callable[[], None], tensors: Iterable[Tensor], device: to
 
 
 class _TensorBytes(TorchDispatchMode):
-    """Counts each storage from when an operator returns a tensor on it until the last of its tensors is gone."""
+    """Counts each storage from the moment an operator returns a tensor of it until its last tensor is freed."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _TensorBytes(TorchDispatchMode):
 
 
 def reset_peak(device: str) -> None:
-    """Begins the count of `peak_since_reset` anew. On a CPU only Linux can; elsewhere the whole process counts."""
+    """Resets the peak of `peak_since_reset`. For a CPU only Linux can do this; elsewhere the peak is never reset."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -70,7 +70,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_since_reset(device: str) -> float:
-    """MiB: of the whole process on a CPU, of torch's tensors on a GPU."""
+    """Returns the peak in MiB: of the whole process for a CPU, of torch's tensors for a GPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Shows progress on stderr: a bar in a terminal, elsewhere a plain line every 30 s."""
+"""Shows progress on stderr: a bar in a terminal, or else a plain line every 30 s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def interactive(stream: Any = None) -> bool:
-    """Whether a bar can be drawn on a stream, which is stderr where none is named."""
+    """Returns whether a bar can be drawn on a stream, by default stderr."""
     return (stream or sys.stderr).isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 
@@ -23,7 +23,7 @@ MEGABYTE = 1e6
 
 
 class Progress:
-    """`update(completed, note)` may be called at any rate; `say(line)` prints a line that stays."""
+    """The progress of one task. `update` may be called at any rate, and `say` prints a line that stays."""
 
     def __init__(self, label: str, total: float, unit: str, bar: Any = None, quiet: bool = False):
         self.label, self.total, self.unit = label, total, unit
@@ -44,7 +44,7 @@ class Progress:
             self.say(f"{self.label}: {done} of {all_} {self.unit}{left}{', ' + note if note else ''}")
 
     def megabytes(self) -> Callable[[int], None]:
-        """A function that gets the size of each block, in bytes, and moves a bar whose unit is MB."""
+        """Returns a function that takes the size of each block in bytes and moves a bar whose unit is MB."""
         done = 0
 
         def tell(size: int) -> None:
@@ -63,7 +63,7 @@ class Progress:
 
 @contextmanager
 def progress(label: str, total: float, unit: str, wanted: bool | None = None) -> Iterator[Progress]:
-    """`wanted` True draws a bar, False prints nothing; None draws one if stderr is a terminal and else prints lines."""
+    """Yields a Progress. `wanted` True draws a bar, False prints nothing, None draws a bar only in a terminal."""
     if wanted is False:
         yield Progress(label, total, unit, quiet=True)
     elif not interactive() and wanted is None:
@@ -81,6 +81,6 @@ def progress(label: str, total: float, unit: str, wanted: bool | None = None) ->
             TextColumn("{task.fields[note]}", markup=False),
         ]
         console = Console(file=beneath(sys.stderr))
-        # output is escaped above the streams that rich puts in place for a while, because it obeys what is printed
+        # rich replaces stdout and stderr for a while and interprets what is printed, so output is escaped before that.
         with Bar(*columns, console=console, transient=True) as bar, output_escaped():
             yield Progress(label, total, unit, bar)

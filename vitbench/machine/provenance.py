@@ -1,4 +1,4 @@
-"""Where a number comes from: the time, the code and the processor."""
+"""Describes where a result comes from: the time, the code, the packages and the hardware."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ WORD = re.compile(r"[\w.-]+")  # the name at the beginning of a requirement
 
 
 class Hardware(TypedDict):
-    """What computed a run."""
+    """The hardware that computed a run, and how."""
 
     device: str  # cpu or cuda
-    name: str  # of the processor or the GPU
-    threads: int  # of the CPU, in each process
-    precision: str  # float32, or bfloat16 where autocast chooses
-    compiled: bool  # by torch.compile
-    processes: NotRequired[int]  # of torchrun; only where there was more than one
-    stacked: NotRequired[int]  # runs that were trained as one model; only where there was more than one
-    graph: NotRequired[bool]  # whether a step was recorded as a CUDA graph; only where it was
+    name: str  # name of the processor or the GPU
+    threads: int  # number of CPU threads in each process
+    precision: str  # float32, or bfloat16 (by autocast)
+    compiled: bool  # whether torch.compile compiled the network
+    processes: NotRequired[int]  # number of processes of torchrun; only if there was more than one
+    stacked: NotRequired[int]  # number of runs that trained together as one model; only if there was more than one
+    graph: NotRequired[bool]  # whether a step was recorded as a CUDA graph; only if it was
 
 
 class Versions(TypedDict):
@@ -35,15 +35,15 @@ class Versions(TypedDict):
 
     python: str  # the version of Python
     vitbench: str  # the version of vitbench
-    torch: str  # the version of PyTorch, with what it was built for
+    torch: str  # the version of PyTorch, with its build (such as +cpu)
     numpy: str  # the version of NumPy
 
 
 class Provenance(TypedDict):
-    """What a record says of where its numbers were computed."""
+    """The fields of a record about where its numbers were computed."""
 
-    hardware: Hardware  # what computed the run
-    versions: Versions  # those that it was computed with
+    hardware: Hardware  # the hardware that computed the run
+    versions: Versions  # the main versions that the run was computed with
     packages: NotRequired[dict[str, str]]  # the version of each package that was installed, by its name; absent: old
 
 
@@ -53,9 +53,9 @@ def now() -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout that vitbench runs from, with a plus if files differ.
+    """Returns the commit of the checkout that vitbench runs from, with a plus if files differ from it.
 
-    A copy of a checkout without its .git has what the variable VITBENCH_COMMIT says, and an installed vitbench None.
+    For a copy of a checkout without its .git, it is the value of the variable VITBENCH_COMMIT; otherwise it is None.
     """
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
@@ -76,7 +76,7 @@ def commit() -> str | None:
 
 @cache
 def packages() -> dict[str, str]:
-    """The version of each package that vitbench needs, itself or through others; of all, where it is not installed."""
+    """Returns the version of each package that vitbench needs directly or indirectly; of all if it is not installed."""
     installed = {_normal(one.name): one for one in distributions()}
     wanted, names = ["vitbench"] if "vitbench" in installed else [*installed], set[str]()
     while wanted:
@@ -87,13 +87,13 @@ def packages() -> dict[str, str]:
 
 
 def _normal(name: str) -> str:
-    """A package's name as PEP 503 writes it."""
+    """Returns a package's name as PEP 503 normalises it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
 def processor() -> str:
-    """The name of the CPU."""
+    """Returns the name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
             return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
@@ -102,14 +102,14 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_of_process(processes: int) -> int:
-    """How many threads a process computes with where nobody typed it: what OMP_NUM_THREADS says, else its cores.
+    """Returns the default number of threads of a process: OMP_NUM_THREADS if it is set, else its share of the cores.
 
-    `processes` share the machine. torchrun sets OMP_NUM_THREADS=1 by itself, which says nothing of the user.
+    `processes` share the machine. If there are several, OMP_NUM_THREADS is ignored, because torchrun sets it to 1.
     """
     said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if processes == 1 and said.isascii() and said.isdecimal() and int(said) > 0:

@@ -1,7 +1,7 @@
-"""What looks like a secret is taken out of words before they are stored or printed: keys, tokens and passwords.
+"""Removes keys, tokens and passwords from texts before they are stored or printed.
 
-A secret is known by its shape (`ghp_...`), by its place (`https://user:password@host`, `api_key=...`), or because a
-variable of the environment with a name such as WANDB_API_KEY has it as its value.
+A secret is recognised by its form (`ghp_...`), by its place (`https://user:password@host`, `api_key=...`), or because
+it is the value of an environment variable with a name such as WANDB_API_KEY.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REDACTED = "[redacted]"
-SHORTEST = 8  # letters; a value of the environment that is shorter may be any word
+SHORTEST = 8  # fewest characters of a secret; a shorter value of a variable may be an ordinary word
 
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9])(?:
@@ -34,7 +34,7 @@ _NAME_OF_SECRET = re.compile(rf"(?:^|[_.-])(?:{_NAME}|token|key)$", re.I)
 
 
 def redacted(value: Any) -> Any:
-    """A text, or all texts in lists and mappings, without what looks like a secret; other values as they are."""
+    """Returns a value without what looks like a secret, also in texts within lists and mappings."""
     if isinstance(value, str):
         return _redacted(value)
     if isinstance(value, Mapping):
@@ -55,6 +55,6 @@ def _redacted(text: str) -> str:
 
 
 def _of_environment() -> list[str]:
-    """The values that are secrets by the names of their variables, longest first; a path is none."""
+    """Returns the values of variables whose names say that they are secrets, longest first, without paths."""
     values = (value for name, value in os.environ.items() if _NAME_OF_SECRET.search(name))
     return sorted((its for its in values if len(its) >= SHORTEST and its[0] not in "/~."), key=len, reverse=True)

@@ -1,6 +1,6 @@
-"""JSON objects that carry their own SHA-256, so that a damaged one is not read as another one.
+"""JSON objects that contain their own SHA-256, so that damage is noticed.
 
-The checksum is over the canonical JSON of all other fields: an object that was only written in another layout is whole.
+The checksum covers the canonical JSON of all other fields, so another layout of the same object is intact.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ SEAL = "sha256"  # the field that holds the checksum
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with its checksum as its last field."""
+    """Returns the object with its checksum as its last field."""
     fields = {key: value for key, value in content.items() if key != SEAL}
     return {**fields, SEAL: digest(fields)}
 
 
 def is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether the object is the one that was sealed."""
+    """Returns whether the object agrees with its checksum."""
     return bool(content.get(SEAL) == digest(content))
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of all fields but the checksum."""
+    """Returns the SHA-256 of all fields but the checksum."""
     fields = {key: value for key, value in content.items() if key != SEAL}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
-"""Nothing that stands in a file or in a name can command the terminal: what would is printed as its code.
+"""Escapes control characters in all output, so that no text in a file or a name can control the terminal.
 
-This is done once, for all that a process prints. `numbers/text.py` replaces what stdout's encoding lacks.
+This is done once, for everything that a process prints. `numbers/text.py` replaces characters that stdout's encoding
+lacks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# control characters but tab and line feed; what is invisible, turns the direction of writing or ends a line; and bytes
-# of file names that are no text
+# Control characters but tab and line feed; characters that are invisible, change the direction of writing or end a
+# line; and bytes of file names that are not text.
 UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -22,20 +23,20 @@ UNSAFE = re.compile(
 
 
 def escaped(text: str) -> str:
-    """The text with the codes of what a terminal would obey: ESC becomes `\\x1b`, and nothing else changes."""
+    """Returns the text with codes in place of unsafe characters: ESC becomes `\\x1b`, and nothing else changes."""
     return UNSAFE.sub(lambda unsafe: unsafe[0].encode("unicode_escape").decode(), text)
 
 
 def shown_path(path: str | Path) -> str:
-    """A name as text on one line, whatever bytes it has."""
-    if (text := os.fspath(path)).isprintable():  # most are, and there may be many
+    """Returns a path as printable text on one line, whatever bytes it has."""
+    if (text := os.fspath(path)).isprintable():  # the usual case, which should be fast
         return text
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class EscapedStream:
-    """stdout or stderr, to which everything is written escaped."""
+    """A stream such as stdout that escapes everything that is written to it."""
 
     def __init__(self, stream: Any):
         self.stream = stream
@@ -52,7 +53,7 @@ class EscapedStream:
 
 
 def escape_output() -> None:
-    """Has all that this process prints escaped."""
+    """Makes stdout and stderr of this process escape their output."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if stream is not None and not isinstance(stream, EscapedStream):
@@ -61,7 +62,7 @@ def escape_output() -> None:
 
 @contextmanager
 def output_escaped() -> Iterator[None]:
-    """The same for a while, in which something else has put streams of its own in place."""
+    """Does the same within a `with` block, in which other code has replaced the streams."""
     before = sys.stdout, sys.stderr
     escape_output()
     try:
@@ -71,5 +72,5 @@ def output_escaped() -> Iterator[None]:
 
 
 def beneath(stream: Any) -> Any:
-    """The stream itself, for rich, which commands the terminal and gets its words escaped."""
+    """Returns the stream without escaping, for rich, which has to control the terminal and gets escaped texts."""
     return stream.stream if isinstance(stream, EscapedStream) else stream

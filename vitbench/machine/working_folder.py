@@ -1,7 +1,7 @@
-"""The working folder is no place to import from: somebody else may have filled it.
+"""Keeps Python from importing modules from the working folder, which may hold files of other people.
 
-`python -m vitbench` puts it first on the path of imports, as an empty entry of PYTHONPATH does, and Hydra runs every
-`hydra_plugins` that it finds on that path. This module imports only what Python has loaded before.
+`python -m vitbench` puts the working folder first on the import path, as does an empty entry of PYTHONPATH, and Hydra
+runs every `hydra_plugins` that it finds on that path. This module imports only what Python has already loaded.
 """
 
 import os
@@ -9,10 +9,10 @@ import sys
 
 
 def leave_working_folder() -> None:
-    """Takes the working folder off the path of imports, here and in processes that are started from here.
+    """Removes the working folder from the import path, in this process and in processes that it starts.
 
-    It stays where vitbench itself is imported from there, and where PYTHONPATH names it in full or a package that is
-    installed lies there.
+    It stays if vitbench itself is imported from there, if PYTHONPATH names its full path, or if an installed package
+    lies there.
     """
     try:
         here = os.path.realpath(os.getcwd())
@@ -21,7 +21,7 @@ def leave_working_folder() -> None:
     typed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if here in {_own_place(), *(os.path.realpath(place) for place in typed if os.path.isabs(place))}:
         return
-    library = os.path.dirname(os.__file__)  # what comes behind it is installed
+    library = os.path.dirname(os.__file__)  # entries after it are installed packages
     first = sys.path.index(library) if library in sys.path else len(sys.path)
     sys.path[:first] = [place for place in sys.path[:first] if os.path.realpath(place or here) != here]
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -30,5 +30,5 @@ def leave_working_folder() -> None:
 
 
 def _own_place() -> str:
-    """The folder that vitbench is imported from."""
+    """Returns the folder that vitbench is imported from."""
     return os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))

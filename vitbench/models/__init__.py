@@ -1,6 +1,6 @@
-"""The networks: images in, logits out.
+"""The networks, which turn images into logits.
 
-Shape letters, everywhere in vitbench:
+These letters stand for the same dimensions everywhere in vitbench:
 
     B  batch              N  tokens (prefix tokens first, then patches row by row)
     C  channels           D  width of a token
@@ -9,8 +9,8 @@ Shape letters, everywhere in vitbench:
     K  classes            M  images of a split
     h  rows of a map, or of the grid of patches            w  its columns
 
-Every model is `model(images) -> logits`, (B,C,H,W) -> (B,K), and names the places worth observing in
-`model.taps`, a dict of modules in depth order. A tap's output is a map (B,D,h,w) or a list of tokens (B,N,D);
-the last tap is always `head`, whose input is the pooled feature (B,D), which `model.features(images)` gives, and whose
-output are the logits. (With DeiT's distillation token it is given that token too; see `vit.TwoHeads`.)
+Every model is called as `model(images) -> logits`, (B,C,H,W) -> (B,K). `model.taps` is a dict of the modules that are
+worth observing, in depth order. The output of a tap is a map (B,D,h,w) or tokens (B,N,D). The last tap is always
+`head`: its input is the pooled feature (B,D), which `model.features(images)` returns, and its output are the logits.
+(With DeiT's distillation token, the head also takes that token; see `vit.TwoHeads`.)
 """

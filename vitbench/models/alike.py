@@ -1,8 +1,8 @@
-"""Which networks of a library cost about as much as one of ours: `vitbench ls models family=timm match=vit.nano`.
+"""Finds networks of a library that cost about as much as one of ours: `vitbench ls models family=timm match=vit.nano`.
 
-Each network is built without memory and counted by one forward, which takes a fraction of a second to some seconds, and
-there are more than a thousand. So counting ends after some time, what was counted is kept in the cache, and the same
-command goes on. Names whose size words fit what is looked for come first.
+Each network is built without memory for its weights, and its multiply-adds are counted in one forward pass. This takes
+up to some seconds, and there are more than a thousand networks. So counting stops after some time, the counts are kept
+in the cache, and the same command continues. Networks whose names suggest the right size are counted first.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from vitbench.machine.progress import progress
 from vitbench.machine.seal import is_whole, sealed
 from vitbench.models.menu import SIZES
 
-WITHIN = 0.1  # of the multiply-adds
+WITHIN = 0.1  # largest relative difference of the multiply-adds
 CLASSES, CHANNELS = 10, 3
-# words in names of networks of up to 1 and up to 6 G multiply-adds at 224 px; all others come last
+# Words in names of networks with up to 1 G and up to 6 G multiply-adds at 224 px. All other networks are counted last.
 SIZE_WORDS = {
     1e9: "zepto atto femto pico nano tiny ti xxs xs xxtiny xtiny mini small 035 050 075 100 b0 b1 s0 s1 m0 m1 m2 m3 "
     "002 004 006 008 t0 t1 t2 test s050 s100 128s 128 192 resnet10t resnet14t lcnet mobilenet",
@@ -32,7 +32,7 @@ SIZE_WORDS = {
 
 
 class Alike(NamedTuple):
-    """Networks with parameters and multiply-adds, the dearest last; how many of how many were counted."""
+    """The networks that were found, with parameters and multiply-adds, and how many of all names were counted."""
 
     networks: list[tuple[str, int, int]]
     target: int
@@ -41,11 +41,14 @@ class Alike(NamedTuple):
 
 
 def find(library: str, match: str, names: Sequence[str], image_size: int, seconds: float, memory: Path) -> Alike:
-    """Counts for so many seconds; gives those of the networks called `names` that cost what `match` does."""
+    """Counts networks for some seconds; returns those of `names` that cost about as much as `match` ("vit.nano").
+
+    Networks are sorted by cost. `memory` is the folder of the cache. Raises UserError if `match` is not one of ours.
+    """
     target = _target(match, image_size)
     path = memory / "costs" / f"{library}-{version(library)}-{image_size}px.json"
     known: dict[str, Any] = {}
-    with suppress(OSError, ValueError, KeyError, AttributeError):  # an older vitbench counted what has no checksum
+    with suppress(OSError, ValueError, KeyError, AttributeError):  # files of older versions have no checksum
         remembered = read_json(path)
         networks = remembered["networks"].items() if is_whole(remembered) else ()
         known = {name: costs for name, costs in networks if costs is None or _is_cost(costs)}
@@ -55,7 +58,7 @@ def find(library: str, match: str, names: Sequence[str], image_size: int, second
     try:
         _count(library, missing, image_size, seconds, known)
     finally:
-        with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
+        with suppress(OSError, StorageError):  # without this file, the networks are counted again
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, json.dumps(sealed({"networks": known})).encode())
     costs = [(name, *known[name]) for name in names if known.get(name)]
@@ -64,12 +67,12 @@ def find(library: str, match: str, names: Sequence[str], image_size: int, second
 
 
 def _is_cost(remembered: Any) -> bool:
-    """Whether something is parameters and multiply-adds."""
+    """Returns whether a value is a pair of parameters and multiply-adds."""
     return isinstance(remembered, list) and len(remembered) == 2 and all(type(count) is int for count in remembered)
 
 
 def _target(match: str, image_size: int) -> int:
-    """The multiply-adds of one of our models in one size, for images of this size."""
+    """Returns the multiply-adds of one of our models and sizes, such as vit.nano, for images of this size."""
     model, _, size = match.partition(".")
     if size not in SIZES or model not in SIZES[size]:
         raise UserError(f"match={match}: must be a model and a size of ours, for example match=vit.nano")
@@ -81,14 +84,14 @@ def _target(match: str, image_size: int) -> int:
 
 
 def _unlikely(name: str, target: int, image_size: int) -> tuple[bool, str]:
-    """Sorts names whose words are those of networks of this cost before all others."""
+    """Returns a key that sorts names with the words of networks of this cost before all others."""
     at_224 = target * (224 / image_size) ** 2
     fitting = next((words.split() for most, words in SIZE_WORDS.items() if at_224 <= most), [])
     return not set(name.split("_")) & {*fitting} if fitting else False, name
 
 
 def _count(library: str, names: list[str], image_size: int, seconds: float, known: dict[str, Any]) -> None:
-    """Adds what networks cost, and None for those that take no such images, until the time is over."""
+    """Adds the costs of networks to `known`, None for those that do not take such images, until the time is over."""
     if not names:
         return
     from vitbench.models.build import cost_on_meta

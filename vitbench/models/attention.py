@@ -1,4 +1,4 @@
-"""Self-attention, as every block of a ViT has it."""
+"""The self-attention of a ViT's blocks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vitbench.pe.base import PositionEncoding
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention calls the two hooks of a position encoding that act on queries, keys and scores.
+    """Multi-head self-attention. It calls the hooks of a position encoding that act on queries, keys and scores.
 
-    With a `window`, a query looks at the keys in its neighbourhood alone.
+    With a `window`, a query attends only to the keys in its neighbourhood.
     """
 
     def __init__(self, width: int, heads: int, layer: int, window: Window | None = None) -> None:
@@ -36,10 +36,11 @@ class Attention(nn.Module):
     def inputs(
         self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gives queries, keys and values (B,A,N,E), and what is added to the scores, four dimensions that broadcast to
-        (B,A,N,N), or None.
+        """Returns queries, keys and values (B,A,N,E), and the bias of the scores.
+
+        The bias has four dimensions that broadcast to (B,A,N,N), or is None.
         """
-        # Three parts (B,N,D) were 7 % faster on a CPU than one permuted tensor of all.
+        # Three parts (B,N,D) were 7 % faster on a CPU than one permuted tensor.
         parts = self.qkv(tokens).chunk(3, -1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         q, k = pe.rotate(q, k, grid, self.layer)
@@ -47,20 +48,20 @@ class Attention(nn.Module):
         if self.window is not None:
             bias = self.window(bias, grid)
         if bias is not None and bias.dim() == 3:
-            bias = bias.unsqueeze(0)  # The fused kernel on CPU takes four dimensions only.
+            bias = bias.unsqueeze(0)  # the fused kernel on a CPU takes only four dimensions
         return q, k, v, bias
 
     def joined(self, mixed: Tensor) -> Tensor:
-        """Joins the heads' sums of values (B,A,N,E) and projects them, (B,N,D)."""
+        """Concatenates the outputs of the heads (B,A,N,E) and projects them, (B,N,D)."""
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        """Gives the attention weights (B,A,N,N), a row per query, which the fused kernel of `forward` never shows."""
+        """Returns the attention weights (B,A,N,N), a row per query. The kernel of `forward` does not return them."""
         q, k, _, bias = self.inputs(tokens, pe, grid)
         return weights_of(q, k, bias)
 
 
 def weights_of(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """Gives the attention weights (B,A,N,N) of queries and keys (B,A,N,E)."""
+    """Returns the attention weights (B,A,N,N) of queries and keys (B,A,N,E)."""
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     return (scores if bias is None else scores + bias).softmax(-1)

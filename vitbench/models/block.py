@@ -1,4 +1,4 @@
-"""The block of a ViT: attention, then an MLP, each beside the residual stream."""
+"""The block of a ViT: attention and an MLP, each on a residual branch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vitbench.pe.base import PositionEncoding
 class MLP(nn.Module):
     """Two linear layers with a GELU between them, the same for every token.
 
-    With `conv`, a depthwise 3x3 convolution over the grid of patches and a second GELU follow the first GELU: expand,
-    activate, convolve, activate, project, the order of LocalViT (Li et al. 2021, arXiv 2104.05707, and its code).
-    The convolution is padded with zeros and begins LeCun-normal. Prefix tokens pass by it. LocalViT's class token
-    passes by the whole MLP; ours goes through both linear layers. LocalViT also normalises by batches, and has the
-    h-swish where we have the GELU of the network without convolution.
+    With `conv`, a depthwise 3x3 convolution over the grid of patches and a second GELU follow the first GELU. The order
+    is that of LocalViT (Li et al. 2021, arXiv 2104.05707, and its code): expand, activate, convolve, activate, project.
+    The convolution is padded with zeros and initialised LeCun-normal. Prefix tokens skip it. We differ from LocalViT in
+    three points: its class token skips the whole MLP, and ours goes through both linear layers; it has batch norm; and
+    it has h-swish where we keep GELU.
     """
 
     def __init__(self, width: int, hidden: int, conv: bool = False) -> None:
@@ -38,7 +38,7 @@ class MLP(nn.Module):
             lecun_normal_(self.conv)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Takes tokens (B,N,D), of which the last are the patches of the grid; only the convolution asks for it."""
+        """Takes tokens (B,N,D), of which the last are the patches of the grid. Only the convolution needs the grid."""
         hidden = F.gelu(self.fc1(tokens))
         if self.conv is not None:
             assert grid is not None
@@ -49,25 +49,26 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """A branch that is left out for some of the images in training (Huang et al. 2016, arXiv 1603.09382)."""
+    """A module whose branches are skipped for random images in training (Huang et al. 2016, arXiv 1603.09382)."""
 
     drop_path: float
 
     def drop(self, branch: Tensor) -> Tensor:
-        """Leaves the branch out for some of the images (in training), scaled so that the mean stays."""
+        """Sets a branch (B, ...) to 0 for random images in training, and scales it so that its expected value stays."""
         if not self.training or self.drop_path == 0:
             return branch
-        # Every process draws for the global batch, so that their number does not matter.
+        # Each process draws for the global batch, so the result does not depend on the number of processes.
         drawn = torch.rand(WORLD_SIZE * len(branch), 1, 1, device=branch.device)
         kept = mine(drawn) >= self.drop_path
         return branch * (kept / (1 - self.drop_path)).to(branch.dtype)
 
 
 class Block(DropPath):
-    """The block is pre-norm: it normalises the input of each branch, and never the residual stream itself.
+    """A pre-norm block: it normalises the input of each branch, and never the residual stream itself.
 
-    The position encoding's hook `between` comes last in here, so that whoever calls blocks calls it too. `window`,
-    `conv`, `offsets` (of gated attention) and `merge` are rungs of the ladder, each in its layer's own file.
+    The position encoding's hook `between` is called at the end of the block, so that everything that calls blocks also
+    calls it. `window`, `conv`, `offsets` (of gated attention) and `merge` are rungs of the ladder; each has its own
+    file.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class Block(DropPath):
         self.drop_path = drop_path
 
     def forward(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        """Gives the grid's tokens (B,N,D), of as many or, where it merges them first, of (B,4N,D/2)."""
+        """Returns tokens (B,N,D) from tokens (B,N,D), or from (B,4N,D/2) if the block merges them first."""
         tokens = self.merged(tokens, grid)
         tokens = tokens + self.drop(self.attn(self.norm1(tokens), pe, grid))
         tokens = tokens + self.drop(self.mlp(self.norm2(tokens), grid))
         return pe.between(tokens, grid, self.attn.layer)
 
     def weights(self, tokens: Tensor, pe: PositionEncoding, grid: tuple[int, int]) -> Tensor:
-        """Gives the attention weights (B,A,N,N) of what `forward` takes."""
+        """Returns the attention weights (B,A,N,N) for the arguments of `forward`."""
         return self.attn.weights(self.norm1(self.merged(tokens, grid)), pe, grid)
 
     def merged(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

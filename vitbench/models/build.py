@@ -1,4 +1,4 @@
-"""Building a model by its name, and counting what it costs."""
+"""Builds a model by its name, and counts what it costs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from vitbench.models.menu import MENU, check_encoding, is_vit
 def build_model(
     name: str, *, image_size: int, channels: int, num_classes: int, pe: Mapping[str, Any] | None = None, **options: Any
 ) -> nn.Module:
-    """Draws a model's weights from torch's global generator.
+    """Builds a model, whose weights are drawn from torch's global generator.
 
-    `pe` is a position encoding's name and options, `{"name": "rope", "theta": 100.0}`, and `options` are the model's
-    own. Raises UserError for an encoding of a model that takes none.
+    `pe` has the name and the options of a position encoding, `{"name": "rope", "theta": 100.0}`, and `options` are the
+    model's own. Raises UserError if the model takes no position encoding and `pe` is given.
     """
     model = look_up("model", name, MENU)
     check_encoding(name, pe)
@@ -39,14 +39,14 @@ def build_model(
 
 
 def expected_input(name: str, arch: str) -> Input | None:
-    """What a library's pretrained weights of a network expect; None where it has none."""
+    """Returns the input that a library's pretrained weights of a network expect; None if there are no such weights."""
     model: Any = look_up("model", name, MENU)
     expected: Input | None = model.expects(arch, channels=3)
     return expected
 
 
 def of_record(record: Mapping[str, Any]) -> nn.Module:
-    """Draws the weights of a run's model anew."""
+    """Builds the model of a run's record, with new random weights."""
     shape = {"image_size": record["image_size"], "channels": record["channels"], "num_classes": len(record["classes"])}
     return build_model(**record["config"]["model"], **shape)
 
@@ -54,17 +54,18 @@ def of_record(record: Mapping[str, Any]) -> nn.Module:
 def cost(
     name: str, *, image_size: int, channels: int, num_classes: int, memory: Path | None = None, **options: Any
 ) -> tuple[int, int]:
-    """Counts parameters, and multiply-adds of one forward of one image, without memory for weights or random numbers.
+    """Returns the parameters and the multiply-adds of one forward pass of one image. It allocates no weights.
 
-    It counts once a process, and with a folder `memory` once a machine: the counter imports torch's compiler, which
-    takes longer than torch itself. What is remembered holds for this torch and these very source files.
+    It counts once per process or, with a folder `memory`, once per machine, because the counter imports torch's
+    compiler, which takes longer than torch itself. A count that was kept is valid for this version of torch and these
+    source files.
 
-    `torch.utils.flop_counter`, which has two operations a multiply-add, counts convolutions (that of `pe=cpe` too),
-    linear layers and both products of attention. It leaves out biases, normalisation, activations, softmax, pooling,
-    residual sums, and what an encoding adds, rotates or looks up. The model is in training mode, as fused inference
-    kernels hide their products from the counter, and sees two images, because batch norm then refuses a single value a
-    channel. A library's network that cannot be built without memory is counted with it, for two images, and UserError
-    says where it takes none of this size.
+    `torch.utils.flop_counter`, which counts two operations per multiply-add, counts convolutions (also that of
+    `pe=cpe`), linear layers and both matrix products of attention. It leaves out biases, normalisation, activations,
+    softmax, pooling, residual sums, and the additions, rotations and look-ups of encodings. The model is in training
+    mode, because fused inference kernels hide their products from the counter, and gets two images, because batch norm
+    then refuses a single value per channel. A library's network that cannot be built without memory is built with it.
+    Raises UserError if it does not take images of this size.
     """
     shape = {"image_size": image_size, "channels": channels, "num_classes": num_classes}
     its_library = [version(name)] if name in LIBRARIES else []
@@ -75,12 +76,12 @@ def cost(
         :16
     ]
     path = memory / "costs" / f"{name}-{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):  # files of old, without a checksum, are lists: count again
+    with suppress(OSError, ValueError, KeyError, TypeError):  # files of old versions, without a checksum, do not count
         remembered = read_json(path)
         if is_whole(remembered):
             return int(remembered["parameters"]), int(remembered["multiply_adds"])
     counted = _cost(architecture)
-    with suppress(OSError, StorageError):  # a memory that cannot be written is not needed
+    with suppress(OSError, StorageError):  # without this file, the model is counted again
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(sealed({"parameters": counted[0], "multiply_adds": counted[1]})).encode())
     return counted
@@ -88,7 +89,7 @@ def cost(
 
 @cache
 def _sources() -> str:
-    """Hashes the code of models and encodings, so that a change of it is counted anew."""
+    """Returns a hash of the code of models and encodings, so that models are counted again after a change."""
     here = Path(__file__).parent
     files = sorted([*here.glob("*.py"), *here.parent.joinpath("pe").glob("*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -111,7 +112,7 @@ def _cost(architecture: str) -> tuple[int, int]:
 
 
 def cost_on_meta(asked: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The same without memory, or None where that fails: a library's network may take no such images, for one."""
+    """Does the same without memory. Returns None if this fails, for example for images that a network does not take."""
     try:
         return _counted(asked, "meta")
     except Exception:
@@ -126,22 +127,22 @@ def _counted(asked: Mapping[str, Any], device: str) -> tuple[int, int]:
         logits = model(images)
     if asked["name"] in LIBRARIES and getattr(logits, "shape", None) != (2, asked["num_classes"]):
         raise UserError(
-            f"model.arch={asked['arch']}: does not give a number for each of {asked['num_classes']} classes"
+            f"model.arch={asked['arch']}: does not give one logit for each of {asked['num_classes']} classes"
         )
     operations = counter.get_total_flops() // 2  # of one image
     return sum(parameter.numel() for parameter in model.parameters()), operations // 2
 
 
-_compiled: dict[str, tuple[nn.Module, Any]] = {}  # It holds one network at most, as a GPU's memory is for training.
+_compiled: dict[str, tuple[nn.Module, Any]] = {}  # holds one network at most, to save memory of a GPU
 
 
 def compiled(
     model: nn.Module, architecture: Mapping[str, Any], wrap: Callable[[nn.Module], nn.Module]
 ) -> tuple[Any, Any]:
-    """Gives a model with these weights, and the compiled form of what `wrap` makes of it.
+    """Returns a model with these weights, and the compiled form of `wrap(model)`.
 
-    Where the network that was compiled last has the same architecture, it takes the weights and is given instead, so
-    that runs which follow each other in one process compile once.
+    If the model that was compiled last has the same architecture, it gets the weights and is returned instead. So
+    successive runs of one process compile once.
     """
     key = json.dumps([architecture, str(next(model.parameters()).device)], sort_keys=True)
     if key not in _compiled:

@@ -1,4 +1,4 @@
-"""How a residual network makes its layers: what they take for granted about places is a setting each."""
+"""Makes the layers of a residual network. Each spatial inductive bias of these layers is a setting."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vitbench.models.local import LocallyConnected2d, RandomConv2d, Taps
 REACHES = ("near", "spread", "random")
 DOWNSAMPLES = ("stride", "max", "blur")
 NORMS = ("batch", "layer")
-TORCH_PADDINGS = {"zero": "constant", "circular": "circular", "reflect": "reflect"}  # of torch's pad
+TORCH_PADDINGS = {"zero": "constant", "circular": "circular", "reflect": "reflect"}  # the modes of torch's pad
 
 
 @dataclass(frozen=True)
 class Convolutions:
-    """What the layers of a network take for granted; every one of its convolutions, norms and reductions is made here.
+    """The inductive biases of a network's layers. All its convolutions, norms and poolings are made here.
 
-    `sharing`: one kernel serves all places. `reach`: where the taps of a kernel lie. `near`: next to each other;
-    `spread`: a third of the map apart (1 pixel at least); `random`: at offsets drawn once a layer (`local.Taps`).
-    Kernels of 1x1 and of patches have no reach. `padding`: what lies beyond the border; random taps wrap around.
-    `downsample`: how a map is halved. `norm`: over the batch and all places, a channel at a time (Ioffe and Szegedy
-    2015, arXiv 1502.03167), or over the channels at one place, as a ViT's (ConvNeXt, Liu et al. 2022, arXiv
-    2201.03545).
+    `sharing` says whether one kernel is used at all places. `reach` says where the taps of a kernel lie: `near` next to
+    each other, `spread` a third of the map apart (at least 1 pixel), `random` at offsets that are drawn once per layer
+    (`local.Taps`). It has no effect on kernels of 1x1 and of patches. `padding` says what lies beyond the border;
+    random taps wrap around. `downsample` says how a map is halved. `norm` is `batch`, over the batch and all places for
+    each channel (Ioffe and Szegedy 2015, arXiv 1502.03167), or `layer`, over the channels at each place, as in a ViT
+    and in ConvNeXt (Liu et al. 2022, arXiv 2201.03545).
     """
 
     sharing: bool = True
@@ -36,15 +36,19 @@ class Convolutions:
     norm: str = "batch"
 
     def conv(self, inputs: int, outputs: int, kernel: int, side: int, stride: int = 1) -> nn.Module:
-        """Makes a convolution without bias, of maps of `side` x `side`. A kernel as wide as its stride cuts patches."""
+        """Makes a convolution without bias for maps of `side` x `side`. A kernel as wide as its stride cuts patches.
+
+        Raises UserError if the map is too small for circular or reflected padding.
+        """
         reaches = 1 < kernel != stride
         spacing = max(1, side // 3) if self.reach == "spread" and reaches else 1
         random = self.reach == "random" and reaches
         border = spacing * (kernel // 2) if reaches else 0
-        least = {"zero": 0, "circular": border, "reflect": border + 1}[self.padding]  # so many pixels are repeated
+        least = {"zero": 0, "circular": border, "reflect": border + 1}[self.padding]  # pixels that the padding needs
         if not random and side < least:
             raise UserError(
-                f"model.padding={self.padding}: a map of {side} x {side} has too few pixels to repeat {border} of them"
+                f"model.padding={self.padding}: needs maps of at least {least} x {least}, and a map of this network is "
+                f"{side} x {side}; model.padding=zero works"
             )
         if self.sharing and not random:
             mode: Any = "zeros" if self.padding == "zero" else self.padding
@@ -58,7 +62,7 @@ class Convolutions:
         return nn.BatchNorm2d(width) if self.norm == "batch" else ChannelNorm(width)
 
     def halve(self) -> nn.Module | None:
-        """Makes what halves a map before the first convolution of a stage; None where that has a stride instead."""
+        """Makes the layer that halves a map before the first convolution of a stage; None if its stride does it."""
         if self.downsample == "stride":
             return None
         return nn.MaxPool2d(2, ceil_mode=True) if self.downsample == "max" else Blur(self.padding)
@@ -74,7 +78,7 @@ class Convolutions:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm of the channels at each place of a map (B,D,h,w), by itself."""
+    """Layer norm over the channels at each place of a map (B,D,h,w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
@@ -84,11 +88,11 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Blur(nn.Module):
-    """Blurs a map by 1 2 1 along both axes and takes every second pixel (Zhang 2019, arXiv 1904.11486).
+    """Filters a map by 1 2 1 along both axes and takes every second pixel (Zhang 2019, arXiv 1904.11486).
 
-    The filter removes exactly what every second pixel cannot show of the finest pattern. Zhang's own networks reflect
-    at the border and blur after the first convolution of a stage; here it is before, where it costs a convolution
-    nothing.
+    The filter removes the highest frequency completely, which every second pixel cannot represent. We differ from
+    Zhang's networks, which pad by reflection and blur after the first convolution of a stage. Here the blur comes
+    before it, so that the convolution costs no more.
     """
 
     def __init__(self, padding: str) -> None:

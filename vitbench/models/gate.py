@@ -1,4 +1,4 @@
-"""Attention that begins as a convolution and may leave it: `model.gate`."""
+"""Attention that starts like a convolution and can learn to attend by content: `model.gate`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class Offsets(nn.Module):
-    """What a key's place is to a query, (N,N,3): columns and rows from the query to the key, and their squared length,
-    in patches. Those of the training grid are a buffer, which all blocks of a grid share; others are made when needed.
+    """The offset from each query to each key, (N,N,3): columns, rows, and the squared distance, in patches.
+
+    The table of the training grid is a buffer, which all blocks of a grid share. Other tables are made when needed.
     """
 
     table: Tensor
@@ -35,29 +36,31 @@ class Offsets(nn.Module):
 
 
 class GatedAttention(Attention):
-    """Gated positional self-attention, GPSA, of ConViT (d'Ascoli et al. 2021, arXiv 2103.10697):
+    """Gated positional self-attention (GPSA) of ConViT (d'Ascoli et al. 2021, arXiv 2103.10697):
 
         A = (1 - sigmoid(g)) softmax(q k / sqrt(E)) + sigmoid(g) softmax(v r)
 
-    with a gate g and three weights v for each head, and r of a pair as `Offsets` gives it. They begin as a convolution
-    (after Cordonnier et al. 2020, arXiv 1911.03584, with ConViT's locality strength of 1): the positional score of a
-    head is minus the squared distance to its own offset, the values are not mixed (an identity matrix), and g = 1, so
-    that 73 % of the attention goes by position. The offsets of A heads are those of a square of ceil(sqrt(A)) a side,
-    one patch apart, with its middle on the query (2 x 2 for four heads: half a patch along each axis). Where A is no
-    square, they are the A nearest to the middle. The authors' code leaves further heads at random.
+    Each head has a gate g and three weights v; r is the offset of a pair (`Offsets`). They are initialised as a
+    convolution (after Cordonnier et al. 2020, arXiv 1911.03584, with ConViT's locality strength of 1): the positional
+    score of a head is minus the squared distance to the head's own offset, the values are not mixed (their matrix is
+    the identity), and g = 1, so 73 % of the attention depends on position. The offsets of the A heads form a square of
+    ceil(sqrt(A)) a side, one patch apart, centred on the query (for four heads, 2 x 2 at half a patch along each axis).
+    If A is not a square number, the A offsets nearest to the centre are used. The authors' code draws the further heads
+    at random.
 
-    All blocks are gated; ConViT leaves the last two of its twelve ungated, in which the class token takes part. It
-    has no place, so prefix tokens are refused here. A position encoding acts on the content's scores alone, and a
-    window hides pairs from both softmaxes. As in ConViT, gates are not decayed and the weights v are.
+    All blocks are gated. ConViT leaves the last two of its twelve blocks ungated, and the class token takes part only
+    in these. A prefix token has no position, so prefix tokens are refused here. A position encoding acts only on the
+    scores of the content, and a window hides pairs from both softmaxes. As in ConViT, gates do not decay and the
+    weights v do.
 
-    No fused kernel computes this, so the N x N weights are kept for the gradient. `build.cost` counts the positional
-    scores (3 A N^2, once a batch and not once an image) at half, 0.7 % of a nano network at 32 px.
+    No fused kernel computes this, so the N x N weights are kept for the gradient. `build.cost` counts only half of the
+    positional scores (3 A N^2, which are computed once per batch); the other half is 0.7 % of a nano network at 32 px.
     """
 
     def __init__(self, width: int, heads: int, layer: int, offsets: Offsets, window: Window | None = None) -> None:
         super().__init__(width, heads, layer, window)
         self.offsets = offsets
-        self.positions = nn.Linear(3, heads, bias=False)  # a softmax does not see a bias
+        self.positions = nn.Linear(3, heads, bias=False)  # a bias would not change the softmax
         self.gate = nn.Parameter(torch.ones(heads))
 
     def init_weights(self) -> None:
@@ -84,12 +87,12 @@ class GatedAttention(Attention):
         return (1 - share) * content + share * scores.softmax(-1)
 
     def shares(self) -> Tensor:
-        """The share of each head's attention that goes by position, (A,)."""
+        """Returns the share of each head's attention that depends on position, (A,)."""
         return self.gate.sigmoid()
 
 
 def offsets_of_heads(heads: int) -> list[tuple[float, float]]:
-    """The offset (x, y) in patches that each head attends to at the beginning, rows first, as in the authors' code."""
+    """Returns the initial offset (x, y) of each head in patches, in the order of the authors' code, rows first."""
     side = math.ceil(math.sqrt(heads))
     square = [(x - (side - 1) / 2, y - (side - 1) / 2) for x in range(side) for y in range(side)]
     nearest = sorted(square, key=lambda offset: math.hypot(*offset))[:heads]

@@ -1,8 +1,8 @@
-"""The rungs of the ladders: a model with one of its biases taken away or added, and what that costs. Imports no torch.
+"""The ladders: a model in which one inductive bias is removed or added in each rung, and its costs. Imports no torch.
 
-The numbers are those of size nano at 32 px (3 channels, 10 classes, patches of 4 px); tests recount them. A rung is a
-setting, or a few of them, so rungs can be combined; `vitbench ls models` prints how many multiply-adds each has to
-those of the whole, and tables show the same of any runs (value=multiply_adds).
+The numbers are those of size nano at 32 px (3 channels, 10 classes, patches of 4 px); tests count them again. A rung is
+one setting or a few, so rungs can be combined. `vitbench ls models` prints the multiply-adds of each rung relative to
+the unchanged model, and tables show multiply-adds of any runs (value=multiply_adds).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Networks of timm and torchvision as models like ours: taps, features, cost, weight decay and pretrained weights.
+"""Makes networks of timm and torchvision behave like our models: taps, features, weight decay and pretrained weights.
 
-`timm.py` and `torchvision.py` say how each library builds a network and loads weights. Its weights are below `net.` in
-our files; names in lines for people are the library's own.
+`timm.py` and `torchvision.py` know how each library builds a network and loads weights. In our files, the names of
+weights have the prefix `net.`; messages show the library's own names.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from vitbench.errors import UserError
 from vitbench.models.families import check_arch, is_cnn
 from vitbench.models.weights import reason_of
 
-MOST_TAPS = 16  # a network with more blocks is observed at so many of them, evenly spaced, the last among them
-NET = "net."  # what the names of the library's tensors begin with in ours
-TOO_FEW = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)  # of an image
+MOST_TAPS = 16  # a network with more blocks is observed at this many, evenly spaced, with the first and the last
+NET = "net."  # the prefix of the library's tensors in our files
+# The errors that networks raise for images of a size that they do not take.
+TOO_FEW = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)
 
 
 class Input(NamedTuple):
-    """What a pretrained network expects: pixels a side, and the normalisation of each channel, in 0..1."""
+    """The input that a pretrained network expects: its size in pixels, and the normalisation of values from 0 to 1."""
 
-    name: str  # of the weights, such as convnext_atto.d2_in1k
+    name: str  # name of the weights, such as convnext_atto.d2_in1k
     image_size: int
     mean: list[float]
     std: list[float]
 
 
 class Network(nn.Module):
-    """A network of a library; a subclass for each builds it. Whether it takes other image sizes depends on it.
+    """A network of a library, built by the library's subclass. Some networks take other image sizes, and some do not.
 
-    `mean` and `std` are what images are normalised by where they are typed, and else decided in training.
+    If `mean` and `std` are given, images are normalised by them; otherwise training decides.
     """
 
     library = ""
-    prefix_tokens: int | None = None  # None: what the largest square of tokens leaves
+    prefix_tokens: int | None = None  # None: all tokens that do not fit into the largest square grid
 
     def __init__(self, arch: str, image_size: int, channels: int, num_classes: int, mean: Any, std: Any) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Network(nn.Module):
         self.arch, self.image_size, self.channels, self.num_classes = arch, image_size, channels, num_classes
         self.normalised_by = [_numbers(f"model.{key}", its, channels) for key, its in (("mean", mean), ("std", std))]
         self.channels_last = is_cnn(arch)  # the fastest memory layout of convolutions
-        self._maps: dict[str, nn.Module] = {}  # what is observed in place of stages that give maps (B,h,w,D)
+        self._maps: dict[str, nn.Module] = {}  # modules that are observed in place of stages with maps (B,h,w,D)
 
     # ----------------------------------------------------------------------------------- what each library says itself
 
@@ -60,28 +61,28 @@ class Network(nn.Module):
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
-        """The layers that give a number for each class; distilled networks have two."""
+        """The layers that give the logits; distilled networks have two."""
         raise NotImplementedError
 
     def stages(self) -> dict[str, nn.Module]:
-        """The places worth observing before the head, in depth order, by the library's own names."""
+        """Returns the modules before the head that are worth observing, in depth order, by the library's own names."""
         raise NotImplementedError
 
     @staticmethod
     def expects(arch: str, channels: int) -> Input | None:
-        """What the library's pretrained weights of an architecture expect; None where it has none."""
+        """Returns the input that the library's pretrained weights of an architecture expect; None if there are none."""
         raise NotImplementedError
 
     def where_to_find(self) -> str:
-        """Says where people find the file of the pretrained weights."""
+        """Returns where people can find the file of the pretrained weights."""
         raise NotImplementedError
 
     def pretrained(self) -> dict[str, Tensor]:
-        """The library's pretrained weights, for this size and these channels, with the head they were trained with."""
+        """Returns the library's pretrained weights with their own head, for this image size and these channels."""
         raise NotImplementedError
 
     def converted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in the library's format, of other classes perhaps, for this size and these channels."""
+        """Converts weights in the library's format to this image size and these channels; their classes may differ."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------ as models of ours
@@ -91,7 +92,7 @@ class Network(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Gives what the head takes, (B,D)."""
+        """Returns the input of the head, (B,D)."""
         met: list[Tensor] = []
         handle = self.heads[0].register_forward_pre_hook(lambda module, inputs: met.append(inputs[0]))
         try:
@@ -99,15 +100,15 @@ class Network(nn.Module):
         finally:
             handle.remove()
         given = met[0]
-        if isinstance(self.heads[0], nn.Linear):  # (B,D), or the last axis of what is pooled after the head
+        if isinstance(self.heads[0], nn.Linear):  # (B,D), or (B,...,D) if the network pools after the head
             return given.flatten(1, -2).mean(1) if given.ndim > 2 else given
         return given.flatten(2).mean(2) if given.ndim == 4 else given.flatten(1)
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Says where to look, in depth order: stages or blocks by the library's names, then the head.
+        """The modules to observe in depth order: stages or blocks by the library's names, then the head.
 
-        Of MOST_TAPS blocks or more, evenly spaced ones.
+        If there are more than MOST_TAPS blocks, evenly spaced ones are taken.
         """
         stages = [*self.stages().items()]
         step = max(1, (len(stages) - 1) / (MOST_TAPS - 1))
@@ -115,7 +116,7 @@ class Network(nn.Module):
         return {**{name: self._maps.get(name, module) for name, module in kept}, "head": self.heads[0]}
 
     def give_maps_channels_first(self) -> None:
-        """Lets taps give (B,D,h,w) where stages give (B,h,w,D): each leads through a module that changes nothing."""
+        """Makes taps give (B,D,h,w) although stages give (B,h,w,D): outputs pass through a module that keeps them."""
         for name, module in self.stages().items():
             self._maps[name] = nn.Identity()
             module.register_forward_hook(partial(_through, self._maps[name]))
@@ -126,24 +127,25 @@ class Network(nn.Module):
         return its
 
     def decayed(self) -> set[int]:
-        """The ids of the parameters that weight decay is for, by the field's usual rule (timm's
-        `param_groups_weight_decay`): all but biases, vectors and scalars, and what `no_weight_decay()` names.
+        """Returns the ids of the parameters that decay, by the usual rule (timm's `param_groups_weight_decay`).
+
+        These are all parameters but biases, vectors, scalars and those that `no_weight_decay()` names.
         """
         left_out = set(self.net.no_weight_decay()) if hasattr(self.net, "no_weight_decay") else set()
         named = self.net.named_parameters()
         return {id(p) for name, p in named if p.ndim > 1 and not name.endswith(".bias") and name not in left_out}
 
     def layers_below_head(self) -> dict[int, int]:
-        """By the id of each parameter, how many layers it lies below the head, for `optim.layer_decay`."""
-        raise UserError(f"optim.layer_decay: {self.typed} does not say which layer lies above which; drop it")
+        """Returns, by the id of each parameter, how many layers it lies below the head, for `optim.layer_decay`."""
+        raise UserError(f"optim.layer_decay: {self.typed} does not tell the order of its layers; drop it")
 
     @property
     def own_input(self) -> Input | None:
-        """What the library's pretrained weights of this network expect; None where it has none."""
+        """The input that the library's pretrained weights of this network expect; None if there are none."""
         return self.expects(self.arch, self.channels)
 
     def check_images(self) -> None:
-        """Refuses, in one line, images of a size that the network does not take, and outputs that are no logits."""
+        """Raises UserError if the network does not take images of its size, or if its outputs are not logits."""
         side, random = self.image_size, torch.get_rng_state()
         try:
             with torch.inference_mode():
@@ -153,18 +155,18 @@ class Network(nn.Module):
         finally:
             torch.set_rng_state(random)
         if not isinstance(logits, Tensor) or logits.shape != (2, self.num_classes):
-            raise UserError(f"{self.typed}: does not give a number for each of {self.num_classes} classes")
+            raise UserError(f"{self.typed}: does not give one logit for each of {self.num_classes} classes")
 
     def refused_images(self, error: Exception) -> UserError:
         side = f"{self.image_size} px"
         return UserError(
             f"{self.typed}: takes no images of {side} with {self.channels} channels ({_short(error, 100)}); "
-            "data.image_size=N gives others"
+            "set data.image_size to another size"
         )
 
 
 def _through(watched: nn.Module, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """A map (B,h,w,D) as it was, after `watched` has seen it as (B,D,h,w)."""
+    """Passes a map (B,h,w,D) through `watched` as (B,D,h,w), and returns it as (B,h,w,D)."""
     if output.ndim != 4:
         return output
     seen: Tensor = watched(output.permute(0, 3, 1, 2))
@@ -172,18 +174,18 @@ def _through(watched: nn.Module, module: nn.Module, inputs: Any, output: Tensor)
 
 
 def _numbers(key: str, typed: Any, channels: int) -> list[float] | None:
-    """What was typed as model.mean or model.std; UserError where it is not a number for each channel."""
+    """Returns the numbers typed as model.mean or model.std. UserError unless there is one for each channel."""
     if typed is None:
         return None
     least = "above 0" if key == "model.std" else "0"
     if len(typed) != channels or not all(0 <= number <= 1 for number in typed) or (least != "0" and 0 in typed):
         shown = f"[{','.join(f'{number:g}' for number in typed)}]"
-        raise UserError(f"{key}={shown}: must be {channels} numbers, one a channel of the images, {least} to 1")
+        raise UserError(f"{key}={shown}: must be {channels} numbers, one for each channel of the images, {least} to 1")
     return [float(number) for number in typed]
 
 
 def of_channels(numbers: Any, channels: int) -> list[float]:
-    """The numbers of a colour image's channels for images of so many: of grey ones the mean."""
+    """Returns numbers for each channel of colour images; for images with another number of channels, their mean."""
     values = [float(number) for number in numbers]
     return values if len(values) == channels else [sum(values) / len(values)] * channels
 
@@ -194,7 +196,7 @@ def _short(error: Exception, width: int) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lets libraries warn, log and print retries of downloads into nothing."""
+    """Silences the warnings, logs and download messages of libraries."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -206,27 +208,26 @@ def quiet() -> Iterator[None]:
 
 
 def fetched_pretrained(model: Network) -> dict[str, Tensor]:
-    """The library's pretrained weights of a network; UserError, which names the file to bring, without access."""
+    """Returns the library's pretrained weights. If they cannot be downloaded, a UserError names the file to bring."""
     own = model.own_input
     if own is None:
-        raise UserError(f"init=pretrained: {model.library} has no pretrained weights of {model.arch}")
+        raise UserError(f"init=pretrained: {model.library} has no pretrained weights of {model.arch}; drop init")
     try:
         with quiet():
             return model.pretrained()
-    except Exception as error:  # whatever a library's downloads raise
+    except Exception as error:  # a library's download may raise anything
         raise UserError(
             f"init=pretrained: {model.library} could not fetch the weights of {own.name} "
-            f"({reason_of(error, 120)}); bring the file of them to this machine, {model.where_to_find()}, and give it "
-            "as init=FILE"
+            f"({reason_of(error, 120)}); bring their file to this machine, {model.where_to_find()}, and type init=FILE"
         ) from None
 
 
 def adapted(model: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file in the library's format as the network takes them, with the head of the file's own classes.
+    """Adapts the tensors of a file in the library's format to the network; the head keeps the file's classes.
 
-    A file that fits in all but the head is taken as it is; others are converted as the library does (older names,
-    another image size or number of channels). Where that fails they are returned as they are, so that the caller tells
-    what does not fit.
+    If all tensors but the head fit, they are returned unchanged. Otherwise the library converts them (older names,
+    another image size or number of channels). If this fails, they are returned unchanged, and the caller reports what
+    does not fit.
     """
     own = model.net.state_dict()
     heads = head_prefixes(model)
@@ -242,11 +243,11 @@ def adapted(model: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return model.converted(dict(tensors))
     except UserError:
         raise
-    except Exception:  # whatever a library raises for tensors of other networks
+    except Exception:  # a library may raise anything for tensors of other networks
         return dict(tensors)
 
 
 def head_prefixes(model: Any) -> tuple[str, ...]:
-    """What the names of a model's head begin with: of `taps["head"]`, and of all heads of a library's network."""
+    """Returns the prefixes of the names in a model's head, or in all heads of a library's network."""
     heads = model.heads if isinstance(model, Network) else (model.taps["head"],)
     return tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))

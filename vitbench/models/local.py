@@ -1,9 +1,8 @@
-"""Convolutions that take less for granted than a convolution does: whose kernels differ from place to place, or whose
-taps lie apart.
+"""Convolutions with weaker inductive biases: their kernels differ from place to place, or their taps lie apart.
 
-A convolution assumes that what matters lies together (locality) and that it matters in the same way everywhere (weight
-sharing). Each assumption can be dropped here at exactly equal multiply-adds. Without sharing there are as many kernels
-as places, so parameters grow with the map; without locality there are as many as before.
+A convolution assumes that neighbouring pixels belong together (locality) and that patterns mean the same everywhere
+(weight sharing). Each assumption can be dropped here at exactly equal multiply-adds. Without sharing, each place has
+its own kernel, so the number of parameters grows with the map. Without locality, it stays the same.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ PADDINGS = ("zero", "circular", "reflect")
 
 
 class Taps(nn.Module):
-    """Says which pixels a kernel sees from each place.
+    """Computes which pixels a kernel reads at each place.
 
-    The taps lie on a square around the place, `spacing` pixels apart. Where they are `random`, each lies at an offset
-    of its own, the same from every place, and wraps around at the border. Offsets are drawn from torch's generator
-    among all of a map of `side` x `side`, without repeats where it has places enough.
+    The taps form a square around the place, `spacing` pixels apart. If they are `random`, each tap has its own offset,
+    which is the same at every place and wraps around at the border. The offsets are drawn from torch's generator among
+    all offsets of a map of `side` x `side`, without repeats if the map has enough places.
     """
 
     offsets: Tensor  # (k k, 2), rows and columns
@@ -43,13 +42,13 @@ class Taps(nn.Module):
         self.register_buffer("offsets", offsets, persistent=random)
 
     def side(self, side: int) -> int:
-        """The side of the map that a convolution makes of one with this side."""
+        """Returns the side of the output map for an input map with this side."""
         return -(-side // self.stride)
 
     def pixels(self, height: int, width: int) -> Tensor:
-        """The pixel that each tap sees from each place, (h, w, k k), counted row by row.
+        """Returns the pixel that each tap reads at each place, (h, w, k k), counted row by row.
 
-        What lies beyond the border by zero padding is pixel `height * width`.
+        With zero padding, everything beyond the border is pixel `height * width`.
         """
         places = (torch.arange(0, side, self.stride, device=self.offsets.device) for side in (height, width))
         (rows, out), (columns, out_too) = (
@@ -60,7 +59,7 @@ class Taps(nn.Module):
         return torch.where(out[:, None] | out_too, height * width, pixels)
 
     def _inside(self, at: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """The rows or columns that are read in place of those that may lie beyond the border, and which stay beyond."""
+        """Returns the rows or columns after padding, and a mask of those that still lie beyond the border."""
         beyond = (at < 0) | (at >= side)
         if self.padding == "circular":
             return at % side, torch.zeros_like(beyond)
@@ -70,9 +69,9 @@ class Taps(nn.Module):
 
 
 class RandomConv2d(nn.Conv2d):
-    """A convolution whose taps lie at random offsets, the same for all channels, places and images.
+    """A convolution whose taps lie at random offsets, which are the same for all channels, places and images.
 
-    Weight, initialisation and multiply-adds are those of the convolution that it replaces. It has no bias.
+    Weights, initialisation and multiply-adds are those of the convolution that it replaces. It has no bias.
     """
 
     def __init__(self, inputs: int, outputs: int, taps: Taps) -> None:
@@ -81,23 +80,23 @@ class RandomConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.taps.pixels(x.shape[2], x.shape[3]).permute(2, 0, 1)  # (k k, h, w)
-        flat = x.permute(1, 2, 3, 0).flatten(1, 2)  # (C, H W, B), in which a pixel of all images is one piece of memory
+        flat = x.permute(1, 2, 3, 0).flatten(1, 2)  # (C, H W, B): a pixel of all images is contiguous in memory
         seen = flat.index_select(1, pixels.flatten()).unflatten(1, (pixels.shape[0], -1))  # (C, k k, h w, B)
         maps = self.weight.flatten(1) @ seen.flatten(0, 1).flatten(1)  # (D, h w B)
         return maps.unflatten(1, (*pixels.shape[1:], -1)).permute(3, 0, 1, 2)
 
 
 class LocallyConnected2d(nn.Module):
-    """A convolution without weight sharing: each place of the output has a kernel of its own. It has no bias.
+    """A convolution without weight sharing: each place of the output has its own kernel. It has no bias.
 
-    `weight` is (h w, D, k k C), place by place, with the taps row by row. Each kernel is drawn as that of the
-    convolution that it replaces (He et al. 2015, arXiv 1502.01852, fan-out), and decays as that does. It takes maps of
-    `side` x `side` alone.
+    `weight` is (h w, D, k k C), place by place, with the taps row by row. Each kernel is initialised like that of the
+    convolution that it replaces (He et al. 2015, arXiv 1502.01852, fan-out), and decays like it. The layer takes maps
+    of `side` x `side` only.
 
-    The gradient of a shared kernel is a sum over places; here each kernel has that of its own place. A norm follows
-    every convolution of a residual network, so what a step does depends on its length as a share of the kernel's, which
-    weight decay sets (van Laarhoven 2017, arXiv 1706.05350). Steps that were h w or sqrt(h w) times as long trained no
-    better, so gradients are left as they are.
+    The gradient of a shared kernel is a sum over places; here each kernel gets the gradient of its own place. In a
+    residual network a norm follows every convolution, so the effect of a step depends on its length relative to the
+    kernel's, which weight decay controls (van Laarhoven 2017, arXiv 1706.05350). Steps that were h w or sqrt(h w) times
+    as long trained no better, so gradients are not scaled.
     """
 
     decays_weight = True
@@ -112,8 +111,8 @@ class LocallyConnected2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:] != (self.side, self.side):
             raise UserError(
-                f"model.sharing=false: a map of {x.shape[2]} x {x.shape[3]} came where kernels were made for each place"
-                f" of {self.side} x {self.side}; it takes images of the size that it was built for"
+                f"model.sharing=false: takes only images of the size that it was built for; a map has {x.shape[2]} x "
+                f"{x.shape[3]} places, and there are kernels for {self.side} x {self.side}"
             )
         flat = x.permute(2, 3, 1, 0).flatten(0, 1)  # (H W, C, B)
         if self.taps.padding == "zero":

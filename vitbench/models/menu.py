@@ -1,17 +1,17 @@
-"""The menu of models, and the sizes in which they can be compared. Imports no torch.
+"""The menu of models, and the sizes in which they are compared. Imports no torch.
 
-A size pairs a ViT with a ResNet and a Mixer of the same multiply-adds, within 10 % of the ViT's, for images of 32 px (3
-channels, 10 classes, patches of 4 px, CIFAR stem): the compute of one forward is what they have in common, not the
-parameters, of which the ResNets reuse each many times. At other image or patch sizes the pairs drift apart, and the
-ratio is printed.
+A size pairs a ViT with a ResNet and a Mixer whose multiply-adds are within 10 % of the ViT's, for images of 32 px (3
+channels, 10 classes, patches of 4 px, CIFAR stem). They are matched by the compute of one forward pass and not by their
+parameters, because a ResNet uses each parameter at many places. At other image or patch sizes the costs differ more,
+and the ratio is printed.
 
-The numbers are counted by `vitbench.models.build.cost`, with mean pooling and no position encoding; a test
-recounts them. `base` are two published networks, ViT-S (Touvron et al. 2021, arXiv 2012.12877: width 384, depth 12,
-6 heads) and ResNet-50 (He et al. 2016, arXiv 1512.03385); `small` has ResNet-18, `tiny` and `micro` the paper's
-CIFAR networks ResNet-56 and ResNet-20 (its section 4.2), `nano` a ResNet-20 of 10, 20 and 40 channels in place of
-16, 32 and 64. The other ViTs were chosen to match these; they
-have four heads or more, because encodings that differ by head (ALiBi's slopes) say little with fewer. A Mixer has the
-width of the ViT and as many blocks as cost as much.
+The numbers are counted by `vitbench.models.build.cost` with mean pooling and without position encoding; a test counts
+them again. `base` has two published networks, ViT-S (Touvron et al. 2021, arXiv 2012.12877: width 384, depth 12, 6
+heads) and ResNet-50 (He et al. 2016, arXiv 1512.03385). `small` has ResNet-18. `tiny` and `micro` have the paper's
+CIFAR networks ResNet-56 and ResNet-20 (section 4.2), and `nano` has a ResNet-20 with 10, 20 and 40 channels in place of
+16, 32 and 64. The other ViTs were chosen to match these. They have at least four heads, because encodings that differ
+by head (ALiBi's slopes) have little effect with fewer. A Mixer has the width of the ViT, and the depth that matches its
+cost.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ MENU: dict[str, Choice] = {
 
 
 def is_vit(model: str) -> bool:
-    """Whether a name of the menu is that of a vision transformer: its class takes a position encoding, `pe`.
+    """Returns whether a model is a vision transformer, which is so if its class takes a position encoding, `pe`.
 
-    A name that is not on the menu, such as that of a library whose networks are probed, is none.
+    It is False for a name that is not on the menu, such as that of a library whose networks are probed.
     """
     return model in MENU and "pe" in parameters(MENU[model].target)
 
 
 def share_of_pairs(grid: tuple[int, int], window: int) -> float:
-    """The share of the pairs of patches of a grid (rows, columns) that `model.window` lets see each other.
+    """Returns the share of the pairs of patches of a grid (rows, columns) that attend to each other in `model.window`.
 
-    It is 100 of 256 pairs, 39 %, for a window of 3 on 4 x 4 patches.
+    For a window of 3 on 4 x 4 patches, it is 100 of 256 pairs, 39 %.
     """
     share = 1.0
     for side in grid:
@@ -72,14 +72,14 @@ def share_of_pairs(grid: tuple[int, int], window: int) -> float:
 
 
 def check_encoding(model: str, pe: Mapping[str, Any] | None) -> None:
-    """Refuses a position encoding for a model that takes none; `pe` is its name and options."""
+    """Refuses a position encoding, given by its name and options, for a model that takes none."""
     if pe is not None and not is_vit(model):
         raise UserError(f"{model} is not a ViT and takes no position encoding; drop pe={pe.get('name')}")
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model in one size has these options, and costs this at 32 px."""
+    """The options of a model in one size, and its cost at 32 px."""
 
     options: Mapping[str, Any]
     parameters: int

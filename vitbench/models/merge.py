@@ -1,4 +1,4 @@
-"""Merging patches halfway through a ViT: `model.hierarchy`."""
+"""Merges patches halfway through a ViT: `model.hierarchy`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from vitbench.pe.base import PositionEncoding
 
 
 class Merge(nn.Module):
-    """Every 2x2 neighbouring tokens become one of twice the width: concatenation, norm, a linear layer without bias, as
-    Swin's patch merging (Liu et al. 2021, arXiv 2103.14030, section 3.1, and its code). `pe` is the encoding of the
-    blocks that follow; it is held here so that it learns as fast as the first of them (`optim.layer_decay`).
+    """Merges each 2x2 neighbouring tokens into one token of twice the width.
+
+    They are concatenated, normalised and projected without bias, as in Swin's patch merging (Liu et al. 2021, arXiv
+    2103.14030, section 3.1, and its code). `pe` is the encoding of the blocks that follow. It is a submodule of this
+    one, so that it has the learning rate of the first of these blocks (`optim.layer_decay`).
     """
 
     def __init__(self, width: int, pe: PositionEncoding) -> None:
@@ -23,7 +25,7 @@ class Merge(nn.Module):
         nn.init.xavier_uniform_(self.reduction.weight)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B,4N,D) -> (B,N,2D), where `grid` is what remains."""
+        """Maps tokens (B,4N,D) to (B,N,2D); `grid` is the grid after the merging."""
         h, w = grid
         squares = tokens.unflatten(1, (h, 2, w, 2)).permute(0, 1, 3, 4, 2, 5)  # (B,h,w,2,2,D), column before row
         return self.reduction(self.norm(squares.flatten(3).flatten(1, 2)))

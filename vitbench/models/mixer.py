@@ -1,9 +1,9 @@
-"""The MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601): patches are mixed by an MLP over places, without attention.
+"""The MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601), in which an MLP mixes the patches instead of attention.
 
-Where we differ from the paper: matrices begin Xavier-uniform and patches LeCun-normal, as in our ViT, so that the two
-differ in how they mix alone (the paper's code draws all of them LeCun-normal, and the head 0); GELU is the exact one.
-Its sizes have the ViT's widths and more blocks, for equal multiply-adds. Parameters are called as in timm's `MlpMixer`,
-except for the modules that hold them: `stem.proj` is our `patch_embed`, and `mlp_tokens` is `mixing.mlp`.
+We differ from the paper in its initialisation: matrices are Xavier-uniform and patches LeCun-normal, as in our ViT, so
+that the two models differ only in how they mix (the paper's code draws all of them LeCun-normal, and the head is 0).
+GELU is the exact one. The sizes have the ViT's widths and more blocks, for equal multiply-adds. Parameters have the
+names of timm's `MlpMixer`, apart from two modules: `stem.proj` is our `patch_embed`, and `mlp_tokens` is `mixing.mlp`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from vitbench.models.stem import lecun_normal_
 
 
 class TokenMixing(nn.Module):
-    """An MLP over places, the same for every channel, (B,N,D) -> (B,N,D). Each place has weights of its own, so it
-    takes the N places that it was built for, and nothing tells it which of them are neighbours.
+    """An MLP over places, the same for every channel, (B,N,D) -> (B,N,D).
+
+    Each place has its own weights, so it takes exactly the N places that it was built for, and it does not know which
+    of them are neighbours.
     """
 
     def __init__(self, tokens: int, hidden: int) -> None:
@@ -48,11 +50,11 @@ class MixerBlock(DropPath):
 
 
 class Mixer(nn.Module):
-    """An MLP-Mixer. It takes images of `image_size` alone, because its weights belong to places.
+    """An MLP-Mixer. It takes only images of `image_size`, because each place has its own weights.
 
-    `size` gives width and depth (`vitbench ls models`) where they are not set. `token_ratio` and `mlp_ratio` are the
-    widths of the MLPs over places and over channels, as shares of the network's width: 1/2 and 4 in all networks of the
-    paper (its table 1). `drop_path` is the rate of the last block, from 0 at the first in equal steps.
+    `size` gives width and depth (`vitbench ls models`) unless they are set. `token_ratio` and `mlp_ratio` are the
+    widths of the MLPs over places and over channels, as multiples of the network's width: 1/2 and 4 in all networks of
+    the paper (table 1). `drop_path` is the rate of the last block; it rises linearly from 0 at the first block.
     """
 
     channels_last = False
@@ -107,12 +109,12 @@ class Mixer(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Gives what the head takes, (B,D): the mean of the tokens after the last block, normalised."""
+        """Returns the input of the head, (B,D): the mean of the normalised tokens after the last block."""
         if images.shape[-2:] != (self.image_size, self.image_size):
             height, width = images.shape[-2:]
             raise UserError(
-                f"images of {height} x {width} px: model=mixer has weights for each place, and takes images of "
-                f"{self.image_size} x {self.image_size} px alone"
+                f"images of {height} x {width} px: model=mixer has weights for each place, so it takes only images of "
+                f"{self.image_size} x {self.image_size} px"
             )
         tokens = self.patch_embed(images).flatten(2).transpose(1, 2).contiguous()  # (B,N,D)
         for block in self.blocks:
@@ -122,6 +124,6 @@ class Mixer(nn.Module):
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Says where to look, in depth order: the outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
+        """The modules to observe in depth order; their outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
         blocks = {f"block{layer}": block for layer, block in enumerate(self.blocks, start=1)}
         return {"patch_embed": self.patch_embed, **blocks, "norm": self.norm, "head": self.head}

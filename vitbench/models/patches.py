@@ -1,18 +1,19 @@
-"""The patch size where none is typed. Imports no torch."""
+"""Chooses the patch size if none is typed. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 
-SMALL = 4  # pixels, for images up to LARGEST_SMALL: at most 256 patches
+SMALL = 4  # patch size in pixels for images of up to LARGEST_SMALL px, which gives at most 256 patches
 LARGEST_SMALL = 64
-PATCHES = 11  # a side that is aimed at in larger images: 64 to 196 patches in all, as in a ViT/16 at 224 px
+PATCHES = 11  # patches along a side to aim at in larger images; a ViT/16 has 14 at 224 px
 
 
 def usual_patch_size(image_size: int, power_of_two: bool = False) -> int:
-    """The pixels of a patch: 4 up to 64 px, then the divisor of the image's side that comes nearest to 11 x 11 patches.
+    """Returns the side of a patch: 4 px for images of up to 64 px, else the divisor that gives about 11 x 11 patches.
 
-    96 px: 8, 128 px: 16, 224 px: 16, 384 px: 32. It is 4 where no divisor leaves 4 x 4 patches or more.
+    It is 8 for 96 px, 16 for 128 px, 16 for 224 px and 32 for 384 px. If no divisor gives at least 4 x 4 patches, it is
+    4.
     """
     if image_size <= LARGEST_SMALL:
         return SMALL

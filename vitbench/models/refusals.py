@@ -1,4 +1,4 @@
-"""What a model cannot be combined with: functions that the menu names, of flat settings. Imports no torch."""
+"""Refuses settings that a model cannot be combined with. The menu names these functions. Imports no torch."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def vit(flat: Mapping[str, Any]) -> None:
         if flat["objective.name"] == "mae" and options[key] != defaults[key]:
             typed = _typed(key, options[key])
             raise UserError(
-                f"objective=mae {typed}: mae shows the network some of an image's patches, and {typed} "
-                "works on the whole grid; drop one of them"
+                f"objective=mae {typed}: mae shows the network only some of an image's patches, but {typed} "
+                "needs the whole grid; drop one of them"
             )
 
 
 def refuse_rungs(options: Mapping[str, Any]) -> None:
-    """Refuses rungs of the ViT's ladder that make no network, by the options of the model."""
+    """Refuses options of the ViT's ladder that cannot be combined."""
     check_ranges({"model.window": options["window"]}, {"model.window": RANGES["model.window"]})
     check_choice("model.stem", options["stem"], STEMS)
     patch_size, depth = options["patch_size"], options["depth"]
@@ -67,24 +67,24 @@ def refuse_rungs(options: Mapping[str, Any]) -> None:
             "convolution of the stem halves the image"
         )
     if options["hierarchy"] and depth is not None and depth < 2:
-        raise UserError(f"model.depth={depth} model.hierarchy=true: must be 2 or more, half of them before the merging")
-    for rung, reason in {"hierarchy": "merges patches 2 x 2", "gate": "attends by places on the grid"}.items():
+        raise UserError(f"model.depth={depth} model.hierarchy=true: must be 2 or more, half before the merging")
+    for rung, reason in {"hierarchy": "merges patches 2 x 2", "gate": "attends by position on the grid"}.items():
         for key, value, without in (("pool", "cls", "mean"), ("distill_token", True, False)):
             if options[rung] and options[key] == value:
                 raise UserError(
-                    f"{_typed(key, value)}: model.{rung}=true {reason}, where such a token has no place; add "
+                    f"{_typed(key, value)}: model.{rung}=true {reason}, and such a token has no position; add "
                     f"{_typed(key, without)}"
                 )
 
 
 def refuse_patches(image_size: int, patch_size: int) -> None:
-    """Refuses an image that is no whole number of patches."""
+    """Refuses an image size that is not a multiple of the patch size."""
     if image_size % patch_size:
         below = image_size - image_size % patch_size
         larger = below + patch_size
         sizes = f"{below} or {larger}" if below else f"{larger}"
         raise UserError(
-            f"data.image_size={image_size} model.patch_size={patch_size}: an image must be a whole number of patches; "
+            f"data.image_size={image_size} model.patch_size={patch_size}: patches must divide the image; "
             f"data.image_size={sizes} works, or model.patch_size={nearest_divisor(image_size, patch_size)}"
         )
 
@@ -98,8 +98,8 @@ def mixer(flat: Mapping[str, Any]) -> None:
     check_ranges(flat, MIXER)
     if flat["objective.name"] == "mae":
         raise UserError(
-            "objective=mae model=mixer: mae shows the network some of an image's patches, and model=mixer has weights "
-            "for all of them together; objective=simsiam serves every model"
+            "objective=mae model=mixer: mae shows the network only some of an image's patches, but model=mixer needs "
+            "all of them; objective=simsiam works with every model"
         )
 
 
@@ -112,7 +112,7 @@ def torchvision(flat: Mapping[str, Any]) -> None:
     _library(flat)
     if flat["optim.layer_decay"] != 1:
         raise UserError(
-            f"optim.layer_decay={flat['optim.layer_decay']}: torchvision does not say which layer lies above which; "
+            f"optim.layer_decay={flat['optim.layer_decay']}: torchvision does not tell the order of its layers; "
             "model=timm does, and has most of the same networks"
         )
 
@@ -122,27 +122,27 @@ def _library(flat: Mapping[str, Any]) -> None:
     check_arch(library, arch, f"model.arch={arch}")
     if (flat["init"] or "").startswith(tuple(f"{name}:" for name in LIBRARIES)):
         raise UserError(
-            f"init={flat['init']}: model={library} has pretrained weights of its own; type init=pretrained, and the "
-            "network as model.arch"
+            f"init={flat['init']}: model={library} comes with its own pretrained weights; type init=pretrained, and "
+            "the network as model.arch"
         )
 
 
 def _typed(key: str, value: Any) -> str:
-    """An option of the model as people type it."""
+    """Returns an option of the model as people type it."""
     return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def resnet(flat: Mapping[str, Any]) -> None:
     check_ranges(flat, RESNET)
-    if flat["freeze"] == "none" and flat["model.norm"] == "batch":  # frozen norms stand still
+    if flat["freeze"] == "none" and flat["model.norm"] == "batch":  # frozen norms do not depend on the batch
         refuse_parts(flat, "model=resnet")
 
 
 def refuse_parts(flat: Mapping[str, Any], typed: str) -> None:
-    """Refuses a batch in parts for what has batch norm, as `typed` does."""
+    """Refuses to split a batch for a network with batch norm, which `typed` names."""
     part = flat["machine.microbatch"]
     if part and part < flat["optim.batch_size"]:
         raise UserError(
-            f"machine.microbatch={part}: {typed} has batch norm, whose statistics are of the whole batch; drop "
-            f"machine.microbatch, or give optim.batch_size={part}, which is another run"
+            f"machine.microbatch={part}: {typed} has batch norm, which needs the whole batch at once; drop "
+            f"machine.microbatch, or type optim.batch_size={part}, which makes another run"
         )

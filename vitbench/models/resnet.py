@@ -1,8 +1,8 @@
 """The residual network (He et al. 2016, arXiv 1512.03385), for ImageNet (18, 34, 50) and for CIFAR (20, 32, 56).
 
-Weights of torchvision's `resnet18`, `resnet34` and `resnet50` fit: every parameter has the same name and shape. Where
-that is not the paper's network: the stride of a bottleneck lies in its 3x3 convolution ("v1.5", Goyal et al. 2017).
-What the network takes for granted about places can be taken away, a setting each (docs/explanation/ladders.md).
+Weights of torchvision's `resnet18`, `resnet34` and `resnet50` fit: every parameter has the same name and shape. We
+differ from the paper as torchvision does: the stride of a bottleneck is in its 3x3 convolution ("v1.5", Goyal et al.
+2017). Each spatial inductive bias of the network can be removed by a setting (docs/explanation/ladders.md).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vitbench.models.menu import SIZES
 
 STEMS = ("auto", "cifar", "imagenet", "patch")
 POOLS = ("mean", "flatten")
-PATCH = 4  # pixels, of stem=patch
-LARGEST_FOR_CIFAR = 64  # pixels; larger images have the stem of ImageNet
-# The blocks of each stage. A CIFAR network of depth 6n+2 has three stages of n blocks of two convolutions.
+PATCH = 4  # side of a patch of stem=patch, in pixels
+LARGEST_FOR_CIFAR = 64  # in pixels; with stem=auto, larger images get the stem of ImageNet
+# The number of blocks in each stage. A CIFAR network of depth 6n+2 has three stages of n blocks with two convolutions.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 
 
 class BasicBlock(nn.Module):
-    """The block has two 3x3 convolutions, and a way around them. `side` is that of the map that comes in."""
+    """A block with two 3x3 convolutions and a shortcut. `side` is the side of the input map."""
 
     expansion = 1
 
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The block has a 1x1 convolution down to a quarter of the channels, a 3x3, a 1x1 up again, and a way around."""
+    """A block with a 1x1 convolution to a quarter of the channels, a 3x3, a 1x1 back, and a shortcut."""
 
     expansion = 4
 
@@ -79,7 +79,7 @@ class Bottleneck(nn.Module):
 
 
 class Subsample(nn.Module):
-    """The paper's shortcut A takes every stride-th pixel; new channels are 0 and come last, as in fb.resnet.torch."""
+    """The paper's shortcut A: it takes every stride-th pixel and appends channels of 0, as in fb.resnet.torch."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -91,27 +91,26 @@ class Subsample(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network; images of other sizes than `image_size` may come at call time.
+    """A residual network. It also takes images of other sizes than `image_size`, unless `sharing` or `pool` forbid it.
 
-    `size` gives depth and base width (`vitbench ls models`); a `depth` set by hand brings the paper's base width, 64,
-    or 16 for the CIFAR depths. `base_width` is the channels of the first stage, doubled in every later one. `stem` is
-    `imagenet` (7x7 with stride 2, max-pooling with stride 2), `cifar` (3x3, stride 1, no pooling; the paper's section
-    4.2), or `auto`: cifar up to 64 px, where the other would leave maps of 1 or 2 pixels. Any depth takes either stem.
-    Shortcuts that change shape are projections (the paper's option B) in the ImageNet depths and have no weights
-    (option A) in the CIFAR depths, as in the paper.
+    `size` gives depth and base width (`vitbench ls models`). If `depth` is set, the base width is the paper's, 64, or
+    16 for the CIFAR depths. `base_width` is the number of channels of the first stage; each later stage doubles it.
+    `stem` is `imagenet` (7x7 with stride 2, max-pooling with stride 2), `cifar` (3x3, stride 1, no pooling; the paper's
+    section 4.2), or `auto`: cifar up to 64 px, where the ImageNet stem would leave maps of 1 or 2 pixels. Every depth
+    works with both stems. As in the paper, shortcuts that change the shape are projections (option B) in the ImageNet
+    depths, and have no weights (option A) in the CIFAR depths.
 
-    `sharing`, `reach`, `padding`, `downsample` and `norm` say what its layers take for granted (`Convolutions`), in
-    every convolution, the stem's and the shortcuts' too. `hierarchy=False` leaves the maps of all stages as large as
-    the stem made them, and their channels as many as the first stage has, at about equal cost. Beside the stems above
-    there is `patch`, 4x4 pixels with stride 4, which takes locality inside patches too: without hierarchy, four times
-    the channels make up for maps that are smaller than those of a CIFAR stem.
-    `pool=flatten` has a head that knows the place of each feature, where the mean forgets it.
+    `sharing`, `reach`, `padding`, `downsample` and `norm` are the inductive biases of all its layers, also of the stem
+    and the shortcuts (`Convolutions`). With `hierarchy=False`, all stages keep the map of the stem and the channels of
+    the first stage, at about equal cost. The further stem `patch`, 4x4 pixels with stride 4, removes locality within
+    patches. Without hierarchy it has four times the channels, because its maps are smaller than those of a CIFAR stem.
+    With `pool=flatten` the head has weights for each place; with `mean` it averages over places.
 
-    Weights begin as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms at 1 and 0; the
-    head by torch's default.
+    Weights are initialised as in torchvision: convolutions by He et al. 2015 (arXiv 1502.01852), fan-out; norms by 1
+    and 0; the head by torch's default.
     """
 
-    channels_last = True  # Its convolutions are fastest in this memory layout.
+    channels_last = True  # convolutions are fastest in this memory layout
 
     def __init__(
         self,
@@ -148,21 +147,21 @@ class ResNet(nn.Module):
         if downsample != "stride" and not hierarchy and stem != "imagenet":
             raise UserError(f"model.downsample={downsample} model.hierarchy=false: no map is halved; drop one of them")
         if stem == "patch" and not hierarchy and image_size <= LARGEST_FOR_CIFAR:
-            base_width *= PATCH  # above that the usual stem has the stride of patches, too
+            base_width *= PATCH  # for larger images, stem=imagenet has a stride of 4 in all, too
         self.is_of_patches = stem == "patch"
         side = self._make_stem(make, stem, image_size, channels, base_width)
 
         for_cifar = len(DEPTHS[depth]) == 3
         block: type[BasicBlock | Bottleneck] = Bottleneck if depth == 50 else BasicBlock
         inputs = base_width
-        self.stages = []  # Torchvision calls them layer1, layer2 and so on.
+        self.stages = []  # torchvision's names are layer1, layer2 and so on
         for index, blocks in enumerate(DEPTHS[depth]):
             width = base_width * 2**index if hierarchy else base_width
             outputs = width * block.expansion
             layer = nn.Sequential()
             for position in range(blocks):
                 stride = 2 if hierarchy and index > 0 and position == 0 else 1
-                # what halves the map before the block leaves nothing for a shortcut to halve
+                # If a layer halves the map before the block, the shortcut has stride 1.
                 own_stride = stride if downsample == "stride" else 1
                 shortcut: nn.Module | None = None
                 if for_cifar and stride > 1:
@@ -186,7 +185,7 @@ class ResNet(nn.Module):
         self.maxpool: nn.Module = nn.Identity()
         if stem == "patch" and side % PATCH:
             sizes = f"{side - side % PATCH} or {side - side % PATCH + PATCH}" if side > PATCH else PATCH
-            raise UserError(f"data.image_size={side} model.stem=patch: must be divisible by {PATCH}; {sizes} works")
+            raise UserError(f"data.image_size={side} model.stem=patch: must be a multiple of {PATCH}; {sizes} works")
         if stem == "cifar":
             self.conv1 = make.conv(channels, width, 3, side)
         elif stem == "patch":
@@ -204,12 +203,10 @@ class ResNet(nn.Module):
         return self.fc(self.features(images))  # (B,K)
 
     def features(self, images: Tensor) -> Tensor:
-        """Gives what the head takes, (B,D)."""
+        """Returns the input of the head, (B,D)."""
         height, width = images.shape[2:]
         if self.is_of_patches and (height % PATCH or width % PATCH):
-            raise UserError(
-                f"images of {height} x {width} px are no whole number of patches of model.stem=patch, {PATCH}"
-            )
+            raise UserError(f"images of {height} x {width} px: model.stem=patch needs multiples of {PATCH} px")
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))  # (B,D,h,w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
@@ -217,14 +214,14 @@ class ResNet(nn.Module):
             return x.mean((2, 3))
         if x.shape[2:] != (self.side, self.side):
             raise UserError(
-                f"images of {height} x {width} px: model.pool=flatten was built for {self.image_size} x"
-                f" {self.image_size} px and takes no others"
+                f"images of {height} x {width} px: model.pool=flatten takes only the size that it was built for, "
+                f"{self.image_size} x {self.image_size} px"
             )
         return x.flatten(1)
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Says where to look, in depth order: the outputs are maps (B,D,h,w), then logits (B,K)."""
+        """The modules to observe in depth order; their outputs are maps (B,D,h,w), then logits (B,K)."""
         blocks = {
             f"{stage}.{position}": block
             for stage in self.stages
@@ -234,7 +231,7 @@ class ResNet(nn.Module):
 
 
 def _shape(size: str, depth: int | None, base_width: int | None) -> tuple[int, int]:
-    """Depth and base width: those that were set, else the size's, else the paper's for that depth."""
+    """Returns depth and base width: those that are set, else those of the size, else the paper's for this depth."""
     check_choice("model.size", size, SIZES)
     preset = SIZES[size]["resnet"].options
     if depth is None:
@@ -246,6 +243,6 @@ def _shape(size: str, depth: int | None, base_width: int | None) -> tuple[int, i
         base_width = 16 if len(DEPTHS[depth]) == 3 else 64
     if base_width < 1:
         raise UserError(f"model.base_width={base_width}: must be greater than 0")
-    if depth in (18, 34) and base_width < 8:  # the gradient of torch's 1x1 convolution with stride crashes on a CPU
+    if depth in (18, 34) and base_width < 8:  # on a CPU, the gradient of torch's strided 1x1 convolution crashes
         raise UserError(f"model.depth={depth} model.base_width={base_width}: must be 8 or more")
     return depth, base_width

@@ -1,4 +1,4 @@
-"""How pixels become patches: one convolution that cuts them out, or a stem of several, `model.stem`."""
+"""The convolutional stem of a ViT (`model.stem=conv`), and the initialisation of patches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vitbench.models.convolutions import ChannelNorm
 
 
 class ConvStem(nn.Sequential):
-    """Overlapping 3x3 convolutions of stride 2, each with a norm and a ReLU, then a 1x1 convolution to the width:
-    images (B,C,H,W) -> (B,D,h,w), as "Early Convolutions Help Transformers See Better" has it (Xiao et al. 2021, arXiv
-    2106.14881).
+    """A stem of overlapping 3x3 convolutions: images (B,C,H,W) -> (B,D,h,w).
 
-    A patch of P px takes log2(P) of them. As there, each has twice the channels of the one before; here the last has
-    half the width, so that the network costs within 10 % of one with plain patches at the same depth, where the paper
-    has wider stems and one block less. The norm is that of the blocks, over the channels at each place, in place of
-    batch norm, which would let the images of a batch see each other. Convolutions begin LeCun-normal, as the patches
-    that they replace; the norm after each 3x3 makes its scale matter little.
+    It follows "Early Convolutions Help Transformers See Better" (Xiao et al. 2021, arXiv 2106.14881): log2(P) 3x3
+    convolutions of stride 2 for a patch of P px, each with a norm, a ReLU and twice the channels of the one before,
+    then a 1x1 convolution to the width. We differ in three points. The last 3x3 convolution has half the width, so the
+    network costs within 10 % of one with plain patches at the same depth; the paper has wider stems and one block less.
+    The norm is over the channels at each place, as in the blocks, because batch norm would mix the images of a batch.
+    Convolutions are initialised LeCun-normal, like the patches that they replace; the norms make the scale nearly
+    irrelevant.
     """
 
     def __init__(self, channels: int, width: int, patch_size: int) -> None:
@@ -34,5 +34,5 @@ class ConvStem(nn.Sequential):
 
 
 def lecun_normal_(layer: nn.Conv2d) -> None:
-    """Draws the weights with deviation 1 / sqrt(inputs of a unit) (LeCun et al. 1998)."""
+    """Draws the weights with standard deviation 1 / sqrt(number of inputs of a unit) (LeCun et al. 1998)."""
     nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)

@@ -1,4 +1,4 @@
-"""`model=timm model.arch=convnext_atto`: networks of timm (Wightman, github.com/huggingface/pytorch-image-models)."""
+"""Networks of timm (github.com/huggingface/pytorch-image-models): `model=timm model.arch=convnext_atto`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from vitbench.errors import UserError
 from vitbench.models.library import Input, Network, of_channels, quiet
 
-MAPS_LAST = ("VOLO", "VisionTransformerSAM")  # whose stages give (B,h,w,D), though timm does not say so
-CLS_LATER = ("Cait", "ConVit")  # whose class token is not among the tokens of the first blocks
+MAPS_LAST = ("VOLO", "VisionTransformerSAM")  # networks whose stages give (B,h,w,D), although timm does not say so
+CLS_LATER = ("Cait", "ConVit")  # networks whose class token is not among the tokens of the first blocks
 
 
 class Timm(Network):
-    """A network of timm. Its size is its own; `drop_path` is the rate of the last block, where it has one.
+    """A network of timm. `arch` decides its size; `drop_path` is the rate of the last block, if the network has it.
 
-    Networks that need the image's size to be built (ViT, Swin, Mixer ...) are built for `image_size` and take no other.
+    Networks that are built for one image size (ViT, Swin, Mixer ...) are built for `image_size` and take no other.
     """
 
     library = "timm"
@@ -44,12 +44,12 @@ class Timm(Network):
             self.give_maps_channels_first()
         self.prefix_tokens = None if kind in CLS_LATER else getattr(self.net, "num_prefix_tokens", None)
         if any(isinstance(head, nn.ModuleList) for head in self.heads):
-            raise UserError(f"{self.typed}: several of its layers give the classes together, which is not read here")
+            raise UserError(f"{self.typed}: several of its layers give the logits together, which is not supported")
         if not all(any(True for _ in head.parameters()) for head in self.heads):
-            raise UserError(f"{self.typed}: does not give a number for each of {num_classes} classes")
+            raise UserError(f"{self.typed}: does not give one logit for each of {num_classes} classes")
 
     def _create(self, **given: Any) -> Any:
-        """A network of this architecture; what its class does not take is left out, or refused where it was typed."""
+        """Creates a network. Arguments that its class does not take are left out, or refused if they were typed."""
         import timm
 
         given = {"in_chans": self.channels, "img_size": self.image_size, "drop_path_rate": self.drop_path, **given}
@@ -82,7 +82,7 @@ class Timm(Network):
         places = getattr(self.net, "feature_info", None) or []
         found: dict[str, nn.Module] = {}
         for place in getattr(places, "info", places):
-            with suppress(AttributeError):  # a name that is no module
+            with suppress(AttributeError):  # some of these names are not modules
                 found[place["module"]] = self.net.get_submodule(place["module"])
         if found:
             return found
@@ -96,7 +96,7 @@ class Timm(Network):
 
         try:
             its = get_pretrained_cfg(arch)
-        except RuntimeError as error:  # a tag that there is not
+        except RuntimeError as error:  # the tag does not exist
             raise UserError(f"model.arch={arch}: {error}") from None
         if its is None or not its.has_weights:
             return None
@@ -122,7 +122,7 @@ class Timm(Network):
         return own
 
     def layers_below_head(self) -> dict[int, int]:
-        """timm's own groups (`group_matcher`), as its `param_groups_layer_decay` has them."""
+        """Uses timm's own groups (`group_matcher`), like its `param_groups_layer_decay`."""
         if not hasattr(self.net, "group_matcher"):
             return super().layers_below_head()
         from timm.models import group_parameters
@@ -133,6 +133,6 @@ class Timm(Network):
 
 
 def _unknown_words(error: TypeError) -> set[str]:
-    """The keyword arguments that a network says it does not take: timm has two ways to say so."""
+    """Returns the keyword arguments that a network does not take, by its error message, which has two forms in timm."""
     listed = re.search(r"unexpected keyword argument(?:\(s\))?:? (.+)", str(error))
     return set(re.findall(r"'(\w+)'", listed[1])) if listed else set()

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from vitbench.models.library import Input, Network, of_channels, quiet
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # second classifiers, which only torchvision's own recipes train
-# where the blocks lie in networks of several families, tried in this order
+# The modules that hold the blocks in several families of networks; the first one that exists is used.
 BLOCKS = ("encoder.layers", "features", "trunk_output", "blocks", "layers")
-SIZED = {"vit_": "image_size", "maxvit": "input_size"}  # the networks that are built for one size
+SIZED = {"vit_": "image_size", "maxvit": "input_size"}  # the networks that are built for one size, and its argument
 
 
 class Torchvision(Network):
-    """A network of torchvision. They take colour images; grey ones enter as three equal channels.
+    """A network of torchvision. These networks take colour images; grey images become three equal channels.
 
-    GoogLeNet and Inception have no auxiliary classifiers here, and expect input in ImageNet's normalisation.
+    GoogLeNet and Inception have no auxiliary classifiers here. They expect ImageNet's normalisation.
     """
 
     library = "torchvision"
@@ -96,7 +96,7 @@ class Torchvision(Network):
 
     def converted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kept = {name: value for name, value in tensors.items() if not name.startswith(AUXILIARY)}
-        if self.arch.startswith("densenet"):  # torchvision's files have the names of its first versions
+        if self.arch.startswith("densenet"):  # torchvision's files have the names of its early versions
             old = r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
             kept = {re.sub(old, r"\1\2", name): value for name, value in kept.items()}
         if self.arch.startswith("vit_"):
@@ -107,7 +107,7 @@ class Torchvision(Network):
 
 
 def _weights(arch: str) -> Any:
-    """torchvision's best weights of a network, which each has."""
+    """Returns torchvision's default weights of a network. Every network has some."""
     from torchvision.models import get_model_weights
 
     return get_model_weights(arch).DEFAULT

@@ -1,13 +1,13 @@
-"""The vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929), in one read.
+"""The vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929).
 
-Where we differ from the paper: the position encoding is chosen apart (`vitbench.pe`); the mean of the tokens is
-classified unless `pool=cls`, as in the plain-ViT baseline (Beyer et al. 2022, arXiv 2205.01580), which has no class
-token then; GELU is the exact one (timm's and DeiT's; the JAX original's is the tanh approximation); no dropout, but
-drop path (Huang et al. 2016, arXiv 1603.09382). Parameters are called as in timm's `VisionTransformer`, except for
-the two that are modules there and here: `patch_embed.proj` is our `patch_embed`, `pos_embed` is `pe.table`.
+We differ from the paper in four points. The position encoding is a choice of its own (`vitbench.pe`). The head
+classifies the mean of the tokens, and there is no class token, as in the plain-ViT baseline (Beyer et al. 2022, arXiv
+2205.01580); `pool=cls` restores it. GELU is exact, as in timm and DeiT, and not the tanh approximation of the JAX
+original. There is no dropout, but drop path (Huang et al. 2016, arXiv 1603.09382). Parameters have the names of timm's
+`VisionTransformer`, apart from two: `patch_embed.proj` is our `patch_embed`, and `pos_embed` is `pe.table`.
 
-The rungs of the ladder from a ViT to a CNN are settings, each a layer with a file and a source of its own: `stem`
-(stem.py), `window` (window.py), `conv` (block.py), `hierarchy` (merge.py) and `gate` (gate.py).
+The rungs of the ladder from a ViT to a CNN are settings. Each is a layer in its own file, which names its source:
+`stem` (stem.py), `window` (window.py), `conv` (block.py), `hierarchy` (merge.py) and `gate` (gate.py).
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ POOLS = ("mean", "cls")
 
 
 class TwoHeads(nn.Linear):
-    """DeiT's heads make logits of the pooled feature and, by a layer of its own, of the distillation token: (B,D) each
-    -> (B,K). Both leave in training, and their mean in evaluation, as in DeiT's code.
+    """DeiT's two heads, for the pooled feature and for the distillation token, (B,D) each -> (B,K).
+
+    In training it returns the logits of both heads, and in evaluation their mean, as in DeiT's code.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -49,22 +50,23 @@ class TwoHeads(nn.Linear):
 
 
 class ViT(nn.Module):
-    """A vision transformer; images of other sizes than `image_size` may come at call time.
+    """A vision transformer. It also takes images of other sizes than `image_size`.
 
-    `size` gives width, depth and heads (`vitbench ls models`) where they are not set. `drop_path` is the rate of the
-    last block, from 0 at the first in equal steps. `pool` is `mean` (no class token) or `cls`. `distill_token` adds
-    DeiT's distillation token, after the class token if there is one, with a head of its own (Touvron et al. 2021, arXiv
-    2012.12877): the model then gives both heads' logits in training, and their mean in evaluation.
+    `size` gives width, depth and heads (`vitbench ls models`) unless they are set. `drop_path` is the rate of the last
+    block; it rises linearly from 0 at the first block. `pool` is `mean` (no class token) or `cls`. `distill_token` adds
+    DeiT's distillation token, after the class token if there is one, with its own head (Touvron et al. 2021, arXiv
+    2012.12877). The model then returns the logits of both heads in training, and their mean in evaluation.
 
-    Weights begin as in the authors' code and big_vision: Xavier-uniform matrices (queries, keys and values each for
-    themselves), LeCun-normal patches, biases and class token 0. The head is drawn with deviation 0.02 where theirs is
-    0, so that every weight learns from the first step. timm's default, 0.02 for every matrix, suits a width of 768
-    (1/sqrt(768) = 0.036) but is small for ours: 300 steps of a nano ViT on 5,000 images of CIFAR-10 then end at a
-    training loss of 1.83 in place of 1.71.
+    Weights are initialised as in the authors' code and big_vision: matrices are Xavier-uniform (queries, keys and
+    values separately), patches LeCun-normal, biases and the class token 0. The head is drawn with standard deviation
+    0.02; theirs is 0, and then the other weights get no gradient in the first step. timm's default of 0.02 for every
+    matrix suits a width of 768 (1/sqrt(768) = 0.036) but is small for our widths: after 300 steps on 5,000 images of
+    CIFAR-10, a nano ViT then has a training loss of 1.83 instead of 1.71.
 
     With `hierarchy` the tokens are merged 2x2 after half of the blocks (the smaller half of an odd depth), and the
-    width doubles. The number of heads stays, so a head's width doubles; Swin keeps that width. The later blocks have an
-    encoding of their own for their grid, and none where the encoding only adds to the tokens at the beginning.
+    width doubles. The number of heads stays the same, so the width of a head doubles; Swin keeps the width of a head.
+    The later blocks have their own encoding for their grid, or none if the encoding only adds to the tokens before the
+    first block.
     """
 
     channels_last = False
@@ -126,7 +128,7 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(last_width, eps=1e-6)
         self.head = (TwoHeads if distill_token else nn.Linear)(last_width, num_classes)
-        # Without these rungs, layers but attention take a token at a time, and some can be left out (`objective=mae`).
+        # Without these rungs, all layers but attention treat tokens one by one, so `objective=mae` can leave some out.
         self.needs_whole_grid = stem == "conv" or window is not None or conv or hierarchy or gate
         self.init_weights()
 
@@ -139,7 +141,7 @@ class ViT(nn.Module):
                 lecun_normal_(module)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.dist_token is not None and isinstance(self.head, TwoHeads):
-            nn.init.normal_(self.dist_token, std=0.02)  # DeiT draws both with this deviation.
+            nn.init.normal_(self.dist_token, std=0.02)  # DeiT draws both with this standard deviation
             nn.init.normal_(self.head.dist.weight, std=0.02)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -152,18 +154,18 @@ class ViT(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Gives what the head takes, (B,D)."""
+        """Returns the input of the head, (B,D)."""
         return self.pooled(self.states(images))
 
     def states(self, images: Tensor) -> Tensor:
-        """Gives the tokens after the last block, normalised, (B,N,D)."""
+        """Returns the normalised tokens after the last block, (B,N,D)."""
         tokens, grid = self.embed(images)
         for layer, block in enumerate(self.blocks):
             tokens = block(tokens, *self.place_of(layer, grid))
         return self.norm(tokens)
 
     def place_of(self, layer: int, grid: tuple[int, int]) -> tuple[PositionEncoding, tuple[int, int]]:
-        """Gives the encoding and the grid of a block's tokens (layers count from 0); `grid` is that of the patches."""
+        """Returns the encoding and the grid of a block's tokens. Layers count from 0; `grid` is that of the patches."""
         if self.merged_pe is None or layer < self.pe.geometry.depth:
             return self.pe, grid
         return self.merged_pe, (grid[0] // 2, grid[1] // 2)
@@ -182,27 +184,25 @@ class ViT(nn.Module):
         return tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix_tokens :].mean(1)
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Gives what enters the first block: tokens (B,N,D) with their positions, and the grid (h, w) of patches."""
+        """Returns the input of the first block: tokens (B,N,D) with their positions, and the grid (h, w) of patches."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise UserError(
-                f"images of {height} x {width} px are no whole number of patches of model.patch_size={self.patch_size}"
-            )
+            raise UserError(f"images of {height} x {width} px: must be multiples of model.patch_size={self.patch_size}")
         grid = (height // self.patch_size, width // self.patch_size)
         if self.merged_pe is not None and (grid[0] % 2 or grid[1] % 2):
             raise UserError(
                 f"images of {height} x {width} px have {grid[0]} x {grid[1]} patches, and model.hierarchy=true merges "
-                "2 x 2 of them: both numbers must be even"
+                "them 2 x 2, so both numbers must be even"
             )
         patches = self.patch_embed(images)  # (B,D,h,w)
-        tokens = patches.flatten(2).transpose(1, 2).contiguous()  # (B,N,D); one copy makes all blocks faster
+        tokens = patches.flatten(2).transpose(1, 2).contiguous()  # (B,N,D); this copy makes all blocks faster
         if self.prefix_tokens:
             prefix = [token for token in (self.cls_token, self.dist_token) if token is not None]
             tokens = torch.cat([*(token.expand(len(tokens), -1, -1) for token in prefix), tokens], 1)
         return self.pe.embed(tokens, grid), grid
 
     def attention(self, images: Tensor) -> list[Tensor]:
-        """Gives the attention weights (B,A,N,N) of every block, prefix tokens included."""
+        """Returns the attention weights (B,A,N,N) of every block, prefix tokens included."""
         tokens, grid = self.embed(images)
         weights = []
         for layer, block in enumerate(self.blocks):
@@ -214,13 +214,13 @@ class ViT(nn.Module):
 
     @property
     def patch_sizes(self) -> list[int]:
-        """Pixels a side of what a token of each block stands for."""
+        """The side in pixels of the part of the image that a token of each block stands for."""
         first_half = self.pe.geometry.depth
         return [self.patch_size if layer < first_half else 2 * self.patch_size for layer in range(len(self.blocks))]
 
     @property
     def taps(self) -> dict[str, nn.Module]:
-        """Says where to look, in depth order: the outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
+        """The modules to observe in depth order; their outputs are a map (B,D,h,w), tokens (B,N,D), logits (B,K)."""
         blocks = {f"block{layer}": block for layer, block in enumerate(self.blocks, start=1)}
         taps: dict[str, nn.Module] = {"patch_embed": self.patch_embed, **blocks, "norm": self.norm, "head": self.head}
         return taps
@@ -229,13 +229,13 @@ class ViT(nn.Module):
 def _stages(
     side: int, patch_size: int, width: int, heads: int, depth: int, prefix_tokens: int, hierarchy: bool
 ) -> list[Geometry]:
-    """Gives the geometry of all blocks or, with a hierarchy, of those before and of those after the merging."""
+    """Returns the geometry of all blocks or, with a hierarchy, of the blocks before and after the merging."""
     if not hierarchy:
         return [Geometry((side, side), width, heads, depth, prefix_tokens)]
     if side % 2:
         raise UserError(
             f"data.image_size={side * patch_size} model.patch_size={patch_size}: an image has {side} x {side} patches, "
-            "and model.hierarchy=true merges 2 x 2 of them; "
+            "and model.hierarchy=true merges them 2 x 2; "
             f"data.image_size={(side + 1) * patch_size} works"
         )
     first, merged = (side, side), (side // 2, side // 2)
@@ -246,7 +246,7 @@ def _stages(
 
 
 def _encoding_of_blocks(encoding: Any, geometry: Geometry, options: Mapping[str, Any]) -> PositionEncoding:
-    """Makes the encoding of later blocks, which tokens enter with their positions already added."""
+    """Makes the encoding of the blocks after the merging, whose tokens already have their positions added."""
     its: PositionEncoding = encoding(geometry, **options) if encoding.acts_in_blocks() else PositionEncoding(geometry)
     return its
 
@@ -260,9 +260,9 @@ def _blocks(
     conv: bool,
     gate: bool,
 ) -> Iterator[Block]:
-    """Makes the blocks of one grid, which share its window and its offsets; with an encoding the first merges.
+    """Makes the blocks of one grid, which share a window and offsets. With `merged_pe`, the first block merges.
 
-    `rates` are those of drop path, of all blocks in turn.
+    `rates` gives the drop-path rate of one block after the other.
     """
     shared = {"window": None if window is None else Window(stage, window), "offsets": Offsets(stage) if gate else None}
     for layer in range(stage.depth):
@@ -274,7 +274,7 @@ def _blocks(
 def _check(
     image_size: int, patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float, pool: str, drop_path: float
 ) -> None:
-    """Refuses settings that make no network, in the words of the command line."""
+    """Raises UserError, with the settings as they are typed, for settings that cannot make a network."""
     for setting, value in {
         "data.image_size": image_size,
         "model.patch_size": patch_size,

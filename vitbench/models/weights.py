@@ -1,6 +1,7 @@
-"""Reads files of weights that others made: .safetensors, or what `torch.save` made of a state_dict. No code is run.
+"""Reads files of weights from other programs: .safetensors, or a state_dict that `torch.save` wrote.
 
-Whatever such a file holds, it costs at most a few times its size in memory, and what is no weights is one line.
+No code in them is executed. Whatever such a file holds, reading it takes at most a few times its size in memory, and a
+file that holds no weights is refused in one line.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from vitbench.errors import UserError
 from vitbench.machine.disk import check_readable
 from vitbench.numbers.words import printable
 
-NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
-PREFIX = "module."  # which DistributedDataParallel puts before every name
-UNPACKED = 2  # how many times its size a file may hold at most
-PICKLES = 4  # of a file of torch before 1.6: its number, its version, the machine's facts, and what was saved
-# beside torch's own names, of which torch knows those that are harmless, a pickle may name these
+NESTED = ("state_dict", "model", "model_state_dict")  # the keys under which training scripts put a state_dict
+PREFIX = "module."  # the prefix that DistributedDataParallel adds to every name
+UNPACKED = 2  # a file may hold at most this many times its size
+PICKLES = 4  # pickles in a file of torch before 1.6: magic number, version, system information, and the content
+# The names that a pickle may contain besides torch's own; torch itself allows only harmless ones of its own.
 PLAIN_NAMES = ("collections OrderedDict", "argparse Namespace", "builtins set", "__builtin__ set")
 
 
 def read_state_dict(path: Path, typed: str) -> dict[str, Tensor]:
-    """The tensors of a file by their names.
+    """Returns the tensors of a file by their names.
 
-    UserError, in a line that begins with `typed`, for what is no file of weights, for tensors without values, and for
-    values that are not finite. The settings that timm's training script keeps beside the weights, a plain
-    `argparse.Namespace`, are read and dropped.
+    Raises UserError, in a line that begins with `typed`, if the file holds no weights, if a tensor has no values, or if
+    values are not finite. timm's training script stores its settings beside the weights, in an `argparse.Namespace`,
+    which is read and dropped.
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path, typed)[0]
@@ -45,8 +46,8 @@ def read_state_dict(path: Path, typed: str) -> dict[str, Tensor]:
         content = None if held else _unpickled(path)
     except OSError as error:
         raise UserError(f"{typed}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # whatever torch raises for bytes that are no weights; its own words advise to let code run
-        raise UserError(f"{typed}: is damaged or no file of weights") from None
+    except Exception:  # torch may raise anything for other files; its own message advises to allow code execution
+        raise UserError(f"{typed}: is damaged or not a file of weights") from None
     if held:
         raise UserError(f"{typed}: {held}")
     for key in NESTED:
@@ -55,13 +56,13 @@ def read_state_dict(path: Path, typed: str) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise UserError(f"{typed}: is no state_dict, a dict of names and tensors")
+        raise UserError(f"{typed}: is not a state_dict, which is a dict of names and tensors")
     check_tensors(content, typed, size)
     return {name.removeprefix(PREFIX): value for name, value in content.items()}
 
 
 def read_safetensors(path: Path, typed: str) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """The tensors of a .safetensors file and its metadata; UserError as `read_state_dict`."""
+    """Returns the tensors of a .safetensors file and its metadata. Raises UserError like `read_state_dict`."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 
@@ -75,8 +76,8 @@ def read_safetensors(path: Path, typed: str) -> tuple[dict[str, Tensor], Mapping
             tensors = load_file(path)
     except OSError as error:
         raise UserError(f"{typed}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # whatever the library raises for bytes that are no weights
-        raise UserError(f"{typed}: is damaged or is no safetensors file") from None
+    except Exception:  # the library may raise anything for other files
+        raise UserError(f"{typed}: is damaged or not a safetensors file") from None
     if pickled:
         raise UserError(f"{typed}: is a pickle, which can hold code and is not read; save its tensors as safetensors")
     check_tensors(tensors, typed, size)
@@ -84,17 +85,17 @@ def read_safetensors(path: Path, typed: str) -> tuple[dict[str, Tensor], Mapping
 
 
 def _refusal(path: Path, size: int) -> str | None:
-    """Why a file is not unpickled, by its form and by the names in its pickles; None where it may be."""
+    """Returns why a file must not be unpickled, by its form and the names in its pickles; None if it may be."""
     with path.open("rb") as file:
         begin = file.read(4)
-        if begin[:1] == b"\x80":  # a plain pickle, or what torch before 1.6 saved
+        if begin[:1] == b"\x80":  # a plain pickle, or a file of torch before 1.6
             file.seek(0)
             return next((held for held in (_names_refused(file) for _ in range(PICKLES)) if held), None)
     if begin != b"PK\x03\x04":
-        return "is no file of weights"
+        return "is not a file of weights"
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > UNPACKED * size:
-            return f"an archive that unpacks to more than {UNPACKED} times its size"
+            return f"is an archive that unpacks to more than {UNPACKED} times its size"
         for entry in archive.infolist():
             if entry.filename.endswith(".pkl"):
                 with archive.open(entry) as pickled:
@@ -104,17 +105,17 @@ def _refusal(path: Path, size: int) -> str | None:
 
 
 def _names_refused(pickled: Any) -> str | None:
-    """Why the next pickle of an open file is refused: it names something other than tensors and plain containers.
+    """Returns why the next pickle of an open file is refused: it holds more than tensors and plain containers.
 
-    torch refuses most of it too, but makes a `bytearray` of as many bytes as a pickle asks for.
+    torch refuses most of these, too, but it allocates a `bytearray` of any size that a pickle asks for.
     """
     for opcode, argument, _ in pickletools.genops(pickled):
         named = str(argument) if opcode.name in ("GLOBAL", "INST") else ""
         if opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-            return "holds more than tensors, and code is not run"
+            return "holds more than tensors, which could run code; save its state_dict alone"
         if named and named not in PLAIN_NAMES and not named.startswith(("torch ", "torch.")):
             shown = printable(named.replace(" ", "."))[:60]
-            return f"holds more than tensors ({shown}), and code is not run; save its state_dict alone"
+            return f"holds more than tensors ({shown}), which could run code; save its state_dict alone"
     return None
 
 
@@ -125,40 +126,40 @@ def _unpickled(path: Path) -> Any:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], typed: str, size: int) -> None:
-    """UserError for tensors whose values a file of so many bytes cannot hold, and for values that are not finite.
+    """Raises UserError for tensors with more values than a file of `size` bytes can hold, or with values not finite.
 
-    A mask may be infinite.
+    The values of a mask may be infinite.
     """
     values = 0
     for name, tensor in tensors.items():
         shown = printable(name)[:80]
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise UserError(f"{typed}: {shown} is no plain tensor; save a state_dict of the network on the CPU")
+            raise UserError(f"{typed}: {shown} is not a plain tensor; save a state_dict of the network on the CPU")
         values += tensor.numel() * tensor.element_size()
         if values > UNPACKED * size:
-            raise UserError(f"{typed}: its tensors have more than {UNPACKED} times as many values as there are in it")
+            raise UserError(f"{typed}: its tensors claim more than {UNPACKED} times as many bytes as the file has")
         if tensor.is_floating_point() and not name.endswith("mask") and not _is_finite(tensor):
-            raise UserError(f"{typed}: {shown} has values that are not finite; such a network gives no answer")
+            raise UserError(f"{typed}: {shown} has values that are not finite, so the network cannot be used")
 
 
 def check_kinds(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str) -> None:
-    """UserError where a file has integers, booleans or complex numbers for weights, which torch would convert."""
+    """Raises UserError if a file has integers, booleans or complex numbers for weights, which torch would convert."""
     for name, own in needed.items():
         if name in tensors and own.is_floating_point() and not tensors[name].is_floating_point():
             kind = str(tensors[name].dtype).removeprefix("torch.")
-            raise UserError(f"{typed}: {printable(name)[:80]} is {kind} there, and a weight is a floating-point number")
+            raise UserError(f"{typed}: {printable(name)[:80]} is {kind} there, but weights are floating-point numbers")
 
 
 def is_short(tensor: Tensor) -> bool:
-    """Whether a tensor has floating-point numbers of less than 32 bits: no CPU interpolates them."""
+    """Returns whether a tensor has floating-point numbers of less than 32 bits, which a CPU cannot interpolate."""
     return tensor.is_floating_point() and tensor.element_size() < 4
 
 
 def reason_of(error: Exception, width: int) -> str:
-    """What a library says of weights that it could not fetch; never torch's advice to let a file run code."""
+    """Returns why a library could not fetch weights, without torch's advice to allow the execution of code."""
     words = str(error)
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in words or "Weights only" in words:
-        return "what lies there is damaged, or holds more than tensors, and code is not run"
+        return "the file is damaged, or holds more than tensors, which could run code"
     return textwrap.shorten(words, width, placeholder=" ...") or type(error).__name__
 
 

@@ -1,1 +1,1 @@
-"""What a network is trained for. Each objective has a file, and two methods that `base` describes."""
+"""The objectives of training. Each has its own file and implements the methods of `base`."""

@@ -1,4 +1,4 @@
-"""Builds an objective from its name, and the teacher for one that distills."""
+"""Builds an objective by its name, and the teacher of a run that distills."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_objective(
     class_weights: Tensor | None = None,
     **options: Any,
 ) -> Objective:
-    """The objective's own modules are initialised on the CPU from torch's global generator."""
+    """Builds an objective. Its own modules are initialised on the CPU from torch's global generator."""
     if name == "classify":
         if teacher is None:
             return Classify(label_smoothing, class_weights)
@@ -37,9 +37,9 @@ def build_objective(
 def teacher(
     model: Any, normalise: Normalise, *, mean: Iterable[float], std: Iterable[float]
 ) -> Callable[[Tensor], Tensor]:
-    """Turns a trained network into a function from images that this run normalised to its logits.
+    """Turns a trained network into a function from the normalised images of this run to the network's logits.
 
-    The network is in evaluation mode and sees images normalised as its own training images were, by `mean` and `std`.
+    The network is in evaluation mode. Images are converted from `normalise` to the network's own `mean` and `std`.
     """
     layout: Any = torch.channels_last if model.channels_last else torch.contiguous_format
     model.to(normalise.scale.device, memory_format=layout).eval().requires_grad_(False)
@@ -53,7 +53,7 @@ def teacher(
 
 
 def _renormalise(normalise: Normalise, mean: Iterable[float], std: Iterable[float]) -> tuple[Tensor, Tensor]:
-    """Scale and shift, (1,C,1,1) both, that turn images from `normalise` into images normalised by `mean` and `std`."""
+    """Returns the scale and shift, (1,C,1,1) each, that convert images from `normalise` to `mean` and `std`."""
     channels = zip(normalise.mean, normalise.std, mean, std, strict=True)
     factors = [
         (max(old_std, 1e-3) / max(new_std, 1e-3), (old_mean - new_mean) / max(new_std, 1e-3))

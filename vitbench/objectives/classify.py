@@ -1,4 +1,4 @@
-"""Learning the classes of images by cross-entropy, and with a teacher also its output."""
+"""Learns the classes of images by cross-entropy, and with a teacher also the teacher's output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Classify(Objective):
     classifies = True
 
     def __init__(self, label_smoothing: float, class_weights: Tensor | None) -> None:
-        """`class_weights` (K,) multiply each image's loss; where images are shared among classes, each share."""
+        """`class_weights` (K,) multiply the loss of each image, or of each share if labels are shares of classes."""
         super().__init__()
         self.label_smoothing = label_smoothing
         self.class_weights: Tensor | None
@@ -33,31 +33,35 @@ class Classify(Objective):
         return self.label_loss(model(images), labels)
 
     def label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy of logits (B,K), with labels (B,) or shares of classes (B,K)."""
+        """Returns the cross-entropy of logits (B,K), for labels (B,) or shares of classes (B,K)."""
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        # torch's own mean divides by the batch's weights, and then parts of a batch would not add up to the whole
+        # torch's own mean divides by the weights of the batch, so that parts of a batch would not add up to the whole.
         each = {"label_smoothing": self.label_smoothing, "reduction": "none"}
         return F.cross_entropy(logits, labels, self.class_weights, **each).mean()  # type: ignore[arg-type]
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """n / (K n_k) for each class k (K,), of n training images with these labels (n,): their mean over images is 1."""
+    """Returns the weight n / (K n_k) of each class, (K,), from labels (n,); n_k images have class k.
+
+    The mean of the weights over the images is 1.
+    """
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.clamp(min=1))
 
 
 class Distill(Classify):
-    """DeiT (Touvron et al. 2021, arXiv 2012.12877): the student learns from the labels and from a teacher.
+    """Distillation as in DeiT (Touvron et al. 2021, arXiv 2012.12877): learning from the labels and from a teacher.
 
     With s and t the logits of student and teacher, y the labels, a = `alpha` and T = `temperature`:
 
         soft, eq. 2   (1 - a) CE(s, y) + a T^2 KL(softmax(t / T) || softmax(s / T))
         hard, eq. 3   (1 - a) CE(s, y) + a CE(s, argmax t)        a = 1/2 in the paper
 
-    KL is a sum over classes and a mean over images, as in Hinton et al. 2015 (arXiv 1503.02531); DeiT's code divides by
-    the number of classes, too. If a model has two logits, its class head learns the labels and its distillation head
-    the teacher. The teacher sees the same augmented, mixed batch. Weights of classes are for the labels alone.
+    KL is a sum over classes and a mean over images, as in Hinton et al. 2015 (arXiv 1503.02531); DeiT's code also
+    divides by the number of classes. If a model has two heads, its class head learns from the labels and its
+    distillation head from the teacher. The teacher sees the same augmented and mixed batch. Class weights apply only to
+    the labels.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Distill(Classify):
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__(label_smoothing, class_weights)
-        self.teacher = teacher  # a function, not a module, so it is neither trained nor saved
+        self.teacher = teacher  # a function and not a module, so it is neither trained nor saved
         self.kind, self.alpha, self.temperature = kind, alpha, temperature
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class Distill(Classify):
         )
 
     def _teacher_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The second term of eq. 2 or 3, without a; logits (B,K) both."""
+        """Returns the second term of eq. 2 or 3 without the factor a; both logits are (B,K)."""
         if self.kind == "hard":
             return F.cross_entropy(student, teacher.argmax(1))
         T = self.temperature

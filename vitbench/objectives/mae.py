@@ -1,4 +1,4 @@
-"""Learning without labels, for vision transformers: most patches are hidden, and a decoder paints them."""
+"""Masked autoencoders: learns without labels by reconstructing masked patches. For vision transformers only."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from vitbench.pe.sincos2d import SinCos2D
 
 
 class MAE(Objective):
-    """He et al. 2022, arXiv 2111.06377, section 3.
+    """The masked autoencoder of He et al. 2022 (arXiv 2111.06377, section 3).
 
-    A share `mask` of each image's patches is drawn and dropped. The encoder, our ViT, sees the others alone. A small
-    decoder (`width`, `depth`) sees their states and a mask token at each hidden place, and predicts the pixels of the
-    hidden patches. The loss is the mean square error over hidden patches, each normalised by its mean and deviation.
+    A random share `mask` of each image's patches is dropped. The encoder, our ViT, sees only the visible patches. A
+    small decoder (`width`, `depth`) takes their states and a mask token at each masked place, and predicts the pixels
+    of the masked patches. The loss is the mean squared error over masked patches, whose pixels are normalised by the
+    mean and the standard deviation of the patch.
 
-    Where `width` is null, the decoder is half as wide as the model (the paper: 512 for 1,024). It has one block, which
-    the paper finds as good for fine-tuning (table 1a; the paper's default is 8). Its positions are encoded by fixed
-    waves, as in the paper, and the encoder's by the encoding of the run, for visible patches only (see `Visible`).
+    If `width` is None, the decoder has half the width of the model (the paper: 512 for 1,024). By default it has one
+    block, which is as good for fine-tuning as more blocks (the paper's table 1a; its default is 8). The decoder's
+    positions are encoded by fixed sines and cosines, as in the paper. The encoder uses the encoding of the run, for
+    visible patches only (see `Visible`).
     """
 
     def __init__(self, model: nn.Module, *, mask: float = 0.75, width: int | None = None, depth: int = 1) -> None:
@@ -36,18 +38,21 @@ class MAE(Objective):
         assert isinstance(model, ViT)
         if model.needs_whole_grid:
             raise UserError(
-                "objective=mae: shows the network some of the patches, and a layer of it needs the whole grid"
+                "objective=mae: shows the network only some of the patches, but a layer of it needs the whole grid"
             )
         assert isinstance(model.patch_embed, nn.Conv2d)
         geometry = model.pe.geometry
         patches = geometry.grid[0] * geometry.grid[1]
         self.prefix, self.patches, self.seen = geometry.prefix_tokens, patches, int(patches * (1 - mask))
         if not 0 < self.seen < patches:
-            raise UserError(f"objective.mask={mask}: shows {self.seen} of an image's {patches} patches")
-        unit = math.lcm(4, geometry.heads)  # a width must be divisible by 4 for the waves, and by the heads
+            raise UserError(
+                f"objective.mask={mask}: leaves {self.seen} of an image's {patches} patches visible; at least one must "
+                "be visible and one masked"
+            )
+        unit = math.lcm(4, geometry.heads)  # the encoding needs a multiple of 4, and attention one of the heads
         width = max(8, unit * math.ceil(geometry.width / 2 / unit)) if width is None else width
         if width % unit or width < 8:
-            raise UserError(f"objective.width={width}: must be 8 or more, and divisible by {unit}")
+            raise UserError(f"objective.width={width}: must be a multiple of {unit}, at least 8")
         self.patch_size = model.patch_size
         self.enter = nn.Linear(geometry.width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
@@ -63,13 +68,13 @@ class MAE(Objective):
                 nn.init.zeros_(module.bias)
 
     def views(self, images: Tensor, labels: Tensor, augment: Augment, normalise: Normalise) -> tuple[Tensor, ...]:
-        """The images (B,C,H,W), and a random order of each one's patches (B,h w), of which the last ones are hidden."""
+        """Returns images (B,C,H,W) and a random order of each image's patches (B,h w); the last ones are masked."""
         views = normalise(augment.pixels(images))
         return views, torch.rand(len(images), self.patches, device=images.device).argsort(1)
 
     def forward(self, model: Any, *views: Tensor) -> Tensor:
         images, order = views
-        tokens, grid = model.embed(images)  # (B,N,D), to which positions are already added
+        tokens, grid = model.embed(images)  # (B,N,D), with positions already added
         B, N, _ = tokens.shape
         order = order + self.prefix
         prefix = torch.arange(self.prefix, device=images.device).expand(B, -1)
@@ -90,14 +95,14 @@ class MAE(Objective):
         return self.paint(self.norm(tokens))[:, self.prefix :].float()
 
     def targets(self, images: Tensor) -> Tensor:
-        """Every patch's pixels with mean 0 and deviation 1, (B,N,P P C)."""
+        """Returns the pixels of every patch with mean 0 and standard deviation 1, (B,N,P P C)."""
         pixels = F.pixel_unshuffle(images.float(), self.patch_size).flatten(2).transpose(1, 2)
         variance, mean = torch.var_mean(pixels, 2, keepdim=True)
         return (pixels - mean) / (variance + 1e-6).sqrt()
 
 
 def encode(model: ViT, tokens: Tensor, grid: tuple[int, int], seen: Tensor) -> Tensor:
-    """Encodes some of an image's tokens, with indices `seen` (B,n), which see no others; returns (B,n,D)."""
+    """Encodes the tokens with indices `seen` (B,n), which attend only to each other; returns (B,n,D)."""
     encoding = Visible(model.pe, seen, tokens.shape[1])
     tokens = tokens.gather(1, _token_index(seen, tokens))
     for block in model.blocks:
@@ -106,12 +111,12 @@ def encode(model: ViT, tokens: Tensor, grid: tuple[int, int], seen: Tensor) -> T
 
 
 class Visible(PositionEncoding):
-    """A position encoding for visible tokens, which differ from image to image and keep their places on the grid.
+    """Applies a position encoding to visible tokens, which differ between images and keep their places on the grid.
 
-    It serves for every encoding of the menu. What an encoding adds to tokens was added before any was dropped. For
-    `rotate` and `between` the tokens are laid out in a full grid in which hidden ones are 0, as pixels beyond the
-    border are for a convolution. Of a bias, only the rows and columns of visible tokens are kept. So nothing hidden is
-    seen.
+    It works for every encoding of the menu. An encoding that adds to tokens has done so before tokens were dropped. For
+    `rotate` and `between`, the tokens are laid out on the full grid with 0 for masked tokens, as a convolution has
+    zeros beyond the border. Of a bias, only the rows and columns of visible tokens are kept. So masked tokens have no
+    effect.
     """
 
     def __init__(self, pe: PositionEncoding, seen: Tensor, N: int) -> None:
@@ -128,7 +133,7 @@ class Visible(PositionEncoding):
         return q.gather(2, index), k.gather(2, index)
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
-        """A bias for each image, (B,A,n,n)."""
+        """Returns a bias for each image, (B,A,n,n)."""
         full_bias = self.pe.bias(grid, layer)  # (A,N,N)
         if full_bias is None:
             return None
@@ -144,5 +149,5 @@ class Visible(PositionEncoding):
 
 
 def _token_index(seen: Tensor, tokens: Tensor) -> Tensor:
-    """Expands indices of tokens (B,n) to (B,n,D), as `gather` and `scatter` take them for tokens (B,N,D)."""
+    """Expands indices of tokens (B,n) to (B,n,D), the form that `gather` and `scatter` need for tokens (B,N,D)."""
     return seen[:, :, None].expand(-1, -1, tokens.shape[2])

@@ -1,4 +1,4 @@
-"""What an objective cannot be combined with, by the settings of a run. Imports no torch."""
+"""Refuses settings that an objective cannot be combined with. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def mae(flat: Mapping[str, Any]) -> None:
     check_ranges(flat, MAE)
     if "model.patch_size" not in flat:
         raise UserError(
-            f"objective=mae: hides patches, and model={flat['model.name']} has none; model=vit has, "
-            "and objective=simsiam serves every model"
+            f"objective=mae: masks patches, and model={flat['model.name']} has none; model=vit has patches, and "
+            "objective=simsiam works with every model"
         )
     _refuse_labels(flat)
 
 
 def _refuse_labels(flat: Mapping[str, Any]) -> None:
-    """Refuses settings that an objective without labels has no use for, instead of ignoring them."""
+    """Refuses settings that have no effect with an objective without labels."""
     typed = f"objective={flat['objective.name']}"
     useless = ("augment.mixup", "augment.cutmix", "optim.label_smoothing", "augment.erase")
     if on := [key for key in useless if flat[key]]:
         given, without = " ".join(f"{key}={flat[key]}" for key in on), " ".join(f"{key}=0" for key in on)
-        raise UserError(f"{given}: {typed} has no labels, and erases nothing; add {without}")
+        raise UserError(f"{given}: has no effect with {typed}, which uses no labels and erases nothing; add {without}")
     if (weights := flat["optim.class_weights"]) != "none":
         raise UserError(f"optim.class_weights={weights}: {typed} learns no classes; drop it")
     if flat["freeze"] == "backbone":
-        raise UserError(f"freeze=backbone: the backbone is what {typed} trains; drop one of them")
+        raise UserError(f"freeze=backbone: {typed} trains the backbone; drop one of them")
     if flat["optim.batch_size"] < 2:
         raise UserError(f"optim.batch_size={flat['optim.batch_size']}: {typed} needs 2 or more images")
     if WORLD_SIZE > 1:
-        raise UserError(f"{typed}: is trained in one process; type the command without torchrun")
+        raise UserError(f"{typed}: trains in one process only; type the command without torchrun")
     if flat["teacher"]:
         raise UserError(f"teacher={flat['teacher']}: teaches classes, and {typed} learns none; drop one of them")

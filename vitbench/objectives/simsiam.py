@@ -1,4 +1,4 @@
-"""Learning without labels, for any network: two views of an image get the same features."""
+"""SimSiam: learns without labels that two views of an image have the same features. For any network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from vitbench.objectives.base import Objective
 
 
 class SimSiam(Objective):
-    """Chen and He 2021, arXiv 2011.10566, section 3: with z = projector(f(x)) and p = predictor(z) of two views,
+    """SimSiam (Chen and He 2021, arXiv 2011.10566, section 3). With z = projector(f(x)), p = predictor(z) of two views:
 
         L = 1/2 D(p1, stopgrad(z2)) + 1/2 D(p2, stopgrad(z1)),        D(p, z) = -cos(p, z)       (eq. 1-4)
 
-    f(x) are the features that the model's head takes. The projector has two layers, as in the paper's CIFAR experiments
-    (section 4.8; elsewhere three), both with batch norm and `width` wide (the paper: 2,048 for 2,048 features). The
-    predictor has a hidden layer of a quarter of the width, with batch norm on that layer only. The optimizer is the
-    run's, where the paper has SGD.
+    f(x) is the input of the model's head. The projector has two layers, as in the paper's CIFAR experiments (section
+    4.8; three layers elsewhere). Both have batch norm and the width `width` (the paper: 2,048 for 2,048 features). The
+    predictor has a hidden layer of a quarter of the width, with batch norm on this layer only. The optimizer is that of
+    the run; the paper uses SGD.
 
-    A view begins with what `augment=` does, flip included. Then a crop of `area` to 1 of the image is resized to the
-    image's size; for 4 images of 5, brightness, contrast and saturation are multiplied by 1 - `colour` to 1 + `colour`;
-    a share `grey` becomes grey. These are the paper's views (section 3, after SimCLR) without hue and blur.
+    A view is made in these steps: the augmentation of `augment=`; a random crop of `area` to 1 of the image, enlarged
+    to its size; for 4 images of 5, random factors from 1 - `colour` to 1 + `colour` for brightness, contrast and
+    saturation; a share `grey` of the images becomes grey. These are the paper's views (section 3, after SimCLR) without
+    hue and blur.
     """
 
     measures = ("spread",)
@@ -40,7 +41,7 @@ class SimSiam(Objective):
         head: Any = model.taps["head"]  # type: ignore[index]
         if not isinstance(head, nn.Linear):
             raise UserError(
-                "objective=simsiam: projects what a linear head takes, and this network's head is another layer"
+                "objective=simsiam: needs a network with a linear head, and the head of this network is another layer"
             )
         hidden = max(1, width // 4)
         self.projector = nn.Sequential(
@@ -81,11 +82,14 @@ class SimSiam(Objective):
         return 0.5 * (distance(self.predictor(z1), z2) + distance(self.predictor(z2), z1))
 
     def measured(self) -> dict[str, float]:
-        """`spread`: deviation of unit features times sqrt(width), 0 if they collapsed, 1 over the sphere (fig. 2)."""
+        """Returns `spread`, the standard deviation of normalised features times sqrt(width) (the paper's figure 2).
+
+        It is 0 if the features have collapsed, and 1 if they are spread over the sphere.
+        """
         z = F.normalize(self._features.float(), dim=1)
         return {"spread": z.std(0).mean().item() * math.sqrt(z.shape[1])}
 
 
 def distance(p: Tensor, z: Tensor) -> Tensor:
-    """The negative cosine. Its gradient reaches p only."""
+    """Returns the negative cosine similarity. Only p gets gradients."""
     return -F.cosine_similarity(p.float(), z.detach().float(), dim=1).mean()

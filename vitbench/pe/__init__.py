@@ -1,1 +1,1 @@
-"""Position encodings: how a transformer is told where its tokens are. One file each, behind four hooks (`base`)."""
+"""Position encodings, which tell a transformer where its tokens are. Each is a file that implements hooks of `base`."""

@@ -12,11 +12,12 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class ALiBi2D(PositionEncoding):
-    """A head's score falls by its slope for every patch of distance: ALiBi (Press et al. 2022, arXiv 2108.12409,
-    section 3) with the Euclidean distance between patches, as CROMA has it (Fuller et al. 2023, arXiv 2311.00566).
+    """ALiBi (Press et al. 2022, arXiv 2108.12409, section 3) in two dimensions.
 
-    Nothing is learned. Distances are in patches, so another grid continues the same penalties, which is what ALiBi
-    is for. The penalty is symmetric, so nothing tells left from right. Prefix tokens are at no distance.
+    The score of a pair of patches falls by the slope of the head for each patch of distance. The distance is Euclidean,
+    as in CROMA (Fuller et al. 2023, arXiv 2311.00566). Nothing is learned. Distances are in patches, so another grid
+    continues the same penalties, which is the purpose of ALiBi. The penalty is symmetric, so it does not tell left from
+    right. Prefix tokens have no penalty.
     """
 
     table: Tensor
@@ -29,7 +30,7 @@ class ALiBi2D(PositionEncoding):
         return self.table if grid == self.geometry.grid else self.penalties(grid).to(self.table)
 
     def penalties(self, grid: tuple[int, int]) -> Tensor:
-        """The bias of a grid, (A,N,N): minus slope times distance."""
+        """Returns the bias of a grid, (A,N,N): minus slope times distance."""
         rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
         y, x = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))  # N
         distance = torch.hypot(y[:, None] - y, x[:, None] - x)  # (N,N)
@@ -39,8 +40,10 @@ class ALiBi2D(PositionEncoding):
 
 
 def slopes(heads: int) -> list[float]:
-    """The slopes are 2^(-8/A), 2^(-16/A) .. 2^-8. Where A is no power of two, they are those of the next lower power,
-    followed by every other one of twice as many, as in the authors' code.
+    """Returns the slopes 2^(-8/A), 2^(-16/A) .. 2^-8 for A heads.
+
+    If A is not a power of two, they are those of the next lower power, followed by every other slope of twice that
+    power, as in the authors' code.
     """
     power = 2 ** math.floor(math.log2(heads))
     whole = [2 ** (-8 * i / power) for i in range(1, power + 1)]

@@ -1,4 +1,4 @@
-"""What a position encoding is: four hooks, none of which does anything here, so that this class is `pe=none`."""
+"""The base class of position encodings. Its four hooks do nothing, so the class itself is `pe=none`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Geometry:
-    """The transformer that an encoding is built for. Prefix tokens (class token and the like) precede the patches and
-    have no place on the grid.
+    """The shape of the transformer that an encoding is built for.
+
+    Prefix tokens, such as the class token, come before the patches and have no place on the grid.
     """
 
     grid: tuple[int, int]  # rows and columns of patches at the training resolution
@@ -26,15 +27,16 @@ class Geometry:
 
 
 class PositionEncoding(nn.Module):
-    """No encoding: attention and mean pooling then see a bag of patches.
+    """No encoding: attention and mean pooling then treat the patches as a set.
 
-    The transformer calls each hook where its docstring says, with the `grid` of the images at hand, so that another
-    resolution just works; each encoding says what it does with a grid it was not built for. Tokens are the prefix
-    tokens, then the patches row by row. `layer` counts the blocks from 0. No parameter of an encoding is decayed.
+    The transformer calls each hook as its docstring says, with the `grid` of the present images, so that other
+    resolutions work. Each encoding documents what it does with a grid that it was not built for. Tokens are the prefix
+    tokens, then the patches row by row. `layer` counts the blocks from 0. Parameters of an encoding have no weight
+    decay.
     """
 
-    # Whether what the encoding tells a token of its place follows from the image. Two places have no similarity of
-    # their own then, so that a probe of the encoding alone does not apply.
+    # Whether the encoding of a token depends on the image. If so, the similarity of two positions is not defined
+    # without an image, and probes of the encoding alone do not apply.
     depends_on_image = False
 
     def __init__(self, geometry: Geometry) -> None:
@@ -43,29 +45,29 @@ class PositionEncoding(nn.Module):
 
     @classmethod
     def acts_in_blocks(cls) -> bool:
-        """Whether blocks meet the encoding, too, so that blocks of another grid need one of their own."""
+        """Returns whether the encoding acts within blocks, so that blocks with another grid need their own encoding."""
         hooks = ("rotate", "bias", "between")
         return any(getattr(cls, hook) is not getattr(PositionEncoding, hook) for hook in hooks)
 
     def embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Takes the tokens once, after the patch embedding: (B,N,D) -> (B,N,D)."""
+        """Is called once, after the patch embedding, and changes the tokens: (B,N,D) -> (B,N,D)."""
         return tokens
 
     def rotate(self, q: Tensor, k: Tensor, grid: tuple[int, int], layer: int) -> tuple[Tensor, Tensor]:
-        """Takes queries and keys in every attention, (B,A,N,E) each."""
+        """Is called in every attention and changes queries and keys, (B,A,N,E) each."""
         return q, k
 
     def bias(self, grid: tuple[int, int], layer: int) -> Tensor | None:
-        """Gives what every attention adds to its scores, (A,N,N), a row per query."""
+        """Is called in every attention and returns a bias for its scores, (A,N,N), a row per query; None: no bias."""
         return None
 
     def between(self, tokens: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
-        """Takes the tokens after every block, the last one included: (B,N,D) -> (B,N,D)."""
+        """Is called after every block, the last one included, and changes the tokens: (B,N,D) -> (B,N,D)."""
         return tokens
 
     def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Makes weights that were trained on any grid into weights for this one, once, before they are loaded.
+        """Converts weights that were trained on another grid to this grid, before they are loaded.
 
-        Tensors that cannot be of another grid of this encoding stay as they are, to be refused with the others.
+        Tensors that cannot come from this encoding stay as they are; loading refuses them.
         """
         return dict(tables)

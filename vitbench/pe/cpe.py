@@ -1,4 +1,4 @@
-"""A depthwise convolution over the grid of tokens: what a token is told of its place follows from its neighbours."""
+"""A depthwise convolution over the grid of tokens, so the encoding of a token depends on its neighbours."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class CPE(PositionEncoding):
-    """Conditional position encodings (Chu et al. 2021, arXiv 2102.10882, section 3): after the first block, which is
-    position 0 of the paper's generator (PEG), tokens + convolution(tokens).
+    """Conditional position encoding (Chu et al. 2021, arXiv 2102.10882, section 3): tokens + convolution(tokens).
 
-    The convolution is depthwise, 3x3, and padded with zeros. The padding is what tells a token where it is: away from
-    the border, patches that move together change nothing but their place. Any grid has such a convolution, so another
-    resolution just works. Prefix tokens pass unchanged.
+    It acts after the first block, which is position 0 of the paper's generator (PEG). The convolution is depthwise,
+    3x3, and padded with zeros. Only the padding tells a token where it is: away from the border, the convolution is
+    equivariant to shifts of the patches. It works on any grid. Prefix tokens stay unchanged.
 
-    Weights begin with deviation sqrt(2/9) and biases at 0 (as all biases of the ViT), and neither is decayed, as in the
-    authors' code (Twins, `CPVTV2`).
+    Weights are drawn with standard deviation sqrt(2/9), biases are 0 (as all biases of the ViT), and neither decays, as
+    in the authors' code (Twins, `CPVTV2`).
     """
 
     depends_on_image = True

@@ -1,4 +1,4 @@
-"""A learned vector per position, added to the tokens: the encoding of the original ViT."""
+"""A learned vector for each position, which is added to the token: the encoding of the original ViT."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vitbench.pe.base import Geometry, PositionEncoding
 
 
 class Learned(PositionEncoding):
-    """A "1-D" table, which knows nothing of rows (Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1, eq. 1).
+    """A "1-D" table, which knows nothing about rows (Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1, eq. 1).
 
-    The class token has a position too, as in the paper (eq. 1) and in timm; big_vision, which the same authors wrote
-    later, gives it none. The table is drawn with deviation 0.02, as in the authors' code and timm. For another grid the
-    patches' part is interpolated bicubically (the paper's section 3.2: "2D interpolation"), with anti-aliasing where it
-    shrinks, as timm's `resample_abs_pos_embed` does.
+    The class token has a position, too, as in the paper (eq. 1) and in timm; big_vision, by the same authors, gives it
+    none. The table is drawn with standard deviation 0.02, as in the authors' code and timm. For another grid, the part
+    of the patches is interpolated bicubically (the paper's section 3.2: "2D interpolation"), with anti-aliasing when it
+    shrinks, as in timm's `resample_abs_pos_embed`.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -30,11 +30,11 @@ class Learned(PositionEncoding):
         return tokens + self.resized(grid)
 
     def resized(self, grid: tuple[int, int]) -> Tensor:
-        """The table (1,N,D) of a grid, which is the parameter itself for the grid that it is learned on."""
+        """Returns the table (1,N,D) for a grid. For the training grid it is the parameter itself."""
         return self.table if grid == self.geometry.grid else self._resized(self.table, self.geometry.grid, grid)
 
     def carried(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A table of another square grid is interpolated to this one, as for images of another size."""
+        """Interpolates a table of another square grid to this one, as for images of another size."""
         table = tables.get("table", self.table)
         side = math.isqrt(max(0, table.shape[1] - self.geometry.prefix_tokens)) if table.ndim == 3 else 0
         fits = side**2 + self.geometry.prefix_tokens == table.shape[1] if side else False

@@ -1,4 +1,4 @@
-"""Rotary encoding whose angles mix column and row, with learned frequencies."""
+"""Rotary encoding with angles that mix column and row by learned frequencies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vitbench.pe.rope import frequencies, places, turned
 class RoPEMixed(PositionEncoding):
     """RoPE-Mixed of RoPE-ViT (Heo et al. 2024, arXiv 2403.13298, "mixed learnable frequency").
 
-    As `rope` does, but a pair turns by x u + y v, where x is the column and y the row, so that a head can look along
-    diagonals. Both frequencies u and v are learned, for every layer, head and pair.
+    It works like `rope`, but a pair is rotated by x u + y v, where x is the column and y the row, so a head can look
+    along diagonals. Both frequencies u and v are learned for every layer, head and pair.
 
-    They begin as in the authors' code (`init_random_2d_freqs`): each head of each layer draws one angle phi, uniform in
-    [0, 2 pi), which turns the axial frequencies w_i of `rope`. Half of the pairs have (u, v) = w_i (cos phi, sin phi),
-    the other half w_i (-sin phi, cos phi); with phi = 0 this is `rope`. theta = 10 is their choice for this encoding.
-    As there, frequencies are not decayed and prefix tokens are not turned. Where we differ: pairs are those of `rope`
-    and not neighbours, which the weights absorb, and the angles of all layers and heads come from one draw.
+    They are initialised as in the authors' code (`init_random_2d_freqs`): each head of each layer draws an angle phi,
+    uniform in [0, 2 pi), which rotates the axial frequencies w_i of `rope`. Half of the pairs have (u, v) = w_i (cos
+    phi, sin phi), and the other half w_i (-sin phi, cos phi); phi = 0 gives `rope`. theta = 10 is their choice for this
+    encoding. As there, frequencies do not decay and prefix tokens are not rotated. We differ in two points: pairs are
+    those of `rope` and not neighbours, which the weights absorb, and all angles come from one draw.
     """
 
     places: Tensor
@@ -43,5 +43,5 @@ class RoPEMixed(PositionEncoding):
         return turned(q, cos, sin), turned(k, cos, sin)
 
     def places_on(self, grid: tuple[int, int]) -> Tensor:
-        """Column and row of every token, (2,N,1), in patches: another grid continues the same angles."""
+        """Returns column and row of every token, (2,N,1), in patches, so another grid continues the same angles."""
         return torch.stack(places(grid, self.geometry.prefix_tokens)).to(torch.get_default_dtype())

@@ -1,1 +1,4 @@
-"""`vitbench bench`: how fast training is, as ratios of sides that are timed in turns. A row of it is a function."""
+"""`vitbench bench`: measures how fast training is, by ratios of contestants that are timed in turn.
+
+Each row is a function of a Bench that yields figures.
+"""

@@ -1,8 +1,8 @@
-"""`vitbench bench`: how fast vitbench is against the bare step, and against how most people train.
+"""`vitbench bench`: compares the speed of vitbench with the bare training step, and with the usual way to train.
 
-CPU figures are CPU seconds of the process on one thread, which others on the machine do not disturb; GPU figures are
-seconds as they pass. The sides of a comparison take turns, window by window. A figure is the median of its windows,
-with the least and the greatest.
+Figures of a CPU are CPU seconds of one thread, which other processes on the machine do not disturb. Figures of a GPU
+are wall-clock seconds. The contestants of a comparison are timed in turn, window by window. A figure is the median of
+its windows, with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(config: Any) -> int:
     timm = Path(options["timm"]).expanduser() if options["timm"] is not None else None
     if timm is not None and not timm.is_file():
         raise UserError(
-            f"timm={options['timm']}: no such file; it is the train.py of a checkout of pytorch-image-models"
+            f"timm={options['timm']}: no such file; type the path of train.py in a checkout of pytorch-image-models"
         )
     file = Path(options["file"]).expanduser() if options["file"] else None
     if file is not None and file.suffix != ".json":
@@ -70,7 +70,7 @@ def main(config: Any) -> int:
 
 
 def _choices(key: str, typed: Any, menu: Iterable[str]) -> list[str]:
-    """One choice or a list of them, each on the menu; UserError where one is not, or there is none."""
+    """Returns one choice or a list of choices as a list. UserError if one is not on the menu, or there is none."""
     choices = [str(choice) for choice in (typed if isinstance(typed, list) else [] if typed is None else [typed])]
     if not choices:
         raise UserError(f"{key}={'null' if typed is None else '[]'}: {did_you_mean('', menu)}")
@@ -92,9 +92,10 @@ def _measure(
     last: dict[str, Any] | None,
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Measures the rows and makes the report, with those of the last report that are not measured now.
+    """Measures the rows and returns the report. Rows of the last report that are not measured now stay in it.
 
-    After each row `keep` gets the report so far, in which a row that is still to be measured is as it was.
+    After each row, `keep` gets the report so far, in which the rows that are not measured yet are those of the last
+    one.
     """
     import torch
 
@@ -105,8 +106,8 @@ def _measure(
     hardware = {key: value for key, value in machine.described()["hardware"].items() if key in ("device", "name")}
     if last is not None and last["hardware"]["name"] != hardware["name"]:
         raise UserError(
-            f"file={options['file']}: was measured on {last['hardware']['name']}, this is {hardware['name']};"
-            " choose another file"
+            f"file={options['file']}: was measured on {last['hardware']['name']}, and this machine is "
+            f"{hardware['name']}; type another file"
         )
     timm = str(Path(options["timm"]).expanduser().resolve()) if options["timm"] else None
     windows, seconds, device = options["windows"], options["seconds"], machine.device.type
@@ -130,36 +131,36 @@ def _measure(
 
 
 def _in_order(figures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The figures in the order of the menu, and behind them those of rows that it no longer has."""
+    """Returns the figures in the order of the menu; those of rows that it no longer has come last."""
     order = list(MENU)
     return sorted(figures, key=lambda one: order.index(one["row"]) if one["row"] in order else len(order))
 
 
 def read_bench(path: Path) -> dict[str, Any]:
-    """Reads what `vitbench bench file=` wrote; UserError where it is something else."""
+    """Reads a file that `vitbench bench file=` wrote. Raises UserError for any other file."""
     try:
         report = read_json(path)
         if report.get("schema") == BENCH_SCHEMA:
-            markdown(report)  # whatever it cannot print is no result either
+            markdown(report)  # a report that cannot be printed is refused, too
             return report
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         pass
-    raise UserError(f"{path} is no result of `vitbench bench`; type another name, or replace=true to lose it")
+    raise UserError(f"{path} is not a result of `vitbench bench`; type another name, or replace=true to replace it")
 
 
 def page(report: Mapping[str, Any]) -> Table:
-    """The table of a report."""
+    """Returns the table of a report."""
     lines = [_line(figure) for figure in report["figures"]]
     return Table("bench", f"Speed on {report['hardware']['name']}", BENCH_HEAD, lines, 2, [], [], [], [])
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The page of a report, as `vitbench report` writes it."""
+    """Returns the page of a report, as `vitbench report` writes it."""
     return render_tables("md", [page(report)], "", notes(report))
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """The line below the table: which clock, which commits and versions of torch, and which days."""
+    """Returns the line below the table, about the clock, the commits, the versions of torch and the days."""
     commits, versions = (
         ", ".join(sorted({str(figure.get(key)) for figure in report["figures"]})) for key in ("commit", "torch")
     )
@@ -172,7 +173,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def _line(figure: Mapping[str, Any]) -> list[str]:
-    """The line of a figure in the table, a cell for each word of BENCH_HEAD."""
+    """Returns the line of a figure in the table, with a cell for each word of BENCH_HEAD."""
     row, what, note, unit, value = (figure[key] for key in ("row", "what", "note", "unit", "value"))
     least, most = (None if figure[key] is None else f"{figure[key]:g}" for key in ("at_least", "at_most"))
     goal = f"{least} to {most}" if least and most else f"<= {most}" if most else f">= {least}" if least else ""

@@ -1,4 +1,4 @@
-"""A network that costs next to nothing, so that data and loop are what is timed. The benchmark alone offers it."""
+"""A network that costs almost nothing, so that only data and loop are timed. Only the benchmark has it on its menu."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Linear(nn.Module):
 
 
 def offer() -> None:
-    """Puts the network on the menu of models, in this process alone."""
-    MENU[NAME] = Choice(f"{__name__}:Linear", "a linear layer, to time what is not the network")
+    """Adds the network to the menu of models, in this process only."""
+    MENU[NAME] = Choice(f"{__name__}:Linear", "a linear layer, to time all but the network")

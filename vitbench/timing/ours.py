@@ -1,4 +1,4 @@
-"""The contestants that train as vitbench does: the bare step, which no loop can beat, and whole runs of `train`."""
+"""The contestants of vitbench: the bare step, which is a limit for every loop, and whole runs of `vitbench train`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from vitbench.training import optim
 from vitbench.training.graph import WARM_UPS, recorded
 from vitbench.training.train import one_run
 
-ATTEMPTS = 5  # to time a long run that takes longer than a short one
-LOGGED = 100  # steps between two log lines and saves, as in a run of 1,000 steps by default
+ATTEMPTS = 5  # how often a long run is timed until it takes longer than a short one
+LOGGED = 100  # steps between two log lines and saves, the default of a run of 1,000 steps
 
 
 def settings_of(words: list[str], folder: Path, device: str, threads: int | None) -> dict[str, Any]:
-    """The settings of `vitbench train WORDS`, its runs in `folder`."""
+    """Returns the settings of `vitbench train WORDS`, with its runs in `folder`."""
     machine = [
         f"machine.device={device}",
         "machine.progress=false",
@@ -37,9 +37,9 @@ def settings_of(words: list[str], folder: Path, device: str, threads: int | None
 
 
 class Limit:
-    """The bare step: forward, backward and optimizer on one fixed batch, normalised and on the device already.
+    """The bare step: forward, backward and optimizer on a fixed batch that is already normalised and on the device.
 
-    On a GPU it is recorded as one graph, as a run's step is.
+    On a GPU it is recorded as one graph, like the step of a run.
     """
 
     def __init__(self, settings: dict[str, Any], image_size: int = 32, batch_size: int | None = None) -> None:
@@ -69,7 +69,7 @@ class Limit:
 
     @torch.inference_mode()
     def infer(self, steps: int) -> float:
-        """The same for the forward alone, in evaluation mode."""
+        """Times only the forward pass, in evaluation mode."""
         self.model.eval()
         return self._seconds(self._infer, steps)
 
@@ -97,15 +97,15 @@ class Limit:
 
 
 class Ours:
-    """Whole runs, with data, loop, log lines and saves: n steps take a run of n more steps less a short run.
+    """Whole runs, with data, loop, log lines and saves. The time of n steps is that of a run with n more steps than a
+    short run, minus that of the short run.
 
-    The short run has one step; on a GPU as many as it takes until the step is a graph. Where the long run took no
-    longer than the short one, other work hid the steps, and both are timed once more.
-
-    Raises TryAgain where other work hides them each time.
+    The short run has one step; on a GPU it has as many as it takes to record the graph. If the long run takes no longer
+    than the short one, other work on the machine hides the steps, and both are timed again. Raises TryAgain if this
+    happens each time.
     """
 
-    _seeds = itertools.count(1)  # no two runs are the same, so none is skipped as done
+    _seeds = itertools.count(1)  # all runs differ, so none is skipped as finished
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -122,15 +122,15 @@ class Ours:
                 self.of_shortest.append(short)
                 return seconds
         raise TryAgain(
-            f"a run of {steps} more steps took no longer: give seconds= more, or wait until other work has ended"
+            f"a run of {steps} more steps took no longer: type a larger seconds=, or wait until other work has ended"
         )
 
     def beside_training(self, step: list[float]) -> list[float]:
-        """The seconds that runs take beside training, where `step` are the seconds of the bare step."""
+        """Returns the seconds that runs take besides training; `step` has seconds of the bare step."""
         return [seconds - self.shortest * statistics.median(step) for seconds in self.of_shortest]
 
     def run(self, steps: int) -> float:
-        """Trains a run of so many steps and returns the seconds that it took."""
+        """Trains a run with this many steps and returns the seconds that it took."""
         settings = copy.deepcopy(self.settings)
         settings["seed"], settings["optim"]["steps"] = next(self._seeds), steps
         begin = self.now()
@@ -140,7 +140,7 @@ class Ours:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """The multiply-adds a second of a large matrix product, the most that this device does through its library."""
+    """Returns the multiply-adds per second of a large matrix product, which are a limit for every network."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     side = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

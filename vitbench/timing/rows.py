@@ -1,4 +1,4 @@
-"""The rows of `vitbench bench` that time steps in this process. Each is a function of a Bench."""
+"""The rows of `vitbench bench` that time steps in this process. Each row is a function of a Bench."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ NO_GPU = "no GPU"
 
 @dataclass
 class Bench:
-    """What the rows are asked to measure, and the folder in which they may write."""
+    """What the rows measure, and the folder in which they may write."""
 
     models: list[str]
     sizes: list[str]
     windows: int
-    seconds: float  # of one window
+    seconds: float  # about the length of one window
     device: str  # cpu or cuda
     folder: Path
     timm: str | None = None  # the path of timm's train.py
 
     @property
     def threads(self) -> int | None:
-        """One on the CPU, whose seconds are then those of the work, also on a machine that others use."""
+        """One on a CPU, so that its CPU seconds do not depend on other work on the machine."""
         return 1 if self.device == "cpu" else None
 
     def settings(self, *words: str) -> dict[str, Any]:
         return settings_of(list(words), self.folder, self.device, self.threads)
 
     def costing_nothing(self, *words: str) -> dict[str, Any]:
-        """Settings for a linear layer in batches of 128, with crop and flip and the ViT's recipe."""
+        """Returns settings of a linear layer with batches of 128, crop and flip, and the ViT's recipe."""
         linear.offer()
         light = ("model=vit", "augment=light", "optim.batch_size=128", "optim.clip=null", "data.val_fraction=0")
         return self.settings(*light, *words) | {"model": {"name": linear.NAME}}
@@ -54,11 +54,11 @@ class Bench:
         return root
 
     def files(self) -> list[str]:
-        """The words that train on `images`."""
+        """Returns the settings that train on `images`."""
         return ["data=imagefolder", f"data.root={self.images}", "data.name=bench", "data.val_fraction=0"]
 
     def usual_on_files(self, settings: dict[str, Any], workers: int = 0) -> Usual:
-        """The usual way to train on `images`, with the model, optimizer and batch of these settings."""
+        """Returns the usual way to train on `images`, with the model, optimizer and batch size of these settings."""
         options = {"what": "folder", "root": str(self.images / "train"), "image_size": 32, "workers": workers}
         recipe = {key: settings["optim"][key] for key in ("optimizer", "batch_size")}
         return Usual(model=settings["model"], device=self.device, threads=self.threads or 1, **options, **recipe)
@@ -119,7 +119,7 @@ def _loop(bench: Bench, model: str, size: str, largest: float) -> Iterator[Figur
     yield figure("loop", f"{name}: vitbench / limit", "", ratios(speeds["ours"], speeds["limit"]), at_least=goal)
     goal = 5.0 if not on_cpu and size == "tiny" else None
     yield figure("loop", f"{name}: vitbench / {loader}", "", ratios(speeds["ours"], speeds["usual"]), at_least=goal)
-    rates = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # a backward costs as much as two forwards
+    rates = [3 * limit.multiply_adds * speed for speed in speeds["ours"]]  # a backward pass costs two forward passes
     yield figure("loop", f"{name}: vitbench", "G multiply-adds a second", [rate / 1e9 for rate in rates])
     yield figure("loop", f"{name}: share of the largest matrix product", "%", [100 * rate / largest for rate in rates])
     yield figure("loop", f"{name}: a run beside training", "s", ours.beside_training(taken["limit"]))
@@ -164,7 +164,7 @@ def stream(bench: Bench) -> Iterator[Figure]:
     data = ("data=shapes", "data.train_images=50000", "data.test_images=100")
     settings = {place: bench.costing_nothing(*data, f"machine.images={place}") for place in ("memory", "cache")}
     runs = {place: Ours(place_settings) for place, place_settings in settings.items()}
-    # so many steps take much longer than the start of a run
+    # This many steps take much longer than the start of a run.
     steps = max(300, steps_for(Limit(settings["memory"]), bench.seconds))
     taken = alternate(runs, dict.fromkeys(runs, steps), bench.windows)
     for place in runs:
@@ -174,7 +174,7 @@ def stream(bench: Bench) -> Iterator[Figure]:
 
 
 def resolution(bench: Bench) -> Iterator[Figure]:
-    """Times patches of 4 px at 32 and 64 px and of 16 px above: 64, 256, 64, 196 and 576 tokens."""
+    """Uses patches of 4 px at 32 and 64 px, and of 16 px above, which gives 64, 256, 64, 196 and 576 tokens."""
     for px in (32, 64, 128, 224, 384):
         batch = max(2, 64 * 32**2 // px**2) if bench.device == "cpu" else 64
         for model in bench.models:
@@ -196,7 +196,7 @@ def resolution(bench: Bench) -> Iterator[Figure]:
 
 
 def graph(bench: Bench) -> Iterator[Figure]:
-    """Runs of the smallest size, for which launching kernels takes longest beside the work of the kernels."""
+    """Times runs of the smallest size, in which launching kernels takes the largest share of the time."""
     for model in bench.models:
         for batch in (64, 512):
             name = f"{model} nano, batch {batch}"

@@ -1,9 +1,8 @@
-"""The contestant that trains as most people do: with torchvision's ImageFolder and transforms, a DataLoader and torch's
-defaults.
+"""The usual way to train, as a contestant: torchvision's ImageFolder and transforms, a DataLoader, torch's defaults.
 
-It is a process of its own, so that nothing that vitbench sets (allocator, determinism, threads) reaches it. Its
-argument says in JSON what to do. It reads one number of steps a line, does them, and answers with the seconds that they
-took by the clock of `vitbench.timing.windows`.
+It runs in its own process, so that no setting of vitbench (allocator, determinism, threads) affects it. Its argument is
+JSON with the options of `main`. It reads a number of steps from each line, does these steps, and answers with their
+seconds by the clock of `vitbench.timing.windows`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from vitbench.timing.windows import clock
 
 
 class Usual:
-    """Starts the process with the options of `main` and talks to it."""
+    """Starts the process with the options of `main` and communicates with it."""
 
     def __init__(self, **options: Any) -> None:
         command = [sys.executable, "-m", "vitbench.timing.usual", json.dumps(options)]
@@ -47,7 +46,7 @@ def main(
     threads: int,
     root: str = "",
 ) -> None:
-    """Trains on `what`: a "folder" of images, `root`, or one fixed "batch"."""
+    """Trains on the images of the folder `root` (`what` is "folder"), or on one fixed batch ("batch")."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""Rows of `vitbench bench` that time whole processes and what happens around training."""
+"""The rows of `vitbench bench` that time whole processes, and the work around training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_SECONDS = 300.0
 
 
 def opening(bench: Bench) -> Iterator[Figure]:
-    """Beside listing the files: a folder of 60,000 files would say more of the disk than of vitbench."""
+    """Times opening without listing the files, because the time to list 60,000 files depends on the disk."""
     import numpy as np
 
     from vitbench.data import cache
@@ -63,7 +63,7 @@ def start(bench: Bench) -> Iterator[Figure]:
     words = ["model=vit", "optim.steps=1", "data=shapes", "data.train_images=1000", "data.test_images=100"]
     ours: list[tuple[float, float]] = []
     torch_alone: list[tuple[float, float]] = []
-    for seed in range(bench.windows + 1):  # the first decodes
+    for seed in range(bench.windows + 1):  # the first run also decodes images and is not counted
         runs = bench.folder / f"start{seed}"
         ours.append(
             _until_first_step([*VITBENCH, "train", *words, f"runs={runs}", f"machine.device={bench.device}"], runs)
@@ -92,7 +92,7 @@ def start(bench: Bench) -> Iterator[Figure]:
 
 
 def _until_first_step(command: list[str], runs: Path) -> tuple[float, float]:
-    """CPU and wall seconds until the run's folder has its config.yaml, which is written right before the first step."""
+    """Returns CPU and wall seconds until the run's config.yaml exists, which is written right before the first step."""
     begin = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while not list(runs.glob("*/config.yaml")):
@@ -106,7 +106,7 @@ def _until_first_step(command: list[str], runs: Path) -> tuple[float, float]:
 
 
 def _whole(command: list[str], **options: Any) -> tuple[float, float]:
-    """CPU and wall seconds of a process and of those it started."""
+    """Returns CPU and wall seconds of a process and of the processes that it started."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode:
@@ -116,7 +116,7 @@ def _whole(command: list[str], **options: Any) -> tuple[float, float]:
 
 
 def parallel(bench: Bench) -> Iterator[Figure]:
-    """Training seconds as the runs record them; each run's weights must be those of the run alone, to the last bit."""
+    """Compares the recorded training seconds, and checks that runs have the same weights as when they train alone."""
     what = "two runs, a thread each / in turn on two threads"
     if cores() < 2:
         yield Figure("parallel", what, None, "", at_least=1.5, note="one core")
@@ -160,8 +160,8 @@ def _weights(folder: Path) -> bytes:
     return (folder / "checkpoint.safetensors").read_bytes()
 
 
-STEPS, BATCH, COUNTS = 40, 64, (640, 2560)  # of the twelve runs: steps, images a step, and training images
-NANO = "img_size=32 patch_size=4 depth=4 embed_dim=64 num_heads=4"  # what our nano ViT is in timm's words
+STEPS, BATCH, COUNTS = 40, 64, (640, 2560)  # steps, batch size and numbers of training images of the twelve runs
+NANO = "img_size=32 patch_size=4 depth=4 embed_dim=64 num_heads=4"  # timm's arguments for our nano ViT
 TIMM_MODELS = (
     f"--model vit_tiny_patch16_224 --model-kwargs {NANO} pos_embed=none --opt adamw",
     f"--model vit_tiny_patch16_224 --model-kwargs {NANO} --opt adamw",
@@ -173,10 +173,10 @@ TIMM_COMMON = (
 
 
 def against_timm(bench: Bench) -> Iterator[Figure]:
-    """Two ViTs and a ResNet-18, 2 shares, 2 seeds: one sweep of ours, and a process of timm's trainer for each.
+    """Compares one sweep of ours with a process of timm's trainer for each run: 3 models, 2 shares, 2 seeds.
 
-    The same models (nano ViTs, a ResNet-18 with the ImageNet stem), images, batch and steps, and 100
-    test images, on which timm's tests after every epoch; a thread a process on the CPU.
+    The models (two nano ViTs, a ResNet-18 with the ImageNet stem), images, batch size and steps are the same. There are
+    100 test images, on which timm's trainer tests after every epoch. On a CPU, each process has one thread.
     """
     what, goal = "12 short runs: twelve processes of timm's train.py / one sweep", 2.0
     if bench.timm is None:
@@ -202,7 +202,7 @@ def against_timm(bench: Bench) -> Iterator[Figure]:
 
 
 def _sweep_of_twelve(bench: Bench) -> list[str]:
-    """The command of our sweep, whose study lies beside its images."""
+    """Returns the command of our sweep, and writes its study into the folder of the bench."""
     study, counts = bench.folder / "twelve.yaml", ",".join(map(str, COUNTS))
     common = [f"optim.steps={STEPS}", f"eval_every={STEPS}", "augment=light", f"optim.batch_size={BATCH}"]
     study.write_text(
@@ -215,7 +215,7 @@ def _sweep_of_twelve(bench: Bench) -> list[str]:
 
 
 def _processes_of_timm(bench: Bench, trainer: str) -> list[list[str]]:
-    """The commands that train the same with timm's trainer, on folders of links to the same images."""
+    """Returns the commands that train the same runs with timm's trainer, on folders of links to the same images."""
     shares = {count: _share(bench.images, bench.folder / f"share{count}", count) for count in COUNTS}
     commands = []
     for model, (count, share), seed in itertools.product(TIMM_MODELS, shares.items(), (0, 1)):
@@ -226,7 +226,7 @@ def _processes_of_timm(bench: Bench, trainer: str) -> list[list[str]]:
 
 
 def _share(root: Path, folder: Path, count: int) -> Path:
-    """A folder of links to the first `count` training images, as many of each class, and to all for testing."""
+    """Makes a folder of links to `count` training images, equally many of each class, and to all test images."""
     for name in sorted(path.name for path in (root / "train").iterdir()):
         (folder / "train" / name).mkdir(parents=True)
         for path in sorted((root / "train" / name).iterdir())[: count // 10]:

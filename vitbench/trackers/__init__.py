@@ -1,6 +1,6 @@
-"""Trackers: programs in which people look at curves of runs. Each has a file, and three methods that `base` describes.
+"""Trackers, programs that show the training curves of runs. Each has its own file and the three methods of `base`.
 
-They take plain arguments and know nothing of runs: vitbench/runs/follow.py reads what a run wrote and hands it over,
-while the run trains and, by `vitbench track`, later. So this room stands below `settings`, which checks the names of
-its menu. No package of a tracker is imported before a tracker is opened.
+They take plain arguments and know nothing about runs. vitbench/runs/follow.py reads what a run wrote and sends it to
+them, while the run trains or later, by `vitbench track`. So this room lies below `settings`, which checks the names of
+its menu. The package of a tracker is imported only when the tracker is opened.
 """

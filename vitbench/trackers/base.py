@@ -1,4 +1,4 @@
-"""What every tracker does."""
+"""The interface of trackers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ Settings = Mapping[str, bool | int | float | str]
 
 
 class Tracker(Protocol):
-    """One run in a tracker. It says itself what it holds, so that a run that was killed goes on without doubles."""
+    """One run in a tracker. The tracker knows what it holds, so a run that was killed continues without duplicates."""
 
     def __init__(self, run: str, folder: Path, settings: Settings) -> None:
-        """Opens a run by its id, which is there or not; `folder` is the run's own, where a tracker can keep files."""
+        """Opens a new or existing run by its id. `folder` is the run's folder, where a tracker can keep files."""
 
     def held(self) -> Mapping[str, Iterable[int]]:
-        """By the name of each value that it holds: the steps that have one."""
+        """Returns, by the name of each value that it holds, the steps that have this value."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds values of a step, What it has returned from, no kill takes back."""
+        """Adds values of a step. When it has returned, the values are stored, even if the process is killed."""
 
     def close(self) -> None:
-        """Lets go of files and services."""
+        """Closes files and services."""

@@ -1,4 +1,4 @@
-"""The menu of trackers. Each needs the package of its name, which the extra of this name brings."""
+"""The menu of trackers. Each needs the package of the same name, which the extra of this name installs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MENU = {
         "vitbench.trackers.tensorboard:TensorBoard", "a file in each run's folder: `tensorboard --logdir runs`"
     ),
     "trackio": Choice("vitbench.trackers.trackio:Trackio", "a database on this machine: `trackio show`"),
-    "wandb": Choice("vitbench.trackers.wandb:Wandb", "wandb.ai, or with WANDB_MODE=offline files for `wandb sync`"),
+    "wandb": Choice("vitbench.trackers.wandb:Wandb", "wandb.ai; with WANDB_MODE=offline, files for `wandb sync`"),
 }
 
 
 def check_trackers(typed: Any) -> list[str] | None:
-    """The trackers that were typed, one or a list, each once; None where there are none.
+    """Returns the trackers that were typed, one or a list, each once; None if there are none.
 
-    Raises UserError for one that is not on the menu, and for one whose package is not installed.
+    Raises UserError for a tracker that is not on the menu or whose package is not installed.
     """
     words = typed if isinstance(typed, list | tuple) else [] if typed is None else [typed]
     names = [check_choice("trackers", str(word), MENU) for word in words]
@@ -33,5 +33,5 @@ def check_trackers(typed: Any) -> list[str] | None:
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # something stands in its place among the modules
+    except ValueError:  # another object has its place in sys.modules
         return False

@@ -1,7 +1,7 @@
-"""TensorBoard: an event file in the folder of the run, which `tensorboard --logdir runs` finds and names by the folder.
+"""TensorBoard: an event file in the run's folder, which `tensorboard --logdir runs` finds and names after the folder.
 
-It is written by the package's own writer, and read by its own reader, so that no torch is needed. TensorBoard keeps
-values as float32. Settings are written as its hyperparameters, by which it compares runs.
+The package's own writer writes it and its own reader reads it, so torch is not needed. TensorBoard stores values as
+float32. Settings are written as hyperparameters, by which TensorBoard compares runs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vitbench.trackers.base import Settings
 class TensorBoard:
     def __init__(self, run: str, folder: Path, settings: Settings) -> None:
         self._run, self._folder, self._settings = run, folder, settings
-        self._writer: Any = None  # opened by the first value, so that nothing new makes no new file
+        self._writer: Any = None  # opened by the first value, so that a run without new values makes no new file
 
     def held(self) -> dict[str, set[int]]:
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
         held: dict[str, set[int]] = {}
-        for file in self._files():  # each by itself, as together a file with an older name hides what is after it
-            events = EventAccumulator(str(file), size_guidance={SCALARS: 0})  # 0: all of them
+        for file in self._files():  # each is read alone, because together some files would hide others
+            events = EventAccumulator(str(file), size_guidance={SCALARS: 0})  # 0 reads all of them
             events.Reload()
             for name in events.Tags()[SCALARS]:
                 held.setdefault(name, set()).update(event.step for event in events.Scalars(name))

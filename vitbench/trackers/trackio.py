@@ -1,7 +1,7 @@
-"""Trackio: a database of this machine, below TRACKIO_DIR, else ~/.cache/huggingface/trackio; `trackio show` draws it.
+"""Trackio: a database on this machine, in TRACKIO_DIR or ~/.cache/huggingface/trackio, which `trackio show` draws.
 
-The run is written into the database itself. `trackio.init` would ask Hugging Face who the user is, follow
-TRACKIO_SPACE_ID to the network, and print; here nothing leaves the machine and no server is started.
+The run is written directly into the database. `trackio.init` would ask Hugging Face who the user is, send data to
+TRACKIO_SPACE_ID, and print. Here nothing leaves the machine, and no server is started.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from vitbench.trackers.base import Settings
 
 PROJECT = "vitbench"
-_OF_A_LOG = ("step", "timestamp")  # what Trackio adds to the values
+_OF_A_LOG = ("step", "timestamp")  # the fields that Trackio adds to the values
 
 
 class Trackio:
@@ -35,7 +35,7 @@ class Trackio:
             [dict(values)],
             steps=[step],
             config=dict(self._settings),
-            log_ids=[f"{self._run} {step} {' '.join(sorted(values))}"],  # the database takes none twice
+            log_ids=[f"{self._run} {step} {' '.join(sorted(values))}"],  # the database stores an id only once
             run_id=self._run,
         )
 

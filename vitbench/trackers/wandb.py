@@ -1,9 +1,9 @@
-"""Weights & Biases. WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_DIR and the key are the user's, as wandb reads them.
+"""Weights & Biases. wandb reads WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_DIR and the key as usual.
 
-wandb is told the run, its settings and its values. It is kept from what it would find out by itself: the command line,
-which can hold a key, the code, its repository, the output, and the machine. It never asks for a key.
+wandb gets the run's id, its settings and its values. It is prevented from collecting more: the command line, which may
+contain a key, the code, its repository, the output, and facts about the machine. It never asks for a key.
 
-What was handed over stands in a note in the run's folder, because offline nobody else knows it.
+A note in the run's folder lists what was sent, because wandb cannot tell when it is offline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS_TO_BEGIN = 30.0
 class Wandb:
     def __init__(self, run: str, folder: Path, settings: Settings) -> None:
         self._id, self._settings, self._note = run, settings, folder / NOTE
-        self._run: Any = None  # begun by the first value
+        self._run: Any = None  # opened by the first value
         self._newest: dict[str, int] = {}
         with suppress(OSError, ValueError):
             self._newest = {name: step for name, step in read_json(self._note).items() if type(step) is int}
@@ -37,7 +37,7 @@ class Wandb:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._run is None:
             self._begin()
-        if step < self._run.step:  # wandb takes no value of a step that it has closed
+        if step < self._run.step:  # wandb takes no values for earlier steps
             self._run.summary.update(dict(values))
         else:
             self._run.log(dict(values), step=step)

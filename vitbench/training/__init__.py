@@ -1,1 +1,1 @@
-"""Trains one run, from its settings to its record. Starting many runs is the business of `sweeping`."""
+"""Trains one run, from its settings to its record. The room `sweeping` starts many runs."""

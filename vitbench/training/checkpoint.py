@@ -1,4 +1,7 @@
-"""Tensors in safetensors files that carry their own SHA-256: a flipped bit is noticed, and reading runs no code."""
+"""Reads and writes tensors in safetensors files that contain their own SHA-256.
+
+So a flipped bit is noticed, and reading a file never executes code.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,18 @@ from vitbench.runs.record import Count, Seconds
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
-    """The bytes of a file with these tensors and, as JSON, this metadata."""
+    """Returns the bytes of a safetensors file with these tensors and, as JSON, this metadata."""
     from safetensors.torch import save
 
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
-    # everything is under one key: safetensors writes several in random order, and equal runs should give equal bytes
+    # All metadata is under one key, because safetensors writes several keys in random order, and equal runs should give
+    # equal bytes.
     return save(cpu, {"vitbench": f"{digest(cpu, text)} {text}"})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata of a file that `to_bytes` made; UserError says what is wrong with any other."""
+    """Returns the tensors and the metadata of a file that `to_bytes` made. Raises UserError for any other file."""
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
@@ -59,22 +63,22 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return tensors, dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{path} was not written by vitbench (what it says of itself is no JSON object)") from None
+        raise UserError(f"{path} was not written by vitbench (its metadata is not a JSON object)") from None
 
 
 def weights_of(run: str, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights; UserError where they are those of another run than `run`."""
+    """Returns the tensors of a file of weights. Raises UserError if the file belongs to another run than `run`."""
     tensors, about = load_tensors(path)
     if about.get("run") != run:
         raise UserError(f"{path} holds the weights of another run, {about.get('run')}")
-    # files of old have DeiT's second head under the name that it has in timm
+    # Files of old versions have DeiT's second head under the name that it has in timm.
     return {re.sub(r"^head_dist\.", "head.dist.", name): tensor for name, tensor in tensors.items()}
 
 
 def set_damaged_aside(run: str, paths: Iterable[Path]) -> list[str]:
-    """Renames those files of a run that are damaged, or another run's, for nobody shall use them; says which they are.
+    """Renames the weight files of a run that are damaged or belong to another run; returns a line about each.
 
-    So the record of the run, which is made later, cannot call them whole.
+    Nobody reads them under the new name, and the record of the run, which is written later, does not list them.
     """
     told = []
     for path in paths:
@@ -84,12 +88,12 @@ def set_damaged_aside(run: str, paths: Iterable[Path]) -> list[str]:
             aside = path.with_name(f"{path.name}.damaged")
             with storage(aside):
                 os.replace(path, aside)
-            told.append(f"{error}; it is {aside.name} now")
+            told.append(f"{error}; it was renamed to {aside.name}")
     return told
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """The SHA-256 of the text and of the tensors' names, types, shapes and values, whatever order they are in."""
+    """Returns the SHA-256 of the text and of the tensors' names, types, shapes and values, in any order of tensors."""
     sha256 = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -99,13 +103,13 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 
 def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Loads weights into a model; UserError says in one line what does not fit, and then none is loaded."""
+    """Loads weights into a model. If a tensor does not fit, it raises UserError and loads none."""
     check_fit(model, tensors, path)
     model.load_state_dict(dict(tensors))
 
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """UserError where the tensors are not exactly those of the model, by name and shape."""
+    """Raises UserError unless the tensors are exactly those of the model, by name and shape."""
     own = model.state_dict()
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
     reshaped = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
@@ -124,10 +128,10 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
 
 
 class About(TypedDict):
-    """What a saved state says of itself."""
+    """The metadata of a saved state."""
 
-    run: str  # whose state it is
-    step: Count  # that is done
+    run: str  # the id of its run
+    step: Count  # number of steps that are done
     train_seconds: Seconds
     every: Annotated[int, FROM_1]  # steps between two evaluations
     data: str  # the fingerprint of the images
@@ -144,9 +148,9 @@ def gather(
     losses: Tensor,
     metrics: bytes | None = None,
 ) -> bytes:
-    """The bytes of a saved state. No generator is part of it: each step draws its random numbers from (seed, step).
+    """Returns the bytes of a saved state. It has no state of random generators, because (seed, step) seeds each step.
 
-    `metrics` is the file metrics.csv. It has no checksum of its own, and other lines in it would be other numbers.
+    `metrics` is the content of metrics.csv. It is stored here because that file has no checksum of its own.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
@@ -170,19 +174,21 @@ def restore(
     averaged: nn.Module | None,
     losses: Tensor,
 ) -> dict[str, Any]:
-    """Puts a state that `gather` made into objects built from the same settings; returns its `about`.
+    """Loads a state that `gather` made into objects that were built from the same settings; returns its metadata.
 
-    `about["has_losses"]` says whether `losses` now holds the loss of each step before: a state may lack some.
-    `about["metrics"]` is the file metrics.csv, where the state has it. UserError where the state is of another run, or
-    a tensor does not fit; all objects are then as they were.
+    The metadata gets two more keys: `has_losses` says whether `losses` now holds the loss of every earlier step, and
+    `metrics` is the content of metrics.csv, if the state has it. Raises UserError if the state belongs to another run
+    or a tensor does not fit; then no object has changed.
     """
     tensors, about = led(load_tensors, path)
     if fault := fault_of(About, about):
-        raise UserError(f"{path} is no whole state: {fault}")
+        raise UserError(f"{path} is not a complete state: {fault}")
     if about["run"] != run:
         raise UserError(f"{path} is the state of another run, {about['run']}")
     if about["step"] > len(losses):
-        raise UserError(f"{path} is no state of this run: step {about['step']:,}, and there are {len(losses):,}")
+        raise UserError(
+            f"{path} is not a state of this run: it is of step {about['step']:,}, and the run has {len(losses):,} steps"
+        )
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "averaged": {}, "losses": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -195,22 +201,22 @@ def restore(
     for name, value in parts["optimizer"].items():
         index = name.partition(".")[0]
         if index not in by_index or (value.dim() and value.shape != by_index[index].shape):
-            raise UserError(f"{path} is from another optimizer: no parameter here takes {name}")
+            raise UserError(f"{path} is from another optimizer: {name} fits no parameter of this one")
     for name, kind in (("losses", torch.float32), ("metrics", torch.uint8)):
         if (kept := tensors.get(name)) is None and name == "losses":
-            raise UserError(f"{path} is no whole state: it has no losses")
+            raise UserError(f"{path} is not a complete state: it has no losses")
         if kept is not None and (kept.dim() != 1 or kept.dtype != kind):
-            raise UserError(f"{path} is no whole state: its {name} are {kept.dtype} of shape {tuple(kept.shape)}")
+            raise UserError(f"{path} is not a complete state: its {name} are {kept.dtype} of shape {tuple(kept.shape)}")
     for part, module in modules.items():
         module.load_state_dict(parts[part])
     for name, value in parts["optimizer"].items():
         index, _, key = name.partition(".")
         parameter = by_index[index]
-        # fused optimizers expect their state in the parameter's memory order, which can be channels-last
+        # Fused optimizers expect their state in the memory layout of the parameter, which can be channels-last.
         like = parameter if value.shape == parameter.shape else torch.empty_like(value, device=parameter.device)
         optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
     saved, step = parts["losses"][""], about["step"]
-    has_losses = len(saved) >= step  # files of old have those since the last evaluation alone
+    has_losses = len(saved) >= step  # states of old versions have only the losses since the last evaluation
     if has_losses:
         losses[:step] = saved[:step]
     lines = {"metrics": tensors["metrics"].numpy().tobytes()} if "metrics" in tensors else {}

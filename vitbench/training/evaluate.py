@@ -32,18 +32,18 @@ class Evaluation(NamedTuple):
 
 
 def forward_of(model: nn.Module, normalise: Normalise, batch: Tensor) -> Tensor:
-    """The logits (B, K) of a batch of images, in float32. The model has to be in evaluation mode."""
+    """Returns the logits (B, K) of a batch of images, in float32. The model has to be in evaluation mode."""
     logits: Tensor = model(normalise(batch)).float()
     return logits
 
 
 @torch.inference_mode()
 def logits_of(forward: Callable[[Tensor], Tensor], images: Tensor | Stream, batch_size: int) -> Tensor:
-    """The logits (M, K) that `forward` gives of images as in `evaluate`, a batch of them at a time."""
+    """Returns the logits (M, K) of images, which `forward` computes batch by batch."""
     logits = torch.empty(0)
     for first, batch in zip(count(step=batch_size), images.split(batch_size), strict=False):
         part = forward(batch)
-        if first == 0:  # one tensor for all: a small one kept of each batch would fragment the memory of large ones
+        if first == 0:  # one tensor for all batches: many small ones that are kept would fragment the memory
             logits = part.new_empty(len(images), part.shape[1])
         logits[first : first + len(part)] = part
     return logits
@@ -58,10 +58,10 @@ def evaluate(
     batch_size: int = 500,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
-    """Tests on `images` uint8 (M, C, H, W) and `labels` (M,), which are on the model's device.
+    """Tests the model on `images` uint8 (M, C, H, W) and `labels` (M,), which are on the model's device.
 
-    Several processes share the images, and each image counts once. `forward` gives the model's logits, where that is
-    not `forward_of`.
+    If there are several processes, they divide the images among them, and each image counts once. `forward` computes
+    the logits of a batch in place of `forward_of`.
     """
     training = [module for module in model.modules() if module.training]  # frozen ones are in evaluation mode already
     model.eval()
@@ -70,12 +70,15 @@ def evaluate(
     for module in training:
         module.training = True
     predictions = logits.argmax(1)
-    loss = F.cross_entropy(logits.double(), labels)  # a mean of many loses digits in float32
+    loss = F.cross_entropy(logits.double(), labels)  # a mean of many losses is less exact in float32
     return Evaluation((predictions == labels).double().mean().item(), loss.item(), predictions, logits)
 
 
 def results_of_test(tested: Evaluation, labels: Tensor) -> dict[str, float | None]:
-    """What a record says of a test of `labels` (M,); None where there is no such number, or none that is finite."""
+    """Returns the fields of a record about a test with `labels` (M,).
+
+    A field is None if it has no meaning (top-5 accuracy with five classes or fewer) or if the loss is not finite.
+    """
     results: dict[str, float | None] = {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
     if not math.isfinite(tested.loss):
         return results | dict.fromkeys(OF_CLASSES)

@@ -1,4 +1,4 @@
-"""Ends a run: tests it, writes its weights and predictions, and makes its record."""
+"""Finishes a run: tests the network, writes its weights and predictions, and makes the record."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METRICS = (
 
 
 def finish(training: Training, interrupt: Interrupt) -> Record:
-    """Tests the network, writes weights and predictions, and returns the record. A diverged run has neither of them."""
+    """Tests the network, writes weights and predictions, and returns the record. A diverged run has no such files."""
     interrupt.stops(f"{training.run.id}: trained and saved, not yet tested")
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if training.diverged_step is None:
@@ -44,7 +44,7 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
             led(write, training.run.weights(), training.weights())
             for file, array in arrays.items():
                 led(write, training.run.folder / file, _npy(array))
-        else:  # the last step broke the weights, and no later loss shows it
+        else:  # the last step made the weights infinite or nan, and no later loss could show it
             training.diverged_step, metrics = training.steps, dict.fromkeys(metrics)
     training.follower.saved(training.steps, results_of(metrics))
     training.follower.close(at_the_end=True)
@@ -52,7 +52,7 @@ def finish(training: Training, interrupt: Interrupt) -> Record:
 
 
 def _last_logged(training: Training) -> dict[str, float | None]:
-    """The metrics of the last line of metrics.csv; None where somebody removed the file."""
+    """Returns the metrics of the last line of metrics.csv; all are None if somebody removed the file."""
     *_, line = [{}, *led(read_metrics, training.run.folder)]
     return {
         key: float(line[key]) if line.get(key) else None
@@ -61,7 +61,7 @@ def _last_logged(training: Training) -> dict[str, float | None]:
 
 
 def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Tensor]:
-    """Adds the test's results to `metrics`; returns arrays to keep. Training uses test images only here."""
+    """Adds the results of the test to `metrics`; returns the arrays to write. Only this function uses test images."""
     images, labels = training.share.test(training.machine.device)
     tested = training.evaluate(images, labels)
     metrics |= results_of_test(tested, labels)
@@ -75,7 +75,7 @@ def _test(training: Training, metrics: dict[str, float | None]) -> dict[str, Ten
 
 
 def _is_finite(training: Training, metrics: dict[str, float | None]) -> bool:
-    """Whether metrics and weights are finite. Broken weights show in the test's loss; without a test they are read."""
+    """Returns whether metrics and weights are finite. The test's loss shows it; without a test, weights are read."""
     if not all(math.isfinite(value) for value in metrics.values() if value is not None):
         return False
     weights = training.evaluated.state_dict().values()

@@ -1,4 +1,4 @@
-"""Says after a run's first steps how long it will take, and of a long run on a processor what would make it shorter."""
+"""Estimates after the first steps how long a run will take, and says what would shorten a long run on a CPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vitbench.numbers.words import HOUR, number, spoken
 from vitbench.training.graph import WARM_UPS
 from vitbench.training.training import Training
 
-TIMED_STEPS = 20  # so many steps are timed, or fewer that take
+TIMED_STEPS = 20  # number of steps that are timed, or fewer if these already take TIMED_SECONDS
 TIMED_SECONDS = 2.0
-UNTOLD_SECONDS = 10  # nothing is said of a run that takes less
+UNTOLD_SECONDS = 10  # runs that take less get no estimate
 
 
 class Forecast:
-    """Times the first steps as they are done, without the very first, and changes no number of the run."""
+    """Times the first steps of a run, apart from the very first one. It changes no number of the run."""
 
     def __init__(self, training: Training, say: Callable[[str], None]) -> None:
         self.training, self.say = training, say
@@ -27,7 +27,7 @@ class Forecast:
         self._told = False
 
     def after_step(self) -> None:
-        """To be called after each step, before it evaluates."""
+        """Must be called after each step, before the evaluation."""
         timed = self.training.step - self._from
         if self._told or timed < 0:
             return
@@ -36,7 +36,7 @@ class Forecast:
             self._before = self._seconds_of_training()
         elif timed >= TIMED_STEPS or self._seconds_of_training() - self._before >= TIMED_SECONDS:
             self._told = True
-            self.training.machine.synchronise()  # a GPU may still be at work on what it was given
+            self.training.machine.synchronise()  # a GPU may not have finished the steps yet
             self._tell((self._seconds_of_training() - self._before) / timed)
 
     def _seconds_of_training(self) -> float:
@@ -58,7 +58,7 @@ class Forecast:
             self.say(shorter(training.run.settings, size, training.loader.train_images))
 
     def _evaluation(self, step_seconds: float) -> float:
-        """The seconds of all evaluations that are to come: an image takes a third of what it takes in training."""
+        """Returns the seconds of all later evaluations, where an image takes about a third of its time in training."""
         training = self.training
         evaluations = math.ceil(training.steps / training.every) - training.step // training.every
         images = evaluations * (len(training.validation[1]) if training.validation else 0)
@@ -67,9 +67,9 @@ class Forecast:
 
 
 def shorter(settings: Mapping[str, Any], image_size: int | None, train_images: int | None) -> str:
-    """Settings that would make a run shorter, each with a value for it, as people type them; None: not known."""
+    """Returns a line with settings that would shorten a run, as people type them; None: the number is not known."""
     *ways, last = _ways(settings, image_size or 0, train_images)
-    return f"more than an hour; shorter with {', '.join(ways)} or {last}"
+    return f"this is more than an hour; the run is shorter with {', '.join(ways)} or {last}"
 
 
 def _ways(settings: Mapping[str, Any], image_size: int, train_images: int | None) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _ways(settings: Mapping[str, Any], image_size: int, train_images: int | None
         yield f"fewer epochs (optim.epochs={optim['epochs'] / 2:g} optim.min_steps={max(1, optim['min_steps'] // 2)})"
     patch: Any = model.get("patch_size")
     if image_size >= 64 and image_size % (2 * (patch or 1)) == 0:
-        # without the patch size that of the smaller images would follow them, and there would be as many patches
+        # A patch size of null shrinks with the images, so the number of patches would stay the same.
         kept = f" model.patch_size={patch}" if patch else ""
         yield f"smaller images (data.image_size={image_size // 2}{kept})"
     if patch and image_size % (2 * patch) == 0 and image_size >= 8 * patch:

@@ -1,11 +1,11 @@
-"""The work that a function gives a GPU, recorded once as a CUDA graph and replayed from then on.
+"""Records the work of a function on a GPU once, as a CUDA graph, and replays it in later calls.
 
-A small network's step is some 150 kernels, and the host is expected to take longer to launch them than a GPU to do
-them (not measured yet). The replay of a graph is one launch. It repeats what was recorded at the same addresses in
-memory, so whatever Python decided or drew while it was recorded stays as it was. What changes from call to call is
-therefore a tensor: an input, which is copied into the recorded one, or something that the function itself changes in
-place, such as weights or a counter. Random numbers are drawn afresh, by torch's generator of the device as the host
-seeded it before the call.
+One step of a small network launches some 150 kernels. The host is expected to take longer to launch them than the GPU
+to compute them (this is not measured yet), and replaying a graph is a single launch. A replay repeats the recorded
+kernels at the same addresses in memory, so whatever Python decided or drew during the recording stays fixed. All that
+changes from call to call must therefore be a tensor: an input, which is copied into the recorded input, or a tensor
+that the function changes in place, such as weights or a counter. Random numbers are new in each replay: they come from
+torch's generator of the device, which the host seeds before the call.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch import Tensor
 
 from vitbench.machine.hardware import Machine
 
-WARM_UPS = 3  # calls before the recording: they compile, choose kernels and make what an optimizer keeps
+WARM_UPS = 3  # calls before the recording, in which kernels are compiled and chosen and the optimizer makes its state
 
 
 def recorded(function: Callable[..., Any], machine: Machine) -> Callable[..., Any]:
-    """The function, recorded where the machine has graphs."""
+    """Returns the function itself, or its recorded form if the machine uses graphs."""
     return Recorded(function, machine.device) if machine.graph else function
 
 
 class Recorded:
-    """Calls a function of tensors, and once it has warmed up replays its graph instead.
+    """Calls a function of tensors WARM_UPS times, then records it, and replays the graph from then on.
 
-    All inputs and outputs are tensors on the device, or tuples of them. A replay overwrites the outputs of the call
-    before. Inputs whose shapes differ from those of the first call, such as the rest of a split, are never recorded.
+    All inputs and outputs are tensors on the device, or tuples of them. A replay overwrites the outputs of the previous
+    call. Calls with inputs of other shapes than in the first call, such as the last batch of a split, are not recorded.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
@@ -61,12 +61,12 @@ class Recorded:
 
 @cache
 def _beside(device: torch.device) -> torch.cuda.Stream:
-    """The CUDA stream that warms up and records. One serves all, because torch keeps a workspace for each."""
+    """Returns the CUDA stream for warm-up and recording. There is one, because torch keeps a workspace per stream."""
     return torch.cuda.Stream(device)
 
 
 def warm_up(function: Callable[..., Any], inputs: Sequence[Tensor], device: torch.device) -> Any:
-    """Calls the function on another CUDA stream, as torch asks for before a recording."""
+    """Calls the function on another CUDA stream, as torch requires before a recording."""
     beside, queue = _beside(device), torch.cuda.current_stream(device)
     beside.wait_stream(queue)
     with torch.cuda.stream(beside):
@@ -78,13 +78,13 @@ def warm_up(function: Callable[..., Any], inputs: Sequence[Tensor], device: torc
 def record(
     function: Callable[..., Any], inputs: Sequence[Tensor], device: torch.device
 ) -> tuple[Callable[[], None], Any]:
-    """Records the function without running it; returns what replays it, and the outputs that a replay fills."""
-    gc.collect()  # graphs of runs that have ended give their memory back
+    """Records the function without running it; returns a function that replays it, and the outputs that it fills."""
+    gc.collect()  # frees the memory of graphs of finished runs
     graph, queue = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     try:
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=_beside(device)):
             outputs = function(*inputs)
     except Exception:
-        torch.cuda.set_stream(queue)  # where a recording fails, torch stays on the other one
+        torch.cuda.set_stream(queue)  # after a failed recording torch would stay on the other stream
         raise
     return graph.replay, outputs

@@ -1,4 +1,4 @@
-"""What training asks of a network of timm or torchvision alone: which normalisation, and whether a batch has parts."""
+"""Rules of training for networks of timm and torchvision: how images are normalised, and when a batch can be split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitbench.settings.compose import flatten
 
 
 def refuse_parts_of_batch(settings: Mapping[str, Any], model: Network) -> None:
-    """Refuses `machine.microbatch` where parts of a batch would make another run, by batch norm or dropout."""
+    """Refuses `machine.microbatch` if batch norm or dropout would make the results depend on the parts of a batch."""
     alike = not any(
         isinstance(module, _BatchNorm) or (isinstance(module, nn.Dropout) and module.p) for module in model.modules()
     )
@@ -29,11 +29,11 @@ def refuse_parts_of_batch(settings: Mapping[str, Any], model: Network) -> None:
 def normalise_of(
     images: Tensor | Stream, model: Any, origin: Origin | None, places: NDArray[Any] | None
 ) -> tuple[Normalise, list[str]]:
-    """What makes the network's input of bytes; and, where it is not by the run's own training images, a line on how.
+    """Returns the normalisation of the images, and a line about it unless it is that of the run's training images.
 
-    A network of a library goes on with the mean and deviation with which it was pretrained: a frozen network with
-    others is another network. Where it begins from a run, or a file of its weights, they are that run's. What is typed
-    wins.
+    A network of a library keeps the mean and the standard deviation of its pretraining, because the same weights with
+    another normalisation are another network. If it starts from a run, or from a file of a run's weights, it keeps
+    those of that run. model.mean and model.std override both.
     """
     own = Normalise.of(images, model.channels_last, places)
     if not isinstance(model, Network):
@@ -51,6 +51,6 @@ def normalise_of(
     whose = "as typed" if expected is None or (typed_mean and typed_std) else f"as {expected.name} {its}"
     numbers = " and deviation ".join(f"[{','.join(f'{number:.4g}' for number in each)}]" for each in (mean, std))
     other_size = expected is not None and expected.image_size != images.shape[-1]
-    size = f" at {images.shape[-1]} px, where it had {expected.image_size}" if other_size and expected else ""
+    size = f" at {images.shape[-1]} px; it was trained at {expected.image_size} px" if other_size and expected else ""
     note = f"images are normalised {whose}, by mean {numbers}{size}"
     return Normalise(mean, std, images.device, model.channels_last, places), [note]

@@ -1,4 +1,4 @@
-"""The optimizer, its parameter groups, and the moving average of weights."""
+"""Makes the optimizer with its parameter groups, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from vitbench.pe.base import PositionEncoding
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Decay on the weights of linear and convolutional layers alone: not on biases, norms, tokens, or whatever position
-    encodings learn (convolutions included, as in the authors' code of `pe=cpe`). A layer of
-    our own that stands for one of them says `decays_weight = True`. A network of timm or torchvision has the field's
-    rule (`Network.decayed`): no decay on biases, vectors and what its `no_weight_decay()` names.
+    """Returns the parameter groups of a model, with and without weight decay.
 
-    What is frozen is in no group. The learning rate of a group is `scale` times the schedule's: 1 for all, or
-    `layer_decay` to the power of how far the layer lies below the head, whose groups then come first.
+    Only the weights of linear and convolutional layers decay. Biases, norms, tokens and all parameters of position
+    encodings do not (their convolutions included, as in the authors' code of `pe=cpe`). A layer of our own that
+    replaces a linear or convolutional one has `decays_weight = True`. A network of timm or torchvision follows the
+    usual rule (`Network.decayed`): biases, other vectors and what its `no_weight_decay()` names do not decay.
+
+    Frozen parameters are in no group. A group's learning rate is `scale` times that of the schedule. `scale` is 1, or
+    `layer_decay` to the power of the layer's depth below the head; the groups of the head come first.
     """
     layers = [
         module
@@ -45,11 +47,12 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def depths_below_head(model: Any) -> dict[int, int]:
-    """By the id of each parameter, how many layers it lies below the head.
+    """Returns, by the id of each parameter, how many layers it lies below the head.
 
-    As in BEiT (Bao et al. 2022, arXiv 2106.08254) and MAE: with L blocks the head and the last norm are at 0, block l
-    of 1..L at L + 1 - l, and what comes before the blocks (patches or stem, class token, position encoding) at L + 1.
-    Blocks are those of `model.taps`, in depth order; of a library's network, those that the library says.
+    The count is that of BEiT (Bao et al. 2022, arXiv 2106.08254) and MAE. With L blocks, the head and the last norm are
+    at 0, block l of 1..L is at L + 1 - l, and all that comes before the blocks (patch embedding or stem, class token,
+    position encoding) is at L + 1. The blocks are those of `model.taps`, in depth order; a network of a library has its
+    library's own division into layers.
     """
     if isinstance(model, Network):
         return model.layers_below_head()
@@ -63,8 +66,10 @@ def depths_below_head(model: Any) -> dict[int, int]:
 
 
 def _plain(kind: type[torch.optim.Optimizer]) -> Any:
-    """The same optimizer without its preparations for torch.compile, for which torch imports its compiler: it takes as
-    long as torch itself, at each start. Only networks are compiled here.
+    """Returns the optimizer class without its wrappers for torch.compile.
+
+    The wrappers make torch import its compiler, which takes as long as importing torch itself. Only networks are
+    compiled here, never optimizers.
     """
     prepared = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
     methods = {name: unwrap(getattr(kind, name)) for name in prepared}
@@ -85,14 +90,14 @@ def build_optimizer(
     beta2: float,
     layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum: torch's, in their fused form.
+    """Returns torch's fused AdamW, or torch's fused SGD with Nesterov momentum.
 
-    What is trained `beside` the model has groups of its own.
+    The module `beside` the model, which has the parameters of an objective, gets its own groups.
     """
     groups = parameter_groups(model, weight_decay, layer_decay)
     groups += [group for group in parameter_groups(beside or nn.Module(), weight_decay) if group["params"]]
     if optimizer == "adamw":
-        # torch lets no graph record AdamW without `capturable`, which changes nothing in the fused form
+        # A CUDA graph can record AdamW only with `capturable`, which changes nothing in the fused form.
         on_gpu = next(model.parameters()).is_cuda
         adamw: torch.optim.Optimizer = AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True, capturable=on_gpu)
         return adamw
@@ -101,7 +106,7 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives each group `scale` times this learning rate, in place where it is a tensor (see `hold_learning_rate`)."""
+    """Sets each group's learning rate to `scale` times `lr`; a tensor is changed in place (`hold_learning_rate`)."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr * group["scale"])
@@ -110,24 +115,25 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def hold_learning_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Makes the learning rates tensors on the device, which a recorded step reads anew each time."""
-    dtype = torch.float32 if device.type == "cuda" else torch.float64  # what torch's fused kernels read
+    """Turns the learning rates into tensors on the device, which a recorded step reads in each replay."""
+    dtype = torch.float32 if device.type == "cuda" else torch.float64  # the type that torch's fused kernels read
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
 
 
 def averaged(model: nn.Module) -> AveragedModel:
-    """A copy of the model that holds the moving average of its weights and buffers."""
+    """Returns a copy of the model that holds the moving average of its weights and buffers."""
     return AveragedModel(model, use_buffers=True)
 
 
 @torch.no_grad()
 def average_into(averaged: AveragedModel, model: nn.Module, share: float) -> None:
-    """Moves the averages towards the model by a share of the way (Polyak and Juditsky 1992).
+    """Moves the averages towards the model: average += share * (model - average) (Polyak and Juditsky 1992).
 
-    A share of 1 copies the model, as the first step of an average does. torch's own `update_parameters` asks a counter
-    on the CPU for that, which no graph can repeat. Integers, such as batch norm's count of batches, are copied. Buffers
-    that no file of weights holds are constants, as a mask of minus infinities is, and stay as they are.
+    A share of 1 copies the model, which is the first step of an average. torch's own `update_parameters` reads a
+    counter on the CPU to decide this, which a CUDA graph cannot repeat. Integers, such as batch norm's count of
+    batches, are copied. Buffers that are not saved with the weights are constants, such as a mask of minus infinities,
+    and stay as they are.
     """
     its, newest = ([*module.state_dict(keep_vars=True).values()] for module in (averaged.module, model))
     floats = [tensor.is_floating_point() for tensor in its]

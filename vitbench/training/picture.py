@@ -1,13 +1,14 @@
-"""Draws training images as the network gets them: `vitbench ls images file=images.png`, and any words of a run.
+"""Draws training images as the network sees them: `vitbench ls images file=images.png` with the settings of a run.
 
     vitbench ls images file=images.png model=vit data=shapes augment=strong data.permute=tiles
 
-These are the first images of the run's first batch: after the choice of a share, augmentation and the rearrangement of
-places, with the same numbers that training draws, and only mean and deviation are undone. Below each stand its class,
-or its classes with their shares where images are mixed. Look at such a picture before every study.
+The picture shows the first images of the run's first batch, after the choice of a share, augmentation and
+rearrangement, with the same random numbers as in training. Only the normalisation by mean and standard deviation is
+undone. The caption of an image is its class, or its two largest classes with their shares if images are mixed. Look at
+such a picture before every study.
 
-Nothing is trained, and no run is begun; the images themselves are decoded into the cache as for a run. The ending of
-the file says its format: .png, .svg or .pdf.
+Nothing is trained, and no run is begun. The images are decoded into the cache, as for a run. The ending of the file
+decides its format: .png, .svg or .pdf.
 """
 
 from __future__ import annotations
@@ -39,22 +40,21 @@ from vitbench.settings.typed_text import with_home
 from vitbench.training.prepare import architecture_of, augment_of, loader_of, machine_of, share_of
 
 SHOWN = 16  # images of a picture, four by four
-LONGEST_NAME = 18  # characters of a class that stand below an image
-
+LONGEST_NAME = 18  # most characters of a class in a caption
 
 REPLACE = ("replace=true", "replace=false")
 
 
 class Shown(NamedTuple):
-    """What a picture shows."""
+    """The content of a picture."""
 
     images: Tensor  # (SHOWN,C,H,W) in 0..1, on the CPU
     captions: list[str]
-    title: str  # the images, how their places are rearranged, and in the end how they are augmented
+    title: str  # lines about the images and their rearrangement; the last line is about augmentation
 
 
 def draw(words: Sequence[str]) -> Path:
-    """Draws the picture that the words ask for and returns its path; UserError where a word is wrong."""
+    """Draws the picture that the typed words ask for; returns its path. Raises UserError if a word is wrong."""
     path, replace, of_run = _file(words)
     check_output(path, replace=replace)
     picture = shown(_settings(of_run))
@@ -68,21 +68,21 @@ def draw(words: Sequence[str]) -> Path:
 
 
 def _file(words: Sequence[str]) -> tuple[Path, bool, list[str]]:
-    """The file to draw to, whether it may replace somebody's, and the words of the run."""
+    """Returns the file of the picture, whether it may replace any file, and the words that are settings of the run."""
     files = [word.removeprefix("file=") for word in words if word.startswith("file=")]
     if len(files) != 1 or not files[0]:
-        raise UserError("ls images: needs one file=, for example file=images.png")
+        raise UserError("ls images: type one file=, for example file=images.png")
     path = Path(with_home("file", files[0])).expanduser()
     if path.suffix.lower() not in look.FIGURE_ENDINGS:
         raise UserError(f"file={path}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
     of_run = [word for word in words if not word.startswith("file=") and word not in REPLACE]
     if flag := next((word for word in of_run if word.startswith("-")), None):
-        raise UserError(f"ls images {flag}: takes file=, replace=true and the settings of a run")
+        raise UserError(f"ls images {flag}: no such option; ls images takes file=, replace=true and settings of a run")
     return path, REPLACE[0] in words, of_run
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
-    """The checked settings of the run that `vitbench train` would train with these words."""
+    """Returns the checked settings of the run that `vitbench train` would train with these words."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -94,7 +94,7 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def shown(settings: Mapping[str, Any]) -> Shown:
-    """The first images that the network of a run gets, by the code that trains it."""
+    """Returns the first images that the network of a run would get, by the same code that trains it."""
     machine, share = machine_of(settings), share_of(settings)
     classes, size = share.dataset.classes, share.dataset.train.image_size
     places = places_of(settings, size)
@@ -114,7 +114,7 @@ def shown(settings: Mapping[str, Any]) -> Shown:
         seed_random_state(settings["seed"], step + 1)  # as training does before this step
         batch, batch_labels = loader.take(*loader.batch(step))
         views = objective.views(batch, batch_labels, augment, normalise)
-        seen = [view for view in views if view.shape == batch.shape]  # an objective may take several views of an image
+        seen = [view for view in views if view.shape == batch.shape]  # some objectives make several views of an image
         pixels += torch.stack(seen, 1).flatten(0, 1).cpu()
         shares = views[1] if augment.mixes and objective.classifies else batch_labels
         captions += [_caption(each, classes) for each in shares.cpu() for _ in seen]
@@ -126,7 +126,7 @@ def shown(settings: Mapping[str, Any]) -> Shown:
 
 
 def _caption(label: Tensor, classes: Sequence[str]) -> str:
-    """The name of a class, or with shares of several classes (K,) a line for each, the largest first."""
+    """Returns the name of a class; or, for shares of the classes (K,), a line for each of the two largest."""
     if label.ndim == 0:
         return _short(classes[int(label)])
     largest = [int(k) for k in label.argsort(descending=True)[:2] if label[k] > 0]

@@ -1,4 +1,4 @@
-"""Makes from a run's settings what it trains with: images, model, objective, optimizer and batches."""
+"""Builds all that a run trains with from its settings: images, model, objective, optimizer and batches."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ from vitbench.training.training import Training
 
 
 def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Training:
-    """Makes all that a run needs for its first step.
+    """Builds all that a run needs for its first step.
 
-    A run of a stack gets the watch of that, `together`, and is not compiled: the stack compiles one model of all runs.
+    A run that trains in a stack shares the stack's watch, `together`. Its model is not compiled here, because the stack
+    compiles one model for all its runs.
     """
     settings, recipe = run.settings, run.settings["optim"]
     code = commit()
@@ -74,7 +75,7 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
     validation = validation if objective.classifies else None
     chosen = ("optimizer", "lr", "weight_decay", "momentum", "beta2", "layer_decay")
     optimizer = optim.build_optimizer(model, objective, **{key: recipe[key] for key in chosen})
-    if machine.graph or machine.device.type == "cuda":  # where a graph may be, numbers do not depend on there being one
+    if machine.graph or machine.device.type == "cuda":  # on every GPU, so that results are the same without a graph
         optim.hold_learning_rate(optimizer, machine.device)
     steps = _steps(settings, len(labels))
     return Training(
@@ -105,26 +106,26 @@ def prepare(run: Run, parents: Parents, together: Stopwatch | None = None) -> Tr
 
 
 def machine_of(settings: Mapping[str, Any]) -> Machine:
-    """What the run computes on."""
+    """Returns the machine that the run computes on."""
     options = {key: settings["machine"][key] for key in ("device", "precision", "compile", "threads", "graph")}
     if settings["objective"]["name"] != "classify":
-        options["compile"] = False  # those objectives call parts of the model, which are not compiled
+        options["compile"] = False  # other objectives call parts of the model, which would not be compiled
     if settings["model"]["name"] in LIBRARIES and options["graph"] is None:
-        options["graph"] = False  # nobody knows what a library's network does on the host
+        options["graph"] = False  # a library's network may do work on the host, which a graph cannot repeat
     if draws_on_host(flatten(settings)):
-        options["graph"] = False  # it would repeat the numbers of the step that was recorded
+        options["graph"] = False  # a graph would repeat the random numbers of the recorded step
     return all_or_none(Machine.of, **options)
 
 
 def share_of(settings: Mapping[str, Any]) -> Share:
-    """The run's images: training images, validation images, which are cut off from those, and test images."""
+    """Returns the images of the run for training, validation and test."""
     data = source_options(settings["data"]) | share_options(settings)
     machine = settings["machine"]
     return all_or_none(load, **data, images=machine["images"], progress=machine["progress"] is not False)
 
 
 def architecture_of(settings: Mapping[str, Any], share: Share) -> dict[str, Any]:
-    """The arguments of `build_model` for the run's images."""
+    """Returns the arguments of `build_model` for the run's images."""
     shape = {"image_size": share.dataset.train.image_size, "channels": share.dataset.train.channels}
     return {**settings["model"], **shape, "num_classes": len(share.dataset.classes)}
 
@@ -132,7 +133,7 @@ def architecture_of(settings: Mapping[str, Any], share: Share) -> dict[str, Any]
 def _model(
     settings: Mapping[str, Any], architecture: dict[str, Any], parents: Parents, share: Share, machine: Machine
 ) -> tuple[Any, Beginning | None]:
-    """The network on its device, and what the record shall say of the weights that it begins from."""
+    """Returns the network on its device, and the record's entry about its initial weights."""
     seed_random_state(settings["seed"], 0)
     model: Any = build_model(**architecture)
     origin, init = parents.origin, None
@@ -149,28 +150,29 @@ def _model(
 
 
 def _check_memory(parameters: int, device: torch.device) -> None:
-    """Refuses a network whose weights and gradients alone, in float32, do not fit in memory."""
+    """Raises RunFailed if the weights and gradients in float32, 8 bytes per parameter, do not fit into memory."""
     needed, free = 8 * parameters, free_bytes(device)
     if needed > free:
         raise RunFailed(
-            f"the network's {parameters:,} parameters and their gradients need {needed / 2**30:.1f} GiB, and there are "
-            f"{free / 2**30:.1f} GiB free; a smaller model.size needs less"
+            f"the network's {parameters:,} parameters and their gradients need {needed / 2**30:.1f} GiB, and only "
+            f"{free / 2**30:.1f} GiB are free; a smaller model.size needs less"
         )
 
 
 def _make_deterministic(model: nn.Module) -> None:
-    """Makes a GPU compute the same bits again.
+    """Makes a GPU compute the same bits in every run.
 
-    Attention's backward does so only where torch is told to refuse what does not (torch's notes on randomness). That
-    would refuse max-pooling (`model.stem=imagenet`), whose sums come in any order; with that it warns alone, and with
-    networks of libraries, which may compute anything.
+    The backward pass of attention is deterministic only if torch is told to refuse all other operations (see torch's
+    notes on reproducibility). But torch would then refuse max-pooling (`model.stem=imagenet`), whose gradients are
+    summed in any order. So torch only warns for networks with max-pooling, and for networks of libraries, which may
+    have any operation.
     """
     pools = isinstance(model, Network) or any(isinstance(module, nn.MaxPool2d) for module in model.modules())
     torch.use_deterministic_algorithms(True, warn_only=pools)
 
 
 def _class_weights(recipe: Mapping[str, Any], labels: Tensor, classes: int) -> Tensor | None:
-    """The weight of each class in the loss, from the labels (M,) of the run's training images; None: all alike."""
+    """Returns the weight of each class in the loss, from the labels (M,) of the training images; None: all weigh 1."""
     return balanced_weights(labels, classes) if recipe["class_weights"] == "balanced" else None
 
 
@@ -186,7 +188,7 @@ def _teacher(
 
 
 def augment_of(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> Augment:
-    """The run's augmentation; `architecture` says the size of its images and how many classes there are."""
+    """Returns the run's augmentation; `architecture` has the size of the images and the number of classes."""
     options = {key: value for key, value in settings["augment"].items() if key != "name"}
     options["flip"] = options["flip"] and settings["data"]["flip"]
     return Augment(**options, num_classes=architecture["num_classes"], image_size=architecture["image_size"])
@@ -195,7 +197,11 @@ def augment_of(settings: Mapping[str, Any], architecture: Mapping[str, Any]) -> 
 def loader_of(
     settings: Mapping[str, Any], images: Tensor | Stream, labels: Tensor, steps: int
 ) -> Loader | OnlineLoader:
-    """What gives the batches. `images` and `labels` are a share of the training split, which online training leaves."""
+    """Returns the loader of the batches.
+
+    `images` and `labels` are the run's share of the training images. With data.online=true they serve only for their
+    size and their device, because each step draws new images.
+    """
     data, batch_size, seed = settings["data"], settings["optim"]["batch_size"], settings["seed"]
     if data.get("online"):
         return OnlineLoader(Drawn(data, seed, images.shape[-1], images.device), batch_size, steps)
@@ -203,7 +209,7 @@ def loader_of(
 
 
 def _steps(settings: Mapping[str, Any], train_images: int) -> int:
-    """How many steps the run has; UserError where `keep` names a later one."""
+    """Returns the number of steps of the run. Raises UserError if `keep` names a later step."""
     keep, steps = settings["keep"], steps_of(settings["optim"], train_images)
     if keep and max(keep) > steps:
         raise UserError(f"keep=[{','.join(map(str, sorted({*keep})))}]: must be steps of the run, 1 to {steps}")
@@ -211,6 +217,6 @@ def _steps(settings: Mapping[str, Any], train_images: int) -> int:
 
 
 def _warnings(settings: Mapping[str, Any], share: Share, validates: bool) -> list[str]:
-    """Warnings of the data, and of parents that may have learned from validation images, where the run validates."""
+    """Returns warnings about the data, and about parents that may have been trained on this run's validation images."""
     leaks = led(validation_leaks, settings, share.dataset.fingerprint) if validates else []
     return [*share.dataset.warnings, *leaks]

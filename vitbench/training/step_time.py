@@ -1,4 +1,4 @@
-"""Times a step of a network that nobody has trained here yet, on images of noise."""
+"""Times training steps of a network on images of noise, for estimates before any run has been trained."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vitbench.training.optim import build_optimizer
 from vitbench.training.prepare import augment_of, machine_of
 from vitbench.training.transfer import freeze
 
-FEW = 16  # images of the first step, by which a whole batch is judged to be too slow to wait for
-SECONDS = 0.5  # of steps that are timed
+FEW = 16  # images of the first steps, which show whether a step with a whole batch would take too long to time
+SECONDS = 0.5  # time that the timed steps take together
 CLASSES = 10
 
 
 def seconds_an_image(settings: Mapping[str, Any], image_size: int) -> float | None:
-    """The seconds that a run of these settings trains for an image; None where its network cannot be built or run.
+    """Returns the training time per image in seconds of a run with these settings; None if it cannot be built or run.
 
-    It augments, computes the objective and updates the weights as a run does, but asks no teacher. It takes a second
-    or two, or two steps of FEW images where these are slower.
+    A timed step augments images, computes the objective and updates the weights as in a run, but without a teacher. The
+    measurement takes a second or two, or as long as two steps with FEW images if these are slower.
     """
     try:
         return _seconds_an_image(settings, image_size)
@@ -40,7 +40,7 @@ def seconds_an_image(settings: Mapping[str, Any], image_size: int) -> float | No
 
 
 def _silent_teacher(images: Tensor) -> Tensor:
-    """Stands for a teacher, whose time is not measured: logits (B,K) of zeros."""
+    """Replaces a teacher, whose time is not measured, by logits (B,K) of zeros."""
     return images.new_zeros(len(images), CLASSES)
 
 
@@ -69,7 +69,7 @@ def _seconds_an_image(settings: Mapping[str, Any], image_size: int) -> float:
     normalise = Normalise.of(images, model.channels_last)
 
     def step(size: int) -> float:
-        """The seconds of a step of so many images."""
+        """Returns the seconds that a step with this many images takes."""
         begin = time.monotonic()
         views = objective.views(images[:size], labels[:size], augment, normalise)
         with machine.autocast():
@@ -81,7 +81,7 @@ def _seconds_an_image(settings: Mapping[str, Any], image_size: int) -> float:
         return time.monotonic() - begin
 
     few = min(FEW, at_once)
-    step(few)  # the first step makes what later ones keep
+    step(few)  # the first step takes longer, because it allocates what later ones reuse
     seconds = step(few)
     if few == at_once or seconds * at_once / few > SECONDS:
         return seconds / few

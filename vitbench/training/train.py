@@ -1,4 +1,4 @@
-"""`vitbench train`: trains one run, in three parts: prepare, loop, finish."""
+"""`vitbench train` trains one run in three parts: it prepares, loops over the steps, and finishes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 
 def main(config: Any) -> int:
-    """Trains or resumes the run of a command line, or says that it is done; 0: it has finished, 1: it diverged."""
+    """Trains or resumes the run of a command line, or says that it is done; returns 0, or 1 if the run diverged."""
     forget()
     return one_run(check(as_settings(config)))
 
 
 def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
-    """Does as `main` does, with checked settings. In a sweep nothing is printed, and the run's folder tells all."""
+    """Does what `main` does, with checked settings. In a sweep it prints nothing; the run's folder has all results."""
     run = Run.of(settings)
     record, done_before = done(run), True
     if not in_sweep and (damage := run.damage()):
-        print(f"warning: {damage}; it is trained again, and the record kept as record.damaged.json", file=sys.stderr)
+        print(
+            f"warning: {damage}; the run is trained again, and its old record is kept as record.damaged.json",
+            file=sys.stderr,
+        )
     if record is not None:
         run.tidy()
     else:
@@ -56,7 +59,7 @@ def one_run(settings: dict[str, Any], in_sweep: bool = False) -> int:
 
 @contextmanager
 def _claim(run: Run) -> Iterator[None]:
-    """Claims a run. Where it has ended, but on images that changed since, its folder is moved aside before."""
+    """Claims a run. If it ended on images that have changed since, its folder is moved aside first."""
     if told := set_aside(run):
         print(told, file=sys.stderr)
     with run.claim():
@@ -64,13 +67,13 @@ def _claim(run: Run) -> Iterator[None]:
 
 
 def _refuse_classifier(classifier: str) -> None:
-    """Refuses what is not trained by steps."""
+    """Refuses a classifier that `vitbench train` does not train."""
     if classifier != "head":
-        raise UserError(f"classifier={classifier}: `vitbench features models=[...]` makes such runs; drop it")
+        raise UserError(f"classifier={classifier}: only `vitbench features models=[...]` trains it; drop it")
 
 
 def train(run: Run, interrupt: Interrupt) -> Record:
-    """Trains and returns the record; raises Stopped after a signal, when the run is saved."""
+    """Trains the run and returns its record. After a signal it saves the run and raises Stopped."""
     parents = led(find_parents, run.settings)  # before torch is imported, and images are decoded
 
     from vitbench.training.finish import finish
@@ -82,7 +85,7 @@ def train(run: Run, interrupt: Interrupt) -> Record:
     training.resume()
 
     def step(*batch: Tensor) -> None:
-        """All that the device does in a step."""
+        """Does all the work of the device in one step."""
         training.optimizer.zero_grad()
         total: Any = 0.0
         for views, share in training.parts(training.views(*batch)):
@@ -109,9 +112,9 @@ def train(run: Run, interrupt: Interrupt) -> Record:
 
 @contextmanager
 def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
-    """Writes what goes wrong into the run's folder, with its traceback.
+    """Writes an error and its traceback into the run's folder.
 
-    A user's slip is written there in a sweep alone, for else the user reads it at once.
+    A UserError is written there only in a sweep; otherwise the user reads it at once on the terminal.
     """
     try:
         yield
@@ -122,7 +125,7 @@ def failures_written_down(run: Run, in_sweep: bool) -> Iterator[None]:
         raise Stopped(f"{stopped}; to go on: {again}", stopped.number) from None
     except (TryAgain, StorageError):
         raise
-    except (KeyboardInterrupt, SystemExit):  # `vitbench ls runs` shall say that it was begun
+    except (KeyboardInterrupt, SystemExit):  # so that `vitbench ls runs` shows that the run was begun
         if RANK == 0:
             run.note_begun()
         raise
@@ -142,10 +145,11 @@ def _report(run: Run, record: Record, done_before: bool) -> None:
         return
     if done_before and (lost := run.lost()):
         print(
-            f"warning: finished before, without keep=[{','.join(map(str, lost))}]; remove {run.folder} to train again",
+            f"warning: the run had finished without keep=[{','.join(map(str, lost))}]; "
+            f"remove {run.folder} to train it again",
             file=sys.stderr,
         )
-    result = loss_of(record)  # where no classes were learned
+    result = loss_of(record)  # for objectives that learn no classes
     if record["test_accuracy"] is not None:
         result = f"test accuracy {100 * record['test_accuracy']:.2f} % on {record['test_images']:,} images"
     print(

@@ -1,9 +1,9 @@
-"""A run while it trains: what it trains with, how far it is, and all it does but forward and backward.
+"""The state of a run while it trains, and all steps of the work except the forward and backward pass.
 
-train.py has the loop of a single run, and vitbench/sweeping/stacked.py that of several runs which compute together.
-Both loops call the methods here, around their own forward and backward. `views` and `update` are work of the device
-alone, which a GPU records once and replays (graph.py): nothing in them may ask a tensor for its value, or depend on
-`step` but through a tensor. What the host does for a step is in `next_batch` and `count_step`.
+train.py has the loop of a single run, and vitbench/sweeping/stacked.py has the loop of several runs that are computed
+together. Both loops call the methods here around their own forward and backward pass. `views` and `update` run on the
+device alone, because a GPU may record and replay them (graph.py): they must not read the value of a tensor on the host,
+and must use `step` only as a tensor. `next_batch` and `count_step` do the work of the host.
 """
 
 from __future__ import annotations
@@ -42,61 +42,61 @@ from vitbench.training import checkpoint, optim, transfer
 from vitbench.training.evaluate import Evaluation, evaluate, forward_of
 from vitbench.training.graph import recorded
 
-SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and in between after so long
+SECONDS_BETWEEN_SAVES = 300  # a run saves at each evaluation, and also when this time has passed since the last save
 
 
 @dataclass(eq=False)
 class Training:
     run: Run
-    follower: Follower  # hands to trackers what the run saved
+    follower: Follower  # sends what the run has saved to trackers
     parents: Parents
-    init: Beginning | None  # what the record says of the weights that it begins from
+    init: Beginning | None  # the record's entry about the initial weights
     machine: Machine
-    share: Share  # its images, for training, validation and test
-    validation: Images | None  # None where there are none, or where the objective learns no classes
-    architecture: dict[str, Any]  # what `build_model` was given
+    share: Share  # the images for training, validation and test
+    validation: Images | None  # None if there are no such images, or if the objective learns no classes
+    architecture: dict[str, Any]  # the arguments of `build_model`
     parameters: int
-    multiply_adds: int  # of the forward of one image
+    multiply_adds: int  # of the forward pass of one image
     model: Any
-    forward: Any  # the model, compiled or replicated over processes
+    forward: Any  # the model, which may be compiled, or replicated over processes
     normalise: Normalise
     objective: Objective
     optimizer: Optimizer
-    averaged: AveragedModel | None  # the moving average of the weights, where optim.ema asks for one
+    averaged: AveragedModel | None  # the moving average of the weights, if optim.ema is set
     augment: Augment
     loader: Loader | OnlineLoader
     schedule: Schedule
     every: int  # steps between two evaluations
-    commit: str | None  # of the code when the run began, which files on disk may no longer be
+    commit: str | None  # commit of the code that this process runs; the files on disk may have changed since
     watch: Stopwatch  # runs of a stack share one
-    stacked: int = 1  # how many runs train as one model
+    stacked: int = 1  # number of runs that train together as one model
 
-    step: int = 0  # steps that are done
+    step: int = 0  # number of steps that are done
     diverged_step: int | None = None
     train_seconds: float = 0.0
-    compile_seconds: float | None = None  # of the first step, where it compiled the model
+    compile_seconds: float | None = None  # time of the first step, if it compiled the model
     note: str = ""  # the newest loss, for the progress bar
     warnings: list[str] = field(default_factory=list)
-    _seconds_before: float = 0.0  # of training, before this process resumed the run
-    _first_here: int = 0  # how many steps were done before this process
-    _first_loss: int = 0  # the first step whose loss `_losses` has and no line of metrics.csv had
-    _saved: float = field(default_factory=time.monotonic)  # the time of the last save, or of the beginning
+    _seconds_before: float = 0.0  # training time before this process resumed the run
+    _first_here: int = 0  # number of steps that were done before this process
+    _first_loss: int = 0  # the first step whose loss is in `_losses` and not yet in a line of metrics.csv
+    _saved: float = field(default_factory=time.monotonic)  # the time of the last save, or of the start
 
     # ------------------------------------------------------------------------------------------------------ resuming
 
     @cached_property
     def _losses(self) -> Tensor:
-        """The loss of each step. All are kept, because a branch may evaluate at other steps than its run."""
+        """The loss of each step. All are kept, because a branch may evaluate at other steps than the run it leaves."""
         return torch.zeros(self.steps, device=self.machine.device)
 
     @cached_property
     def _place(self) -> Tensor:
-        """Where in `_losses` the next loss goes, (1,): `step` as a tensor, which the step itself raises."""
+        """The index (1,) of the next loss in `_losses`: `step` as a tensor, which the step itself increases."""
         return torch.tensor([self.step], device=self.machine.device)
 
     @property
     def _parts(self) -> dict[str, Any]:
-        """What a saved state holds, by the names of the arguments of `gather` and `restore`."""
+        """The parts of a saved state, by the names of the arguments of `gather` and `restore`."""
         return {
             "model": self.model,
             "objective": self.objective,
@@ -106,13 +106,13 @@ class Training:
         }
 
     def resume(self) -> None:
-        """Goes on from the newest whole state, if one was saved, and writes the settings into the run's folder."""
+        """Continues from the newest intact state, if one was saved, and writes the settings into the run's folder."""
         lines = None  # of metrics.csv
         for path in led(self.run.states):
             try:
                 saved = checkpoint.restore(path, self.run.id, **self._parts)
             except UserError as error:
-                self.warnings.append(f"{error}; went back to the save before it")
+                self.warnings.append(f"{error}; the run went back to the save before it")
                 continue
             self._go_on_from(saved)
             lines = saved.get("metrics")
@@ -131,7 +131,7 @@ class Training:
         self._saved = time.monotonic()
 
     def _check_microbatch(self) -> None:
-        """A network whose parts of a batch are not the batch was refused before (vitbench/settings/check.py)."""
+        """Asserts that there are no parts of a batch that is normalised as a whole (vitbench/settings/check.py)."""
         size = self.run.settings["machine"]["microbatch"]
         assert not size or size >= self.loader.batch_size or not self._normalises_over_the_batch
 
@@ -141,9 +141,9 @@ class Training:
         return any(isinstance(module, _BatchNorm) and module.training for module in modules)
 
     def _go_on_from(self, saved: dict[str, Any], branched_from: str | None = None) -> None:
-        """Takes over what a saved state says of itself, which may be that of the run from which this one branches off.
+        """Takes over the metadata of a saved state, of this run or of the run from which this one branches off.
 
-        `restore` has put its tensors in their places.
+        `restore` has loaded its tensors before.
         """
         if saved["data"] != self.share.dataset.fingerprint:
             again = "" if branched_from else f", or remove {self.run.folder} to begin again"
@@ -156,18 +156,21 @@ class Training:
         if not branched_from:
             self.warnings += led(checkpoint.set_damaged_aside, self.run.id, self.run.files_kept(self.step))
         if not branched_from and (too_late := [step for step in self.run.lost() if step <= self.step]):
-            self.warnings.append(f"resumed at step {self.step}, so keep=[{','.join(map(str, too_late))}] came too late")
-        # with another eval_every the last line of metrics.csv stands elsewhere; a branch has no line yet
+            kept = f"keep=[{','.join(map(str, too_late))}]"
+            self.warnings.append(f"the run was resumed at step {self.step}, so {kept} came too late")
+        # With another eval_every the next line of metrics.csv covers other steps, and a branch has no line yet.
         counts_on = branched_from is not None or saved["every"] == self.every
         self._first_loss = 0 if saved["has_losses"] and counts_on else self.step
         if saved["commit"] != self.commit:
-            self.warnings.append(f"resumed at step {self.step} with commit {self.commit}; begun with {saved['commit']}")
+            self.warnings.append(
+                f"the run was resumed at step {self.step} with commit {self.commit}; it began with {saved['commit']}"
+            )
 
     # ---------------------------------------------------------------------------------------------------------- a step
 
     @property
     def steps(self) -> int:
-        """The steps of the whole run."""
+        """The number of steps of the whole run."""
         return self.schedule.steps
 
     @property
@@ -179,9 +182,9 @@ class Training:
         return self.step < self.steps and self.diverged_step is None
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """Makes the next step ready: seeds its random numbers, sets its learning rate, returns what `views` takes.
+        """Prepares the next step: seeds its random numbers, sets its learning rate, returns the arguments of `views`.
 
-        Seed and step alone decide all of them.
+        All of these depend only on the run's seed and the step.
         """
         self.watch.start()
         seed_random_state(self.run.settings["seed"], self.step + 1)
@@ -189,19 +192,19 @@ class Training:
         return self.loader.batch(self.step)
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step, 0-based, for the layers whose `scale` is 1."""
+        """Returns the learning rate of a step, counted from 0, for parameter groups with a `scale` of 1."""
         peak: float = self.run.settings["optim"]["lr"]
         return peak * self.schedule.share_of_peak(step)
 
     def views(self, *batch: Tensor) -> tuple[Tensor, ...]:
-        """This process's part of a batch, as the objective views it."""
+        """Returns this process's part of a batch, in the views that the objective makes of it."""
         views = self.objective.views(*self.loader.take(*batch), self.augment, self.normalise)
         return tuple(map(mine, views))
 
     def parts(self, views: tuple[Tensor, ...]) -> list[tuple[tuple[Tensor, ...], float]]:
-        """The views in parts that are computed one after the other, each with its share of the batch.
+        """Returns the parts of the views that are computed one after the other, each with its share of the batch.
 
-        There is one part, unless `machine.microbatch` says how many images a part has.
+        There is one part, unless `machine.microbatch` sets the number of images of a part.
         """
         rows = len(views[0])
         parts = zip(*(view.split(self.run.settings["machine"]["microbatch"] or rows) for view in views), strict=True)
@@ -209,7 +212,7 @@ class Training:
 
     @contextmanager
     def memory_told(self, work: str, images: int) -> Iterator[None]:
-        """Turns the error of work that does not fit in memory, with so many images at a time, into one line."""
+        """Turns an out-of-memory error into a RunFailed of one line; `work` computes `images` at a time."""
         try:
             yield
         except Exception as error:
@@ -217,7 +220,7 @@ class Training:
                 raise
             free = f"{free_bytes(self.machine.device) / 2**30:.1f} GiB free"
             raise RunFailed(
-                f"{self.run.id}: {work} needs more memory than there is: {free}; {self._what_needs_less(images)}"
+                f"{self.run.id}: {work} needs more memory than there is ({free}); {self._what_needs_less(images)}"
             ) from None
 
     def step_told(self) -> AbstractContextManager[None]:
@@ -226,27 +229,27 @@ class Training:
         return self.memory_told(f"step {self.step + 1} with {size}", part or batch)
 
     def _what_needs_less(self, images: int) -> str:
-        """What computes fewer than so many images at a time."""
+        """Returns advice on settings that compute fewer than `images` at a time."""
         if images == 1:
             return f"a smaller model.{'arch' if 'arch' in self.run.settings['model'] else 'size'} needs less"
         if self._normalises_over_the_batch or self.run.settings["model"].get("drop_path"):
-            return f"optim.batch_size={images // 2} needs less, and is another run"
+            return f"optim.batch_size={images // 2} needs less, but makes another run"
         return f"machine.microbatch={images // 2} computes the same run in smaller parts"
 
     def update(self, loss: Tensor) -> None:
-        """Steps the optimizer, now that `loss` has its gradients, moves the average of the weights, notes the loss."""
+        """Updates the weights by the gradients of `loss`, updates their moving average, and stores the loss."""
         recipe = self.run.settings["optim"]
         if recipe["clip"]:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.objective.parameters()], recipe["clip"])
         self.optimizer.step()
         if self.averaged:
-            # the first step is never recorded, so its share is not repeated
+            # The first step is never recorded, so no graph repeats its share of 1.
             optim.average_into(self.averaged, self.model, 1.0 if self.step == 0 else 1 - recipe["ema"])
-        self._losses.index_copy_(0, self._place, loss.detach().view(1))  # reading it would wait for a GPU
+        self._losses.index_copy_(0, self._place, loss.detach().view(1))  # reading the loss would wait for the GPU
         self._place += 1
 
     def count_step(self) -> None:
-        """Counts a step that was done; writes a file of weights if `keep` names it."""
+        """Counts a finished step; writes its weights to a file if `keep` names the step."""
         self.step += 1
         if self.averaged:
             self.averaged.n_averaged.fill_(self.step)
@@ -262,39 +265,39 @@ class Training:
 
     @property
     def evaluated(self) -> Any:
-        """The network that is validated, tested and written to files: the averaged one, if there is one."""
+        """The network that is validated, tested and written to files: the moving average, if there is one."""
         return self.averaged.module if self.averaged else self.model
 
     @cached_property
     def _forward_in_evaluation(self) -> Callable[[Tensor], Tensor]:
-        """From a batch of images to logits, by the network that is evaluated."""
+        """The function from a batch of images to the logits of the network that is evaluated."""
         return recorded(partial(forward_of, self.evaluated, self.normalise), self.machine)
 
     def forget_recorded_evaluation(self) -> None:
-        """Has evaluation recorded anew, because the weights have moved to other places in memory."""
+        """Makes the next evaluation record a new graph, because the weights have moved to other addresses in memory."""
         self.__dict__.pop("_forward_in_evaluation", None)
 
     def evaluate(self, images: Tensor | Stream, labels: Tensor) -> Evaluation:
-        """Tests the network, as many images at a time as a step computes where that is told, and 500 else."""
+        """Tests the network on 500 images at a time, or on `machine.microbatch` if that is set and smaller."""
         at_a_time = min(self.run.settings["machine"]["microbatch"] or 500, 500)
         with self.memory_told(f"evaluation, {at_a_time} images at a time,", at_a_time):
             forward = self._forward_in_evaluation
             return evaluate(self.evaluated, images, labels, self.normalise, at_a_time, forward)
 
     def sample_of_training_images(self) -> Images:
-        """At most SAMPLE of the images that the run has learned from, the same for all lengths of a run."""
+        """Returns at most SAMPLE of the run's training images; they do not depend on the length of the run."""
         if isinstance(self.loader, OnlineLoader):
             return self.loader.sample(SAMPLE)
         return self.share.sample(self.machine.device)
 
     def weights(self) -> bytes:
-        """The bytes of a file with the weights of `evaluated`."""
+        """Returns the bytes of a file with the weights of `evaluated`."""
         statistics: dict[str, Any] = {"mean": list(self.normalise.mean), "std": list(self.normalise.std)}
         origin = {"run": self.run.id, "classes": list(self.share.dataset.classes), **statistics}
         return checkpoint.to_bytes(self.evaluated.state_dict(), origin)
 
     def _stop_watch(self) -> None:
-        """Stops the watch, when the device has done all that it was given, and notes the time."""
+        """Waits until the device has finished all its work, then stops the watch and stores the training time."""
         self.machine.synchronise()
         self.watch.stop()
         self.train_seconds = self._seconds_before + self.watch.seconds
@@ -302,7 +305,7 @@ class Training:
     # ----------------------------------------------------------------------------------------------- between two steps
 
     def log_and_save(self, interrupt: Interrupt) -> None:
-        """Evaluates, logs and saves if it is time to; after a signal saves and raises Stopped."""
+        """Evaluates, logs and saves if one of them is due. After a signal it saves and raises Stopped."""
         evaluates = self.step % self.every == 0 or self.step == self.steps
         save_is_due = time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
         if not (evaluates or agreed(interrupt.received or save_is_due)):
@@ -320,7 +323,7 @@ class Training:
         self._saved = time.monotonic()
 
     def _evaluate_and_log(self) -> None:
-        """Adds a line to metrics.csv, or sets `diverged_step` if a loss since the last line is not finite."""
+        """Appends a line to metrics.csv, or sets `diverged_step` if a loss since the last line is not finite."""
         first = max((self.step - 1) // self.every * self.every, self._first_loss)
         losses = self._losses[first : self.step]
         if not losses.isfinite().all():
@@ -344,7 +347,7 @@ class Training:
         self.run.save_state(self._state(self.run.lines()))
 
     def _state(self, metrics: bytes | None = None) -> bytes:
-        """The bytes of a file with all that resuming needs; a branch begins without the lines of metrics.csv."""
+        """Returns the bytes of a file with all that resuming needs. A branch needs no lines of metrics.csv."""
         about = {
             "run": self.run.id,
             "step": self.step,

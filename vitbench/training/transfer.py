@@ -1,7 +1,7 @@
-"""Puts weights that were trained before into a model.
+"""Loads pretrained weights into a model.
 
-Names are translated from other libraries, position tables are interpolated to another grid, the head can stay new, and
-all but the head can be frozen.
+It translates the names of tensors of other libraries, interpolates position tables to another grid, keeps or replaces
+the head, and can freeze all but the head.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from vitbench.runs.record import Beginning, Record
 from vitbench.runs.run import Run
 from vitbench.training import checkpoint
 
-# the names of tensors in timm's and torchvision's ViTs, and here; our ResNets have torchvision's names
+# Patterns for the names of tensors in timm's and torchvision's ViTs, and our names. Our ResNets have torchvision's
+# names.
 NAMES = {
     r"patch_embed\.proj\.": "patch_embed.",
     r"pos_embed$": "pe.table",
@@ -50,9 +51,9 @@ IN_BLOCK = {
 
 
 def trained(folder: Path, record: Record, step: int | None = None) -> Any:
-    """The network of a run, on the CPU, as it was after training or after a step that `keep` names.
+    """Returns the network of a run on the CPU, as it was after training or after a step that `keep` names.
 
-    UserError where its weights are missing, damaged, or those of another run or model.
+    Raises UserError if its weights are missing, damaged, or of another run or model.
     """
     path = Run(folder, {}).weights(step)
     model = of_record(record)
@@ -61,9 +62,10 @@ def trained(folder: Path, record: Record, step: int | None = None) -> Any:
 
 
 def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]) -> Beginning:
-    """Puts the weights into a freshly drawn model, all but the head with head=new; returns what the record says of it.
+    """Loads the weights of `origin` into a model with random weights; with head="new", the head stays random.
 
-    UserError, in one line, where the classes are others, or a tensor is missing, too many or of another shape.
+    Returns the record's entry about it. Raises UserError if the classes differ, or if a tensor is missing, unknown or
+    of another shape.
     """
     tensors, sha256, their_classes = read_weights(origin, model)
     tensors = {name: value.float() if is_short(value) else value for name, value in tensors.items()}
@@ -100,7 +102,7 @@ def begin(model: nn.Module, origin: Origin, *, head: str, classes: Sequence[str]
 
 
 def beginning(origin: Origin, kept: int) -> Beginning:
-    """What the record says of a branch, which takes over all that its run had at a step, `kept` parameters among it."""
+    """Returns the record's entry about a branch, which takes over the whole state of a run with `kept` parameters."""
     assert origin.path is not None
     return {
         "source": origin.source,
@@ -113,10 +115,10 @@ def beginning(origin: Origin, kept: int) -> Beginning:
 
 
 def freeze(model: Any) -> None:
-    """Lets training change the head only.
+    """Freezes all but the head.
 
-    The rest gets no gradient. It is also set to evaluation mode, so that batch norm keeps its statistics and nothing is
-    dropped; `model.train()` undoes that part, and this function has to be called again after it.
+    The frozen part gets no gradients. It is also set to evaluation mode, so that batch norm keeps its statistics and
+    dropout does nothing. `model.train()` undoes the latter, so call this function again after it.
     """
     for module in model.children():
         if module is not model.taps["head"]:
@@ -134,15 +136,15 @@ def _listed(classes: Sequence[str]) -> str:
 
 
 def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], typed: str, head: tuple[str, ...]) -> None:
-    """UserError where tensors are not those that are needed; it names the first, and says how many fit.
+    """Raises UserError unless the tensors are those that are needed. It names the first wrong tensor.
 
-    `typed` is what follows init=, `head` what the head's names begin with.
+    `typed` is the text after init=. `head` has the prefixes of the head's names.
     """
 
     def shape(those: Mapping[str, Tensor], name: str) -> str:
         return str(tuple(those[name].shape)) if name in those else "not"
 
-    # old files lack batch norm's count of batches; only a plain mean over all batches needs it, and no model has that
+    # Old files lack batch norm's count of batches. Only a cumulative mean over batches needs it, and no model has one.
     compared = [name for name in needed if name in tensors or not name.endswith("num_batches_tracked")]
     check_kinds(needed, tensors, f"init={typed}")
     unfit = [name for name in compared if name not in tensors or tensors[name].shape != needed[name].shape]
@@ -153,7 +155,7 @@ def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], type
     if all(name.startswith(head) for name in wrong):
         K = next(iter(needed[name].shape[0] for name in needed if name.startswith(head)))
         what = f"for {len(tensors[first]):,} classes" if first in tensors else "without a head"
-        raise UserError(f"init={typed}: {what}, and this run has {K:,}; head=new draws a new head")
+        raise UserError(f"init={typed}: is {what}, and this run has {K:,} classes; head=new draws a new head")
     raise UserError(
         f"init={typed}: is from another model: {printable(first.removeprefix(NET))[:80]} is {shape(tensors, first)} "
         f"there and {shape(needed, first)} here; {fitting} of {len(compared)} tensors fit"
@@ -166,9 +168,10 @@ def _check_fit(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor], type
 def read_weights(
     origin: Origin, model: nn.Module | None = None
 ) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
-    """Tensors by the names they have there; the SHA-256 of the file, or of a library's tensors; classes, if known.
+    """Returns the tensors by the names they have at the origin, a SHA-256, and the classes if they are known.
 
-    For a network of a library, `model`, names are as here, and the library has converted its own weights and files.
+    The SHA-256 is that of the file, or of the tensors if a library gave them. If `model` is a network of a library, the
+    library converts its own weights and files, and the names are those of `model`.
     """
     if isinstance(model, Network) and origin.source != "run":
         return _weights_for_network(origin, model)
@@ -182,18 +185,18 @@ def read_weights(
 
 
 def _read_file(path: Path, typed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file, and its metadata if vitbench wrote it; then its checksum is checked too."""
+    """Returns the tensors of a safetensors file. If vitbench wrote it, checks its checksum and returns its metadata."""
     tensors, metadata = read_safetensors(path, f"init={typed}")
     return checkpoint.load_tensors(path) if "vitbench" in metadata else (tensors, {})
 
 
 def _classes_of(about: Mapping[str, Any], typed: str) -> tuple[str, ...] | None:
-    """The classes that a file of ours names; None where it names none."""
+    """Returns the classes in the metadata of a file that vitbench wrote; None if it names none."""
     classes = about.get("classes")
     if classes is None:
         return None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"init={typed}: is damaged: what it calls its classes are no names")
+        raise UserError(f"init={typed}: is damaged: its classes are not a list of names")
     return tuple(classes)
 
 
@@ -213,12 +216,12 @@ def _weights_for_network(origin: Origin, model: Network) -> tuple[dict[str, Tens
 
 
 def _is_ours(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether all names are below those of a library's network in our files."""
+    """Returns whether all names have the prefix that a library's network has in files of vitbench."""
     return bool(tensors) and all(name.startswith(NET) for name in tensors)
 
 
 def fetched(library: str, name: str) -> dict[str, Tensor]:
-    """A library's pretrained weights, which the library takes from its cache or downloads."""
+    """Returns a library's pretrained weights, which the library takes from its cache or downloads."""
     typed = f"init={library}:{name}"
     models = library_of(library, name, typed)
     try:
@@ -228,16 +231,16 @@ def fetched(library: str, name: str) -> dict[str, Tensor]:
                 weights = choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
             else:
                 weights = models.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # whatever a library's downloads raise
+    except Exception as error:  # a library's download may raise anything
         raise UserError(
-            f"{typed}: {library} could not fetch its weights ({reason_of(error, 160)}); a file of them on this machine "
-            "can be given as init=FILE.safetensors"
+            f"{typed}: {library} could not fetch its weights ({reason_of(error, 160)}); if this machine has them in a "
+            "file, type init=FILE.safetensors"
         ) from None
     return {key: value for key, value in weights.items() if torch.is_tensor(value)}
 
 
 def renamed(name: str) -> str:
-    """A tensor's name here, from its name in timm or torchvision."""
+    """Returns our name of a tensor, from its name in timm or torchvision."""
     for pattern, ours in NAMES.items():
         name, replaced = re.subn(f"^{pattern}", ours, name)
         if replaced:
@@ -252,7 +255,10 @@ def renamed(name: str) -> str:
 
 
 def library_of(family: str, name: str, typed: str) -> Any:
-    """`torchvision.models` or `timm`; UserError, which begins with `typed`, where it has no network of that name."""
+    """Returns `torchvision.models` or `timm`.
+
+    Raises UserError, whose line begins with `typed`, if the library has no network of that name.
+    """
     check_arch(family, name, typed)
     if family == "torchvision":
         from torchvision import models
