@@ -27,9 +27,12 @@ from vitbench.settings.compose import compose, flatten
 
 NARROW, WIDE = 60, 120  # columns that the page fills
 FOOT = (
-    "null: not set; the sentence says what holds then. In brackets at the end: what can be typed, key=value.",
-    "--cfg job: only the settings; --info defaults: where they come from; --config-dir: a folder of your own options.",
-    "docs/reference/typing.md: how text and lists are typed; docs/reference/settings.md: all settings of all choices.",
+    "Settings are typed as key=value. null means not set; the sentence says what holds then. Brackets at its end say"
+    " what can be typed.",
+    "--cfg job prints only the settings; --info defaults says where they come from; --config-dir names a folder of your"
+    " own options.",
+    "docs/reference/typing.md says how text and lists are typed; docs/reference/settings.md has all settings of all"
+    " choices.",
 )
 
 
@@ -46,7 +49,7 @@ def help_text(command: str, config: Any, typed: Sequence[str]) -> str:
     width = min(max(shutil.get_terminal_size((100, 24)).columns, NARROW), WIDE)
     lines = [hydra.help.header.rstrip(), ""]
     if choices := _choices(command, hydra.runtime.choices, chosen):
-        lines += ["Choices (name=option), each of which sets many settings:", "", *_table(choices, width), ""]
+        lines += ["Choices (name=option); each sets many settings at once:", "", *_table(choices, width), ""]
     lines.append("Settings, with their values:")
     sets_values = any(_key(word) not in CONF_GROUPS for word in typed)
     usual = _flat(compose([word for word in typed if _key(word) in CONF_GROUPS], command)) if sets_values else flat
