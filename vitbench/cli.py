@@ -37,8 +37,7 @@ COMMANDS: dict[str, Choice] = {
     "sweep": Choice("vitbench.sweeping.sweep:main", "train all unfinished runs of a study: sweep study=NAME"),
     "watch": Choice("vitbench.sweeping.watch:main", "show in another terminal how a sweep is going: watch study=NAME"),
     "track": Choice(
-        "vitbench.runs.track:main",
-        "send runs to TensorBoard, Trackio or wandb: track study=NAME trackers=tensorboard",
+        "vitbench.runs.track:main", "send runs to TensorBoard, Trackio or wandb: track study=NAME trackers=tensorboard"
     ),
     "probe": Choice(
         "vitbench.probing.probe:main",
