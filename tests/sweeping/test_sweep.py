@@ -76,7 +76,7 @@ def test_evidence_takes_runs_as_done_whose_weights_are_gone(vitbench: Cli, tmp_p
     assert edited.code == 0 and "evidence=true: none of the 2 runs in results/small/runs.csv is among" in edited.err
     done = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true")
     assert done.code == 0 and done.out == "2 of 2 runs finished\n", done.err
-    assert "4 runs, 2 of them done before, 2 by their evidence alone" in done.err
+    assert "4 runs, 2 of them are done already (2 by their evidence alone)" in done.err
     assert {json.loads(path.read_text())["config"]["seed"] for path in (tmp_path / "n").glob("*/record.json")} == {1}
 
     again = vitbench("report", study, "runs=n")
