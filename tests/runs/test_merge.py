@@ -51,7 +51,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_two_labs_become_one_folder_that_tables_and_reports_read(tmp_path: Path, vitbench: Cli, archives: str) -> None:
     done = vitbench("merge", archives, "runs=merged")
-    assert done.code == 0 and not done.err and "merged: 4 runs put in place, 0 with the same results" in done.out
+    assert done.code == 0 and not done.err and "merged: added 4 runs; 0 were there already with the same results" in done.out
     assert {path.name for path in (tmp_path / "merged").iterdir()} == {".plans", *IDS, "tiny.yaml"}
     for seed, name in enumerate("ab"):
         ours, theirs = tree(tmp_path / name / f"vit-{seed}"), tree(tmp_path / "merged" / f"vit-{seed}")
@@ -88,7 +88,7 @@ def test_equal_runs_are_equal_bytes_and_the_same_again_changes_nothing(
     assert vitbench("merge", archives, "runs=merged").code == 0
     before = tree(tmp_path / "merged")
     again = vitbench("merge", archives, "runs=merged")
-    assert again.code == 0 and "0 runs put in place, 4 with the same results" in again.out
+    assert again.code == 0 and "added 0 runs; 4 were there already with the same results" in again.out
     assert {key: blob for key, blob in tree(tmp_path / "merged").items() if ".plans" not in key} == {
         key: blob for key, blob in before.items() if ".plans" not in key
     }
@@ -103,7 +103,7 @@ def test_the_same_results_of_another_machine_are_the_same(tmp_path: Path, vitben
     )
     before = tree(tmp_path / "merged")
     done = vitbench("merge", archives, "runs=merged")
-    assert done.code == 0 and "3 runs put in place, 1 with the same results there already" in done.out
+    assert done.code == 0 and "added 3 runs; 1 were there already with the same results" in done.out
     assert before.items() <= tree(tmp_path / "merged").items()
 
 
@@ -179,7 +179,7 @@ def test_a_run_gets_the_files_that_it_lacks(tmp_path: Path, vitbench: Cli, archi
     save_rows(tmp_path / "a/vit-0/probes/shift.csv", [row], images=9, seed=0, options={}, hardware="Xeon")
     assert vitbench("pack", "runs=a", "checkpoints=true", "file=more.tar.gz").code == 0
     done = vitbench("merge", "from=more.tar.gz", "runs=merged")
-    assert done.code == 0 and "3 files added to runs that lacked them" in done.out
+    assert done.code == 0 and "added 3 files to runs that lacked them" in done.out
     assert tree(tmp_path / "merged" / "vit-0") == tree(tmp_path / "a" / "vit-0")
     assert vitbench("check", "runs=merged", "results=none", "data.cache=none").code == 0
 

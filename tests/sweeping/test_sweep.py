@@ -125,7 +125,7 @@ REFUSED = {
     ),
     "study=small.yaml hydra/launcher=jobli": "hydra/launcher=jobli: did you mean joblib?",
     "study=small.yaml pe=rope model=resnet": "resnet is not a ViT and takes no position encoding; drop pe=rope",
-    "study=small.yaml seed=range(0)": "study=small asks for no run; seed=range(0): an empty range",
+    "study=small.yaml seed=range(0)": "study=small asks for no run, because seed=range(0) has no value",
     "study=small.yaml runs=small.yaml": "small.yaml",
 }
 

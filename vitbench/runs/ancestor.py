@@ -45,10 +45,10 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
     typed = f"{key}={name}" if described is None else f"{key}='{settings[key]}'"
     if record is None:
         why = f"failed ({reason})" if (reason := run.failure()) else "is not finished"
-        raise UserError(f"{typed}: {name} {why}; this command trains it: {training_command(described or {})}")
+        raise UserError(f"{typed}: {name} {why}; it is trained by: {training_command(described or {})}")
     if described is not None and images_changed(record, described):
         again = training_command(described)
-        raise UserError(f"{typed}: the images have changed since {name} ended; this command trains it again: {again}")
+        raise UserError(f"{typed}: the images have changed since {name} ended; it is trained again by: {again}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return FinishedRun(folder, record)

@@ -46,7 +46,7 @@ def results_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Followed:
-    """A run in one tracker. Errors become one line: DataError if only this run has it, TryAgain if the tracker fails."""
+    """A run in one tracker. An error becomes one line: DataError if the run is at fault, TryAgain if the tracker is."""
 
     def __init__(self, name: str, run: str, folder: Path, config: Mapping[str, Any]) -> None:
         self._name, self._run = name, run
