@@ -105,6 +105,7 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (): "give one of run=ID, study=NAME",
         ("run=x", "study=quickstart"): "run=x study=quickstart: give one of",
         (f"run={trained}", "probe=shfit"): "probe=shfit: did you mean shift?",
+        (f"run={trained}", "probe=[cost,shfit]"): "probe=shfit: did you mean shift?",
         (f"run={trained}", "images=51"): "images=51: there are 50 test images; images=50 takes them all",
         (f"run={trained}", "images=0"): "images=0: must be 1 or more",
         (f"run={trained}", "seed=-1"): "seed=-1: must be 0 to",

@@ -91,9 +91,9 @@ def test_names_of_values_are_checked(tmp_path: Path) -> None:
     [
         (
             "tables: {../../README: {}}",
-            "tables.../../README: becomes a file; up to 100 letters, digits, _ and - make a name",
+            "tables.../../README: is the name of a file; use up to 100 letters, digits, _ and -",
         ),
-        ("tables: {1: {}}", "tables.1: becomes a file"),
+        ("tables: {1: {}}", "tables.1: is the name of a file"),
         ("tables: {a: accuracy}", "tables.a must hold settings"),
         ("tables: {a: {where: model=vit}}", "tables.a.where: model=vit: must be settings (KEY: VALUE)"),
         ("tables: {a: {show: true}}", "tables.a.show: True: must be a word"),
@@ -112,7 +112,7 @@ def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: 
 
 @pytest.mark.parametrize("value", ["null", "0.1", "true", "[0,1]"])
 def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
-    with pytest.raises(UserError, match=r"names\.init: .*: only words can have another name"):
+    with pytest.raises(UserError, match=r"names\.init: .*: only a word can have another name"):
         written(tmp_path, GRID + f"names: {{init: {{'{value}': scratch}}}}")
     assert written(
         tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}"
@@ -120,7 +120,7 @@ def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
 
 
 def test_two_values_have_two_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
+    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have the same name"):
         written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")
 
 
@@ -214,13 +214,13 @@ REFUSED = {
     "a callback": ("runs: [seed=1 +hydra.callbacks.x._target_=os.system]", "is no setting of a run"),
     "hydra's own in `with`": ("with: hydra.job.name=x\nruns: [seed=1]", "hydra.job.name=x is no setting of a run"),
     "a launcher in a package": ("runs: ['optim@hydra.launcher=vit']", "optim@hydra.launcher=vit is no setting"),
-    "the environment": ("runs: ['seed=1 data.name=${oc.env:KEY}']", "a study holds values, and no references"),
-    "the environment in `with`": ("with: init=${oc.env:KEY}\nruns: [seed=1]", "a study holds values"),
-    "the environment in quotes": ("runs: ['data.name=\"a${oc.env:KEY}\"']", "a study holds values, and no references"),
-    "another setting": ("runs: ['model.width=${seed}']", "a study holds values, and no references"),
-    "the folder of runs": ("runs: [seed=1 runs=/elsewhere]", "runs=/elsewhere: where is written is typed"),
-    "the cache": ("with: data.cache=/elsewhere\nruns: [seed=1]", "data.cache=/elsewhere: where is written is typed"),
-    "a file that is written": ("runs: [seed=1 file=/elsewhere]", "file=/elsewhere: where is written is typed"),
+    "the environment": ("runs: ['seed=1 data.name=${oc.env:KEY}']", "type the value; a study has no references"),
+    "the environment in `with`": ("with: init=${oc.env:KEY}\nruns: [seed=1]", "type the value; a study has no references"),
+    "the environment in quotes": ("runs: ['data.name=\"a${oc.env:KEY}\"']", "type the value; a study has no references"),
+    "another setting": ("runs: ['model.width=${seed}']", "type the value; a study has no references"),
+    "the folder of runs": ("runs: [seed=1 runs=/elsewhere]", "runs=/elsewhere: a study cannot say this"),
+    "the cache": ("with: data.cache=/elsewhere\nruns: [seed=1]", "data.cache=/elsewhere: a study cannot say this"),
+    "a file that is written": ("runs: [seed=1 file=/elsewhere]", "file=/elsewhere: a study cannot say this"),
     "a choice that is a file": ("runs: [model=../../evil]", "model=../../evil: a choice is a name and no file"),
     "an endless range": ("runs: ['seed=range(0,inf)']", "must be a range that ends"),
     "a range without steps": ("runs: ['seed=range(0,1,0)']", "must be a range that ends"),

@@ -164,7 +164,7 @@ def default_settings(model: str | None, pe: str | None, data: str | None, object
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a record's settings by their keys (`data.fraction`), without those of the machine, which decide nothing.
+    """Returns a record's settings by their keys (`data.fraction`), without the machine's, which decide no number.
 
     Settings that came after the record was written have their defaults. A network that was trained elsewhere has only
     its own few settings.
