@@ -113,7 +113,7 @@ def test_weights_in_timms_own_format_give_timms_own_features(vitbench: Cli, tmp_
         (["models=[nobody]"], "models=[nobody]: "),
         (["models=[timm:convnext_ato]"], "models=[timm:convnext_ato]: did you mean"),
         (["models=[timm:convnext_atto@no.pth]"], "models=[timm:convnext_atto@no.pth]: no.pth: no such file of weights"),
-        (["models=[keras:resnet]"], "must be a run's id, timm:NAME or torchvision:NAME"),
+        (["models=[keras:resnet]"], "must be a run's id, timm:NAME, torchvision:NAME"),
         ([], "models= is missing"),
         (["models=[a]", "shares=[0.1,2]"], "shares=2: must be above 0 and at most 1"),
         (["models=[a]", "shares=[]"], "shares=[]: must be shares"),

@@ -111,7 +111,7 @@ def test_images_that_come_back_bring_back_their_run(vitbench: Cli, tmp_path: Pat
     _, second = only_run(tmp_path / "r")
     (pets / "cat" / "99.png").unlink()
     output = vitbench("train", *WORDS)
-    assert "is back" in output.err and "nothing to do" in output.out
+    assert "is put back" in output.err and "nothing to do" in output.out
     assert only_run(tmp_path / "r") == (folder, first)
     assert only_run(tmp_path / "r" / f"images-{second['data_fingerprint']}")[1] == second
 
@@ -207,7 +207,7 @@ def test_evidence_is_not_taken_for_images_that_changed(vitbench: Cli, tmp_path: 
     assert "2 evidence" in vitbench("sweep", *words).out
     picture(pets / "cat" / "99.png", 99)
     output = vitbench("sweep", *words)
-    assert "2 to do" in output.out and "on images that changed since" in output.err
+    assert "2 to do" in output.out and "have changed since, so these runs" in output.err
 
 
 def test_a_parent_described_in_words_is_one_on_these_images(vitbench: Cli, tmp_path: Path, pets: Path) -> None:
@@ -216,7 +216,11 @@ def test_a_parent_described_in_words_is_one_on_these_images(vitbench: Cli, tmp_p
     assert vitbench("train", *WORDS, *child).code == 0
     picture(pets / "cat" / "99.png", 99)
     output = vitbench("train", *WORDS, *child)
-    assert output.code == 2 and "the images have changed since" in output.err and "trained again by: vitbench" in output.err
+    assert (
+        output.code == 2
+        and "the images have changed since" in output.err
+        and "trained again by: vitbench" in output.err
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the scan
