@@ -252,7 +252,7 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _for_python(error: UserError) -> BaseException:
-    """Makes the exception to raise: its line without Hydra's part of the traceback, and KeyboardInterrupt for Ctrl-C."""
+    """Makes the exception to raise: its line without a traceback through Hydra, and KeyboardInterrupt for Ctrl-C."""
     line = redacted(str(error))
     if isinstance(error, Stopped) and error.number == signal.SIGINT:
         return KeyboardInterrupt(line)

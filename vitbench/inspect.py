@@ -100,7 +100,7 @@ def _of_set(data: dict[str, Any]) -> Inspected:
 
 
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrinks images (N, C, H, H) to (N, 3, 32, 32) by means of pixels; smaller images are enlarged by nearest pixels."""
+    """Shrinks images (N, C, H, H) to (N, 3, 32, 32) by means of pixels; enlarges smaller ones by nearest pixels."""
     factor = max(pixels.shape[-1] // SIDE, 1)
     side = min(pixels.shape[-1], factor * SIDE)
     place = np.arange(SIDE) * side // factor // SIDE

@@ -143,7 +143,10 @@ def test_a_run_of_other_channels_is_refused_and_others_go_on(trained: Path, vitb
     fake_runs.change(tmp_path / "runs" / grey, channels=1)
     words = ["shares=1", "seeds=1", "classifiers=nearest", *DATA]
     alone = vitbench("features", f"models=[{grey}]", *words)
-    assert (alone.code, alone.err) == (2, f"vitbench: models=[{grey}]: it takes images with 1 channel, and these have 3\n")
+    assert (alone.code, alone.err) == (
+        2,
+        f"vitbench: models=[{grey}]: it takes images with 1 channel, and these have 3\n",
+    )
     both = vitbench("features", f"models=[{grey},{other}]", *words)
     assert both.code == 2 and alone.err in both.err
     assert [record["config"]["init"] for record in records(tmp_path / "runs")] == [other]
@@ -179,7 +182,9 @@ def test_validation_images_choose_penalty_and_neighbours() -> None:
 def test_a_difference_whose_interval_holds_0_cannot_be_told() -> None:
     assert sentence("a", "b", Gap(-3.0, 1.0)) == "b is better than a by 3.0 points (95 % interval 2.0 to 4.0)"
     assert "these runs cannot tell whether a or b is better (difference 0.5" in sentence("a", "b", Gap(0.5, 1.0))
-    assert "cannot tell whether a or b is better: one seed has" in sentence("a", "b", Gap(4.0, math.nan, "one seed has no interval"))
+    assert "cannot tell whether a or b is better: one seed has" in sentence(
+        "a", "b", Gap(4.0, math.nan, "one seed has no interval")
+    )
 
 
 def test_a_difference_without_predictions_says_which_are_missing(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def test_every_step_of_short_runs_has_a_rate_in_0_to_1(kind: str, steps: int, wa
 
 
 def test_warm_up_and_decay_need_room() -> None:
-    with pytest.raises(UserError, match=r"optim.warmup=0.9: asks for 90 steps and optim.decay=0.2 for 20; .* has only 100"):
+    with pytest.raises(
+        UserError, match=r"optim.warmup=0.9: asks for 90 steps and optim.decay=0.2 for 20; .* has only 100"
+    ):
         schedule("wsd", 100, warmup=0.9)
     with pytest.raises(UserError, match=r"optim.warmup_steps=101: asks for 101 steps; the run has only 100"):
         schedule("cosine", 100, warmup_steps=101)

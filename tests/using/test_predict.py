@@ -44,7 +44,7 @@ def images(trained: Path, tmp_path: Path) -> Path:
 def test_files_get_the_classes_that_the_test_gave_the_same_images(trained: Path, images: Path, vitbench: Cli) -> None:
     done = vitbench("predict", f"runs={trained.parent}", f"run={trained.name}", f"images={images}", "probabilities=all")
     assert done.code == 3 and done.err.count("\n") == 1
-    assert "1 of 19 images could not be read, the first: " in done.err and "below/04.png (no image)" in done.err
+    assert "1 of 19 images could not be read; the first is " in done.err and "below/04.png (no image)" in done.err
     rows = {int(Path(row["file"]).stem): row for row in rows_of(done.out)}
     assert [*rows] == [0, 1, 2, *range(4, 20)]
     assert (rows[4]["class"], rows[4]["probability"], rows[4]["problem"]) == ("", "", "no image")

@@ -48,7 +48,7 @@ class Distances(NamedTuple):
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Measures every head, the smallest, median and mean over the heads of each block and of all, and uniform attention.
+    """Measures every head, the smallest, median and mean head of each block and of all blocks, and uniform attention.
 
     Intervals are bootstraps over images, drawn with the seed. Where tokens are merged (`model.hierarchy`), uniform
     attention is over each block's own tokens, and the rows `uniform` are those of the first block.

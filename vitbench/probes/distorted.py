@@ -31,7 +31,7 @@ RESAMPLES = 1000
 
 
 def generator(*seed: int) -> torch.Generator:
-    """Returns a generator on the CPU, with other random numbers for each tuple of integers, the same on every device."""
+    """Returns a generator on the CPU, with its own random numbers for each tuple of integers, equal on every device."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -41,7 +41,7 @@ def rounded(images: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Resizes uint8 (B,C,H,W) to (B,C,size,size), bicubic and anti-aliased where it shrinks; its own size is a no-op."""
+    """Resizes uint8 (B,C,H,W) to (B,C,size,size), bicubic and anti-aliased where it shrinks; its own size is kept."""
     return rounded(F.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True))
 
 
@@ -197,7 +197,7 @@ def at_least_one(option: str, number: int) -> None:
 
 
 def tiles_a_side(size: int, option: str = "", grid: int | None = None) -> int:
-    """Returns the `grid` that a user typed, which must divide the image, or else the divisor of its size nearest to 8."""
+    """Returns the `grid` that was typed, which must divide the image, or else the divisor of its size nearest to 8."""
     sides = divisors(size, option, grid)
     return min(sides, key=lambda side: abs(side - 8)) if grid is None else grid
 

@@ -163,7 +163,7 @@ def softmax_slope(z: Tensor, slope: Tensor) -> Tensor:
 def attribution(
     model: nn.Module, batch: Tensor, tangents: list[dict[str, Tensor]], draws: int, random: torch.Generator
 ) -> dict[str, Tensor]:
-    """Computes c^2 / C of each tap (B,), the mean over draws of signs and over the translations that gave `tangents`."""
+    """Computes c^2 / C of each tap (B,), averaged over draws of signs and the translations that gave `tangents`."""
     squares: dict[str, Tensor] = {}
     for _ in range(draws):
         for name, part in parts_of(model, batch, tangents, random).items():

@@ -122,7 +122,7 @@ def right_at_best_penalty(fit: Labelled, sets: list[Tensor], choose: Labelled, t
 
 
 def half_depth(accuracy: list[float], chance: float) -> tuple[float, str]:
-    """Returns the relative depth at which accuracy above chance is half that of the last layer, or why there is none."""
+    """Returns the relative depth at which accuracy above chance is half of the last layer's, or why there is none."""
     half = chance + (accuracy[-1] - chance) / 2
     if len(accuracy) < 2:
         return math.nan, "the network has one layer"

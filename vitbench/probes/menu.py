@@ -34,7 +34,8 @@ MENU: dict[str, Choice] = {
         "vitbench.probes.linear:probe", "at which depth can a linear probe read off the class? (2010.11929)"
     ),
     "attribution": Choice(
-        "vitbench.probes.attribution:probe", "which parts of an image decide, by three methods that are tested (1806.07421)"
+        "vitbench.probes.attribution:probe",
+        "which parts of an image decide the class, by three tested methods (1806.07421)",
     ),
 }
 
@@ -50,7 +51,7 @@ FIGURES: dict[str, Choice] = {
     "attribution": Choice("vitbench.probes.attribution:draw", "images with rollout, Grad-CAM and integrated gradients"),
 }
 
-# Figures of several networks side by side (run=[ID,ID] file=): draw(subjects: {name: subject}, *, seed, ending) -> bytes
+# Figures of several networks side by side, run=[ID,ID] file=: draw(subjects: {name: subject}, *, seed, ending) -> bytes
 TOGETHER: dict[str, Choice] = {
     "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth")
 }

@@ -156,7 +156,7 @@ def _cosines(vectors: Tensor) -> Array:
 
 
 def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[str, float]:
-    """Computes the numbers of a map (N,N). Distances are in patches, except for the decay length, which is in pixels."""
+    """Computes the numbers of a map (N,N). Distances are in patches; only the decay length is in pixels."""
     from scipy.stats import spearmanr
 
     distance = apart(*grid, 1).double().numpy().round(6)  # (N,N)

@@ -168,7 +168,7 @@ def branch_of(module: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def watch(modules: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str, bool], Tensor]]:
-    """Records the outputs of modules. The next module gets a copy, which it may overwrite in place (residual sums do)."""
+    """Records the outputs of modules. The next module gets a copy, which residual sums may overwrite in place."""
     outputs: dict[tuple[str, bool], Tensor] = {}
 
     def keep(key: tuple[str, bool], output: Any) -> Any:

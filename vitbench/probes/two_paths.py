@@ -122,7 +122,7 @@ def five_layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
 
 
 def _dividing_patch(size: int) -> int:
-    """Returns a patch size that divides the image: 4 px at 32 px, in proportion at other sizes; 1 px for a prime side."""
+    """Returns a patch size that divides the image: 4 px at 32 px, in proportion elsewhere; 1 px for a prime side."""
     return min((p for p in range(2, size // 2 + 1) if size % p == 0), key=lambda p: abs(p - size / 8), default=1)
 
 
