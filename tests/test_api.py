@@ -144,8 +144,8 @@ def test_no_letter_of_a_path_is_lost_on_the_way_through_hydra() -> None:
     ("given", "line"),
     [
         ({"optim__steps": 3}, r"optim__steps: is no setting; a key with a point is given as \*\*{'optim.steps': ...}"),
-        ({"optim": {"steps": 3}}, r"optim={...}: only where= is a mapping; give \*\*{'optim.steps': ...}"),
-        ({"--multirun": True}, "--multirun: flags are for the command line"),
+        ({"optim": {"steps": 3}}, r"optim={...}: only where= can be a mapping; give \*\*{'optim.steps': ...}"),
+        ({"--multirun": True}, "--multirun: is a flag of the command line"),
         ({"seed": {1, 2}}, "seed={1, 2}: must be text, a number, True, False, None, or a list of these"),
         ({"seed": [1, 2]}, r"seed=\[1,2\]"),
         ({"modell": "vit"}, "modell=vit: no such setting of `vitbench train`; did you mean model?"),
@@ -422,7 +422,7 @@ def test_probe_returns_the_rows_that_it_writes(
     assert run["shift.crop.consistency"] == consistency
     capsys.readouterr()
     again = package.probe(run=record["id"], probe=["shift", "cost"], images=20, figures=False)
-    assert "measured before: shift, cost" in capsys.readouterr().out and len(again) == len(rows)
+    assert "measured already: shift, cost" in capsys.readouterr().out and len(again) == len(rows)
     with pytest.raises(DoesNotApply, match=f"{record['id']}: probe=attention_distance: does not apply to resnet"):
         package.probe(run=record["id"], probe="attention_distance", images=20)
     assert package.probe(run=record["id"], probe="equivariance", images=20, file="figure.svg").empty

@@ -73,7 +73,7 @@ COMMANDS: dict[str, Choice] = {
     ),
     "bench": Choice(
         "vitbench.timing.bench:main",
-        "measure how fast training is, beside the bare training step and ImageFolder + DataLoader",
+        "measure how fast training is, compared with the bare step and with ImageFolder + DataLoader",
     ),
     "check": Choice(
         "vitbench.upkeep.check:main",

@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> int:
             print(word, *filter(None, [said.get(word)]), sep="\t")
         return 0
     if not words or words[0] in ("-h", "--help"):
-        print(__doc__.strip())
+        print(__doc__.rstrip())
         return 0 if words else 2
     if len(words) > 1 or words[0] not in SHELLS:
         raise UserError(f"completion {' '.join(words)}: {did_you_mean(words[0], SHELLS)}")

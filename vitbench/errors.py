@@ -46,7 +46,7 @@ class StorageError(UserError):
 
 
 class TryAgain(UserError):
-    """Nothing is wrong, but the work is not done: a signal ended it, another process holds it, or timing was disturbed."""
+    """Nothing is wrong, but it is not done: a signal ended it, another process holds it, or timing was disturbed."""
 
     exit_code = 75
 

@@ -77,7 +77,7 @@ def test_rows_say_what_they_were_made_with_and_are_not_made_twice(vitbench: Cli,
     rows = lines(path)
     assert {(row["images"], row["seed"], json.loads(row["options"])["draws"]) for row in rows} == {("20", "0", 4)}
     assert rows[1]["value"] == "nan" and rows[1]["reason"] == "there is none" and "there is none" in first.err
-    assert "measured before: shift" in call().out and len(SEEN) == 1
+    assert "measured already: shift" in call().out and len(SEEN) == 1
     for changed in ({"images": "21"}, {"seed": "1"}, {"probe.shift.draws": "5"}):
         assert call(**changed).code == 0
     assert len(SEEN) == 4 and [row["value"] for row in lines(path)] == ["5.0", "nan"]  # rows are replaced, not added
@@ -106,7 +106,7 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         ("run=x", "study=quickstart"): "run=x study=quickstart: give one of",
         (f"run={trained}", "probe=shfit"): "probe=shfit: did you mean shift?",
         (f"run={trained}", "probe=[cost,shfit]"): "probe=shfit: did you mean shift?",
-        (f"run={trained}", "images=51"): "images=51: there are 50 test images; images=50 takes them all",
+        (f"run={trained}", "images=51"): "images=51: there are only 50 test images; images=50 takes them all",
         (f"run={trained}", "images=0"): "images=0: must be 1 or more",
         (f"run={trained}", "seed=-1"): "seed=-1: must be 0 to",
         (f"run={trained}", "checkpoint=last"): "checkpoint=last: choices: init, kept, trained, or a step",
@@ -158,7 +158,7 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     for subject, path in zip(SEEN[1:], ("checkpoint.2", "checkpoint.4", "checkpoint"), strict=True):
         tensors, _ = checkpoint.load_tensors(folder / f"{path}.safetensors")
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in subject.model.state_dict().items())
-    assert "measured before: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
+    assert "measured already: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
     runs = select_runs("runs", {})
     assert [(row["at"], row["at_unit"]) for row in runs.swept[trained] if row["column"] == "stub.size"] == [
         (step, "step") for step in (0, 2, 4, 6)
@@ -329,15 +329,18 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
     bias = SEEN[0].model.state_dict()["net.features.0.bias"]
     assert torch.equal(bias, torch.load(path)["state_dict"]["features.0.bias"])
     by_name = [word.replace("arch=", "name=") for word in OUTSIDE]  # another word for it
-    assert "measured before: shift" in vitbench(*by_name, f"weights={path}").out
+    assert "measured already: shift" in vitbench(*by_name, f"weights={path}").out
     as_in_train = [word.replace("arch=", "model.arch=") for word in OUTSIDE]
-    assert "measured before: shift" in vitbench(*as_in_train, f"init={path}").out
+    assert "measured already: shift" in vitbench(*as_in_train, f"init={path}").out
     table = vitbench("table", "value=[test_accuracy,stub.size]", "format=json")
     assert {group["settings"]["model"] for group in json.loads(table.out)["tables"][0]["groups"]} == {
         "torchvision",
         "vit",
     }
-    assert "name it by model=" in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+    assert (
+        "type model=, arch=, weights= and data= again"
+        in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+    )
 
 
 def test_a_network_from_outside_is_tested_on_all_images_a_batch_at_a_time(
@@ -368,7 +371,7 @@ def test_a_file_of_weights_is_not_loaded_into_another_network_than_its_own(vitbe
     }
     other = there[checksum(second)].name
     output = vitbench(*call, f"weights={first}", f"probe.cka.other={other}")
-    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one can be typed" in output.err
+    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one file can be typed" in output.err
     assert output.err.count("\n") == 1
 
 

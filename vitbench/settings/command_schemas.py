@@ -39,7 +39,7 @@ class TableConfig:
     # shows differences from one row, which is typed by its name: 'vit pe=rope'; or from each row's own counterpart,
     # which has this setting: init=null; null: no differences
     against: str | None = None
-    # compares networks of equal accuracy, of this accuracy, and not of equal images (docs/reference/metrics.md)
+    # compares networks that are equal in this accuracy, such as test_accuracy; null: that are equal in images
     matched: str | None = None
     # a network such as resnet; says how many times the images each of its biases is worth to networks that lack it
     # (docs/reference/metrics.md); null: no such table
