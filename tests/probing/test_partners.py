@@ -70,7 +70,7 @@ def test_what_cannot_be_gets_one_line(runs: Path) -> None:
     for said, expected in words.values():
         with pytest.raises(UserError, match=expected):
             resolve(runs, "none-0.2-0", {"cnn": said})
-    with pytest.raises(UserError, match=r"other.c.n: a label is a word"):
+    with pytest.raises(UserError, match=r"other.c.n: a label must be a word"):
         resolve(runs, "none-0.2-0", {"c.n": {"seed": 1}})
     (runs / "learned-0.2-1" / "record.json").unlink()
     with pytest.raises(

@@ -145,7 +145,7 @@ def test_other_images_and_weights_than_the_records_are_refused(vitbench: Cli, tm
     (folder / "checkpoint.safetensors").write_bytes(weights[:-1])
     assert "is damaged" in vitbench(*call).err and SEEN == []
     fake_runs.change(folder, status="diverged")
-    assert "diverged and has no weights; checkpoint=init" in vitbench(*call).err
+    assert "diverged and has no weights; type checkpoint=init" in vitbench(*call).err
     assert vitbench(*call, "checkpoint=init").code == 0 and len(SEEN) == 1
 
 
@@ -169,7 +169,7 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     assert output.code == 2 and f"checkpoint=3: {trained} kept its weights after 2, 4 steps" in output.err
     for path in folder.glob("checkpoint.*.safetensors"):
         path.unlink()
-    assert "kept none; keep=[10,100] in training does" in vitbench(*call, "checkpoint=kept").err
+    assert "kept none; train it with keep=[10,100]" in vitbench(*call, "checkpoint=kept").err
     shutil.copytree(folder, folder.with_name("twin"))
     output = vitbench("probe", f"run=[{trained},twin]", "probe=shift", "checkpoint=kept")
     assert output.code == 2 and "kept none" in output.err and output.err.count("\n") == 1
@@ -262,7 +262,10 @@ def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
     assert output.err.count("\n") == 1
     for words, expected in {
         ("probe=cka", "probe.cka.other={a:twn}"): "probe.cka.other.a: runs/twn is no finished run; did you mean twin",
-        ("probe=cost", "probe.cost.batches=x"): "probe.cost.batches=x: must be a list of int, for example [1,2]",
+        (
+            "probe=cost",
+            "probe.cost.batches=x",
+        ): "probe.cost.batches=x: must be a list of whole numbers, for example [1,2]",
     }.items():
         output = vitbench(*call[:2], *words, "images=20")
         assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, output.err
@@ -400,7 +403,7 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     for words, expected in {
         ("model=torchvison",): "model=torchvison: did you mean torchvision?",
         ("arch=squeezenet1_2",): "model.arch=squeezenet1_2: did you mean squeezenet1_",
-        ("arch=squeezenet1_1", "name=squeezenet1_0"): "arch=squeezenet1_1 name=squeezenet1_0: two words for the same",
+        ("arch=squeezenet1_1", "name=squeezenet1_0"): "arch=squeezenet1_1 name=squeezenet1_0: both name the network",
         ("mean=[0.5]",): "mean=[0.5]: must be 3 numbers",
     }.items():
         key = words[0].split("=")[0]
