@@ -118,7 +118,7 @@ def test_models_are_typed_with_their_library_and_perhaps_a_file(tmp_path: Path) 
     assert tuning_rate(file) == 0.01 and read_models([]) == []
     for typed, line in {
         "torchvision:resnet81": "did you mean resnet1",
-        "keras:resnet18": "timm:NAME or torchvision:",
+        "keras:resnet18": "timm:NAME, torchvision:NAME",
         "torchvision:resnet18@no.pth": "no such file",
         "resnet18": "must be timm:NAME or",
     }.items():

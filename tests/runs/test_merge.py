@@ -65,7 +65,7 @@ def test_two_labs_become_one_folder_that_tables_and_reports_read(tmp_path: Path,
     table = vitbench("table", "study=merged/tiny.yaml", "runs=merged")
     assert table.code == 0 and "n=2 seeds" in table.out and "missing" not in table.out + table.err
     checked = vitbench("check", "runs=merged", "results=none", "data.cache=none")
-    assert checked.code == 0 and "4 runs" in checked.out and "all is whole" in checked.out
+    assert checked.code == 0 and "4 runs" in checked.out and "all are whole" in checked.out
 
 
 def test_a_report_reads_archives_as_if_they_were_runs(tmp_path: Path, vitbench: Cli, archives: str) -> None:

@@ -157,7 +157,7 @@ def test_without_sbatch_nothing_is_begun(vitbench: Cli, tmp_path: Path, small, m
 def test_wait_false_needs_a_queue(vitbench: Cli, small) -> None:  # type: ignore[no-untyped-def]
     small("model=vit pe=none seed=0")
     output = vitbench("sweep", *WORDS, "wait=false", "hydra/launcher=joblib")
-    assert output.code == 2 and "wait=false: hydra/launcher=joblib has no queue" in output.err
+    assert output.code == 2 and "wait=false: needs hydra/launcher=submitit_slurm" in output.err
 
 
 def test_without_the_extra_one_line_names_it() -> None:

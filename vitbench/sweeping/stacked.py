@@ -157,7 +157,7 @@ class Stack:
                 self._fail(
                     UserError(
                         f"{len(members)} runs in one stack need more memory than there is; "
-                        f"type hydra.launcher.max_runs={fewer} to need less"
+                        f"repeat the sweep with hydra.launcher.max_runs={fewer}"
                     )
                 )
             else:

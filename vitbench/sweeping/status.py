@@ -114,8 +114,8 @@ def expected(
         estimate.count_images(run.settings, source_images.get(run.id))
     measured = 0
     if here and (kinds := estimate.unmeasured(run.settings for run in todo)):
-        of_these = plural(len(kinds), "network")
-        say(f"no run of {of_these} is recorded yet: measuring how long a step takes (at most {MEASURING} s)")
+        networks = plural(len(kinds), "network")
+        say(f"{networks} without a recorded run: measuring how long a step takes (at most {MEASURING} s)")
         measured = estimate.measure(kinds, MEASURING)
     estimates = [(run, estimate.seconds(run.settings)) for run in todo]
     left = [seconds * (1 - share_done(run)) for run, seconds in estimates if seconds is not None]
