@@ -143,16 +143,16 @@ def test_no_letter_of_a_path_is_lost_on_the_way_through_hydra() -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"optim__steps": 3}, r"optim__steps: is no setting; a key with a point is given as \*\*{'optim.steps': ...}"),
-        ({"optim": {"steps": 3}}, r"optim={...}: only where= is a mapping; give \*\*{'optim.steps': ...}"),
-        ({"--multirun": True}, "--multirun: flags are for the command line"),
+        ({"optim__steps": 3}, r"optim__steps: is no setting; give a key with a dot as \*\*{'optim.steps': ...}"),
+        ({"optim": {"steps": 3}}, r"optim={...}: only where= can be a mapping; give \*\*{'optim.steps': ...}"),
+        ({"--multirun": True}, "--multirun: is a flag of the command line"),
         ({"seed": {1, 2}}, "seed={1, 2}: must be text, a number, True, False, None, or a list of these"),
         ({"seed": [1, 2]}, r"seed=\[1,2\]"),
         ({"modell": "vit"}, "modell=vit: no such setting of `vitbench train`; did you mean model?"),
         ({"model": "vitt"}, "model=vitt: did you mean vit?"),
         ({"model": "resnet", "pe": "rope"}, "resnet is not a ViT"),
         ({"data.fraction": 2}, "data.fraction=2"),
-        ({"data.name": "two\nlines"}, "settings hold no line breaks"),
+        ({"data.name": "two\nlines"}, "a setting can have no line breaks"),
     ],
 )
 def test_a_slip_is_one_line_and_never_the_end_of_the_process(
@@ -422,7 +422,7 @@ def test_probe_returns_the_rows_that_it_writes(
     assert run["shift.crop.consistency"] == consistency
     capsys.readouterr()
     again = package.probe(run=record["id"], probe=["shift", "cost"], images=20, figures=False)
-    assert "measured before: shift, cost" in capsys.readouterr().out and len(again) == len(rows)
+    assert "measured already: shift, cost" in capsys.readouterr().out and len(again) == len(rows)
     with pytest.raises(DoesNotApply, match=f"{record['id']}: probe=attention_distance: does not apply to resnet"):
         package.probe(run=record["id"], probe="attention_distance", images=20)
     assert package.probe(run=record["id"], probe="equivariance", images=20, file="figure.svg").empty
@@ -487,9 +487,9 @@ def test_calls_of_several_threads_wait_for_each_other(tmp_path: Path, monkeypatc
     [
         (lambda: package.fit(format="nope"), "format=nope"),
         (lambda: package.runs(where="model=vit"), "where='model=vit': must be a mapping"),  # type: ignore[arg-type]
-        (lambda: package.load(None), "load(None, runs='runs'): takes a run's id"),  # type: ignore[arg-type]
-        (lambda: package.load("../runs/None-0.2-0"), "takes a run's id"),
-        (lambda: package.load("None-0.2-0", runs=5), "takes a run's id"),  # type: ignore[arg-type]
+        (lambda: package.load(None), "load(None, runs='runs'): give a run's id"),  # type: ignore[arg-type]
+        (lambda: package.load("../runs/None-0.2-0"), "give a run's id"),
+        (lambda: package.load("None-0.2-0", runs=5), "give a run's id"),  # type: ignore[arg-type]
     ],
 )
 def test_what_no_function_takes_is_refused_at_the_call(

@@ -32,7 +32,7 @@ def test_each_finding_has_a_number_an_example_and_a_sentence(vitbench: Cli, pets
     done = vitbench("inspect", "data.root=pets")
     assert done.code == 0 and done.err == ""
     lines = done.out.splitlines()
-    assert lines[0].startswith("pets: 8 images in 2 classes, in no split")
+    assert lines[0].startswith("pets: 8 images in 2 classes, not split into training and test images")
     assert "1  damaged files                  cat/torn.png (" in done.out
     assert "1  the same image in two classes  cat/1.png = dog/again.png (the same)" in done.out
     assert "\n    Training stops at them" in done.out

@@ -62,7 +62,7 @@ def test_networks_of_a_library_are_listed_with_their_recipe_and_those_of_one_cos
     }.items():
         refused = vitbench(*(each for each in words if each.split("=")[0] != word.split("=")[0]), word)
         assert refused.code == 2 and line in refused.err and refused.err.count("\n") == 1
-    for word, line in {"name=nothing": "no network of timm", "image_size=64": "goes with match="}.items():
+    for word, line in {"name=nothing": "no network of timm", "image_size=64": "needs match="}.items():
         refused = vitbench("ls", "models", "family=timm", word)
         assert (refused.code, refused.out) == (2, "") and f"{word}: {line}" in refused.err
 
@@ -131,8 +131,8 @@ def test_no_runs_are_no_error_and_nothing_on_stdout(vitbench: Cli) -> None:
             ["modls"],
             "ls modls: did you mean models? choices: data, images, models, objectives, pe, probes, runs, studies",
         ),
-        (["pe", "x"], "ls pe x: takes nothing more"),
-        (["runs", "elsewhere"], "ls runs elsewhere: takes runs=FOLDER"),
+        (["pe", "x"], "ls pe x: takes no more words"),
+        (["runs", "elsewhere"], "ls runs elsewhere: takes only runs=FOLDER"),
     ],
 )
 def test_a_wrong_word_gets_one_line(vitbench: Cli, words: list[str], said: str) -> None:

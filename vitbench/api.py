@@ -1,7 +1,7 @@
-"""What vitbench's functions do (vitbench/__init__.py): they run commands in the process of a notebook or a script.
+"""The code behind vitbench's functions (vitbench/__init__.py), which run commands in a notebook's or script's process.
 
-A command gets the words of a command line, made of keyword arguments. Its errors become exceptions, and it leaves the
-process as it was.
+A command gets the words of a command line, which are made from keyword arguments. Its errors become exceptions, and it
+leaves the process as it was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vitbench.fitting.findings import Report
     from vitbench.runs.record import Record
 
-ONE_AT_A_TIME = threading.Lock()  # a command has the process to itself, so calls of several threads wait for each other
+ONE_AT_A_TIME = threading.Lock()  # a command needs the process for itself, so calls from several threads wait in turn
 COMPUTING = {"train", "sweep", "probe"}  # these commands set torch's threads, switches and random numbers
 
 
@@ -100,7 +100,7 @@ def load(run_id: str, runs: str | Path) -> tuple[nn.Module, dict[str, Any], Reco
     from vitbench.training.transfer import trained
 
     if not isinstance(run_id, str) or not isinstance(runs, str | Path) or Path(run_id).name != run_id:
-        raise UserError(f"load({run_id!r}, runs={runs!r}): takes a run's id and the folder of the runs")
+        raise UserError(f"load({run_id!r}, runs={runs!r}): give a run's id and the folder of the runs")
     folder = Path(runs).expanduser() / run_id
     record = find_record(folder)
     with ONE_AT_A_TIME, torch_kept():
@@ -129,12 +129,12 @@ def fit(settings: Mapping[str, Any]) -> Fit:
 class Fit:
     """What `vitbench.fit` finds. `print` prints it as the command line does; notebooks show it with its tables."""
 
-    report: Report  # vitbench/fitting/findings.py: curves and pairs
-    form: str = "text"  # `format=`: how it is printed
+    report: Report  # the curves and pairs (vitbench/fitting/findings.py)
+    form: str = "text"  # how it is printed, as `format=` says
 
     @cached_property
     def sentences(self) -> dict[str, list[str]]:
-        """What is said of each pair of curves, by its title; the first sentence is the verdict."""
+        """The sentences about each pair of curves, by its title; the first sentence is the verdict."""
         from vitbench.fitting.render import report_sentences
 
         return dict(report_sentences(self.report))
@@ -148,7 +148,7 @@ class Fit:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables by their names, curves, sizes, pairs and so on, with the cells that are printed."""
+        """The printed tables by their names (curves, sizes, pairs and so on)."""
         import pandas as pd
 
         from vitbench.fitting.tables import report_tables
@@ -190,7 +190,7 @@ def probe(settings: Mapping[str, Any]) -> pd.DataFrame:
             raise _joined(refused)
         measured = {files.path_of(job.folder, name, job.checkpoint): (job, name) for job in jobs for name in job.probes}
         for path, (job, name) in measured.items():
-            if path.is_file():  # there is none where probe=all has a probe that does not apply to the network
+            if path.is_file():  # with probe=all, a probe that does not apply to the network has no file
                 called = {"id": job.folder.name, "probe": name, "checkpoint": job.checkpoint}
                 its_rows = files.read_rows(path)
                 rows.extend({**called, "column": files.column(row, job.checkpoint), **row} for row in its_rows)
@@ -201,9 +201,9 @@ def probe(settings: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _joined(refused: list[UserError]) -> UserError:
-    """One error for all that was refused, of the kind that has the highest exit code."""
+    """Joins all refusals into one error, of the kind with the highest exit code."""
     worst = max(refused, key=lambda error: error.exit_code)
-    others = f"; {len(refused) - 1} more were refused, and lines above say why" if len(refused) > 1 else ""
+    others = f"; {len(refused) - 1} more were refused, and the lines above say why" if len(refused) > 1 else ""
     return type(worst)(f"{worst}{others}")
 
 
@@ -215,42 +215,43 @@ def main_of(command: str) -> Callable[[Any], int]:
 
 
 def call(command: str, settings: Mapping[str, Any], main: Callable[[Any], int]) -> None:
-    """Runs a command in this process, with `main` in place of its own; raises what the command line would print."""
+    """Runs a command in this process with `main` instead of its own main function.
+
+    Raises, as an exception, what the command line would print as an error.
+    """
     refused: list[UserError] = []
-    refuse = cli.print_refusal if command == "sweep" else refused.append  # a sweep sends the job to other processes
+    refuse = cli.print_refusal if command == "sweep" else refused.append  # a sweep sends `refuse` to other processes
     try:
         with ONE_AT_A_TIME, output_escaped(), _process_kept(command in COMPUTING), cli.slips_told():
             cli.run_with_hydra(command, main, words_of(settings), refuse)
     except UserError as error:
         refused.append(error)
-    except SystemExit:  # a signal
-        refused = refused or [TryAgain("ended by a signal, before anything could be saved")]
+    except SystemExit:  # the command was ended by a signal
+        refused = refused or [TryAgain("ended by a signal before anything could be saved")]
     if refused:
         raise _for_python(refused[0]) from None
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:
-    """The words of a command line that keyword arguments stand for; UserError for those that stand for none."""
+    """Turns keyword arguments into the words of a command line. Raises UserError for arguments that are no settings."""
     words = []
     for key, value in settings.items():
         if key.startswith("-"):
-            raise UserError(f"{key}: flags are for the command line; settings are given key=value")
+            raise UserError(f"{key}: is a flag of the command line; give settings as key=value")
         if "__" in key:
-            raise UserError(
-                f"{key}: is no setting; a key with a point is given as **{{{key.replace('__', '.')!r}: ...}}"
-            )
+            raise UserError(f"{key}: is no setting; give a key with a dot as **{{{key.replace('__', '.')!r}: ...}}")
         if not isinstance(value, Mapping):
             words.append(word_of(key, value))
         elif key == "where":
             words += [word_of(f"where.{column}", wanted) for column, wanted in value.items()]
         else:
             first = next(iter(value), "KEY")
-            raise UserError(f"{key}={{...}}: only where= is a mapping; give **{{'{key}.{first}': ...}}")
+            raise UserError(f"{key}={{...}}: only where= can be a mapping; give **{{'{key}.{first}': ...}}")
     return words
 
 
 def _for_python(error: UserError) -> BaseException:
-    """The exception to raise: its line alone, without the way it took through Hydra, and Ctrl-C as what it is."""
+    """Makes the exception to raise: its line without a traceback through Hydra, and KeyboardInterrupt for Ctrl-C."""
     line = redacted(str(error))
     if isinstance(error, Stopped) and error.number == signal.SIGINT:
         return KeyboardInterrupt(line)
@@ -264,7 +265,7 @@ def _process_kept(computes: bool) -> Iterator[None]:
     from hydra.core.global_hydra import GlobalHydra
 
     arguments, environment, initialized = sys.argv, dict(os.environ), GlobalHydra.instance().hydra
-    GlobalHydra.instance().hydra = None  # the caller may have begun something of its own with Hydra
+    GlobalHydra.instance().hydra = None  # the caller may be using Hydra itself
 
     def give_back() -> None:
         GlobalHydra.instance().hydra, sys.argv = initialized, arguments

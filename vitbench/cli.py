@@ -1,6 +1,6 @@
 """The command line: `vitbench COMMAND key=value ...`. Each command is a module, and its settings are a Hydra config.
 
-`--help` is answered without importing anything heavy. A user's slip is answered by one line and an exit code.
+`vitbench --help` imports nothing heavy. A user's slip is answered by one line and an exit code.
 """
 
 from __future__ import annotations
@@ -24,74 +24,73 @@ from vitbench.version import __version__
 COMMANDS: dict[str, Choice] = {
     "advise": Choice(
         "vitbench.advising.advise:main",
-        "which network for your photographs, in words, within minutes: advise data.root=FOLDER",
+        "find out within minutes, in words, which network suits your photographs: advise data.root=FOLDER",
     ),
     "inspect": Choice(
         "vitbench.inspect:main",
-        "your images before training: damaged, copied, mislabelled, dark ones; inspect data.root=FOLDER",
+        "find damaged, copied, dark or doubly labelled images before training: inspect data.root=FOLDER",
     ),
     "train": Choice(
         "vitbench.training.train:main",
-        "one model on a share of a dataset; the same command again resumes or says it is done",
+        "train one model on a share of a dataset; the same command again resumes it or says that it is done",
     ),
-    "sweep": Choice("vitbench.sweeping.sweep:main", "all runs of a study, finished ones skipped: sweep study=NAME"),
-    "watch": Choice("vitbench.sweeping.watch:main", "how a sweep goes, from another terminal: watch study=NAME"),
+    "sweep": Choice("vitbench.sweeping.sweep:main", "train all unfinished runs of a study: sweep study=NAME"),
+    "watch": Choice("vitbench.sweeping.watch:main", "show in another terminal how a sweep is going: watch study=NAME"),
     "track": Choice(
-        "vitbench.runs.track:main",
-        "runs for TensorBoard, Trackio or wandb, again as often as one likes: track study=NAME trackers=tensorboard",
+        "vitbench.runs.track:main", "send runs to TensorBoard, Trackio or wandb: track study=NAME trackers=tensorboard"
     ),
     "probe": Choice(
         "vitbench.probing.probe:main",
-        "what a trained network does when its images move, turn or break: probe run=ID, probe study=NAME",
+        "measure what a network does when its images move, turn or are damaged: probe run=ID, probe study=NAME",
     ),
     "features": Choice(
         "vitbench.probing.features:main",
-        "frozen networks compared by linear and nearest-neighbour accuracy, in minutes: features models=[...]",
+        "compare networks without training them, by classifiers on their features: features models=[...]",
     ),
     "table": Choice("vitbench.comparing.table:main", "compare runs: mean and 95 % interval over seeds"),
-    "plot": Choice("vitbench.plot:main", "accuracy against the number of training images"),
+    "plot": Choice("vitbench.plot:main", "draw accuracy against the number of training images"),
     "fit": Choice(
         "vitbench.fitting.fit:main",
-        "learning curves: exponents, where one model overtakes another, what one needs in images",
+        "fit learning curves: where does one model overtake another, and how many images does each need?",
     ),
     "report": Choice(
         "vitbench.reporting.report:main",
-        "results/: a study's runs, tables, figures and verdicts; check=true makes all tables again",
+        "write the runs, tables, figures and verdicts of a study into results/; check=true finds what differs there",
     ),
     "pack": Choice(
         "vitbench.runs.pack:main",
-        "runs as one archive for another lab: pack study=NAME; with checkpoints=true their weights, too",
+        "put runs into one archive for another lab: pack study=NAME; checkpoints=true adds their weights",
     ),
     "merge": Choice(
         "vitbench.runs.merge:main",
-        "the runs of archives join those of runs=, each checked and none replaced: merge from=[a.tar.gz,b.tar.gz]",
+        "add the runs of archives to your own, each checked and none replaced: merge from=[a.tar.gz,b.tar.gz]",
     ),
     "predict": Choice(
-        "vitbench.using.predict:main", "the classes that a trained network gives images: predict run=ID images=FOLDER"
+        "vitbench.using.predict:main", "classify images by a trained network: predict run=ID images=FOLDER"
     ),
     "export": Choice(
-        "vitbench.using.export:main", "a trained network for other programs: export run=ID file=network.onnx"
+        "vitbench.using.export:main", "write a trained network for other programs: export run=ID file=network.onnx"
     ),
     "bench": Choice(
         "vitbench.timing.bench:main",
-        "speed: vitbench's loop against the bare step and against ImageFolder + DataLoader",
+        "measure how fast training is, compared with the bare step and with ImageFolder + DataLoader",
     ),
     "check": Choice(
         "vitbench.upkeep.check:main",
-        "is what was kept still as it was written? runs, results, decoded images; repair=true moves damage aside",
+        "find damaged files among runs, results and decoded images; repair=true moves them aside",
     ),
     "doctor": Choice(
         "vitbench.upkeep.doctor:main",
-        "is this machine fit? versions, GPUs, limits, folders, locks, variables: what is wrong and what to type",
+        "find what is wrong with this machine (versions, GPUs, limits, folders, locks), and what to type",
     ),
     "clean": Choice(
         "vitbench.upkeep.clean:main",
-        "what can go: images that no run needs, failed runs, what killed processes left; remove=true removes it",
+        "list what can be deleted: unneeded decoded images, failed runs, half-written files; remove=true deletes it",
     ),
     "ls": Choice(
-        "vitbench.ls:main", "what there is: ls models | pe | data | objectives | probes | studies | runs | images"
+        "vitbench.ls:main", "list what there is: ls models | pe | data | objectives | probes | studies | runs | images"
     ),
-    "completion": Choice("vitbench.completion:main", "shell completion: completion bash | zsh | fish"),
+    "completion": Choice("vitbench.completion:main", "print what makes a shell complete: completion bash | zsh | fish"),
 }
 READ_ONLY = {
     "table",
@@ -111,26 +110,29 @@ READ_ONLY = {
 OF_ONE_RUN = {"predict", "export"}
 WHOLE = {"advise", "features"}  # these plan their runs themselves
 PLAIN = {"ls", "completion"}  # these take positional words and have no config
+# words of errors that the system and libraries raise where a process gets no more memory
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "failed to map segment", "std::bad_alloc")
 
 HELP = """\
-  vitbench advise data.root=FOLDER                       which network for your photographs, in words, in 30 minutes
-  vitbench train model=vit pe=learned                    a ViT on the built-in images
+  vitbench train model=vit pe=learned                    trains a ViT on the built-in images
   vitbench train model=resnet data=cifar10 data.fraction=0.1 seed=1
-  vitbench sweep study=quickstart hydra/launcher=joblib  27 runs, two at a time on two cores
-  vitbench table study=quickstart                        the comparison
-  vitbench fit study=quickstart                          learning curves, and where one overtakes another
+  vitbench sweep study=quickstart hydra/launcher=joblib  trains the 27 runs of a study, two at a time on two cores
+  vitbench table study=quickstart                        compares them
+  vitbench fit study=quickstart                          fits learning curves: where does one overtake another?
   vitbench plot study=quickstart file=figures/quickstart.svg
-  vitbench predict run=ID images=FOLDER                  the classes of your images, by a trained network
+  vitbench sweep study=first_look data.root=FOLDER data.image_size=64
+                                     asks: on a tenth of your own images, how far behind a CNN is a ViT?
+  vitbench advise data.root=FOLDER                       says in 30 minutes which network suits your photographs
+  vitbench predict run=ID images=FOLDER                  classifies your images by a trained network
 
-What does a CNN know before it sees data, what must a ViT learn instead, and from how many images on does the
-difference stop mattering?
+vitbench compares vision transformers (ViTs) with convolutional networks (CNNs). What does a CNN know before it sees
+data, what must a ViT learn instead, and from how many images on does the difference stop mattering?
 
 Commands:
 {commands}
-`vitbench COMMAND --help` lists a command's settings; `vitbench ls` what can be chosen.
-Exit codes: 0 done, 1 a run failed or diverged, 2 usage, 3 data, 4 disk, 75 saved or busy: try again,
-  130 Ctrl-C, 143 ended before anything could be saved.
+`vitbench COMMAND --help` explains the settings of a command; `vitbench ls` lists what can be chosen.
+Exit codes: 0: done. 1: a run failed or diverged. 2: something was typed wrong. 3: images or labels are wrong.
+  4: the disk is. 75: a run was saved or is busy, so try again. 130: Ctrl-C. 143: ended before anything was saved.
 """
 
 
@@ -145,7 +147,7 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
-    # there is no stdout where the caller has closed it: `vitbench table >&-`
+    # sys.stdout is None where the caller has closed it: `vitbench table >&-`
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     try:
         with slips_told():
@@ -175,7 +177,7 @@ def run(argv: list[str]) -> int:
 
 @contextmanager
 def slips_told() -> Iterator[None]:
-    """Turns errors of the system that a user can mend, wherever they show, into one line."""
+    """Turns errors of the system that a user can mend into one line, wherever they are raised."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -186,30 +188,30 @@ def slips_told() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG or error.filename is None:
             raise
-        typed = os.fsdecode(error.filename)[:60]  # some word was taken for a path
+        typed = os.fsdecode(error.filename)[:60]  # a long word was taken for a path
         raise errors.UserError(f"{typed}...: too long for the name of a file") from None
 
 
 @contextmanager
 def memory_told() -> Iterator[None]:
-    """Turns the error of a process that may take no more memory, wherever it shows, into one line."""
+    """Turns the error of a process that gets no more memory into one line, wherever it is raised."""
     try:
         yield
     except (MemoryError, ImportError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        limit = "more memory, or a higher limit where there is one (`ulimit -v`, a job's), is needed"
-        raise errors.RunFailed(f"memory ran out ({what}): {limit}") from None
+        advice = "use a machine with more memory, or raise the limit where there is one (`ulimit -v`, a job's)"
+        raise errors.RunFailed(f"memory ran out ({what}): {advice}") from None
 
 
 def _discard_stdout() -> None:
-    """Points stdout nowhere, because Python would try again to write its buffer when it ends."""
+    """Sends stdout to /dev/null, because Python would try again to write its buffer when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:
-    """Answers --help and --version, and hands all else to the command that was typed."""
+    """Answers --help and --version, and hands everything else to the command that was typed."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         lines = (f"  {name:<11}{command.help}\n" for name, command in COMMANDS.items())
         print(HELP.format(commands="".join(lines)), end="")
@@ -238,15 +240,15 @@ def print_refusal(error: errors.UserError) -> None:
 
 
 def _words_for_hydra(command: str, argv: Sequence[str]) -> list[str]:
-    """The words of a command as Hydra takes them; UserError for what the command does not take."""
+    """Returns the words of a command as Hydra takes them; raises UserError for what the command does not take."""
     from vitbench.settings.overrides import TYPED_FOR, prepare
 
     arguments = prepare(argv, several=command == "sweep")
-    if command in TYPED_FOR:  # model= of a probe names any network, but for Hydra it chooses from the group of models
+    if command in TYPED_FOR:  # `probe` takes any network as model=, which to Hydra is a choice from its group of models
         split = [word.partition("=") for word in arguments]
         arguments = [TYPED_FOR[command].get(key, key) + equals + value for key, equals, value in split]
     if command in {*READ_ONLY, *OF_ONE_RUN, *WHOLE, "probe"} and {"-m", "--multirun"} & set(arguments):
-        takes = "one run" if command in OF_ONE_RUN else "all runs at once"
+        takes = "one run" if command in OF_ONE_RUN else "all runs in one call"
         raise errors.UserError(f"vitbench {command} has no --multirun; it takes {takes}")
     if WORLD_SIZE > 1 and (command != "train" or {"-m", "--multirun"} & set(arguments)):
         raise errors.UserError(
@@ -257,7 +259,7 @@ def _words_for_hydra(command: str, argv: Sequence[str]) -> list[str]:
     stored = stored or ("the jobs' files" if any("launcher=submitit" in word for word in arguments) else "")
     secret = next((word for word in arguments if redacted(word) != word), None)
     if stored and secret:
-        raise errors.UserError(f"{redacted(secret)}: looks like a secret, and would be stored in {stored}")
+        raise errors.UserError(f"{redacted(secret)}: looks like a secret, which would be stored in {stored}; drop it")
     return arguments
 
 
@@ -267,15 +269,15 @@ def run_with_hydra(
     argv: Sequence[str],
     refuse: Callable[[errors.UserError], None] = print_refusal,
 ) -> int:
-    """Lets Hydra compose a command's config and run it; what Hydra refuses becomes one line.
+    """Lets Hydra compose a command's config and run the command. Whatever Hydra refuses becomes one line.
 
-    `refuse` gets what a job was refused for; the other jobs of `-m` go on.
+    `refuse` is called with the error of a job that is refused; the other jobs of `-m` go on. Returns the exit code.
     """
     from vitbench.settings.compose import CONF_DIR, register
     from vitbench.settings.overrides import explain
 
     arguments = _words_for_hydra(command, argv)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints exceptions and ends with code 1, before they reach us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints an exception and exits before it reaches us
     import hydra
     import yaml
     from hydra.errors import HydraException
@@ -285,7 +287,7 @@ def run_with_hydra(
 
     register()
     asks_for_help = bool({"-h", "--help"} & set(arguments))
-    if asks_for_help:  # answered below as if by the command itself, of one run and with all settings
+    if asks_for_help:  # run_job prints the help in place of the command, so that it shows the composed settings
         arguments = [word for word in arguments if word not in ("-h", "--help", "-m", "--multirun")]
         arguments += ["hydra.mode=RUN"] if command == "sweep" else []
         main_of_command = partial(_print_help, command, arguments)
@@ -303,9 +305,9 @@ def run_with_hydra(
             raise SystemExit(stopped.exit_code) from None
         except (errors.UserError, OmegaConfBaseException) as error:
             if command == "sweep" and isinstance(error, errors.StorageError):
-                raise  # nothing could be written down, so the sweep itself has to tell
+                raise  # the run could not write down why it failed, so the sweep has to say it
             refusal = error if isinstance(error, errors.UserError) else explain(error, command, arguments)
-            if command != "sweep":  # a sweep tells by itself what its runs wrote down
+            if command != "sweep":  # a sweep itself prints what its runs wrote down
                 refuse(refusal)
             code = max(code, refusal.exit_code)
         return code

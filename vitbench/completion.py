@@ -1,11 +1,15 @@
-"""Shell completion: `eval "$(vitbench completion bash)"` in ~/.bashrc, or zsh; `vitbench completion fish | source`.
+"""\
+  eval "$(vitbench completion bash)"         put this line into ~/.bashrc
+  eval "$(vitbench completion zsh)"          put this line into ~/.zshrc
+  vitbench completion fish | source          put this line into ~/.config/fish/config.fish
 
-The shell's function only asks `vitbench completion reply` for the words that fit, with the line so far in COMP_LINE.
-zsh and fish show a sentence beside each word, and ask `vitbench completion describe` for both; bash shows words alone.
-Files are offered behind the `=` of a setting for which no word fits.
-Commands, `ls` words, studies and the values of `format` and its like are ours; groups and keys come from Hydra's own
-engine, which has to see the line without the command word.
+`vitbench completion SHELL` prints the function by which a shell completes the words of vitbench. The function puts the
+line so far into COMP_LINE and asks `vitbench completion reply` for the words that fit. zsh and fish also show a
+sentence beside each word, which they get from `vitbench completion describe`; bash shows the words alone. Behind the
+`=` of a setting for which no word fits, the shell offers files.
 """
+# Commands, the words of `ls`, studies and the values of settings such as `format` are listed here. Groups and keys come
+# from Hydra's own completion, which has to get the line without the command's name.
 
 from __future__ import annotations
 
@@ -65,7 +69,7 @@ complete --command vitbench --condition __vitbench_takes_a_file --force-files
 """
 
 SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-OF_MODELS = ("match=", "name=", "image_size=", "seconds=")  # which `ls models` takes beside family=
+OF_MODELS = ("match=", "name=", "image_size=", "seconds=")  # `ls models` takes these beside family=
 
 
 def main(words: Sequence[str]) -> int:
@@ -77,7 +81,7 @@ def main(words: Sequence[str]) -> int:
             print(word, *filter(None, [said.get(word)]), sep="\t")
         return 0
     if not words or words[0] in ("-h", "--help"):
-        print(__doc__.strip())
+        print(__doc__.rstrip())
         return 0 if words else 2
     if len(words) > 1 or words[0] not in SHELLS:
         raise UserError(f"completion {' '.join(words)}: {did_you_mean(words[0], SHELLS)}")
@@ -86,7 +90,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def completions_of(line: str) -> list[str]:
-    """Lists what the last word of a command line can become."""
+    """Lists the words that the last word of a command line can be completed to."""
     from vitbench.cli import COMMANDS
 
     _, *words = line.split() or [""]
@@ -126,7 +130,7 @@ def completions_of(line: str) -> list[str]:
         return _beginning(word, ["--help", "--cfg", "--info", "--multirun"])
     from vitbench.settings.overrides import TYPED_FOR
 
-    renamed = [f"{key}=" for key in TYPED_FOR.get(command, ())]  # Hydra knows them by other words
+    renamed = [f"{key}=" for key in TYPED_FOR.get(command, ())]  # Hydra knows these keys by other names
     asked = _ask_hydra(command, [*before[1:], word])
     if command == "advise":
         from vitbench.settings.command_schemas import CHOSEN_BY_ADVISE
@@ -136,7 +140,7 @@ def completions_of(line: str) -> list[str]:
 
 
 def _values(command: str, key: str) -> Sequence[str]:
-    """The words that a setting of a command can have, where there are few."""
+    """Returns the words that a setting of a command can have as values, where there are few."""
     from vitbench.explaining.explained import VALUES, VALUES_OF_RUNS
 
     is_of_run = "." in key or command in ("train", "sweep")
@@ -144,7 +148,7 @@ def _values(command: str, key: str) -> Sequence[str]:
 
 
 def _descriptions(line: str, fitting: Sequence[str]) -> dict[str, str]:
-    """What is said of the words that fit a line: of commands, choices and settings."""
+    """Returns a sentence for each of the words that fit a line: for commands, choices and settings."""
     from vitbench.cli import COMMANDS
 
     command, *typed = line.split()[1:] or [""]
@@ -160,7 +164,7 @@ def _beginning(word: str, choices: Iterable[str]) -> list[str]:
 
 
 def _ask_hydra(command: str, words: Sequence[str]) -> list[str]:
-    """Asks Hydra what the last word can become: groups and their choices, keys and the values they have."""
+    """Asks Hydra what the last word can be completed to: groups and their choices, keys and their values."""
     from vitbench.cli import run
 
     os.environ["COMP_LINE"] = " ".join(["vitbench", *words])

@@ -1,14 +1,16 @@
-"""What a user can get wrong: one exception for each exit code. Our own bugs raise others and keep their traceback."""
+"""Exceptions for what a user can get wrong, one for each exit code. Our own bugs raise others and keep their
+traceback."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-FEW = 12  # an error line lists so many choices at most
+FEW = 12  # an error line lists at most so many choices
 
 
 class UserError(Exception):
-    """A slip in what was typed, a configuration or a checkpoint; the message is one line that says what is right."""
+    """Something that was typed, a configuration or a checkpoint is wrong. The message is one line that says what would
+    be right."""
 
     exit_code = 2
 
@@ -22,7 +24,7 @@ class NotInstalled(DoesNotApply):
 
 
 class NothingChosen(UserError):
-    """Nothing passes a filter."""
+    """A filter matches nothing."""
 
 
 class RunFailed(UserError):
@@ -44,13 +46,14 @@ class StorageError(UserError):
 
 
 class TryAgain(UserError):
-    """Nothing is wrong, but it is not done: a signal made us save a run, another process holds it, or hid its time."""
+    """Nothing is wrong, but it is not done: a signal ended it, another process holds it, or timing was disturbed."""
 
     exit_code = 75
 
 
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
-    """Writes the end of an error line: near misses, and the choices where they are few or none of them is near."""
+    """Writes the end of an error line: near misses of what was typed, and the choices if there are few or no near
+    misses."""
     import difflib
 
     ordered = sorted(choices)
@@ -61,7 +64,7 @@ def did_you_mean(typed: str, choices: Iterable[str]) -> str:
 
 
 def check_choice(setting: str, typed: str, choices: Collection[str]) -> str:
-    """Returns what was typed for a setting; raises UserError where it is none of the choices."""
+    """Returns what was typed for a setting. Raises UserError where it is none of the choices."""
     if typed not in choices:
         raise UserError(f"{setting}={typed}: {did_you_mean(typed, choices)}")
     return typed

@@ -1,4 +1,4 @@
-"""`vitbench inspect`: what one should know of images before hours of training, as text, JSON and a contact sheet."""
+"""`vitbench inspect`: says what is wrong with images before hours of training, as text, JSON and a contact sheet."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from vitbench.settings.compose import cache_folder
 from vitbench.settings.share import source_options
 
 FORMATS = ("text", "json")
-SHOWN_CLASSES = 20  # a list of more is shortened to the largest and the smallest
-INDENT = " " * 4  # of the sentence below a finding
-WIDTH = 110  # characters of such a sentence
+SHOWN_CLASSES = 20  # a longer list is shortened to the largest and the smallest classes
+INDENT = " " * 4  # indents the sentence below a finding
+WIDTH = 110  # such a sentence is wrapped after so many characters
 
 
 class Inspected(NamedTuple):
@@ -40,8 +40,8 @@ class Inspected(NamedTuple):
     what: str  # the folder, or the name of a public set
     images: Images
     findings: list[Finding]
-    paths: Sequence[str] = ()  # N, of files alone
-    notes: Sequence[str] = ()  # what is used for what, and what is ignored
+    paths: Sequence[str] = ()  # N paths; empty where the images are not files
+    notes: Sequence[str] = ()  # which files are used for what, and which are ignored
 
 
 def main(config: Any) -> int:
@@ -67,7 +67,7 @@ def main(config: Any) -> int:
 
 
 def inspect(data: dict[str, Any]) -> Inspected:
-    """Looks at the images of the settings `data`; DataError where there are none to look at."""
+    """Looks at the images of the settings `data`. Raises DataError where there are none."""
     data = data | {"root": str(Path(data["root"]).expanduser()), "cache": cache_folder(data["cache"])}
     if data["source"] != "imagefolder":
         return _of_set(data)
@@ -83,7 +83,7 @@ def inspect(data: dict[str, Any]) -> Inspected:
 
 
 def _of_set(data: dict[str, Any]) -> Inspected:
-    """The same of a source whose images are no files of its user."""
+    """Looks at the images of a public or drawn set, which are not files of the user."""
     from vitbench.data.stored import pixel_digest
 
     dataset = open_dataset(**source_options(data), progress=True)
@@ -100,7 +100,7 @@ def _of_set(data: dict[str, Any]) -> Inspected:
 
 
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images (N, C, H, H) as (N, 3, 32, 32): the means of their pixels, or where they are smaller the nearest ones."""
+    """Shrinks images (N, C, H, H) to (N, 3, 32, 32) by means of pixels; enlarges smaller ones by nearest pixels."""
     factor = max(pixels.shape[-1] // SIDE, 1)
     side = min(pixels.shape[-1], factor * SIDE)
     place = np.arange(SIDE) * side // factor // SIDE
@@ -115,7 +115,7 @@ def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def as_text(inspected: Inspected, file: Path | None = None) -> str:
-    """A line for each finding (how many, what, an example), what it means below, and the images of each class."""
+    """Writes a line for each finding (how many, what, an example) with its meaning below, and the images per class."""
     lines = [_summary(inspected), *map(printable, inspected.notes), ""]
     rows = [[f"{len(one.suspects):,}", one.what, _example(one)] for one in inspected.findings]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
@@ -129,7 +129,7 @@ def as_text(inspected: Inspected, file: Path | None = None) -> str:
 
 
 def as_json(inspected: Inspected) -> str:
-    """All of it: every suspect is there, where the text has an example."""
+    """Writes all findings with every suspicious image, where the text has only an example."""
     report = {
         "inspected": inspected.what,
         "images": len(inspected.images.names),
@@ -149,14 +149,14 @@ def as_json(inspected: Inspected) -> str:
 
 
 def _summary(inspected: Inspected) -> str:
-    """How many images there are, of how many classes, where, and how large they are."""
+    """Says how many images there are, of how many classes, in which splits, and how large they are."""
     images = inspected.images
     line = f"{inspected.what}: {plural(len(images.names), 'image')} in {len({*images.classes}):,} classes"
     splits = {split: images.splits.count(split) for split in dict.fromkeys(images.splits) if split}
     if splits:
         line += f" ({', '.join(f'{number:,} in {split}' for split, number in splits.items())})"
     elif images.facts:
-        line += ", in no split of training and test images"
+        line += ", not split into training and test images"
     if images.facts and len(images.whole):
         sides = [min(images.facts[i].width, images.facts[i].height) for i in images.whole]
         line += f"; shortest side {min(sides):,} to {max(sides):,} px, median {median(sides):,.0f}"
@@ -164,13 +164,13 @@ def _summary(inspected: Inspected) -> str:
 
 
 def _example(finding: Finding) -> str:
-    """The first suspect: a.png = b.png (why)."""
+    """Shows the first suspicious image or pair: a.png = b.png (why)."""
     first = finding.suspects[0]
     return " = ".join(map(printable, first.names)) + (f" ({printable(first.reason)})" if first.reason else "")
 
 
 def _class_lines(images: Images) -> list[str]:
-    """How many images each class has, the largest first; of many classes only the largest and the smallest."""
+    """Lists how many images each class has, the largest first; of many classes only the largest and the smallest."""
     counts = suspects.counts(images)
     splits = list(next(iter(counts.values())))
     head = ["class", *(splits if len(splits) > 1 else []), "images"]

@@ -1,10 +1,14 @@
-"""What there is, as plain lines: `vitbench ls`, and `ls models | pe | data | objectives | probes | studies | runs`.
+"""\
+  vitbench ls                                             lists the names of all that can be chosen
+  vitbench ls models                                      also: pe, data, objectives, probes, studies
+  vitbench ls runs runs=FOLDER                            lists the runs of a folder and how each stands
+  vitbench ls models family=timm name='*nano*'            lists the networks of a library whose names fit
+  vitbench ls models family=torchvision match=vit.nano    lists those that cost about the same as our ViT of size nano
+  vitbench ls images file=images.png data=cifar10 augment=strong   draws the images that the network of a run gets
 
-`ls runs runs=FOLDER` looks elsewhere. `ls models family=timm` or `family=torchvision` lists the networks of a library,
-with `name=` those whose names fit, such as `name='*nano*'`; with `match=vit.nano` those that cost within 10 % of that,
-for images of `image_size=32`: they are counted for `seconds=60`, and the same command goes on. `ls images
-file=images.png` draws what the network of a run gets, and takes the words of the run: `vitbench ls images
-file=images.png data=cifar10 augment=strong`.
+`ls` prints plain lines. `family=` is timm or torchvision. `match=` lists the networks whose multiply-adds are within
+10 % of those of the named model, for images of `image_size=32`. It counts them for `seconds=60`; the same command again
+counts more. `ls images` takes the words of `vitbench train`, and draws what that run would train on.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ def main(words: Sequence[str]) -> int:
     for option in options:
         key, _, value = option.partition("=")
         if kind != "runs" or key != "runs" or not value:
-            raise UserError(f"ls {kind} {option}: " + ("takes runs=FOLDER" if kind == "runs" else "takes nothing more"))
+            takes = "takes only runs=FOLDER" if kind == "runs" else "takes no more words"
+            raise UserError(f"ls {kind} {option}: {takes}")
         from vitbench.settings.typed_text import with_home
 
         folder = with_home("runs", value)
@@ -48,7 +53,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _images(words: Sequence[str]) -> int:
-    """Draws a picture of training images; this alone imports torch."""
+    """Draws a picture of training images. Of all lists, only this one and `match=` import torch."""
     from vitbench.training import picture
 
     say(str(picture.__doc__) if {"-h", "--help"} & {*words} else f"{printable(str(picture.draw(words)))}\n")
@@ -56,19 +61,19 @@ def _images(words: Sequence[str]) -> int:
 
 
 def _networks(words: Sequence[str]) -> int:
-    """Lists networks of a library; with match= those of about the cost of one of ours, which imports torch."""
+    """Lists the networks of a library; with match=, those that cost about as much as one of our models."""
     from vitbench.models.families import LIBRARIES, matching, recipe_of
 
     given = {"family": "", "name": "*", "match": "", "image_size": "32", "seconds": "60"}
     for word in words:
         key, _, value = word.partition("=")
         if key not in given or not value:
-            raise UserError(f"ls models {word}: {did_you_mean(key, given)}, each with its value")
+            raise UserError(f"ls models {word}: {did_you_mean(key, given)}, each typed with its value")
         if key in ("image_size", "seconds") and (not value.isdecimal() or int(value) < 1):
             raise UserError(f"ls models {word}: must be a whole number, 1 or more")
         given[key] = value
         if key in ("image_size", "seconds") and not any(other.startswith("match=") for other in words):
-            raise UserError(f"ls models {word}: goes with match=, for example match=vit.nano")
+            raise UserError(f"ls models {word}: needs match= beside it, for example match=vit.nano")
     library = check_choice("ls models family", given["family"], LIBRARIES)
     names = matching(library, given["name"])
     if not given["match"]:
@@ -87,15 +92,15 @@ def _networks(words: Sequence[str]) -> int:
     say("".join(f"{line}\n" for line in [*lines, *align(rows, 2)]))
     if found.counted < found.names:
         print(
-            f"vitbench: {found.counted:,} of {found.names:,} networks are counted; the same command counts more, "
-            "name='*nano*' and its like fewer",
+            f"vitbench: counted {found.counted:,} of {found.names:,} networks; repeat the command to count more, or "
+            "type name='*nano*' to count only some",
             file=sys.stderr,
         )
     return 0
 
 
 def overview() -> list[str]:
-    """Lists what can be listed, with its names."""
+    """Lists the kinds of things that can be listed, and the names of each kind."""
     from vitbench.runs.study import study_names
     from vitbench.settings.compose import CONF_DIR
 
@@ -109,14 +114,14 @@ def overview() -> list[str]:
         "objectives": " ".join(_menu("objective")),
         "probes": " ".join(_menu("probe")),
         "studies": printable(" ".join(study_names())),
-        "runs": "what has been trained, and what has not ended",
-        "images": "a picture of what the network of a run gets: file=images.png data=cifar10 augment=strong",
+        "runs": "lists your runs, finished or not",
+        "images": "draws the images that a network gets: file=images.png data=cifar10 augment=strong",
     }
     return [
         *align([[f"vitbench ls {kind}", line] for kind, line in contents.items()], 2),
         "",
-        f"optim={files_of('optim')} (the recipe; each model brings its own)",
-        f"augment={files_of('augment')}",
+        f"optim={files_of('optim')} (the recipe of training; each model brings its own)",
+        f"augment={files_of('augment')} (how training images are changed at random)",
     ]
 
 
@@ -138,7 +143,7 @@ def _choices(kind: str) -> list[str]:
 
 
 def models(_: Path) -> list[str]:
-    """Lists the models, what each costs in each size for a 32 px image, and what the rungs of the ladders cost."""
+    """Lists the models, what each costs in each size for an image of 32 px, and what the rungs of the ladders cost."""
     from vitbench.models.ladders import LADDERS
 
     def costs(model: Size) -> list[str]:
@@ -161,7 +166,8 @@ def models(_: Path) -> list[str]:
         "Pairs of equal cost, for images of 32 px, patches of 4 px and 10 classes:",
         *align(rows, 3),
         "",
-        "Rungs of the ladders in size nano, for the same images; they can be combined (docs/explanation/ladders.md):",
+        "Rungs of the ladders (models that lack a bias, or add one) in size nano, for the same images; they can be"
+        " combined (docs/explanation/ladders.md):",
         *align(rungs, 2),
     ]
 
@@ -188,7 +194,10 @@ def runs(folder: Path) -> list[str]:
     if not rows:
         print(f"vitbench: no runs in {folder}; `vitbench train` makes one", file=sys.stderr)
     for apart in folders_kept_apart(folder):
-        print(f"vitbench: runs on images that changed since are in {printable(str(apart))}", file=sys.stderr)
+        print(
+            f"vitbench: {printable(str(apart))} has runs that were trained on images which have changed since",
+            file=sys.stderr,
+        )
     return align(rows, 2) if rows else []
 
 

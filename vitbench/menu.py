@@ -1,4 +1,4 @@
-"""Menus: how a choice is found by its name, which options it takes, and what its line says of settings.
+"""Menus: find a choice by its name, and read which options it takes.
 
 The options of a choice are the keyword arguments of its class or function. They are read from the source with `ast`,
 because importing it would import torch, which takes 2 s.
@@ -20,20 +20,20 @@ from vitbench.errors import UserError, did_you_mean
 class Choice(NamedTuple):
     """A line of a menu."""
 
-    target: str  # "module:attribute", imported only when chosen
+    target: str  # "module:attribute", which is imported only when it is chosen
     help: str
-    refuses: str | None = None  # "module:function" without torch: takes the flat settings, raises UserError
+    refuses: str | None = None  # "module:function" without torch, which takes the flat settings and raises UserError
 
 
 def look_up(kind: str, name: str, menu: Mapping[str, Choice]) -> Callable[..., Any]:
-    """The class or function behind a name of a menu; a name that is not on it is answered with near misses."""
+    """Returns the class or function behind a name of a menu. For an unknown name, raises UserError with near misses."""
     if name not in menu:
         raise UserError(f"{kind}={name}: {did_you_mean(name, menu)}")
     return imported(menu[name].target)
 
 
 def imported(target: str) -> Callable[..., Any]:
-    """The class or function that "module:attribute" names."""
+    """Imports the class or function that "module:attribute" names."""
     module, attribute = target.split(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return function
@@ -41,7 +41,7 @@ def imported(target: str) -> Callable[..., Any]:
 
 class Parameter(NamedTuple):
     annotation: str
-    default: Any  # REQUIRED where there is none
+    default: Any  # REQUIRED where it has none
 
 
 REQUIRED = object()
@@ -49,7 +49,7 @@ REQUIRED = object()
 
 @cache
 def parameters(target: str) -> dict[str, Parameter]:
-    """What a class or function of a menu takes, read from its source without importing it."""
+    """Reads the parameters of a class or function from its source, without importing it."""
     module, attribute = target.split(":")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
@@ -77,27 +77,27 @@ def _parameters(arguments: ast.arguments) -> dict[str, Parameter]:
 
 
 def tunables(target: str) -> dict[str, Parameter]:
-    """The parameters that have a default: the schema of a model or an encoding."""
+    """Returns the parameters that have a default, which are the options of a choice."""
     return {name: parameter for name, parameter in parameters(target).items() if parameter.default is not REQUIRED}
 
 
 class Range(NamedTuple):
     """The values that a setting can have."""
 
-    words: str  # which complete "must be ..."
+    words: str  # the end of a sentence that begins with "must be"
     holds: Callable[[Any], bool]
 
     def of(self, unit: str) -> Range:
-        """The same range of things that are counted: `1 or more images`."""
+        """Returns the same range with a unit: `1 or more images`."""
         return self._replace(words=f"{self.words} {unit}")
 
     def up_to(self, most: float) -> Range:
-        """The same range without larger values, which would take a machine hours or all its memory to refuse."""
+        """Returns the range without larger values, which a machine would need hours or all its memory to refuse."""
         shown = f"{most:,}" if most < 1e15 else f"{most:g}"
         return Range(f"{self.words} and at most {shown}", lambda value: self.holds(value) and value <= most)
 
     def with_note(self, note: str) -> Range:
-        """The same range, explained in brackets."""
+        """Returns the same range with an explanation in brackets."""
         return self._replace(words=f"{self.words} ({note})")
 
 
@@ -107,14 +107,15 @@ FROM_1 = Range("1 or more", lambda value: value >= 1)
 BELOW_1 = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
 
-# No run has more, and what has is a slip of the hand: a stated bound is the same on every machine, and answers at once.
-# What a machine lacks the memory for is said where its parts are counted (vitbench/training/prepare.py).
+# No run needs more than these bounds, so a larger value is a typing error. A fixed bound is the same on every machine
+# and is checked at once. Where a machine has too little memory, vitbench/training/prepare.py says so.
 MOST_STEPS, MOST_IMAGES, MOST_PIXELS, MOST_BATCH = 50_000_000, 20_000_000, 16_384, 1_000_000
 MOST_THREADS, MOST_WIDTH, MOST_DEPTH, MOST_HEADS, MOST = 1_024, 65_536, 1_000, 1_024, 1_000_000
 
 
 def check_ranges(settings: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Refuses a value outside its range, and infinity and nan anywhere; keys are as in the ranges, null is right."""
+    """Raises UserError for a value outside its range, and for infinity and nan. Settings without a range are not
+    checked, and null is always allowed."""
     for key, right in ranges.items():
         value = settings.get(key)
         if value is None:

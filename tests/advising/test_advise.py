@@ -54,13 +54,13 @@ class Page(HTMLParser):
         (["minutes=inf"], 2, "minutes=inf: must be above 0"),
         (["data.root=nowhere"], 3, "nowhere: no such folder"),
         (["data.root=one"], 3, "only one class"),
-        (["data.root=lone"], 3, "class b has one image"),
+        (["data.root=lone"], 3, "class b has only one image"),
         (["models=[torchvision:resnet81]"], 2, "models=[torchvision:resnet81]: did you mean"),
         (["models=[torchvision:resnet18@no.pth]"], 2, "no.pth: no such file of weights"),
         (["models=3"], 2, "models=3: must be a list"),
-        (["data=cifar10"], 2, "data=cifar10: advise looks at a folder of photographs"),
-        (["data.fraction=0.5"], 2, "data.fraction=0.5: advise chooses the images of each run"),
-        (["out=pets/a/0.png"], 2, "out=pets/a/0.png: is a folder for advice.html"),
+        (["data=cifar10"], 2, "data=cifar10: advise takes a folder of photographs"),
+        (["data.fraction=0.5"], 2, "data.fraction=0.5: advise itself chooses the images of each run"),
+        (["out=pets/a/0.png"], 2, "out=pets/a/0.png: must be a folder, in which advise writes advice.html"),
         (["out=pets/a/0.png/out"], 4, "cannot write pets/a/0.png/out"),
         (["minuts=3"], 2, "did you mean minutes"),
     ],
@@ -94,6 +94,6 @@ def test_photographs_become_advice_and_the_second_time_nothing_is_trained(tmp_pa
     assert len(records) >= 2
     again = process(*words, cwd=tmp_path)
     repeated, err = again.communicate(timeout=300)
-    assert again.returncode == 0 and "goes on with the plan" in repeated and "begin now" not in repeated, err
+    assert again.returncode == 0 and "advise continues the plan" in repeated and "begin now" not in repeated, err
     assert records == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/record.json")}
     assert repeated[repeated.index("Which network") :] == out[out.index("Which network") :]

@@ -63,7 +63,7 @@ def test_shares_keep_a_few_images_of_every_class() -> None:
 
 def test_a_class_of_few_images_leaves_smaller_shares_out() -> None:
     plan = planned(60, Photographs(train=200, validation=20, test=50, smallest_class=4, classes=2, side=300))
-    assert plan.shares == (1,) and "a class has 4 training images" in plan.left_out[0]
+    assert plan.shares == (1,) and "a class has only 4 training images" in plan.left_out[0]
 
 
 def test_pretrained_networks_are_given_up_last_and_named() -> None:
@@ -92,7 +92,7 @@ def test_the_study_file_asks_for_the_runs_of_the_plan_and_the_most_important_fir
 def test_the_plan_is_said_with_its_time() -> None:
     plan = planned(10)
     lines = plan_lines(plan, 10, (14_900_000, 15_900_000))
-    assert lines[0].startswith("about ") and "measured on this machine" in lines[0]
+    assert lines[0].startswith("the plan takes about ") and "measured on this machine" in lines[0]
     assert "ViT and ResNet from scratch, of about equal cost (14.9 M and 15.9 M multiply-adds" in lines[1]
 
 
@@ -118,7 +118,7 @@ def test_models_are_typed_with_their_library_and_perhaps_a_file(tmp_path: Path) 
     assert tuning_rate(file) == 0.01 and read_models([]) == []
     for typed, line in {
         "torchvision:resnet81": "did you mean resnet1",
-        "keras:resnet18": "timm:NAME or torchvision:",
+        "keras:resnet18": "timm:NAME, torchvision:NAME",
         "torchvision:resnet18@no.pth": "no such file",
         "resnet18": "must be timm:NAME or",
     }.items():
@@ -152,7 +152,7 @@ def test_a_plan_of_other_settings_of_the_data_is_not_gone_on_with(tmp_path: Path
     kept = old_plan(asked_for(tmp_path))
     assert not kept.is_done and kept.minutes == 0.6
     for key, value in (("fit", "pad"), ("test_fraction", 0.5), ("root", "/cats"), ("skip_broken", True)):
-        with pytest.raises(UserError, match=rf"study.yaml is about data.{key}=.*; data.name=NEW begins another"):
+        with pytest.raises(UserError, match=rf"data.{key}=.*: the plan in .*study.yaml has .*; type data.name=NEW"):
             old_plan(asked_for(tmp_path, **{key: value}))
 
 

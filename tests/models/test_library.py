@@ -327,7 +327,7 @@ def test_size_and_normalisation_follow_the_pretrained_network_unless_typed(tmp_p
         (["model=vit", "init=pretrained"], "init=pretrained: goes with model=torchvision or model=timm"),
         (["model=vit", "init=a.pth"], "init=a.pth: must be a run's id"),
         (["model=torchvision", "optim.layer_decay=0.5"], "optim.layer_decay=0.5: torchvision does not tell"),
-        (["checkpoint=3", "init=pretrained"], "checkpoint=3: init=pretrained has weights alone"),
+        (["checkpoint=3", "init=pretrained"], "checkpoint=3: init=pretrained has only weights"),
     ],
 )
 def test_settings_that_make_no_run_are_refused(words: list[str], line: str) -> None:

@@ -118,7 +118,7 @@ def test_another_run_has_rows_of_its_own_and_a_run_that_is_meant_itself_a_reason
     assert value(twin, "diagonal") < 0.6 and value(twin, "last") < 0.2 < value(twin, "mean_best")
     assert find(twin, "similarity", 0.0, layer="head")["at_unit"] == "relative depth in that-run"
     own = [row for row in rows if row["protocol"] == "cka.own@v1"]
-    assert len(own) == 3 and all(math.isnan(row["value"]) and "is this one itself" in row["reason"] for row in own)
+    assert len(own) == 3 and all(math.isnan(row["value"]) and "is this run itself" in row["reason"] for row in own)
 
 
 @pytest.mark.known_answer
@@ -140,7 +140,7 @@ def test_other_layers_have_no_diagonal_and_equal_features_no_similarity() -> Non
     ]
     assert "different layers" in find(rows, "diagonal")["reason"]
     dead = [row for row in rows if row["metric"] == "similarity" and row["layer"] == "block1" and row["at"] == 1 / 3]
-    assert "the same of all images" in dead[0]["reason"]
+    assert "the same features for all images" in dead[0]["reason"]
 
 
 def test_what_cannot_be_gets_one_line() -> None:

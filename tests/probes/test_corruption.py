@@ -85,5 +85,5 @@ def test_what_cannot_be_is_one_line() -> None:
     labels = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(UserError, match=r"^probe\.corruption\.kind=jpg: did you mean jpeg\?"):
         probe(subject(colours, noise(2, 8), labels, 3), seed=0, kind="jpg")
-    with pytest.raises(UserError, match=r"^probe=corruption: images of 2 channels; must have 1 or 3$"):
+    with pytest.raises(UserError, match=r"^probe=corruption: the images have 2 channels; they must have 1 or 3$"):
         probe(subject(colours, noise(2, 8, channels=2), labels, 2), seed=0)

@@ -66,4 +66,4 @@ class Fixed(nn.Module):
 def test_a_size_that_the_network_does_not_take_is_said() -> None:
     rows = measured(Fixed())
     (refused,) = [row for row in rows if "reason" in row]
-    assert refused["at"] == 32 and "takes no 2 images of 32 px" in refused["reason"]
+    assert refused["at"] == 32 and "does not take 2 images of 32 px" in refused["reason"]

@@ -66,7 +66,7 @@ def test_a_network_that_guesses_has_nothing_to_lose() -> None:
     known = subject(corner, images, torch.arange(60) % 2, 2)
     rows = accuracy_curve(known, "test@v1", {0: [], 1: [inverted]}, seed=0, at_unit="px", reference=0)
     for row in (find(rows, "relative_drop"), find(rows, "relative_drop", 1)):
-        assert math.isnan(row["value"]) and "cannot be told from guessing, 0.500" in row["reason"]
+        assert math.isnan(row["value"]) and "is not clearly above guessing, 0.500" in row["reason"]
     assert value(rows, "agreement") == 0
 
 

@@ -198,4 +198,4 @@ def test_a_lattice_as_large_as_the_image_says_that_nothing_lies_on_it() -> None:
     net = Net(8, strided=nn.Conv2d(3, 8, 8, stride=8))
     rows = probe(subject(net), seed=0, max_shift=4)
     on = [row for row in rows if row["metric"] == "on_lattice"]
-    assert on and all(row["reason"] == "no shift that is drawn lies on the lattice of 8 px" for row in on)
+    assert on and all(row["reason"] == "no possible shift lies on the lattice of 8 px" for row in on)

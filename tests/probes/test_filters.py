@@ -72,5 +72,5 @@ def test_a_network_whose_first_layer_is_no_convolution_has_no_filters() -> None:
 @pytest.mark.parametrize("reach", ["random", "spread"])
 def test_taps_that_lie_apart_are_no_picture(reach: str) -> None:
     model = build_model("resnet", image_size=32, channels=3, num_classes=5, reach=reach)
-    with pytest.raises(DoesNotApply, match="the taps of its first convolution do not lie next to each other"):
+    with pytest.raises(DoesNotApply, match="the taps of its first convolution are not next to each other"):
         probe(subject_of(model), seed=0)

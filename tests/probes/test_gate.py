@@ -44,5 +44,5 @@ def test_a_head_set_by_hand_is_the_one_that_is_shown() -> None:
 
 
 def test_a_vit_without_gates_has_nothing_to_show() -> None:
-    with pytest.raises(DoesNotApply, match=r"it has no gates; a ViT with model\.gate=true has"):
+    with pytest.raises(DoesNotApply, match=r"it has no gates; train a ViT with model\.gate=true"):
         probe(gated(), seed=0)

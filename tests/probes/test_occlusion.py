@@ -62,7 +62,7 @@ def test_the_default_grid_is_the_divisor_nearest_to_8() -> None:
 @pytest.mark.parametrize(
     "options, line",
     [
-        ({"grid": 3}, r"probe\.occlusion\.grid=3: tiles a side must divide the image's 8 px: 1, 2, 4, 8"),
+        ({"grid": 3}, r"probe\.occlusion\.grid=3: the tiles of a side must divide the image's 8 px: 1, 2, 4, 8"),
         ({"draws": 0}, r"probe\.occlusion\.draws=0: must be 1 or more"),
         ({"fill": "blak"}, r"probe\.occlusion\.fill=blak: did you mean black\?"),
     ],

@@ -97,7 +97,7 @@ def test_a_bias_has_a_map_for_each_block_and_head_and_its_table_is_found_again()
 
 
 def test_no_encoding_and_no_transformer_have_nothing_to_compare() -> None:
-    with pytest.raises(DoesNotApply, match="pe=none tells the tokens no positions"):
+    with pytest.raises(DoesNotApply, match="pe=none tells the tokens nothing about positions"):
         probe(of("none"), seed=0)
     cnn = build_model("resnet", image_size=32, channels=3, num_classes=5)
     with pytest.raises(DoesNotApply, match="no position encoding"):
@@ -116,5 +116,5 @@ def test_it_is_a_picture_unless_the_image_decides_or_there_is_no_encoding(pe: st
 
 
 def test_an_encoding_that_follows_from_the_image_has_no_similarity() -> None:
-    with pytest.raises(DoesNotApply, match="its position encoding follows from the image"):
+    with pytest.raises(DoesNotApply, match="its position encoding depends on the image"):
         probe(of("cpe"), seed=0)

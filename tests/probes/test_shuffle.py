@@ -101,7 +101,7 @@ def test_tiles_go_back_where_they_came_from() -> None:
 def test_a_grid_that_does_not_divide_the_image_is_answered_with_those_that_do() -> None:
     known = subject(colours, noise(4, 16), torch.zeros(4, dtype=torch.int64), 3)
     with pytest.raises(
-        UserError, match=r"^probe\.shuffle\.grid=5: tiles a side must divide the image's 16 px: 1, 2, 4, 8, 16$"
+        UserError, match=r"^probe\.shuffle\.grid=5: the tiles of a side must divide the image's 16 px: 1, 2, 4, 8, 16$"
     ):
         probe(known, seed=0, grid=5)
     with pytest.raises(UserError, match=r"^probe\.shuffle\.draws=0: must be 1 or more$"):

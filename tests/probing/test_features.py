@@ -113,14 +113,14 @@ def test_weights_in_timms_own_format_give_timms_own_features(vitbench: Cli, tmp_
         (["models=[nobody]"], "models=[nobody]: "),
         (["models=[timm:convnext_ato]"], "models=[timm:convnext_ato]: did you mean"),
         (["models=[timm:convnext_atto@no.pth]"], "models=[timm:convnext_atto@no.pth]: no.pth: no such file of weights"),
-        (["models=[keras:resnet]"], "must be a run's id, timm:NAME or torchvision:NAME"),
+        (["models=[keras:resnet]"], "must be a run's id, timm:NAME, torchvision:NAME"),
         ([], "models= is missing"),
         (["models=[a]", "shares=[0.1,2]"], "shares=2: must be above 0 and at most 1"),
         (["models=[a]", "shares=[]"], "shares=[]: must be shares"),
         (["models=[a]", "seeds=0"], "seeds=0: must be 1 or more"),
         (["models=[a]", "classifiers=svm"], "classifiers=svm: "),
-        (["models=[a]", "data.fraction=0.1"], "data.fraction=0.1: here shares of the images are typed shares="),
-        (["models=[a]", "data.permute=tiles"], "data.permute=tiles: a frozen network gets its images as they are"),
+        (["models=[a]", "data.fraction=0.1"], "data.fraction=0.1: type the shares of the images as shares="),
+        (["models=[a]", "data.permute=tiles"], "data.permute=tiles: `vitbench features` takes the images as they are"),
     ],
 )
 def test_slips_get_one_line(vitbench: Cli, tmp_path: Path, words: list[str], line: str) -> None:
@@ -143,7 +143,10 @@ def test_a_run_of_other_channels_is_refused_and_others_go_on(trained: Path, vitb
     fake_runs.change(tmp_path / "runs" / grey, channels=1)
     words = ["shares=1", "seeds=1", "classifiers=nearest", *DATA]
     alone = vitbench("features", f"models=[{grey}]", *words)
-    assert (alone.code, alone.err) == (2, f"vitbench: models=[{grey}]: its images have 1 channel, these have 3\n")
+    assert (alone.code, alone.err) == (
+        2,
+        f"vitbench: models=[{grey}]: it takes images with 1 channel, and these have 3\n",
+    )
     both = vitbench("features", f"models=[{grey},{other}]", *words)
     assert both.code == 2 and alone.err in both.err
     assert [record["config"]["init"] for record in records(tmp_path / "runs")] == [other]
@@ -178,8 +181,10 @@ def test_validation_images_choose_penalty_and_neighbours() -> None:
 
 def test_a_difference_whose_interval_holds_0_cannot_be_told() -> None:
     assert sentence("a", "b", Gap(-3.0, 1.0)) == "b is better than a by 3.0 points (95 % interval 2.0 to 4.0)"
-    assert "cannot be told (difference 0.5" in sentence("a", "b", Gap(0.5, 1.0))
-    assert "cannot be told: one seed has" in sentence("a", "b", Gap(4.0, math.nan, "one seed has no interval"))
+    assert "these runs cannot tell whether a or b is better (difference 0.5" in sentence("a", "b", Gap(0.5, 1.0))
+    assert "cannot tell whether a or b is better: one seed has" in sentence(
+        "a", "b", Gap(4.0, math.nan, "one seed has no interval")
+    )
 
 
 def test_a_difference_without_predictions_says_which_are_missing(tmp_path: Path) -> None:

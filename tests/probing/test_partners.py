@@ -70,11 +70,11 @@ def test_what_cannot_be_gets_one_line(runs: Path) -> None:
     for said, expected in words.values():
         with pytest.raises(UserError, match=expected):
             resolve(runs, "none-0.2-0", {"cnn": said})
-    with pytest.raises(UserError, match=r"other.c.n: a label is a word"):
+    with pytest.raises(UserError, match=r"other.c.n: a label must be a word"):
         resolve(runs, "none-0.2-0", {"c.n": {"seed": 1}})
     (runs / "learned-0.2-1" / "record.json").unlink()
     with pytest.raises(
-        UserError, match=r"seed: no finished run differs in that alone; learned-0.05-1 differs in data.fraction too"
+        UserError, match=r"seed: no finished run differs only in that; learned-0.05-1 also differs in data.fraction"
     ):
         resolve(runs, "learned-0.2-0", {"seed": {"seed": 1}})
     with pytest.raises(UserError, match=r"learned-0.2-0 and none-0.2-0 fit equally well; name more settings"):

@@ -77,7 +77,7 @@ def test_rows_say_what_they_were_made_with_and_are_not_made_twice(vitbench: Cli,
     rows = lines(path)
     assert {(row["images"], row["seed"], json.loads(row["options"])["draws"]) for row in rows} == {("20", "0", 4)}
     assert rows[1]["value"] == "nan" and rows[1]["reason"] == "there is none" and "there is none" in first.err
-    assert "measured before: shift" in call().out and len(SEEN) == 1
+    assert "measured already: shift" in call().out and len(SEEN) == 1
     for changed in ({"images": "21"}, {"seed": "1"}, {"probe.shift.draws": "5"}):
         assert call(**changed).code == 0
     assert len(SEEN) == 4 and [row["value"] for row in lines(path)] == ["5.0", "nan"]  # rows are replaced, not added
@@ -105,7 +105,8 @@ def test_what_cannot_be_gets_one_line(vitbench: Cli, tmp_path: Path, trained: st
         (): "give one of run=ID, study=NAME",
         ("run=x", "study=quickstart"): "run=x study=quickstart: give one of",
         (f"run={trained}", "probe=shfit"): "probe=shfit: did you mean shift?",
-        (f"run={trained}", "images=51"): "images=51: there are 50 test images; images=50 takes them all",
+        (f"run={trained}", "probe=[cost,shfit]"): "probe=shfit: did you mean shift?",
+        (f"run={trained}", "images=51"): "images=51: there are only 50 test images; images=50 takes them all",
         (f"run={trained}", "images=0"): "images=0: must be 1 or more",
         (f"run={trained}", "seed=-1"): "seed=-1: must be 0 to",
         (f"run={trained}", "checkpoint=last"): "checkpoint=last: choices: init, kept, trained, or a step",
@@ -144,7 +145,7 @@ def test_other_images_and_weights_than_the_records_are_refused(vitbench: Cli, tm
     (folder / "checkpoint.safetensors").write_bytes(weights[:-1])
     assert "is damaged" in vitbench(*call).err and SEEN == []
     fake_runs.change(folder, status="diverged")
-    assert "diverged and has no weights; checkpoint=init" in vitbench(*call).err
+    assert "diverged and has no weights; type checkpoint=init" in vitbench(*call).err
     assert vitbench(*call, "checkpoint=init").code == 0 and len(SEEN) == 1
 
 
@@ -157,7 +158,7 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     for subject, path in zip(SEEN[1:], ("checkpoint.2", "checkpoint.4", "checkpoint"), strict=True):
         tensors, _ = checkpoint.load_tensors(folder / f"{path}.safetensors")
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in subject.model.state_dict().items())
-    assert "measured before: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
+    assert "measured already: shift" in vitbench(*call, "checkpoint=4").out and len(SEEN) == 4
     runs = select_runs("runs", {})
     assert [(row["at"], row["at_unit"]) for row in runs.swept[trained] if row["column"] == "stub.size"] == [
         (step, "step") for step in (0, 2, 4, 6)
@@ -168,7 +169,7 @@ def test_weights_kept_in_training_are_measured_along_its_steps(vitbench: Cli, tm
     assert output.code == 2 and f"checkpoint=3: {trained} kept its weights after 2, 4 steps" in output.err
     for path in folder.glob("checkpoint.*.safetensors"):
         path.unlink()
-    assert "kept none; keep=[10,100] in training does" in vitbench(*call, "checkpoint=kept").err
+    assert "kept none; train it with keep=[10,100]" in vitbench(*call, "checkpoint=kept").err
     shutil.copytree(folder, folder.with_name("twin"))
     output = vitbench("probe", f"run=[{trained},twin]", "probe=shift", "checkpoint=kept")
     assert output.code == 2 and "kept none" in output.err and output.err.count("\n") == 1
@@ -261,7 +262,10 @@ def test_another_run_is_found_by_its_settings_and_seen_with_the_same_images(
     assert output.err.count("\n") == 1
     for words, expected in {
         ("probe=cka", "probe.cka.other={a:twn}"): "probe.cka.other.a: runs/twn is no finished run; did you mean twin",
-        ("probe=cost", "probe.cost.batches=x"): "probe.cost.batches=x: must be a list of int, for example [1,2]",
+        (
+            "probe=cost",
+            "probe.cost.batches=x",
+        ): "probe.cost.batches=x: must be a list of whole numbers, for example [1,2]",
     }.items():
         output = vitbench(*call[:2], *words, "images=20")
         assert output.code == 2 and expected in output.err and output.err.count("\n") == 1, output.err
@@ -328,15 +332,18 @@ def test_a_network_from_outside_becomes_a_run_that_tables_read(vitbench: Cli, tm
     bias = SEEN[0].model.state_dict()["net.features.0.bias"]
     assert torch.equal(bias, torch.load(path)["state_dict"]["features.0.bias"])
     by_name = [word.replace("arch=", "name=") for word in OUTSIDE]  # another word for it
-    assert "measured before: shift" in vitbench(*by_name, f"weights={path}").out
+    assert "measured already: shift" in vitbench(*by_name, f"weights={path}").out
     as_in_train = [word.replace("arch=", "model.arch=") for word in OUTSIDE]
-    assert "measured before: shift" in vitbench(*as_in_train, f"init={path}").out
+    assert "measured already: shift" in vitbench(*as_in_train, f"init={path}").out
     table = vitbench("table", "value=[test_accuracy,stub.size]", "format=json")
     assert {group["settings"]["model"] for group in json.loads(table.out)["tables"][0]["groups"]} == {
         "torchvision",
         "vit",
     }
-    assert "name it by model=" in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+    assert (
+        "type model=, arch=, weights= and data= again"
+        in vitbench("probe", f"run={folder.name}", "probe=shift", "images=10", "seed=1").err
+    )
 
 
 def test_a_network_from_outside_is_tested_on_all_images_a_batch_at_a_time(
@@ -367,7 +374,7 @@ def test_a_file_of_weights_is_not_loaded_into_another_network_than_its_own(vitbe
     }
     other = there[checksum(second)].name
     output = vitbench(*call, f"weights={first}", f"probe.cka.other={other}")
-    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one can be typed" in output.err
+    assert output.code == 2 and f"weights={first}: is not the file of {other}; only one file can be typed" in output.err
     assert output.err.count("\n") == 1
 
 
@@ -396,7 +403,7 @@ def test_files_of_weights_are_data(vitbench: Cli, tmp_path: Path, trained: str) 
     for words, expected in {
         ("model=torchvison",): "model=torchvison: did you mean torchvision?",
         ("arch=squeezenet1_2",): "model.arch=squeezenet1_2: did you mean squeezenet1_",
-        ("arch=squeezenet1_1", "name=squeezenet1_0"): "arch=squeezenet1_1 name=squeezenet1_0: two words for the same",
+        ("arch=squeezenet1_1", "name=squeezenet1_0"): "arch=squeezenet1_1 name=squeezenet1_0: both name the network",
         ("mean=[0.5]",): "mean=[0.5]: must be 3 numbers",
     }.items():
         key = words[0].split("=")[0]

@@ -135,7 +135,7 @@ def test_what_no_probe_drew_is_left_out(
         ("caption: Two", "captoin: Two", "did you mean caption?"),
         ("where: {model: resnet, data.fraction: 0.2}", "where: {model: resnet}", "a picture is of one"),
         ("where: {model: resnet,", "where: {modle: resnet,", "did you mean model?"),
-        ("  two_paths:", "  ../two_paths:", "becomes a file"),
+        ("  two_paths:", "  ../two_paths:", "is the name of a file"),
         ("  two_paths:", f"  {'a' * 101}:", "up to 100 letters"),
         ("checkpoint: init", "checkpoint: /../../x", "pictures.encoding.checkpoint"),
     ],

@@ -57,9 +57,9 @@ def test_words_describe_the_run_that_a_command_line_would_start(own: str, words:
     [
         ("model=resnett", "teacher='model=resnett': model=resnett: did you mean resnet?"),
         ("optim.lrr=1", "teacher='optim.lrr=1': optim.lrr=1: no such setting"),
-        ("seed=0,1", "teacher='seed=0,1': seed=0,1: several values"),
+        ("seed=0,1", "teacher='seed=0,1': seed=0,1: has several values"),
         ("data.fraction=2", "data.fraction=2.0: must be above 0"),
-        ("'model=resnet", "a quote that is not closed"),
+        ("'model=resnet", "a quote is not closed"),
     ],
 )
 def test_words_that_describe_no_run_get_one_line(words: str, line: str) -> None:

@@ -143,11 +143,17 @@ CHANGES: dict[str, tuple[Callable[[Files], Files], str]] = {
     "an accuracy of 7": (lambda its: {f"{ONE}record.json": record(its, test_accuracy=7)}, "test_accuracy is 7"),
     "another id": (lambda its: {f"{ONE}record.json": record(its, id="other")}, "the record of other"),
     "a later schema": (lambda its: {f"{ONE}record.json": record(its, schema=99)}, "upgrade vitbench"),
-    "other predictions": (lambda its: {f"{ONE}predictions.npy": array(np.zeros(10, int))}, "not as its record says"),
-    "too few": (lambda its: vouching(its, "predictions.npy", array(np.zeros(9, int))), "not a class of each of 10"),
+    "other predictions": (lambda its: {f"{ONE}predictions.npy": array(np.zeros(10, int))}, "does not match its record"),
+    "too few": (lambda its: vouching(its, "predictions.npy", array(np.zeros(9, int))), "not a class for each of 10"),
     "pickled": (lambda its: vouching(its, "labels.npy", array(np.array([{}] * 10, object))), "holds object"),
-    "no table": (lambda its: vouching(its, "probabilities.npy", array(np.ones(10))), "not probabilities of each of 10"),
-    "code": (lambda its: {f"{ONE}config.yaml": b"a: !!python/object/apply:os.system [ls]\n"}, "not as its record says"),
+    "no table": (
+        lambda its: vouching(its, "probabilities.npy", array(np.ones(10))),
+        "not probabilities for each of 10",
+    ),
+    "code": (
+        lambda its: {f"{ONE}config.yaml": b"a: !!python/object/apply:os.system [ls]\n"},
+        "does not match its record",
+    ),
     "code vouched for": (
         lambda its: vouching(its, "config.yaml", b"a: !!python/object/apply:os.system [ls]\n"),
         "config.yaml is not valid YAML",

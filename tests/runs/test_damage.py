@@ -95,7 +95,7 @@ def test_a_record_without_its_checksum_or_with_a_field_of_another_name_is_damage
     text = path.read_text()
     for damaged in (text.replace('"sha256"', '"sha25v"'), text.replace('"val_loss"', '"val_lost"')):
         path.write_text(damaged)
-        with pytest.raises(UserError, match=r"is not as it was written .*somebody edited it.*repair=true"):
+        with pytest.raises(UserError, match=r"is damaged .*somebody edited it.*repair=true"):
             read_record(path)
 
 

@@ -61,7 +61,7 @@ def test_a_finished_run_is_done_again_when_its_images_changed_and_both_are_kept(
     folder, before = only_run(tmp_path / "r")
     CHANGES[change](pets)
     output = vitbench("train", *WORDS)
-    assert output.code == 0 and "the images changed since" in output.err and "nothing to do" not in output.out
+    assert output.code == 0 and "the images have changed since" in output.err and "nothing to do" not in output.out
     folder_now, now = only_run(tmp_path / "r")
     assert folder_now == folder and now["data_fingerprint"] != before["data_fingerprint"]
     apart = tmp_path / "r" / f"images-{before['data_fingerprint']}"
@@ -79,7 +79,7 @@ def test_the_same_words_in_another_working_folder_name_other_images(
         picture(tmp_path / "elsewhere" / "pets" / ("cat", "dog")[seed % 2] / f"{seed}.png", 100 + seed)
     monkeypatch.chdir(tmp_path / "elsewhere")
     output = vitbench("train", *words)
-    assert output.code == 0 and "the images changed since" in output.err
+    assert output.code == 0 and "the images have changed since" in output.err
 
 
 def test_a_copied_folder_and_touched_files_are_the_same_images(
@@ -111,7 +111,7 @@ def test_images_that_come_back_bring_back_their_run(vitbench: Cli, tmp_path: Pat
     _, second = only_run(tmp_path / "r")
     (pets / "cat" / "99.png").unlink()
     output = vitbench("train", *WORDS)
-    assert "is back" in output.err and "nothing to do" in output.out
+    assert "is put back" in output.err and "nothing to do" in output.out
     assert only_run(tmp_path / "r") == (folder, first)
     assert only_run(tmp_path / "r" / f"images-{second['data_fingerprint']}")[1] == second
 
@@ -123,7 +123,7 @@ def test_a_run_without_its_images_is_done_and_says_that_nobody_can_tell(
     shutil.rmtree(pets)
     output = vitbench("train", *WORDS)
     assert output.code == 0 and "nothing to do" in output.out
-    assert "no such folder here, so nobody can tell" in output.err and str(pets) in output.err
+    assert "no such folder here, so vitbench cannot tell" in output.err and str(pets) in output.err
     assert vitbench("table", "runs=r").code == 0  # reading needs no images
 
 
@@ -146,7 +146,7 @@ def test_a_run_of_an_older_version_is_judged_by_its_decoded_images(
     assert "scan" not in only_run(tmp_path / "r")[1]
     assert "nothing to do" in vitbench("train", *WORDS).out
     picture(pets / "cat" / "99.png", 99)
-    assert "the images changed since" in vitbench("train", *WORDS).err
+    assert "the images have changed since" in vitbench("train", *WORDS).err
 
 
 # -------------------------------------------------------------------------------------------------- sweeps and readers
@@ -161,11 +161,11 @@ def test_a_sweep_and_its_dry_run_count_runs_on_other_images_as_not_done(
     assert "2 runs, 0 to do" in vitbench("sweep", *words, "dry_run=true").out
     picture(pets / "cat" / "99.png", 99)
     plan = vitbench("sweep", *words, "dry_run=true")
-    assert plan.out.count("changed: the images changed since it ended") == 2 and "2 to do" in plan.out
+    assert plan.out.count("changed: the images have changed since it ended") == 2 and "2 to do" in plan.out
     assert len([*(tmp_path / "r").glob("images-*")]) == 0  # a dry run moves nothing
     output = vitbench("sweep", *words)
     assert output.code == 0 and "2 of 2 runs finished" in output.out
-    assert output.err.count("the images changed since") == 1 and "so are 1 others" in output.err
+    assert output.err.count("the images have changed since") == 1 and "and so for 1 other runs" in output.err
     (apart,) = (tmp_path / "r").glob("images-*")
     assert len(run_folders(apart)) == len(run_folders(tmp_path / "r")) == 2
     assert {row["data_fingerprint"] for row in read_runs(apart).rows} == {apart.name.removeprefix("images-")}
@@ -207,7 +207,7 @@ def test_evidence_is_not_taken_for_images_that_changed(vitbench: Cli, tmp_path: 
     assert "2 evidence" in vitbench("sweep", *words).out
     picture(pets / "cat" / "99.png", 99)
     output = vitbench("sweep", *words)
-    assert "2 to do" in output.out and "on images that changed since" in output.err
+    assert "2 to do" in output.out and "have changed since, so these runs" in output.err
 
 
 def test_a_parent_described_in_words_is_one_on_these_images(vitbench: Cli, tmp_path: Path, pets: Path) -> None:
@@ -216,7 +216,11 @@ def test_a_parent_described_in_words_is_one_on_these_images(vitbench: Cli, tmp_p
     assert vitbench("train", *WORDS, *child).code == 0
     picture(pets / "cat" / "99.png", 99)
     output = vitbench("train", *WORDS, *child)
-    assert output.code == 2 and "the images changed since" in output.err and "trained again by: vitbench" in output.err
+    assert (
+        output.code == 2
+        and "the images have changed since" in output.err
+        and "trained again by: vitbench" in output.err
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the scan

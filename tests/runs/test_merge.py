@@ -51,7 +51,11 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_two_labs_become_one_folder_that_tables_and_reports_read(tmp_path: Path, vitbench: Cli, archives: str) -> None:
     done = vitbench("merge", archives, "runs=merged")
-    assert done.code == 0 and not done.err and "merged: 4 runs put in place, 0 with the same results" in done.out
+    assert (
+        done.code == 0
+        and not done.err
+        and "merged: added 4 runs; 0 were there already with the same results" in done.out
+    )
     assert {path.name for path in (tmp_path / "merged").iterdir()} == {".plans", *IDS, "tiny.yaml"}
     for seed, name in enumerate("ab"):
         ours, theirs = tree(tmp_path / name / f"vit-{seed}"), tree(tmp_path / "merged" / f"vit-{seed}")
@@ -61,7 +65,7 @@ def test_two_labs_become_one_folder_that_tables_and_reports_read(tmp_path: Path,
     table = vitbench("table", "study=merged/tiny.yaml", "runs=merged")
     assert table.code == 0 and "n=2 seeds" in table.out and "missing" not in table.out + table.err
     checked = vitbench("check", "runs=merged", "results=none", "data.cache=none")
-    assert checked.code == 0 and "4 runs" in checked.out and "all is whole" in checked.out
+    assert checked.code == 0 and "4 runs" in checked.out and "all are whole" in checked.out
 
 
 def test_a_report_reads_archives_as_if_they_were_runs(tmp_path: Path, vitbench: Cli, archives: str) -> None:
@@ -88,7 +92,7 @@ def test_equal_runs_are_equal_bytes_and_the_same_again_changes_nothing(
     assert vitbench("merge", archives, "runs=merged").code == 0
     before = tree(tmp_path / "merged")
     again = vitbench("merge", archives, "runs=merged")
-    assert again.code == 0 and "0 runs put in place, 4 with the same results" in again.out
+    assert again.code == 0 and "added 0 runs; 4 were there already with the same results" in again.out
     assert {key: blob for key, blob in tree(tmp_path / "merged").items() if ".plans" not in key} == {
         key: blob for key, blob in before.items() if ".plans" not in key
     }
@@ -103,7 +107,7 @@ def test_the_same_results_of_another_machine_are_the_same(tmp_path: Path, vitben
     )
     before = tree(tmp_path / "merged")
     done = vitbench("merge", archives, "runs=merged")
-    assert done.code == 0 and "3 runs put in place, 1 with the same results there already" in done.out
+    assert done.code == 0 and "added 3 runs; 1 were there already with the same results" in done.out
     assert before.items() <= tree(tmp_path / "merged").items()
 
 
@@ -132,14 +136,14 @@ def test_contradicting_runs_are_named_and_nothing_is_put_in_place(
 
 def test_contradicting_runs_go_apart_where_that_is_asked_for(tmp_path: Path, vitbench: Cli, contradicting: str) -> None:
     done = vitbench("merge", contradicting, "runs=merged", "apart=other")
-    assert done.code == 0 and "other: 1 run put there" in done.out and "vit-0: test_accuracy is 0.5" in done.out
+    assert done.code == 0 and "other: added 1 run, because" in done.out and "vit-0: test_accuracy is 0.5" in done.out
     accuracy = [
         json.loads((tmp_path / folder / "vit-0" / "record.json").read_text())["test_accuracy"]
         for folder in ("merged", "other")
     ]
     assert accuracy == [0.5, 0.125] and [path.name for path in (tmp_path / "other").iterdir()] == ["vit-0"]
     again = vitbench("merge", contradicting, "runs=merged", "apart=other")
-    assert again.code == 0 and "6 with the same results" in again.out
+    assert again.code == 0 and "6 were there already with the same results" in again.out
     fake_runs.change(tmp_path / "other" / "vit-0", test_accuracy=0.25)
     assert vitbench("merge", contradicting, "runs=merged", "apart=other").code == 3, "both folders have another one"
     for wrong in ("apart=merged", "apart=merged/apart", "apart=a.tar.gz"):
@@ -179,7 +183,7 @@ def test_a_run_gets_the_files_that_it_lacks(tmp_path: Path, vitbench: Cli, archi
     save_rows(tmp_path / "a/vit-0/probes/shift.csv", [row], images=9, seed=0, options={}, hardware="Xeon")
     assert vitbench("pack", "runs=a", "checkpoints=true", "file=more.tar.gz").code == 0
     done = vitbench("merge", "from=more.tar.gz", "runs=merged")
-    assert done.code == 0 and "3 files added to runs that lacked them" in done.out
+    assert done.code == 0 and "added 3 files to runs that lacked them" in done.out
     assert tree(tmp_path / "merged" / "vit-0") == tree(tmp_path / "a" / "vit-0")
     assert vitbench("check", "runs=merged", "results=none", "data.cache=none").code == 0
 
@@ -188,7 +192,7 @@ def test_another_study_of_the_same_name_is_told_and_stays(tmp_path: Path, vitben
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "tiny.yaml").write_text("title: mine\n")
     done = vitbench("merge", archives, "runs=merged")
-    assert done.code == 0 and done.err.count("merged/tiny.yaml is another study") == 2
+    assert done.code == 0 and done.err.count("merged/tiny.yaml stays as it is; the study in") == 2
     assert (tmp_path / "merged" / "tiny.yaml").read_text() == "title: mine\n"
 
 
@@ -217,10 +221,10 @@ MISTAKES = {
     ("merge", "form=a.tar.gz"): "did you mean from",
     ("merge", "from=none.tar.gz"): "from=none.tar.gz cannot be read: No such file",
     ("merge", "from=."): "cannot be read: Is a directory",
-    ("pack",): "runs=runs: no finished run there",
+    ("pack",): "runs=runs: has no finished run",
     ("pack", "study=quickstart"): "none of its 27 runs has ended",
     ("pack", "file=a.zip"): "file=a.zip: must end in .tar.gz or .tgz",
-    ("report", "from=one.tar.gz"): "no study there; type study=NAME",
+    ("report", "from=one.tar.gz"): "holds no study; type study=NAME",
     ("table", "per=run"): "add format=csv",
     ("table", "per=run", "format=csv", "rows=model"): "leave rows= out",
 }

@@ -88,7 +88,7 @@ def test_runs_that_begin_from_weights_are_not_stacked() -> None:
 
     for word in ("init=vit-f1-s0-00000000", "freeze=backbone"):
         stacks, alone = stacks_of({str(seed): settings(f"seed={seed}", word) for seed in range(2)}, 8)
-        assert not stacks and {*alone.values()} == {"init or freeze (each begins from weights of its own)"}
+        assert not stacks and {*alone.values()} == {"init or freeze (each run begins from weights of its own)"}
 
 
 def test_waves_follow_what_begins_from_what(tmp_path: Path) -> None:

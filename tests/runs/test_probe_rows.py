@@ -183,7 +183,7 @@ def test_a_report_keeps_what_its_figures_draw_and_makes_it_again(vitbench: Cli, 
     assert vitbench("report").code == 0 and (made / "along.svg").read_bytes() == svg
     assert vitbench("report", "check=true").code == 0
     (tmp_path / "mine.yaml").write_text(STUDY.replace("steady:", "probes:"))
-    assert "tables.probes: is the name of a file" in vitbench("report", "study=mine.yaml").err
+    assert "tables.probes: every report writes a file of this name" in vitbench("report", "study=mine.yaml").err
     (made / "probes.csv").write_text(text.replace("0.5", "x"))
     assert "is not as `vitbench report` wrote it" in vitbench("report").err
     (made / "sha256sums.txt").unlink()

@@ -95,7 +95,7 @@ def test_no_runs_at_all_is_an_empty_table(tmp_path: Path) -> None:
 
 def test_a_record_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text('{"schema": 99, "config": {}}')
-    with pytest.raises(UserError, match=f"schema 99, this vitbench reads up to {RECORD_SCHEMA}; upgrade"):
+    with pytest.raises(UserError, match=f"schema 99, but this vitbench reads up to {RECORD_SCHEMA}; upgrade"):
         read_record(tmp_path / "record.json")
 
 

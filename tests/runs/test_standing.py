@@ -64,7 +64,7 @@ def test_a_run_that_is_tried_again_is_running_and_not_failed(tmp_path: Path) -> 
     [
         (HERE, 0, INTERRUPTED, f"process 7 on {HERE} was killed"),
         (None, 0, INTERRUPTED, "stopped"),
-        ("far", 60, RUNNING, "process 7 on far, by the age of its files: its lock is not seen here"),
+        ("far", 60, RUNNING, "process 7 on far, by the age of its files, because its lock cannot be seen here"),
         ("far", 2 * SILENT_SECONDS, INTERRUPTED, "process 7 on far is silent"),
     ],
 )

@@ -128,9 +128,9 @@ def test_names_of_values_are_checked(tmp_path: Path) -> None:
     [
         (
             "tables: {../../README: {}}",
-            "tables.../../README: becomes a file; up to 100 letters, digits, _ and - make a name",
+            "tables.../../README: is the name of a file; use up to 100 letters, digits, _ and -",
         ),
-        ("tables: {1: {}}", "tables.1: becomes a file"),
+        ("tables: {1: {}}", "tables.1: is the name of a file"),
         ("tables: {a: accuracy}", "tables.a must hold settings"),
         ("tables: {a: {where: model=vit}}", "tables.a.where: model=vit: must be settings (KEY: VALUE)"),
         ("tables: {a: {show: true}}", "tables.a.show: True: must be a word"),
@@ -149,7 +149,7 @@ def test_layouts_of_a_study_are_checked_when_it_is_read(tmp_path: Path, layout: 
 
 @pytest.mark.parametrize("value", ["null", "0.1", "true", "[0,1]"])
 def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
-    with pytest.raises(UserError, match=r"names\.init: .*: only words can have another name"):
+    with pytest.raises(UserError, match=r"names\.init: .*: only a word can have another name"):
         written(tmp_path, GRID + f"names: {{init: {{'{value}': scratch}}}}")
     assert written(
         tmp_path, GRID + "names: {init: {'[0,1': odd, 'a: b: c': odder}}"
@@ -157,7 +157,7 @@ def test_only_words_have_another_name(tmp_path: Path, value: str) -> None:
 
 
 def test_two_values_have_two_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have one name"):
+    with pytest.raises(UserError, match=r"mine\.yaml: names\.init: two values have the same name"):
         written(tmp_path, GRID + "names: {init: {a: pretrained, b: pretrained}}")
 
 
@@ -200,14 +200,14 @@ def test_a_hundred_thousand_runs_are_counted_not_built(tmp_path: Path) -> None:
 
 
 def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"asks for no run; seed=range\(0\): an empty range"):
+    with pytest.raises(UserError, match=r"asks for no run, because seed=range\(0\) has no value"):
         plan(written(tmp_path, GRID), ["seed=range(0)"])
 
 
 @pytest.mark.parametrize("confirm", [False, True])
 def test_a_range_of_a_thousand_million_is_refused_at_once(tmp_path: Path, confirm: bool) -> None:
     begin = time.monotonic()
-    with pytest.raises(UserError, match="asks for 1,000,000,000 runs; 1,000,000 are the most"):
+    with pytest.raises(UserError, match="asks for 1,000,000,000 runs; a study can have at most 1,000,000"):
         plan(written(tmp_path, "runs: ['model=vit seed=range(1000000000)']"), confirm=confirm)
     assert time.monotonic() - begin < 2
 
@@ -251,14 +251,20 @@ REFUSED = {
     "a callback": ("runs: [seed=1 +hydra.callbacks.x._target_=os.system]", "is no setting of a run"),
     "hydra's own in `with`": ("with: hydra.job.name=x\nruns: [seed=1]", "hydra.job.name=x is no setting of a run"),
     "a launcher in a package": ("runs: ['optim@hydra.launcher=vit']", "optim@hydra.launcher=vit is no setting"),
-    "the environment": ("runs: ['seed=1 data.name=${oc.env:KEY}']", "a study holds values, and no references"),
-    "the environment in `with`": ("with: init=${oc.env:KEY}\nruns: [seed=1]", "a study holds values"),
-    "the environment in quotes": ("runs: ['data.name=\"a${oc.env:KEY}\"']", "a study holds values, and no references"),
-    "another setting": ("runs: ['model.width=${seed}']", "a study holds values, and no references"),
-    "the folder of runs": ("runs: [seed=1 runs=/elsewhere]", "runs=/elsewhere: where is written is typed"),
-    "the cache": ("with: data.cache=/elsewhere\nruns: [seed=1]", "data.cache=/elsewhere: where is written is typed"),
-    "a file that is written": ("runs: [seed=1 file=/elsewhere]", "file=/elsewhere: where is written is typed"),
-    "a choice that is a file": ("runs: [model=../../evil]", "model=../../evil: a choice is a name and no file"),
+    "the environment": ("runs: ['seed=1 data.name=${oc.env:KEY}']", "type the value; a study has no references"),
+    "the environment in `with`": (
+        "with: init=${oc.env:KEY}\nruns: [seed=1]",
+        "type the value; a study has no references",
+    ),
+    "the environment in quotes": (
+        "runs: ['data.name=\"a${oc.env:KEY}\"']",
+        "type the value; a study has no references",
+    ),
+    "another setting": ("runs: ['model.width=${seed}']", "type the value; a study has no references"),
+    "the folder of runs": ("runs: [seed=1 runs=/elsewhere]", "runs=/elsewhere: a study cannot say this"),
+    "the cache": ("with: data.cache=/elsewhere\nruns: [seed=1]", "data.cache=/elsewhere: a study cannot say this"),
+    "a file that is written": ("runs: [seed=1 file=/elsewhere]", "file=/elsewhere: a study cannot say this"),
+    "a choice that is a file": ("runs: [model=../../evil]", "model=../../evil: a choice is a name, not a file"),
     "an endless range": ("runs: ['seed=range(0,inf)']", "must be a range that ends"),
     "a range without steps": ("runs: ['seed=range(0,1,0)']", "must be a range that ends"),
     "a deletion": ("runs: [~pe]", "is no setting of a run"),
@@ -344,7 +350,7 @@ def test_where_knows_the_words_of_the_study(tmp_path: Path) -> None:
         ("{where: {seed: 0}, factor: 1}", r"certify\.factor: 1: must be a number above 1"),
         ("{where: {seed: 0}, factor: two}", r"certify\.factor: two: must be a number above 1"),
         ("{where: {seed: 0}, factor: 1.001}", r"study=mine: certify\.factor: too small to add a step to vit-"),
-        ("{where: {seed: 99}}", r"study=mine: certify\.where: none of [\d,]+ runs"),
+        ("{where: {seed: 99}}", r"study=mine: certify\.where: matches none of [\d,]+ runs"),
         ("{where: {data.fractoin: 1}}", r"study=mine: certify\.where\.data\.fractoin: did you mean data\.fraction"),
     ],
 )

@@ -15,12 +15,12 @@ from vitbench.settings.config_folder import check_config_folder
 Cli = Callable[..., Output]
 
 REFUSED = {  # by the file, what it holds and what the line names
-    "a callback": ("train2.yaml", "hydra: {callbacks: {x: {_target_: evil.X}}}", "hydra: Hydra executes"),
-    "a target": ("augment/x.yaml", "name: x\ncrop: {_target_: os.system}", "_target_: Hydra executes"),
-    "a target in a list": ("augment/x.yaml", "name: [{a: [{_target_: os.system}]}]", "_target_: Hydra executes"),
-    "a launcher": ("hydra/launcher/x.yaml", "a: 1", "a group of Hydra's"),
-    "a handler of logs": ("hydra/job_logging/x.yaml", "version: 1", "a group of Hydra's"),
-    "a group of Hydra's deeper": ("model/hydra/x.yaml", "a: 1", "a group of Hydra's"),
+    "a callback": ("train2.yaml", "hydra: {callbacks: {x: {_target_: evil.X}}}", "hydra: Hydra would execute"),
+    "a target": ("augment/x.yaml", "name: x\ncrop: {_target_: os.system}", "_target_: Hydra would execute"),
+    "a target in a list": ("augment/x.yaml", "name: [{a: [{_target_: os.system}]}]", "_target_: Hydra would execute"),
+    "a launcher": ("hydra/launcher/x.yaml", "a: 1", "Hydra would execute what this file names"),
+    "a handler of logs": ("hydra/job_logging/x.yaml", "version: 1", "Hydra would execute what this file names"),
+    "a group of Hydra's deeper": ("model/hydra/x.yaml", "a: 1", "Hydra would execute what this file names"),
     "the top": ("augment/x.yaml", "# @package _global_\nname: x", "@package _global_"),
     "the top without a space": ("augment/x.yaml", "#@package _global_\nname: x", "@package _global_"),
     "the top behind a comment": ("augment/x.yaml", "# x\n\n  # @package _global_\nname: x", "@package _global_"),
@@ -30,14 +30,14 @@ REFUSED = {  # by the file, what it holds and what the line names
     "an override of Hydra's": ("m.yaml", "defaults: [train, override hydra/launcher: joblib]\nseed: 1", "defaults: "),
     "a placed group": ("m.yaml", "defaults: [{'/augment@hydra.job': x}]\nseed: 1", "defaults: "),
     "a group at the top": ("m.yaml", "defaults: ['/augment/x@_global_']\nseed: 1", "defaults: "),
-    "a way out": ("m.yaml", "defaults: [../../evil]\nseed: 1", "leads out of this choice"),
-    "a computed way": ("m.yaml", "defaults: ['/${x}/launcher']\nseed: 1", "leads out of this choice"),
-    "the environment": ("augment/x.yaml", "name: ${oc.env:KEY}", "reads what is outside"),
-    "the environment within": ("augment/x.yaml", "name: ${recipe:${oc.env:KEY},name}", "reads what is outside"),
-    "a computed resolver": ("augment/x.yaml", "a: oc.env\nname: '${${a}:KEY}'", "reads what is outside"),
-    "Hydra's own values": ("augment/x.yaml", "name: ${hydra.runtime.cwd}", "reads what is outside"),
-    "a place": ("m.yaml", "defaults: [train]\nruns: /elsewhere", "runs: says where is written"),
-    "another place": ("data/x.yaml", "source: shapes\ncache: /elsewhere", "cache: says where is written"),
+    "a way out": ("m.yaml", "defaults: [../../evil]\nseed: 1", "leads out of the folder"),
+    "a computed way": ("m.yaml", "defaults: ['/${x}/launcher']\nseed: 1", "leads out of the folder"),
+    "the environment": ("augment/x.yaml", "name: ${oc.env:KEY}", "refers to something outside"),
+    "the environment within": ("augment/x.yaml", "name: ${recipe:${oc.env:KEY},name}", "refers to something outside"),
+    "a computed resolver": ("augment/x.yaml", "a: oc.env\nname: '${${a}:KEY}'", "refers to something outside"),
+    "Hydra's own values": ("augment/x.yaml", "name: ${hydra.runtime.cwd}", "refers to something outside"),
+    "a place": ("m.yaml", "defaults: [train]\nruns: /elsewhere", "runs: a file may not say where to write"),
+    "another place": ("data/x.yaml", "source: shapes\ncache: /elsewhere", "cache: a file may not say where to write"),
 }
 
 
@@ -60,7 +60,7 @@ def test_a_file_behind_a_link_is_looked_at_too(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "augment").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "conf")
-    with pytest.raises(UserError, match="hydra: Hydra executes"):
+    with pytest.raises(UserError, match="hydra: Hydra would execute"):
         check_config_folder(tmp_path / "conf")
 
 

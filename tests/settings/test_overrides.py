@@ -125,7 +125,9 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("key", ["data.root", "data.cache", "runs", "file", "init", "study", "images"])
 def test_without_a_home_folder_a_tilde_is_refused_in_one_line(key: str, homeless: None) -> None:
-    with pytest.raises(UserError, match=rf"^{key}=~/pets: no home folder is known for ~, HOME is not set; .* ./~/pets"):
+    with pytest.raises(
+        UserError, match=rf"^{key}=~/pets: no home folder is known for ~, because HOME is not set; .* ./~/pets"
+    ):
         setting(f"{key}=~/pets")
     assert read(setting(f"{key}=./~/pets"), key) == "./~/pets"
 
@@ -145,9 +147,9 @@ def test_a_user_that_is_not_there_has_no_home() -> None:
 
 @pytest.mark.parametrize("word", ["model=../../evil", "pe=/tmp/x", "data=~/pets", "optim=a.b", "augment=${x}"])
 def test_a_choice_is_no_file(word: str) -> None:
-    with pytest.raises(UserError, match="a choice is a name and no file"):
+    with pytest.raises(UserError, match="a choice is a name, not a file"):
         setting(word)
-    with pytest.raises(UserError, match="a choice is a name and no file"):
+    with pytest.raises(UserError, match="a choice is a name, not a file"):
         compose([word])
 
 

@@ -60,9 +60,11 @@ def test_every_step_of_short_runs_has_a_rate_in_0_to_1(kind: str, steps: int, wa
 
 
 def test_warm_up_and_decay_need_room() -> None:
-    with pytest.raises(UserError, match=r"optim.warmup=0.9: asks for 90 steps and optim.decay=0.2 for 20; .* has 100"):
+    with pytest.raises(
+        UserError, match=r"optim.warmup=0.9: asks for 90 steps and optim.decay=0.2 for 20; .* has only 100"
+    ):
         schedule("wsd", 100, warmup=0.9)
-    with pytest.raises(UserError, match=r"optim.warmup_steps=101: asks for 101 steps; the run has 100"):
+    with pytest.raises(UserError, match=r"optim.warmup_steps=101: asks for 101 steps; the run has only 100"):
         schedule("cosine", 100, warmup_steps=101)
     assert schedule("cosine", 100, warmup=1).share_of_peak(99) == 1.0
 
@@ -73,8 +75,8 @@ def test_warm_up_and_decay_need_room() -> None:
         (["optim.schedule=cosin"], "optim.schedule=cosin: did you mean cosine?"),
         (["optim.decay=0.3"], "optim.decay=0.3: goes with optim.schedule=wsd"),
         (["optim.warmup=0.2", "optim.warmup_steps=9"], "optim.warmup=0.2 and optim.warmup_steps=9: give one of them"),
-        (["optim.warmup=null"], "optim.warmup=null: give a share of the steps, or optim.warmup_steps"),
-        (["optim.warmup_steps=2000"], "optim.warmup_steps=2000: asks for 2000 steps; the run has 1000"),
+        (["optim.warmup=null"], "optim.warmup=null: type a share of the steps, or type optim.warmup_steps"),
+        (["optim.warmup_steps=2000"], "optim.warmup_steps=2000: asks for 2000 steps; the run has only 1000"),
         (["optim.schedule=wsd", "optim.decay=0"], "optim.decay=0.0: must be above 0 and at most 1 (a share"),
     ],
 )

@@ -66,7 +66,12 @@ def test_all_gpus_are_taken_that_the_sweep_itself_may_see(gpus: Callable[..., No
         (launcher(), {"auto"}, (0, ""), "no GPU was found here with CUDA_VISIBLE_DEVICES=; on a CPU use"),
         (launcher(per_gpu=0), {"auto"}, (1,), "hydra.launcher.per_gpu=0: must be 1 or more processes on each GPU"),
         (launcher(per_gpu=0.5), {"auto"}, (1,), "hydra.launcher.per_gpu=0.5: must be 1 or more"),
-        (launcher(), {"cuda:1"}, (2,), "machine.device=cuda:1: .* or type hydra.launcher.devices=\\[1\\] for that GPU"),
+        (
+            launcher(),
+            {"cuda:1"},
+            (2,),
+            "machine.device=cuda:1: .* or type hydra.launcher.devices=\\[1\\] to use only that GPU",
+        ),
         (launcher(), {"cpu"}, (2,), "machine.device=cpu: hydra/launcher=gpus is for GPUs; hydra/launcher=joblib is"),
         (launcher([0, 7]), {"auto"}, (2,), "hydra.launcher.devices=\\[0,7\\]: 7 is none of the GPUs .* here: 0, 1"),
         (launcher([0]), {"auto"}, (2, "4,5"), "hydra.launcher.devices=\\[0\\]: 0 is none of the GPUs .* here: 4, 5"),

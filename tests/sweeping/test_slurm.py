@@ -87,10 +87,10 @@ def test_six_runs_are_submitted_once_and_waited_for(cluster: Path, vitbench: Cli
     small("model=vit pe=none,rope,learned seed=0,1")
     words = ["sweep", *WORDS, "optim.steps=6", SLURM]
     first = vitbench(*words, "wait=false")
-    assert first.code == 0 and first.out.startswith("6 runs submitted as job ")
+    assert first.code == 0 and first.out.startswith("6 runs were submitted as job ")
     again = vitbench(*words, "wait=false")
     # on a slow machine some of the six have ended by now
-    assert again.code == 0 and re.fullmatch(r"no run submitted; [1-6] were in the queue before\n", again.out)
+    assert again.code == 0 and re.fullmatch(r"no run was submitted; [1-6] were in the queue before\n", again.out)
     planned = vitbench(*words, "dry_run=true").out
     assert re.search(r"6 runs, [0-6] to do: [0-6] finished, 0 failed, .*\b0 missing\n", planned), planned
     waited = vitbench(*words)
@@ -150,14 +150,14 @@ def test_without_sbatch_nothing_is_begun(vitbench: Cli, tmp_path: Path, small, m
     small("model=vit pe=none seed=0")
     monkeypatch.setenv("PATH", str(tmp_path))
     output = vitbench("sweep", *ENDLESS)
-    assert output.code == 2 and output.err.splitlines()[-1].startswith(f"vitbench: {SLURM}: there is no sbatch here")
+    assert output.code == 2 and output.err.splitlines()[-1].startswith(f"vitbench: {SLURM}: this machine has no sbatch")
     assert not list(tmp_path.glob("r/[!.]*"))
 
 
 def test_wait_false_needs_a_queue(vitbench: Cli, small) -> None:  # type: ignore[no-untyped-def]
     small("model=vit pe=none seed=0")
     output = vitbench("sweep", *WORDS, "wait=false", "hydra/launcher=joblib")
-    assert output.code == 2 and "wait=false: hydra/launcher=joblib has no queue" in output.err
+    assert output.code == 2 and "wait=false: needs hydra/launcher=submitit_slurm" in output.err
 
 
 def test_without_the_extra_one_line_names_it() -> None:
@@ -187,7 +187,7 @@ def test_wait_false_returns_where_others_hold_every_run(
     name = vitbench("sweep", *ENDLESS, "dry_run=true").out.split()[0]
     with run.Run(tmp_path / "r" / name, {}).claim():
         output = vitbench("sweep", *ENDLESS, "wait=false")
-    assert (output.code, output.out) == (0, "no run submitted; 1 is held by other processes\n"), output.err
+    assert (output.code, output.out) == (0, "no run was submitted; 1 is held by other processes\n"), output.err
 
 
 @pytest.mark.parametrize("answer", [None, set()], ids=["silent", "empty"])
@@ -221,7 +221,7 @@ def test_a_terminated_sweep_of_local_jobs_saves_and_leaves_none_behind(tmp_path:
     held(tmp_path, sweep)
     sweep.send_signal(signal.SIGTERM)
     _, errors = sweep.communicate(timeout=20)
-    assert sweep.returncode == 75 and "repeating the command goes on" in errors and "Traceback" not in errors
+    assert sweep.returncode == 75 and "repeat the command to continue" in errors and "Traceback" not in errors
     assert list(tmp_path.glob("r/*/state.safetensors"))
     end = time.monotonic() + 5
     while left := alive(session=sweep.pid):

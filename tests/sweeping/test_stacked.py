@@ -135,8 +135,8 @@ def test_what_cannot_be_stacked_goes_alone_and_a_diverging_run_takes_no_other_al
     output = vitbench("sweep", grid, *words, STACKED, "runs=s")
     assert output.code == 1 and "3 of 4 runs finished" in output.out and output.err.count(" diverged") >= 1
     assert (
-        "2 of 4 runs one after the other: model=resnet (stacked convolutions become grouped ones, which are slower); "
-        "no other run differs from it in seed or optim.lr alone" in output.err
+        "2 of 4 runs are not stacked but trained one after the other: model=resnet (stacked convolutions become "
+        "grouped ones, which are slower); no other run differs from it in seed or optim.lr alone" in output.err
     )
     diverged = next(record for record in runs(tmp_path / "s").values() if record["status"] == "diverged")
     assert diverged["config"]["optim"]["lr"] == 1e30 and 1 <= diverged["diverged_step"] <= 6
@@ -198,7 +198,7 @@ def test_what_breaks_the_stack_is_written_down_in_each_of_its_runs(
     several = [Run.of(settings(tmp_path, seed)) for seed in range(5)]
     Stack(several).train()
     assert {run.failure() for run in several} == {
-        "UserError: 5 runs at once need more memory than there is; hydra.launcher.max_runs=2 needs less"
+        "UserError: 5 runs in one stack need more memory than there is; repeat the sweep with hydra.launcher.max_runs=2"
     }
 
 

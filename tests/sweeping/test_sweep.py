@@ -49,7 +49,7 @@ def test_a_sweep_does_what_is_missing_and_repeating_it_nothing(vitbench: Cli, tm
     assert plan.code == 0 and plan.out.count("  missing\n") == 4
     assert "4 runs, 4 to do: 0 finished, 0 failed, 4 missing\nabout " in plan.out
     assert plan.out.endswith(" s of training, 1 at a time, by a measured step of 2 networks\n")
-    assert "measuring a step of 2 networks without a recorded run" in plan.err
+    assert "2 networks without a recorded run: measuring how long a step takes" in plan.err
     assert not (tmp_path / "r").exists()
     first = vitbench("sweep", study, *WORDS, "runs=r")
     assert first.code == 0 and first.out == "4 of 4 runs finished\n"
@@ -76,7 +76,7 @@ def test_evidence_takes_runs_as_done_whose_weights_are_gone(vitbench: Cli, tmp_p
     assert edited.code == 0 and "evidence=true: none of the 2 runs in results/small/runs.csv is among" in edited.err
     done = vitbench("sweep", study, *WORDS, "runs=n", "evidence=true")
     assert done.code == 0 and done.out == "2 of 2 runs finished\n", done.err
-    assert "4 runs, 2 of them done before, 2 by their evidence alone" in done.err
+    assert "4 runs, 2 of them are done already (2 by their evidence alone)" in done.err
     assert {json.loads(path.read_text())["config"]["seed"] for path in (tmp_path / "n").glob("*/record.json")} == {1}
 
     again = vitbench("report", study, "runs=n")
@@ -112,7 +112,7 @@ def test_a_run_that_needs_lost_weights_is_refused(vitbench: Cli, tmp_path: Path)
     path.with_name(SUMS).unlink()
     for words in ([], ["dry_run=true"]):
         output = vitbench("sweep", "study=s.yaml", *WORDS, "runs=n", "evidence=true", *words)
-        assert output.code == 2 and " has only its evidence, and no weights; without evidence=true" in output.err
+        assert output.code == 2 and " has only its evidence and no weights; drop evidence=true" in output.err
     missing = vitbench("sweep", "study=s.yaml", *WORDS, "runs=n", "evidence=true", "results=nowhere")
     assert missing.code == 3 and "nowhere/s/runs.csv cannot be read: No such file or directory" in missing.err
 
@@ -125,7 +125,7 @@ REFUSED = {
     ),
     "study=small.yaml hydra/launcher=jobli": "hydra/launcher=jobli: did you mean joblib?",
     "study=small.yaml pe=rope model=resnet": "resnet is not a ViT and takes no position encoding; drop pe=rope",
-    "study=small.yaml seed=range(0)": "study=small asks for no run; seed=range(0): an empty range",
+    "study=small.yaml seed=range(0)": "study=small asks for no run, because seed=range(0) has no value",
     "study=small.yaml runs=small.yaml": "small.yaml",
 }
 

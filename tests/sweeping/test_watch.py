@@ -184,7 +184,7 @@ def test_ctrl_c_ends_the_watching_with_130_and_says_that_the_runs_go_on(
     monkeypatch.setattr(watch.time, "sleep", interrupt)
     finish(tmp_path / "runs", four[0])
     told = vitbench("watch")
-    assert told.code == 130 and told.err == "vitbench: no longer watched; the runs go on\n"
+    assert told.code == 130 and told.err == "vitbench: watching ended; the runs continue\n"
     assert "1 run: 1 finished" in told.out, "the last picture stays"
 
 

@@ -119,9 +119,9 @@ def test_what_track_hands_over_is_what_the_run_wrote_and_a_second_time_adds_noth
     vitbench: Cli, tmp_path: Path, tracker: str
 ) -> None:
     runs = [ended(tmp_path / "runs", name) for name in ("one", "two")]
-    assert vitbench("track", f"trackers={tracker}").out == f"{tracker}: 24 new values; 2 runs of 2 there\n"
+    assert vitbench("track", f"trackers={tracker}").out == f"{tracker}: 24 new values; it now has 2 of 2 runs\n"
     files = [{path.name for path in run.iterdir()} for run in runs]
-    assert vitbench("track", f"trackers=[{tracker}]").out == f"{tracker}: 0 new values; 2 runs of 2 there\n"
+    assert vitbench("track", f"trackers=[{tracker}]").out == f"{tracker}: 0 new values; it now has 2 of 2 runs\n"
     assert files == [{path.name for path in run.iterdir()} for run in runs]
     for run in runs:
         assert_same(tracker, run)
@@ -137,7 +137,7 @@ def test_a_run_that_was_cut_and_resumed_is_one_run_with_each_step_once(
     assert vitbench("train", *TINY, *words).code == 0
     assert len(expected(run)["epoch"]) == 3 and "test_accuracy" in expected(run)
     assert_same(tracker, run)
-    assert vitbench("track", "runs=r", f"trackers={tracker}").out == f"{tracker}: 0 new values; 1 run of 1 there\n"
+    assert vitbench("track", "runs=r", f"trackers={tracker}").out == f"{tracker}: 0 new values; it now has 1 of 1 run\n"
     assert vitbench("train", *TINY, "runs=without").code == 0
     assert_same_run(folder(tmp_path / "without"), run)
 
@@ -249,7 +249,7 @@ def test_a_tracker_that_fails_is_one_warning_and_the_run_ends_as_without(
     done = vitbench("train", *TINY, "runs=r", "trackers=[wandb,tensorboard]")
     assert done.code == 0 and "finished, test accuracy" in done.out
     assert done.err.count("warning: ") == 1 and KEY not in done.err
-    assert "trackers=wandb: ConnectionError: no route to https://[redacted]@host at all; the run is not" in done.err
+    assert "trackers=wandb: ConnectionError: no route to https://[redacted]@host at all; the run continues" in done.err
     assert_same("tensorboard", folder(tmp_path / "r"))
     track = vitbench("track", "runs=r", "trackers=[wandb,tensorboard]")
     assert track.code == 75 and track.err.count("\n") == 1 and KEY not in track.err
@@ -263,7 +263,7 @@ def test_a_tracker_that_hangs_holds_up_no_run(
     monkeypatch.setattr(follow, "SECONDS_AT_THE_END", 0.1)
     done = vitbench("train", *TINY, "trackers=wandb")
     released.set()
-    assert done.code == 0 and "trackers=wandb: no answer within 0.1 s; the run is not held up" in done.err
+    assert done.code == 0 and "trackers=wandb: no answer within 0.1 s; the run continues" in done.err
 
 
 def test_a_tracker_is_closed_when_the_run_has_ended(vitbench: Cli, stand_in: type[StandIn]) -> None:
@@ -324,21 +324,21 @@ def test_without_trackers_none_is_imported_and_track_needs_no_torch(tmp_path: Pa
 def test_a_study_names_no_tracker(vitbench: Cli, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("runs: ['seed=0 trackers=tensorboard']")
     done = vitbench("sweep", "study=s.yaml", "dry_run=true")
-    assert done.code == 2 and "trackers=tensorboard: where is written is typed on the command line" in done.err
+    assert done.code == 2 and "trackers=tensorboard: a study cannot say this; type it on the command line" in done.err
 
 
 def test_track_says_which_runs_it_means(vitbench: Cli, tmp_path: Path) -> None:
-    assert "trackers=null: name who gets the runs" in vitbench("track").err
+    assert "trackers=null: name the programs that get the runs" in vitbench("track").err
     assert "no run in runs=runs" in vitbench("track", "trackers=tensorboard").err
     for name in ("one", "two"):
         ended(tmp_path / "runs", name)
-    assert vitbench("track", "trackers=tensorboard", "run=two").out.endswith("1 run of 1 there\n")
+    assert vitbench("track", "trackers=tensorboard", "run=two").out.endswith("it now has 1 of 1 run\n")
     assert [path.parent.name for path in tmp_path.glob("runs/*/events.out.tfevents.*")] == ["two"]
     missing = vitbench("track", "trackers=tensorboard", "run=tow")
     assert missing.code == 2 and "did you mean two" in missing.err
     (tmp_path / "runs" / "one" / "record.json").write_text("{")
     damaged = vitbench("track", "trackers=tensorboard")
-    assert damaged.code == 3 and "is not a whole record" in damaged.err and "1 run of 2 there" in damaged.out
+    assert damaged.code == 3 and "is not a whole record" in damaged.err and "it now has 1 of 2 runs" in damaged.out
 
 
 def test_a_failed_run_that_was_followed_can_go(vitbench: Cli, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_run_that_a_process_trains_is_left_to_it(vitbench: Cli, tmp_path: Path
     run = ended(tmp_path / "runs", "one")
     with Run(run, {}).claim():
         done = vitbench("track", "trackers=tensorboard")
-    assert done.code == 75 and "one is held by process" in done.err and "0 runs of 1 there" in done.out
+    assert done.code == 75 and "one is held by process" in done.err and "it now has 0 of 1 run" in done.out
 
 
 def test_values_that_a_tracker_lost_come_again_and_none_twice(vitbench: Cli, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_values_that_a_tracker_lost_come_again_and_none_twice(vitbench: Cli, tmp
     first, second = files
     second.rename(run / "events.out.tfevents.1.a.1.0")  # as of a machine whose clock is late
     (run / "events.out.tfevents.2.a.1.0").symlink_to(tmp_path / "nowhere")
-    assert vitbench("track", "trackers=tensorboard").out == "tensorboard: 0 new values; 1 run of 1 there\n"
+    assert vitbench("track", "trackers=tensorboard").out == "tensorboard: 0 new values; it now has 1 of 1 run\n"
     first.unlink()
     assert vitbench("track", "trackers=tensorboard").code == 0
     (run / "events.out.tfevents.2.a.1.0").unlink()
@@ -381,7 +381,7 @@ def test_a_run_that_a_tracker_cannot_take_keeps_no_other_from_it(vitbench: Cli, 
         ended(tmp_path / "runs", name)
     (tmp_path / "runs" / "a").rename(tmp_path / "runs" / "a\udcff")
     done = vitbench("track", "trackers=tensorboard")
-    assert done.code == 3 and done.out == "tensorboard: 12 new values; 1 run of 2 there\n"
+    assert done.code == 3 and done.out == "tensorboard: 12 new values; it now has 1 of 2 runs\n"
     assert done.err.startswith("vitbench: trackers=tensorboard: a") and done.err.count("\n") == 1
     assert_same("tensorboard", tmp_path / "runs" / "b")
 
@@ -398,4 +398,4 @@ def test_a_run_whose_metrics_are_damaged_is_named_and_not_handed_over(
     damage(run / "metrics.csv")
     done = vitbench("track", "trackers=tensorboard")
     assert done.code == 3 and "metrics.csv" in done.err and done.err.count("\n") == 1
-    assert done.out == "tensorboard: 0 new values; 0 runs of 1 there\n"
+    assert done.out == "tensorboard: 0 new values; it now has 0 of 1 run\n"

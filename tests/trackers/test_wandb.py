@@ -62,7 +62,7 @@ def test_wandb_itself_stores_no_key_and_no_command_line(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, "track", "trackers=wandb", f"run=[one,{key}]"]
         assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 2
         done = subprocess.run(command[:-1], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.stdout == f"wandb: {count} new values; 1 run of 1 there\n", done.stderr
+        assert done.stdout == f"wandb: {count} new values; it now has 1 of 1 run\n", done.stderr
     (log,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
     assert b"val_accuracy" in log.read_bytes()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

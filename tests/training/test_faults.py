@@ -195,7 +195,7 @@ def terminate(child: subprocess.Popen[str]) -> None:
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=20)
     assert time.monotonic() - begin < 10
-    assert child.returncode == 75 and "stopped and saved; repeating the command goes on" in errors, errors
+    assert child.returncode == 75 and "stopped and saved; repeat the command to continue" in errors, errors
     assert "Traceback" not in errors and "resource_tracker" not in errors and "was killed" not in errors
     while left := alive(session=child.pid):
         assert time.monotonic() - begin < 10, left

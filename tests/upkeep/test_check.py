@@ -73,7 +73,7 @@ def test_what_is_whole_is_whole(kept: Path, vitbench: Cli) -> None:
     checked = vitbench(*WORDS)
     assert (checked.code, checked.err) == (0, "")
     assert checked.out == (
-        "2 runs, 10 files, 1 file of probes, 1 set of decoded images, 1 folder of results: all is whole\n"
+        "checked 2 runs, 10 files, 1 file of probes, 1 set of decoded images, 1 folder of results: all are whole\n"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_bit_in_any_file_of_a_run_is_found_and_the_run_is_moved_aside_as_a_who
     runs = kept / "runs"
     flip(runs / "one" / file, 3)
     found = vitbench(*WORDS)
-    assert found.code == 3 and f"run   runs/one/{file}" in found.out and "1 damage\n" in found.out
+    assert found.code == 3 and f"run   runs/one/{file}" in found.out and ": 1 damaged\n" in found.out
     assert "repair=true" in found.out and (runs / "one").exists()
     moved = vitbench(*WORDS, "repair=true")
     assert moved.code == 0 and "runs/.damaged/one" in moved.out
@@ -115,7 +115,7 @@ def test_a_damaged_run_that_was_kept_apart_when_its_images_changed_is_found(kept
 def test_a_missing_file_is_found_but_not_weights_that_somebody_removed(kept: Path, vitbench: Cli) -> None:
     (kept / "runs" / "one" / "checkpoint.safetensors").unlink()
     removed = vitbench(*WORDS)
-    assert removed.code == 0 and "1 file of weights that somebody removed since" in removed.out
+    assert removed.code == 0 and "1 file of weights missing, because somebody removed" in removed.out
     (kept / "runs" / "one" / "labels.npy").unlink()
     missing = vitbench(*WORDS)
     assert missing.code == 3 and "runs/one/labels.npy" in missing.out and "is missing" in missing.out

@@ -82,13 +82,13 @@ def test_it_shows_what_it_would_remove_and_removes_it_only_when_asked(vitbench: 
     assert "remove=true" in shown.out
     assert cleaned(vitbench, "days=0", "remove=true").code == 0
     assert not folder.exists() and not header.exists() and not header.with_suffix(".npy").exists()
-    assert "nothing to remove" in cleaned(vitbench, "days=0").out
+    assert "nothing to delete" in cleaned(vitbench, "days=0").out
 
 
 def test_what_is_younger_than_days_stays(vitbench: Cli, tmp_path: Path) -> None:
     folder = begun(tmp_path / "r", error="x")
     shown = cleaned(vitbench, "remove=true")
-    assert folder.exists() and "nothing to remove; younger than days=1, and left out: 1" in shown.out
+    assert folder.exists() and "nothing to delete; 1 item left out, because younger than days=1" in shown.out
     for path in folder.iterdir():
         os.utime(path, (0, 0))
     assert cleaned(vitbench, "remove=true").code == 0 and not folder.exists()
@@ -168,7 +168,7 @@ def test_links_to_runs_and_caches_are_not_followed(vitbench: Cli, tmp_path: Path
     (tmp_path / "r" / ".damaged").symlink_to(tmp_path / "elsewhere")
     before = everything(tmp_path)
     done = cleaned(vitbench, "days=0", "remove=true")
-    assert "nothing to remove" in done.out and everything(tmp_path) == before
+    assert "nothing to delete" in done.out and everything(tmp_path) == before
 
 
 def test_a_home_folder_typed_for_runs_loses_nothing(vitbench: Cli, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_what_cannot_be_removed_is_one_line_and_exit_code_4(
 
     monkeypatch.setattr(Path, "unlink", unlink)
     done = cleaned(vitbench, "days=0", "remove=true")
-    assert done.code == 4 and done.err.count("\n") == 1 and "failure.json cannot be removed: Read-only" in done.err
+    assert done.code == 4 and done.err.count("\n") == 1 and "failure.json cannot be deleted: Read-only" in done.err
     assert first.exists() and not second.exists()
 
 

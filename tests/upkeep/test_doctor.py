@@ -278,7 +278,7 @@ def test_what_a_killed_process_left_is_told_and_what_a_finished_run_left_is_not(
     for each in (folder, ended):
         (each / ".holder.json").write_text(json.dumps({"pid": 7, "host": "a"}))
     told = examined("format=json")
-    assert told.code == 0 and found(told, "left by the killed")["found"] == folder.name
+    assert told.code == 0 and found(told, "killed runs")["found"] == folder.name
 
 
 def test_a_run_of_somebody_else_is_wrong_and_names_the_owner(

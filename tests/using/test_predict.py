@@ -44,7 +44,7 @@ def images(trained: Path, tmp_path: Path) -> Path:
 def test_files_get_the_classes_that_the_test_gave_the_same_images(trained: Path, images: Path, vitbench: Cli) -> None:
     done = vitbench("predict", f"runs={trained.parent}", f"run={trained.name}", f"images={images}", "probabilities=all")
     assert done.code == 3 and done.err.count("\n") == 1
-    assert "1 of 19 images could not be read, the first: " in done.err and "below/04.png (not an image)" in done.err
+    assert "1 of 19 images could not be read; the first is " in done.err and "below/04.png (not an image)" in done.err
     rows = {int(Path(row["file"]).stem): row for row in rows_of(done.out)}
     assert [*rows] == [0, 1, 2, *range(4, 20)]
     assert (rows[4]["class"], rows[4]["probability"], rows[4]["problem"]) == ("", "", "not an image")
@@ -75,11 +75,11 @@ def test_text_stays_text_in_a_spreadsheet() -> None:
         (["images=images"], 2, "run=ID is missing"),
         (["run=RUN"], 2, "images= is missing"),
         (["run=RUN", "images=nowhere"], 3, "images=nowhere: no such file or folder"),
-        (["run=RUN", "images=empty"], 3, "images=empty: no images in it"),
+        (["run=RUN", "images=empty"], 3, "images=empty: has no images"),
         (["run=RUN", "images=images", "file=p.txt"], 2, "file=p.txt: must end in .csv"),
         (["run=RUN", "images=images", "probabilities=some"], 2, "probabilities=some: choices: all, top"),
-        (["run=begun", "images=images"], 2, "run=begun: has begun and not ended"),
-        (["run=diverged", "images=images"], 2, "run=diverged: diverged, and left no weights"),
+        (["run=begun", "images=images"], 2, "run=begun: has not ended"),
+        (["run=diverged", "images=images"], 2, "run=diverged: diverged and left no weights"),
         (["run=bare", "images=images"], 2, "run=bare: has no weights"),
         (["run=bar", "images=images"], 2, "did you mean bare"),
         (["run=bare", "images=images", "-m"], 2, "vitbench predict has no --multirun; it takes one run"),

@@ -1,1 +1,1 @@
-"""`vitbench advise`: from a folder of photographs to an answer in words. It composes what the rooms below do."""
+"""`vitbench advise`: answers in words which network suits a folder of photographs. Other rooms do the work."""

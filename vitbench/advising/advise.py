@@ -1,6 +1,6 @@
-"""`vitbench advise data.root=FOLDER`: which network suits these photographs, and what else would help, in words.
+"""`vitbench advise data.root=FOLDER`: says which network suits these photographs, and what else would help.
 
-It looks at the folder, plans a study that fits into the minutes, does its runs, and says what they tell.
+It looks at the folder, plans a study that fits into the minutes, does its runs, and puts the results into words.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from vitbench.settings.share import source_options
 if TYPE_CHECKING:
     from vitbench.data.split import Dataset
 
-FINDINGS = 8  # that are told; `vitbench inspect` tells all
-LONGER = 4  # times the steps of a trial, for the network that is trained for good and has more to learn
+FINDINGS = 8  # so many findings are printed; `vitbench inspect` prints all
+LONGER = 4  # the final training has so many times the steps of a trial, where the network has more to learn
 
 
 def main(config: Any) -> int:
@@ -45,14 +45,14 @@ def main(config: Any) -> int:
     except Stopped as stopped:
         raise Stopped(f"{stopped}: {command_again()}", stopped.number) from None
     except KeyboardInterrupt:
-        raise Stopped(f"stopped, and what was done is kept; to go on: {command_again()}", signal.SIGINT) from None
+        raise Stopped(f"stopped, and what was done is kept; to continue: {command_again()}", signal.SIGINT) from None
 
 
 def _advise(asked: Asked) -> int:
     forget()
-    count_train_images(**source_options(asked.data))  # DataError for a folder that cannot be used
+    count_train_images(**source_options(asked.data))  # raises DataError for a folder that cannot be used
     advice = asked.out / "advice.html"
-    if not asked.study.exists():  # beside a plan it is that of an earlier day
+    if not asked.study.exists():  # where there is a plan, the page belongs to it and may be replaced
         check_output(advice, "out", asked.replace)
     with storage(asked.out):
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _advise(asked: Asked) -> int:
     _refuse_images(inspected, asked.data)
     old = old_plan(asked) if asked.study.exists() else None
     if old:
-        _tell(f"goes on with the plan in {asked.study} (remove it for another plan)")
+        _tell(f"advise continues the plan in {asked.study}; remove that file to get a new plan")
     if old and not old.lacks_models and (not old.is_done or asked.minutes <= old.minutes):
         dataset = _opened(asked, old.image_size)
     else:
@@ -71,7 +71,7 @@ def _advise(asked: Asked) -> int:
         for line in made.lines:
             _tell(line)
         dataset = _opened(asked, made.image_size)
-        if old and math.isinf(old.minutes):  # no plan of ours says nothing of minutes
+        if old and math.isinf(old.minutes):  # a plan that names no minutes was not written by advise
             check_output(asked.study, "out", asked.replace)
         write(asked.study, made.text.encode())
     return _do_and_tell(asked, dataset)
@@ -83,7 +83,7 @@ def _tell(line: str) -> None:
 
 
 def _found(inspected: Inspected, asked: Asked) -> list[str]:
-    """What there is, and what is suspicious, in a few lines."""
+    """Says in a few lines how many images there are, and what is suspicious about them."""
     images = inspected.images
     counts = Counter(images.classes)
     (most, _), (least, _) = counts.most_common()[0], counts.most_common()[-1]
@@ -94,25 +94,25 @@ def _found(inspected: Inspected, asked: Asked) -> list[str]:
     found = [f"{one.what} ({len(one.suspects):,})" for one in inspected.findings]
     if found:
         more = f", and {len(found) - FINDINGS} other findings" if len(found) > FINDINGS else ""
-        lines.append(f"looks suspicious: {'; '.join(found[:FINDINGS])}{more}")
-        lines.append(f"`vitbench inspect {shlex.join(_typed_data(asked))} file=suspects.png` shows all of it")
+        lines.append(f"these images look suspicious: {'; '.join(found[:FINDINGS])}{more}")
+        lines.append(f"`vitbench inspect {shlex.join(_typed_data(asked))} file=suspects.png` shows all of them")
     return lines
 
 
 def _refuse_images(inspected: Inspected, data: dict[str, Any]) -> None:
-    """DataError for what training would stop at, before minutes are spent on measuring."""
+    """Raises DataError for images at which training would stop, before any time is spent on measuring."""
     images = inspected.images
     damaged = [name for name, facts in zip(images.names, images.facts, strict=True) if facts.error is not None]
     if damaged and not data["skip_broken"]:
         raise DataError(
             f"{plural(len(damaged), 'damaged file')}, the first is {printable(damaged[0])}; repair or remove them, or"
-            " type data.skip_broken=true"
+            " type data.skip_broken=true to leave them out"
         )
     lone = [name for name, number in Counter(images.classes).items() if number == 1]
     if lone and not any(images.splits):
         raise DataError(
-            f"class {printable(lone[0])} has one image, which cannot be a training and a test image; add one or remove"
-            " the class"
+            f"class {printable(lone[0])} has only one image, and needs one for training and another for the test; add"
+            " images or remove the class"
         )
 
 
@@ -131,7 +131,7 @@ def _opened(asked: Asked, image_size: int) -> Dataset:
 
 
 def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
-    """Does the runs that are missing, and gives the advice."""
+    """Does the runs that are missing, prints the advice and writes the page. Returns the exit code."""
     import numpy as np
 
     from vitbench.advising.doing import do_runs, launcher_of
@@ -152,11 +152,12 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
     todo = [one.id for one in of_study if done(Run(folder / one.id, one.settings)) is None]
     if todo:
         _tell(f"{len(of_study) - len(todo)} of {plural(len(of_study), 'run')} are done; the others begin now")
-        end = time.time() + 60 * asked.minutes + MEASURING  # for which the sweep times steps first
+        end = time.time() + 60 * asked.minutes + MEASURING  # the sweep first measures steps for so many seconds
         unfinished = do_runs(asked.study, asked.sweep_words, launcher_of(asked.machine["device"])[0], end)
         late = [line for line in unfinished if "the time is over" in line]
         if late:
-            _tell(f"the minutes are used up, and {plural(len(late), 'run')} not begun; to go on: {command_again()}")
+            left = plural(len(late), "run")
+            _tell(f"the minutes are used up before {left} could start; to continue: {command_again()}")
         failed = [line for line in unfinished if line not in late]
         for line in failed:
             print(f"vitbench: {line}", file=sys.stderr)
@@ -164,20 +165,19 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
         runs = select_runs(asked.runs, {}, study)
     except UserError:
         if todo:
-            raise TryAgain(f"no run has finished in minutes={asked.minutes:g}; to go on: {command_again()}") from None
+            raise TryAgain(f"no run finished in minutes={asked.minutes:g}; to continue: {command_again()}") from None
         raise
     if others := [row["id"] for row in runs.rows if row["data_fingerprint"] != dataset.fingerprint]:
         raise DataError(
-            f"data.root={asked.data['root']}: the images changed since {plural(len(others), 'run')} finished; repeat"
-            " the command"
+            f"data.root={asked.data['root']}: the images have changed since {plural(len(others), 'run')} finished;"
+            " repeat the command to train again"
         )
     results = read_results(runs, folder, np.bincount(dataset.train.labels).tolist(), len(of_study))
     told = sections(results)
     best = results.networks[0]
     longer = LONGER if best.trained and not (little_is_left(best) or knows_by_heart(best)) else 1
-    heading = f"To train {best.name}, the most accurate here, for good, and to use it " + (
-        f"(with {longer} times the steps, which was not tried)" if longer > 1 else "(on the validation images, too)"
-    )
+    steps = f", with {longer} times the steps, which was not tried" if longer > 1 else ""
+    heading = f"To train {best.name}, the most accurate here, also on the validation images{steps}, and to use it"
     commands = _commands(asked, best.row, longer)
     lines = []
     for section in told:
@@ -190,7 +190,8 @@ def _do_and_tell(asked: Asked, dataset: Dataset) -> int:
 
 
 def _commands(asked: Asked, row: dict[str, Any], longer: int) -> list[str]:
-    """What trains a network again, on all images and with `longer` times the steps, and what uses that run."""
+    """Returns the command that trains a network on all but the test images, with `longer` times the steps, and the
+    command that classifies images by it."""
     from vitbench.advising.plan import setting_word
     from vitbench.runs.plan import Planner
     from vitbench.settings.identity import run_id
@@ -213,7 +214,7 @@ def _commands(asked: Asked, row: dict[str, Any], longer: int) -> list[str]:
 
 
 def _in_shell(word: str) -> str:
-    """A word as a shell takes it, with the quotes that settings need inside double ones."""
+    """Quotes a word for a shell; a word with single quotes of its own gets double quotes around it."""
     if "'" in word and not re.search(r'["$`\\!]', word):
         return f'"{word}"'
     return shlex.quote(word)

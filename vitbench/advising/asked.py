@@ -1,4 +1,4 @@
-"""What was typed for `vitbench advise`, checked before anything is opened."""
+"""Reads and checks what was typed for `vitbench advise`, before anything is opened."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MINUTES = Range("above 0 and at most 10000", lambda value: 0 < value <= 10_000)
 
 
 class Asked(NamedTuple):
-    """What was typed, checked."""
+    """What was typed, after it was checked."""
 
     data: dict[str, Any]
-    words: list[str]  # of `data`, as a study file has them
+    words: list[str]  # the settings of `data` as a study file has them
     minutes: float
     models: Any
     out: Path
     runs: str
     machine: dict[str, Any]
-    sweep_words: list[str]  # what the sweep is typed beside the study
+    sweep_words: list[str]  # the words that the sweep gets beside the study
     replace: bool = False
 
     @property
@@ -49,16 +49,16 @@ def command_again() -> str:
 
 
 def checked(options: dict[str, Any]) -> Asked:
-    """Refuses what advice cannot be given on, before anything is opened."""
+    """Returns what was typed; raises UserError where advise cannot work with it. Opens nothing."""
     check_ranges({"minutes": options["minutes"]}, {"minutes": MINUTES})
     data = options["data"]
     if data["source"] != "imagefolder":
-        raise UserError(f"data={data['source']}: advise looks at a folder of photographs, data.root=FOLDER")
+        raise UserError(f"data={data['source']}: advise takes a folder of photographs; type data.root=FOLDER")
     usual = {field.name: field.default for field in fields(FolderConfig)}
     for chosen in CHOSEN_BY_ADVISE:
         key = chosen.removeprefix("data.")
         if data[key] != usual[key]:
-            raise UserError(f"{chosen}={typed_value(data[key])}: advise chooses the images of each run; drop it")
+            raise UserError(f"{chosen}={typed_value(data[key])}: advise itself chooses the images of each run; drop it")
     check_ranges({f"data.{key}": value for key, value in data.items()}, RANGES)
     check_machine(options["machine"]["device"], None)
     if not str(options["runs"]).strip() or (options["out"] is not None and not str(options["out"]).strip()):
@@ -70,7 +70,7 @@ def checked(options: dict[str, Any]) -> Asked:
     data["name"] = data["name"] or root.resolve().name or "photographs"
     out = Path(options["out"]).expanduser() if options["out"] else Path("advice") / _as_folder(data["name"])
     if out.suffix == ".html" or (out.exists() and not out.is_dir()):
-        raise UserError(f"out={out}: is a folder for advice.html and study.yaml, not a file")
+        raise UserError(f"out={out}: must be a folder, in which advise writes advice.html and study.yaml, not a file")
     if options["models"] is not None:
         read_models(options["models"])
     own = {**data, "root": str(root.absolute())}
@@ -84,7 +84,7 @@ def checked(options: dict[str, Any]) -> Asked:
 
 
 def _as_folder(name: str) -> str:
-    """The name of the images as that of a folder."""
+    """Turns the name of the images into a name that a folder can have."""
     return (
         "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".") or "photographs"
     )

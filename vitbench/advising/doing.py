@@ -1,4 +1,4 @@
-"""Does the runs of a study within a time: `vitbench sweep`, which starts none any more when the time is over."""
+"""Does the runs of a study within a time, by `vitbench sweep`: when the time is over, no more runs are started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitbench.sweeping import sweep
 
 
 def launcher_of(device: str) -> tuple[str, int]:
-    """The launcher that suits this machine, and how many runs it does at a time."""
+    """Returns the launcher that suits this machine, and how many runs it does at a time."""
     import torch
 
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
@@ -29,7 +29,7 @@ def launcher_of(device: str) -> tuple[str, int]:
 
 
 def train_before(end: float, config: Any) -> int:
-    """Trains a run of the sweep, unless it is later than `end`, a time of `time.time()`."""
+    """Trains a run of the sweep; raises TryAgain where `time.time()` is past `end`."""
     if time.time() > end:
         raise TryAgain("not begun, the time is over")
     try:
@@ -39,9 +39,9 @@ def train_before(end: float, config: Any) -> int:
 
 
 def do_runs(study: Path, words: Sequence[str], launcher: str, end: float) -> list[str]:
-    """Sweeps the study, and returns a line for each run that did not finish; Stopped after a signal.
+    """Sweeps the study, and returns a line for each run that did not finish. Raises Stopped after a signal.
 
-    What the sweep prints goes to stderr, as stdout is for the advice.
+    What the sweep prints goes to stderr, because stdout is for the advice.
     """
     from hydra.core.global_hydra import GlobalHydra
 

@@ -1,4 +1,4 @@
-"""How long a step of a network takes on this machine, and which patches make a ViT cost as much as a ResNet."""
+"""Measures how long training takes on this machine, and chooses patches with which a ViT costs what a ResNet does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ PATCHES = (36, 256)  # the fewest and the most patches of an image
 
 @cache
 def scratch_costs(image_size: int, memory: Path) -> tuple[int, int, int]:
-    """The patch size with which a ViT costs most nearly what the ResNet does, and the multiply-adds of both."""
+    """Returns the patch size in pixels at which the ViT's cost is nearest to the ResNet's, and the multiply-adds of an
+    image for the ViT and the ResNet."""
     shape: dict[str, Any] = {"image_size": image_size, "channels": 3, "num_classes": 10, "memory": memory}
     _, of_resnet = cost("resnet", **shape, **SIZES[SIZE]["resnet"].options)
     sides = [image_size // patch for patch in range(1, image_size) if image_size % patch == 0]
@@ -35,7 +36,7 @@ def scratch_costs(image_size: int, memory: Path) -> tuple[int, int, int]:
 
 
 def scratch_arms(image_size: int, common: Sequence[str], memory: Path) -> list[Arm]:
-    """A ViT and a ResNet of equal cost for images of this size, with the time that an image takes each."""
+    """Returns a ViT and a ResNet of about equal cost for images of this size, with their measured training times."""
     patch, _, _ = scratch_costs(image_size, memory)
     arms = {
         "ViT": f"model=vit model.size={SIZE} model.patch_size={patch} pe=learned",
@@ -45,7 +46,7 @@ def scratch_arms(image_size: int, common: Sequence[str], memory: Path) -> list[A
 
 
 def measured(words: str, image_size: int, common: Sequence[str]) -> float:
-    """The seconds that a network trains for an image, on one core."""
+    """Measures how many seconds a network trains on an image, on one core. Raises UserError where it cannot."""
     settings = Planner().settings([*common, f"data.image_size={image_size}", *words.split(" "), "machine.threads=1"])
     seconds = seconds_an_image(settings, image_size)
     if seconds is None:

@@ -1,4 +1,4 @@
-"""advice.html: the same words as the terminal, with figures, in one file without anything from elsewhere."""
+"""Makes advice.html: the words that the terminal shows, with figures, in one file that needs no other."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from vitbench.pages.environment import page_environment
 if TYPE_CHECKING:
     from vitbench.data.split import Split
 
-SHOWN_IMAGES = 48  # that all networks got wrong
-SIDE = 96  # pixels of such an image, at most
-SHOWN_CLASSES = 30  # in the matrix
+SHOWN_IMAGES = 48  # at most so many images are shown that all networks got wrong
+SIDE = 96  # the longer side of such an image in pixels, at most
+SHOWN_CLASSES = 30  # at most so many classes are in the confusion matrix
 
 
 def page(
     name: str, results: Results, told: Sequence[Section], heading: str, commands: Sequence[str], test: Split
 ) -> str:
-    """The page; `test` has the test images, as the networks saw them."""
+    """Returns the page as HTML. `test` has the test images as the networks saw them."""
     what = (
-        f"{plural(len(results.networks), 'network')} on up to {results.images:,} images of {len(results.classes):,}"
-        f" classes, tested on {results.test_images:,} others; {plural(results.finished, 'run')}."
+        f"{plural(results.finished, 'run')} of {plural(len(results.networks), 'network')}, trained on up to"
+        f" {results.images:,} images of {len(results.classes):,} classes and tested on {results.test_images:,} other"
+        " images. A seed is one training of a network with its own random start."
     )
     wrong = missed_by_all(results)
     missed = _missed(wrong, results, test) if len(wrong) and len(test) == results.test_images else []
@@ -49,8 +50,8 @@ def page(
             sections=[Section(printable(one.title), [*map(printable, one.sentences)]) for one in told],
             figures=_figures(results),
             missed=missed,
-            missed_caption=f"{plural(len(wrong), 'test image')} that every run of every network got wrong{count}. Look"
-            " whether a person could tell, and whether the label is right.",
+            missed_caption=f"{plural(len(wrong), 'test image')} that every run of every network got wrong{count}. Could"
+            " a person tell the class, and is the label right?",
             heading=printable(heading),
             commands=[*map(printable, commands)],
         )
@@ -58,27 +59,30 @@ def page(
 
 
 def _figures(results: Results) -> list[tuple[Markup, str]]:
-    """The figures with their captions."""
+    """Draws the figures, and returns them with their captions."""
     best = results.networks[0]
     figures = [(curves_svg(results), _curves_caption(results))]
     if best.predictions:
         seeds = plural(len(best.predictions), "seed")
-        caption = f"Which class {best.name} takes for which, in % of the images of a class (a row), mean of {seeds}."
+        caption = (
+            f"Which class {best.name} takes for which: a row shows, in %, how it classified the test images of one"
+            f" class (mean of {seeds})."
+        )
         figures.append((confusion_svg(best, results), caption))
     return [(Markup(svg), printable(caption)) for svg, caption in figures]
 
 
 def _curves_caption(results: Results) -> str:
     seeds = max(len(network.accuracies) for network in results.networks)
-    band = "bands are 95 % intervals over seeds" if seeds > 2 else "too few seeds for an interval"
-    return f"Accuracy on test images against the number of training images; {plural(seeds, 'seed')}, {band}."
+    band = "bands are 95 % intervals over them" if seeds > 2 else "they are too few for an interval"
+    return f"Accuracy on test images against the number of training images, mean of {plural(seeds, 'seed')}; {band}."
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
 def curves_svg(results: Results) -> str:
-    """Accuracy against training images: a line of each network with its band, and what guessing would reach."""
+    """Draws accuracy against training images: a line with its band for each network, and the accuracy of guessing."""
     from matplotlib.figure import Figure
 
     with look.figure_style():
@@ -89,13 +93,13 @@ def curves_svg(results: Results) -> str:
         axes.axhline(100 / len(results.classes), color="0.45", linewidth=0.8, linestyle=":", label="guessing")
         places = sorted({place for network in results.networks for place, _ in network.curve})
         scale_axis(axes, "x", "train_images", places, "x")
-        axes.set(ylabel="test images that are right, %", ylim=(0, None))
+        axes.set(ylabel="test accuracy, %", ylim=(0, None))
         axes.legend(frameon=False)
         return inline_svg(drawn, "curves", "Test accuracy of each network against the number of training images")
 
 
 def confusion_svg(network: Network, results: Results) -> str:
-    """Which class is taken for which, in % of a class; of many classes those that are most often wrong."""
+    """Draws which class is taken for which, in % of a class. Of many classes, it draws those with the most errors."""
     from matplotlib.figure import Figure
 
     classes = len(results.classes)
@@ -116,7 +120,7 @@ def confusion_svg(network: Network, results: Results) -> str:
 
 
 def missed_by_all(results: Results) -> NDArray[np.int64]:
-    """The test images that no run of any network got right, by their numbers."""
+    """Returns the numbers of the test images that no run of any network got right."""
     all_predictions = [its for network in results.networks for its in network.predictions.values()]
     if not all_predictions:
         return np.array([], np.int64)
@@ -124,7 +128,7 @@ def missed_by_all(results: Results) -> NDArray[np.int64]:
 
 
 def _missed(wrong: NDArray[np.int64], results: Results, test: Split) -> list[tuple[str, str]]:
-    """Evenly chosen ones, each with its class and what the best network took it for."""
+    """Chooses some of these images evenly; returns each as a data URI, with its class and the best network's answer."""
     best = next(network for network in results.networks if network.predictions)
     taken = next(iter(best.predictions.values()))
     chosen = wrong[np.linspace(0, len(wrong) - 1, min(len(wrong), SHOWN_IMAGES)).round().astype(int)]
@@ -136,7 +140,7 @@ def _missed(wrong: NDArray[np.int64], results: Results, test: Split) -> list[tup
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    """An image (C,H,W) as a small JPEG within the page."""
+    """Turns an image (C,H,W) into a small JPEG that stands in the page itself."""
     from PIL import Image
 
     image = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])

@@ -1,4 +1,4 @@
-"""What is tried within the minutes that there are: image size, steps, shares of the images, seeds. As a study file."""
+"""Plans what fits into the minutes: image size, steps, shares of the images and seeds. The plan is a study file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vitbench.settings.typed_text import in_quotes
 IMAGE_SIZES = (128, 96, 64, 48, 32)
 BATCH = 64
 SHARES = (1.0, 0.3333, 0.1111)
-FEWEST_OF_A_CLASS = 3  # training images, in the smallest share
+FEWEST_OF_A_CLASS = 3  # every class has at least so many training images in the smallest share
 MOST_SEEDS = 3
-PASSES = 10  # over all training images, which a run needs at least
-MOST_PASSES = 60
-OF_PRETRAINED = 5  # passes, which are enough for a network that others trained before
+PASSES, MOST_PASSES = 10, 60  # a run passes at least and at most so often over all training images
+OF_PRETRAINED = 5  # so many passes are enough for a network that was trained before
+# The fewest steps of any run; then the lower and upper bound of the steps that are enough, and of those that are most.
 FEWEST_STEPS, ENOUGH_STEPS, MOST_STEPS = 10, (150, 2000), (400, 10_000)
-EVALUATIONS = 10  # of a run; an image takes a third of what it takes in training
-BESIDE = 1.3  # how much longer a step takes while other runs train on the other cores
-A_RUN, THE_STUDY = 2.0, 15.0  # seconds until a run, and the first one, has begun
+EVALUATIONS = 10  # a run evaluates so often; an image then takes a third of the time that it takes in training
+BESIDE = 1.3  # a step takes so many times as long while other runs train on the other cores
+A_RUN, THE_STUDY = 2.0, 15.0  # seconds until a run has begun, and until the first one has
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class Arm:
     """A network that is tried."""
 
     name: str
-    words: str  # what a run of it types
-    image_seconds: float  # of training, for an image, on one core
+    words: str  # the settings of its runs, as they are typed
+    image_seconds: float  # seconds of training on one image, on one core
     pretrained: bool = False
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """How many images there are, by what the folder lists."""
+    """How many images there are, as the folder lists them."""
 
-    train: int  # without those for validation
+    train: int  # without the validation images
     validation: int
     test: int
-    smallest_class: int  # training images
+    smallest_class: int  # training images of the smallest class
     classes: int
-    side: int  # the median of the shortest sides, in pixels
+    side: int  # the median of the shorter sides, in pixels
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Plan:
 
 
 def shares_of(photographs: Photographs) -> tuple[float, ...]:
-    """The nested shares in which every class keeps a few images."""
+    """Returns those nested shares in which every class keeps a few images."""
     return tuple(share for share in SHARES if share == 1 or share * photographs.smallest_class >= FEWEST_OF_A_CLASS)
 
 
@@ -83,14 +83,15 @@ def choose(
     image_sizes: Sequence[int] | None = None,
     steps: int | None = None,
 ) -> Plan:
-    """The richest plan that fits into the time: first shares and seeds are given up, and images that are larger.
+    """Returns the richest plan that fits into `seconds`.
 
-    `arms_at` measures the networks on images of a size. Where no sizes are given, they are those of IMAGE_SIZES that
-    are not larger than the photographs, and where no steps are, as many as fit. What is left out is said, the most
-    important first.
+    Where not everything fits, it gives up in this order: larger images, shares of the images, seeds, and at last
+    pretrained networks. `arms_at` measures the networks on images of a size. Without `image_sizes` it tries those of
+    IMAGE_SIZES that are not larger than the photographs, and without `steps` it takes as many as fit. The plan names
+    what was left out, the most important first.
     """
     all_shares = shares_of(photographs)
-    curve = len(all_shares) == len(SHARES)  # fewer sizes make no curve
+    curve = len(all_shares) == len(SHARES)  # fewer shares are too few for a learning curve
     designs = [(all_shares, MOST_SEEDS)] if curve else []
     designs += [(SHARES[:1], seeds) for seeds in range(MOST_SEEDS, 0, -1)]
     image_sizes = image_sizes or [size for size in IMAGE_SIZES if size <= max(photographs.side, IMAGE_SIZES[-1])]
@@ -128,20 +129,21 @@ def _plan(
 ) -> Plan:
     left_out = []
     if needed_steps > steps:
-        left_out.append(f"enough training: {steps:,} steps of the {needed_steps:,} that these images need at least")
+        left_out.append(f"enough training: runs get {steps:,} steps, and these images need {needed_steps:,} at least")
     if seeds < MOST_SEEDS:
         why = (
             "one training of each network cannot tell the better one from the lucky one"
             if seeds == 1
-            else "two trainings of each network make nothing certain"
+            else "two trainings of each network are too few for a certain answer"
         )
-        left_out.append(f"{plural(MOST_SEEDS - seeds, 'seed')} of {MOST_SEEDS}: {why}")
+        left_out.append(f"{MOST_SEEDS - seeds} of {MOST_SEEDS} seeds; {why}")
     if without_pretrained:
         left_out.append("the pretrained networks, whose runs do not fit into the minutes")
     if len(shares) < len(SHARES):
         few = len(shares_of(photographs)) < len(SHARES)
-        why = f"a class has {plural(photographs.smallest_class, 'training image')}" if few else "too few minutes"
-        left_out.append(f"smaller shares of the images, so that nothing tells what more images would bring ({why})")
+        only = f"a class has only {plural(photographs.smallest_class, 'training image')}"
+        why = only if few else "there are too few minutes"
+        left_out.append(f"smaller shares of the images ({why}), so these runs cannot tell what more images would bring")
     seconds = _seconds(steps, at_once, photographs, arms, shares, seeds)
     pretrained = _pretrained_steps(steps, photographs)
     made = tuple(arms)
@@ -155,7 +157,7 @@ def _pretrained_steps(steps: int, photographs: Photographs) -> int:
 def _steps_in(
     seconds: float, at_once: int, photographs: Photographs, arms: Sequence[Arm], shares: Sequence[float], seeds: int
 ) -> int:
-    """The steps of a run that all runs can have in this time."""
+    """Returns the largest number of steps that all runs can have in this time, 0 where none fits."""
     low, high = 0, MOST_STEPS[1]
     while low < high:  # the time grows with the steps
         middle = (low + high + 1) // 2
@@ -167,7 +169,7 @@ def _steps_in(
 def _seconds(
     steps: int, at_once: int, photographs: Photographs, arms: Sequence[Arm], shares: Sequence[float], seeds: int
 ) -> float:
-    """The time of all runs, as many at once as there are cores."""
+    """Estimates how many seconds all runs take, with `at_once` of them side by side."""
     evaluated = EVALUATIONS * photographs.validation + photographs.test + min(2000, photographs.train)
     total, longest = 0.0, 0.0
     for arm in arms:
@@ -182,7 +184,7 @@ def _seconds(
 
 
 def plan_lines(plan: Plan, minutes: float, costs: tuple[int, int]) -> list[str]:
-    """What will be done, and how long it takes."""
+    """Says what will be done, and how long it takes. `costs` are the multiply-adds of the ViT and the ResNet."""
     photographs = plan.photographs
     scratch = [arm.name for arm in plan.arms if not arm.pretrained]
     pretrained = [arm.name for arm in plan.arms if arm.pretrained]
@@ -190,17 +192,17 @@ def plan_lines(plan: Plan, minutes: float, costs: tuple[int, int]) -> list[str]:
     sizes = listed(f"{n:,}" for n in plan.sizes())
     million = " and ".join(f"{cost / 1e6:.1f} M" for cost in costs)
     lines = [
-        f"about {spoken(plan.seconds)} of training, measured on this machine, for minutes={minutes:g}:",
-        f"  {listed(scratch)} from scratch, of about equal cost ({million} multiply-adds an image), on {sizes}"
+        f"the plan takes about {spoken(plan.seconds)}, as measured on this machine, for minutes={minutes:g}:",
+        f"  {listed(scratch)} from scratch, of about equal cost ({million} multiply-adds for an image), on {sizes}"
         " training images",
     ]
     if pretrained:
         lines.append(f"  {listed(pretrained)}, on {plan.sizes()[0]:,} images, {plan.pretrained_steps:,} steps")
-    lines.append(f"  {photographs.validation:,} other images watch the training, and {photographs.test:,} test it")
+    lines.append(f"  {photographs.validation:,} other images for validation, and {photographs.test:,} for the test")
     lines.append(
-        f"  {plural(plan.runs, 'run')}: {plural(plan.seeds, 'seed')} (trainings of each network), images of"
-        f" {plan.image_size} px, {plan.steps:,} steps ({_digits(passes)} passes over all images),"
-        f" {plan.at_once} at a time"
+        f"  {plural(plan.runs, 'run')}, {plan.at_once} at a time: {plural(plan.seeds, 'seed')} (trainings of each"
+        f" network with other random starts), images of {plan.image_size} px, {plan.steps:,} steps"
+        f" ({_digits(passes)} passes over all images)"
     )
     return lines + [f"  left out: {line}" for line in plan.left_out]
 
@@ -213,11 +215,11 @@ def _digits(passes: float) -> str:
 
 
 def study_text(plan: Plan, name: str, data: Sequence[str], command: str, minutes: float) -> str:
-    """The plan as a study file that a person can read and change. The most important runs come first."""
+    """Writes the plan as a study file that a person can read and change. The most important runs come first."""
     common = [*data, f"data.image_size={plan.image_size}", "augment=light", f"optim.batch_size={BATCH}"]
     content: dict[str, Any] = {
         "title": f"Advice on {name}",
-        "question": "Which network for these photographs, and what would more images, time or pretraining bring?",
+        "question": "Which network suits these photographs, and what would more images, time or pretraining bring?",
         "notes": f"Small networks and short runs, planned for minutes={minutes:g}. None of their settings was tuned on"
         " these images.",
         "with": " ".join(common),
@@ -228,7 +230,7 @@ def study_text(plan: Plan, name: str, data: Sequence[str], command: str, minutes
 
 
 def study_with(plan: Plan, path: Path, minutes: float) -> str:
-    """The study file that is there, with the runs of a richer plan behind its own."""
+    """Returns the text of the study file at `path`, with the runs of a richer plan added behind its own."""
     content = read_yaml(path)
     content["runs"] += [line for line in _lines(plan) if line not in content["runs"]]
     content["notes"] = re.sub(r"minutes=[0-9.]*[0-9]", f"minutes={minutes:g}", content["notes"])
@@ -238,7 +240,7 @@ def study_with(plan: Plan, path: Path, minutes: float) -> str:
 def _as_yaml(content: Mapping[str, Any], command: str) -> str:
     import yaml
 
-    header = f"# Written by `{command}`, which goes on with it as long as it is here.\n"
+    header = f"# Written by `{command}`, which continues with this plan as long as the file is here.\n"
     return header + yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=118)
 
 
@@ -257,7 +259,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 
 def setting_word(key: str, value: Any) -> str:
-    """A setting as a study file has it, its value in quotes where that holds other than plain letters."""
+    """Writes a setting as a study file has it: text with other characters than plain ones stands in quotes."""
     typed = typed_value(value)
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]*[A-Za-z_/][\w./-]*", typed):
         typed = in_quotes(typed)

@@ -1,4 +1,4 @@
-"""Makes the plan for a folder: counts its images, measures the networks, and adds to a plan that is there."""
+"""Makes the plan for a folder: counts its images, measures the networks, and extends a plan that is there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vitbench.settings.schema import FolderConfig
 
 
 def photographs_in(inspected: Inspected, data: dict[str, Any]) -> Photographs:
-    """How many images there will be to learn from, by the names of files."""
+    """Counts by the names of the files how many images there will be for training, validation and test."""
     images, names = inspected.images, sorted({*inspected.images.classes})
     chosen = names if data["classes"] is None else [names[k] for k in data["classes"] if k < len(names)]
     listed = [each for each in zip(images.classes, images.splits, strict=True) if each[0] in chosen]
@@ -47,13 +47,13 @@ def photographs_in(inspected: Inspected, data: dict[str, Any]) -> Photographs:
 
 
 class Planned(NamedTuple):
-    text: str  # of the study file
-    lines: list[str]  # what is said of it
+    text: str  # the text of the study file
+    lines: list[str]  # the lines that say what is planned
     image_size: int
 
 
 def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> Planned:
-    """Measures the networks and plans what fits into the minutes; with an old plan, of its image size and steps."""
+    """Measures the networks and plans what fits into the minutes. An old plan keeps its image size and steps."""
     from vitbench.advising.doing import launcher_of
     from vitbench.advising.measure import Arm, measured, scratch_arms, scratch_costs
     from vitbench.advising.pretrained import read_models, run_words, tuning_rate, usual, why_no_images, why_no_weights
@@ -61,8 +61,8 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
     photographs, memory = photographs_in(inspected, asked.data), Path(asked.data["cache"])
     models = usual() if asked.models is None else read_models(asked.models)
     common = [*asked.words, f"machine.device={asked.machine['device']}"]
-    weights: dict[NamedNetwork, str | None] = {}  # None: they can be had
-    refused: dict[tuple[NamedNetwork, int], str] = {}  # images of a size
+    weights: dict[NamedNetwork, str | None] = {}  # why the weights cannot be had; None: they can
+    refused: dict[tuple[NamedNetwork, int], str] = {}  # why a network takes no images of a size
 
     @cache
     def arms_at(image_size: int) -> tuple[Arm, ...]:
@@ -92,7 +92,7 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
             lines.append(f"  not tried: {one.name} pretrained, {why}")
     if asked.models is None and not models:
         lines.append(
-            "  not tried: pretrained networks, as none lies on this computer; models=[timm:convnext_atto] downloads one"
+            "  not tried: pretrained networks; none is on this computer, and models=[timm:convnext_atto] downloads one"
         )
     if old:
         text = study_with(plan, asked.study, asked.minutes)
@@ -102,17 +102,17 @@ def planned(asked: Asked, inspected: Inspected, old: OldPlan | None = None) -> P
 
 
 class OldPlan(NamedTuple):
-    """The study that is there."""
+    """What the study file that is there says."""
 
     image_size: int
     steps: int
-    minutes: float  # that it was planned for, as its notes say
+    minutes: float  # for so many minutes it was planned, by its notes; infinite where they name none
     is_done: bool
-    lacks_models: bool  # some of those that are typed now
+    lacks_models: bool  # whether it lacks any of the networks that are typed now
 
 
 def old_plan(asked: Asked) -> OldPlan:
-    """The plan in the study file; UserError where that is about other images."""
+    """Reads the plan in the study file. Raises UserError where it is about other images."""
     from vitbench.advising.pretrained import read_models, run_words
     from vitbench.runs.plan import plan
     from vitbench.runs.study import load_study
@@ -127,12 +127,14 @@ def old_plan(asked: Asked) -> OldPlan:
         may_differ = key in ("source", "cache", "image_size") or f"data.{key}" in CHOSEN_BY_ADVISE
         if not may_differ and theirs != own[key]:
             raise UserError(
-                f"{asked.study} is about data.{key}={typed_value(theirs)}, not {typed_value(own[key])}; data.name=NEW"
-                " begins another"
+                f"data.{key}={typed_value(own[key])}: the plan in {asked.study} has {typed_value(theirs)}; type"
+                " data.name=NEW to begin another plan"
             )
     size, typed = settings["data"]["image_size"], asked.data["image_size"]
     if typed not in (None, size):
-        raise UserError(f"data.image_size={typed}: {asked.study} has {size}; type another out=, or remove it")
+        raise UserError(
+            f"data.image_size={typed}: the plan in {asked.study} has {size}; type another out=, or remove that file"
+        )
     noted = re.search(r"minutes=([0-9.]*[0-9])", study.notes)
     return OldPlan(
         int(size),

@@ -1,4 +1,4 @@
-"""Networks that others pretrained: which of them can be had here, and what a run types to begin from one."""
+"""Pretrained networks of libraries: finds those that can be had here, and writes the settings that begin from one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from vitbench.errors import UserError
 from vitbench.models.families import architectures, recipe_of
 from vitbench.settings.named_networks import NamedNetwork, read_networks
 
-# tried where nothing is typed and their weights are at hand already: a small CNN and a small ViT, and a classical CNN
+# Where no models= is typed, these are tried if their weights are on this machine: a small CNN, a small ViT, and a
+# classical CNN.
 USUAL = ("timm:convnext_atto", "timm:vit_tiny_patch16_224", "torchvision:resnet18")
-GENTLE = {"vit": 1e-4, "resnet": 0.01}  # the learning rate of fine-tuning, by recipe: a tenth of that from scratch
+GENTLE = {"vit": 1e-4, "resnet": 0.01}  # the learning rate of fine-tuning, by recipe: a tenth of the one from scratch
 
 
 def read_models(typed: Any) -> list[NamedNetwork]:
-    """What was typed for `models=`, networks of libraries; none for an empty list. UserError for anything else."""
+    """Reads the networks that were typed for `models=`, none for an empty list.
+
+    Raises UserError for anything that is not a network of a library.
+    """
     networks = [] if typed == [] else read_networks(typed)
     for one in networks:
         if one.library is None:
@@ -29,18 +33,18 @@ def read_models(typed: Any) -> list[NamedNetwork]:
 
 
 def run_words(network: NamedNetwork) -> str:
-    """What a run types to begin from a network of a library."""
+    """Returns the settings, as typed, of a run that begins from a network of a library."""
     init = network.init if network.file is None else str(Path(network.file).absolute())
     return f"model={network.library} model.arch={network.name} {setting_word('init', init)} head=new"
 
 
 def tuning_rate(network: NamedNetwork) -> float:
-    """The learning rate with which all of it is trained."""
+    """Returns the learning rate with which the whole network is fine-tuned."""
     return GENTLE[recipe_of(network.name)]
 
 
 def usual() -> list[NamedNetwork]:
-    """Those of USUAL whose weights lie on this machine already, so that nothing is downloaded unasked."""
+    """Returns those of USUAL whose weights are on this machine already, so that nothing is downloaded unasked."""
     libraries = {word: word.partition(":") for word in USUAL}
     known = [word for word, (library, _, arch) in libraries.items() if arch in architectures(library)]
     return [one for one in (read_networks(known) if known else []) if _is_at_hand(one)]
@@ -64,7 +68,7 @@ def _is_at_hand(one: NamedNetwork) -> bool:
 
 
 def why_no_images(one: NamedNetwork, image_size: int, classes: int) -> str | None:
-    """Why it takes no images of this size, in a line; None if it does."""
+    """Says in a line why the network takes no images of this size; None if it does."""
     try:
         _built(one, image_size, classes)
     except UserError as error:
@@ -73,7 +77,10 @@ def why_no_images(one: NamedNetwork, image_size: int, classes: int) -> str | Non
 
 
 def why_no_weights(one: NamedNetwork, image_size: int, classes: int) -> str | None:
-    """Why its weights cannot be had, and how to bring them, in a line; None if they can. It takes such images."""
+    """Says in a line why the network's weights cannot be had, and how to bring them; None if they can.
+
+    The network must take images of this size.
+    """
     from vitbench.runs.origin import Origin
     from vitbench.training.transfer import begin
 
@@ -90,7 +97,7 @@ def why_no_weights(one: NamedNetwork, image_size: int, classes: int) -> str | No
 
 
 def _built(one: NamedNetwork, image_size: int, classes: int) -> Any:
-    """The network with weights that are drawn; UserError where it takes no images of this size."""
+    """Builds the network with random weights. Raises UserError where it takes no images of this size."""
     from vitbench.models.build import build_model
 
     model: Any = build_model(

@@ -1,4 +1,4 @@
-"""What the runs of a study of advice say: of each network its accuracies, the images it gets right, its curve.
+"""Reads what the runs of an advice study found: the accuracies, predictions and learning curve of each network.
 
 M test images, K classes.
 """
@@ -26,23 +26,24 @@ from vitbench.numbers.intervals import Interval, mcnemar_p, mean_interval, paire
 from vitbench.runs.predictions import Missing, read_classes
 from vitbench.runs.run import read_metrics
 
-LATE = 0.8  # of the steps: what validation accuracy gains after them says whether it is still rising
+LATE = 0.8  # after this share of the steps, a gain of validation accuracy says that it is still rising
 FAMILIES = {"vit": "ViT", "resnet": "ResNet", "mixer": "Mixer"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network on the most images that were tried; the keys are seeds."""
+    """One network, trained on the largest number of images that was tried. The keys of mappings are seeds."""
 
     name: str
-    accuracies: Mapping[Hashable, float]
-    predictions: Mapping[Hashable, NDArray[np.int64]]  # (M,) each, of the runs that have them
-    trained: Mapping[Hashable, float] = field(default_factory=dict)  # accuracy on training images, seen as test images
-    rises: Mapping[Hashable, float] = field(default_factory=dict)  # of validation accuracy, in the last part of a run
+    accuracies: Mapping[Hashable, float]  # shares of the test images
+    predictions: Mapping[Hashable, NDArray[np.int64]]  # (M,) each, for the runs that have them
+    # accuracy on training images, which are evaluated as test images are
+    trained: Mapping[Hashable, float] = field(default_factory=dict)
+    rises: Mapping[Hashable, float] = field(default_factory=dict)  # gain of validation accuracy at the end of a run
     pretrained: bool = False
-    row: Row = field(default_factory=dict)  # one of its runs
-    curve: Sequence[tuple[float, Interval]] = ()  # training images, and the accuracy over seeds
-    diverged: int = 0  # runs
+    row: Row = field(default_factory=dict)  # the row of one of its runs
+    curve: Sequence[tuple[float, Interval]] = ()  # numbers of training images, each with the accuracy over seeds
+    diverged: int = 0  # number of its runs that diverged
 
     @property
     def accuracy(self) -> float:
@@ -50,14 +51,14 @@ class Network:
 
 
 class Difference(NamedTuple):
-    """Network a against b, of which a is the more accurate; shares of the test images."""
+    """How much more accurate network a is than network b, as a share of the test images."""
 
     a: Network
     b: Network
-    of_a: float  # accuracy, the mean over the seeds that both have
+    of_a: float  # accuracy of a, the mean over the seeds that both have
     of_b: float
-    over_seeds: Interval
-    over_images: Interval  # of the mean over seeds of "a is right" minus "b is right"
+    over_seeds: Interval  # t interval of the differences paired by seed
+    over_images: Interval  # t interval over test images of the mean over seeds of "a is right" minus "b is right"
     tests: Sequence[float]  # p of McNemar's test in each seed
 
     @property
@@ -67,16 +68,16 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """All that the advice is made of."""
+    """All that the advice is made from."""
 
     networks: Sequence[Network]  # the most accurate first
     labels: NDArray[np.int64]  # (M,)
     classes: Sequence[str]  # K
-    images: int  # that they were trained on
+    images: int  # the largest number of training images
     train_counts: Sequence[int]  # training images of each class, K
-    report: Report | None = None  # curves, of networks from scratch
-    planned: int = 0
-    finished: int = 0
+    report: Report | None = None  # learning curves of the networks that were trained from scratch
+    planned: int = 0  # number of runs
+    finished: int = 0  # number of runs
     notes: Sequence[str] = ()
 
     @property
@@ -93,7 +94,7 @@ class Results:
         return np.bincount(self.labels, minlength=len(self.classes))
 
     def compared(self, a: str, b: str) -> Compared | None:
-        """What was found of the learning curves of two networks."""
+        """Returns what was found about the learning curves of two networks; None where they were not compared."""
         pairs = self.report.pairs if self.report else []
         return next((pair for pair in pairs if {pair.whole.a.label, pair.whole.b.label} == {a, b}), None)
 
@@ -102,12 +103,12 @@ class Results:
 
 
 def difference(one: Network, other: Network, labels: NDArray[np.int64]) -> Difference | None:
-    """Pairs two networks by seed and by test image; None without a seed that both have."""
+    """Compares two networks by seed and by test image; None where they have no seed in common."""
     a, b = sorted((one, other), key=lambda network: -network.accuracy)
     seeds = [seed for seed in a.accuracies if seed in b.accuracies]
     if not seeds:
         return None
-    if fmean(a.accuracies[seed] - b.accuracies[seed] for seed in seeds) < 0:  # on their common seeds
+    if fmean(a.accuracies[seed] - b.accuracies[seed] for seed in seeds) < 0:  # their common seeds decide the order
         a, b = b, a
     right = [
         ((a.predictions[seed] == labels), (b.predictions[seed] == labels))
@@ -125,7 +126,7 @@ def difference(one: Network, other: Network, labels: NDArray[np.int64]) -> Diffe
 
 
 def network_name(row: Row) -> str:
-    """What a network is called in words: ViT, ResNet, convnext_atto (pretrained, fine-tuned)."""
+    """Returns what the advice calls a network: ViT, ResNet, convnext_atto (pretrained, fine-tuned)."""
     model = str(row.get("model"))
     name = str(row.get("model.arch") or FAMILIES.get(model, model))
     if not row.get("init"):
@@ -134,7 +135,7 @@ def network_name(row: Row) -> str:
 
 
 def read_results(runs: Runs, folder: Path, train_counts: Sequence[int], planned: int) -> Results:
-    """Reads the runs of a study; UserError where none has classified test images."""
+    """Reads the runs of a study. Raises UserError where none has classified test images."""
     rows = [row for row in runs.rows if row.get("test_accuracy") is not None]
     if not rows:
         raise UserError("none of the runs has classified test images: all of them diverged")
@@ -164,11 +165,14 @@ def _first_labels(folder: Path, rows: Sequence[Row]) -> NDArray[np.int64]:
             return read_classes(folder, row, "labels.npy").astype(np.int64)
         except Missing:
             continue
-    raise UserError(f"no run in {folder} has labels.npy, the classes of the test images; remove one to do it again")
+    raise UserError(
+        f"no run in {folder} has labels.npy, the classes of the test images; remove the folder of one, and repeat the"
+        " command"
+    )
 
 
 def _network(name: str, rows: Sequence[Row], images: int, folder: Path, test_images: int) -> Network:
-    """A network from its finished and diverged runs, those on other numbers of images among them."""
+    """Makes a network from its finished and diverged runs, which include runs on fewer images."""
     accuracies, predictions, trained, rises = {}, {}, {}, {}
     along: dict[float, list[float]] = defaultdict(list)
     for row in rows:
@@ -179,7 +183,7 @@ def _network(name: str, rows: Sequence[Row], images: int, folder: Path, test_ima
             continue
         seed = row["seed"]
         accuracies[seed] = row["test_accuracy"]
-        with suppress(Missing):  # its accuracy still counts
+        with suppress(Missing):  # without predictions its accuracy still counts
             predictions[seed] = read_classes(folder, row, "predictions.npy").astype(np.int64)
         if row.get("train_eval_accuracy") is not None:
             trained[seed] = row["train_eval_accuracy"]
@@ -199,7 +203,7 @@ def _network(name: str, rows: Sequence[Row], images: int, folder: Path, test_ima
 
 
 def _rise(folder: Path) -> float | None:
-    """How much validation accuracy rose in the last part of a run."""
+    """Returns how much validation accuracy rose after LATE of the steps; None where too few lines were logged."""
     lines = [(int(row["step"]), float(row["val_accuracy"])) for row in read_metrics(folder) if row.get("val_accuracy")]
     if len(lines) < 3:
         return None
@@ -208,7 +212,7 @@ def _rise(folder: Path) -> float | None:
 
 
 def _report(runs: Runs, folder: Path, name_of: Mapping[Any, str]) -> Report | None:
-    """The learning curves, called by the names of the networks; None where there are too few runs for one."""
+    """Fits the learning curves, labelled by the names of the networks; None where there are too few runs."""
     try:
         lines, notes = lines_of(runs, "test_error")
     except UserError:

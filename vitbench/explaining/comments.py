@@ -1,7 +1,7 @@
-"""The sentences beside settings: comments of the schemas, and of `conf/` for the options of a choice.
+"""Reads the sentences beside settings: comments in the schemas and, for the options of a choice, in `conf/`.
 
-A sentence is the comment at the end of a setting's line or, where it takes more room, the comment right above it. They
-are read from the source, which every installation has (vitbench/menu.py reads it, too).
+A sentence is the comment at the end of a setting's line or, if it needs more room, the comment right above the line.
+The comments are read from the source, which every installation has (vitbench/menu.py reads it, too).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _YAML_COMMENT = re.compile(r"(?:^|\s)#\s(.*)")
 
 
 def sentences_of_schema(schema: type) -> dict[str, str]:
-    """The sentence of each field of a dataclass, also of those that it inherits; fields without one lack."""
+    """Returns the sentence of each field of a dataclass, inherited ones included. A field without one has ""."""
     found: dict[str, str] = {}
     for base in reversed(schema.__mro__):
         if (path := getattr(sys.modules[base.__module__], "__file__", None)) and base is not object:
@@ -31,7 +31,7 @@ def sentences_of_schema(schema: type) -> dict[str, str]:
 
 
 def sentences_of_choice(group: str, member: str) -> dict[str, str]:
-    """The sentence of each option in the file of a choice; a preset has its own beside its name."""
+    """Returns the sentence of each option in the file of a choice. The sentence of a preset is beside its name."""
     lines = (CONF_DIR / group / f"{member}.yaml").read_text(encoding="utf-8").splitlines()
     comments = {n: found[1] for n, line in enumerate(lines) if (found := _YAML_COMMENT.search(line))}
     alone = {n for n in comments if lines[n].startswith("#")}
@@ -41,7 +41,7 @@ def sentences_of_choice(group: str, member: str) -> dict[str, str]:
 
 @cache
 def _sentences_of_classes(path: Path) -> dict[str, dict[str, str]]:
-    """The sentences of the fields of each class in a file."""
+    """Returns the sentences of the fields of each class in a file."""
     source = path.read_text(encoding="utf-8")
     comments: dict[int, str] = {}
     alone = set()
@@ -62,7 +62,7 @@ def _sentences_of_classes(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _sentence(first: int, last: int, comments: Mapping[int, str], alone: set[int]) -> str:
-    """The comment at the end of the last line, else those that stand alone right above the first line."""
+    """Returns the comment at the end of the last line, or else the comment lines right above the first line."""
     if last in comments:
         return comments[last]
     above = []

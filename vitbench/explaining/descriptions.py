@@ -1,4 +1,4 @@
-"""What shell completion says beside the words that a command line can go on with."""
+"""The sentences that shell completion shows beside the words it offers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE
 
 
 def descriptions(command: str, typed: Sequence[str], fitting: Iterable[str]) -> dict[str, str]:
-    """The sentences of those of the fitting words that have one, after a command and the words that are typed."""
+    """Returns the sentences of the fitting words that have one, after a command and the words typed so far."""
     if command not in SCHEMAS:
         return {}
     said = {f"{section}.": sentence for section, sentence in sentences_of_schema(SCHEMAS[command]).items()}
@@ -30,7 +30,7 @@ def descriptions(command: str, typed: Sequence[str], fitting: Iterable[str]) -> 
 
 
 def _of_settings(command: str, typed: dict[str, str]) -> dict[str, str]:
-    """What is said of all settings of a command, with the choices that are typed and the usual ones."""
+    """Returns the sentences of all settings of a command, for the typed choices and the usual ones."""
     chosen: dict[str, Any] = {"model": "vit", "pe": "rope", "objective": "classify"} | typed
     probes = typed.get("probe", "all")
     chosen["probe"] = list(PROBES) if probes == "all" else probes.strip("[]").split(",")

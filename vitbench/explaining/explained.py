@@ -1,4 +1,4 @@
-"""What each setting of a command is: its sentence, its default, and the values that it can have."""
+"""Collects what is known about each setting of a command: its sentence, its default, and the values it can have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig
 from vitbench.trackers.menu import MENU as TRACKERS
 
 TEXT_OR_JSON = ("text", "json")
-VALUES: dict[str, Sequence[str]] = {  # of settings that commands check themselves, by command and key
+VALUES: dict[str, Sequence[str]] = {  # the values of settings that commands check themselves, by command and key
     "export format": ("safetensors", "onnx"),
     **dict.fromkeys(
         ("bench format", "inspect format", "check format", "doctor format", "clean format", "watch format"),
@@ -64,27 +64,27 @@ _RANGES_OF_CHOICES: dict[str, Mapping[str, Range]] = {
     "objective=mae": MAE,
     "objective=simsiam": SIMSIAM,
 }
-# by command, keys that people type, and what Hydra is given; arch= and weights= of `probe` can be typed as they are
+# By command: keys that people type, and the keys that Hydra gets. People can type arch= and weights= of `probe`, too.
 RENAMED = {
     command: {key: name for key, name in its.items() if name in ("outside", "archives")}
     for command, its in TYPED_FOR.items()
 }
 _LARGE_BOUND = re.compile(r" and at most (\d[\d.]*e\+?\d+|\d+(,\d{3})+)")
 _CHOSEN_BY_NAME = frozenset(group.name_key for group in GROUPS.values())
-_OPEN = ("model", "objective", "probe")  # the groups whose options their menus have
+_OPEN = ("model", "objective", "probe")  # the groups whose options are those of the classes on their menus
 
 
 class Setting(NamedTuple):
     sentence: str
     default: Any
-    kind: str  # what can be typed, by its type: "a whole number or null"
+    kind: str  # what its type allows: "a whole number or null"
     values: Sequence[str]  # the words that can be typed, where there are few
-    range: str  # of numbers: "1 or more and at most 50,000,000 steps"
+    range: str  # the range of a number: "1 or more and at most 50,000,000 steps"
 
     def values_words(self) -> str:
-        """What can be typed, where the sentence does not say it: words, or a range.
+        """Says what can be typed (words or a range), where the sentence does not say it.
 
-        The range is told without its note and without the large bounds of docs/reference/typing.md, which only catch
+        The range is given without its note and without the large bounds of docs/reference/typing.md, which only catch
         slips.
         """
         if self.values:
@@ -93,7 +93,7 @@ class Setting(NamedTuple):
 
 
 def settings_of_command(command: str, chosen: Mapping[str, Any]) -> dict[str, Setting]:
-    """All settings of a command by the keys that one types, in the order of its schema; those of one part first.
+    """Returns all settings of a command by their typed keys, in the order of its schema, keys without a dot first.
 
     `chosen` has the member of each group, `{"model": "vit", "pe": None}`, and a list for `probe`.
     """
@@ -104,7 +104,7 @@ def settings_of_command(command: str, chosen: Mapping[str, Any]) -> dict[str, Se
 
 
 def _of_schema(schema: type, prefix: str, chosen: Mapping[str, Any], command: str) -> Iterator[tuple[str, Setting]]:
-    """Yields the settings of a dataclass and of those within it, without the names that choices give."""
+    """Yields the settings of a dataclass and of dataclasses within it, without the names that choices set."""
     hints, sentences = typing.get_type_hints(schema), sentences_of_schema(schema)
     for field in fields(schema):
         key, hint = prefix + field.name, hints[field.name]
@@ -120,7 +120,7 @@ def _of_schema(schema: type, prefix: str, chosen: Mapping[str, Any], command: st
 
 
 def _is_no_setting(key: str, command: str, chosen: Mapping[str, Any]) -> bool:
-    """Whether nobody types a key: data sets say it, the run brings it which is probed, or advise chooses it."""
+    """Whether nobody types a key, because a data set says it, the probed run brings it, or advise chooses it."""
     if command == "advise" and key in CHOSEN_BY_ADVISE:
         return True
     of_run = command == "probe" and not chosen.get("data") and key.startswith("data.")
@@ -128,7 +128,7 @@ def _is_no_setting(key: str, command: str, chosen: Mapping[str, Any]) -> bool:
 
 
 def typed_as(key: str, command: str) -> str:
-    """A key as people type it; Hydra knows model= of `probe` and from= of `merge` by another word."""
+    """Returns a key as people type it. Hydra knows model= of `probe` and from= of `merge` by other names."""
     return {inside: typed for typed, inside in RENAMED.get(command, {}).items()}.get(key, typed_key(key))
 
 
@@ -141,7 +141,7 @@ def _of_open_group(group: str, chosen: Mapping[str, Any]) -> Iterator[tuple[str,
 
 
 def options_of(group: str, member: str) -> dict[str, Setting]:
-    """The options of a member of an open group, by the keys that one types; none where the menu has no such member."""
+    """Returns the options of a member of an open group by their typed keys; {} where the menu lacks the member."""
     if member not in (menu := menu_of_group(group)):
         return {}
     prefix = f"probe.{member}." if group == "probe" else f"{group}."
@@ -158,7 +158,7 @@ def options_of(group: str, member: str) -> dict[str, Setting]:
 def _setting(
     key: str, sentence: str, default: Any, hint: Any, command: str = "", ranges: Mapping[str, Range] = _RANGES_OF_RUNS
 ) -> Setting:
-    """A setting of a run, or of the command that has it for itself."""
+    """Makes a setting of a run or, with `command`, of a command that alone has it."""
     values = VALUES.get(f"{command} {key}", ()) if command else VALUES_OF_RUNS.get(key, ())
     found = None if command else ranges.get(key)
     return Setting(sentence, default, kind_words(hint), values, found.words if found else "")
@@ -169,7 +169,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def kind_words(hint: Any) -> str:
-    """What can be typed for a type: `int | None` is "a whole number or null"."""
+    """Says what can be typed for a type: `int | None` is "a whole number or null"."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(kind_words(part) for part in typing.get_args(hint))
     if hint is Any or typing.get_origin(hint) is dict:
@@ -181,14 +181,14 @@ def kind_words(hint: Any) -> str:
 
 
 def menu_of_group(group: str) -> Mapping[str, Choice]:
-    """The menu of a group of `conf/`; an empty one where its members are presets."""
+    """Returns the menu of a group of `conf/`; an empty menu where its members are presets."""
     if group == "probe":
         return PROBES
     return menu_of(group) if GROUPS[group].menu else {}
 
 
 def sentence_of_member(group: str, member: str) -> str:
-    """What a member of a group is: its line of the menu, or the sentence of a preset; "" of one that is not ours."""
+    """Returns the sentence of a member of a group: its line on the menu, or that of a preset; "" if it is not ours."""
     if menu := menu_of_group(group):
         return menu[member].help if member in menu else ""
     known = (CONF_DIR / group / f"{member}.yaml").is_file()

@@ -1,6 +1,6 @@
 """`vitbench COMMAND --help`: commands to copy, what can be chosen, and each setting with its value and its sentence.
 
-The values are those that the typed words give. Settings that the chosen model, encoding, images or probes do not have
+The values are those that the typed words set. Settings that the chosen model, encoding, images or probes do not have
 are left out.
 """
 
@@ -25,16 +25,19 @@ from vitbench.settings.choices import CONF_GROUPS, GROUPS, settings_key
 from vitbench.settings.command_schemas import SCHEMAS
 from vitbench.settings.compose import compose, flatten
 
-NARROW, WIDE = 60, 120  # columns that the page fills
+NARROW, WIDE = 60, 120  # the page is at least and at most so many columns wide
 FOOT = (
-    "null: not set; the sentence says what holds then. In brackets at the end: what can be typed, key=value.",
-    "--cfg job: only the settings; --info defaults: where they come from; --config-dir: a folder of your own options.",
-    "docs/reference/typing.md: how text and lists are typed; docs/reference/settings.md: all settings of all choices.",
+    "Settings are typed as key=value. null means not set; the sentence says what holds then. Brackets at its end say"
+    " what can be typed.",
+    "--cfg job prints only the settings; --info defaults says where they come from; --config-dir names a folder of your"
+    " own options.",
+    "docs/reference/typing.md says how text and lists are typed; docs/reference/settings.md has all settings of all"
+    " choices.",
 )
 
 
 def help_text(command: str, config: Any, typed: Sequence[str]) -> str:
-    """The page of a command, within Hydra's main function; `config` is what the typed words composed."""
+    """Writes the page of a command, within Hydra's main function. `config` is what the typed words composed."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
@@ -46,7 +49,7 @@ def help_text(command: str, config: Any, typed: Sequence[str]) -> str:
     width = min(max(shutil.get_terminal_size((100, 24)).columns, NARROW), WIDE)
     lines = [hydra.help.header.rstrip(), ""]
     if choices := _choices(command, hydra.runtime.choices, chosen):
-        lines += ["Choices (name=option), each of which sets many settings:", "", *_table(choices, width), ""]
+        lines += ["Choices (name=option); each sets many settings at once:", "", *_table(choices, width), ""]
     lines.append("Settings, with their values:")
     sets_values = any(_key(word) not in CONF_GROUPS for word in typed)
     usual = _flat(compose([word for word in typed if _key(word) in CONF_GROUPS], command)) if sets_values else flat
@@ -69,14 +72,14 @@ def _key(word: str) -> str:
 
 
 def _choices(command: str, made: Mapping[str, str], chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is chosen in each group that the command has, and what else can be."""
+    """Lists what is chosen in each group of the command, and what else can be chosen."""
     from hydra.core.global_hydra import GlobalHydra
 
     def said(sentence: str, group: str) -> str:
         return f"{sentence} ({', '.join(GlobalHydra.instance().config_loader().get_group_options(group))})"
 
     groups = [group for group in GROUPS if made.get(group) or (group == "data" and group in made)]
-    groups = [group for group in groups if len(VALUES.get(f"{command} {group}", ())) != 1]  # which leaves no choice
+    groups = [group for group in groups if len(VALUES.get(f"{command} {group}", ())) != 1]  # one value is no choice
     rows = [(f"{group}={made[group] or 'null'}", said(GROUPS[group].help, group)) for group in groups]
     if "probe" in chosen:
         sentence = sentences_of_schema(SCHEMAS[command])["probe"]
@@ -87,7 +90,7 @@ def _choices(command: str, made: Mapping[str, str], chosen: Mapping[str, Any]) -
 
 
 def _sections(settings: Iterable[str]) -> dict[str, list[str]]:
-    """The keys by what stands before their last dot, in their order: `data.test.x` is in `data`."""
+    """Groups the keys by their first part, in their order: `data.test.x` is in `data`. Each probe has its own group."""
     sections: dict[str, list[str]] = {}
     for key in settings:
         section = key.rpartition(".")[0] if key.startswith("probe.") else key.partition(".")[0] if "." in key else ""
@@ -96,7 +99,7 @@ def _sections(settings: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _heading(command: str, section: str, chosen: Mapping[str, Any]) -> str:
-    """What a section is about: what its choice is, or the sentence of its field."""
+    """Returns the heading of a section: the sentence of its choice, or that of its field."""
     group, _, member = section.partition(".")
     member = member or chosen.get(group) or ""
     if group in CONF_GROUPS and member:
@@ -112,7 +115,7 @@ def _rows(
     usual: Mapping[str, Any],
     command: str,
 ) -> Iterator[tuple[str, str]]:
-    """Yields each setting as one types it, and what is said of it."""
+    """Yields each setting as it is typed, and its sentence."""
     for key in keys:
         its = settings[key]
         if key == "where":
@@ -130,7 +133,7 @@ def _rows(
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Two columns: what is typed, and what is said of it, wrapped; long words have a line of their own."""
+    """Lays out two columns: what is typed, and its sentence, wrapped. A long word gets a line of its own."""
     left = width * 3 // 10
     lines = []
     for word, sentence in rows:

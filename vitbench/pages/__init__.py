@@ -1,1 +1,1 @@
-"""What HTML pages share: a style sheet, a script and the frame that templates fill. It knows no page's content."""
+"""The style sheet, the script and the frame that HTML pages share. It knows nothing about the content of a page."""

@@ -1,7 +1,7 @@
 """Opens the templates of a room, which can extend base.html.j2.
 
-The words of studies, classes and folders come from anyone, so templates escape what they are given. Only figures, which
-matplotlib wrote, and HTML that was made of escaped text are put in as they are, as Markup.
+Anyone can have written the words of studies, classes and folders, so templates escape what they get. Only figures that
+matplotlib drew, and HTML that was made from escaped text, are inserted as they are, as Markup.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
-"""How far attention looks: the mean distance in the image, of every head of a ViT (Dosovitskiy et al. 2021, arXiv
-2010.11929, appendix D.7 and figure 11).
+"""Measures how far attention looks: the mean distance in the image, for every head of a ViT (Dosovitskiy et al. 2021,
+arXiv 2010.11929, appendix D.7 and figure 11).
 
-A head of a block gives query i the weight a_ij for key j; d_ij is the distance between the centres of their patches:
+A head gives key j the weight a_ij for query i; d_ij is the distance between the centres of their patches:
 
     distance = mean over queries i and images of  sum_j a_ij d_ij / sum_j a_ij     i and j over patches
 
-Prefix tokens are dropped as queries and as keys. Each row of weights then lacks their share and is divided by what is
-left. `distance_raw` is not divided, and is shorter by as much as a head looks at its class token. Uniform attention
-over 8 x 8 patches of 4 px has 16.55 px, and 12.38 px for the four central queries. The weights are computed from the
-model's own queries and keys (`Attention.weights`): the fused kernel with which it trains and answers returns none.
+Prefix tokens are dropped as queries and as keys. Each row of weights then lacks their share, and is divided by the sum
+that is left. `distance_raw` is not divided, so it is shorter the more a head looks at its class token. Uniform
+attention over 8 x 8 patches of 4 px has a distance of 16.55 px, and of 12.38 px for the four central queries. The
+weights are computed from the model's own queries and keys (`Attention.weights`), because the fused kernel with which it
+trains returns none.
 
 We compared this with sayakpaul/probing-vits (notebooks/mean-attention-distance-1k) on the weights of two trained nano
-ViTs (learned, rope) and 100 images. The 16 heads of each agree to 2e-8, relatively (15.5 to 19.8 px). It drops a class
-token without renormalising, which is our `distance_raw` (to 3e-8); `distance` is 1.8 % longer on an untrained ViT with
-one. The authors describe the same mean of distances weighted by attention (google-research/vision_transformer, issue
-162).
+ViTs (learned, rope) and 100 images. The 16 heads of each agree to a relative 2e-8 (15.5 to 19.8 px). That code drops a
+class token without renormalising, which is our `distance_raw` (to 3e-8); `distance` is 1.8 % longer on an untrained ViT
+with a class token. The authors describe the same mean of distances weighted by attention
+(google-research/vision_transformer, issue 162).
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ PROTOCOL = "attention_distance@v1"
 
 
 class Distances(NamedTuple):
-    """Distances in pixels, of every image, block and head (M,L,A), and those of uniform attention."""
+    """Distances in pixels for every image, block and head (M,L,A), and those of uniform attention."""
 
     renormalised: Array
     raw: Array
-    central: Array  # renormalised, of the queries in the middle alone
-    uniform: Array  # of the same block's tokens (L,)
-    uniform_central: Array
+    central: Array  # renormalised, only for the queries in the middle
+    uniform: Array  # uniform attention over the tokens of each block (L,)
+    uniform_central: Array  # the same, only for the queries in the middle (L,)
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Measures every head, the smallest, the median and the mean head of each block and of all, and uniform attention.
+    """Measures every head, the smallest, median and mean head of each block and of all blocks, and uniform attention.
 
-    Intervals are bootstraps over images, with the seed. Where tokens are merged (`model.hierarchy`), uniform attention
-    is that of each block's own tokens, and the rows `uniform` are those of the first.
+    Intervals are bootstraps over images, drawn with the seed. Where tokens are merged (`model.hierarchy`), uniform
+    attention is over each block's own tokens, and the rows `uniform` are those of the first block.
     """
     measured = distances(subject)
     of_uniform = measured.renormalised / measured.uniform[:, None]
@@ -74,7 +75,7 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
 
 
 def _rows_by_head(metric: str, values: Array, unit: float, seed: int) -> list[Row]:
-    """A row of each head: the mean over images of `values` (M,L,A), divided by the unit."""
+    """Makes a row for each head: the mean over images of `values` (M,L,A), divided by the unit."""
     M, L, A = values.shape
     value, low, high = (part / unit for part in bootstrap(values.reshape(M, L * A), lambda means: means, seed))
     rows = []
@@ -85,7 +86,7 @@ def _rows_by_head(metric: str, values: Array, unit: float, seed: int) -> list[Ro
 
 
 def _rows_by_block(metric: str, values: Array, statistic: Callable[[Array], Array], seed: int) -> list[Row]:
-    """A row of each block and a last one of all: a statistic over heads of the mean over images of `values` (M,L,A).
+    """Makes a row for each block and one for all: a statistic over heads of the mean over images of `values` (M,L,A).
 
     The statistic maps (R,heads) of R resamples to (R,).
     """
@@ -102,7 +103,10 @@ def _rows_by_block(metric: str, values: Array, statistic: Callable[[Array], Arra
 
 @torch.no_grad()
 def distances(subject: Subject) -> Distances:
-    """Measures all images, in batches for which the weights of all blocks take about 64 MiB."""
+    """Measures all images, in batches for which the weights of all blocks take about 64 MiB.
+
+    Raises DoesNotApply where the network has no readable attention, or only one patch.
+    """
     model = subject.model
     if not isinstance(model, ViT):
         raise DoesNotApply("it has no attention that can be read")
@@ -112,7 +116,7 @@ def distances(subject: Subject) -> Distances:
     for patch in model.patch_sizes:
         h, w = height // patch, width // patch
         if h * w == 1:
-            raise DoesNotApply("its one patch has no other to look at")
+            raise DoesNotApply("it has only one patch, which has no other to look at")
         between.append(apart(h, w, patch).to(device))
         middle.append(torch.tensor([row * w + column for row, column in middle_positions(h, w)], device=device))
     heads = sum(block.attn.heads for block in model.blocks)  # type: ignore[union-attr,misc]
@@ -131,16 +135,16 @@ def distances(subject: Subject) -> Distances:
 
 
 def apart(height: int, width: int, patch: int) -> Tensor:
-    """Distances in pixels between the centres of all patches, (N,N)."""
+    """Returns the distances in pixels between the centres of all patches, (N,N)."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([y.flatten(), x.flatten()], 1).double()
     return (patch * torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")).float()
 
 
 def distances_of_weights(weights: Tensor, between: Tensor, middle: Tensor) -> Tensor:
-    """Mean distances of attention between patches (B,A,N,N), a row for each query, whose rows may sum to less than 1.
+    """Returns mean distances (3,B,A): renormalised, raw, and renormalised only for the middle queries.
 
-    They are (3,B,A): renormalised, raw, and renormalised for the middle queries alone.
+    `weights` is the attention between patches (B,A,N,N), with a row for each query; rows may sum to less than 1.
     """
     raw = torch.einsum("baqk,qk->baq", weights, between)
     renormalised = raw / weights.sum(-1).clamp(min=torch.finfo(raw.dtype).tiny)

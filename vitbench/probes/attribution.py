@@ -1,28 +1,30 @@
-"""Where does the network say that it looks, and does it? Attention rollout, Grad-CAM and integrated gradients for the
-class that it predicts, each with the curves that check it.
+"""Which parts of an image decide the predicted class? Attention rollout, Grad-CAM and integrated gradients each give a
+map, and two curves test each map.
 
 - `rollout` (Abnar and Zuidema 2020, arXiv 2005.00928) is the product over blocks of (A + I) / 2, where A is the mean of
-  a block's heads. Its map is the class token's row, or the mean over rows where the tokens' mean is classified. It
-  knows no class, and ViTs alone have it. Where tokens are merged (`model.hierarchy`), each counts for a quarter.
-- `grad_cam` (Selvaraju et al. 2017, arXiv 1610.02391) is the last map that the logit depends on, its channels weighted
-  by their mean gradient, with 0 in place of negative sums. With a class token that is the block before the last: after
-  it, patches no longer count. It is written here because captum's takes the tokens for channels; a test shows that the
-  two agree on a ResNet.
+  a block's heads. Its map is the class token's row, or the mean over rows where the mean of the tokens is classified.
+  It does not depend on the class, and only ViTs have it. Where tokens are merged (`model.hierarchy`), each of the four
+  counts for a quarter.
+- `grad_cam` (Selvaraju et al. 2017, arXiv 1610.02391) takes the last map that the logit depends on, weights its
+  channels by their mean gradient, sums them and sets negative sums to 0. With a class token, that map is the output of
+  the last block but one, because the patches of the last block do not count. It is written here because captum's takes
+  the tokens for channels; a test shows that the two agree on a ResNet.
 - `integrated_gradients` (Sundararajan et al. 2017, arXiv 1703.01365) are captum's, in 32 steps from the mean colour to
   the image, summed over channels with their sign.
 - `random` is the control: 3 random orders of an image's tiles.
 
-Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) check the order of importance. The image's tiles are
-filled with the mean colour, most important first; or they come back, most important first, on an image blurred by a
-Gaussian as wide as a tile. The number is the area under the probability of the class against the share of tiles: where
-the order is right, it is low for deletion and high for insertion. We differ in two. We take tiles in place of pixels,
-so that a map of 8 x 8 positions, one of single pixels and a random order take away pieces of one size (salt and pepper
-is harder than holes). And tiles of equal importance come in random order. Where a run rearranged the places of its
-images, all of this is about the rearranged image.
+Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) test the order of importance. For deletion, the image's
+tiles are filled with the mean colour, the most important first. For insertion, they are put back, the most important
+first, on an image blurred by a Gaussian as wide as a tile. The number is the area under the probability of the class
+against the share of tiles. If the order is right, it is low for deletion and high for insertion. We differ from the
+paper in two ways. We take tiles in place of pixels, so that a map of 8 x 8 positions, a map of single pixels and a
+random order remove pieces of the same size (scattered pixels disturb a network more than holes). And tiles of equal
+importance come in random order. Where a run rearranged the places of its images, all of this is about the rearranged
+images.
 
 `attribution.<method>@v1` has `deletion` and `insertion`, `deletion_curve` and `insertion_curve` by the share of tiles,
-and `over_random`: by how much insertion - deletion is above that of the random orders of the same images. At 0 the map
-says nothing about the network.
+and `over_random`: by how much insertion - deletion exceeds that of random orders of the same images. At 0, the map is
+no better than a random order.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ TITLES = {
     "integrated_gradients": "integrated\ngradients",
     "random": "random\norder",
 }
-STEPS = 32  # of integrated gradients
-LEVELS = 16  # of a curve, besides 0
+STEPS = 32  # steps of integrated gradients
+LEVELS = 16  # levels of a curve, besides 0
 DRAWS = 3  # random orders of an image
-IMAGES_DRAWN = 6  # in the figure
-WEIGHTS_AT_ONCE = 2**25  # attention weights that are kept together: 128 MiB
+IMAGES_DRAWN = 6  # images in the figure
+WEIGHTS_AT_ONCE = 2**25  # so many attention weights are kept at a time, 128 MiB
 
 
 class Curves(NamedTuple):
@@ -66,16 +68,16 @@ class Curves(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """What the methods say of M images."""
+    """The maps and curves of M images."""
 
     maps: dict[str, Tensor]  # (M,h,w), by method
-    curves: dict[str, Curves]
-    reasons: dict[str, str]  # why a method has neither
+    curves: dict[str, Curves]  # by method
+    reasons: dict[str, str]  # why a method has neither map nor curves
     probabilities: Tensor  # (M,K), of the classes
 
 
 def probe(subject: Subject, *, seed: int, count: int = 48) -> list[Row]:
-    """Explains the first `count` of the subject's images with as many tiles a side as `occlusion` takes."""
+    """Explains the first `count` images of the subject, with as many tiles a side as `occlusion` takes."""
     explained = explain(_first(subject, count), seed)
     control = explained.curves["random"]
     rows: list[Row] = []
@@ -100,7 +102,10 @@ def probe(subject: Subject, *, seed: int, count: int = 48) -> list[Row]:
 
 
 def explain(subject: Subject, seed: int) -> Explained:
-    """Explains all of the subject's images by all methods that apply, for the class that the network predicts."""
+    """Explains all images of the subject by all methods that apply, for the class that the network predicts.
+
+    Raises NotInstalled without captum.
+    """
     try:
         import captum.attr  # noqa: F401
     except ImportError:
@@ -140,7 +145,7 @@ def explain(subject: Subject, seed: int) -> Explained:
 
 
 def _first(subject: Subject, count: int) -> Subject:
-    """The subject with its first images, as the network gets them: maps and tiles are places of these."""
+    """Returns the subject with its first images as the network gets them, because maps and tiles are about these."""
     at_least_one("probe.attribution.count", count)
     return subject._replace(images=subject.images[:count], labels=subject.labels[:count]).as_seen()
 
@@ -155,7 +160,7 @@ def _probabilities(subject: Subject, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rollout(subject: Subject, inputs: Tensor) -> Tensor:
-    """How much of each patch reaches, by attention alone, the feature that one of our ViTs classifies, (B,h,w)."""
+    """Returns how much of each patch reaches, by attention alone, the feature that our ViT classifies, (B,h,w)."""
     model: Any = subject.model
     reached = rolled(model.attention(inputs))
     shares = reached[:, 0] if model.pool == "cls" else reached[:, model.prefix_tokens :].mean(1)
@@ -166,9 +171,9 @@ def rollout(subject: Subject, inputs: Tensor) -> Tensor:
 
 
 def rolled(weights: list[Tensor]) -> Tensor:
-    """The rollout of attention weights (B,A,N,N), first block first; its rows sum to 1.
+    """Computes the rollout (B,N,N) of attention weights (B,A,N,N), first block first; its rows sum to 1.
 
-    It is (B,N,N), or (B,N/4,N) where tokens are merged on the way.
+    Where tokens are merged on the way, it is (B,N/4,N).
     """
     N = weights[0].shape[-1]
     total = torch.eye(N, device=weights[0].device).expand(len(weights[0]), N, N)
@@ -181,13 +186,13 @@ def rolled(weights: list[Tensor]) -> Tensor:
 
 
 def merged_rows(total: Tensor) -> Tensor:
-    """Rows (B,N,..) of a square grid after 2 x 2 tokens were merged, each the mean of its four, (B,N/4,..)."""
+    """Merges the rows (B,N,..) of 2 x 2 tokens of a square grid into their means, (B,N/4,..)."""
     side = math.isqrt(total.shape[1])
     return total.unflatten(1, (side // 2, 2, side // 2, 2)).mean((2, 4)).flatten(1, 2)
 
 
 def grad_cam(subject: Subject, inputs: Tensor, classes: Tensor) -> Tensor | None:
-    """Grad-CAM (B,h,w), 0 or more; None where no layer has a map that the logits depend on."""
+    """Computes Grad-CAM (B,h,w), 0 or more; None where no layer has a map that the logits depend on."""
     with torch.enable_grad(), record(subject.model) as features:
         logit = subject.model(inputs.clone().requires_grad_()).gather(1, classes[:, None]).sum()
     names = [name for name, value in features.items() if name != POOLED and value.ndim in (3, 4)]
@@ -202,7 +207,7 @@ def grad_cam(subject: Subject, inputs: Tensor, classes: Tensor) -> Tensor | None
 
 
 def integrated_gradients(subject: Subject, inputs: Tensor, classes: Tensor, batch_size: int) -> Tensor:
-    """Integrated gradients (B,H,W) with their sign; they sum to the logit less that of the mean colour."""
+    """Computes integrated gradients (B,H,W) with their sign; they sum to the logit minus that of the mean colour."""
     from captum.attr import IntegratedGradients
 
     options = {"target": classes, "n_steps": STEPS, "internal_batch_size": max(batch_size, len(inputs))}
@@ -241,14 +246,14 @@ def tile_means(maps: Tensor, tiles: int) -> Tensor:
 
 
 def ranks(scores: Tensor, random: torch.Generator) -> Tensor:
-    """The rank (M,T) of each tile by its score, 0 for the largest; ties fall at random."""
+    """Returns the rank (M,T) of each tile by its score, 0 for the largest; equal scores are ranked at random."""
     shuffled = torch.rand(scores.shape, generator=random).argsort(1)
     order = shuffled.gather(1, scores.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
     return order.argsort(1)
 
 
 def blurred(pixels: Tensor, tiles: int) -> Tensor:
-    """Blurs floats (B,C,H,W) by a Gaussian whose deviation is a tile; the border is mirrored."""
+    """Blurs floats (B,C,H,W) by a Gaussian whose standard deviation is the side of a tile; the border is mirrored."""
     from torchvision.transforms.v2.functional import gaussian_blur
 
     size = pixels.shape[-1]
@@ -261,7 +266,7 @@ def blurred(pixels: Tensor, tiles: int) -> Tensor:
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
-    """Draws an image a row, with its label and the prediction, and a method a column, with the areas of both curves."""
+    """Draws a row for each image, with its label and prediction, and a column for each method, with both areas."""
     from matplotlib.figure import Figure
 
     subject = _first(subject, IMAGES_DRAWN)
@@ -289,10 +294,10 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
             panel.set_title(TITLES.get(method, "image"), fontsize=9, fontweight="normal")
         figure.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
-            "Of the class that the network says. del, ins: area under its probability while tiles are deleted (low"
-            f" is\nright) and inserted (high is right), most important first; of {DRAWS} random orders at the right."
-            " Light: important;\nintegrated gradients: orange for the class, purple against it. A name in orange: the"
-            " network is wrong."
+            "Maps explain the predicted class. del, ins: area under its probability while tiles are deleted (low is"
+            f" good)\nor inserted (high is good), most important first; at the right for {DRAWS} random orders. Light"
+            " means important;\nfor integrated gradients, orange is for the class and purple against it. An orange"
+            " label: the network is wrong."
         )
         look.small_print(figure, text)
         return look.save_figure(figure, ending)
@@ -301,7 +306,7 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
 def _name_row(panel: Any, subject: Subject, label: int, probabilities: Tensor) -> None:
     """Writes an image's label and prediction beside it, in orange where the prediction is wrong."""
     names, predicted = subject.classes or tuple(map(str, range(subject.num_classes))), int(probabilities.argmax())
-    text = f"{names[label]}\nsays {names[predicted]}\n({probabilities[predicted]:.2f})"
+    text = f"{names[label]}\npredicted: {names[predicted]}\n({probabilities[predicted]:.2f})"
     colour = "black" if predicted == label else look.COLOURS[3]
     panel.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8, color=colour, labelpad=4)
 

@@ -1,4 +1,4 @@
-"""Which layers of two networks say the same of the same images? Unbiased linear CKA between all of their layers.
+"""Which layers of two networks represent images alike? Unbiased linear CKA between all of their layers.
 
 X (n,p) and Y (n,q) are the features of n images in two layers, flattened; K is XX' and L is YY', both with zeros on the
 diagonal. Then
@@ -7,21 +7,21 @@ diagonal. Then
     CKA(X, Y)    = sum_b HSIC_1(K_b, L_b) / sqrt( sum_b HSIC_1(K_b, K_b)  sum_b HSIC_1(L_b, L_b) )
 
 with sums over batches b (Nguyen et al. 2021, arXiv 2010.15327, eq. 3; Kornblith et al. 2019, arXiv 1905.00414; HSIC_1:
-Song et al. 2012). 1 is the same up to rotation and scale, 0 is unrelated. Unrelated features come out near 0, also
-below it, where the plain, biased form gives 0.94 (32 images, 512 Gaussian features). Everything is float64. The images
-are cut into batches of 128 to 255, as equal as can be, so that no small last batch counts like the others (fewer than
-128 images are one batch). Memory does not grow with their number.
+Song et al. 2012). 1 means the same up to rotation and scale, 0 means unrelated. Unrelated features give values near 0,
+also below it, where the plain, biased form gives 0.94 (32 images, 512 Gaussian features). Everything is float64. The
+images are cut into batches of 128 to 255 of nearly equal size, so that no small last batch counts as much as the others
+(fewer than 128 images are one batch). Memory does not grow with the number of images.
 
 HSIC_1 is the inner product of U-centred matrices over n(n-3) (Szekely and Rizzo 2014). So each gram matrix is centred
 once, and all pairs of layers are one matrix product. `CKA._HSIC` of torch_cka 0.21, which writes the formula out, gives
-the same CKA of all layers of an untrained ResNet (100 images) within 3e-10 when it is handed grams in float64. In
-float32, as it takes them, it is off by up to 0.09, because large terms cancel.
+the same CKA for all layers of an untrained ResNet (100 images) within 3e-10, if it gets gram matrices in float64. In
+float32, its own type, it is off by up to 0.09, because large terms cancel.
 
-There is a `cka.<label>@v1` for each of the other runs, and `cka.self@v1`, the layers of the network against each other,
-where no other run is given. `other={pixels:pixels}` compares with the raw pixels, which is the control: what a layer
-shares with the images themselves it need not have learned. An untrained network shares much with them, and so with
-another network. The mean of the best match is a maximum over layers, to which that contributes; `last`, of the features
-that the heads are given, is where two networks agree on what they learned.
+There is a `cka.<label>@v1` for each of the other runs. Where no other run is given, `cka.self@v1` compares the layers
+of the network with each other. `other={pixels:pixels}` compares with the raw pixels, as a control: a layer need not
+have learned what it shares with the images themselves. An untrained network shares much with the images, and so with
+another network. This contributes to `mean_best`, the mean of the best matches. `last` compares the features that the
+heads get, which is where two networks can agree on what they learned.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from vitbench.probes.menu import RAW_PIXELS
 from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import POOLED, batch_size_for, record
 
-BATCH = 128  # images, at least
-NUMBERS_AT_ONCE = 2**27  # of the features of all images of a batch, that are kept together: 512 MiB
-FEATURES_AT_ONCE = 2**15  # of a layer, that go into one product
+BATCH = 128  # a batch has at least so many images
+NUMBERS_AT_ONCE = 2**27  # so many features of all images of a batch are kept at a time, 512 MiB
+FEATURES_AT_ONCE = 2**15  # so many features of a layer go into one product
 
 
 class Pixels(nn.Module):
-    """Stands for a network whose only layer holds the normalised pixels themselves, which it would give to its head."""
+    """Acts as a network whose only layer has the normalised pixels themselves, as the input of a head."""
 
     class NoHead(nn.Module):
         def forward(self, pixels: Tensor) -> None:
@@ -63,7 +63,7 @@ class Pixels(nn.Module):
 class Similarity(NamedTuple):
     """CKA of every layer of the subject's network with every layer of another."""
 
-    values: Tensor  # (own layers, other layers), NaN where a layer says the same of all images
+    values: Tensor  # (own layers, other layers), NaN where a layer has the same features for all images
     own_layers: list[str]  # in depth order
     other_layers: list[str]
     other_name: str  # the id of the other run
@@ -73,19 +73,19 @@ class Similarity(NamedTuple):
 def probe(subject: Subject, *, seed: int, other: Any = None) -> list[Row]:
     """Compares the network's layers with those of other runs, or with each other.
 
-    `other` is the id of a run, or {label: id}, where None in place of an id says that the run meant is the subject's
-    own, and `pixels` stands for the images themselves. On the command line a label may also name the settings in which
-    the other run differs (vitbench/probing/partners.py).
+    `other` is the id of a run, or {label: id}. None in place of an id means the subject's own run, and `pixels` means
+    the images themselves. On the command line a label may also name the settings in which the other run differs
+    (vitbench/probing/partners.py).
 
-    Each layer has its `similarity` with each of the other's, at their relative depth, and the largest of these as
-    `best`, with its depth as `best_at`. The scalars are `mean_best` over the layers; `last`, of the features that the
-    heads are given; and `diagonal`, the mean over layers of one name, where both networks have the same. `self` has
-    `between`, the mean over pairs of different layers.
+    Each layer has its `similarity` with each layer of the other network, at that layer's relative depth, and the
+    largest of these as `best`, with its depth as `best_at`. The scalars are `mean_best` over the layers; `last`, for
+    the features that the heads get; and `diagonal`, the mean over layers with the same name, where both networks have
+    the same layers. `self` has `between`, the mean over pairs of different layers.
     """
     rows: list[Row] = []
     for label, similarity in similarities(subject, _hashable(other)).items():
         if similarity is None:
-            own = "the run that is meant is this one itself"
+            own = "the described run is this run itself"
             scalars = ("mean_best", "last", "diagonal")
             rows += [make_row(f"cka.{label}@v1", metric, math.nan, reason=own) for metric in scalars]
         else:
@@ -94,7 +94,7 @@ def probe(subject: Subject, *, seed: int, other: Any = None) -> list[Row]:
 
 
 def _hashable(other: Any) -> tuple[tuple[str, str | None], ...]:
-    """The labels and ids of the other runs, in a form that `lru_cache` takes."""
+    """Returns the labels and ids of the other runs in a form that `lru_cache` takes."""
     if other is None:
         return ()
     return tuple(other.items()) if isinstance(other, Mapping) else (("other", str(other)),)
@@ -103,10 +103,10 @@ def _hashable(other: Any) -> tuple[tuple[str, str | None], ...]:
 @lru_cache(maxsize=1)  # the figure shows the similarities that the rows were made of
 @torch.inference_mode()
 def similarities(subject: Subject, other: tuple[tuple[str, str | None], ...]) -> dict[str, Similarity | None]:
-    """Computes similarities by label in one pass over the images; None where the run meant is the subject's own."""
+    """Computes similarities by label in one pass over the images; None where the described run is the subject's own."""
     M = len(subject.images)
     if M < 4:
-        raise UserError(f"images={M}: unbiased CKA needs 4 or more")
+        raise UserError(f"images={M}: unbiased CKA needs 4 or more images")
     own = feature_counts(subject)
     others = {label: _other_run(subject, run) for label, run in other if run is not None} or {"self": subject}
     counts = {label: own if partner is subject else feature_counts(partner) for label, partner in others.items()}
@@ -135,16 +135,16 @@ def _other_run(subject: Subject, run: str) -> Subject:
 
 
 def feature_counts(subject: Subject) -> dict[str, int]:
-    """How many features each layer has for an image, in depth order, without taps that have none for each image."""
+    """Counts the features that each layer has for an image, in depth order, without taps that are not by image."""
     with record(subject.model) as features:
         subject.model(subject.normalise(subject.images[:2]))
     return {name: value[0].numel() for name, value in features.items() if value.ndim > 1 and len(value) == 2}
 
 
 def centred_grams(subject: Subject, images: Tensor, counts: Mapping[str, int]) -> Tensor:
-    """The U-centred gram matrix of each layer over sqrt(n(n-3)), (L,n*n) in float64, so that products are HSIC_1.
+    """Computes the U-centred gram matrix of each layer over sqrt(n(n-3)), (L,n*n) in float64; products are HSIC_1.
 
-    Layers whose features together are too many to be kept take one forward after the other.
+    Layers that have too many features to be kept together are computed in several forwards.
     """
     n, batch_size = len(images), batch_size_for(subject.model, subject.normalise(images[:1]))
     grams: dict[str, Tensor] = {}
@@ -161,7 +161,7 @@ def centred_grams(subject: Subject, images: Tensor, counts: Mapping[str, int]) -
 
 
 def _groups(counts: Mapping[str, int], most: int) -> Iterable[list[str]]:
-    """Groups layers that follow each other and together have at most so many features, or are alone."""
+    """Groups successive layers that together have at most `most` features; a larger layer is alone."""
     group: list[str] = []
     for name, count in counts.items():
         if group and sum(counts[member] for member in group) + count > most:
@@ -172,7 +172,7 @@ def _groups(counts: Mapping[str, int], most: int) -> Iterable[list[str]]:
 
 
 def gram(features: Tensor) -> Tensor:
-    """XX' (n,n) of features (n,p), in float64."""
+    """Computes XX' (n,n) of features (n,p), in float64."""
     total = features.new_zeros(len(features), len(features), dtype=torch.float64)
     for part in features.split(FEATURES_AT_ONCE, 1):
         total.addmm_(part.double(), part.double().T)
@@ -180,16 +180,16 @@ def gram(features: Tensor) -> Tensor:
 
 
 def u_centred(K: Tensor) -> Tensor:
-    """The U-centred gram matrix, with zeros on the diagonal and rows that sum to 0.
+    """U-centres a gram matrix: it then has zeros on the diagonal and rows that sum to 0.
 
-    HSIC_1(K, L) is the inner product of two of them over n(n-3).
+    HSIC_1(K, L) is the inner product of two such matrices over n(n-3).
     """
     n = len(K)
     K = K.clone().fill_diagonal_(0)
     means = K.sum(1) / (n - 2)
     means -= means.sum() / (2 * (n - 1))
     centred = (K - means[:, None] - means).fill_diagonal_(0)
-    # of features that are the same for all images only rounding is left
+    # features that are the same for all images leave only rounding errors
     return centred if centred.norm() > 1e-10 * K.norm() else centred.zero_()
 
 
@@ -197,7 +197,7 @@ def u_centred(K: Tensor) -> Tensor:
 
 
 def _rows(protocol: str, similarity: Similarity, with_itself: bool) -> list[Row]:
-    same, own = "the layer says the same of all images", similarity.own_layers
+    same, own = "the layer has the same features for all images", similarity.own_layers
     depth = [j / max(len(similarity.other_layers) - 1, 1) for j in range(len(similarity.other_layers))]
     unit = f"relative depth in {similarity.other_name or 'the other network'}"
     rows, best = [], []
@@ -212,7 +212,7 @@ def _rows(protocol: str, similarity: Similarity, with_itself: bool) -> list[Row]
     rows += [_row(protocol, "best", value, same, layer=layer) for layer, (value, _) in zip(own, best, strict=True)]
     rows += [_row(protocol, "best_at", at, same, layer=layer) for layer, (_, at) in zip(own, best, strict=True)]
     rows.append(_row(protocol, "mean_best", sum(value for value, _ in best) / len(best), same))
-    last, reason = math.nan, "the features that a head is given are not among the layers"
+    last, reason = math.nan, "the input of a head is not among the layers"
     if POOLED in own and POOLED in similarity.other_layers:
         last, reason = float(similarity.values[own.index(POOLED), similarity.other_layers.index(POOLED)]), same
     rows.append(_row(protocol, "last", last, reason))
@@ -224,7 +224,7 @@ def _rows(protocol: str, similarity: Similarity, with_itself: bool) -> list[Row]
 
 
 def _row(protocol: str, metric: str, value: float, reason: str, **where: Any) -> Row:
-    """A row of a value, or of the reason where the value is NaN."""
+    """Makes a row with a value, or with the reason where the value is NaN."""
     return make_row(protocol, metric, value, reason=reason if math.isnan(value) else "", **where)
 
 
@@ -232,16 +232,16 @@ def _row(protocol: str, metric: str, value: float, reason: str, **where: Any) ->
 
 
 def draw(subject: Subject, *, seed: int, other: Any = None, ending: str = ".svg") -> bytes:
-    """Draws a heat map for each of the other runs side by side, with a dot on the most similar layer of each line.
+    """Draws a heat map for each of the other runs side by side, with a dot on the most similar layer of each row.
 
-    Layers of the subject's network go upwards, the other's to the right.
+    The layers of the subject's network go upwards, those of the other network to the right.
     """
     from matplotlib.figure import Figure
 
     every = similarities(subject, _hashable(other))
     drawn = {label: similarity for label, similarity in every.items() if similarity}
     if not drawn:
-        raise UserError("probe.cka.other: no other run to draw")
+        raise UserError("probe.cka.other: there is no other run to draw")
     columns = [len(similarity.other_layers) for similarity in drawn.values()]
     width = sum(1.1 + 0.24 * count for count in columns) + 1.1
     height = 1.9 + 0.24 * len(next(iter(drawn.values())).own_layers)
@@ -255,7 +255,7 @@ def draw(subject: Subject, *, seed: int, other: Any = None, ending: str = ".svg"
         bar = figure.colorbar(image, ax=list(panels), shrink=0.9)
         bar.set_label("linear CKA, unbiased", fontsize=8)
         bar.ax.tick_params(labelsize=7)
-        figure.suptitle("Which layers say the same of the same images?", fontsize=10, fontweight="bold")
+        figure.suptitle("Which layers represent images alike?", fontsize=10, fontweight="bold")
         dots = "; dots: the other's most similar layer" if [*drawn] != ["self"] else ""
         look.small_print(figure, f"{len(subject.images):,} test images{dots}")
         return look.save_figure(figure, ending)

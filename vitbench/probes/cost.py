@@ -1,20 +1,20 @@
-"""What a network costs: parameters, multiply-adds, images a second and memory, against image size, tokens and batch.
+"""Measures what a network costs: parameters, multiply-adds, images a second and memory, by image size and batch.
 
     cost        at the images' own size: parameters; multiply_adds; attention_share, the share of these in the two
                 products of attention, which grow with the square of the tokens; tokens, where the network has any; and
                 with `batch` images inference_images_per_second, training_images_per_second (forward, backward and a
                 step of plain SGD) and peak_memory in bytes
-    cost.size   the same without parameters against the image's width, `at` px
-    cost.batch  speeds and memory against the batch, `at` images
+    cost.size   the same without parameters, against the image's width, `at` px
+    cost.batch  speeds and memory, against the batch, `at` images
 
-Multiply-adds are those of a run's record (vitbench/models/build.py). A speed is the median of five timed windows
+Multiply-adds are counted as in a run's record (vitbench/models/build.py). A speed is the median of five timed windows
 after a warm-up, with the device synchronised; a window repeats a step for about a twentieth of a second. Peak memory is
-that of a training step: weights, gradients, activations and what a layer needs in passing
-(vitbench/machine/peak_memory.py). Seeds decide nothing here. Speeds compare only where files name one hardware and
-nothing else ran beside.
+that of a training step: weights, gradients, activations and temporary memory of layers
+(vitbench/machine/peak_memory.py). The seed has no effect. Speeds can be compared only where files name the same
+hardware and no other program was running.
 
-At a size that the network does not take (as a ViT from outside with a fixed grid) the row of its speed is NaN and says
-why.
+Where the network does not take a size (for example a ViT from outside with a fixed grid), the row of its speed is NaN
+and says why.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vitbench.machine.peak_memory import peak_of_step
 from vitbench.probes.distorted import patch_size
 from vitbench.probes.subject import Row, Subject, make_row
 
-WINDOWS = 5  # timed, of which the median counts
+WINDOWS = 5  # timed windows, of which the median counts
 WINDOW_SECONDS = 0.05
 # the operators of attention begin with these words
 PRODUCTS = ("bmm", "baddbmm", "_scaled_dot_product", "_flash_attention", "_efficient_attention")
@@ -50,7 +50,10 @@ def probe(
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0),
     batches: tuple[int, ...] = (1, 8, 64),
 ) -> list[Row]:
-    """Measures with `batch` images at `sizes`, multiples of the images' own width, and with `batches` at that width."""
+    """Measures with `batch` images at `sizes`, multiples of the images' own width, and with `batches` at that width.
+
+    Raises UserError where one of them is not above 0.
+    """
     if min((batch, *batches)) < 1 or min(sizes, default=1.0) <= 0:
         raise UserError("probe.cost: batch, batches and sizes must be above 0")
     model = copy.deepcopy(subject.model)  # training changes its weights and statistics
@@ -61,7 +64,8 @@ def probe(
         try:
             costs[width, count] = _counted(model, subject, width) | _measured(model, subject, width, count)
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
-            costs[width, count] = f"takes no {count} images of {width} px: {' '.join(str(error).split())[:120]}"
+            why = " ".join(str(error).split())[:120]
+            costs[width, count] = f"the network does not take {count} images of {width} px: {why}"
     rows = [make_row("cost@v1", "parameters", sum(parameter.numel() for parameter in model.parameters()))]
     rows += _rows("cost@v1", costs[own, batch])
     for width in widths:
@@ -73,7 +77,7 @@ def probe(
 
 
 def _rows(protocol: str, costs: dict[str, float] | str, **where: Any) -> list[Row]:
-    """A row of each cost, or one of the reason why nothing could be measured."""
+    """Makes a row for each cost, or one with the reason why nothing could be measured."""
     if isinstance(costs, str):
         return [make_row(protocol, "inference_images_per_second", math.nan, reason=costs, **where)]
     return [make_row(protocol, metric, value, **where) for metric, value in costs.items()]
@@ -94,7 +98,7 @@ def _counted(model: nn.Module, subject: Subject, width: int) -> dict[str, float]
 
 
 def _measured(model: nn.Module, subject: Subject, width: int, count: int) -> dict[str, float]:
-    """Measures speeds and memory with so many images of a width."""
+    """Measures speeds and memory with `count` images of a width."""
     shape = (count, subject.images.shape[1], width, width)
     images = subject.normalise.values(torch.zeros(shape, dtype=torch.uint8, device=subject.images.device))
     labels = torch.arange(count, device=images.device) % subject.num_classes
@@ -110,12 +114,12 @@ def _measured(model: nn.Module, subject: Subject, width: int, count: int) -> dic
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=1e-9)  # costs what a step costs, and changes next to nothing
+                    parameter.sub_(parameter.grad, alpha=1e-9)  # costs as much as a step and changes almost nothing
                     parameter.grad = None
 
     model.eval()
     inference = _speed(infer, images)
-    if count > 1:  # batch norm cannot train on one value a channel
+    if count > 1:  # batch norm cannot train on one value for each channel
         model.train()
     training = _speed(train, images)
     peak = peak_of_step(train, [*model.parameters(), *model.buffers(), images], images.device)
@@ -128,7 +132,7 @@ def _measured(model: nn.Module, subject: Subject, width: int, count: int) -> dic
 
 
 def _speed(step: Callable[[], None], images: Tensor) -> float:
-    """Images a second, the median of WINDOWS windows of as many steps as fill WINDOW_SECONDS."""
+    """Returns images a second: the median of WINDOWS windows, each with as many steps as fill WINDOW_SECONDS."""
 
     def seconds(steps: int) -> float:
         _synchronise(images)
@@ -138,7 +142,7 @@ def _speed(step: Callable[[], None], images: Tensor) -> float:
         _synchronise(images)
         return time.perf_counter() - begin
 
-    steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # the step that warms up tells how many fit
+    steps = max(1, math.ceil(WINDOW_SECONDS / max(seconds(1), 1e-6)))  # a warm-up step says how many fit
     return len(images) * steps / median(seconds(steps) for _ in range(WINDOWS))
 
 

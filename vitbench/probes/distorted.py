@@ -1,7 +1,7 @@
-"""What six probes share that distort the test images more and more and count what a classifier still gets right.
+"""Code that six probes share: they distort the test images more and more, and count what a classifier still gets right.
 
-A probe names its levels (angles, sizes, shares ...) and, at each level, the distortions to average over: its draws.
-Distorted images are rounded to 0..255, as stored images are, so a distortion that does nothing returns the image.
+A probe names its levels (angles, sizes, shares ...) and, at each level, the distortions over which it averages: its
+draws. Distorted images are rounded to 0..255 like stored images, so a distortion that does nothing returns the image.
 
 acc_0 is the accuracy at the reference level (angle 0, scale 1 ...), and chance is 1/K. Intervals are percentile
 bootstraps over images (1,000 resamples, the same at all levels). The draws of an image are averaged first, so they stay
@@ -24,40 +24,40 @@ from torch import Tensor
 from vitbench.errors import UserError
 from vitbench.probes.subject import PIXELS_A_BATCH, Row, Subject, make_row, predict
 
-Distort = Callable[[Tensor], Tensor]  # uint8 (B,C,H,W) -> uint8 (B,C,h,w); is called on the batches in their order
+Distort = Callable[[Tensor], Tensor]  # uint8 (B,C,H,W) -> uint8 (B,C,h,w); called for the batches in their order
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 
 
 def generator(*seed: int) -> torch.Generator:
-    """Random numbers of their own for each tuple of integers, drawn on the CPU and so the same for every device."""
+    """Returns a generator on the CPU, with its own random numbers for each tuple of integers, equal on every device."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
 
 
 def rounded(images: Tensor) -> Tensor:
-    """Floats to the nearest uint8."""
+    """Rounds floats to the nearest uint8."""
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """uint8 (B,C,H,W) -> (B,C,size,size), bicubic and anti-aliased where it shrinks; at its own size an image stays."""
+    """Resizes uint8 (B,C,H,W) to (B,C,size,size), bicubic and anti-aliased where it shrinks; its own size is kept."""
     return rounded(F.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True))
 
 
 def mean_colour(subject: Subject) -> Tensor:
-    """The mean colour of the training images, (C,1,1) uint8, which normalisation makes 0 up to rounding."""
+    """Returns the mean colour of the training images, (C,1,1) uint8. Normalisation makes it 0, up to rounding."""
     return rounded(255 * torch.tensor(subject.normalise.mean, device=subject.images.device)).view(-1, 1, 1)
 
 
 def batches_of(images: Tensor) -> Sequence[Tensor]:
-    """Splits images into batches whose size depends on the image's alone, as the draws of a distortion then do."""
+    """Splits images into batches whose size depends only on the image's size, so that draws do not depend on memory."""
     return images.split(max(1, min(250, PIXELS_A_BATCH // images[0, 0].numel())))
 
 
 @torch.inference_mode()
 def predicted_classes(subject: Subject, distort: Distort | None = None) -> Tensor:
-    """The class (M,) that the network gives every image after the distortion."""
+    """Returns the class (M,) that the network predicts for every image after the distortion."""
     inputs = (batch if distort is None else distort(batch) for batch in batches_of(subject.images))
     return torch.cat([predict(subject, batch).argmax(1) for batch in inputs])
 
@@ -71,7 +71,7 @@ class Sweep(NamedTuple):
     levels: list[float]  # ascending
     reference: int  # the index of the reference level
     right: Array  # (M,L) the share of an image's draws that are classified correctly
-    same: Array  # (M,L) the share that keep the class given at the reference
+    same: Array  # (M,L) the share of them that get the same class as at the reference
     untouched: Array  # (M,) 1 where the undistorted image is classified correctly
 
 
@@ -80,7 +80,7 @@ def sweep(
 ) -> Sweep:
     """Classifies all images at all levels; a level without distortions has the untouched images.
 
-    `clean` are the classes of the untouched images, where they are known already.
+    `clean` has the predicted classes of the untouched images, if they are known already.
     """
     clean = predicted_classes(subject) if clean is None else clean
     classes = {at: [predicted_classes(subject, draw) for draw in levels[at]] or [clean] for at in sorted(levels)}
@@ -111,14 +111,14 @@ def accuracy_curve(
 def rows_of(swept: Sweep, protocol: str, num_classes: int, seed: int, at_unit: str, octaves: bool) -> list[Row]:
     """Makes the rows of a curve and of its summary.
 
-    Each level (`at`) has its `accuracy`, its `agreement`, the share of images that keep the class given at the
-    reference, and its `relative_drop`, (acc_0 - acc) / (acc_0 - chance), which is 0 where nothing is lost and 1 at
-    guessing. Where acc_0 cannot be told from guessing (its interval reaches chance), there is nothing to lose and the
-    drop is undefined.
+    Each level (`at`) has its `accuracy`; its `agreement`, the share of images that get the same class as at the
+    reference; and its `relative_drop`, (acc_0 - acc) / (acc_0 - chance), which is 0 where nothing is lost and 1 at
+    guessing. Where acc_0 is not clearly better than guessing (its interval reaches chance), there is nothing to lose,
+    and the drop is undefined.
 
-    The summary has the `accuracy` of the untouched images, the `area` under acc/acc_0 over the levels (over their log2
-    if `octaves`), divided by their range so that 1 is no loss, and the means of `relative_drop` and `agreement` over
-    all levels but the reference.
+    The summary has the `accuracy` of the untouched images; the `area` under acc/acc_0 over the levels (over their log2
+    if `octaves`), divided by their range so that 1 means no loss; and the means of `relative_drop` and `agreement` over
+    all levels except the reference.
     """
     L, zero = len(swept.levels), swept.reference
     x = np.log2(swept.levels) if octaves else np.array(swept.levels)
@@ -160,7 +160,7 @@ def bootstrap(columns: Array, statistic: Callable[[Array], Array], seed: int) ->
     """Computes a statistic of column means and its 95 % interval over images: value, low and high.
 
     `columns` is (M,S), a row for each image; `statistic` maps the means (R,S) of R resamples to (R,...). The resamples
-    depend on the seed and on M alone.
+    depend only on the seed and on M.
     """
     M, random = len(columns), np.random.default_rng((seed, 0, 3))  # the last number keeps this stream apart from others
     equal_chances = np.full(M, 1 / M)
@@ -177,14 +177,14 @@ def relative_drop(accuracy: Array, accuracy_0: Array, num_classes: int) -> Array
 
 
 def no_better_than_guessing(accuracy: float, low: float, num_classes: int) -> str:
-    """The reason why a network that does no better than guessing has nothing to lose; "" for a better one."""
+    """Says that a network is not clearly better than guessing, so that it has nothing to lose; "" for a better one."""
     if low > 1 / num_classes:
         return ""
-    return f"the accuracy at the reference, {accuracy:.3f}, cannot be told from guessing, {1 / num_classes:.3f}"
+    return f"the accuracy at the reference, {accuracy:.3f}, is not clearly above guessing, {1 / num_classes:.3f}"
 
 
 def area(x: Array, y: Array) -> Array:
-    """The area under y (R,L) over x (L,) by trapezoids, divided by the range of x: the mean height."""
+    """Computes the area under y (R,L) over x (L,) by trapezoids, divided by the range of x: the mean height."""
     return ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0])
 
 
@@ -197,22 +197,23 @@ def at_least_one(option: str, number: int) -> None:
 
 
 def tiles_a_side(size: int, option: str = "", grid: int | None = None) -> int:
-    """The `grid` that a user typed, which must divide the image; for None, the divisor of its size nearest to 8."""
+    """Returns the `grid` that was typed, which must divide the image, or else the divisor of its size nearest to 8."""
     sides = divisors(size, option, grid)
     return min(sides, key=lambda side: abs(side - 8)) if grid is None else grid
 
 
 def divisors(size: int, option: str, grid: int | None) -> list[int]:
-    """Lists the numbers of tiles a side that divide an image; UserError where a `grid` that was typed is not there."""
+    """Lists the numbers of tiles a side that divide an image. Raises UserError where a typed `grid` does not."""
     sides = [side for side in range(1, size + 1) if size % side == 0]
     if grid is not None and grid not in sides:
         choices = ", ".join(map(str, sides))
-        raise UserError(f"{option}={grid}: tiles a side must divide the image's {size} px: {choices}")
+        raise UserError(f"{option}={grid}: the tiles of a side must divide the image's {size} px: {choices}")
     return sides
 
 
 def patch_size(model: torch.nn.Module) -> int | None:
-    """Pixels a side of a ViT's patches (ours, torchvision's or timm's); None where there are none or they overlap."""
+    """Returns the side of a ViT's patches in pixels (ours, torchvision's or timm's); None where it has no patches or
+    they overlap."""
     embed = getattr(model, "patch_embed", None)
     size = getattr(model, "patch_size", None) or getattr(embed, "patch_size", None)
     if getattr(getattr(embed, "proj", None), "stride", size) != size:

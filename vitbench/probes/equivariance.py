@@ -1,4 +1,4 @@
-"""Does a shift of the image shift what each layer computes? The equivariance error of every tap, for finite shifts.
+"""Does a shift of the image shift what each layer computes? Measures the equivariance error of every tap.
 
 T_s shifts the image x by s pixels. f_l(x) is the map of layer l and r_l its stride. S translates a map by s / r_l
 positions, V are the positions whose source lies inside the map, mu_l is the mean of each channel over images and
@@ -6,20 +6,21 @@ positions:
 
     e_l(s) = sqrt( sum_x sum_V |f_l(T_s x) - S f_l(x)|^2 / sum_x sum_V |f_l(x) - mu_l|^2 )
 
-An equivariant layer has 0; features that have nothing to do with each other give sqrt(2). For a feature without a grid
-(pooled, logits) S is the identity, and e_l is the invariance error. There are two ways of shifting, each a protocol:
+An equivariant layer has 0; unrelated features give sqrt(2). For a feature without a grid (pooled, logits), S is the
+identity, and e_l is the invariance error. There are two ways of shifting, and each is a protocol:
 
-- `equivariance.circular@v1`: what leaves at one border enters at the other (`torch.roll`), and V is every position.
-  Padding, position encodings and strides cause the error that remains.
-- `equivariance.crop@v1`: the image reflected at its border enters, as in `shift.crop@v1`. Features near the border see
-  it, and count.
+- `equivariance.circular@v1`: pixels that leave at one border enter at the other (`torch.roll`), and V is every
+  position. Padding, position encodings and strides cause the error that remains.
+- `equivariance.crop@v1`: the mirror image enters at the border, as in `shift.crop@v1`. Features near the border see it,
+  and are counted.
 
 A shift (dy, dx) is drawn for each image and protocol, uniformly from [-k, k]^2. `on_lattice` has the shifts by whole
 positions of every layer (multiples of the network's lattice, the largest stride), for which S is exact. `off_lattice`
 of a layer has the shifts by fractions of its positions, for which S f_l(x) is resampled, bilinearly or, if circular, by
-Fourier. The error then holds the aliasing of the layer and the blur of the resampling: it compares networks and
-checkpoints, and no network can reach 0. A layer of stride 1 has no such shifts. Shifts on the lattice are the longer
-ones, so `on_lattice` can be the larger where padding decides (ResNets): compare networks in one of the two.
+Fourier. The error then includes the aliasing of the layer and the blur of the resampling. So it can compare networks
+and checkpoints, but no network can reach 0. A layer of stride 1 has no such shifts. Shifts on the lattice are longer,
+so `on_lattice` can be larger than `off_lattice` where padding decides (ResNets): compare networks only within one of
+the two.
 
 Azulay and Weiss (2019, arXiv 1805.12177) and Zhang (2019, arXiv 1904.11486) show why strides alias.
 """
@@ -38,12 +39,12 @@ from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import POOLED, batch_size_for, grid_of, mean_over_positions, record
 
 RESAMPLE = ("bilinear", "fourier")
-FILL_OF_MODE = {"circular": "circular", "crop": "reflect"}  # what `translate` lets enter
+FILL_OF_MODE = {"circular": "circular", "crop": "reflect"}  # how `translate` fills the border
 
 
 @torch.inference_mode()
 def probe(subject: Subject, *, seed: int, max_shift: int | None = None, resample: str = "bilinear") -> list[Row]:
-    """Measures each layer on and off the lattice, at the cost of six forwards an image.
+    """Measures each layer on and off the lattice, at the cost of six forwards for each image.
 
     `max_shift` is k in pixels; null takes an eighth of the width, or the network's lattice where that is larger. The
     rows of the whole network are those of the last map (`on_lattice`), of the pooled feature (`invariance`) and of the
@@ -86,12 +87,12 @@ def probe(subject: Subject, *, seed: int, max_shift: int | None = None, resample
 
 
 def maps_of_taps(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    """Every tap as a map (B,D,h,w), with h = w = 1 where it has no grid."""
+    """Returns every tap as a map (B,D,h,w), with h = w = 1 where it has no grid."""
     with record(model) as features:
         model(batch)
     maps = {}
     for name, value in features.items():
-        if name == POOLED and value.ndim > 2:  # the head pools for itself
+        if name == POOLED and value.ndim > 2:  # the head does the pooling itself
             value = mean_over_positions(value)
         if value.ndim == 2:
             maps[name] = value[:, :, None, None]
@@ -101,7 +102,7 @@ def maps_of_taps(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
 
 
 def mean_features(subject: Subject, batches: list[slice]) -> dict[str, tuple[Tensor, int, int]]:
-    """The mean of each layer's channels over images and positions (D,1,1), with the map's height and width."""
+    """Computes the mean of each layer's channels over images and positions (D,1,1), with the map's height and width."""
     sums: dict[str, Tensor] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for part in batches:
@@ -114,9 +115,10 @@ def mean_features(subject: Subject, batches: list[slice]) -> dict[str, tuple[Ten
 def allowed(
     strides: list[tuple[float, float]], size: tuple[int, int], max_shift: int | None
 ) -> tuple[dict[str, Tensor], int]:
-    """Lists the shifts (dy, dx) on the lattice and off it, (n,2) each, and gives the lattice.
+    """Lists the shifts (dy, dx) on the lattice and off it, (n,2) each, and returns the lattice.
 
-    The lattice is the least shift in pixels that is a whole number of positions in every layer.
+    The lattice is the smallest shift in pixels that is a whole number of positions in every layer. Raises UserError
+    for a `max_shift` that the image is too small for.
     """
     side, largest = min(size), min(size) - 1
     whole = (shift for shift in range(1, side) if all(shift % r == 0 for stride in strides for r in stride))
@@ -133,7 +135,7 @@ def allowed(
 
 
 def move(features: Tensor, t: Tensor, mode: str, resample: str = "bilinear") -> tuple[Tensor, Tensor]:
-    """S f, maps (B,D,h,w) moved by t (B,2) positions, and V, which positions (B,h,w) have their source inside.
+    """Returns S f, maps (B,D,h,w) moved by t (B,2) positions, and V, the positions (B,h,w) whose source is inside.
 
     Each axis of an image is moved by a matrix. Where t is whole, the matrices are permutations and nothing is rounded.
     """
@@ -145,7 +147,7 @@ def move(features: Tensor, t: Tensor, mode: str, resample: str = "bilinear") -> 
 
 
 def _moving_matrices(size: int, t: Tensor, mode: str, resample: str) -> tuple[Tensor, Tensor]:
-    """The matrices (B,size,size) that move an axis by t (B,), and which of its values (B,size) come from inside."""
+    """Makes the matrices (B,size,size) that move an axis by t (B,), and says which values (B,size) come from inside."""
     source = torch.arange(size, device=t.device, dtype=t.dtype) - t[:, None]
     inside = torch.ones_like(source, dtype=torch.bool) if mode == "circular" else (source >= 0) & (source <= size - 1)
     if resample == "fourier":
@@ -177,7 +179,7 @@ def _rows(
         elif kind == "off_lattice":
             reason = "every shift by whole pixels lies on the lattice of a network of stride 1"
         else:
-            reason = f"no shift that is drawn lies on the lattice of {lattice} px"
+            reason = f"no possible shift lies on the lattice of {lattice} px"
         error, low, high = (math.sqrt(number) for number in squared)
         reason = reason if math.isnan(error) else ""
         return make_row(f"equivariance.{mode}@v1", metric, error, low, high, reason, **where)

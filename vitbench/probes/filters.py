@@ -1,9 +1,9 @@
-"""What the first layer looks for: a CNN's kernels, and the principal components of a ViT's patch embedding
+"""Shows what the first layer looks for: a CNN's kernels, and the principal components of a ViT's patch embedding
 (Dosovitskiy et al. 2021, arXiv 2010.11929, figure 7, left).
 
-The numbers are those of the D filters w (C,k,k) in the first convolution that takes the image; both families have one.
-Kernels of 3 px and of 4 px cannot have the same frequencies: compare a network with its untrained self
-(checkpoint=init) before you compare it with another.
+The numbers are about the D filters w (C,k,k) of the first convolution that takes the image, which CNNs and ViTs have.
+Kernels of 3 px and of 4 px cannot have the same frequencies, so compare a network with its untrained state
+(checkpoint=init) before you compare it with another network.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ FREQUENCIES = 32  # along each axis of a filter's spectrum: zeros pad the filter
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Measures four numbers, without an interval because no image is looked at.
+    """Measures four numbers, without intervals because no image is used.
 
     - `variance_share` of the first k principal components, by k (`at`).
-    - `effective_components`, (sum v)^2 / sum v^2 of the variances v: how many components of equal variance are worth as
-      much.
+    - `effective_components`, (sum v)^2 / sum v^2 of the variances v: the equivalent number of components with equal
+      variances.
     - `mean_frequency` in cycles per pixel: the radial frequency, weighted by power over all filters (white noise has
-      0.38, whatever its size).
-    - `colour_share`: the share of the energy in what differs between channels (2/3 where three channels are
-      independent, undefined for one channel).
+      0.38 at any size).
+    - `colour_share`: the share of the energy that is in differences between channels (2/3 for three independent
+      channels, undefined for one channel).
+
+    Raises DoesNotApply where the network has no such convolution.
     """
     w = first_convolution(subject).weight.detach().double().cpu()
     variances = components(w)[1]
@@ -57,7 +59,7 @@ def first_convolution(subject: Subject) -> nn.Conv2d:
     for module in subject.model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
             if not has_neighbouring_taps(module):
-                raise DoesNotApply("the taps of its first convolution do not lie next to each other")
+                raise DoesNotApply("the taps of its first convolution are not next to each other")
             return module
     raise DoesNotApply("no convolution takes the image")
 
@@ -68,7 +70,7 @@ def has_neighbouring_taps(layer: nn.Module | None) -> bool:
 
 
 def components(w: Tensor) -> tuple[Tensor, Tensor]:
-    """The principal components of filters (D,C,k,k), as filters (n,C,k,k) of length 1, and their variances (n,)."""
+    """Computes the principal components of filters (D,C,k,k), as filters (n,C,k,k) of length 1, and variances (n,)."""
     flat = w.flatten(1)
     _, s, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     kept = s > s[0] * 1e-9
@@ -78,7 +80,7 @@ def components(w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_frequency(w: Tensor) -> Tensor:
-    """The mean radial frequency of filters (D,C,k,k), weighted by power, in cycles per pixel."""
+    """Computes the mean radial frequency of filters (D,C,k,k), weighted by power, in cycles per pixel."""
     power = torch.fft.fft2(w, s=(FREQUENCIES, FREQUENCIES)).abs().square().sum((0, 1))
     frequency = torch.fft.fftfreq(FREQUENCIES, dtype=w.dtype)
     return (power * torch.hypot(frequency[:, None], frequency[None])).sum() / power.sum()
@@ -105,11 +107,11 @@ def _figure(w: Tensor, is_patch_embedding: bool) -> Any:
         shares = (variances / variances.sum()).tolist()
         filters = filters[: COMPONENTS[-1]]
         title = f"First {len(filters)} principal components of the patch embedding"
-        note = f"{len(w)} filters of {size}; below each its share of their variance. "
+        note = f"{len(w)} filters of {size}; below each component is its share of their variance. "
     else:
         filters, shares = w[:64], None
         title = f"Kernels of the first convolution, {size}"
-        note = "All of them. " if len(w) <= 64 else f"The first 64 of {len(w)}. "
+        note = "All kernels. " if len(w) <= 64 else f"The first 64 of {len(w)}. "
     columns = min(7 if is_patch_embedding else 8, len(filters))
     lines = -(-len(filters) // columns)
     width, height = max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if is_patch_embedding else 0.62) * lines
@@ -124,5 +126,5 @@ def _figure(w: Tensor, is_patch_embedding: bool) -> Any:
         if shares is not None:
             panel.set_title(f"{100 * shares[i]:.1f} %", fontsize=6.5, fontweight="normal", y=-0.32)
     figure.suptitle(title, fontsize=10, fontweight="bold")
-    look.small_print(figure, note + "Grey is zero, each on its own scale.")
+    look.small_print(figure, note + "Grey is zero; each has its own scale.")
     return figure

@@ -1,4 +1,4 @@
-"""Frequency: which half of a hybrid image decides, and what spectrum the features of each layer have."""
+"""Frequency: measures which half of a hybrid image decides the class, and the spectrum of each layer's features."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ HYBRID, SPECTRUM = "frequency.hybrid@v1", "frequency.spectrum@v1"
 
 
 def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
-    """Measures two protocols. Neither tells shape from texture, for both shape and texture have all frequencies.
+    """Measures two protocols. Neither can tell shape from texture, because both have all frequencies.
 
-    `frequency.hybrid` adds the low frequencies of image A to the high ones of image B, of another class, at each
-    cut-off from 1 cycle/image to the Nyquist frequency in steps of `step` octaves; at the cut-off the gain is a half
-    (`low_pass`). Of N hybrid images #low are given A's class and #high B's. `low_share` is #low / (#low + #high),
-    `decided` is (#low + #high) / N. The sweep has the means of both over log2 of the cut-off (`low_share` is large
-    where low frequencies decide) and `balance`, the cut-off at which A's and B's class are given equally often. This is
-    no test of Park and Kim, who add noise of one frequency to images and compare spectra of features.
+    `frequency.hybrid` adds the low frequencies of image A to the high frequencies of image B, which has another class,
+    at each cut-off from 1 cycle/image to the Nyquist frequency in steps of `step` octaves. At the cut-off the gain is a
+    half (`low_pass`). Of N hybrid images, #low get the class of A and #high that of B. `low_share` is
+    #low / (#low + #high), and `decided` is (#low + #high) / N. The summary has the means of both over log2 of the
+    cut-off (`low_share` is large where low frequencies decide) and `balance`, the cut-off at which the classes of A and
+    B are predicted equally often. This test is not from Park and Kim, who add noise of one frequency to images and
+    compare spectra of features.
 
     `frequency.spectrum` is, for each tap with a grid, the natural log of the amplitude at each frequency relative to
-    frequency 0, and without `at` that at the Nyquist frequency (Park & Kim 2022, arXiv 2202.06709, figure 2; `spectrum`
-    says where we differ).
+    frequency 0; without `at`, it is that at the Nyquist frequency (Park & Kim 2022, arXiv 2202.06709, figure 2;
+    `spectrum` says where we differ). Raises UserError for a `step` that leaves fewer than two cut-offs.
     """
     nyquist = subject.images.shape[-1] / 2
     if not 0.1 <= step <= math.log2(nyquist):
@@ -45,7 +46,7 @@ def probe(subject: Subject, *, seed: int, step: float = 0.5) -> list[Row]:
 
 @torch.inference_mode()
 def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
-    """Measures hybrid images. Every image is A once, and keeps at all cut-offs the B that is drawn for it."""
+    """Measures hybrid images. Every image is A once, and has the same B at all cut-offs."""
     labels = subject.labels
     partner = partners(labels, generator(seed, 0))
     if partner is None:
@@ -85,10 +86,10 @@ def hybrid(subject: Subject, cutoffs: list[float], seed: int) -> list[Row]:
 
 
 def partners(labels: Tensor, random: torch.Generator) -> Tensor | None:
-    """Draws for each image one of another class (M,), uniformly; None where there is one class only."""
+    """Draws for each image one of another class (M,), uniformly; None where there is only one class."""
     order = labels.argsort(stable=True)
-    same_class = labels.bincount()[labels]  # of each image, how many have its class
-    smaller_class = (labels.bincount().cumsum(0) - labels.bincount())[labels]  # and how many have a smaller one
+    same_class = labels.bincount()[labels]  # for each image, how many images have its class
+    smaller_class = (labels.bincount().cumsum(0) - labels.bincount())[labels]  # and how many have a smaller class
     other_class = len(labels) - same_class
     if not other_class.all():
         return None
@@ -99,7 +100,8 @@ def partners(labels: Tensor, random: torch.Generator) -> Tensor | None:
 def low_pass(images: Tensor, cutoff: float) -> Tensor:
     """Keeps the low frequencies of float images (B,C,H,W): a Gaussian of gain 2^-(f/cutoff)², f in cycles/image.
 
-    The image is continued by its mirror image, so that no border is an edge. What it takes away is the high-pass.
+    The image is continued by its mirror image, so that its border is no edge. The image minus the result is its
+    high-pass.
     """
     H, W = images.shape[-2:]
     mirrored = torch.cat([images, images.flip(3)], 3)
@@ -111,7 +113,7 @@ def low_pass(images: Tensor, cutoff: float) -> Tensor:
 
 
 def balance(x: Array, share: Array) -> Array:
-    """The cut-off at which share (R,L) first rises through a half, or NaN; x is log2 of the cut-offs."""
+    """Returns the cut-off at which share (R,L) first rises through a half, or NaN. x is log2 of the cut-offs."""
     crosses = (share[:, :-1] < 0.5) & (share[:, 1:] >= 0.5)  # (R,L-1)
     i, r = crosses.argmax(1), np.arange(len(share))
     before, after = share[r, i], share[r, i + 1]
@@ -153,10 +155,10 @@ def spectra(subject: Subject, seed: int) -> list[Row]:
 
 
 def ring_power(grid: Tensor) -> Tensor:
-    """The mean squared amplitude of maps at the frequencies k = 0 .. h/2, (B,D,h,w) -> (B,D,F).
+    """Computes the mean squared amplitude of maps at the frequencies k = 0 .. h/2, (B,D,h,w) -> (B,D,F).
 
-    Frequency k takes the waves of all directions that are nearest to k cycles an image. The corners of the plane of
-    frequencies, which lie beyond the Nyquist frequency, are left out.
+    Frequency k has the waves of all directions whose frequency is nearest to k cycles/image. The corners of the plane
+    of frequencies, which are beyond the Nyquist frequency, are left out.
     """
     h, w = grid.shape[-2:]
     power = torch.fft.fft2(grid.float()).abs().square().flatten(2)  # (B,D,hw)
@@ -167,12 +169,13 @@ def ring_power(grid: Tensor) -> Tensor:
 
 
 def spectrum(power: Array, channels: int) -> Array:
-    """The log of the root mean square amplitude at each frequency less that at frequency 0, (R,D*F) -> (R,F).
+    """Computes the log of the root mean square amplitude at each frequency minus that at frequency 0, (R,D*F) -> (R,F).
 
-    It is the mean over channels. Park & Kim take the log of each image's amplitude and then the mean. White noise would
-    not be flat then: the amplitude is that of a real number at frequency 0 and of a complex one elsewhere, whose mean
-    log is 0.35 higher. So the mean over images comes first here. They show the diagonal of the plane of frequencies, we
-    the mean over directions. They add 1e-6 to an amplitude; here a power below 1e-12 counts as 1e-12.
+    The result is the mean over channels. Park & Kim take the log of each image's amplitude first and then the mean.
+    Then white noise would not be flat: at frequency 0 the amplitude is that of a real number, elsewhere that of a
+    complex one, whose mean log is 0.35 higher. So here the mean over images comes first. They show the diagonal of the
+    plane of frequencies, and we show the mean over directions. They add 1e-6 to an amplitude; here a power below 1e-12
+    counts as 1e-12.
     """
     logs = np.log(np.maximum(power, 1e-12)).reshape(len(power), channels, -1) / 2
     return (logs - logs[:, :, :1]).mean(1)

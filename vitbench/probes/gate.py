@@ -1,10 +1,10 @@
-"""How far attention has left the convolution that it began as: the gates of `model.gate` (ConViT, d'Ascoli et al. 2021,
-arXiv 2103.10697).
+"""Measures how far attention has moved away from the convolution that it began as: the gates of `model.gate` (ConViT,
+d'Ascoli et al. 2021, arXiv 2103.10697).
 
-The gate of a head, sigmoid(g), is the share of its attention that goes by position alone. It is 0.731, sigmoid(1), in
-every head before training; at 1 the head is a convolution's tap, whose weights are the place's, and at 0 it is a ViT's
-head. `checkpoint=[init,trained]` compares both, and `checkpoint=kept` follows the gates along the training of a run
-that kept weights (`keep=`).
+The gate of a head, sigmoid(g), is the share of its attention that depends only on position. Before training it is
+0.731, sigmoid(1), in every head. At 1, a head attends like one tap of a convolution, by position alone; at 0, it is a
+ViT's head. `checkpoint=[init,trained]` compares the gates before and after training, and `checkpoint=kept` follows them
+through the training of a run that kept weights (`keep=`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ PROTOCOL = "gate@v1"
 
 @torch.no_grad()
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Gives the gate of every head, and the mean, the smallest and the largest of each block and of all.
+    """Returns the gate of every head, and the mean, the smallest and the largest gate of each block and of all blocks.
 
-    No image is looked at, so numbers have no interval.
+    No image is used, so the numbers have no interval. Raises DoesNotApply where the network has no gates.
     """
     gated = [module for module in subject.model.modules() if isinstance(module, GatedAttention)]
     if not gated:
-        raise DoesNotApply("it has no gates; a ViT with model.gate=true has")
+        raise DoesNotApply("it has no gates; train a ViT with model.gate=true")
     shares = torch.stack([attention.shares().double().cpu() for attention in gated])  # (L,A)
     rows = [
         make_row(PROTOCOL, "share", share, layer=f"block{block}", at=head, at_unit="head")

@@ -1,12 +1,12 @@
-"""The figure of how far layers look: attention distance and effective receptive field against depth, in one unit, with
+"""Draws how far layers look: attention distance and effective receptive field against depth, in the same unit, with
 networks side by side.
 
     vitbench probe run=[VIT_ID,RESNET_ID] probe=receptive_field file=how_far.svg
 
-Both are mean distances from the middle in pixels: from the image's middle to the pixels that a unit there answers to
+Both are mean distances from the middle in pixels: from the image's middle to the pixels that a unit there depends on
 (`vitbench.probes.receptive_field`), and from the four central patches to the patches that they attend to
-(`vitbench.probes.attention_distance`). Attention distance belongs to one block, the field to all layers up to it. Where
-attention looks everywhere and the field stays small, the residual stream carries little of what attention adds.
+(`vitbench.probes.attention_distance`). Attention distance is about one block, and the field about all layers up to it.
+Where attention looks everywhere but the field stays small, attention adds little to the residual stream.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Looks(NamedTuple):
     name: str
     subject: Subject
     fields: dict[str, Field]  # empty where no layer has a grid
-    attention: Distances | None  # of a ViT
+    attention: Distances | None  # None where it is no ViT
 
 
 def draw(
@@ -74,7 +74,7 @@ def _figure(networks: list[Looks], images: int, channels: int) -> Any:
 
 
 def _draw_panel(panel: Any, network: Looks) -> dict[str, Any]:
-    """Draws one network and gives what it drew, by the words of the legend."""
+    """Draws one network and returns what it drew, by the words of the legend."""
     depth, uniform = np.linspace(0, 1, len(network.fields)), _uniform_radius(*network.subject.images.shape[-2:])
     same_everywhere = panel.axhline(uniform, color="0.45", linewidth=0.9, zorder=1, linestyle=(0, (2, 2)))
     handles: dict[str, Any] = {"the same everywhere": same_everywhere}
@@ -101,6 +101,6 @@ def _draw_panel(panel: Any, network: Looks) -> dict[str, Any]:
 
 
 def _uniform_radius(height: int, width: int) -> float:
-    """The radius of a uniform field, 12.24 px at 32 px; uniform attention over 8 x 8 patches has hardly more, 12.38."""
+    """Returns the radius of a uniform field, 12.24 px at 32 px. Uniform attention over 8 x 8 patches has 12.38 px."""
     y, x = from_middle(height)[:, None], from_middle(width)
     return float((y * y + x * x).sqrt().mean())

@@ -1,10 +1,10 @@
 """How fast do the answers change when the image begins to move? The local equivariance error (LEE) of Gruver et al.
 (ICLR 2023, arXiv 2210.02984): L f(x) = d/dt at t = 0 of rho_out(-t) f(rho_in(t) x).
 
-    lee@v1           translation, the mean over both axes; t in pixels
-    lee.rotation@v1  rotation about the centre; t in radians
-    lee.scaling@v1   magnification about the centre; t its logarithm
-    lee.gruver@v1, lee.gruver.rotation@v1, lee.gruver.scaling@v1   the same as the authors' code measures it
+    lee@v1           translation, the mean over both axes; t is in pixels
+    lee.rotation@v1  rotation about the centre; t is in radians
+    lee.scaling@v1   magnification about the centre; t is the logarithm of the factor
+    lee.gruver@v1, lee.gruver.rotation@v1, lee.gruver.scaling@v1   the same, measured as in the authors' code
 
 f is the softmax p of the logits z, whose rho_out is the identity, and C the number of classes. Each protocol has
 
@@ -12,32 +12,33 @@ f is the softmax p of the logits z, whose rho_out is the identity, and C the num
     abs      mean over images and classes of |dp_c / dt|, which the authors' code prints
     logit    mean of |L z| over mean of |z - mean z|, because saturated probabilities look equivariant
 
-*Ours.* The derivative of the moving image is minus velocity times gradient, and the gradient is the central difference,
-with the image reflected at its border. `torch.func.jvp` carries it through the network. Moving the image by 0.01 px and
-back gives the same (by cubic interpolation, whose derivative is that difference).
+*Ours.* The derivative of the moving image is minus velocity times gradient. The gradient is the central difference,
+with the image reflected at its border. `torch.func.jvp` carries it through the network. Moving the image by 0.01 px in
+both directions gives the same (by cubic interpolation, whose derivative is that difference).
 
-*The authors'.* The image is resampled bilinearly, which has a kink at t = 0: its gradient there is the difference to
-the left or to the right neighbour, as the rounding of the sampling grid decides pixel by pixel. Their t is in units of
-the normalised grid, [-1, 1] from the centre of the first pixel to that of the last (`align_corners=True`). For
-translation, a value times 2 / (W - 1) is per pixel, and `squared` times the square of it.
+*The authors'.* The image is resampled bilinearly, which has a kink at t = 0. Its gradient there is the difference to
+the left or to the right neighbour; the rounding of the sampling grid decides which, pixel by pixel. Their t is in units
+of the normalised grid, [-1, 1] from the centre of the first pixel to that of the last (`align_corners=True`). For
+translation, a value times 2 / (W - 1) is per pixel, and `squared` must be multiplied by the square of that.
 
-`attribution`, a row of each layer (of `lee@v1`), says what makes the answers move. Let a_l be the output of tap l as a
-map, L_l = d/dt of rho(-t) a_l(rho(t) x), which is the jvp minus the motion of the map itself, and s random signs. Then
+`attribution`, a row for each layer (of `lee@v1`), says which layers make the answers change. Let a_l be the output of
+tap l as a map, L_l = d/dt of rho(-t) a_l(rho(t) x), which is the jvp minus the motion of the map itself, and s random
+signs. Then
 
     c_l = <d(s.p) / d a_l, L_l> - <d(s.p) / d a_(l-1), L_(l-1)>        attribution = mean over images of E_s c_l^2 / C
 
-where c_l is, by the product rule, what the part of the network from tap l - 1 to tap l adds to s.L p; over l they sum
-to it. What layers add may cancel, so attributions need not sum to `squared`. A position encoding that is added to the
-patches counts for the first block, and a distillation token, which is read beside the pooled feature, for the head. The
-authors attribute to each leaf module, with normal s.
+where c_l is, by the product rule, what the part of the network from tap l - 1 to tap l adds to s.L p; the sum over l is
+s.L p. The parts may cancel, so attributions need not sum to `squared`. A position encoding that is added to the patches
+counts for the first block. A distillation token, which is read beside the pooled feature, counts for the head. The
+authors attribute to each leaf module, with normally distributed s.
 
 We compared this with the reference code, ngruver/lie-deriv `lee/lie_derivs.py`, on a trained ViT and a trained ResNet
-of 32 px (50 images each, softmax, both translations, rotation and scale). `lee.gruver` has the same derivatives, each
-to 2e-6 of their length, which is the precision of float32; they differentiate twice backwards where we go forwards
-once. `lee` is smaller: its `abs` per pixel is 0.41 of theirs for the ViT and 0.23 for the ResNet. A difference to one
-neighbour is the central difference and half of the second difference. So besides moving, their image is sharpened, and
-the networks answer to that more than to the motion (differences to the left neighbour everywhere give as much as those
-to the right everywhere).
+for 32 px (50 images each, softmax, both translations, rotation and scale). `lee.gruver` has the same derivatives, each
+to 2e-6 of their length, which is the precision of float32. They differentiate backwards twice, and we differentiate
+forwards once. `lee` is smaller: its `abs` per pixel is 0.41 of theirs for the ViT and 0.23 for the ResNet. A difference
+to one neighbour is the central difference plus or minus half of the second difference. So their image is not only moved
+but also sharpened, and the networks react more to that than to the motion (differences to the left neighbour everywhere
+give as much as differences to the right neighbour everywhere).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from vitbench.probes.shift import reflected
 from vitbench.probes.subject import Row, Subject, ratio_row
 from vitbench.probes.taps import batch_size_for, from_middle, prefix_of, record, to_grid
 
-Motion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # the velocity of the points at (x, y) from the centre
+Motion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x, y) from the centre -> velocity of the point there
 
 RIGHT: Motion = lambda x, y: (torch.ones_like(x), torch.zeros_like(y))  # noqa: E731
 DOWN: Motion = lambda x, y: (torch.zeros_like(x), torch.ones_like(y))  # noqa: E731
@@ -70,18 +71,18 @@ MOTIONS: dict[str, tuple[Motion, ...]] = {  # by the protocol's suffix; a protoc
 
 
 def probe(subject: Subject, *, seed: int, draws: int = 1, gruver: bool = False) -> list[Row]:
-    """Measures the three motions, and with `gruver` the authors' form of them too.
+    """Measures the three motions, and with `gruver` also as the authors' code does.
 
-    `draws` is the number of random sign vectors an image for the attribution; 0 leaves it out. The probe costs as much
-    as 16 forwards an image, 3 more for each draw, and 16 more for `gruver`.
+    `draws` is the number of random sign vectors for each image in the attribution; 0 leaves the attribution out. The
+    probe costs as much as 16 forwards for each image, 3 more for each draw, and 16 more for `gruver`.
     """
     if draws < 0:
         raise UserError(f"probe.lie.draws={draws}: must be 0 (no attribution) or more")
-    model, rearranged = subject.model, subject.normalise.rearranged  # the image moves first
+    model, rearranged = subject.model, subject.normalise.rearranged  # images move before they are rearranged
     random = torch.Generator().manual_seed(seed)
     logits: list[Tensor] = []
-    slopes: dict[str, list[Tensor]] = {}  # of each protocol and batch, d logits / dt (A,B,K) for A motions
-    squares: dict[str, list[Tensor]] = {}  # of each tap and batch, c^2 / C (B,)
+    slopes: dict[str, list[Tensor]] = {}  # for each protocol and batch, d logits / dt (A,B,K) for A motions
+    squares: dict[str, list[Tensor]] = {}  # for each tap and batch, c^2 / C (B,)
     with forward_mode():
         for images in subject.images.split(batch_size_for(model, subject.normalise(subject.images[:1])) // 2 or 1):
             still = subject.normalise.values(images)
@@ -126,7 +127,7 @@ def _rows(protocol: str, z: Tensor, slope: Tensor, seed: int) -> list[Row]:
 def forward_mode() -> Iterator[None]:
     """Turns off fused attention and torch's fast path of transformers, which have no forward-mode derivatives."""
     with warnings.catch_warnings():
-        # torch 2.15 scripts its decompositions when they are first used, which is here, and warns of it
+        # torch 2.15 scripts its decompositions when they are first used, which is here, and warns about it
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
@@ -154,7 +155,7 @@ def derivative(model: nn.Module, batch: Tensor, tangent: Tensor) -> tuple[Tensor
 
 
 def softmax_slope(z: Tensor, slope: Tensor) -> Tensor:
-    """The derivative of the softmax of z, given that of z."""
+    """Returns the derivative of softmax(z), given that of z."""
     p = z.softmax(-1)
     return p * (slope - (p * slope).sum(-1, keepdim=True))
 
@@ -162,7 +163,7 @@ def softmax_slope(z: Tensor, slope: Tensor) -> Tensor:
 def attribution(
     model: nn.Module, batch: Tensor, tangents: list[dict[str, Tensor]], draws: int, random: torch.Generator
 ) -> dict[str, Tensor]:
-    """c^2 / C of each tap (B,), the mean over draws of signs and over the translations, which made the tangents."""
+    """Computes c^2 / C of each tap (B,), averaged over draws of signs and the translations that gave `tangents`."""
     squares: dict[str, Tensor] = {}
     for _ in range(draws):
         for name, part in parts_of(model, batch, tangents, random).items():
@@ -174,7 +175,7 @@ def attribution(
 def parts_of(
     model: nn.Module, batch: Tensor, tangents: list[dict[str, Tensor]], random: torch.Generator
 ) -> dict[str, Tensor]:
-    """c / sqrt(C) of each tap (A,B), for one draw of signs s and each of A motions; over taps they sum to
+    """Computes c / sqrt(C) of each tap (A,B), for one draw of signs s and each of A motions. The sum over taps is
     s.L p / sqrt(C)."""
     batch = batch.detach().requires_grad_()
     with torch.enable_grad(), record(model) as features:
@@ -198,9 +199,9 @@ def parts_of(
 
 
 def moving(images: Tensor, motion: Motion, size: tuple[int, int] | None = None) -> Tensor:
-    """d/dt of maps (B,D,h,w) that move: minus velocity times central difference, reflected at the border.
+    """Computes d/dt of moving maps (B,D,h,w): minus velocity times central difference, reflected at the border.
 
-    `size` is that of the image where the map is coarser, for the velocity is in pixels of the image.
+    `size` is the size of the image, where the map is coarser, because the velocity is in pixels of the image.
     """
     h, w = images.shape[-2:]
     H, W = size or (h, w)
@@ -212,7 +213,7 @@ def moving(images: Tensor, motion: Motion, size: tuple[int, int] | None = None) 
 
 
 def motion_of_output(model: nn.Module, output: Tensor, motion: Motion, size: tuple[int, int]) -> Tensor:
-    """d/dt of a tap's output that moves with the image; what has no grid, prefix tokens too, does not move."""
+    """Computes d/dt of a tap's output that moves with the image. Outputs without a grid and prefix tokens stay."""
     if output.ndim == 4:
         return moving(output, motion, size)
     if output.ndim != 3:
@@ -223,7 +224,7 @@ def motion_of_output(model: nn.Module, output: Tensor, motion: Motion, size: tup
 
 
 def _difference(maps: Tensor, axis: int) -> Tensor:
-    """The central difference, which is 0 at the border, where reflection makes both neighbours the same."""
+    """Computes the central difference. It is 0 at the border, where reflection makes both neighbours equal."""
     n = maps.shape[axis]
     difference = torch.zeros_like(maps)
     if n > 2:
@@ -233,10 +234,11 @@ def _difference(maps: Tensor, axis: int) -> Tensor:
 
 
 def moving_bilinearly(images: Tensor, motion: Motion) -> Tensor:
-    """d/dt of moving images as autograd finds it through the authors' resampling, with t in units of their grid.
+    """Computes d/dt of moving images as autograd finds it through the authors' resampling, with t in units of their
+    grid.
 
-    Its sign is the grid's too, the opposite of ours. In float32 each sample lies, after rounding, a hair to the left or
-    to the right of its pixel, and the difference to that neighbour is the slope.
+    Its sign is also that of the grid, the opposite of ours. In float32, rounding puts each sample slightly to the left
+    or to the right of its pixel, and the slope is the difference to that neighbour.
     """
     H, W = images.shape[-2:]
     still = torch.eye(2, 3, device=images.device)[None]
@@ -252,6 +254,6 @@ def moving_bilinearly(images: Tensor, motion: Motion) -> Tensor:
 
 
 def _cell(places: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Where a place in -1..1 lies between two of n pixels, as a share, and the first of the two."""
+    """Returns where a place in -1..1 is between two of n pixels, as a share, and the first of the two."""
     pixels = ((places + 1) / 2) * (n - 1)
     return pixels - pixels.floor(), pixels.floor().long()

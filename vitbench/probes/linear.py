@@ -1,26 +1,26 @@
-"""Where in depth can the class be read off? Linear probes on the frozen features of every layer, few-shot and full.
+"""At which depth can the class be read off? Linear probes on the frozen features of every layer, few-shot and full.
 
-A layer's feature is its mean over positions (the patch tokens without the class token). The last one, `pooled`, is the
-feature that the head is given. Features X are standardised by the images that are fitted on, targets T are +1 for the
+A layer's feature is its mean over positions (over the patch tokens, without the class token). The last feature,
+`pooled`, is the input of the head. Features X are standardised by the images for fitting, targets T are +1 for the
 class and -1 for the others, and the weights W minimise, in closed form and in float64,
 
     |X W - (T - mean T)|^2 + penalty |W|^2
 
-The intercept is mean T and free of the penalty. This is the few-shot evaluation of ViT (Dosovitskiy et al. 2021, arXiv
+The intercept is mean T, without a penalty. This is the few-shot evaluation of ViT (Dosovitskiy et al. 2021, arXiv
 2010.11929, section 4) with 30 penalties from 2^-10 to 2^19, as in the authors' code (big_vision, fewshot_lsr.py). They
-take the penalty that is best on the test images. (BiT, Kolesnikov et al. 2020, fine-tunes: its few-shot numbers are
-others.) We choose it on images that are neither fitted on nor tested on, one
-for each layer and number of shots, over all draws together.
+take the penalty that is best on the test images. We choose it on images that are used neither for fitting nor for the
+test: one penalty for each layer and number of shots, over all draws together. (BiT, Kolesnikov et al. 2020, fine-tunes
+the network, so its few-shot numbers mean something else.)
 
-The labelled images are the run's validation images: 4 of 5 are fitted on, and every 5th chooses the penalty. The
+The labelled images are the run's validation images: 4 of 5 are for fitting, and every 5th chooses the penalty. The
 network was not trained on them, so memorised images do not flatter its features, and they are the same for every share
-of the training images. Accuracy is that of the test images of every probe. Chance is 1/K.
+of the training images. Accuracy is on the test images, as in every probe. Chance is 1/K.
 
-- `linear@v1`, fitted on all of them, has the `accuracy` of each layer and, without layer, of `pooled`; `half_depth`,
-  the relative depth (0 the first layer, 1 the last) at which half of what `pooled` has above chance is reached, by
-  interpolation; and `images`, the number fitted on.
-- `linear.shots@v1` has the `accuracy` of each layer at 1, 5, 10 and 25 images a class, the mean over 3 draws, and
-  `accuracy_5` and so on, of `pooled`.
+- `linear@v1`, fitted to all of them, has the `accuracy` of each layer and, without layer, that of `pooled`;
+  `half_depth`, the interpolated relative depth (0 for the first layer, 1 for the last) at which accuracy above chance
+  is half that of `pooled`; and `images`, the number of images for fitting.
+- `linear.shots@v1` has the `accuracy` of each layer with 1, 5, 10 and 25 images a class, the mean over 3 draws, and
+  `accuracy_5` and so on for `pooled`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def probe(subject: Subject, *, seed: int, images: int = 5000, draws: int = 3) ->
 
 @torch.inference_mode()
 def features_of(subject: Subject, images: Tensor) -> dict[str, Tensor]:
-    """Computes the feature (M,D) of every layer but the head, in depth order, in float64."""
+    """Computes the feature (M,D) of every layer except the head, in depth order, in float64."""
     parts: dict[str, list[Tensor]] = {}
     for batch in images.split(batch_size_for(subject.model, subject.normalise(images[:1]))):
         with record(subject.model) as outputs:
@@ -92,7 +92,7 @@ def features_of(subject: Subject, images: Tensor) -> dict[str, Tensor]:
         for name, value in outputs.items():
             if value.ndim == 3 and name != POOLED:
                 value = value[:, prefix_of(subject.model, value) :]
-            if value.ndim > 2:  # `pooled` too, where the head pools for itself
+            if value.ndim > 2:  # also `pooled`, where the head does the pooling itself
                 value = mean_over_positions(value)
             parts.setdefault(name, []).append(value.double())
     names = [*parts][:-1] if len(parts) > 1 else [*parts]
@@ -110,7 +110,8 @@ def few_shot_sets(labels: Tensor, classes: int, shots: int, draws: int, seed: in
 
 
 def right_at_best_penalty(fit: Labelled, sets: list[Tensor], choose: Labelled, test: Labelled, classes: int) -> Tensor:
-    """The share of the sets for which each test image (M,) is classified rightly, at the best penalty on `choose`."""
+    """Returns, for each test image (M,), the share of sets with which it is classified correctly, at the penalty that
+    is best on `choose`."""
     accuracy, right = torch.zeros(len(PENALTIES)), torch.zeros(len(PENALTIES), len(test.labels), dtype=torch.float64)
     inputs = [choose.features, test.features]
     for places in sets:
@@ -121,12 +122,12 @@ def right_at_best_penalty(fit: Labelled, sets: list[Tensor], choose: Labelled, t
 
 
 def half_depth(accuracy: list[float], chance: float) -> tuple[float, str]:
-    """The relative depth at which half of what the last accuracy has above chance is reached, or why there is none."""
+    """Returns the relative depth at which accuracy above chance is half of the last layer's, or why there is none."""
     half = chance + (accuracy[-1] - chance) / 2
     if len(accuracy) < 2:
         return math.nan, "the network has one layer"
     if accuracy[-1] <= chance:
-        return math.nan, "the features that the head is given have no more than chance"
+        return math.nan, "the accuracy of the head's input is not above chance"
     i = next(i for i, value in enumerate(accuracy) if value >= half)
     beyond = (accuracy[i] - half) / (accuracy[i] - accuracy[i - 1]) if i else 0.0
     return (i - beyond) / (len(accuracy) - 1), ""

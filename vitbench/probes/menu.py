@@ -13,10 +13,10 @@ MENU: dict[str, Choice] = {
     "shuffle": Choice("vitbench.probes.shuffle:probe", "what is lost when tiles change places? (2105.10497)"),
     "occlusion": Choice("vitbench.probes.occlusion:probe", "what is lost when tiles are dropped? (2105.10497)"),
     "resolution": Choice("vitbench.probes.resolution:probe", "accuracy at other image sizes (1906.06423)"),
-    "rotation": Choice("vitbench.probes.rotation:probe", "accuracy of turned images, 0 to 180 degrees"),
-    "scale": Choice("vitbench.probes.scale:probe", "accuracy of smaller and larger images in one frame"),
+    "rotation": Choice("vitbench.probes.rotation:probe", "accuracy on images turned by 0 to 180 degrees"),
+    "scale": Choice("vitbench.probes.scale:probe", "accuracy on images shrunk or enlarged within their frame"),
     "corruption": Choice("vitbench.probes.corruption:probe", "accuracy under noise, blur, JPEG ... (1903.12261)"),
-    "frequency": Choice("vitbench.probes.frequency:probe", "low or high frequencies: what decides? (2202.06709)"),
+    "frequency": Choice("vitbench.probes.frequency:probe", "do low or high frequencies decide the class? (2202.06709)"),
     "cost": Choice("vitbench.probes.cost:probe", "multiply-adds, speed and memory against image size and batch"),
     "attention_distance": Choice(
         "vitbench.probes.attention_distance:probe", "how far does each head of a ViT look? (2010.11929)"
@@ -25,19 +25,22 @@ MENU: dict[str, Choice] = {
         "vitbench.probes.receptive_field:probe", "which pixels does a unit of each layer answer to? (1701.04128)"
     ),
     "pe_similarity": Choice(
-        "vitbench.probes.pe_similarity:probe", "which positions does an encoding call similar? (2010.11929)"
+        "vitbench.probes.pe_similarity:probe", "which positions does an encoding make similar? (2010.11929)"
     ),
-    "gate": Choice("vitbench.probes.gate:probe", "how much of each head's attention goes by place alone? (2103.10697)"),
+    "gate": Choice("vitbench.probes.gate:probe", "how much of each head's attention is by position? (2103.10697)"),
     "filters": Choice("vitbench.probes.filters:probe", "what does the first layer look for? (2010.11929)"),
-    "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks say the same? linear CKA (2010.15327)"),
+    "cka": Choice("vitbench.probes.cka:probe", "which layers of two networks are similar? linear CKA (2010.15327)"),
     "linear": Choice(
-        "vitbench.probes.linear:probe", "where in depth can the class be read off? linear probes (2010.11929)"
+        "vitbench.probes.linear:probe", "at which depth can a linear probe read off the class? (2010.11929)"
     ),
-    "attribution": Choice("vitbench.probes.attribution:probe", "where does it look, and is that so? (1806.07421)"),
+    "attribution": Choice(
+        "vitbench.probes.attribution:probe",
+        "which parts of an image decide the class, by three tested methods (1806.07421)",
+    ),
 }
 
-# Of the probes that show what they measure: left beside the rows, or drawn elsewhere by `file=`. A figure is
-# draw(subject, *, seed, ending) -> bytes and takes those of its probe's options that it needs, by their names.
+# Figures of probes, which are put beside the rows or drawn into `file=`. A figure is draw(subject, *, seed, ending) ->
+# bytes, and takes those of its probe's options that it needs, by their names.
 FIGURES: dict[str, Choice] = {
     "equivariance": Choice("vitbench.probes.two_paths:draw", "layer then shift, shift then layer, and the difference"),
     "attention_distance": Choice("vitbench.probes.attention_distance:draw", "distance against depth, a dot a head"),
@@ -53,13 +56,14 @@ TOGETHER: dict[str, Choice] = {
     "receptive_field": Choice("vitbench.probes.how_far:draw", "fields and attention distance against depth")
 }
 
-# Figures that are made of pixels: .png beside the rows, where others are .svg
+# Figures that are made of pixels are .png beside the rows; the others are .svg.
 PIXELS = frozenset({"receptive_field", "pe_similarity", "filters", "attribution"})
 
-# What `probe.cka.other=` takes in place of a run, as control: the images themselves
+# `probe.cka.other=` takes this word in place of a run. It means the images themselves, as a control.
 RAW_PIXELS = "pixels"
 
-# Probes that have nothing to measure in a model without attention and positions
+# Probes that have nothing to measure in a model without attention and positions.
 FOR_VITS = frozenset({"attention_distance", "pe_similarity", "gate"})
 
-VERSIONS: dict[str, int] = {}  # of a probe's protocols where it is not 1: raise it with them, and files are made anew
+# The version of a probe's protocols, where it is not 1. Raising it here and in the protocols makes files anew.
+VERSIONS: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Occlusion: what a classifier loses when random tiles are filled (Naseer et al. 2021, arXiv 2105.10497)."""
+"""Occlusion: measures what a classifier loses when random tiles are filled (Naseer et al. 2021, arXiv 2105.10497)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FILL_COLOURS = ("mean", "black")
 def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 2, fill: str = "mean") -> list[Row]:
     """Measures accuracy with a share of 0, 0.1 .. 0.9 of grid x grid tiles filled, the paper's random PatchDrop.
 
-    The share is rounded to a whole number of tiles. `grid` null is the divisor of the image's size nearest to 8: at
-    32 px such a tile is a token of our ViTs, and it is the same for every network of an image size. The tiles are drawn
-    for each image and draw, and those dropped at one share are among those dropped at every larger one, so that the
-    curve does not jump. `fill` is the `mean` colour of the training images, which is 0 once normalised and so is what a
-    CNN pads with, or the paper's `black`.
+    The share is rounded to a whole number of tiles. `grid` null is the divisor of the image's size nearest to 8. At
+    32 px such a tile is a token of our ViTs; it is the same for all networks with one image size. The tiles are drawn
+    for each image and draw. Tiles that are dropped at one share are also dropped at every larger share, so that the
+    curve does not jump. `fill` is the `mean` colour of the training images, which is 0 after normalisation like the
+    padding of a CNN, or the paper's `black`. Raises UserError for a grid that does not divide the image.
     """
     size = subject.images.shape[-1]
     grid = tiles_a_side(size, "probe.occlusion.grid", grid)
@@ -34,7 +34,7 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
 
 
 def drop(grid: int, share: float, colour: Tensor, random: torch.Generator) -> Distort:
-    """Fills a share of the grid x grid tiles with one colour (C,1,1), in every image other tiles."""
+    """Fills a share of the grid x grid tiles with one colour (C,1,1), other tiles in every image."""
     dropped = round(share * grid * grid)
 
     def distort(images: Tensor) -> Tensor:

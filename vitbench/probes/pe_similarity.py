@@ -1,20 +1,20 @@
-"""Which positions does a position encoding call similar? The similarity of every pair is found as by Dosovitskiy et al.
-(2021, arXiv 2010.11929, figure 7, centre).
+"""Which positions does a position encoding make similar? The similarity of every pair is computed as by Dosovitskiy et
+al. (2021, arXiv 2010.11929, figure 7, centre).
 
 | encoding | similarity of positions i and j |
 |---|---|
 | learned, sincos1d, sincos2d (a table) | cosine of rows i and j |
-| relative_bias, alibi2d (a bias) | what is added to the score of query i and key j, a map per block and head |
-| rope (a rotation) | cosine of one constant vector, turned at i and at j |
+| relative_bias, alibi2d (a bias) | the number added to the score of query i and key j, a map per block and head |
+| rope (a rotation) | cosine between one constant vector turned at i and the same turned at j |
 | rope_mixed (rotations of each block and head) | the same, a map per block and head |
 
-Prefix tokens are left out. Where patches are merged (`model.hierarchy`), the later blocks' bias or rotation has maps on
-their own grid; the figure shows the blocks before. An encoding that does several of these has several maps. Where what
-a token is told follows from the image (cpe), positions alone have no similarity, and the probe does not apply.
+Prefix tokens are left out. Where patches are merged (`model.hierarchy`), the bias or rotation of the later blocks has
+maps on their own grid; the figure shows only the blocks before. An encoding that does several of these has several
+maps. Where an encoding depends on the image (cpe), positions alone have no similarity, and the probe does not apply.
 
 sayakpaul/probing-vits (notebooks/visualizing-positional-embeddings) shows dot products. Divided by the lengths of both
-rows they are our cosines to 1e-15, on a learned table of a trained nano ViT. Lengths were between 0.24 and 0.56 there,
-so the pictures differ (correlation 0.95); the paper's figure is of cosines.
+rows, they equal our cosines to 1e-15, on a learned table of a trained nano ViT. Its rows have lengths between 0.24 and
+0.56, so the pictures differ (correlation 0.95); the paper's figure shows cosines.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ from vitbench.probes.subject import Row, Subject
 
 PROTOCOL = "pe_similarity@v1"
 Array = NDArray[np.float64]
-SHOWN = 8  # So many positions a side have their maps drawn.
+SHOWN = 8  # the figure has at most so many maps a side
 
 
 class Map(NamedTuple):
-    """Similarities of all pairs of positions, (N,N), for each block and head, counted from 1, where these differ."""
+    """The similarities of all pairs of positions, (N,N), of one block and head or of all."""
 
     similarity: Array
-    block: int | None = None
-    head: int | None = None
-    is_bias: bool = False  # It is added to the scores, and else a cosine.
+    block: int | None = None  # counted from 1; None: all blocks have the same
+    head: int | None = None  # counted from 1; None: all heads have the same
+    is_bias: bool = False  # whether it is added to the scores; otherwise it is a cosine
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Gives four numbers of each map: by block (`layer`) and head (`at`) where these have maps of their own, and their
-    means without.
+    """Measures four numbers of each map: by block (`layer`) and head (`at`) where these have maps of their own, and
+    their means over all maps.
 
-    `spearman` is the rank correlation of similarity with minus the distance, over pairs of two positions: it is 1 where
-    nearer is always more similar. `row_excess` says by how much two patches of one row, two or more apart, are more
-    similar than two at the same distance in neither one row nor one column (interpolated linearly between distances),
-    and `column_excess` likewise. Both are in units of the similarity, and 0 where distance decides alone.
-    `decay_length` is the distance in pixels at which the mean similarity, 1 at distance 0 and 0 at its mean over all
-    pairs, has fallen to 1/e. No image is looked at, so numbers have no interval.
+    `spearman` is the rank correlation of similarity with minus the distance, over pairs of different positions: it is 1
+    where nearer always means more similar. `row_excess` says by how much two patches in the same row, two or more
+    apart, are more similar than two patches at the same distance in different rows and columns (interpolated linearly
+    between distances); `column_excess` likewise. Both are in units of the similarity, and 0 where only distance
+    decides. `decay_length` is the distance in pixels at which the mean similarity has fallen to 1/e, on a scale from 1
+    at distance 0 to 0 at its mean over all pairs. No image is used, so the numbers have no interval. Raises
+    DoesNotApply where the network has no position encoding, or it tells positions nothing.
     """
     model = vit_of(subject)
     patch, grid = model.patch_size, grid_of_images(subject, model)
@@ -92,7 +93,7 @@ def probe(subject: Subject, *, seed: int) -> list[Row]:
 
 
 def _maps_after_merging(model: ViT, grid: tuple[int, int]) -> list[Map]:
-    """What the encoding of the later blocks says of the merged grid; nothing where these blocks meet none."""
+    """Returns the maps of the later blocks' encoding on the merged grid; nothing where these blocks have none."""
     pe, merged = model.merged_pe, (grid[0] // 2, grid[1] // 2)
     if pe is None or not pe.acts_in_blocks() or min(merged) < 2:
         return []
@@ -101,7 +102,7 @@ def _maps_after_merging(model: ViT, grid: tuple[int, int]) -> list[Map]:
 
 
 def _value(value: float) -> Row:
-    reason = "positions are no more similar to themselves than to others, or no less similar far away"
+    reason = "positions are not more similar to themselves than to others, or not less similar to far ones"
     return {"value": value, **({"reason": reason} if math.isnan(value) else {})}
 
 
@@ -118,9 +119,9 @@ def grid_of_images(subject: Subject, model: ViT) -> tuple[int, int]:
 
 @torch.no_grad()
 def maps(pe: PositionEncoding, grid: tuple[int, int]) -> list[Map]:
-    """Asks the encoding's hooks what they say of pairs of positions; DoesNotApply where that is nothing."""
+    """Computes maps from the encoding's hooks. Raises DoesNotApply where they say nothing about pairs of positions."""
     if pe.depends_on_image:
-        raise DoesNotApply("its position encoding follows from the image, and gives positions alone no similarity")
+        raise DoesNotApply("its position encoding depends on the image, so positions alone have no similarity")
     geometry, N = pe.geometry, grid[0] * grid[1]
     prefix, device = geometry.prefix_tokens, next((t.device for t in [*pe.parameters(), *pe.buffers()]), None)
     found: list[Map] = []
@@ -141,12 +142,12 @@ def maps(pe: PositionEncoding, grid: tuple[int, int]) -> list[Map]:
             of_heads = bias[:, prefix:, prefix:].double().cpu()
             found += [Map(of_head.numpy(), layer + 1, head, True) for head, of_head in enumerate(of_heads, start=1)]
     if not found:
-        raise DoesNotApply("pe=none tells the tokens no positions")
+        raise DoesNotApply("pe=none tells the tokens nothing about positions")
     return found
 
 
 def _cosines(vectors: Tensor) -> Array:
-    """The cosine (N,N) of every pair of rows of (N,D)."""
+    """Computes the cosine (N,N) of every pair of rows of (N,D)."""
     unit = F.normalize(vectors, dim=1)
     return (unit @ unit.T).cpu().numpy()
 
@@ -155,7 +156,7 @@ def _cosines(vectors: Tensor) -> Array:
 
 
 def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[str, float]:
-    """Says what a map (N,N) comes down to; distances are in patches but for the decay length."""
+    """Computes the numbers of a map (N,N). Distances are in patches; only the decay length is in pixels."""
     from scipy.stats import spearmanr
 
     distance = apart(*grid, 1).double().numpy().round(6)  # (N,N)
@@ -169,7 +170,7 @@ def numbers(similarity: Array, grid: tuple[int, int], patch: int = 1) -> dict[st
 
 
 def excess(similarity: Array, distance: Array, grid: tuple[int, int]) -> dict[str, float]:
-    """Compares pairs of one row (column) with pairs in neither one row nor one column at the same distances."""
+    """Compares pairs in the same row (column) with pairs in different rows and columns at the same distances."""
     row, column = np.divmod(np.arange(len(distance)), grid[1])
     one_row, one_column = row[:, None] == row, column[:, None] == column
     at, oblique = by_distance(similarity, distance, ~one_row & ~one_column)
@@ -187,7 +188,7 @@ def decay_length(similarity: Array, distance: Array) -> float:
     floor = similarity[distance > 0].mean()
     if not mean[0] > floor:
         return math.nan
-    left = (mean - floor) / (mean[0] - floor)  # It is 1 at distance 0.
+    left = (mean - floor) / (mean[0] - floor)  # 1 at distance 0
     below = np.flatnonzero(left <= 1 / math.e)
     if not len(below):
         return math.nan
@@ -197,7 +198,7 @@ def decay_length(similarity: Array, distance: Array) -> float:
 
 
 def by_distance(similarity: Array, distance: Array, pairs: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Gives the distances that occur, ascending, and the mean similarity at each."""
+    """Returns the distances that occur, ascending, and the mean similarity at each."""
     at, place = np.unique(distance[pairs], return_inverse=True)
     return at, np.bincount(place, similarity[pairs]) / np.bincount(place)
 
@@ -206,7 +207,7 @@ def by_distance(similarity: Array, distance: Array, pairs: NDArray[np.bool_]) ->
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
-    """Draws a map for each position, as in the paper; where blocks and heads differ, one by offset for each of them."""
+    """Draws a map for each position, as in the paper. Where blocks and heads differ, draws one by offset for each."""
     model = vit_of(subject)
     grid = grid_of_images(subject, model)
     found = maps(model.pe, grid)
@@ -217,7 +218,7 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
 
 
 def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
-    """Draws SHOWN x SHOWN small maps, with gaps: each has the similarity of one position to all others."""
+    """Draws SHOWN x SHOWN small maps with gaps: each shows the similarity of one position to all others."""
     from matplotlib.figure import Figure
 
     h, w = grid
@@ -246,13 +247,13 @@ def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
 
 
 def _offsets(found: list[Map], grid: tuple[int, int], name: str) -> Any:
-    """Draws similarities by the offset of the key from the query: a block a row, a head a column."""
+    """Draws similarities by the offset of the key from the query: a row for each block, a column for each head."""
     from matplotlib.figure import Figure
 
     tables = {(each.block, each.head): by_offset(each.similarity, grid) for each in found}
     blocks, heads = max(b for b, _ in tables if b), max(h for _, h in tables if h)
     if all(np.array_equal(tables[block, head], tables[1, head]) for block, head in tables if block and head):
-        blocks = 1  # All blocks have the same.
+        blocks = 1  # all blocks have the same maps
     low, high = (float(extreme(list(tables.values()))) for extreme in (np.min, np.max))
     made = Figure(figsize=(0.5 + 1.15 * heads + 0.9, 0.6 + 1.2 * blocks), layout="constrained")
     panels = made.subplots(blocks, heads, squeeze=False)
@@ -283,7 +284,7 @@ def _offsets(found: list[Map], grid: tuple[int, int], name: str) -> Any:
 
 
 def by_offset(similarity: Array, grid: tuple[int, int]) -> Array:
-    """Takes the mean over all pairs that have an offset (rows, columns) of the second from the first, (2h-1,2w-1)."""
+    """Averages over all pairs whose second position has the same offset (rows, columns) from the first, (2h-1,2w-1)."""
     h, w = grid
     row, column = np.divmod(np.arange(h * w), w)
     place = (row[None] - row[:, None] + h - 1) * (2 * w - 1) + (column[None] - column[:, None] + w - 1)  # (N,N)

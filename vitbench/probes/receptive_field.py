@@ -1,18 +1,18 @@
-"""Effective receptive fields: which pixels a unit in the middle of each layer answers to (Luo et al. 2016, arXiv
+"""Effective receptive fields: which pixels a unit in the middle of each layer depends on (Luo et al. 2016, arXiv
 1701.04128; Raghu et al. 2021, arXiv 2108.08810, figure 6), for every family of networks.
 
     G(p) = mean over images and channels c of  sum_rgb | d f_c(middle) / d x_p |,     divided by its sum
 
-f is the output of a layer and x the normalised image. The absolute value is taken for each channel before anything is
-averaged, so that channels do not cancel. A grid of even sides has four positions in the middle: images look from each
-of them in turn, and G is centred in the image. A block has two fields: that of its output, and (`_before`) that of the
-branch with which it looks around itself, before the branch is added to the residual stream: the attention of a ViT's
-block, the mixing of tokens of a Mixer's, all convolutions of a ResNet's.
+f is the output of a layer and x the normalised image. The absolute value is taken for each channel before averaging, so
+that channels do not cancel. A grid with even sides has four positions in the middle; the images use them in turn, so
+that G is centred in the image. A block has two fields: that of its output, and (`_before`) that of the branch that
+mixes positions, before it is added to the residual stream. This branch is the attention of a ViT's block, the mixing of
+tokens in a Mixer's block, and all convolutions of a ResNet's block.
 
 We compared this with DingXiaoH/RepLKNet-pytorch, erf/visualize_erf.py (`get_input_grad`), on the last maps of a trained
 nano ViT and ResNet and 32 images. The ViT has radius 10.99 there and 10.93 here, the ResNet 8.62 and 8.47; luo is 31.8
-and 32.0, 27.3 and 29.7; half_mass is equal (22, 16). The maps correlate with 0.59 and 0.82 only, for three reasons.
-Theirs looks from one position, right and below of the middle. It adds the channels up before it differentiates, so that
+and 32.0, 27.3 and 29.7; half_mass is equal (22, 16). The maps correlate by only 0.59 and 0.82, for three reasons. That
+code takes one position, at the right and below of the middle. It adds the channels up before it differentiates, so that
 they may cancel. And it keeps only positive derivatives of positive units.
 """
 
@@ -37,30 +37,30 @@ from vitbench.probes.subject import Row, Subject, make_row
 from vitbench.probes.taps import batch_size_for, from_middle, grid_of, middle_positions, taps_of
 
 PROTOCOL = "receptive_field@v1"
-POINTWISE = ("norm", "head")  # taps that look no further than the layer before them
-LUO = 1 - 0.9545  # the share of the peak that a Gaussian falls to at two deviations
-MAPS_DRAWN = 10  # in a row of the figure, at most
+POINTWISE = ("norm", "head")  # taps that see no more pixels than the layer before them
+LUO = 1 - 0.9545  # the share of the peak above which Luo et al. count a pixel
+MAPS_DRAWN = 10  # a row of the figure has at most so many maps
 
 
 class Field(NamedTuple):
-    """The fields of one layer, (H,W) each and of sum 1."""
+    """The fields of one layer, (H,W) each, which sum to 1."""
 
-    after: Tensor | None  # of its output; None where it is 0 everywhere
-    before: Tensor | None  # of its branch; None there too, and where it has no branch
+    after: Tensor | None  # the field of its output; None where it is 0 everywhere
+    before: Tensor | None  # the field of its branch; None where it is 0 everywhere, or there is no branch
     has_branch: bool
 
 
 def probe(subject: Subject, *, seed: int, images: int = 32, channels: int = 16) -> list[Row]:
-    """Measures the extent of both fields of every layer with a grid; rows without `layer` are those of the last one.
+    """Measures the extent of both fields of every layer with a grid; rows without `layer` are about the last layer.
 
     `radius` is the mean distance from the image's middle in pixels, sum_p G(p) |p - middle|: 12.24 for a uniform field
-    of 32 px, in one unit with the attention distance of the four central queries. `of_uniform` is the radius over that
-    of a uniform field. `half_mass` is the side in pixels of the smallest centred square that holds half of G, and `luo`
-    the square root of the number of pixels above 4.55 % of the peak (Luo's size).
+    of 32 px. It has the same unit as the attention distance of the four central queries. `of_uniform` is the radius
+    over that of a uniform field. `half_mass` is the side in pixels of the smallest centred square that holds half of G,
+    and `luo` is the square root of the number of pixels above 4.55 % of the peak (Luo's size).
 
-    A field takes `channels` backward passes, so only the first `images` of the test images are used. With 64 in place
-    of 32 no output of a trained nano ViT and ResNet changed its radius by more than 0.25 px, with other channels by
-    0.12 px. The seed chooses the channels.
+    A field takes `channels` backward passes, so only the first `images` test images are used. With 64 images in place
+    of 32, the radius of no output of a trained nano ViT and ResNet changed by more than 0.25 px; with other channels,
+    by no more than 0.12 px. The seed chooses the channels. Raises DoesNotApply where no layer has a grid.
     """
     layer_fields = fields(subject, seed, images, channels)
     rows: list[Row] = []
@@ -78,12 +78,12 @@ def probe(subject: Subject, *, seed: int, images: int = 32, channels: int = 16) 
 
 
 def extents(field: Tensor | None) -> dict[str, float]:
-    """How far a field (H,W) of sum 1 reaches, by four measures."""
+    """Measures in four ways how far a field (H,W) of sum 1 reaches."""
     if field is None:
         return dict.fromkeys(("radius", "of_uniform", "half_mass", "luo"), math.nan)
     y, x = from_middle(field.shape[0])[:, None], from_middle(field.shape[1])
     distance = torch.hypot(y, x)
-    side = 2 * torch.maximum(y.abs(), x.abs()) + 1  # that of the centred square on whose edge a pixel lies
+    side = 2 * torch.maximum(y.abs(), x.abs()) + 1  # the side of the centred square on whose edge a pixel is
     sides, order = side.flatten().sort()
     mass = field.flatten()[order].cumsum(0)
     radius = (field * distance).sum().item()
@@ -95,15 +95,15 @@ def extents(field: Tensor | None) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=1)  # the figure shows the fields that the rows were made of
+@lru_cache(maxsize=1)  # the figure shows the same fields as the rows
 def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str, Field]:
-    """Computes the fields of every layer with a grid, in depth order; DoesNotApply where no layer has one."""
+    """Computes the fields of every layer with a grid, in depth order. Raises DoesNotApply where no layer has one."""
     at_least_one("probe.receptive_field.images", images)
     at_least_one("probe.receptive_field.channels", channels)
     model, pixels = subject.model, subject.images[:images]
     taps = {name: module for name, module in taps_of(model).items() if name not in POINTWISE}
     branches = {name: branch for name, module in taps.items() if (branch := branch_of(module)) is not None}
-    # a key is the name of a tap, and whether its branch is meant
+    # a key has the name of a tap, and whether its branch is meant
     modules = {(name, True): branch for name, branch in branches.items()}
     modules |= {(name, False): module for name, module in taps.items()}
     sums: dict[tuple[str, bool], Tensor] = {}
@@ -116,7 +116,7 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
         for key, output in outputs.items():
             try:
                 grid = grid_of(model, key[0], {key[0]: output})
-            except ValueError:  # a vector
+            except ValueError:  # the output is a vector
                 continue
             if grid.shape[2] * grid.shape[3] > 1:
                 sums[key] = sums.get(key, 0) + _sum_of_gradients(grid, batch, start, channels, seed)
@@ -133,7 +133,7 @@ def fields(subject: Subject, seed: int, images: int, channels: int) -> dict[str,
 def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, seed: int) -> Tensor:
     """Sums absolute gradients over the images of a batch and channels, (H,W).
 
-    Images look from the middle positions in turn; `start` is the number of the first of them.
+    The images use the middle positions in turn; `start` is the number of the first image.
     """
     middle = middle_positions(grid.shape[2], grid.shape[3])
     each = torch.arange(len(batch))
@@ -141,7 +141,7 @@ def _sum_of_gradients(grid: Tensor, batch: Tensor, start: int, channels: int, se
     random = torch.Generator().manual_seed(seed)
     total = torch.zeros(batch.shape[2:], dtype=torch.float64)
     for channel in torch.randperm(grid.shape[1], generator=random)[:channels].tolist():
-        # in evaluation mode a unit depends on its own image alone, so one sum gives the gradients of all
+        # in evaluation mode a unit depends only on its own image, so one sum gives the gradients of all images
         units = grid[each, channel, rows, columns].sum()
         if not units.requires_grad:
             continue
@@ -155,7 +155,8 @@ def _share(total: Tensor | None) -> Tensor | None:
 
 
 def branch_of(module: nn.Module) -> nn.Module | None:
-    """The module of a residual block that looks around, whose output is added to its input; None of other modules."""
+    """Returns the module of a residual block that mixes positions and is added to the block's input; None for other
+    modules."""
     if isinstance(module, Block):
         return module.attn
     if isinstance(module, MixerBlock):
@@ -167,7 +168,7 @@ def branch_of(module: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def watch(modules: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str, bool], Tensor]]:
-    """Records the outputs of modules; what follows gets a copy, which it may overwrite in place (residual sums do)."""
+    """Records the outputs of modules. The next module gets a copy, which residual sums may overwrite in place."""
     outputs: dict[tuple[str, bool], Tensor] = {}
 
     def keep(key: tuple[str, bool], output: Any) -> Any:
@@ -191,7 +192,7 @@ def watch(modules: dict[tuple[str, bool], nn.Module]) -> Iterator[dict[tuple[str
 
 
 def draw(subject: Subject, *, seed: int, ending: str = ".png", images: int = 32, channels: int = 16) -> bytes:
-    """Draws the fields against depth, of each layer's output and below of its branch before the residual sum."""
+    """Draws the fields against depth: above of each layer's output, below of its branch before the residual sum."""
     layer_fields = fields(subject, seed, images, channels)
     with look.figure_style():
         return look.save_figure(_figure(layer_fields, min(images, len(subject.images)), channels), ending)
@@ -225,8 +226,8 @@ def _figure(layer_fields: dict[str, Field], images: int, channels: int) -> Any:
     figure.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
     H, W = next(field.after.shape for field in layer_fields.values() if field.after is not None)
     note = (
-        f"Of a unit in the middle, in the image of {W} x {H} px; below each its radius. Square root\n"
-        f"of the share of the peak; {images} test images, {channels} channels a layer."
+        f"Fields of a unit in the middle, in images of {W} x {H} px; below each is its radius. Brightness is the\n"
+        f"square root of the share of the peak. {images} test images, {channels} channels of each layer."
     )
     look.small_print(figure, note)
     return figure

@@ -16,16 +16,16 @@ SIZE_FACTORS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)  # as multiples of
 def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
     """Measures accuracy on test images that were resized (bicubic, anti-aliased where they shrink).
 
-    The network stays as it was trained. `size` is in pixels; null takes eight from 1/2 to 2 times the training size,
-    those that are whole numbers of a ViT's patches and that the network takes. The training size is always among them,
-    with the untouched images. `area` is over log2 of the size. Above the training size no detail is added: this
-    measures how the network deals with another scale and, if it has tokens, with another grid of them.
+    The network stays as it was trained. `size` is in pixels. null takes eight sizes from 1/2 to 2 times the training
+    size, without those that are no whole number of a ViT's patches or that the network does not take. The training size
+    is always among them, with the untouched images. `area` is over log2 of the size. Above the training size no detail
+    is added, so this measures how the network deals with another scale and, if it has tokens, with another grid.
 
-    A position encoding follows the new grid. `learned` is interpolated bicubically (anti-aliased where it shrinks).
-    `sincos1d`, `sincos2d`, `rope` and `alibi2d` are computed for the new grid, in patches. `relative_bias` is
+    A position encoding is adapted to the new grid. `learned` is interpolated bicubically (anti-aliased where it
+    shrinks). `sincos1d`, `sincos2d`, `rope` and `alibi2d` are computed for the new grid, in patches. `relative_bias` is
     interpolated bicubically, as Swin's is for another window, so that an offset keeps its share of the image
-    (re-indexing would keep it in patches). A network that takes one size only (timm's and torchvision's ViTs) has no
-    curve, and its rows say so.
+    (re-indexing would keep it in patches). A network that takes only one size (ViTs of timm and torchvision) has no
+    curve, and its rows say so. Raises UserError for a `size` that the network does not take.
     """
     trained, patch = subject.images.shape[-1], patch_size(subject.model) or 1
     if size is None:
@@ -48,7 +48,7 @@ def probe(subject: Subject, *, seed: int, size: int | None = None) -> list[Row]:
 
 @torch.inference_mode()
 def refusal(subject: Subject, size: int) -> str:
-    """Why a network takes no images of a size, or "" if it does; networks from outside refuse with many exceptions."""
+    """Says why a network takes no images of a size; "" if it does. Networks from outside refuse by many exceptions."""
     if size == subject.images.shape[-1]:
         return ""
     try:

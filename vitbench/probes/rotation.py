@@ -1,4 +1,4 @@
-"""Rotation: what a classifier loses when the images are turned."""
+"""Rotation: measures what a classifier loses when the images are turned."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vitbench.probes.taps import from_middle
 def probe(subject: Subject, *, seed: int, step: float = 15.0) -> list[Row]:
     """Measures accuracy on images turned counter-clockwise about their centre, by 0 to 180 degrees in steps of `step`.
 
-    Turning is bicubic with reflection at the border. The mean colour of the training images masks what lies outside the
-    inscribed circle, at every angle including 0, so that corners that turn in or out do not count. The reference is
-    therefore angle 0 *with* the mask, while `accuracy` without `at` is that of the untouched images. Multiples of 90
-    degrees move pixels exactly; other angles also blur a little, which is part of what they cost. `area` is over the
-    angle.
+    Turning is bicubic with reflection at the border. The mean colour of the training images covers everything outside
+    the inscribed circle, at every angle including 0, so that corners which turn in or out do not count. So the
+    reference is angle 0 *with* this mask, while `accuracy` without `at` is that of the untouched images. Multiples of
+    90 degrees move pixels exactly. Other angles also blur a little, which is part of their loss. `area` is over the
+    angle. Raises UserError for a step outside of 1 to 180 degrees.
     """
     if not 1 <= step <= 180:
         raise UserError(f"probe.rotation.step={step:g}: must be 1 to 180 degrees")
@@ -31,7 +31,7 @@ def probe(subject: Subject, *, seed: int, step: float = 15.0) -> list[Row]:
 
 
 def turn(angle: float, colour: Tensor) -> Distort:
-    """Turns images about their centre and paints what lies outside the inscribed circle with a colour (C,1,1)."""
+    """Turns images about their centre and paints everything outside the inscribed circle with a colour (C,1,1)."""
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
     def distort(images: Tensor) -> Tensor:

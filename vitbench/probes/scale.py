@@ -1,4 +1,4 @@
-"""Scale: what a classifier loses when the content of an image shrinks or grows and its frame stays."""
+"""Scale: measures what a classifier loses when the content of an image shrinks or grows within the same frame."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vitbench.probes.subject import Row, Subject
 
 
 def probe(subject: Subject, *, seed: int) -> list[Row]:
-    """Measures accuracy on images enlarged about their centre, then cut or padded by reflection to the size they had.
+    """Measures accuracy on images scaled about their centre, then cut or padded by reflection to the size they had.
 
     The factors are 1/2 to 2 in quarters of an octave. An image is resized to the nearest whole number of pixels
-    (bicubic, anti-aliased where it shrinks), and `at` is the factor which that makes: 19/32 = 0.594 for 0.595 at 32 px.
-    Where the margin is odd, its larger part is right and below. There is no mask as in `rotation`, because no corner
-    turns into view. `area` is over log2 of the factor.
+    (bicubic, anti-aliased where it shrinks), and `at` is the resulting factor: 19/32 = 0.594 for 0.595 at 32 px. If the
+    margin is odd, its larger part is at the right and below. There is no mask as in `rotation`, because no corner turns
+    into view. `area` is over log2 of the factor.
     """
     size = subject.images.shape[-1]
     levels: dict[float, list[Distort]] = {1.0: []}

@@ -1,39 +1,39 @@
 """Shift consistency: is the predicted class the same when the image moves? (Zhang 2019, arXiv 1904.11486, section 4.2)
 
-    shift.crop      the image's own mirror image enters: crops of a reflection-padded image
-    shift.circular  what leaves at one side enters at the other (no offset is (0,0))
-    shift.zero      black enters
-    shift.length    the image against itself moved circularly by exactly `at` pixels along one axis
+    shift.crop      crops of a reflection-padded image: the mirror image enters at the border
+    shift.circular  pixels that leave at one side enter at the other (no offset is (0,0))
+    shift.zero      black enters at the border
+    shift.length    compares the image with itself moved circularly by exactly `at` pixels along one axis
     shift.worst     right at *every* offset |dx|, |dy| <= `worst` (Michaeli et al. 2023, arXiv 2303.08085); mirrored
-    shift.worst8    right at the 8 offsets whose steps are 0 or `worst`: a bound of shift.worst from above
+    shift.worst8    right at the 8 offsets whose steps are 0 or `worst`: an upper bound of shift.worst
 
-Of each image `draws` copies are moved, each by an offset of its own, uniform in [-max_shift, max_shift]^2. All pairs of
+`draws` copies of each image are moved, each by its own offset, uniform in [-max_shift, max_shift]^2. All pairs of
 copies count: the 6 pairs of 4 copies have the expected value of independent pairs, for half the forwards. With p_i the
-class that a copy is given and s_i its softmax:
+predicted class of a copy and s_i its softmax:
 
     consistency              P(p_1 = p_2)
-    conditional_consistency  P(p_1 = p_2 | p_1 is right): a network is not steady for being wrong all the time
+    conditional_consistency  P(p_1 = p_2 | p_1 is right): a network cannot gain by being wrong all the time
     total_variation          mean of |s_1 - s_2|_1 / 2, which changes before the class does
     accuracy                 P(p_1 is right)
-    chance                   sum_c q_c^2, q_c the share of copies that are given class c: the consistency of a network
-                             that gives these classes without looking; a constant network has 1
-    degenerate               1 where chance is above (1 + 1/K) / 2, half-way from even to constant: consistency then
+    chance                   sum_c q_c^2, q_c the share of copies that get class c: the consistency of a network that
+                             gives these classes without looking at the image; a constant network has 1
+    degenerate               1 where chance is above (1 + 1/K) / 2, half-way from even to constant: then consistency
                              says nothing
 
-All of these are confounded by accuracy, conditional consistency too: of one kind of ResNet it rose from 0.82 to 0.90
-while more training images took its accuracy from 45 to 64 % (results/archive/inductive_bias). So two networks are
-compared at equal accuracy: `vitbench table value=shift.crop.conditional_consistency matched=test_accuracy`.
-And `shift.crop` moves images as far as training with random crops did (`augment=light`): what it finds then was taught,
-not built in.
+Accuracy influences all of these, also conditional consistency: for one kind of ResNet it rose from 0.82 to 0.90 while
+more training images raised its accuracy from 45 to 64 % (results/archive/inductive_bias). So compare two networks at
+equal accuracy: `vitbench table value=shift.crop.conditional_consistency matched=test_accuracy`. `shift.crop` moves
+images as far as training with random crops does (`augment=light`). What it finds after such training was taught, not
+built in.
 
-We compared this with the reference, adobe/antialiased-cnns `main.py` (`validate_shift`, `agreement`; its 256 and 224 px
-made 40 and 32), on 1,000 test images and two networks trained on 45,000 CIFAR images. At the same offsets both find
-exactly the same share of pairs unchanged: 80.3 % for a ResNet, 65.0 % for a ViT with learned positions. With offsets
-of their own (mean and deviation over five epochs there, over five probe seeds here) the ResNet has 79.5 (1.1) there and
-80.5 (0.6) here, the ViT 65.3 (1.3) and 66.6 (0.6). They differ by no more than the draws do, and ours is steadier
+We compared this with the reference, adobe/antialiased-cnns `main.py` (`validate_shift`, `agreement`; with 40 and 32 px
+in place of 256 and 224), on 1,000 test images and two networks trained on 45,000 CIFAR images. At the same offsets both
+find exactly the same share of unchanged pairs: 80.3 % for a ResNet, 65.0 % for a ViT with learned positions. With their
+own offsets (mean and standard deviation over five epochs there, over five probe seeds here), the ResNet has 79.5 (1.1)
+there and 80.5 (0.6) here, and the ViT 65.3 (1.3) and 66.6 (0.6). These differ by no more than draws do. Ours vary less,
 because the reference draws one pair of offsets *for a batch* and we draw for each image. There are two more
-differences. The reference resizes images to 256 px and cuts 224, so real pixels enter; images of 32 px have none to
-spare and are mirrored. And it gives no conditional consistency, chance or interval.
+differences. The reference resizes images to 256 px and cuts out 224, so that real pixels enter; images of 32 px have
+none to spare, so they are mirrored. And it has no conditional consistency, chance or interval.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from torch import Tensor
 from vitbench.errors import UserError
 from vitbench.probes.subject import Row, Subject, make_row, predict, ratio_row
 
-LARGEST_FOR_ALL = 64  # pixels; of larger images, which take long, fewer shifts are measured
-LENGTHS = 8  # of them, evenly spaced
+LARGEST_FOR_ALL = 64  # pixels; larger images take long, so fewer shifts are measured
+LENGTHS = 8  # so many lengths are measured for larger images, evenly spaced
 FILL_OF_PROTOCOL = {"crop": "reflect", "circular": "circular", "zero": "zero"}
 AXES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 
@@ -59,9 +59,9 @@ def probe(
 ) -> list[Row]:
     """Measures all protocols. `max_shift` null is an eighth of the width in pixels, and `worst` null a quarter of that.
 
-    The lengths of `shift.length` reach twice `max_shift`, within the image. Images above 64 px take long: of them
-    LENGTHS lengths are measured (the row `shift.length` `lengths` says how many), and where `worst` is null,
-    `shift.worst8` in place of `shift.worst`.
+    The lengths of `shift.length` reach twice `max_shift`, within the image. Images above 64 px take long. For them only
+    LENGTHS lengths are measured (the row `lengths` of `shift.length` says how many) and, where `worst` is null,
+    `shift.worst8` in place of `shift.worst`. Raises UserError for options that the image is too small for.
     """
     size = min(subject.images.shape[-2:])
     eighth = max(1, round(size / 8))
@@ -72,7 +72,7 @@ def probe(
         if not 1 <= value < size:
             raise UserError(f"probe.shift.{name}={value}: must be 1 to {size - 1} pixels, for images of {size} px")
     if draws < 2:
-        raise UserError(f"probe.shift.draws={draws}: must be 2 or more copies of an image, of which pairs are made")
+        raise UserError(f"probe.shift.draws={draws}: must be 2 or more, because pairs of copies are compared")
     random = torch.Generator().manual_seed(seed)
     rows: list[Row] = []
     for name, fill in FILL_OF_PROTOCOL.items():
@@ -102,8 +102,8 @@ def draw_offsets(images: int, draws: int, limit: int, random: torch.Generator, w
 def translate(images: Tensor, offsets: Tensor, fill: str) -> Tensor:
     """Moves each image (B,C,H,W) down and right by the whole pixels of its own offset (B,2).
 
-    What enters depends on `fill`: `reflect` mirrors without repeating the border pixel, `circular` brings back what
-    left, `zero` is 0.
+    `fill` says what enters at the border: `reflect` mirrors without repeating the border pixel, `circular` brings back
+    the pixels that left, `zero` is 0.
     """
     B, _, H, W = images.shape
     offsets = offsets.to(images.device)
@@ -120,7 +120,7 @@ def translate(images: Tensor, offsets: Tensor, fill: str) -> Tensor:
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Mirrors places up to size - 1 outside of 0 .. size - 1 into it, without repeating the border."""
+    """Mirrors places that are up to size - 1 outside of 0 .. size - 1 back into it, without repeating the border."""
     return size - 1 - (size - 1 - index.abs()).abs()
 
 
@@ -159,7 +159,7 @@ def _pairs(subject: Subject, protocol: str, offsets: Tensor, fill: str, seed: in
 
 
 def _lengths(subject: Subject, clean: Tensor, lengths: list[int], random: torch.Generator, seed: int) -> Iterator[Row]:
-    """Compares each image with itself moved by so many pixels along an axis that is drawn for it."""
+    """Compares each image with itself moved by each length, along an axis that is drawn for the image."""
     directions = torch.tensor(AXES)[torch.randint(len(AXES), (len(subject.images),), generator=random)]  # (M,2)
     for length in lengths:
         moved = _predict_moved(subject, subject.images, length * directions, "circular")
@@ -170,10 +170,10 @@ def _lengths(subject: Subject, clean: Tensor, lengths: list[int], random: torch.
 
 
 def _worst(subject: Subject, protocol: str, clean: Tensor, offsets: list[tuple[int, int]], seed: int) -> list[Row]:
-    """Counts the images that are right wherever they are moved; one that was wrong once is not moved again."""
+    """Counts the images that are right at all offsets. An image that was wrong once is not moved again."""
     right = clean.argmax(-1) == subject.labels
     always = right.clone()
-    for offset in sorted(offsets, key=lambda offset: -math.hypot(*offset)):  # most images fail at the far ones
+    for offset in sorted(offsets, key=lambda offset: -math.hypot(*offset)):  # most images fail at long offsets
         left = always.nonzero()[:, 0]
         if offset == (0, 0) or not len(left):
             continue

@@ -1,12 +1,13 @@
-"""Patch shuffle: what a classifier loses when an image's tiles change places (Naseer et al. 2021, arXiv 2105.10497,
-section 3.3).
+"""Patch shuffle: measures what a classifier loses when an image's tiles change places (Naseer et al. 2021, arXiv
+2105.10497, section 3.3).
 
-We compared this with the reference code, Muzammal-Naseer/IPViT `evaluate.py` (its 224 px read as 32), on a trained ViT
-and a trained ResNet of 32 px and 1,000 images, with 4, 8 and 16 tiles a side. With one permutation for all images its
-pixels are ours up to the rounding of the normalisation (2e-7), and its accuracies are ours digit for digit (the ViT's
-0.471, 0.469, 0.183). We differ in three. It draws one permutation *for a batch*, we draw one for each image: the ResNet
-at 4 tiles a side had 0.316 and 0.292 there with two seeds and batches of 128, 0.286 with one batch, and has 0.306 here.
-Its grids are typed and may be oblong, ours are all that divide the image. It reports no agreement, drop or interval.
+We compared this with the reference code, Muzammal-Naseer/IPViT `evaluate.py` (with 32 px in place of 224), on a trained
+ViT and a trained ResNet for 32 px and 1,000 images, with 4, 8 and 16 tiles a side. With one permutation for all images,
+its pixels equal ours up to the rounding of the normalisation (2e-7), and its accuracies equal ours in every digit (the
+ViT's 0.471, 0.469, 0.183). There are three differences. It draws one permutation *for a batch*, and we draw one for
+each image: the ResNet at 4 tiles a side had 0.316 and 0.292 there with two seeds and batches of 128, 0.286 with one
+batch, and has 0.306 here. Its grids are typed and may be oblong; ours are all grids that divide the image. It reports
+no agreement, drop or interval.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ PROTOCOL = "shuffle@v1"
 def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 3) -> list[Row]:
     """Measures accuracy on images cut into g x g tiles that change places, by a uniform permutation for each draw.
 
-    Every image has permutations of its own. `grid` is g; null takes every g that divides the image, up to its size in
+    Every image has its own permutations. `grid` is g; null takes every g that divides the image, up to its size in
     pixels. g = 1, the image itself, is always among them. `at` is the number of tiles, g², and `area` is over its log2.
-    For a ViT, `token_grid` is the number of tiles that are its tokens, where one without encoding loses nothing.
+    For a ViT, `token_grid` is the number of tiles at which tiles are its tokens. There, a ViT without position encoding
+    loses nothing.
     """
     size = subject.images.shape[-1]
     sides = divisors(size, "probe.shuffle.grid", grid)
@@ -41,7 +43,7 @@ def probe(subject: Subject, *, seed: int, grid: int | None = None, draws: int = 
 
 
 def shuffle(grid: int, random: torch.Generator) -> Distort:
-    """Permutes the grid x grid tiles, in every image another way."""
+    """Permutes the grid x grid tiles, in another way in every image."""
 
     def distort(images: Tensor) -> Tensor:
         order = torch.rand(len(images), grid * grid, generator=random).argsort(1)

@@ -1,4 +1,4 @@
-"""What a probe is given, a network with labelled test images, and the rows that it gives back."""
+"""The input of a probe, a network with labelled test images, and the rows that a probe returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitbench.numbers.intervals import ROUNDING, bootstrap_ratio
 from vitbench.training.evaluate import forward_of, logits_of
 
 Row = dict[str, Any]  # the keys are listed in `vitbench.probes`
-PIXELS_A_BATCH = 2**20  # at most; they take about 200 MB of activations in the first stage of a ResNet-50
+PIXELS_A_BATCH = 2**20  # the most pixels of a batch; they need about 200 MB of activations in stage 1 of a ResNet-50
 
 
 class Subject(NamedTuple):
@@ -36,26 +36,30 @@ class Subject(NamedTuple):
     held_out: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def as_seen(self) -> Subject:
-        """The same network with its images as it gets them: their places are rearranged already, where its run did so.
+        """Returns the same network with its images as it gets them, rearranged already where its run rearranged places.
 
-        What changes an image must not ask for this, because a run rearranges what augmentation has changed.
+        A probe that changes images must not use this, because a run rearranges images after augmentation.
         """
         normalise = self.normalise
         return self._replace(images=normalise.rearranged(self.images), normalise=normalise.without_places())
 
 
 def draw_images(test: Split, images: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Draws so many images of a split without replacement, stratified by class; fewer are the first of more."""
+    """Draws images of a split without replacement, stratified by class; a smaller number gives the first of a larger.
+
+    Returns pixels (M,C,H,W) and labels (M,). Raises UserError where the split has fewer images.
+    """
     if not 1 <= images <= len(test):
-        raise UserError(f"images={images}: there are {len(test):,} test images; images={len(test)} takes them all")
+        raise UserError(f"images={images}: there are only {len(test):,} test images; images={len(test)} takes them all")
     chosen = nested_order(test.labels, seed)[:images]
     pixels = torch.from_numpy(test.images[chosen])  # only these images are read
     return pixels.to(device), torch.from_numpy(test.labels[chosen]).to(device)
 
 
 def predict(subject: Subject, images: Tensor | None = None) -> Tensor:
-    """Computes the logits (M,K) of uint8 images (M,C,H,W), by default of the subject's own, so many at a time as have a
-    million pixels, and 250 at most.
+    """Computes the logits (M,K) of uint8 images (M,C,H,W), by default of the subject's own.
+
+    A batch has at most a million pixels and at most 250 images.
     """
     images = subject.images if images is None else images
     batch_size = max(1, min(250, PIXELS_A_BATCH // max(1, images[:1, 0].numel())))
@@ -71,9 +75,10 @@ def make_row(
     reason: str = "",
     **where: Any,
 ) -> Row:
-    """Makes a row of a value with its interval, if it has one, or of a value that is undefined for a reason.
+    """Makes a row with a value and its interval, if it has one, or with the reason why the value is undefined.
 
-    Where all images give the same value a bootstrap has no width, which would claim certainty: then there is none.
+    Where all images give the same value, the bootstrap has no width. That would claim certainty, so the row then has
+    no interval.
     """
     row: Row = {"protocol": protocol, "metric": metric, "value": math.nan if reason else float(value), **where}
     if reason:
@@ -85,9 +90,9 @@ def make_row(
 def ratio_row(
     protocol: str, metric: str, parts: Tensor, seed: int, wholes: Tensor | None = None, reason: str = "", **where: Any
 ) -> Row:
-    """Makes a row of sum(parts) / sum(wholes) over images, (M,) each; without wholes, of the mean of the parts.
+    """Makes a row with sum(parts) / sum(wholes) over images, (M,) each; without `wholes`, with the mean of the parts.
 
-    The interval is a bootstrap over images. `reason` stands in the row where the ratio is undefined.
+    The interval is a bootstrap over images. The row has `reason` where the ratio is undefined.
     """
     wholes = torch.ones_like(parts) if wholes is None else wholes
     value, low, high = bootstrap_ratio(parts.double().cpu().numpy(), wholes.double().cpu().numpy(), seed)

@@ -1,9 +1,9 @@
-"""The teaching figure of equivariance: one image on two paths, layer then shift and shift then layer.
+"""Draws a figure that explains equivariance: one image on two paths, layer then shift and shift then layer.
 
     vitbench probe run=vit-rope-shapes-f1-s0-3fa9c1d2 probe=equivariance file=two_paths.svg
 
 It shows both paths and their difference for a convolution, a pooling layer, a strided convolution, a patch embedding
-and an attention block. Shifts and the padding of the convolutions are circular, so that strides and positions alone
+and an attention block. Shifts and the padding of the convolutions are circular, so that only strides and positions can
 make a difference.
 """
 
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """What one layer makes of one image on both paths, (D,h,w) each, and its equivariance error on this image."""
+    """The output of one layer for one image on both paths, (D,h,w) each, and its equivariance error on this image."""
 
     shifted_after: Tensor
     shifted_before: Tensor
@@ -50,8 +50,8 @@ class Paths(NamedTuple):
 def draw(subject: Subject, *, seed: int, ending: str = ".svg") -> bytes:
     """Draws the figure of the subject's first image.
 
-    Layers that the network does not have, a CNN's patch embedding or a ViT's convolution, have random weights, drawn
-    with the seed. So has the convolution of a CNN whose own is another layer (`model.sharing=false` and the like).
+    Layers that the network does not have (a CNN's patch embedding, a ViT's convolution) have random weights, drawn with
+    the seed. So has the convolution of a CNN that has another layer instead (`model.sharing=false` and the like).
     """
     image = subject.images[:1]
     layers, patch = five_layers(subject, seed)
@@ -73,14 +73,15 @@ def walk(subject: Subject, layer: Layer, shift: int) -> Paths:
 
 
 def two_shifts(patch: int, width: int) -> tuple[int, int]:
-    """Two shifts in pixels: one that no stride divides; the next, by whole patches, is about a quarter of the width."""
+    """Returns two shifts in pixels: one that no stride divides, and the next one, which is by whole patches and about a
+    quarter of the width."""
     step = patch if patch % 2 == 0 else 2 * patch
     on = step * max(1, round(width / 4 / step))
     return on - 1, on
 
 
 def five_layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
-    """Makes the layers of the figure, from the subject's network where it has them, and gives the patch size."""
+    """Makes the layers of the figure, from the subject's network where it has them, and returns the patch size."""
     channels, size = subject.images.shape[1], subject.images.shape[-1]
 
     def own_or_random(kind: type[nn.Module], name: str, **options: object) -> tuple[nn.Module, str]:
@@ -121,12 +122,12 @@ def five_layers(subject: Subject, seed: int) -> tuple[list[Layer], int]:
 
 
 def _dividing_patch(size: int) -> int:
-    """A patch size that divides the image: 4 px at 32, in proportion elsewhere; 1 px where the side is prime."""
+    """Returns a patch size that divides the image: 4 px at 32 px, in proportion elsewhere; 1 px for a prime side."""
     return min((p for p in range(2, size // 2 + 1) if size % p == 0), key=lambda p: abs(p - size / 8), default=1)
 
 
 def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, Paths, Paths]]) -> Any:
-    """Draws the image and its two shifts at the top, and below them a line of panels for each layer."""
+    """Draws the image and its two shifts at the top, and below them a row of panels for each layer."""
     from matplotlib.figure import Figure
 
     off, on = shifted
@@ -151,9 +152,9 @@ def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, 
         panel.set_title(title, fontsize=9)
     random = ", ".join(" ".join(layer.name.split()) for layer, *_ in lines if layer.weights == "random")
     text = (
-        f"What leaves at the right enters at the left. {on} px are whole strides and patches, {off} px are not, and the"
-        f" map is moved by a fraction of its positions (bilinearly); the first two columns are of {off} px. Error: of"
-        " all channels, 0 where both paths agree, 1.41 where they have nothing in common."
+        f"Pixels that leave at the right enter at the left. {on} px are whole strides and patches. {off} px are not, so"
+        f" the map is moved by a fraction of a position (bilinearly). The first two columns show {off} px. The error is"
+        " over all channels: 0 where both paths agree, 1.41 where they are unrelated."
         + (f" Random weights: {random}." if random else "")
     )
     look.small_print(figure, "\n".join(textwrap.wrap(text, 125)))
@@ -161,8 +162,8 @@ def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, 
 
 
 def _draw_line(panels: Any, layer: Layer, off: Paths, on: Paths) -> None:
-    """Draws one channel on both paths in greys, for the shift that is no whole patch, then the difference of the paths
-    for both shifts in two colours; all on the scale of the channel."""
+    """Draws one channel on both paths in grey, for the shift that is not a whole patch, and then the difference of the
+    paths for both shifts in two colours, all on the same scale."""
     channel = int(off.shifted_after.flatten(1).std(1, correction=0).argmax())
     after, before = off.shifted_after[channel], off.shifted_before[channel]
     low, high = (float(torch.stack([after, before]).quantile(q)) for q in (0.01, 0.99))

@@ -1,1 +1,1 @@
-"""`vitbench probe`: which networks are measured, on which images, and where the rows go. `probes` has the measures."""
+"""`vitbench probe` and `vitbench features`: choose networks and images, and write rows. `probes` has the measures."""

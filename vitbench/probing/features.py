@@ -1,7 +1,7 @@
 """Compares frozen networks: `vitbench features models=[RUN_ID,timm:NAME,torchvision:NAME@FILE] shares=[0.1,1] seeds=3`.
 
-Each network, share, seed and classifier is a run with freeze=backbone and classifier=linear or nearest. A network that
-is refused is told in a line, and the others go on. What is done is not done again.
+Each combination of network, share, seed and classifier is a run with freeze=backbone and classifier=linear or nearest.
+A network that is refused gets a line that says why, and the others continue. Finished runs are not done again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CLASSIFIERS = ("linear", "nearest")
 
 
 class Asked(NamedTuple):
-    """What was typed, checked."""
+    """What was typed, after it was checked."""
 
     networks: list[NamedNetwork]
     shares: list[float]
@@ -55,7 +55,7 @@ class Asked(NamedTuple):
 
 
 def main(config: Any) -> int:
-    """Does what is not done yet and prints how networks compare; 0, or the highest exit code of what was refused."""
+    """Does the missing runs and compares the networks. Returns 0, or the highest exit code of refused networks."""
     forget()
     asked = _asked(config)
     planned: dict[NamedNetwork, list[Run]] = {}
@@ -132,28 +132,28 @@ def _asked(config: Any) -> Asked:
 
 
 def _check_data_word(word: str) -> None:
-    """Refuses what would say another share, or other images for each run, so that features could not be kept."""
+    """Refuses settings that contradict shares=, or that give each run other images, so that features cannot be kept."""
     key, _, value = word.partition("=")
     if key in ("data.fraction", "data.count"):
-        raise UserError(f"{word}: here shares of the images are typed shares=[0.1,1]")
+        raise UserError(f"{word}: type the shares of the images as shares=[0.1,1]")
     if key.startswith("data.permute") or (key == "data.online" and value.lower() == "true"):
-        raise UserError(f"{word}: a frozen network gets its images as they are; drop it")
+        raise UserError(f"{word}: `vitbench features` takes the images as they are; drop it")
 
 
 def _settings(network: NamedNetwork, asked: Asked) -> dict[str, Any]:
-    """The checked settings of a network's runs, but for share, seed and classifier."""
+    """Returns the checked settings of a network's runs, without share, seed and classifier."""
     record = None
     if network.library is None:
         try:
             record = find_record(Path(asked.runs).expanduser() / network.name)
         except UserError as error:
             raise UserError(
-                f"{network.prefix}: {error}; networks of libraries are timm:NAME, torchvision:NAME"
+                f"{network.prefix}: {error}; networks of libraries are typed timm:NAME or torchvision:NAME"
             ) from None
         if "optim" not in record["config"]:
             raise UserError(f"{network.prefix}: was trained elsewhere; type timm:NAME@FILE or torchvision:NAME@FILE")
         if record["config"]["data"].get("permute", "none") != "none":
-            raise UserError(f"{network.prefix}: was trained on images whose places were rearranged; drop it")
+            raise UserError(f"{network.prefix}: was trained on rearranged images (data.permute); drop it")
     settings = settings_beside(network, asked.data_words, record and record["config"])
     data = settings["data"]
     if record and data["image_size"] is None:
@@ -164,7 +164,7 @@ def _settings(network: NamedNetwork, asked: Asked) -> dict[str, Any]:
     data["cache"] = cache_folder(data["cache"])
     if data["val_fraction"] == 0:
         raise UserError(
-            "data.val_fraction=0: validation images choose the penalty and the number of neighbours; drop it"
+            "data.val_fraction=0: the penalty and the number of neighbours are chosen on validation images; drop it"
         )
     try:
         return check(settings)
@@ -177,7 +177,7 @@ def _of_run(settings: dict[str, Any], share: float, seed: int, classifier: str) 
 
 
 def _in_words_of_this_command(line: str, network: NamedNetwork) -> str:
-    """A line about a run's settings in what was typed here."""
+    """Rewrites a line about a run's settings in the settings of this command."""
     line = line.removeprefix(f"init={network.init}: ").replace("as init=FILE", f"as models=[{network.typed}@FILE]")
     return line.replace("data.fraction=", "shares=")
 
@@ -186,7 +186,7 @@ def _in_words_of_this_command(line: str, network: NamedNetwork) -> str:
 
 
 def _do(network: NamedNetwork, missing: Sequence[Run], asked: Asked) -> None:
-    """Computes the features of a network, where they are not kept, and does its missing runs."""
+    """Computes the features of a network, unless they are kept already, and does its missing runs."""
     for line in filter(None, map(set_aside, missing)):
         print(line, file=sys.stderr)
     parents = find_parents(missing[0].settings)  # before torch is imported
@@ -197,7 +197,7 @@ def _do(network: NamedNetwork, missing: Sequence[Run], asked: Asked) -> None:
     from vitbench.probing.frozen import Labelled, classify, compute_features
     from vitbench.training.prepare import share_of
 
-    shares = [share_of(run.settings) for run in missing]  # each is refused before anything is computed
+    shares = [share_of(run.settings) for run in missing]  # a wrong share is refused before anything is computed
     dataset = shares[0].dataset
     _check_images(network, parents.origin and parents.origin.name, dataset.train.channels, asked)
     hardware = {key: asked.machine[key] for key in ("device", "threads")}
@@ -222,11 +222,11 @@ def _do(network: NamedNetwork, missing: Sequence[Run], asked: Asked) -> None:
 
 
 def _check_images(network: NamedNetwork, run: str | None, channels: int, asked: Asked) -> None:
-    """Refuses a run whose network takes images of other channels."""
+    """Refuses a run whose network takes images with another number of channels."""
     if network.library is None and run is not None:
         its = find_record(Path(asked.runs).expanduser() / run)["channels"]
         if its != channels:
-            raise UserError(f"its images have {plural(its, 'channel')}, these have {channels}")
+            raise UserError(f"it takes images with {plural(its, 'channel')}, and these have {channels}")
 
 
 def _write(run: Run, record: Record, found: Classified, share: Share) -> None:
@@ -247,13 +247,13 @@ def _write(run: Run, record: Record, found: Classified, share: Share) -> None:
 def _record(
     run: Run, share: Share, features: Features, found: Classified, seconds: float, before: Cost, machine: Machine
 ) -> Record:
-    """`seconds` is what fitting took, `before` what training the network cost."""
+    """Makes the record of a run. `seconds` is the time of fitting; `before` is what training the network cost."""
     from vitbench.numbers.classified import TOP, balanced_accuracy, top_accuracy
 
     dataset, images = share.dataset, len(share.chosen) + len(share.held_out)
     truth, predictions, classes = dataset.test.labels, found.scores.argmax(1).numpy(), len(dataset.classes)
     seconds += images * features.seconds
-    has_top = classes > TOP and found.penalty is not None  # few neighbours vote for few classes
+    has_top = classes > TOP and found.penalty is not None  # nearest neighbours vote for too few classes
     record = {
         "schema": RECORD_SCHEMA,
         "results_version": RESULTS_VERSION,

@@ -1,4 +1,4 @@
-"""What `vitbench features` prints: accuracies by network, classifier and share, and which network is better."""
+"""Prints what `vitbench features` found: accuracies by network, classifier and share, and which network is better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitbench.runs.record import Record
 
 
 class Compared(NamedTuple):
-    """A finished run of a network, with what tells it from the others."""
+    """A finished run of a network, with the settings in which it differs from other runs."""
 
     network: str
     classifier: str
@@ -26,11 +26,11 @@ class Compared(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """How much better one network is than another, in points."""
+    """How much better one network is than another, in percentage points."""
 
     mean: float
-    half: float  # of its 95 % interval; NaN where there is none
-    why: str = ""  # there is none
+    half: float  # half the width of the 95 % interval; NaN where there is none
+    why: str = ""  # why there is no interval
 
 
 def told(runs: Sequence[Compared], folder: Path) -> None:
@@ -57,8 +57,8 @@ def told(runs: Sequence[Compared], folder: Path) -> None:
     seeds, tested = plural(len({run.seed for run in runs}), "seed"), runs[0].record["test_images"]
     say("\n".join(align(lines, 2)) + "\n\n")
     say(
-        f"Accuracy in % on {plural(tested, 'test image')}, frozen features: mean ± 95 % interval over {seeds}, "
-        "which draw training images; differences below count the draw of test images, too.\n"
+        f"Accuracy in % on {plural(tested, 'test image')}, by frozen features: mean ± 95 % interval over {seeds}, "
+        "which draw the training images. The intervals of the differences below also count the choice of test images.\n"
     )
     for classifier in classifiers:
         for first, second in combinations(networks, 2):
@@ -74,17 +74,18 @@ def _cell(records: Sequence[Record]) -> str:
 
 
 def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Path) -> Gap:
-    """The first network's accuracy minus the second's, paired by seed and by test image, in points.
+    """Returns the first network's accuracy minus the second's in percentage points, paired by seed and by test image.
 
-    The variances of the two means add up: over seeds (Student's t), and over test images, of what each image gains on
-    the mean over seeds. Seeds of a large share draw nearly the same images, and would alone promise too much.
+    The squared half widths of two intervals are added: over seeds (Student's t), and over test images (of each image's
+    gain, averaged over seeds). The interval over seeds alone would be too narrow, because the seeds of a large share
+    draw nearly the same images.
     """
     ours, theirs = ({run.seed: run for run in runs} for runs in (first, second))
     over_seeds: Interval = paired(
         *({seed: float(run.record["test_accuracy"] or 0) for seed, run in runs.items()} for runs in (ours, theirs))
     ).interval
     if over_seeds.n < 2:
-        return Gap(100 * over_seeds.mean, math.nan, "one seed has no interval")
+        return Gap(100 * over_seeds.mean, math.nan, "one seed gives no interval")
     try:
         of_images = _half_over_images(ours, theirs, folder)
     except Missing as missing:
@@ -96,7 +97,8 @@ def difference(first: Sequence[Compared], second: Sequence[Compared], folder: Pa
 
 
 def _half_over_images(ours: dict[int, Compared], theirs: dict[int, Compared], folder: Path) -> float:
-    """Half the interval over test images; raises Missing without predictions, or with those of other images."""
+    """Returns half the width of the interval over test images. Raises Missing where predictions are not there, or are
+    of other images."""
     import numpy as np
 
     gains = []
@@ -114,12 +116,14 @@ def _half_over_images(ours: dict[int, Compared], theirs: dict[int, Compared], fo
 
 
 def sentence(first: str, second: str, gap: Gap) -> str:
-    """Which network is better by how many points, or that this cannot be told."""
+    """Says which network is better and by how many percentage points, or that these runs cannot tell."""
     if math.isnan(gap.half):
-        return f"whether {first} or {second} is better cannot be told: {gap.why} (difference {gap.mean:+.1f} points)"
+        unclear = f"these runs cannot tell whether {first} or {second} is better"
+        return f"{unclear}: {gap.why} (difference {gap.mean:+.1f} points)"
     if gap.mean < 0:
         first, second, gap = second, first, gap._replace(mean=-gap.mean)
     between = f"95 % interval {gap.mean - gap.half:.1f} to {gap.mean + gap.half:.1f}"
     if gap.mean - gap.half <= 0:
-        return f"whether {first} or {second} is better cannot be told (difference {gap.mean:.1f} points, {between})"
+        unclear = f"these runs cannot tell whether {first} or {second} is better"
+        return f"{unclear} (difference {gap.mean:.1f} points, {between})"
     return f"{first} is better than {second} by {gap.mean:.1f} points ({between})"

@@ -1,13 +1,13 @@
-"""Features of frozen networks, computed once and kept, and the two classifiers that read classes off them.
+"""Computes features of frozen networks once and keeps them, and fits two classifiers to them.
 
-The feature of an image is what the network's head is given, after pooling. The network is in evaluation mode, and
-images are not augmented.
+The feature of an image is the input of the network's head, after pooling. The network is in evaluation mode, and images
+are not augmented.
 
 - `linear`: ridge regression in closed form (vitbench/numbers/ridge.py), in float64.
-- `nearest`: the k nearest of the images that are fitted on, by cosine, vote with weights exp(cosine / 0.07) (Wu et al.
-  2018, arXiv 1805.01978; as DINO does, Caron et al. 2021, arXiv 2104.14294).
+- `nearest`: the k training images whose features are nearest by cosine vote with weights exp(cosine / 0.07) (Wu et al.
+  2018, arXiv 1805.01978; as in DINO, Caron et al. 2021, arXiv 2104.14294).
 
-Validation images choose the penalty, and k of 1, 5, 10 and 20: the smallest of those with the best accuracy.
+The penalty, and k among 1, 5, 10 and 20, are chosen by accuracy on validation images; among equals, the smallest.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from vitbench.runs.record import Beginning
 from vitbench.training import checkpoint, transfer
 from vitbench.training.networks import normalise_of
 
-BATCH = 64  # images that a network sees at a time
+BATCH = 64  # a network sees so many images at a time
 NEIGHBOURS = (1, 5, 10, 20)
-TEMPERATURE = 0.07  # of a vote
-CHUNK = 1000  # images that are compared with all others at a time
-VERSION = 1  # of the files of features
+TEMPERATURE = 0.07  # the temperature of votes
+CHUNK = 1000  # so many images are compared with all training images at a time
+VERSION = 1  # the version of the files of features
 
 
 class Features(NamedTuple):
-    """What a frozen network makes of all images of a data set."""
+    """The features that a frozen network computes for all images of a data set."""
 
     train: Tensor  # (M, D), float32, in the order of the data set
-    test: Tensor
-    seconds: float  # that computing one image took
-    mean: tuple[float, ...]  # what images were normalised by
-    std: tuple[float, ...]
+    test: Tensor  # (M, D), float32, in the order of the data set
+    seconds: float  # time of computing one image
+    mean: tuple[float, ...]  # the mean of each channel by which images were normalised
+    std: tuple[float, ...]  # the standard deviation of each channel, for the same
     parameters: int
     multiply_adds: int
     init: Beginning
@@ -65,20 +65,20 @@ class Features(NamedTuple):
 
 
 class Classified(NamedTuple):
-    """What a classifier says of the test images, with what validation images chose."""
+    """The scores that a classifier gives to the test images, and what was chosen on validation images."""
 
     scores: Tensor  # (M, K)
     val_accuracy: float
-    penalty: float | None = None
-    neighbours: int | None = None
+    penalty: float | None = None  # of the linear classifier
+    neighbours: int | None = None  # that vote
 
 
 def compute_features(
     settings: Mapping[str, Any], parents: Parents, dataset: Dataset, machine: Machine, display: Progress
 ) -> Features:
-    """The features by the network that a run begins from, out of the cache where they are there.
+    """Computes the features by the network that a run begins from, or reads them from the cache.
 
-    UserError where its weights cannot be had, do not fit or take no such images.
+    Raises UserError where the network's weights cannot be had or do not fit, or it takes no such images.
     """
     seed_random_state(0, 0)
     train, origin = dataset.train, parents.origin
@@ -132,7 +132,7 @@ def model_name(settings: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What the cache keeps; nothing where it is not there or damaged."""
+    """Reads features from the cache; returns empty ones where the file is missing or damaged."""
     with suppress(UserError):
         return checkpoint.load_tensors(path)
     return {}, {}
@@ -147,7 +147,7 @@ def _computed(model: Any, normalise: Normalise, split: Split, machine: Machine, 
         display.update(done)
     features = torch.cat(parts)
     if not bool(features.isfinite().all()):
-        raise UserError("its features are not finite; these are no weights of such a network")
+        raise UserError("its features are not finite; the weights are wrong for this network")
     return features
 
 
@@ -155,7 +155,10 @@ def _computed(model: Any, normalise: Normalise, split: Split, machine: Machine, 
 
 
 def classify(classifier: str, fit: Labelled, choose: Labelled, test: Tensor, classes: int) -> Classified:
-    """Fits `linear` or `nearest`, lets the images `choose` choose, and gives scores of the features `test` (M, D)."""
+    """Fits a classifier, `linear` or `nearest`, and returns its scores for the features `test` (M, D).
+
+    The images of `choose` choose the penalty or the number of neighbours.
+    """
     return (_linear if classifier == "linear" else _nearest)(fit, choose, test, classes)
 
 
@@ -176,7 +179,7 @@ def _nearest(fit: Labelled, choose: Labelled, test: Tensor, classes: int) -> Cla
 
 
 def votes(fit: Labelled, values: Tensor, classes: int, neighbours: list[int]) -> list[Tensor]:
-    """For each number of neighbours, the votes (M, K) for each class of features (M, D); of an image they sum to 1."""
+    """Returns, for each number of neighbours, the votes (M, K) of features (M, D); those of an image sum to 1."""
     towards, parts = F.normalize(fit.features, dim=1), []
     for chunk in values.split(CHUNK):
         cosine, places = (F.normalize(chunk, dim=1) @ towards.T).topk(max(neighbours))  # (B, k), nearest first

@@ -1,4 +1,4 @@
-"""Which networks `vitbench probe` measures, and with which probes, by the command line or a study's `probes:`."""
+"""Decides which networks `vitbench probe` measures with which probes, by the command line or a study's `probes:`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitbench.settings.compose import compose
 from vitbench.settings.options import check_options
 from vitbench.settings.overrides import as_typed
 
-OTHER = "other"  # the option in which a probe is told with which runs it compares a network
+OTHER = "other"  # the option that names the runs with which a probe compares a network
 STUDY_PROBE_KEYS = ("probe", "checkpoint", "images", "seed", "where")  # what a study's `probes:` may set
 
 
@@ -33,7 +33,7 @@ class Job(NamedTuple):
     images: int
     seed: int
     probes: dict[str, dict[str, Any]]  # the options of each probe
-    measures_all: bool  # by probe=all; probes that do not apply to the network are then no error
+    measures_all: bool  # whether probe=all was asked for; then a probe that does not apply to the network is no error
 
     @property
     def name(self) -> str:
@@ -41,9 +41,10 @@ class Job(NamedTuple):
 
 
 def read_requests(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """The checked settings of what the user asks to measure, and the words on the command line.
+    """Returns the checked settings of what the user asks to measure, and the words on the command line.
 
-    A study gives a request for each line of its `probes:`, in which words on the command line win; else there is one.
+    A study gives a request for each line of its `probes:`, and words on the command line override the line's. Without a
+    study there is one request.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -75,13 +76,13 @@ def _key(word: str) -> str:
 
 
 def _measures_all(words: Sequence[str]) -> bool:
-    """Whether probe=all is asked for, which is also what happens without probe=."""
+    """Whether probe=all is asked for, which is also the default."""
     values = [word.partition("=")[2] for word in words if _key(word) == "probe"]
     return not values or "all" in values[-1].strip("[]").split(",")
 
 
 def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
-    """The request with its lists and the types of options put right; UserError where it cannot be met."""
+    """Returns the request with its lists and options converted. Raises UserError where it cannot be met."""
     ways = [key for key in ("run", "outside") if request[key] is not None]
     ways += ["study"] if request["study"] is not None else ["where"] if request["where"] else []
     if len(ways) != 1:
@@ -91,7 +92,7 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
         )
     names = [request[key] for key in ("arch", "name") if request[key] is not None]
     if len(names) == 2:
-        raise UserError(f"arch={names[0]} name={names[1]}: two words for the same network; keep arch=")
+        raise UserError(f"arch={names[0]} name={names[1]}: both name the network; drop name=")
     request |= {"arch": names[0] if names else None, "name": None}
     if not request["probe"]:
         raise UserError(f"probe=: name one or several; {did_you_mean('', [*MENU, 'all'])}")
@@ -114,12 +115,15 @@ def _checked(request: Any, typed: Sequence[str]) -> dict[str, Any]:
         key = _key(word)
         for_outside = key in ("arch", "name", "weights", "mean", "std", "data") or key.startswith("data.")
         if request["outside"] is None and for_outside and key not in ("data.root", "data.cache"):
-            raise UserError(f"{word}: a run brings its own network and data (data.root and data.cache may be typed)")
+            raise UserError(f"{word}: a run brings its own network and data; type only data.root or data.cache")
     return dict(request)
 
 
 def all_jobs(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> list[Job]:
-    """The jobs of all requests. A request for which filters leave no run is skipped; NothingChosen if all are."""
+    """Returns the jobs of all requests. A request whose filters leave no run is skipped.
+
+    Raises NothingChosen where all requests are skipped.
+    """
     jobs: list[Job] = []
     without_runs: list[NothingChosen] = []
     for request in requests:
@@ -133,9 +137,9 @@ def all_jobs(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> list[J
 
 
 def jobs_of(request: dict[str, Any], typed: Sequence[str]) -> list[Job]:
-    """A job for each network and checkpoint of the request.
+    """Returns a job for each network and checkpoint of the request.
 
-    A checkpoint that a run lacks is told in a line, and is an error where nothing else is left to measure.
+    For a checkpoint that a run lacks it prints a line. Raises UserError where nothing is left to measure.
     """
     jobs: list[Job] = []
     lacking: list[UserError] = []
@@ -159,7 +163,7 @@ def jobs_of(request: dict[str, Any], typed: Sequence[str]) -> list[Job]:
 
 
 def _runs_of(request: dict[str, Any], typed: Sequence[str]) -> list[tuple[Path, Record]]:
-    """The folder and the record of each run that the request names, filters, or enters from outside."""
+    """Returns the folder and the record of each run that the request names, selects, or brings from outside."""
     runs = Path(request["runs"]).expanduser()
     if request["outside"] is not None:
         from vitbench.probing.outside import enter
@@ -180,20 +184,23 @@ def _runs_of(request: dict[str, Any], typed: Sequence[str]) -> list[tuple[Path, 
 
 
 def _checkpoints(wanted: str, folder: Path, record: Record) -> list[str]:
-    """The checkpoints of a run that checkpoint=WANTED means: one, or all that it kept; UserError where it has none."""
+    """Returns the checkpoints of a run that checkpoint=WANTED means: one, or all that were kept.
+
+    Raises UserError where the run has no such checkpoint.
+    """
     kept = [str(step) for step in Run(folder, {}).kept()]
     if wanted == "trained" and record["status"] == "diverged":
-        raise UserError(f"run={folder.name}: diverged and has no weights; checkpoint=init measures it untrained")
+        raise UserError(f"run={folder.name}: diverged and has no weights; type checkpoint=init to measure it untrained")
     if wanted in files.CHECKPOINTS or wanted in kept:
         return [wanted]
     if wanted == "kept" and kept:
         return kept
-    what = f"kept its weights after {', '.join(kept)} steps" if kept else "kept none; keep=[10,100] in training does"
+    what = f"kept its weights after {', '.join(kept)} steps" if kept else "kept none; train it with keep=[10,100]"
     raise UserError(f"checkpoint={wanted}: {folder.name} {what}")
 
 
 def with_partners(job: Job, read: Reader) -> Job:
-    """The job with ids of runs in place of `other=` settings, so that the probe's file says which runs they were."""
+    """Returns the job with ids of runs instead of `other=` settings, so that the probe's file names these runs."""
     probes = dict(job.probes)
     for name, options in job.probes.items():
         if options.get(OTHER) is not None:

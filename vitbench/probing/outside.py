@@ -1,9 +1,9 @@
-"""Networks of torchvision and timm that were trained elsewhere. They become runs without training, for tables.
+"""Networks of torchvision and timm that were trained elsewhere become runs without training, so that tables have them.
 
     vitbench probe model=torchvision arch=resnet50 weights=FILE data=imagefolder data.root=FOLDER data.image_size=224
 
-A file of weights is .safetensors, or what `torch.save` made of a state_dict; nothing in it is run as code. The record
-names it by its SHA-256. The classes of the data must be the network's, in its order. `name=` is `arch=`, too.
+A file of weights is .safetensors, or a state_dict that `torch.save` wrote; nothing in it is run as code. The record
+names it by its SHA-256. The classes of the data must be those of the network, in its order. `name=` means `arch=`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from vitbench.models.library import Network
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SEED = 0  # of the weights that are drawn for checkpoint=init
+SEED = 0  # draws the weights for checkpoint=init
 
 
 def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]:
-    """The folder and the record of a network on these data. Where there is no record yet, the network is tested."""
+    """Returns the folder and the record of a network on these data. Without a record, the network is tested first."""
     from vitbench.runs.plan import Planner
 
     words = _data_words(asked, typed)
@@ -55,11 +55,14 @@ def enter(asked: Mapping[str, Any], typed: Sequence[str]) -> tuple[Path, Record]
 
 
 def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
-    """The words of the command line that choose the data; UserError where network, weights or data are not named."""
+    """Returns the words of the command line that choose the data.
+
+    Raises UserError where the network, its weights or the data are not named.
+    """
     family, name = asked["outside"], asked["arch"]
     if family not in LIBRARIES:
         raise UserError(
-            f"model={family}: {did_you_mean(str(family), LIBRARIES)}; what vitbench trained is named by run=ID"
+            f"model={family}: {did_you_mean(str(family), LIBRARIES)}; a network that vitbench trained is typed run=ID"
         )
     for key, example in {"arch": "resnet50", "weights": "resnet50.pth"}.items():
         if asked[key] is None:
@@ -68,22 +71,23 @@ def _data_words(asked: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     if not any(word.startswith("data=") for word in words):
         raise UserError(f"model={family} arch={name}: data= is missing, for example data=imagefolder data.root=FOLDER")
     if moved := next((word for word in words if word.startswith("data.permute")), None):
-        raise UserError(f"{moved}: a network that was trained elsewhere gets its images as they are; drop it")
+        raise UserError(f"{moved}: a network that was trained elsewhere takes the images as they are; drop it")
     return words
 
 
 def _channels(key: str, given: Any, channels: int) -> list[float]:
-    """The numbers typed as `mean=` or `std=`, those of ImageNet where nothing was typed; UserError where none fit."""
+    """Returns the numbers typed as `mean=` or `std=`, or else those of ImageNet. Raises UserError where they do not
+    fit the channels."""
     values = IMAGENET[key] if given is None else given
     if not isinstance(values, list) or len(values) != channels or not all(isinstance(v, int | float) for v in values):
-        raise UserError(f"{key}={given}: must be {channels} numbers, one a channel of the images, in 0..1")
+        raise UserError(f"{key}={given}: must be {channels} numbers, one for each channel of the images, in 0..1")
     return [float(value) for value in values]
 
 
 def _tested(
     run: str, config: dict[str, Any], dataset: Dataset, channels: Mapping[str, list[float]], asked: Mapping[str, Any]
 ) -> Record:
-    """Tests the network on all test images, and returns its record, of a run that trained for no step."""
+    """Tests the network on all test images, and returns the record of a run that trained for no step."""
     import numpy as np
     import torch
 
@@ -97,7 +101,7 @@ def _tested(
     test, classes = dataset.test, list(dataset.classes)
     shape = {"classes": len(classes), "channels": test.channels, "image_size": test.image_size}
     model = _build(config["model"], asked["weights"], **shape).to(machine.device)
-    images = Stream(test.images, np.arange(len(test)), machine.device)  # a batch of them in memory
+    images = Stream(test.images, np.arange(len(test)), machine.device)  # one batch at a time is in memory
     labels = torch.from_numpy(np.array(test.labels)).to(machine.device)
     normalise = Normalise(channels["mean"], channels["std"], machine.device)
     result = evaluate(model, images, labels, normalise, batch_size=100)
@@ -130,13 +134,16 @@ def _tested(
 
 
 def build_outside(record: Record, weights: str | None) -> Network:
-    """The network of a record, with the weights of a file or freshly initialised; UserError says what does not fit."""
+    """Builds the network of a record, with the weights of a file or freshly initialised.
+
+    Raises UserError where the weights do not fit.
+    """
     shape = {"channels": record["channels"], "image_size": record["image_size"]}
     return _build(record["config"]["model"], weights, classes=len(record["classes"]), **shape)
 
 
 def _build(about: Mapping[str, Any], weights: str | None, *, classes: int, channels: int, image_size: int) -> Network:
-    """The network that `model` names in a record's settings, for images (channels, image_size, image_size)."""
+    """Builds the network that a record's settings name, for images (channels, image_size, image_size)."""
     from vitbench.data.loader import seed_random_state
     from vitbench.models.build import build_model
 
@@ -150,7 +157,7 @@ def _build(about: Mapping[str, Any], weights: str | None, *, classes: int, chann
 
 
 def _load(model: Network, path: Path, classes: int) -> None:
-    """Loads a file of weights into the network; UserError where it does not fit or is for other classes."""
+    """Loads a file of weights into the network. Raises UserError where it does not fit or is for other classes."""
     from vitbench.models.library import adapted
     from vitbench.models.weights import read_state_dict
     from vitbench.training import checkpoint
@@ -160,5 +167,5 @@ def _load(model: Network, path: Path, classes: int) -> None:
     other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     outputs = {tensors[name].shape[:1] for name in other if own[name].shape[:1] == (classes,)}
     if other and len(outputs) == 1 and all(own[name].shape[1:] == tensors[name].shape[1:] for name in other):
-        raise UserError(f"weights={path}: for {outputs.pop()[0]:,} classes, and the data have {classes:,}")
+        raise UserError(f"weights={path}: these are for {outputs.pop()[0]:,} classes, and the data have {classes:,}")
     checkpoint.fit_tensors(model.net, tensors, path)

@@ -1,15 +1,15 @@
 """Finds the runs that a run is compared with (`probe.cka.other=...`), before anything is measured.
 
 `other` is the id of one run, `other=resnet-shapes-f1-s0-3fa9c1d2`. Or it gives each of several runs a label, and
-describes each by its id or by settings, which are named like the columns of tables:
+describes each run by its id or by settings, which have the names of the columns of tables:
 
     other={cnn:{model:resnet,data.fraction:1},seed:{seed:[0,1]}}
 
-Settings describe the finished run, in the same folder and on the same images, that has them and agrees with the run
-itself in all others. Only the options of what is described (`model.depth` of `model`), and with a model its encoding
-and its recipe, may differ too. So `cnn` is the ResNet of the same seed on all images; that ResNet itself has no `cnn`.
-Of several values the first counts that another run has: `seed` is the run of seed 0, and for that run itself the one
-of seed 1. The word `pixels` stands for no run, but for the images themselves.
+Settings describe the finished run in the same folder and on the same images that has these settings, and otherwise the
+settings of the run itself. Only options of the described settings (`model.depth` of `model`) may differ as well, and
+with a model its encoding and its recipe. So `cnn` is the ResNet of the same seed on all images; for that ResNet itself,
+there is no `cnn`. Of several values, the first that another run has counts: `seed` is the run with seed 0, and for that
+run itself the one with seed 1. The word `pixels` means the images themselves instead of a run.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ Reader = Callable[[Path], Runs]
 
 
 def reader() -> Reader:
-    """A function that reads a folder of runs, each folder once."""
+    """Returns a function that reads a folder of runs, and reads each folder only once."""
     return cache(lambda folder: select_runs(str(folder), {}))
 
 
 def resolve_partners(option: str, other: Any, folder: Path, read: Reader) -> Any:
-    """What `other` is with ids of runs in place of settings: an id or {label: id}, None where it is the run itself.
+    """Replaces settings in `other` by ids of runs: returns an id or {label: id}, None where it is the run itself.
 
-    `option` is its name on the command line. `folder` is that of the run itself, beside which the others lie.
+    `option` is the name of `other` on the command line. `folder` is the folder of the run itself; the others are beside
+    it.
     """
     if isinstance(other, Mapping):
         for label in other:
             if not str(label).isidentifier() or label == "self":
-                raise UserError(f"{option}.{label}: a label is a word of letters, digits and _, and not self")
+                raise UserError(f"{option}.{label}: a label must be a word of letters, digits and _, other than self")
         return {str(label): _partner(f"{option}.{label}", each, folder, read) for label, each in other.items()}
     return _partner(option, other, folder, read)
 
 
 def _partner(option: str, described: Any, folder: Path, read: Reader) -> str | None:
-    """The id of the run that is described by its id or by settings, or RAW_PIXELS."""
+    """Returns the id of the run that is described by its id or by settings, or RAW_PIXELS."""
     if described == RAW_PIXELS:
         return RAW_PIXELS
     if isinstance(described, str):
@@ -68,7 +69,8 @@ def _partner(option: str, described: Any, folder: Path, read: Reader) -> str | N
 
 
 def _run_with(described: Mapping[str, Any], option: str, folder: Path, read: Reader) -> str | None:
-    """The id of the run that has these settings and else differs least from the run itself; None where it is that."""
+    """Returns the id of the run that has these settings and otherwise differs least from the run itself; None where
+    it is the run itself."""
     runs = read(folder.parent)
     (own,) = [row for row in runs.rows if row["id"] == folder.name]
     try:
@@ -87,12 +89,12 @@ def _run_with(described: Mapping[str, Any], option: str, folder: Path, read: Rea
     free = {*wanted, *GROUPS["model"].brings} if "model" in wanted else {*wanted}
 
     def differences(row: Row) -> list[str]:
-        """The settings in which a row differs from the run itself without being described so."""
+        """Returns the settings in which a row differs from the run itself although they are not described."""
         fixed = (key for key in settings if key not in wanted and key.partition(".")[0] not in free)
         return [key for key in fixed if row.get(key) != own.get(key)]
 
     def rank(row: Row) -> tuple[int, ...]:
-        """The places of the row's values in lists that describe it, then the number of settings that differ at all."""
+        """Returns the places of the row's values in the described lists, then the number of settings that differ."""
         places = [
             values.index(row.get(key)) if isinstance(values, list) and row.get(key) in values else 0
             for key, values in wanted.items()
@@ -103,8 +105,8 @@ def _run_with(described: Mapping[str, Any], option: str, folder: Path, read: Rea
     if not fitting:
         nearest = min(others, key=lambda row: len(differences(row)))
         raise UserError(
-            f"{option}: no finished run differs in that alone; {nearest['id']} differs in"
-            f" {', '.join(differences(nearest))} too"
+            f"{option}: no finished run differs only in that; {nearest['id']} also differs in"
+            f" {', '.join(differences(nearest))}"
         )
     if len(fitting) > 1 and rank(fitting[0]) == rank(fitting[1]):
         raise UserError(f"{option}: {fitting[0]['id']} and {fitting[1]['id']} fit equally well; name more settings")

@@ -1,7 +1,7 @@
 """Measures networks: `vitbench probe run=ID probe=shift`, `study=NAME probe=all checkpoint=[trained,init]`.
 
-Each network is built once, and all probes that are to be measured of it get it with the same test images. When a probe
-or a run is refused, a line says why, and the others go on.
+Each network is built once, and all its probes get it with the same test images. When a probe or a run is refused, a
+line says why, and the others continue.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def main(config: Any) -> int:
-    """Measures what is not measured yet; returns 0, or the highest exit code of what was refused."""
+    """Measures what is not measured yet. Returns 0, or the highest exit code of what was refused."""
     return max((error.exit_code for error in measure(config)[1]), default=0)
 
 
 def measure(config: Any) -> tuple[list[Job], list[UserError]]:
-    """Does as `main` does; returns the jobs that were asked for, none of which a figure needs, and what was refused."""
+    """Does what `main` does; returns the jobs that were asked for (none where only a figure was), and the refusals."""
     forget()
     requests, typed = read_requests(config)
     if config.file is not None:
@@ -69,7 +69,7 @@ def measure(config: Any) -> tuple[list[Job], list[UserError]]:
             if files.is_done(paths[name], images=job.images, seed=job.seed, options=options, version=version(name))
         ]
         if done:
-            print(f"{job.name}: measured before: {', '.join(done)}")
+            print(f"{job.name}: measured already: {', '.join(done)}")
         missing = {name: job.probes[name] for name in job.probes if name not in done and paths[name] not in planned}
         planned |= {paths[name] for name in missing}
         if missing:
@@ -85,7 +85,7 @@ def version(name: str) -> int:
 
 
 def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str]) -> list[UserError]:
-    """Measures all probes of all jobs; returns what was refused."""
+    """Measures all probes of all jobs; returns the refusals."""
     from vitbench.machine.progress import progress
 
     machine = _machine(request)
@@ -116,7 +116,7 @@ def _measure(todo: Sequence[Job], request: dict[str, Any], typed: Sequence[str])
 
 
 def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figures: bool, report: _Report) -> bool:
-    """Measures one probe of one network and writes its rows and figure; whether it could be measured."""
+    """Measures one probe of one network and writes its rows and figure; returns whether it could be measured."""
     begin = time.monotonic()
     measured = False
     try:
@@ -141,7 +141,7 @@ def _measure_one(job: Job, name: str, subject: Subject, machine: Machine, figure
 
 
 class _Report:
-    """What the user is told while probes are measured, and what was refused."""
+    """Tells the user what happens while probes are measured, and collects refusals."""
 
     def __init__(self, display: Progress, show: bool | None) -> None:
         self.say, self._show = display.say, show
@@ -151,11 +151,11 @@ class _Report:
     def refuse(self, line: str, error: UserError) -> None:
         self.refused.append(type(error)(line))
         self.say(f"vitbench: {line}")
-        if self._show is False:  # `say` prints nothing then, and an error is told all the same
+        if self._show is False:  # `say` then prints nothing, but an error must be printed
             print(f"vitbench: {line}", file=sys.stderr)
 
     def leave_out(self, job: Job, line: str, error: UserError) -> None:
-        """Tells of a probe that does not apply: an error where it was named, else once for all networks of a kind."""
+        """Reports a probe that does not apply: as an error if it was named, otherwise once for each kind of network."""
         if not job.measures_all:
             self.refuse(f"{job.name}: {line}", error)
         elif line not in self._left_out:
@@ -171,7 +171,7 @@ def _machine(request: dict[str, Any]) -> Machine:
 
 
 def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
-    """A line that says why the probe does not apply to the network, and which probes do."""
+    """Says in a line why the probe does not apply to the network, and which probes do."""
     if isinstance(error, NotInstalled):
         return f"probe={name}: {error}"
     family = job.record["config"]["model"]["name"]
@@ -180,9 +180,9 @@ def _why_not(job: Job, name: str, error: DoesNotApply) -> str:
 
 
 def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> None:
-    """Writes the figure of one probe to `file`, of one network or of several side by side.
+    """Writes the figure of one probe into `file`, for one network or for several side by side.
 
-    With a study these are the networks of all its lines, each once, and the options are those of the first line.
+    With a study, these are the networks of all lines of its `probes:`, each once, with the options of the first line.
     """
     from vitbench.numbers.look import FIGURE_ENDINGS
 
@@ -217,7 +217,7 @@ def _draw(requests: Sequence[dict[str, Any]], typed: Sequence[str]) -> None:
 
 
 def _picture(menu: dict[str, Choice], name: str, drawn: Subject | dict[str, Subject], job: Job, ending: str) -> bytes:
-    """The figure of a probe, which gets those of the probe's options that it takes."""
+    """Draws the figure of a probe, with those of the probe's options that the figure takes."""
     taken = parameters(menu[name].target)
     options = {key: value for key, value in job.probes[name].items() if key in taken}
     return bytes(look_up("figure", name, menu)(drawn, seed=job.seed, ending=ending, **options))
@@ -229,7 +229,7 @@ def _save(job: Job, name: str, rows: list[files.ProbeRow], machine: Machine) -> 
     path = files.path_of(job.folder, name, job.checkpoint)
     with storage(path):
         path.parent.mkdir(exist_ok=True)
-        for ending in (".svg", ".png"):  # they show the rows that are now replaced
+        for ending in (".svg", ".png"):  # the old pictures show rows that are now replaced
             files.picture_of(job.folder, name, job.checkpoint, ending).unlink(missing_ok=True)
     described = machine.described()["hardware"]
     hardware = f"{described['name']}, {described['threads']} threads"
@@ -240,9 +240,9 @@ def _save(job: Job, name: str, rows: list[files.ProbeRow], machine: Machine) -> 
 def _subject(
     job: Job, request: dict[str, Any], typed: Sequence[str], machine: Machine, at_most: bool = False
 ) -> Subject:
-    """The network of a job with test images of the run's own data.
+    """Returns the network of a job, with test images of the run's own data.
 
-    With `at_most` it has all of them where they are fewer than was asked for: that does for a figure.
+    With `at_most`, it takes all test images where there are fewer than were asked for, which is enough for a figure.
     """
     import torch
 
@@ -258,14 +258,14 @@ def _subject(
     dataset = open_dataset(**data | {"cache": cache}, progress=request["machine"]["progress"] is not False)
     if dataset.fingerprint != record["data_fingerprint"]:
         raise DataError(
-            f"data.root={data['root']}: not the images that {job.folder.name} was trained on "
-            f"(fingerprint {dataset.fingerprint}, its record has {record['data_fingerprint']})"
+            f"data.root={data['root']}: these are not the images that {job.folder.name} was trained on "
+            f"(their fingerprint is {dataset.fingerprint}, its record has {record['data_fingerprint']})"
         )
     count = min(job.images, len(dataset.test)) if at_most else job.images
     images, labels = draw_images(dataset.test, count, job.seed, machine.device)
 
     def held_out(most: int) -> tuple[Tensor, Tensor]:
-        """At most so many of the images that the run was validated on, and their labels."""
+        """Returns at most `most` of the run's validation images, and their labels."""
         _, indices = split_and_subset(dataset.train.labels, dataset.classes, **share_options(record["config"]))
         pixels, classes = dataset.train.images[indices[:most]], dataset.train.labels[indices[:most]]
         return torch.from_numpy(pixels).to(machine.device), torch.from_numpy(classes).to(machine.device)
@@ -276,7 +276,7 @@ def _subject(
         if other.record["data_fingerprint"] != record["data_fingerprint"]:
             raise DataError(
                 f"{run_id} was trained on other images (fingerprint {other.record['data_fingerprint']}) than "
-                f"{job.folder.name} ({record['data_fingerprint']}): they have none to be compared on"
+                f"{job.folder.name} ({record['data_fingerprint']}), so there are none to compare them on"
             )
         return subject_of(other)
 
@@ -292,7 +292,7 @@ def _subject(
 
 
 def _network(job: Job, request: dict[str, Any]) -> Any:
-    """The network of a job on the CPU, with the weights of its checkpoint, which may be those drawn before training."""
+    """Builds the network of a job on the CPU, with the weights of its checkpoint or those drawn before training."""
     from vitbench.data.loader import seed_random_state
     from vitbench.models.build import of_record
     from vitbench.probing.outside import build_outside
@@ -301,16 +301,16 @@ def _network(job: Job, request: dict[str, Any]) -> Any:
     record = job.record
     if "network" in record["config"]["model"]:  # it was trained elsewhere
         if request["weights"] is None:
-            raise UserError(f"{job.folder.name}: trained elsewhere; name it by model=, arch=, weights= and data= again")
+            raise UserError(f"{job.folder.name}: was trained elsewhere; type model=, arch=, weights= and data= again")
         if job.checkpoint != "trained":
             return build_outside(record, None)
         if checksum(Path(request["weights"]).expanduser(), "weights=") != record["config"]["model"]["weights"]:
             raise UserError(
-                f"weights={request['weights']}: is not the file of {job.folder.name}; only one can be typed, so a "
-                "network trained elsewhere is compared with what vitbench trained"
+                f"weights={request['weights']}: is not the file of {job.folder.name}; only one file can be typed, so a "
+                "network trained elsewhere can only be compared with networks that vitbench trained"
             )
         return build_outside(record, request["weights"])
-    seed_random_state(record["config"]["seed"], 0)  # training draws its first weights so
+    seed_random_state(record["config"]["seed"], 0)  # as training does before it draws its first weights
     if job.checkpoint == "init":
         return of_record(record)
     return trained(job.folder, record, int(job.checkpoint) if job.checkpoint.isdigit() else None)

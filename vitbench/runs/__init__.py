@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and which runs a study asks for. Nothing here trains, and nothing imports torch."""
+"""Reads and writes what a run leaves on disk, and plans the runs of a study. Nothing here trains or imports torch."""

@@ -1,4 +1,4 @@
-"""Finds, checks and orders the parents of runs: those that a run begins from (`init=`) or learns from (`teacher=`).
+"""Finds, checks and orders the parents of runs: the runs that a run begins from (`init=`) or learns from (`teacher=`).
 
 Both settings name a run by its id, or describe it by words (vitbench/settings/described.py).
 """
@@ -33,7 +33,7 @@ class FinishedRun(NamedTuple):
 
 
 def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
-    """The run that `key` (init or teacher) names or describes; UserError where it has not finished."""
+    """Returns the run that `key` (init or teacher) names or describes. Raises UserError where it has not finished."""
     described, name = settings_of(settings, key), str(id_of(settings, key))
     folder = Path(settings["runs"] if described is None else described["runs"]).expanduser() / name
     run = Run(folder, {})
@@ -48,28 +48,28 @@ def finished_parent(settings: Mapping[str, Any], key: str) -> FinishedRun:
         raise UserError(f"{typed}: {name} {why}; it is trained by: {training_command(described or {})}")
     if described is not None and images_changed(record, described):
         again = training_command(described)
-        raise UserError(f"{typed}: the images changed since {name} ended; it is trained again by: {again}")
+        raise UserError(f"{typed}: the images have changed since {name} ended; it is trained again by: {again}")
     if record["status"] != "finished" or not run.weights().exists():
         raise UserError(f"{typed}: {name} {record['status']} and has no weights")
     return FinishedRun(folder, record)
 
 
 def check_teacher(record: Record, settings: Mapping[str, Any], classes: Sequence[str], fingerprint: str) -> None:
-    """UserError where the teacher of a run has not learned to tell these classes, or not on these images."""
+    """Raises UserError where the teacher has learned other classes, or learned from other images than this run's."""
     name, its_classes = record["id"], record["classes"]
     if [*its_classes] != [*classes]:
         known, wanted = (f"{len(names)} classes ({', '.join(names[:3])} ...)" for names in (its_classes, classes))
-        raise UserError(f"teacher={name}: knows {known}, these images have {wanted}; the teacher must know the same")
+        raise UserError(f"teacher={name}: knows {known}, but these images have {wanted}; choose one that knows these")
     if record["data_fingerprint"] != fingerprint:
         raise UserError(
-            f"teacher={name}: saw other images (data.name={record['config']['data']['name']}, "
-            f"{record['image_size']} px); a teacher must have the data of its student"
+            f"teacher={name}: learned from other images (data.name={record['config']['data']['name']}, "
+            f"{record['image_size']} px); choose one that was trained on the images of this run"
         )
     places = [places_of(each, record["image_size"]) for each in (record["config"], settings)]
     if len({None if each is None else each.tobytes() for each in places}) > 1:
         raise UserError(
-            f"teacher={name}: its images were rearranged otherwise than this run's (data.permute and its share, tile "
-            "and seed); a teacher gets the images of its student. With data.permute_seed=0 in both runs they are alike"
+            f"teacher={name}: its images were rearranged in another way than this run's (data.permute and its share, "
+            "tile and seed); type data.permute_seed=0 in both runs to rearrange them in the same way"
         )
     if record["test_accuracy"] is None:
         raise UserError(
@@ -78,8 +78,11 @@ def check_teacher(record: Record, settings: Mapping[str, Any], classes: Sequence
 
 
 def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]:
-    """A warning for each parent that may have learned from images that validate this run, whose images have this
-    fingerprint: the parent had the same images, but drew its share with another seed, or held fewer back."""
+    """Returns a warning for each parent that may have learned from this run's validation images.
+
+    That can be where the parent had the same images (with this fingerprint), but drew its share with another seed or
+    held fewer images back for validation.
+    """
     warnings = []
     for key in PARENT_KEYS:
         if id_of(settings, key) is None:
@@ -88,21 +91,21 @@ def validation_leaks(settings: Mapping[str, Any], fingerprint: str) -> list[str]
         parent = record["config"]
         why = ""
         if parent["data"].get("online"):
-            continue  # its images were in no split
+            continue  # such images are drawn anew and belong to no split
         if subset_seed(parent) != subset_seed(settings):
             why = "drew its images with another seed"
         elif parent["data"]["val_fraction"] < settings["data"]["val_fraction"]:
             why = "held fewer images back for validation"
         if why and record["data_fingerprint"] == fingerprint:
             warnings.append(
-                f"{key}={record['id']} {why}, so that it may have learned from this run's validation images; "
+                f"{key}={record['id']} {why}, so it may have learned from this run's validation images; "
                 "no run learns from test images"
             )
     return warnings
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
-    """The command line that trains a run with these settings, but for those that only decide how fast it is."""
+    """Returns the command line that trains a run with these settings, without settings that only decide its speed."""
     flat, planner = flatten(settings), Planner()
     members = {name: (group, flat.get(group.name_key)) for name, group in GROUPS.items()}
     words = [f"{name}={member}" for name, (group, member) in members.items() if group.is_decisive and member]
@@ -118,7 +121,7 @@ def training_command(settings: Mapping[str, Any]) -> str:
 
 
 def parents(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The ids of each run's parents; both mappings are by the id of the run."""
+    """Returns the ids of each run's parents; both mappings are by the id of the run."""
     return {
         run_id: {parent for key in PARENT_KEYS if (parent := id_of(run_settings, key))}
         for run_id, run_settings in settings.items()
@@ -126,9 +129,9 @@ def parents(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
 
 
 def generations(parents_of: Mapping[str, set[str]]) -> list[list[str]]:
-    """The ids of runs in lists, to be done one list after the other: each run's parents among them come before it."""
+    """Sorts the ids of runs into lists that are done one after the other, so that each run comes after its parents."""
     order = TopologicalSorter({run_id: parents_of[run_id] & {*parents_of} for run_id in parents_of})
-    order.prepare()  # it can find no circle: an id is a hash, of the parents' ids too
+    order.prepare()  # there can be no cycle, because an id is a hash that includes the parents' ids
     lists = []
     while ready := order.get_ready():
         lists.append(sorted(ready, key=[*parents_of].index))

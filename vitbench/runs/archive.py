@@ -6,9 +6,9 @@
     runs/<id>/                  record.json, config.yaml, metrics.csv, predictions.npy, labels.npy, probabilities.npy,
                                 probes/*.csv, and checkpoint*.safetensors where weights were asked for
 
-Files stand in the order of their names, all of one owner, time and mode, so that equal files give equal bytes; only
-another version of zlib packs them otherwise. Who reads an archive reads what anyone can have made: every entry must be
-a regular file of such a name and size, and the whole may not be far larger than the archive.
+Files are in the order of their names and have the same owner, time and mode, so that equal files give equal bytes,
+unless another version of zlib compresses them. Anyone can have made an archive that we read. So every entry must be a
+regular file with such a name and an allowed size, and the unpacked files may not be far larger than the archive.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from vitbench.settings.compose import MOST_YAML
 
 ENDINGS = (".tar.gz", ".tgz")
 SUMS = "sha256sums.txt"
-RUN_ID = r"(?!images-)[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"  # images-...: runs that are kept apart (records.py)
+RUN_ID = r"(?!images-)[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"  # images-... is a folder of runs kept apart (records.py)
 STUDY = re.compile(r"[\w-][\w.-]{0,99}\.yaml")
 NOTES = re.compile(r"runs/\.plans/[\w-][\w.-]{0,99}-[0-9a-f]{8}\.json")
 WEIGHTS = r"checkpoint(\.\d{1,15})?\.safetensors"
-TABLES = 100_000_000  # bytes of a metrics.csv or a probe's file, which have a line for an evaluation or a result
-KINDS = {  # the files that an archive can hold, and the most bytes that each can have
+TABLES = 100_000_000  # the most bytes of metrics.csv (a line for each evaluation) or a probe's file (for each result)
+KINDS = {  # the files that an archive can hold, and the most bytes of each
     re.compile(r"sha256sums\.txt"): TABLES,
     STUDY: MOST_YAML,
     NOTES: SMALL,
@@ -46,8 +46,9 @@ KINDS = {  # the files that an archive can hold, and the most bytes that each ca
     re.compile(rf"runs/{RUN_ID}/{WEIGHTS}"): 100 * LARGE,
 }
 MOST_FILES = 500_000
-# Deflate makes a thousandth of a file of zeros, and of 2,000 runs, whose records are much alike, a twentieth.
-MOST_TIMES, AND_BYTES = 200, 100_000_000  # an archive unpacks to at most so many times its size, and so many bytes more
+# An archive unpacks to at most MOST_TIMES its size and AND_BYTES more. Deflate packs 2,000 runs, whose records are much
+# alike, to a twentieth of their size, and a file of zeros to a thousandth.
+MOST_TIMES, AND_BYTES = 200, 100_000_000
 BLOCK, CHUNK = tarfile.BLOCKSIZE, 1 << 20
 LEVEL = 6  # of gzip
 LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
@@ -60,7 +61,7 @@ ODD_KINDS = {
 
 
 def most_bytes(name: str) -> int | None:
-    """The most bytes that a file of this name in an archive can have; None of a name that vitbench does not give."""
+    """Returns the most bytes that a file of this name may have in an archive; None for names vitbench does not give."""
     return next((most for pattern, most in KINDS.items() if pattern.fullmatch(name)), None)
 
 
@@ -74,9 +75,9 @@ def sums_text(digests: Mapping[str, str]) -> bytes:
 def write_archive(
     file: BinaryIO, files: Mapping[str, Path | bytes], digests: Mapping[str, str], tell: Callable[[int], None]
 ) -> None:
-    """Writes files, by their names in the archive; `tell` gets the size of each block that was read.
+    """Writes files, by their names in the archive. `tell` is called with the size in bytes of each block that was read.
 
-    StorageError where a file is no longer what its digest says.
+    Raises StorageError where a file no longer has its digest.
     """
     with gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0) as stream:
         for name, content in [(SUMS, sums_text(digests)), *sorted(files.items(), key=lambda each: each[0])]:
@@ -84,7 +85,7 @@ def write_archive(
                 stream.write(_header(name, len(content)) + _padded(content))
                 continue
             if _copy(content, stream, name, tell) != digests[name]:
-                raise StorageError(f"{content} was changed while it was packed; type the same again")
+                raise StorageError(f"{content} was changed while it was packed; repeat the command")
         stream.write(bytes(2 * BLOCK))
 
 
@@ -101,10 +102,10 @@ def _copy(path: Path, stream: gzip.GzipFile, name: str, tell: Callable[[int], No
                 tell(len(block))
                 left -= len(block)
     except OSError as error:
-        if error.filename is None:  # what cannot be written is told by whoever opened the archive
+        if error.filename is None:  # writing failed, which the caller that opened the archive reports
             raise
         raise StorageError(f"{path} cannot be read: {error.strerror}") from None
-    stream.write(bytes(left + -size % BLOCK))  # of a file that became shorter the digest is another one
+    stream.write(bytes(left + -size % BLOCK))  # if the file became shorter, its digest will differ
     return sha256.hexdigest()
 
 
@@ -122,9 +123,10 @@ def _padded(blob: bytes) -> bytes:
 
 
 def unpack(path: Path, folder: Path, tell: Callable[[int], None] = lambda size: None) -> dict[str, str]:
-    """Writes the files of an archive below an empty folder; returns their digests by their names, which are checked.
+    """Writes the files of an archive below an empty folder; returns their digests by their names, after checking both.
 
-    DataError, in one line, where it is not an archive as `vitbench pack` writes it; the folder may then hold a part.
+    Raises DataError where it is not an archive as `vitbench pack` writes it; the folder may then hold some of the
+    files.
     """
     size = check_readable(path, "from=")
     digests: dict[str, str] = {}
@@ -143,7 +145,7 @@ def unpack(path: Path, folder: Path, tell: Callable[[int], None] = lambda size: 
 
 
 class _Source:
-    """The bytes of an archive, one after the other; DataError where they end too soon or are too many."""
+    """Reads the bytes of an archive in order. Raises DataError where they end too soon or are too many."""
 
     def __init__(self, path: Path, file: BinaryIO, most: int, tell: Callable[[int], None]):
         self.path, self.most, self.read_so_far = path, most, 0
@@ -151,7 +153,7 @@ class _Source:
         self._stream = gzip.GzipFile(fileobj=file, mode="rb")
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer only at the end."""
+        """Returns `size` bytes; fewer only at the end."""
         try:
             blob = self._stream.read(size)
         except (OSError, EOFError, zlib.error) as error:
@@ -160,8 +162,8 @@ class _Source:
         self.read_so_far += len(blob)
         if self.read_so_far > self.most:
             raise DataError(
-                f"{self.path} unpacks to more than {self.most / 1e6:,.0f} MB, over {MOST_TIMES} times its size; no "
-                "archive of runs does"
+                f"{self.path} unpacks to more than {self.most / 1e6:,.0f} MB, over {MOST_TIMES} times its size, which "
+                "no archive of runs does"
             )
         self._tell(self._file.tell() - self._told)
         self._told = self._file.tell()
@@ -175,7 +177,7 @@ class _Source:
 
 
 def _entries(source: _Source, path: Path) -> Iterator[tuple[str, int]]:
-    """The name and the size of each file, whose bytes must be read before the next one is asked for."""
+    """Yields the name and the size of each file; the caller must read its bytes before it asks for the next one."""
     while any(block := source.exactly(BLOCK)):
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -184,16 +186,16 @@ def _entries(source: _Source, path: Path) -> Iterator[tuple[str, int]]:
         name, most = printable(info.name)[:200], most_bytes(info.name)
         if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             kind = ODD_KINDS.get(info.type, "no regular file")
-            raise DataError(f"{path}: {name} is {kind}; `vitbench pack` writes regular files alone")
+            raise DataError(f"{path}: {name} is {kind}; `vitbench pack` writes only regular files")
         if most is None:
             raise DataError(f"{path}: {name} is no file that `vitbench pack` writes")
         if not 0 <= info.size <= most:
-            raise DataError(f"{path}: {name} has {info.size:,} bytes, and such a file at most {most:,}")
+            raise DataError(f"{path}: {name} has {info.size:,} bytes; such a file has at most {most:,}")
         yield info.name, info.size
         source.exactly(-info.size % BLOCK)
     while rest := source.read(CHUNK):  # tar fills its last block, and the checksum of gzip comes at the end
         if any(rest):
-            raise DataError(f"{path}: there is something behind the end of the archive")
+            raise DataError(f"{path}: there are more bytes behind the end of the archive")
 
 
 def _write(source: _Source, target: Path, size: int) -> str:
@@ -213,7 +215,7 @@ def _write(source: _Source, target: Path, size: int) -> str:
 
 
 def _check_sums(path: Path, folder: Path, digests: Mapping[str, str]) -> None:
-    """DataError where the files are not those of sha256sums.txt."""
+    """Raises DataError where the files are not those that sha256sums.txt lists."""
     if SUMS not in digests:
         raise DataError(f"{path}: {SUMS} is missing; `vitbench pack` writes it")
     lines = [LINE.fullmatch(line) for line in (folder / SUMS).read_bytes().decode(errors="replace").splitlines()]

@@ -1,9 +1,9 @@
-"""What training cost: seconds, samples and multiply-adds, of a run alone and with all that it needed.
+"""What training cost in seconds, samples and multiply-adds: for a run alone, and with the runs that it needed.
 
-A sample is an image that went through a training step, counted as often as it did. A step costs three forwards of the
-network an image, because the backward takes twice the forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1). A
-run with freeze=backbone is counted with one forward, because its backward ends at the head. A teacher's forward of each
-image is counted too. Evaluation is not, nor what an objective trains beside the network.
+A sample is an image in a training step; an image counts as often as it is used. For each image, a step costs three
+forwards of the network, because the backward costs twice the forward (Kaplan et al. 2020, arXiv 2001.08361, section
+2.1). A run with freeze=backbone is counted with one forward, because its backward ends at the head. A teacher's forward
+of each image is counted, too. Evaluation is not counted, nor are modules that an objective trains beside the network.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ FORWARDS_OF_A_STEP = 3  # the forward and the backward of one image, in forwards
 
 
 class Cost(NamedTuple):
-    """The cost of training; None where nobody knows it."""
+    """The cost of training; None where it is not known."""
 
     seconds: float | None = None
     samples: int | None = None
     multiply_adds: int | None = None
 
     def plus(self, other: Cost) -> Cost:
-        """Adds each cost where both are known."""
+        """Adds the costs of two trainings; a sum is None where one of them is not known."""
         sums: Any = [None if a is None or b is None else a + b for a, b in zip(self, other, strict=True)]
         return Cost(*sums)
 
     @property
     def as_totals(self) -> dict[str, Any]:
-        """The fields of a record that hold these costs."""
+        """These costs by the names of their fields in a record."""
         return dict(zip(TOTALS, self, strict=True))
 
 
@@ -41,14 +41,14 @@ FREE = Cost(0.0, 0, 0)
 
 
 def samples_seen(results: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
-    """The samples of a run's own steps; None where it diverged, or was trained elsewhere."""
+    """Returns the samples of a run's own steps; None where it diverged or was trained elsewhere."""
     batch_size = _setting(settings, "optim.batch_size")
     ended_early = results.get("status") == "diverged" or not results.get("steps")
     return None if batch_size is None or ended_early else int(results["steps"] * batch_size)
 
 
 def own_cost(results: Mapping[str, Any], settings: Mapping[str, Any], teacher_multiply_adds: int | None = 0) -> Cost:
-    """What the run's own steps cost, with the forward of a teacher on each image."""
+    """Returns what the run's own steps cost, with the forward of a teacher on each image."""
     samples, forward = samples_seen(results, settings), results.get("multiply_adds")
     forwards = FORWARDS.get(_setting(settings, "objective.name") or str(GROUPS["objective"].implied))
     counted = None
@@ -59,10 +59,10 @@ def own_cost(results: Mapping[str, Any], settings: Mapping[str, Any], teacher_mu
 
 
 def total_cost(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Cost:
-    """What a run cost with all that it began from or learned from.
+    """Returns what a run cost together with the runs that it began from or learned from.
 
-    `results` and `settings` are a record and its `config`, or both a row of a table. Where there is no total, a run
-    that needed no other run cost what its own steps did.
+    `results` and `settings` are a record and its `config`, or both a row of a table. Where the total is missing and the
+    run needed no other run, the total is the cost of its own steps.
     """
     needs_no_other = settings.get("init") is None and settings.get("teacher") is None
     own = own_cost(results, settings) if needs_no_other else Cost()
@@ -71,7 +71,7 @@ def total_cost(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Cost:
 
 
 def _setting(settings: Mapping[str, Any], key: str) -> Any:
-    """A setting of nested settings or of a row."""
+    """Returns a setting, from nested settings or from a row of a table."""
     group, _, name = key.rpartition(".")
     nested = settings.get(group)
     return nested.get(name) if isinstance(nested, Mapping) else settings.get(column_of(key))

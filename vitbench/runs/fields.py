@@ -1,8 +1,8 @@
-"""Whether what a file says can be: the type, the finiteness and the range of each field.
+"""Checks what a file says: that each field has the right type, is finite and lies in its range.
 
-The types are those that the TypedDicts of record.py and the schema of the settings declare, and a range is written
-into a type as `Annotated[float, Range(...)]`. Whoever reads a file that anyone can have made asks here, and no list of
-fields is held twice.
+The types are declared by the TypedDicts of record.py and by the schema of the settings. A range is written into a type
+as `Annotated[float, Range(...)]`. Every reader of a file that anyone can have made asks here, so that no list of fields
+is kept twice.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from vitbench.settings.choices import GROUPS, MENU_GROUPS, column_of
 from vitbench.settings.compose import flatten
 from vitbench.settings.types import types_of_settings
 
-LARGEST = 1e40  # beyond every float32, in which networks compute; squares of such numbers are finite
-DEEPEST = 8  # objects and lists within each other
+LARGEST = 1e40  # larger than every float32, in which networks compute; the squares of such numbers are still finite
+DEEPEST = 8  # objects and lists are nested at most so deep
 
 NAMED = ("seed", GROUPS["model"].name_key, GROUPS["data"].name_key, GROUPS["data"].shown_key)  # every run says them
 CHOICES = tuple(group.name_key for group in MENU_GROUPS.values())
 OBJECTS = {group.name_key.rpartition(".")[0] for group in GROUPS.values()} | {"machine", "distill", "data.test"}
 
-# What is wrong with a value: the rest of a sentence that begins with the name of its field. None: it can be.
+# What is wrong with a value, as the rest of a sentence that begins with the name of its field; None: nothing.
 Fault = str | None
 
 
 def fault_of(declared: Any, value: Any) -> Fault:
-    """What is wrong with an object of a file, of which `declared` is the TypedDict, or the NamedTuple of its fields."""
+    """Says what is wrong with an object of a file. `declared` is the TypedDict or NamedTuple that has its fields."""
     fault = _object(declared)(value)
     return fault and fault.lstrip(". ")
 
 
 def fault_of_settings(settings: Mapping[str, Any]) -> Fault:
-    """What is wrong with the settings of a run; those that no schema knows must be plain and finite."""
+    """Says what is wrong with the settings of a run. Settings that no schema has must be plain and finite."""
     try:
         flat = flatten(settings)
     except RecursionError:
@@ -53,9 +53,9 @@ def fault_of_settings(settings: Mapping[str, Any]) -> Fault:
 
 
 def fault_of_row(row: Mapping[str, Any], settings: Collection[str], declared: Any) -> Fault:
-    """What is wrong with a row of a table, whose columns are these settings and the fields of `declared`, made flat.
+    """Says what is wrong with a row of a table, whose columns are these settings and the flat fields of `declared`.
 
-    None stands in a row for what a run does not have, and tuples for lists.
+    In a row, None means that the run has no such value, and lists are tuples.
     """
     checks = _checks_of_row(declared, tuple(settings), *(row.get(column_of(key)) for key in CHOICES))
     for column, value in row.items():
@@ -66,7 +66,8 @@ def fault_of_row(row: Mapping[str, Any], settings: Collection[str], declared: An
 
 @cache
 def _checks_of_row(declared: Any, settings: tuple[str, ...], *members: Any) -> dict[str, Callable[[Any], Fault]]:
-    """The checks of a row's columns. What no schema knows, also a result named as a setting is, must be plain."""
+    """Returns the checks of a row's columns. A column that no schema has must be plain, and so must a result that has
+    the name of a setting."""
     results = {column: check for column, check in _columns(declared).items() if column not in settings}
     by_key = _checks_of_settings(*members)
     of_settings = {column_of(key): check for key, check in by_key.items() if key not in OBJECTS}
@@ -74,7 +75,7 @@ def _checks_of_row(declared: Any, settings: tuple[str, ...], *members: Any) -> d
 
 
 def _checks_of_settings(*members: Any) -> dict[str, Callable[[Any], Fault]]:
-    """The checks of the settings of a run with these choices, by key: their types, and the ranges of check.py."""
+    """Returns, by key, the checks of the settings of a run with these choices: their types and ranges (check.py)."""
     return _cached_checks(*(member if isinstance(member, str) else None for member in members))
 
 
@@ -84,15 +85,14 @@ def _cached_checks(*members: str | None) -> dict[str, Callable[[Any], Fault]]:
     for key, hint in types_of_settings(dict(zip(CHOICES, members, strict=True))).items():
         right = RANGES.get(key)
         checks[key] = _check_of(hint if right is None else Annotated[hint, right])
-    checks |= {
-        key: _simple(lambda _: False, "an object") for key in OBJECTS
-    }  # they are flat here, but where they are not
+    # objects are flat here, so a value at the key of an object is wrong
+    checks |= {key: _simple(lambda _: False, "an object") for key in OBJECTS}
     return checks | {"model.pe": _check_of(dict | None)}  # null: no encoding
 
 
 @cache
 def _columns(declared: Any, prefix: str = "") -> dict[str, Callable[[Any], Fault]]:
-    """The checks of a TypedDict's fields by the names of their columns: `hardware.name`."""
+    """Returns the checks of a TypedDict's fields by the names of their columns: `hardware.name`."""
     checks: dict[str, Callable[[Any], Fault]] = {}
     for name, hint in get_type_hints(declared, include_extras=True).items():
         kind = get_args(hint)[0] if get_origin(hint) is NotRequired else hint
@@ -105,7 +105,7 @@ def _columns(declared: Any, prefix: str = "") -> dict[str, Callable[[Any], Fault
 
 @cache
 def _check_of(hint: Any) -> Callable[[Any], Fault]:
-    """The check that a type asks for."""
+    """Returns the check that a type asks for."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (NotRequired, Annotated):
         inner = _check_of(arguments[0])
@@ -129,7 +129,7 @@ def _check_of(hint: Any) -> Callable[[Any], Fault]:
 
 
 def _of_type(kinds: tuple[type, ...], words: str) -> Callable[[Any], Fault]:
-    """The check of a plain value; each record has a hundred."""
+    """Returns the check of a plain value. It must be fast, because each record has a hundred such values."""
 
     def check(value: Any) -> Fault:
         if type(value) in kinds and (kinds[0] is not int or -LARGEST < value < LARGEST):
@@ -154,7 +154,7 @@ def _both(inner: Callable[[Any], Fault], right: Range) -> Callable[[Any], Fault]
 
 
 def _any_of(checks: tuple[Callable[[Any], Fault], ...], is_null_right: bool) -> Callable[[Any], Fault]:
-    """The check of a union. A record is mostly nulls, and to word a fault that is none takes longest."""
+    """Returns the check of a union. It tries null first: most values are null, and wording a fault takes longest."""
 
     def check(value: Any) -> Fault:
         if value is None and is_null_right:
@@ -207,7 +207,7 @@ def _object(declared: Any) -> Callable[[Any], Fault]:
 
 
 def _plain(value: Any, depth: int = 0) -> Fault:
-    """What JSON can hold, with finite numbers, not too deep."""
+    """Checks that a value is what JSON can hold, with finite numbers, and not nested too deeply."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return None

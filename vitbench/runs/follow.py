@@ -1,8 +1,7 @@
-"""What a run wrote is handed to trackers: the lines of metrics.csv, and the results of its record.
+"""Sends what a run wrote to trackers: the lines of metrics.csv, and the results of its record.
 
-A tracker says which steps it holds, and gets the others. So it does not matter how often a run was killed, resumed or
-handed over: no step is there twice. Only lines that a saved state holds are handed over, because resuming takes the
-others back.
+A tracker says which steps it has, and gets the others. So no step is there twice, however often a run was killed,
+resumed or sent. Only lines up to the last saved state are sent, because resuming deletes later lines.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from vitbench.trackers.menu import MENU
 Line = tuple[int, Mapping[str, float]]  # a step and its values by their names
 
 SECONDS_AT_THE_END, SECONDS_AFTER_A_CUT = 30.0, 2.0  # how long a run waits for trackers
-OF_THE_RUN = (IsADirectoryError, NotADirectoryError, FileNotFoundError, UnicodeError)  # no other run has this fault
-_told: set[str] = set()  # the warnings of this process: what fails in one run of a sweep fails in all
+OF_THE_RUN = (IsADirectoryError, NotADirectoryError, FileNotFoundError, UnicodeError)  # errors that concern one run
+_told: set[str] = set()  # warnings are printed once in a process, because what fails in one run of a sweep fails in all
 
 
 def lines_of(folder: Path, until: int) -> Iterator[Line]:
-    """The lines of metrics.csv up to a step."""
+    """Yields the lines of metrics.csv up to a step."""
     for row in read_metrics(folder):
         step = int(row.pop("step"))
         if step <= until:
@@ -42,12 +41,12 @@ def lines_of(folder: Path, until: int) -> Iterator[Line]:
 
 
 def results_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The results of a record that are known, without other fields."""
+    """Returns the results in a record that are not null, without other fields."""
     return {name: metrics[name] for name in Metrics.__annotations__ if metrics.get(name) is not None}
 
 
 class Followed:
-    """A run in one tracker. What the tracker raises becomes one line: DataError of a run, and TryAgain of a tracker."""
+    """A run in one tracker. An error becomes one line: DataError if the run is at fault, TryAgain if the tracker is."""
 
     def __init__(self, name: str, run: str, folder: Path, config: Mapping[str, Any]) -> None:
         self._name, self._run = name, run
@@ -56,7 +55,7 @@ class Followed:
             self._held = {name: {*steps} for name, steps in self._tracker.held().items()}
 
     def hand_over(self, lines: Iterable[Line]) -> int:
-        """Hands over what the tracker lacks; returns how many values that were."""
+        """Sends what the tracker lacks; returns how many values it sent."""
         count = 0
         for step, values in lines:
             new = {name: value for name, value in values.items() if step not in self._held.get(name, ())}
@@ -84,14 +83,14 @@ class Followed:
 
 
 def told_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """The settings that decide a run's numbers, as trackers take them: without folders, machines and secrets."""
+    """Returns the settings that decide a run's numbers, as trackers take them: without folders, machines or secrets."""
     flat = {key: value for key, value in flat_settings(config).items() if value is not None and can_decide(key)}
     plain = {key: value if isinstance(value, int | float) else typed_value(value) for key, value in flat.items()}
     return dict(redacted(plain))
 
 
 class Follower:
-    """Follows a run that trains, in a thread of its own, so that no service that fails or hangs holds up the run."""
+    """Follows a run that trains, in a thread of its own, so that a service that fails or hangs does not delay it."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -100,7 +99,7 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def saved(self, step: int, results: Mapping[str, float] | None = None) -> None:
-        """Has all lines up to a step handed over, and then results of this step; returns at once."""
+        """Has all lines up to a step sent, and then the results of this step. Returns at once."""
         if not self._names:
             return
         if self._thread is None:
@@ -109,7 +108,7 @@ class Follower:
         self._steps.put((step, results or {}))
 
     def close(self, at_the_end: bool = False) -> None:
-        """Waits for what is not handed over yet; only briefly for a run that will be resumed."""
+        """Waits until everything is sent; waits only briefly for a run that will be resumed."""
         if self._thread is not None:
             seconds = SECONDS_AT_THE_END if at_the_end else SECONDS_AFTER_A_CUT
             self._steps.put(None)
@@ -137,13 +136,13 @@ class Follower:
 
 
 def forget_told() -> None:
-    """Lets the warnings of this process be told again: for its next command."""
+    """Lets this process print its warnings again, for its next command."""
     _told.clear()
 
 
 def _warn(problem: str) -> None:
-    """Prints a warning once a process."""
+    """Prints a warning, once in a process."""
     if problem not in _told:
         _told.add(problem)
-        end = "the run is not held up, and `vitbench track` hands over the rest"
+        end = "the run continues, and `vitbench track` can send the rest"
         print(f"warning: {problem}; {end}", file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
-"""`vitbench merge from=[a.tar.gz,b.tar.gz] runs=FOLDER`: the runs of archives join those of a folder.
+"""`vitbench merge from=[a.tar.gz,b.tar.gz] runs=FOLDER`: adds the runs of archives to those of a folder.
 
 Everything is unpacked beside the runs and checked before anything is put in place (archive.py, received.py), and a run
 appears as a whole. Runs are known by their ids:
 
-    not there yet           it is put in place
-    there, same results     nothing changes, but for files that it lacks: what probes measured, and what its own record
-                            has the checksum of, such as weights. The machine, the times and the versions may differ
-    there, other results    or there and not ended, or not readable: all such runs are named, and nothing at all is put
-                            in place; with `apart=FOLDER` they go there, and the others where they belong
+    not there yet           the run is put in place
+    there, same results     the run stays, and gets only the files that it lacks: what probes measured, and files such
+                            as weights whose checksum its own record has. Machine, times and versions may differ
+    there, other results    all such runs are named, and nothing is put in place; with `apart=FOLDER` they go there, and
+                            the others where they belong. So it is with a run there that has not ended or is unreadable
 
 So nothing is overwritten, and the same command again changes nothing.
 """
@@ -36,12 +36,12 @@ from vitbench.runs.records import read_record
 from vitbench.settings.identity import NOT_IDENTITY
 from vitbench.settings.typed_text import with_home
 
-# what two machines that compute the same run may say otherwise
+# fields in which two machines may differ that computed the same run
 OF_A_MACHINE = {
     *("created", "commit", "hardware", "versions", "packages", "schema", "files", "sha256", "config"),
     *("train_seconds", "total_train_seconds", "compile_seconds", "images_per_second", "warnings", "scan", "init"),
 }
-DESCRIBED = {"init", "teacher"}  # settings that can be typed in several ways, of which an id says what they mean
+DESCRIBED = {"init", "teacher"}  # these can be typed in several ways; the run's id includes what they mean
 PREDICTED = ("predictions.npy", "labels.npy")
 
 
@@ -50,8 +50,8 @@ class Merged:
     """What becomes of the runs of archives."""
 
     placed: dict[Path, ReceivedRun] = field(default_factory=dict)  # by the folder where a run belongs
-    same: list[ReceivedRun] = field(default_factory=list)
-    added: dict[Path, Path] = field(default_factory=dict)  # by the place of a file that a run there lacks, the new one
+    same: list[ReceivedRun] = field(default_factory=list)  # runs that are there already
+    added: dict[Path, Path] = field(default_factory=dict)  # new files, by the place where a run lacks them
     apart: list[str] = field(default_factory=list)  # a line for each run that went to apart=
     contradictions: list[str] = field(default_factory=list)  # a line for each run that belongs nowhere
     notes: list[str] = field(default_factory=list)
@@ -76,30 +76,30 @@ def main(config: Any) -> int:
 
 
 def paths_of(typed: Any) -> list[Path]:
-    """The archives that were typed for from=, one or a list; UserError where there is none."""
+    """Returns the archives that were typed for from=, one or a list. Raises UserError where there is none."""
     words = [] if typed is None else typed if isinstance(typed, list) else [typed]
     if not words or not all(isinstance(word, str) and word for word in words):
-        raise UserError("type the archives of `vitbench pack`, from=ARCHIVE or from=[ARCHIVE,ARCHIVE]")
+        raise UserError("from= is missing: type archives of `vitbench pack`, from=ARCHIVE or from=[ARCHIVE,ARCHIVE]")
     return [Path(with_home("from", word)).expanduser() for word in words]
 
 
 def _check_apart(apart: Path, runs: Path) -> None:
-    """UserError for a folder in which no run can be put from beside the others, or in which they would be read."""
+    """Raises UserError for a folder that lies within runs=, or on another disk, where no run can be moved to it."""
     check_folder(apart, "apart")
     if apart.resolve().is_relative_to(runs.resolve()):
-        raise UserError(f"apart={apart}: must lie outside of runs={runs}, for no table mixes what contradicts")
+        raise UserError(f"apart={apart}: must lie outside of runs={runs}, so that no table mixes contradicting runs")
     if _device(apart) != _device(runs):
         raise UserError(f"apart={apart}: must be on the same disk as runs={runs}")
 
 
 def _device(path: Path) -> int:
-    """The disk of a folder, or of the first one above it that is there."""
+    """Returns the number of the disk that a folder is on, or the first existing folder above it."""
     return next(place.stat().st_dev for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 @contextmanager
 def unpacked(paths: Sequence[Path], beside: Path, show: bool | None = None) -> Iterator[list[Received]]:
-    """Unpacks and checks archives in a folder within `beside`, which goes when `with` ends; readers pass over it."""
+    """Unpacks and checks archives in a hidden folder within `beside`, which is deleted when `with` ends."""
     with storage(beside):
         is_new = not beside.exists()
         beside.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def unpacked(paths: Sequence[Path], beside: Path, show: bool | None = None) -> I
 
 @contextmanager
 def read_in_place(typed: Any, study: str | None) -> Iterator[tuple[Path, str]]:
-    """The runs of the archives that were typed for from=, in a folder for a while, and the study that they are of."""
+    """Yields a temporary folder with the runs of the archives that were typed for from=, and their study."""
     paths = paths_of(typed)
     with tempfile.TemporaryDirectory(prefix="vitbench-") as place, unpacked(paths, Path(place)) as received:
         runs = Path(place) / "runs"
@@ -126,14 +126,17 @@ def read_in_place(typed: Any, study: str | None) -> Iterator[tuple[Path, str]]:
         studies = [*dict.fromkeys(archive.study.name for archive in received if archive.study)]
         if study is None and len(studies) != 1:
             what = f"studies {listed(studies)}" if studies else "no study"
-            raise UserError(f"from={listed(map(str, paths))}: {what} there; type study=NAME")
+            raise UserError(f"from={listed(map(str, paths))}: holds {what}; type study=NAME")
         for note in merged.notes:
             print(f"vitbench: {printable(note)}", file=sys.stderr)
         yield runs, study or str(runs / f"{studies[0]}.yaml")
 
 
 def merge(received: Iterable[Received], runs: Path, apart: Path | None = None) -> Merged:
-    """Puts unpacked runs in place, on the same disk; DataError where a run contradicts another one, and nothing is."""
+    """Puts unpacked runs in place, on the same disk.
+
+    Raises DataError where a run contradicts another one; then nothing is put in place.
+    """
     merged = Merged()
     received = [*received]
     for archive in received:
@@ -145,10 +148,10 @@ def merge(received: Iterable[Received], runs: Path, apart: Path | None = None) -
         count = len(merged.contradictions)
         also = "" if count <= FEW else f", {FEW} of them named above"
         raise DataError(
-            f"{plural(count, 'run')} cannot join{also}, and nothing was put in place; `vitbench merge` with "
-            "apart=FOLDER puts such runs there, where that folder has none of these ids"
+            f"{plural(count, 'run')} cannot be added{also}, and nothing was put in place; type apart=FOLDER with "
+            "`vitbench merge` to put such runs into a folder that has none of these ids"
         )
-    os.sync()  # so that after a loss of power, too, a run that is in place is whole
+    os.sync()  # so that a run in place is whole even after a loss of power
     for target, run in merged.placed.items():
         _place(run.folder, target)
     for target, source in merged.added.items():
@@ -159,7 +162,7 @@ def merge(received: Iterable[Received], runs: Path, apart: Path | None = None) -
 
 
 def _decide(merged: Merged, run: ReceivedRun, runs: Path, apart: Path | None) -> None:
-    """Finds out where a run belongs, also beside those that the same merge puts in place."""
+    """Decides where a run belongs. Runs that the same merge puts in place count as being there."""
     contradictions: list[str] = []
     for home in [runs] if apart is None else [runs, apart]:
         target = home / run.id
@@ -180,7 +183,8 @@ def _decide(merged: Merged, run: ReceivedRun, runs: Path, apart: Path | None) ->
 
 
 def _difference(first: ReceivedRun | None, target: Path, run: ReceivedRun) -> tuple[str | None, Record | None]:
-    """How a run differs from the one that is there, or comes first; None, and that one's record, where it does not."""
+    """Says how a run differs from the one that is there or comes first. Without a difference, returns None and that
+    one's record."""
     try:
         there = first.record if first else read_record(target / "record.json")
     except (FileNotFoundError, NotADirectoryError):
@@ -206,7 +210,8 @@ def _shown(value: Any) -> str:
 
 
 def differences_of(there: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
-    """The settings and results in which records of one id differ, with both values: those that no machine decides."""
+    """Yields the settings and results in which two records of one id differ, with both values, without those that a
+    machine may change."""
     flat = [flat_settings(record["config"]) for record in (there, other)]
     for key in sorted(flat[0].keys() | flat[1].keys()):
         first, second = (each.get(key) for each in flat)
@@ -214,7 +219,7 @@ def differences_of(there: Record, other: Record) -> Iterator[tuple[str, Any, Any
             yield key, first, second
     left_out = {*OF_A_MACHINE}
     if there["config"].get("eval_every") != other["config"].get("eval_every"):
-        left_out |= {"train_loss"}  # a mean over the steps since the evaluation before
+        left_out |= {"train_loss"}  # it is a mean over the steps since the last evaluation
     a, b = ({key: value for key, value in record.items() if key not in left_out} for record in (there, other))
     for name in a:
         if name in b and a[name] != b[name]:
@@ -226,7 +231,7 @@ def differences_of(there: Record, other: Record) -> Iterator[tuple[str, Any, Any
 
 
 def _add_lacking(merged: Merged, run: ReceivedRun, there: Path, target: Path, record: Record) -> None:
-    """Notes the files that a run there lacks: those of probes, and those that its own record vouches for."""
+    """Notes the files that the run there lacks: those of probes, and those whose checksum its own record has."""
     for name, digest in run.digests.items():
         if os.path.lexists(there / name) or target / name in merged.added:
             continue
@@ -235,24 +240,24 @@ def _add_lacking(merged: Merged, run: ReceivedRun, there: Path, target: Path, re
 
 
 def _place(source: Path, target: Path) -> None:
-    """Moves what is new to a place where nothing is."""
+    """Moves a file or folder to a place where nothing is."""
     with storage(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
-            raise StorageError(f"{target} came to be meanwhile; type the same again")
+            raise StorageError(f"another process has made {target} meanwhile; repeat the command")
         os.rename(source, target)
 
 
 def _join_study(archive: Received, runs: Path, notes: list[str]) -> None:
-    """Puts the file of a study beside the runs, unless there is one, and adds what sweeps noted to what is known."""
+    """Puts the file of a study beside the runs, unless there is one, and adds the notes of its sweeps to ours."""
     if archive.study is None or archive.study_file is None or archive.notes is None:
         return
     path = runs / archive.study_file.name
     if not os.path.lexists(path):
         _place(archive.study_file, path)
     elif not path.is_file() or path.read_bytes() != archive.study_file.read_bytes():
-        notes.append(f"{path} is another study than that of {archive.source}, and stays")
-    if archive.notes.ids or archive.notes.certificates:  # rows that stand in results/ of others do not stand in ours
+        notes.append(f"{path} stays as it is; the study in {archive.source} differs from it")
+    if archive.notes.ids or archive.notes.certificates:  # evidence in results/ of others is not evidence in ours
         add_notes(notes_path(archive.study, runs), archive.notes._replace(evidence=[]))
 
 
@@ -265,17 +270,17 @@ def _report(received: Sequence[Received], merged: Merged, runs: Path, apart: Pat
         machines = [machine_of(run.record)["hardware"] for run in archive.runs]
         yield f"{archive.source}: {plural(len(archive.runs), 'run')}{of_study}, {listed(dict.fromkeys(machines))}"
     new = sum(target.parent == runs for target in merged.placed)
-    yield f"{runs}: {plural(new, 'run')} put in place, {len(merged.same):,} with the same results there already"
+    yield f"{runs}: added {plural(new, 'run')}; {len(merged.same):,} were there already with the same results"
     if merged.added:
-        yield f"{plural(len(merged.added), 'file')} added to runs that lacked them"
+        yield f"added {plural(len(merged.added), 'file')} to runs that lacked them"
     if merged.apart:
-        yield f"{apart}: {plural(len(merged.apart), 'run')} put there, for {runs} has other results under the same ids"
+        yield f"{apart}: added {plural(len(merged.apart), 'run')}, because {runs} has other results for the same ids"
         yield from (f"  {line}" for line in merged.apart)
     yield from _machines(merged.placed)
 
 
 def _machines(placed: Mapping[Path, ReceivedRun]) -> Iterator[str]:
-    """A line for each thing in which the machines of the new runs differ."""
+    """Yields a line for each thing in which the machines of the new runs differ."""
     found: dict[str, dict[str, int]] = {}
     for run in placed.values():
         for key, words in machine_of(run.record).items():

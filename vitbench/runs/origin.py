@@ -1,13 +1,13 @@
-"""`init=`: which weights a run begins from, and what they cost. training/transfer.py puts them into a model.
+"""`init=`: finds the weights that a run begins from, and what they cost. training/transfer.py puts them into a model.
 
     init=vit-rope-shapes-f1-s0-3fa9c1d2    a finished run in runs=
-    init=ID checkpoint=STEP                the state of that run after STEP, from which this one branches off
-    init=FILE.safetensors                  a file, ours or another's
+    init=ID checkpoint=STEP                the state of that run after STEP, from which this run branches off
+    init=FILE.safetensors                  a file, which vitbench or another program wrote
     init=torchvision:NAME, timm:NAME       pretrained weights, which the library fetches
-    init=pretrained                        those of model=timm or model=torchvision, of its model.arch
-    init='data.fraction=1'                 words: the run that differs from this one in these settings alone
+    init=pretrained                        the pretrained weights of model.arch, with model=timm or model=torchvision
+    init='data.fraction=1'                 words: the run that differs from this one only in these settings
 
-No torch here.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ class Origin(NamedTuple):
     name: str  # the run's id, the file as it was typed, or the library's name of the network
     path: Path | None = None  # the file of the weights; None where a library fetches them
     classes: tuple[str, ...] | None = None  # a run's classes; a file that vitbench wrote names its own
-    cost: Cost = (
-        Cost()
-    )  # what training them took, parents included; of a branch nothing, for it counts the steps itself
-
+    # what training the weights cost, parents included; nothing for a branch, which counts all steps as its own
+    cost: Cost = Cost()
     normalised_by: tuple[list[float], list[float]] | None = None  # the mean and std of a run's images, where known
 
     @property
     def is_branch(self) -> bool:
-        """Whether the run goes on from the state of another one, and not from its weights alone."""
+        """Whether the run continues from the whole state of another run, not only from its weights."""
         return self.source == "branch"
 
 
 def find_origin(settings: Mapping[str, Any]) -> Origin | None:
-    """The weights that a run begins from; None for random ones. UserError where they are missing or not finished."""
+    """Returns the weights that a run begins from; None for random ones.
+
+    Raises UserError where they are missing, or the run that trains them has not finished.
+    """
     typed = settings["init"]
     if typed is None:
         return None
@@ -70,7 +71,7 @@ def find_origin(settings: Mapping[str, Any]) -> Origin | None:
 
 
 def _normalised_by(path: Path) -> tuple[list[float], list[float]] | None:
-    """The mean and std of the run whose weights a file holds; None of a file that vitbench did not write."""
+    """Returns the mean and std of the run whose weights a file holds; None where vitbench did not write the file."""
     about = metadata_of(path)
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         mean, std = ([float(number) for number in about[key]] for key in ("mean", "std"))
@@ -87,11 +88,12 @@ class Parents(NamedTuple):
 
     @property
     def cost(self) -> Cost:
-        """What training both took, their own parents included."""
+        """What training both cost, their own parents included."""
         origin = self.origin.cost if self.origin else FREE
         return origin.plus(total_cost(self.teacher.record, self.teacher.record["config"]) if self.teacher else FREE)
 
 
 def find_parents(settings: Mapping[str, Any]) -> Parents:
-    """Finds both, before torch is imported and images are decoded; UserError where one is missing or unfinished."""
+    """Finds both, before torch is imported and images are decoded. Raises UserError where one is missing or
+    unfinished."""
     return Parents(find_origin(settings), finished_parent(settings, "teacher") if settings["teacher"] else None)

@@ -1,8 +1,8 @@
-"""`vitbench pack study=NAME file=NAME.tar.gz`: the runs of a folder, or of a study, as one archive for other labs.
+"""`vitbench pack study=NAME file=NAME.tar.gz`: puts the runs of a folder or of a study into one archive for others.
 
-It has what reading, comparing and reporting the runs takes, and no weights unless `checkpoints=true` (archive.py).
-Every file is read first, and compared with the checksum that the run's record has of it: a run that is damaged is named
-and left out.
+The archive has all that is needed to read, compare and report the runs, and no weights unless `checkpoints=true`
+(archive.py). Every file is read first and compared with its checksum in the run's record; a damaged run is named and
+left out.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from vitbench.runs.study import Study, find_study, load_study
 class Packed(NamedTuple):
     """What goes into an archive."""
 
-    files: dict[str, Path | bytes]  # by their names there
-    digests: dict[str, str]
-    runs: int
-    problems: list[str]  # a line for each run and file that is damaged, and left out
+    files: dict[str, Path | bytes]  # by their names in the archive
+    digests: dict[str, str]  # by the same names
+    runs: int  # number of runs
+    problems: list[str]  # a line for each run and file that is damaged and left out
 
 
 def main(config: Any) -> int:
-    """Writes the archive; 0, or 3 where something damaged was left out."""
+    """Writes the archive. Returns 0, or 3 where something damaged was left out."""
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -64,7 +64,7 @@ def main(config: Any) -> int:
     for note in [*notes, *packed.problems[:FEW]]:
         print(f"vitbench: {printable(note)}", file=sys.stderr)
     if more := len(packed.problems[FEW:]):
-        print(f"vitbench: and {more} more that are damaged; `vitbench check` lists them", file=sys.stderr)
+        print(f"vitbench: {more} more are damaged; `vitbench check` lists all", file=sys.stderr)
     content = hashlib.sha256(sums_text(packed.digests)).hexdigest()[:16]
     of_study = f" of study {study.name}" if study else ""
     say(
@@ -75,11 +75,11 @@ def main(config: Any) -> int:
 
 
 def folders_of(runs: Path, study: Study | None) -> tuple[list[Path], list[str]]:
-    """The folders of the runs that have ended, and notes on those that have not; UserError where none has."""
+    """Returns the folders of the runs that have ended, and notes on missing ones. Raises UserError where none has."""
     ended = [folder for folder in run_folders(runs) if os.path.lexists(folder / "record.json")]
     if study is None:
         if not ended:
-            raise UserError(f"runs={runs}: no finished run there; `vitbench train` makes one")
+            raise UserError(f"runs={runs}: has no finished run; `vitbench train` makes one")
         return ended, []
     planned = {*planned_ids(study, runs)}
     chosen = [folder for folder in ended if folder.name in planned]
@@ -89,11 +89,11 @@ def folders_of(runs: Path, study: Study | None) -> tuple[list[Path], list[str]]:
             f"`vitbench sweep study={study.name}` starts them"
         )
     missing = len(planned) - len(chosen)
-    return chosen, [f"not there: {missing} of the {len(planned)} planned runs"] if missing else []
+    return chosen, [f"{missing} of the {len(planned)} planned runs have not ended and are left out"] if missing else []
 
 
 def gather(folders: list[Path], weights: bool, show: bool | None = None) -> Packed:
-    """Finds the files of runs and reads all of them; what is damaged is left out and told."""
+    """Finds the files of runs and reads all of them. Damaged ones are left out and noted in `problems`."""
     packed = Packed({}, {}, 0, [])
     found: list[tuple[Path, Record, list[str]]] = []
     for folder in folders:
@@ -120,7 +120,7 @@ def gather(folders: list[Path], weights: bool, show: bool | None = None) -> Pack
 
 
 def _files(folder: Path, record: Record, weights: bool) -> list[str]:
-    """The names of a run's files that an archive takes."""
+    """Returns the names of those files of a run that go into an archive."""
     names = [*os.listdir(folder), *(f"probes/{path.name}" for path in files_of(folder))]
     vouched = record.get("files", {})
     return [
@@ -134,7 +134,8 @@ def _files(folder: Path, record: Record, weights: bool) -> list[str]:
 def _digests(
     folder: Path, record: Record, names: list[str], problems: list[str], tell: Callable[[int], None]
 ) -> dict[str, str] | None:
-    """The digest of each file; None where the run is not as its record says. A damaged file of a probe is left out."""
+    """Returns the digest of each file; None where a file differs from the run's record. A damaged file of a probe is
+    left out."""
     vouched, digests = record.get("files", {}), {}
     for name in names:
         try:
@@ -146,7 +147,7 @@ def _digests(
             problems.append(f"left out: {why}")
             continue
         if digests[name] != vouched.get(name, digests[name]):
-            problems.append(f"left out: {folder}, whose {name} is not as it was written (its checksum differs)")
+            problems.append(f"left out: {folder}, whose {name} is damaged (its checksum differs)")
             return None
     return digests
 
@@ -154,7 +155,7 @@ def _digests(
 def _add_study(packed: Packed, study: Study, file: Path, runs: Path) -> None:
     """Adds the file of the study, and what its sweeps noted."""
     if not STUDY.fullmatch(f"{study.name}.yaml"):
-        raise UserError(f"study={file}: its name becomes one in the archive; letters, digits, _, . and - make a name")
+        raise UserError(f"study={file}: a file in an archive has a name of only letters, digits, _, . and -; rename it")
     added = {f"{study.name}.yaml": redacted(file.read_text(encoding="utf-8-sig")).encode()}
     with suppress(OSError):  # runs that no sweep started have no notes
         path = notes_path(study, runs)
@@ -165,15 +166,15 @@ def _add_study(packed: Packed, study: Study, file: Path, runs: Path) -> None:
 
 
 def _check_names(files: Mapping[str, Path | bytes]) -> None:
-    """UserError for what no archive holds, so that whoever gets one can read it."""
+    """Raises UserError for files that no reader of an archive would accept."""
     if len(files) >= MOST_FILES:
-        raise UserError(f"{len(files):,} files are more than an archive holds, {MOST_FILES:,}; pack a study= at a time")
+        raise UserError(f"{len(files):,} files are too many; an archive holds {MOST_FILES:,}, so pack one study=")
     for name, content in files.items():
         most = most_bytes(name)
         assert most is not None, name
         if (size := len(content) if isinstance(content, bytes) else _size(content)) > most:
             raise UserError(
-                f"{content if isinstance(content, Path) else name} has {size:,} bytes; {most:,} at most are packed"
+                f"{content if isinstance(content, Path) else name} has {size:,} bytes; an archive takes {most:,}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Plans the runs of a study: expands its grid lines, composes each run's settings, and notes what sweeps ask for."""
+"""Plans the runs of a study: expands its grid lines, composes each run's settings, and notes what sweeps asked for."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CONFIRMED_FROM = 10_000  # a study of more runs needs confirm=true
 
 
 def expand(study: Study, typed: Iterable[str] = ()) -> Iterator[list[str]]:
-    """The overrides of each run: every combination of the values of each grid line."""
+    """Yields the overrides of each run: every combination of the values of each grid line."""
     for line in _lines(study, typed):
         yield from (list(words) for words in itertools.product(*(_values(study, word) for word in line)))
 
 
 def number_of_runs(study: Study, typed: Iterable[str] = ()) -> int:
-    """How many runs `expand` would give, counted without expanding long ranges."""
+    """Counts the runs that `expand` would give, without expanding long ranges."""
     return sum(math.prod(_number_of_values(study, word) for word in line) for line in _lines(study, typed))
 
 
@@ -55,10 +55,10 @@ def _number_of_values(study: Study, word: str) -> int:
 
 
 def _lines(study: Study, typed: Iterable[str]) -> Iterator[list[str]]:
-    """The words of each grid line; a typed word wins over that of the line, and this over the study's common one.
+    """Yields the words of each grid line. A typed word overrides the line's, and that overrides the study's `with:`.
 
-    A line that chooses its own `data=` keeps it: a typed `data=`, and the `data.KEY=` that go with it, are for the
-    other lines.
+    A line that chooses its own `data=` keeps it. A typed `data=`, and every `data.KEY=` typed with it, then apply only
+    to the other lines.
     """
     typed = list(typed)
     for line in study.runs:
@@ -78,7 +78,7 @@ def _of_data(word: str) -> bool:
 
 
 def _values(study: Study, word: str) -> list[str]:
-    """The words that a word with several values stands for: seed=0,1 -> seed=0 and seed=1."""
+    """Splits a word with several values: seed=0,1 -> seed=0 and seed=1."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -92,20 +92,20 @@ def _values(study: Study, word: str) -> list[str]:
 
 
 class Planner:
-    """Makes settings of override lists. Hydra composes each choice of groups once, and other keys are set on copies.
+    """Makes settings from lists of overrides. Hydra composes each choice of groups once; other keys are set on copies.
 
-    What a word sets with a choice of groups is found once, too, for Hydra and OmegaConf take milliseconds. Only where a
-    setting can follow from another one, or from several words, is each run set anew.
+    What a word sets, given a choice of groups, is also found only once, because Hydra and OmegaConf take milliseconds
+    for it. Where a setting can follow from another setting or from several words, OmegaConf sets each run anew.
     """
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], Any] = {}  # by the choice of groups; never changed
         self._plain: dict[tuple[str, ...], str | None] = {}  # the same as JSON; None where a setting is a reference
-        self._set: dict[tuple[tuple[str, ...], str], Any] = {}  # what a word makes of its key, with a choice of groups
-        self._but_for_seed: dict[tuple[str, ...], dict[str, Any]] = {}  # checked settings, by all words but the seed
+        self._set: dict[tuple[tuple[str, ...], str], Any] = {}  # values, by the choice of groups and the word
+        self._but_for_seed: dict[tuple[str, ...], dict[str, Any]] = {}  # checked settings, by all words except the seed
 
     def settings(self, overrides: Iterable[str]) -> dict[str, Any]:
-        """Checked settings, of which runs that differ in their seeds share all but the seed."""
+        """Returns checked settings. Runs that differ only in their seeds share them, except for the seed."""
         words = [*overrides]
         seeds = [word for word in words if word.startswith("seed=")]
         seed = parsed(seeds[0]).value() if len(seeds) == 1 else None
@@ -130,7 +130,7 @@ class Planner:
         return check(as_settings(self._with(choice, others)) if content is None else completed(content))
 
     def _content(self, choice: tuple[str, ...], words: Sequence[str]) -> dict[str, Any] | None:
-        """A choice of groups with other words, as nested dicts; None where OmegaConf must put them together."""
+        """Returns a choice of groups with other words as nested dicts; None where only OmegaConf can combine them."""
         plain = self._plain[choice]
         keys = [parsed(word).key_or_group for word in words]
         if plain is None or not all(map(_sets_one_value, words)) or _meet(keys):
@@ -149,7 +149,7 @@ class Planner:
         return content
 
     def _with(self, choice: tuple[str, ...], words: Iterable[str]) -> Any:
-        """A choice of groups with other words set on a copy."""
+        """Returns a copy of the configuration of a choice of groups, with other words set."""
         from omegaconf import OmegaConf
 
         config = self._composed[choice].copy()
@@ -159,7 +159,7 @@ class Planner:
 
 
 def _without_references(config: Any) -> str | None:
-    """A configuration as JSON; None where a setting of it refers to another one, or is missing."""
+    """Returns a configuration as JSON; None where one of its settings refers to another one or is missing."""
     from omegaconf import OmegaConf
 
     text = json.dumps(OmegaConf.to_container(config))
@@ -168,7 +168,7 @@ def _without_references(config: Any) -> str | None:
 
 @cache
 def _sets_one_value(word: str) -> bool:
-    """Whether a word sets its key alone, to a value that refers to no other."""
+    """Whether a word sets only its own key, to a value that refers to no other setting."""
     value = parsed(word).value()
     return not isinstance(value, dict) and "${" not in word
 
@@ -180,7 +180,7 @@ def _meet(keys: Iterable[str]) -> bool:
 
 
 def _plain_value(config: Any, key: str) -> Any:
-    """A setting of a configuration, as JSON holds it."""
+    """Returns a setting of a configuration as JSON would hold it."""
     from omegaconf import OmegaConf
 
     value = OmegaConf.select(config, key)
@@ -194,13 +194,13 @@ class Planned:
     overrides: list[str]
     settings: dict[str, Any]
     id: str
-    certifies: str | None = None  # the run of which this is the certificate, the same run with more samples
+    certifies: str | None = None  # id of the run of which this run is a certificate: the same with more samples
 
 
 def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list[Planned]:
-    """Every run that the study asks for, in its order, each id once, and behind them their certificates.
+    """Returns every run that the study asks for, in its order and each id once, and then their certificates.
 
-    UserError where there is none, or a wrong one.
+    Raises UserError where there is no run, or one with wrong settings.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -211,9 +211,9 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
     runs = number_of_runs(study, typed)
     if runs == 0:
         words = dict.fromkeys(word for line in _lines(study, typed) for word in line if not _values(study, word))
-        raise UserError(f"study={study.name} asks for no run; {' and '.join(words)}: an empty range")
+        raise UserError(f"study={study.name} asks for no run, because {' and '.join(words)} has no value")
     if runs > MOST_RUNS:
-        raise UserError(f"study={study.name} asks for {runs:,} runs; {MOST_RUNS:,} are the most")
+        raise UserError(f"study={study.name} asks for {runs:,} runs; a study can have at most {MOST_RUNS:,}")
     if runs > CONFIRMED_FROM and not confirm:
         raise UserError(f"study={study.name} asks for {runs:,} runs; add confirm=true if you mean it")
     planner, planned = Planner(), {}
@@ -227,14 +227,14 @@ def plan(study: Study, typed: Iterable[str] = (), confirm: bool = False) -> list
     certificates = list(_certificates(study, list(planned.values()), planner))
     narrowed = {column_of(settings_key(word.partition("=")[0])) for word in typed}
     if study.certify and not certificates and not narrowed & {*filters(study.certify["where"])}:
-        raise UserError(f"study={study.name}: certify.where: none of {len(planned):,} runs")
+        raise UserError(f"study={study.name}: certify.where: matches none of {len(planned):,} runs")
     for run in certificates:
         planned.setdefault(run.id, run)
     return list(planned.values())
 
 
 def _certificates(study: Study, planned: Iterable[Planned], planner: Planner) -> Iterator[Planned]:
-    """The runs that `certify:` asks for: those that its `where` matches, with `factor` times the samples."""
+    """Yields the runs that `certify:` asks for: those that its `where` matches, with `factor` times the samples."""
     wanted = filters(study.certify.get("where", {}))
     columns = {run.id: _renamed(study, settings_columns(run.settings)) for run in planned} if wanted else {}
     known = {key for its in columns.values() for key in its}
@@ -253,7 +253,7 @@ def _certificates(study: Study, planned: Iterable[Planned], planner: Planner) ->
 
 
 def _longer(optim: Mapping[str, Any], factor: float) -> dict[str, float]:
-    """The settings of a budget with `factor` times the samples."""
+    """Returns the settings of a training budget with `factor` times the samples."""
     if optim["epochs"] is None:
         return {"optim.steps": round(factor * optim["steps"])}
     least = {} if optim["min_steps"] is None else {"optim.min_steps": round(factor * optim["min_steps"])}
@@ -261,13 +261,13 @@ def _longer(optim: Mapping[str, Any], factor: float) -> dict[str, float]:
 
 
 def _renamed(study: Study, columns: dict[str, Any]) -> dict[str, Any]:
-    """The columns with the words that the study has for their values, which `where` may use."""
+    """Adds to the columns the words that the study has for their values, because `where` may use these words."""
     words = {key: words_of[columns[key]] for key, words_of in study.names.items() if columns.get(key) in words_of}
     return columns | {key: RenamedValue(columns[key], word) for key, word in words.items()}
 
 
 def notes_path(study: Study, runs: Path) -> Path:
-    """The file in which sweeps of this study note their runs; it has another name once the grid is edited."""
+    """Returns the file in which sweeps of this study note their runs. Its name changes when the grid is edited."""
     grid = hashlib.sha256(json.dumps([study.common, study.runs]).encode()).hexdigest()[:8]
     return runs / ".plans" / f"{study.name}-{grid}.json"
 
@@ -275,10 +275,10 @@ def notes_path(study: Study, runs: Path) -> Path:
 def remember(
     study: Study, planned: Iterable[Planned], runs: Path, typed: Iterable[str] = (), evidence: Iterable[str] = ()
 ) -> None:
-    """Adds what a sweep asked for to what sweeps of this study noted before, in the folder `runs`.
+    """Adds what a sweep asked for to the notes of earlier sweeps of this study, in the folder `runs`.
 
-    Words typed on a sweep's command line change ids (`data=imagefolder`), and `table study=` should still find the
-    runs. `evidence` are the ids of the runs that the sweep took as done because their rows are in results/.
+    Words on a sweep's command line change ids (`data=imagefolder`). With these notes, `table study=` still finds the
+    runs. `evidence` has the ids of the runs that the sweep took as done because their rows are in results/.
     """
     new = Noted(
         ids=[run.id for run in planned if run.certifies is None],
@@ -290,13 +290,13 @@ def remember(
 
 
 def add_notes(path: Path, new: Noted) -> None:
-    """Adds to what sweeps of a study noted in a file before."""
+    """Adds notes to those of earlier sweeps in a file."""
     from filelock import FileLock
 
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock")
-        with lock_errors(lock), FileLock(lock):  # another sweep of the study may be adding its own
+        with lock_errors(lock), FileLock(lock):  # another sweep of the study may be adding notes, too
             before = read_notes(path)
             after = Noted(
                 ids=_united(before.ids, new.ids),
@@ -312,14 +312,14 @@ def _united(before: Iterable[str], new: Iterable[str]) -> list[str]:
 
 
 def planned_ids(study: Study, runs: Path) -> list[str]:
-    """The ids of the runs that sweeps of this study in `runs` asked for; those of its file where there was no sweep."""
+    """Returns the ids of the runs that sweeps of this study asked for, or those in its file where there was none."""
     return planned_ids_and_certificates(study, runs)[0]
 
 
 def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], dict[str, str]]:
-    """The same, and by the id of each certificate among the planned runs the id of the run that it certifies."""
+    """Returns the planned ids, and for each certificate among them the id of the run that it certifies."""
     noted = noted_by_sweeps(study, runs)
-    if noted.ids or noted.certificates:  # what another sweep asked for as a run of its own stands in tables
+    if noted.ids or noted.certificates:  # a certificate that another sweep planned as an ordinary run counts as a run
         asked = {*noted.ids}
         certificates = {run_id: its for run_id, its in noted.certificates.items() if run_id not in asked}
         return _united(noted.ids, noted.certificates), certificates
@@ -328,12 +328,12 @@ def planned_ids_and_certificates(study: Study, runs: Path) -> tuple[list[str], d
 
 
 def typed_words(study: Study, runs: Path) -> list[str]:
-    """What was typed after `study=NAME` in each sweep of this study in `runs`."""
+    """Returns what was typed after `study=NAME` in each sweep of this study in `runs`."""
     return noted_by_sweeps(study, runs).typed
 
 
 def ids_in_evidence(study: Study, runs: Path) -> list[str]:
-    """The ids of the runs that sweeps of this study in `runs` did not do, because their rows are in results/."""
+    """Returns the ids of the runs that sweeps of this study left out, because their rows are in results/."""
     return noted_by_sweeps(study, runs).evidence
 
 
@@ -341,18 +341,18 @@ class Noted(NamedTuple):
     """What sweeps of a study noted."""
 
     ids: list[str]
-    typed: list[str]  # what was typed after `study=NAME`, a line each
-    evidence: list[str]  # ids
-    certificates: dict[str, str]  # by the id of a certificate, the run that it certifies
+    typed: list[str]  # what was typed after `study=NAME`, a line for each sweep
+    evidence: list[str]  # ids of runs whose rows are in results/
+    certificates: dict[str, str]  # by the id of a certificate, the id of the run that it certifies
 
 
 def noted_by_sweeps(study: Study, runs: Path) -> Noted:
-    """What the sweeps of this study in `runs` noted; nothing where there was none."""
+    """Returns what the sweeps of this study in `runs` noted; empty notes where there was none."""
     return read_notes(notes_path(study, runs))
 
 
 def read_notes(path: Path) -> Noted:
-    """Reads what sweeps noted; nothing where the file is missing, torn or damaged. Notes of old have no checksum."""
+    """Reads what sweeps noted; empty notes where the file is missing or damaged. Old notes have no checksum."""
     try:
         noted = read_json(path)
     except (OSError, ValueError):

@@ -1,4 +1,5 @@
-"""What a run said of each test image: `predictions.npy`, and in the same order the true classes, `labels.npy`."""
+"""Reads how a run classified each test image (`predictions.npy`) and, in the same order, the true classes
+(`labels.npy`)."""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ MOST_HEADER = 10_000  # bytes
 
 
 class Missing(Exception):
-    """A file is not there, or is not what it should be; the message names it."""
+    """A file is missing or damaged; the message names it."""
 
 
 def read_classes(folder: Path, run: Mapping[str, Any], file: str) -> NDArray[Any]:
-    """Reads a class for each test image of a run, a row of a table or a record, below the folder of all runs.
+    """Reads a file of a run that has a class for each test image. `run` is a row of a table or a record.
 
-    Raises Missing where the file is not there, or not as the run wrote it.
+    Raises Missing where the file is not there, or differs from what the run wrote.
     """
     import numpy as np
 
@@ -38,15 +39,15 @@ def read_classes(folder: Path, run: Mapping[str, Any], file: str) -> NDArray[Any
     except OSError as error:
         raise Missing(f"{path}: {error.strerror or 'cannot be read'}") from None
     if _checksum_of(path) not in (None, hashlib.sha256(blob).hexdigest()):
-        raise Missing(f"{path} is not as it was written (its checksum differs): {REMEDY}")
+        raise Missing(f"{path} is damaged (its checksum differs): {REMEDY}")
     shape, dtype, start = _header(path, blob)
     if shape != (images,) or dtype.kind not in "iu" or len(blob) != start + images * dtype.itemsize:
-        raise Missing(f"{path} holds {dtype} of shape {shape}, not a class of each of {images} images")
+        raise Missing(f"{path} holds {dtype} of shape {shape}, not a class for each of {images} images")
     return np.frombuffer(blob, dtype, offset=start)
 
 
 def check_probabilities(path: Path, images: int) -> None:
-    """Raises Missing where a file holds no probability of each class for each of so many images."""
+    """Raises Missing where a file does not hold the probabilities of all classes for each of so many images."""
     try:
         blob = read_file(path, LARGE)
     except OSError as error:
@@ -54,11 +55,11 @@ def check_probabilities(path: Path, images: int) -> None:
     shape, dtype, start = _header(path, blob)
     is_table = len(shape) == 2 and shape[0] == images and dtype.kind == "f"
     if not is_table or len(blob) != start + images * shape[1] * dtype.itemsize:
-        raise Missing(f"{path} holds {dtype} of shape {shape}, not probabilities of each of {images} images")
+        raise Missing(f"{path} holds {dtype} of shape {shape}, not probabilities for each of {images} images")
 
 
 def _checksum_of(path: Path) -> str | None:
-    """What the record of a run says of one of its files; None of a run whose record has no checksums."""
+    """Returns the checksum of a file in the record of its run; None where the record has none."""
     try:
         return read_record(path.parent / "record.json").get("files", {}).get(path.name)
     except (UserError, OSError):
@@ -66,7 +67,7 @@ def _checksum_of(path: Path) -> str | None:
 
 
 def _header(path: Path, blob: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """The shape and the type of a .npy file, and where its numbers begin."""
+    """Returns the shape and the type of a .npy file, and the byte at which its numbers begin."""
     import numpy as np
 
     file = io.BytesIO(blob)
@@ -75,6 +76,6 @@ def _header(path: Path, blob: bytes) -> tuple[tuple[int, ...], np.dtype[Any], in
             version = np.lib.format.read_magic(file)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read(file)
-    except Exception as error:  # numpy evaluates the header, and raises whatever that raises
+    except Exception as error:  # numpy evaluates the header, which can raise anything
         raise Missing(f"{path} is no array: {printable(str(error))[:80]}") from None
     return shape, dtype, file.tell()

@@ -1,16 +1,17 @@
-"""The files of probes: rows of what a probe measured in one call, written and read. This module imports no torch.
+"""Writes and reads the files of probes: rows of what a probe measured in one call. Imports no torch.
 
     runs/<id>/probes/<probe>.csv       of the network as training left it
     runs/<id>/probes/<probe>.init.csv  of the network before its first step
     runs/<id>/probes/<probe>.100.csv   of the network after 100 steps, where training kept its weights
 
 Each line of a file says with which images, seed and options it was measured, so that it can be read alone. Another call
-of the same probe replaces the file, also where its options differ, so that a column of a run has one meaning. Each line
-ends in the SHA-256 of the file without these checksums, so that a damaged file is not read.
+of the same probe replaces the file, even if its options differ, so that a column of a run has only one meaning. Each
+line ends in the SHA-256 of the file without these checksums, so that a damaged file is not read.
 
-A row that says no `layer` and no `at` (a place on an axis) is a scalar. Scalars become columns of the run, such as
-`shift.crop.consistency`, and `init.shift.crop.consistency` before the first step. The other rows are called swept, and
-figures draw them. Scalars of several steps of training are swept rows, too: `at` is then the step.
+A row without `layer` and without `at` (a place on an axis) is a scalar. Scalars become columns of the run, such as
+`shift.crop.consistency`, or `init.shift.crop.consistency` for the untrained network. All other rows are called swept,
+and figures draw them. Scalars that were measured at several steps of training are swept rows, too; `at` is then the
+step.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from vitbench.runs.fields import LARGEST
 
 ProbeRow = dict[str, Any]
 
-CHECKPOINTS = ("trained", "init")  # those with a name; the others are steps
+CHECKPOINTS = ("trained", "init")  # the checkpoints with a name; the others are steps
 NUMBERS = ("value", "low", "high")
 OWN_COLUMNS = ("protocol", "metric", "layer", "at", "at_unit", *NUMBERS, "reason")  # they differ from row to row
-CALL_COLUMNS = ("images", "seed", "options", "commit", "hardware", "created")  # all rows of a call have the same
-OLD_COLUMNS = (*OWN_COLUMNS, *CALL_COLUMNS)  # of files without a checksum
+CALL_COLUMNS = ("images", "seed", "options", "commit", "hardware", "created")  # the same in all rows of a call
+OLD_COLUMNS = (*OWN_COLUMNS, *CALL_COLUMNS)  # the columns of old files, which have no checksum
 COLUMNS = (*OLD_COLUMNS, SEAL)
 
 
 def path_of(folder: Path, probe: str, checkpoint: str) -> Path:
-    """The file of a probe's rows, in the folder of a run."""
+    """Returns the file of a probe's rows, in the folder of a run."""
     return picture_of(folder, probe, checkpoint, ".csv")
 
 
 def picture_of(folder: Path, probe: str, checkpoint: str, ending: str) -> Path:
-    """The file of a probe's picture, with the given ending."""
+    """Returns the file of a probe's picture, with the given ending."""
     return folder / "probes" / f"{probe}{'' if checkpoint == 'trained' else f'.{checkpoint}'}{ending}"
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of probes' rows of a run, sorted by name."""
+    """Returns the files of all probes of a run, sorted by name."""
     try:
         names = sorted(name for name in os.listdir(folder / "probes") if name.endswith(".csv"))
     except (FileNotFoundError, NotADirectoryError):
@@ -85,22 +86,25 @@ def _digest(cells: Iterable[Sequence[Any]]) -> str:
 
 
 def canonical(options: Mapping[str, Any]) -> str:
-    """The options as a text that is the same for the same options."""
+    """Returns the options as text that is the same for the same options."""
     return json.dumps(options, sort_keys=True)
 
 
 def read_rows(path: Path) -> list[ProbeRow]:
-    """The rows of a file, without empty cells and with numbers as numbers; UserError where no probe wrote the file."""
+    """Reads the rows of a file, without empty cells and with numbers as numbers.
+
+    Raises UserError where no probe wrote the file, or it is damaged.
+    """
     try:
         head, *lines = csv.reader(io.StringIO(read_file(path, LARGE).decode(), newline=""), strict=True) or [[]]
         if tuple(head) not in (COLUMNS, OLD_COLUMNS):
             raise ValueError("its columns are not those of a probe")
         if any(len(cells) != len(head) for cells in lines):
-            raise ValueError("a line has not as many cells as there are columns")
+            raise ValueError("a line has more or fewer cells than there are columns")
         if tuple(head) == COLUMNS:
             own = _digest(cells[:-1] for cells in lines)
             if any(cells[-1] != own for cells in lines):
-                raise ValueError("it is not as it was written (its checksum differs); `vitbench probe` measures again")
+                raise ValueError("it is damaged (its checksum differs); `vitbench probe` measures it again")
         return [_parsed(dict(zip(head, cells, strict=True))) for cells in lines]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
@@ -121,24 +125,24 @@ def _parsed(line: Mapping[str, str]) -> ProbeRow:
 
 
 def is_done(path: Path, *, images: int, seed: int, options: Mapping[str, Any], version: int) -> bool:
-    """Whether a file holds what such a call would write: the same images, seed, options and version of the protocol."""
+    """Whether a file already has what a call would write: the same images, seed, options and protocol version."""
     if not path.is_file():
         return False
     try:
         rows = read_rows(path)
     except UserError:
-        return False  # the file is torn, or of another version of vitbench, and is written again
+        return False  # the file is damaged or from another version of vitbench, and is written again
     wanted = (images, seed, canonical(options), version)
     return bool(rows) and all((r["images"], r["seed"], r.get("options"), version_of(r)) == wanted for r in rows)
 
 
 def version_of(row: ProbeRow) -> int:
-    """The version of the protocol that a row names as `shift.crop@v2`; 0 where it names none."""
+    """Returns the version of a row's protocol, 2 for `shift.crop@v2`; 0 where it names none."""
     return int(row["protocol"].partition("@v")[2] or 0)
 
 
 def column(row: ProbeRow, checkpoint: str) -> str:
-    """The name of a row's column in tables: `shift.crop.consistency`, or `init.shift.crop.consistency`."""
+    """Returns the name of a row's column in tables: `shift.crop.consistency`, or `init.shift.crop.consistency`."""
     name = f"{row['protocol'].partition('@')[0]}.{row['metric']}"
     return name if checkpoint == "trained" else f"{checkpoint}.{name}"
 
@@ -148,9 +152,9 @@ def read_probes(
 ) -> tuple[ProbeRow, list[ProbeRow], list[str]]:
     """Reads all that probes measured of a run: its columns, its swept rows, and a line for each unreadable file.
 
-    A swept row has the name of its column as `column`. `named_steps` are the steps of the checkpoints with a name (0 of
-    `init`), which begin and end a curve over training. A scalar that is undefined (NaN) becomes no column, because the
-    run has no such result.
+    A swept row has the name of its column as `column`. `named_steps` has the steps of the checkpoints with a name (0
+    for `init`), which begin and end a curve over training. An undefined scalar (NaN) becomes no column, because the run
+    has no such result.
     """
     named_steps = named_steps or {}
     at_steps: list[tuple[int, bool, ProbeRow]] = []
@@ -178,10 +182,10 @@ def read_probes(
 
 
 def _curves(at_steps: Iterable[tuple[int, bool, ProbeRow]]) -> list[ProbeRow]:
-    """The rows of each column along the steps of training, each step once.
+    """Returns the rows of each column along the steps of training, each step once.
 
-    `at_steps` are the step of a row, whether `keep` kept its weights, and the row. Rows of different calls do not make
-    one curve: of a column's calls that with most steps is drawn, where it has a step that `keep` kept.
+    `at_steps` has the step of a row, whether `keep` kept its weights, and the row. Rows of different calls do not make
+    one curve: a column is drawn from its call with the most steps, if `keep` kept one of these steps.
     """
     by_column: dict[str, dict[tuple[Any, ...], dict[int, tuple[bool, ProbeRow]]]] = {}
     for step, kept, row in at_steps:
@@ -192,7 +196,7 @@ def _curves(at_steps: Iterable[tuple[int, bool, ProbeRow]]) -> list[ProbeRow]:
 
 
 def undefined(rows: Iterable[ProbeRow]) -> list[str]:
-    """A line for each reason why numbers are undefined, with the columns that lack a number for it."""
+    """Returns a line for each reason why numbers are undefined, with the columns that lack a number for that reason."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if math.isnan(row["value"]):

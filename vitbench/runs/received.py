@@ -1,4 +1,4 @@
-"""What came out of an archive of runs: all of it is checked, by the readers of each file, before any of it is used."""
+"""Unpacks an archive of runs and checks all that it holds, with the reader of each kind of file, before it is used."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vitbench.settings.compose import read_yaml
 
 
 class ReceivedRun(NamedTuple):
-    """A run that lies unpacked in a folder of its own."""
+    """A run that was unpacked into a folder of its own."""
 
     folder: Path
     record: Record
     source: str  # the archive, as it was typed
-    digests: dict[str, str]  # of its files, by their names within the run's folder
+    digests: dict[str, str]  # the SHA-256 of its files, by their names within the run's folder
 
     @property
     def id(self) -> str:
@@ -42,13 +42,13 @@ class Received(NamedTuple):
 
 
 def receive(path: Path, folder: Path, tell: Callable[[int], None] = lambda size: None) -> Received:
-    """Unpacks an archive into a folder that is not there yet and checks all that it holds; DataError in one line."""
+    """Unpacks an archive into a new folder and checks all that it holds. Raises DataError where something is wrong."""
     digests = unpack(path, folder, tell)
     source = str(path)
     with _named(source, folder):
         studies = [folder / name for name in digests if STUDY.fullmatch(name)]
         if len(studies) > 1:
-            raise DataError(f"it holds {len(studies)} studies; `vitbench pack` writes one")
+            raise DataError(f"it holds {len(studies)} studies; `vitbench pack` writes only one")
         study = load_study(str(studies[0])) if studies else None
         runs: dict[str, dict[str, str]] = {}
         for name, digest in digests.items():
@@ -64,7 +64,7 @@ def receive(path: Path, folder: Path, tell: Callable[[int], None] = lambda size:
 
 @contextmanager
 def _named(source: str, folder: Path) -> Iterator[None]:
-    """Turns what is wrong with an unpacked file into a DataError that names the archive and the file within it."""
+    """Turns an error in an unpacked file into a DataError that names the archive and the file within it."""
     try:
         yield
     except StorageError:
@@ -75,16 +75,16 @@ def _named(source: str, folder: Path) -> Iterator[None]:
 
 
 def _checked(folder: Path, source: str, files: dict[str, str]) -> ReceivedRun:
-    """A run of which each file can be read; UserError or Missing for the first one that cannot."""
+    """Reads each file of a run. Raises UserError or Missing for the first file that cannot be read."""
     if "record.json" not in files:
-        raise DataError(f"runs/{folder.name} has no record.json, and only runs that have ended are packed")
+        raise DataError(f"runs/{folder.name} has no record.json; `vitbench pack` packs only runs that have ended")
     record = read_record(folder / "record.json")
     if record["id"] != folder.name:
         raise DataError(f"{folder / 'record.json'} is the record of {record['id']}")
     vouched = record.get("files", {})
     for name, digest in files.items():
         if digest != vouched.get(name, digest):
-            raise DataError(f"{folder / name} is not as its record says (its checksum differs)")
+            raise DataError(f"{folder / name} does not match its record (its checksum differs)")
         if name.endswith(".safetensors") and name not in vouched:
             raise DataError(f"{folder / name}: the record does not know these weights")
     if "config.yaml" in files:
@@ -100,6 +100,6 @@ def _checked(folder: Path, source: str, files: dict[str, str]) -> ReceivedRun:
 
 
 def machine_of(record: Record) -> dict[str, Any]:
-    """What differs between machines that computed runs, in a few words each."""
+    """Describes the machine that computed a run: its hardware and the versions of its software."""
     hardware, versions = record["hardware"], record["versions"]
     return {"hardware": f"{hardware['name']} ({hardware['device']}, {hardware['precision']})", **versions}

@@ -1,6 +1,6 @@
-"""Reading records: one, or all below a folder as rows for tables, plots and notebooks. record.py says what one holds.
+"""Reads records: one, or all below a folder as rows for tables, plots and notebooks. record.py says what one holds.
 
-This module imports no torch, so that a thousand records are read without waiting for it.
+Imports no torch, so that reading a thousand records need not wait for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class NewerSchema(UserError):
-    """A record that a later vitbench wrote."""
+    """A later version of vitbench wrote the record."""
 
 
 REMEDY = (
@@ -39,13 +39,14 @@ REMEDY = (
 
 
 class Damaged(UserError):
-    """A record that is there, and is not what a run wrote."""
+    """The record is there, but it is not what a run wrote."""
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file; UserError or StorageError, in one line, where it holds none or cannot be read.
+    """Reads the record in a file.
 
-    Where there is no such file, FileNotFoundError or NotADirectoryError passes through.
+    Raises UserError where the file holds no record, StorageError where it cannot be read, and FileNotFoundError or
+    NotADirectoryError where there is no such file.
     """
     try:
         record = read_json(path)
@@ -59,17 +60,17 @@ def read_record(path: Path) -> Record:
         raise Damaged(f"{path} is not a record of vitbench")
     if record["schema"] > RECORD_SCHEMA:
         raise NewerSchema(
-            f"{path} has schema {record['schema']}, this vitbench reads up to {RECORD_SCHEMA}; upgrade vitbench"
+            f"{path} has schema {record['schema']}, but this vitbench reads up to {RECORD_SCHEMA}; upgrade vitbench"
         )
     if (SEAL in record or "files" in record) and not is_whole(record):
-        raise Damaged(f"{path} is not as it was written (its checksum differs): {REMEDY}")
+        raise Damaged(f"{path} is damaged (its checksum differs): {REMEDY}")
     if fault := fault_of(Record, record) or fault_of_settings(record["config"]):
         raise Damaged(f"{path} is not a whole record: {fault}")
     return cast(Record, record)
 
 
 def find_record(folder: Path) -> Record:
-    """The record of a finished or diverged run; UserError that suggests similar ids where there is none."""
+    """Reads the record of a finished or diverged run. Where there is none, raises UserError with similar ids."""
     try:
         return read_record(folder / "record.json")
     except (FileNotFoundError, NotADirectoryError):
@@ -81,11 +82,11 @@ def find_record(folder: Path) -> Record:
 class ReadRuns(NamedTuple):
     """What a folder of runs holds."""
 
-    rows: list[dict[str, Any]]  # one for each finished or diverged run; it has the columns that its own record has
+    rows: list[dict[str, Any]]  # one for each finished or diverged run, with the columns that its own record has
     settings: list[str]  # the columns that are settings; the others are results
     problems: list[str]  # a line for each file that could not be read, and for each folder that is no run
-    unfinished: list[str]  # the ids of runs that have begun and not ended
-    swept: dict[str, list[dict[str, Any]]]  # by run: what probes measured along an axis (vitbench/runs/probe_rows.py)
+    unfinished: list[str]  # the ids of runs that have begun but not ended
+    swept: dict[str, list[dict[str, Any]]]  # by run, what probes measured along an axis (vitbench/runs/probe_rows.py)
 
 
 def read_runs(runs: Path) -> ReadRuns:
@@ -103,7 +104,8 @@ def read_runs(runs: Path) -> ReadRuns:
             record = read_record(path)
             if (version := stated(record, "results_version")) != RESULTS_VERSION:
                 raise UserError(
-                    f"{path} has results_version {version}, and {RESULTS_VERSION} gives other numbers; run it again"
+                    f"{path} has results_version {version}, but version {RESULTS_VERSION} gives other numbers; run it"
+                    " again"
                 )
             row, its_settings = row_of(folder.name, record)
             steps = {"trained": record["steps"]}
@@ -122,13 +124,13 @@ def read_runs(runs: Path) -> ReadRuns:
         except UserError as error:
             read.problems.append(str(error))
     for apart in folders_kept_apart(runs):
-        read.problems.append(f"{apart}: runs on images that changed since; runs={apart} shows them")
+        read.problems.append(f"{apart} has runs whose images have changed; runs={apart} shows them")
     read.settings.extend(settings)
     return read
 
 
 def load_runs(runs: Path) -> pd.DataFrame:
-    """The rows of `read_runs` as a DataFrame for notebooks, with the other fields of ReadRuns in its `.attrs`."""
+    """Returns the rows of `read_runs` as a DataFrame, with the other fields of ReadRuns in its `.attrs`."""
     import pandas as pd
 
     read = read_runs(runs)
@@ -143,7 +145,7 @@ def load_runs(runs: Path) -> pd.DataFrame:
 
 
 def run_folders(runs: Path) -> list[Path]:
-    """The folders of runs below `runs`, sorted by name; an empty list where `runs` does not exist."""
+    """Returns the folders of runs below `runs`, sorted by name; an empty list where `runs` does not exist."""
     try:
         with os.scandir(runs) as entries:
             names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
@@ -154,16 +156,16 @@ def run_folders(runs: Path) -> list[Path]:
         raise UserError(f"runs={runs}: {error.strerror}") from None
 
 
-KEPT_APART = re.compile(r"images-[0-9a-f]{16}(-\d+)?")  # folders of runs on images that changed since
+KEPT_APART = re.compile(r"images-[0-9a-f]{16}(-\d+)?")  # folders of runs whose images have changed
 
 
 def kept_apart(runs: Path, fingerprint: str) -> Path:
-    """Where runs on images with this fingerprint are kept, as soon as those that they name are others."""
+    """Returns the folder that keeps runs on images with this fingerprint, once these images have changed."""
     return runs / f"images-{fingerprint}"
 
 
 def folders_kept_apart(runs: Path) -> list[Path]:
-    """The folders of runs on images that changed since. Each is a `runs=` of its own, and no table mixes them."""
+    """Returns the folders of runs whose images have changed. Each can be read as `runs=`, and no table mixes them."""
     try:
         return sorted(path for path in runs.iterdir() if KEPT_APART.fullmatch(path.name) and any(path.iterdir()))
     except OSError:
@@ -171,13 +173,13 @@ def folders_kept_apart(runs: Path) -> list[Path]:
 
 
 def result_of(record: Record) -> str:
-    """What is printed as the result of a run that finished: `54.2 %`, or its loss where it learned no classes."""
+    """Returns the result of a finished run as it is printed: `54.2 %`, or its loss where it learned no classes."""
     accuracy = record.get("test_accuracy")
     return loss_of(record) if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
 def divergence_of(record: Record) -> str:
-    """What is printed of a run that diverged."""
+    """Says where a run diverged, and what to try."""
     optim = record["config"].get("optim")
     lr = optim.get("lr") if isinstance(optim, dict) else None
     remedy = f"; try a smaller optim.lr than {lr:g}" if is_number(lr) else ""
@@ -185,13 +187,13 @@ def divergence_of(record: Record) -> str:
 
 
 def loss_of(record: Record) -> str:
-    """What is printed as the result of a run that learned no classes: `loss 0.7483`."""
+    """Returns the result of a run that learned no classes as it is printed: `loss 0.7483`."""
     loss = record.get("train_loss")  # None where somebody removed metrics.csv before the run ended
     return "loss unknown" if loss is None else f"loss {loss:.4f}"
 
 
 def derived(row: Mapping[str, Any]) -> dict[str, float]:
-    """The columns that follow from others of a row, as far as these are known: errors, accuracy by cost, and costs."""
+    """Computes the columns that follow from others of a row, where these are known: errors, costs, accuracy by cost."""
     accuracy, train_accuracy = row.get("test_accuracy"), row.get("train_eval_accuracy")
     samples, images = samples_seen(row, row), row.get("train_images")
     columns = total_cost(row, row).as_totals | {
@@ -213,23 +215,23 @@ def derived(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def settings_columns(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run by the names of their columns."""
+    """Returns the settings of a run by the names of their columns."""
     flat = flat_settings(config)
     settings = {column: flat.pop(key, None) for key, column in COLUMN_OF_CHOICE.items()}
     return settings | {typed_key(key): value for key, value in flat.items()}
 
 
 def default_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a setting is, by the name of its column, where the row of a run lacks it because it came later."""
+    """Returns, by the names of columns, the values of settings that a run's row lacks because they came later."""
     choices = {name: row.get(column_of(group.name_key)) for name, group in MENU_GROUPS.items()}
     return {column_of(key): value for key, value in default_settings(**choices).items()}
 
 
 def columns_that_came_later(row: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]:
-    """Settings among `columns` that a run of these choices has and the row of an older runs.csv lacks.
+    """Returns those settings among `columns` that a run with these choices has but the row of an older runs.csv lacks.
 
-    It lacks one whose column is not there, or, as another network had that setting before, one that is never null and
-    has an empty cell.
+    A row lacks a setting if its column is not there. It also lacks a setting that is never null but has an empty cell,
+    because the column was there for another network.
     """
     types = types_of_settings({group.name_key: row.get(column_of(group.name_key)) for group in MENU_GROUPS.values()})
     nullable = {column_of(key) for key, hint in types.items() if type(None) in get_args(hint)}
@@ -241,12 +243,12 @@ def columns_that_came_later(row: Mapping[str, Any], columns: Collection[str]) ->
     }
 
 
-# fields of a record that become no columns as they are
+# fields of a record that do not become columns themselves
 BESIDE = ("config", "id", "status", "files", "sha256", "scan", "packages")
 
 
 def row_of(name: str, record: Record) -> tuple[dict[str, Any], list[str]]:
-    """The columns of a run, and the names of those that are settings. Lists become tuples, which can be grouped by."""
+    """Returns the columns of a run, and the names of those that are settings. Lists become tuples, to group by them."""
     settings = settings_columns(record["config"])
     row: dict[str, Any] = {"id": name, "status": record["status"]} | settings
     row |= flatten({key: value for key, value in record.items() if key not in BESIDE})

@@ -1,8 +1,8 @@
-"""A run is a folder: one process at a time holds it, saves there what resuming needs, and at last writes a record.
+"""A run is a folder. One process at a time holds it, saves in it what resuming needs, and at the end writes a record.
 
     runs/<id>/  config.yaml             the settings, written first
                 metrics.csv             a line for each evaluation
-                state.safetensors       what resuming needs, and state.previous.safetensors; both removed at the end
+                state.safetensors       what resuming needs; it and state.previous.safetensors are removed at the end
                 checkpoint.100.safetensors  the weights after 100 steps, where keep= asked for them
                 state.100.safetensors   the state after these steps, with optim.schedule=wsd: a branch begins from it
                 checkpoint.safetensors  the weights at the end of training
@@ -11,11 +11,11 @@
                 probabilities.npy       what the network gives each class, (M, K), in the same order; not in old runs
                 record.json             written last: where it is present, the run has finished or diverged; it holds
                                         the SHA-256 of the other files and of itself
-                record.damaged.json     one that was not as it was written, or another run's; the run was done again
-                *.safetensors.damaged   the same of weights and states that keep= asked for
+                record.damaged.json     a record that was damaged, or another run's; the run was done again
+                *.safetensors.damaged   damaged weights and states that keep= had asked for
                 failure.json            the traceback, where an error ended the run
 
-This module imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ from vitbench.settings.identity import run_id
 METRICS = ("step", "epoch", "lr", "train_loss", "val_accuracy", "val_loss", "train_seconds")  # columns of metrics.csv
 
 STATES = ("state.safetensors", "state.previous.safetensors")  # newest first; removed at the end
-FILES = ("config.yaml", "metrics.csv", "*.safetensors", "*.npy")  # those whose checksums the record holds, but STATES
-HEADER = 100_000_000  # bytes: no file of safetensors has a longer header
-MOST_STEPS = 15  # digits
-MOST_LETTERS = 10_000  # of a line of metrics.csv, which has no quotes: one would join it with those behind it
+FILES = ("config.yaml", "metrics.csv", "*.safetensors", "*.npy")  # the record has checksums of these, without STATES
+HEADER = 100_000_000  # no safetensors file has a longer header, in bytes
+MOST_STEPS = 15  # a number of steps has at most so many digits
+MOST_LETTERS = 10_000  # a line of metrics.csv has at most so many letters
 
-LOOKING_SECONDS = 1.0  # how long a claim waits for the lock, which `held` of another process may take for a moment
+LOOKING_SECONDS = 1.0  # a claim waits so long for the lock, because another process's `held` takes it for a moment
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run. A file is written whole or not at all, and an error of the disk names the file."""
+    """The folder of one run. Each file is written whole or not at all, and an error of the disk names the file."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -80,15 +80,15 @@ class Run:
         return self.folder.name
 
     def record(self) -> Record | None:
-        """The record of a run that has finished or diverged; None while there is no whole record of this run."""
+        """Returns the record of a run that has finished or diverged; None where there is no whole record of it."""
         try:
             record = read_record(self.folder / "record.json")
             return record if record["id"] == self.id else None
         except (FileNotFoundError, NotADirectoryError, Damaged):
-            return None  # something other than vitbench tore the record, and the run is done again
+            return None  # something other than vitbench damaged the record, so the run is done again
 
     def damage(self) -> str | None:
-        """What is wrong with a record that is there; None of a whole one, and where there is none."""
+        """Says what is wrong with the record; None where it is whole or there is none."""
         try:
             record = read_record(self.folder / "record.json")
         except Damaged as error:
@@ -98,7 +98,7 @@ class Run:
         return None if record["id"] == self.id else f"{self.folder / 'record.json'} is the record of {record['id']}"
 
     def failure(self) -> str | None:
-        """The error that ended the run; None where none did."""
+        """Returns the error that ended the run; None where none did."""
         try:
             return str(read_json(self.folder / "failure.json")["error"])
         except (FileNotFoundError, NotADirectoryError):
@@ -108,7 +108,7 @@ class Run:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Holds the run for this process, and lets go of it when the process ends, however it ends.
+        """Holds the run for this process. If the process ends, in whatever way, the run is free again.
 
         Raises TryAgain, which names the holder, where another process holds the run.
         """
@@ -128,7 +128,7 @@ class Run:
             write(self.folder / ".holder.json", json.dumps(holder).encode())
             yield
         finally:
-            with suppress(OSError):  # the folder may be gone, and the error that is then on its way says more
+            with suppress(OSError):  # if the folder is gone, the error that is being raised says more
                 (self.folder / ".holder.json").unlink(missing_ok=True)
                 if not any(path.name != ".lock" for path in self.folder.iterdir()):  # the run was refused
                     (self.folder / ".lock").unlink(missing_ok=True)
@@ -140,7 +140,7 @@ class Run:
         return f"held by {self._holder()}" if is_held(self.folder / ".lock") else None
 
     def holder(self) -> tuple[int, str] | None:
-        """The process that holds the run, and its host; None where nobody wrote it down."""
+        """Returns the id and the host of the process that holds the run; None where they are not noted."""
         try:
             holder = read_json(self.folder / ".holder.json")
             pid, host = holder["pid"], holder["host"]
@@ -149,7 +149,7 @@ class Run:
         return (pid, host) if type(pid) is int and 0 < pid < 2**31 and isinstance(host, str) else None
 
     def _holder(self) -> str:
-        for _ in range(20):  # a process writes .holder.json a moment after it took the lock
+        for _ in range(20):  # a process writes .holder.json a moment after it takes the lock
             if holder := self.holder():
                 return f"process {holder[0]} on {holder[1]}"
             time.sleep(0.05)
@@ -158,7 +158,7 @@ class Run:
     def start(self) -> None:
         """Writes the settings, so that the folder says at once which run it is, and removes what a failure left.
 
-        A damaged record is kept beside, because somebody may want to read it.
+        A damaged record is renamed and kept, because somebody may want to read it.
         """
         (self.folder / "failure.json").unlink(missing_ok=True)
         with storage(self.folder), suppress(FileNotFoundError):
@@ -173,21 +173,21 @@ class Run:
         write(self.folder / "config.yaml", yaml.safe_dump(redacted(self.settings), sort_keys=False).encode())
 
     def note_begun(self) -> None:
-        """Writes the settings of a run that is ended before its first step, so that its folder says which it is."""
+        """Writes the settings of a run that ends before its first step, so that its folder says which run it is."""
         if not (self.folder / "config.yaml").exists():
             self._write_settings()
 
     def saved_step(self) -> int | None:
-        """The step of the newest saved state, by its header alone; None where none was saved, or it is damaged."""
+        """Reads the step of the newest saved state from its header; None where none was saved, or it is damaged."""
         steps = (metadata_of(path).get("step") for path in self.states())
         return next((step for step in steps if type(step) is int and 0 <= step < 10**MOST_STEPS), None)
 
     def states(self) -> list[Path]:
-        """The saved states, newest first."""
+        """Returns the files of the saved states, newest first."""
         return [path for path in (self.folder / file for file in STATES) if path.exists()]
 
     def save_state(self, blob: bytes) -> None:
-        """Saves a state. It takes the place of the state before it only when it is whole, and that one is kept, too."""
+        """Saves a state. It replaces the previous state only when it is whole, and the previous one is kept as well."""
         path = self.folder / "state.safetensors"
         fresh = write_beside(path, blob)
         with storage(path):
@@ -196,23 +196,23 @@ class Run:
             os.replace(fresh, path)
 
     def weights(self, step: int | None = None) -> Path:
-        """The file of the weights at the end of training, or after a step that `keep` names."""
+        """Returns the file of the weights at the end of training, or after a step that `keep` names."""
         return self.folder / ("checkpoint.safetensors" if step is None else f"checkpoint.{step}.safetensors")
 
     def kept(self) -> list[int]:
-        """The steps of which the folder has the weights."""
+        """Returns the steps for which the folder has the weights."""
         return self._steps_of("checkpoint")
 
     def kept_state(self, step: int) -> Path:
-        """The file of the state after a step that `keep` names, where runs can branch off."""
+        """Returns the file of the state after a step that `keep` names, from which runs can branch off."""
         return self.folder / f"state.{step}.safetensors"
 
     def kept_states(self) -> list[int]:
-        """The steps of which the folder has the state."""
+        """Returns the steps for which the folder has the state."""
         return self._steps_of("state")
 
     def files_kept(self, step: int) -> list[Path]:
-        """The weights and states that were kept up to a step."""
+        """Returns the files of the weights and states that were kept up to a step."""
         weights, states = map(self.weights, self.kept()), map(self.kept_state, self.kept_states())
         return [path for path in (*weights, *states) if int(path.name.split(".")[1]) <= step]
 
@@ -221,7 +221,7 @@ class Run:
         return sorted(int(step) for step in steps if _is_step(step))
 
     def lost(self) -> list[int]:
-        """The steps that `keep` names and of which the folder lacks the weights, or the state where it should be."""
+        """Returns the steps in `keep` for which the folder lacks the weights, or the state where it should have one."""
         wanted = {*(self.settings["keep"] or [])}
         if not wanted:
             return []
@@ -231,7 +231,7 @@ class Run:
         return sorted(wanted - kept)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends a line to metrics.csv in one write. What the objective itself measures stands behind METRICS."""
+        """Appends a line to metrics.csv in one write. The objective's own measures come after METRICS."""
         path = self.folder / "metrics.csv"
         columns = [*METRICS, *(key for key in row if key not in METRICS)]
         text = _csv_line(columns) if not path.exists() else ""
@@ -245,7 +245,7 @@ class Run:
                 os.close(descriptor)
 
     def lines(self) -> bytes:
-        """The file metrics.csv; nothing where there is none."""
+        """Returns the content of metrics.csv; nothing where there is none."""
         path = self.folder / "metrics.csv"
         try:
             return read_file(path, LARGE)
@@ -255,39 +255,39 @@ class Run:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
     def rewind(self, step: int, lines: bytes | None = None) -> None:
-        """Makes metrics.csv what it was when a state was saved: `lines`, where the state holds them.
+        """Makes metrics.csv what it was when a state was saved: `lines`, where the state has them.
 
-        Of a state of old, which does not, drops those after its `step`, and a torn last one.
+        An old state does not have them. Then lines after its `step`, and a torn last line, are dropped.
         """
         path = self.folder / "metrics.csv"
         if lines:
             return write(path, lines)
         rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= step] if lines is None else []
-        if not rows:  # `log` then writes the header, too, and knows the columns of the objective
+        if not rows:  # `log` will write the header again, with the columns of the objective
             path.unlink(missing_ok=True)
         else:
             write(path, "".join([_csv_line(rows[0]), *(_csv_line(row.values()) for row in rows)]).encode())
 
     def finish(self, record: Record) -> None:
-        """Writes the record, which is the last write of a run, and tidies."""
+        """Writes the record, which is the last write of a run, and removes the states."""
         write_record(self.folder, record)
         self.tidy()
 
     def tidy(self) -> None:
-        """Removes the states, which only resuming needed."""
+        """Removes the states, which only resuming needs."""
         for path in self.states():
             with suppress(OSError):
                 path.unlink()
 
     def fail(self, error: str, traceback: str) -> None:
-        """Writes down the error that ended the run, for those who look at the folder later."""
+        """Writes the error that ended the run into its folder."""
         failure = redacted({"error": error, "traceback": traceback, "time": now()})
         self._write_settings()
         write(self.folder / "failure.json", json.dumps(failure, indent=1).encode())
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Writes a record with the checksums of the files that are there, and its own."""
+    """Writes a record with the checksums of the run's files and its own checksum."""
     try:
         found = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.is_file())
         files = {path.name: sha256_of(path) for path in found if path.name not in STATES}
@@ -299,8 +299,9 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The lines of metrics.csv by their columns, without torn and damaged ones; none where there is no such file."""
+    """Reads the lines of metrics.csv by their columns, without torn and damaged ones; none where there is no file."""
     text = Run(folder, {}).lines().decode(errors="replace")
+    # a quote would join its line with later ones, and vitbench writes none
     whole = text[: text.rfind("\n") + 1].translate({0: None, 13: None})
     lines = [line for line in whole.split("\n") if '"' not in line and len(line) < MOST_LETTERS]
     return [row for row in csv.DictReader(lines) if _is_line(row)]
@@ -328,9 +329,9 @@ def _csv_line(cells: Iterable[Any]) -> str:
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
-    """What vitbench wrote beside the tensors of a file, by its header alone; nothing of other files and broken ones."""
+    """Reads what vitbench wrote beside the tensors of a file, from its header; {} for other and broken files."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, MemoryError, RecursionError):
-        if path.is_file():  # and no pipe, which would wait
+        if path.is_file():  # reading a pipe would wait
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length)) if length <= HEADER else {}

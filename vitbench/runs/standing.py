@@ -1,8 +1,8 @@
-"""How a run stands, as its folder tells it to whoever looks: another process, or another machine that shares the disk.
+"""Reads the state of a run from its folder, for another process or another machine that shares the disk.
 
-Nothing is written. Whether a process trains the run is read from its lock. A machine may not see the locks of another
-one, so there the age of the run's files decides: a run saves every five minutes, and one that wrote nothing for
-SILENT_SECONDS has been killed, or its machine is down.
+Nothing is written. The run's lock says whether a process trains the run. A machine may not see the locks of another
+machine. Then the age of the run's files decides: a run saves every five minutes, so one that has written nothing for
+SILENT_SECONDS was killed, or its machine is down.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ FINISHED, DIVERGED, FAILED, RUNNING, INTERRUPTED = "finished", "diverged", "fail
 UNREADABLE, NO_RUN = "unreadable", "no run"
 ENDED = (FINISHED, DIVERGED, FAILED)
 
-SILENT_SECONDS = 900  # of a process whose lock cannot be seen
-SIGNS = ("failure.json", "config.yaml", "metrics.csv", ".holder.json", *STATES)  # files of a run that has no record
+SILENT_SECONDS = 900  # a process whose lock cannot be seen counts as ended after so long without a write
+SIGNS = ("failure.json", "config.yaml", "metrics.csv", ".holder.json", *STATES)  # files of a run without a record
 MOST_EPOCHS = MOST_SECONDS = 1e9
 
 
 class Seen(NamedTuple):
-    """What is seen of a run's folder without opening its files. While it stays the same, so does the run."""
+    """What can be seen of a run's folder without opening its files. As long as it is the same, the run is, too."""
 
-    files: dict[str, tuple[int, int, int]]  # by name the time of the last change in nanoseconds, the size, the inode
-    locked: bool = False  # a process holds the run
-    silent: bool = True  # and nothing was written for SILENT_SECONDS
+    files: dict[str, tuple[int, int, int]]  # by name: the time of the last change in nanoseconds, the size, the inode
+    locked: bool = False  # whether a process holds the run
+    silent: bool = True  # whether nothing was written for SILENT_SECONDS
 
     @property
     def changed(self) -> float:
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
 class Begun(NamedTuple):
     """How far a run is that has not ended."""
 
-    settings: dict[str, Any]  # from its config.yaml, as far as they can be read
+    settings: dict[str, Any]  # from its config.yaml; {} where that cannot be read
     rows: list[dict[str, str]]  # the lines of its metrics.csv
     saved: int  # the step of its newest state; 0 where there is none
     problems: list[str]  # a line for each file that cannot be read
@@ -60,7 +60,7 @@ class Begun(NamedTuple):
 
     @property
     def steps(self) -> int | None:
-        """How many steps the run has, as far as settings and metrics tell."""
+        """How many steps the run has; None where settings and metrics do not say."""
         return steps_by(self.settings.get("optim"), self.rows)
 
     @property
@@ -70,7 +70,7 @@ class Begun(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """The seconds of training that are left, at the speed so far; None where no line of metrics.csv tells it."""
+        """The seconds of training that are left, at the speed so far; None where metrics.csv does not say."""
         if not self.rows or not self.steps:
             return None
         done, seconds = int(self.rows[-1]["step"]), float(self.rows[-1].get("train_seconds") or 0)
@@ -79,7 +79,7 @@ class Begun(NamedTuple):
 
     @property
     def progress(self) -> str:
-        """Says which step of how many was the last one."""
+        """Says which step was the last, and of how many."""
         step = f"step {self.step:,}" if self.step else "no step saved"
         try:
             recipe = self.settings["optim"]
@@ -92,19 +92,19 @@ class Begun(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a run stands."""
+    """The state of a run, and what else its folder says."""
 
     id: str
     state: str
     told: str = ""  # the result, what ended the run, which process trains it, or what is wrong with its folder
     changed: float = 0.0  # when a file of the run last changed, in seconds since the epoch
-    begun: Begun | None = None  # of a run that has not ended
-    accuracy: float | None = None  # on test images, of a run that finished and learned classes
-    train_seconds: float | None = None  # of a run that finished or diverged
+    begun: Begun | None = None  # how far it is; None where it has ended
+    accuracy: float | None = None  # on test images; None where it has not finished or learned no classes
+    train_seconds: float | None = None  # None where it has not finished or diverged
 
 
 def look_at(folder: Path) -> Seen:
-    """What is seen of a run's folder without opening its files."""
+    """Looks at a run's folder without opening its files."""
     if record := _signs(folder, ("record.json",)):
         return Seen(record)
     files = _signs(folder, SIGNS)
@@ -126,7 +126,7 @@ def _signs(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, int, int]
 def standing_of(
     folder: Path, seen: Seen | None = None, tell: Callable[[Record], None] = lambda record: None
 ) -> Standing:
-    """Reads how a run stands; `seen` is what `look_at` told, and `tell` gets the record if there is one."""
+    """Reads the state of a run. `seen` is what `look_at` returned, and `tell` is called with the record, if any."""
     seen = seen or look_at(folder)
     run = Run(folder, {})
     try:
@@ -147,7 +147,7 @@ def standing_of(
     if why := run.failure():
         return Standing(run.id, FAILED, why, seen.changed)
     if is_elsewhere and not seen.silent:
-        told = f"{name}, by the age of its files: its lock is not seen here"
+        told = f"{name}, by the age of its files, because its lock cannot be seen here"
         return Standing(run.id, RUNNING, told, seen.changed, _begun(run))
     if "config.yaml" not in seen.files and process is None:
         return Standing(run.id, NO_RUN, f"{folder} holds no run", seen.changed)
@@ -175,7 +175,7 @@ def _begun(run: Run) -> Begun:
 
 
 def steps_by(optim: Any, rows: Sequence[Mapping[str, str]]) -> int | None:
-    """How many steps a run has, by its settings `optim`, and where they say epochs by its last line of metrics.csv."""
+    """Returns how many steps a run has by its settings `optim` or, for epochs, by its last line of metrics.csv."""
     recipe = optim if isinstance(optim, Mapping) else {}
     steps, epochs, least = (recipe.get(key) for key in ("steps", "epochs", "min_steps"))
     if type(steps) is int:

@@ -1,4 +1,4 @@
-"""Reads and checks a study file. It is data: it chooses among what exists and holds no code. plan.py plans its runs."""
+"""Reads and checks a study file, which chooses among what exists and holds no code. plan.py plans its runs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ class Study:
     notes: str = ""  # what the study cannot show
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # what a probe drew of a network: {name: {probe: equivariance, where: {model: vit}, checkpoint: init, caption: ""}}
+    # pictures that a probe draws: {name: {probe: equivariance, where: {model: vit}, checkpoint: init, caption: ""}}
     pictures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # what tables and figures call values of settings: {setting: {value as typed: word}}
+    # the words by which tables and figures call values of settings: {setting: {value as typed: word}}
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    # which runs are done again with `factor` times the samples: {where: {setting: value}, factor: 2}
+    # the runs that are done again with `factor` times the samples: {where: {setting: value}, factor: 2}
     certify: Mapping[str, Any] = field(default_factory=dict)
     probes: tuple[str, ...] = ()  # what `vitbench probe study=` measures: lines in the command line's own syntax
 
     def probe_words(self, keys: Iterable[str]) -> list[list[str]]:
-        """The words of each line of `probes:`, which may set `keys` and parts of them; [[]] where it has no lines."""
+        """Returns the words of each line of `probes:`, which may set only `keys` and parts of them; [[]] without lines.
+
+        Raises UserError for other keys.
+        """
         lines = [words_of_line(self, line) for line in self.probes]
         for word in itertools.chain(*lines):
             if (key := word.lstrip("+").partition("=")[0]).partition(".")[0] not in keys:
@@ -61,9 +64,9 @@ PICTURE_KEYS = ("probe", "where", "checkpoint", "caption")
 CERTIFY_FIELDS = ("where", "factor")
 OWN_FOLDER = Path("experiments")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
-# a study, which anyone can have made, says none of them
+# Anyone can have made a study, so it may not say where a command writes.
 PLACES = {**dict.fromkeys(("runs", "data.cache", "results", "out"), "FOLDER"), "file": "FILE", "trackers": "NAME"}
-# the types of the keys of a table or a figure; table and plot themselves say which keys they know
+# the types of the keys of a table or a figure; table and plot themselves check which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
     **dict.fromkeys(("probe", "caption"), str),
@@ -86,9 +89,9 @@ def own_studies() -> dict[str, Path]:
 
 
 def find_study(name: str) -> Path:
-    """The file of a study: one that comes with vitbench, experiments/NAME.yaml, or the path of a file.
+    """Returns the file of a study: one that comes with vitbench, experiments/NAME.yaml, or the path of a file.
 
-    UserError where there is none, and where a file of the user's own has the name of another study.
+    Raises UserError if there is none, or if a file of the user's own has the name of a study that comes with vitbench.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
@@ -101,7 +104,7 @@ def find_study(name: str) -> Path:
                 f"rename this file, or type study={own}"
             )
         path = own or path
-    if not os.path.isfile(path):  # which takes a name of any length
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(
             f"study={name}: {did_you_mean(name, study_names())}, or a .yaml file: its path, or its name where it lies "
             f"in {OWN_FOLDER}/"
@@ -137,46 +140,46 @@ def load_study(name: str) -> Study:
 
 
 def _check_layouts(path: Path, content: Mapping[str, Any]) -> None:
-    """UserError for a table or figure that cannot name a file or holds a value of a wrong type, and for wrong names."""
+    """Raises UserError for a table or figure whose name cannot be a file's, or that has a value of a wrong type, and
+    for wrong `names:`."""
     for kind in ("tables", "figures", "pictures"):
         for name, layout in content.get(kind, {}).items():
             if not re.fullmatch(r"[\w-]{1,100}", str(name)) or not isinstance(name, str):
-                raise UserError(
-                    f"{path}: {kind}.{name}: becomes a file; up to 100 letters, digits, _ and - make a name"
-                )
+                raise UserError(f"{path}: {kind}.{name}: is the name of a file; use up to 100 letters, digits, _ and -")
             if not isinstance(layout, dict):
                 raise UserError(f"{path}: {kind}.{name} must hold settings, such as value: test_accuracy")
             for key, value in layout.items():
                 if key in LAYOUT_TYPES and not isinstance(value, LAYOUT_TYPES[key]):
                     raise UserError(f"{path}: {kind}.{name}.{key}: {value}: must be {_type_words(LAYOUT_TYPES[key])}")
     for name in RESERVED & {*content.get("tables", {})}:
-        raise UserError(f"{path}: tables.{name}: is the name of a file that every report writes; call it otherwise")
+        raise UserError(f"{path}: tables.{name}: every report writes a file of this name; choose another name")
     for key, words in content.get("names", {}).items():
         if not isinstance(words, dict) or not all(isinstance(word, str) for word in [*words, *words.values()]):
             raise UserError(f"{path}: names.{key} must map values of {key}, as they are typed, to words")
         for value in words:
             if not _is_word(value):
-                raise UserError(f"{path}: names.{key}: {value}: only words can have another name")
+                raise UserError(f"{path}: names.{key}: {value}: only a word can have another name")
         if len({*words.values()}) < len(words):
-            raise UserError(f"{path}: names.{key}: two values have one name, and would look like one")
+            raise UserError(f"{path}: names.{key}: two values have the same name, and would look like one")
 
 
 def _check_pictures(path: Path, content: Mapping[str, Any]) -> None:
-    """UserError for a picture that names no probe, has a key of no picture, or the name of a figure."""
+    """Raises UserError for a picture that names no probe, has an unknown key, or has the name of a figure."""
     for name, layout in content.get("pictures", {}).items():
         for key in layout:
             if key not in PICTURE_KEYS:
                 raise UserError(f"{path}: pictures.{name}.{key}: {did_you_mean(str(key), PICTURE_KEYS)}")
         if not re.fullmatch(r"\w+", str(layout.get("checkpoint", "trained"))):
-            raise UserError(f"{path}: pictures.{name}.checkpoint: {layout['checkpoint']}: trained, init or a step")
+            typed = layout["checkpoint"]
+            raise UserError(f"{path}: pictures.{name}.checkpoint: {typed}: must be trained, init or a step")
         if "probe" not in layout:
             raise UserError(f"{path}: pictures.{name} must say which probe draws it, such as probe: equivariance")
         if name in content.get("figures", {}):
-            raise UserError(f"{path}: pictures.{name}: a figure has this name, too; call it otherwise")
+            raise UserError(f"{path}: pictures.{name}: a figure has this name, too; choose another name")
 
 
 def _check_certify(path: Path, certify: Mapping[str, Any] | None) -> None:
-    """UserError for a wrong `certify:`; which settings `where` may name is known when the runs are planned."""
+    """Raises UserError for a wrong `certify:`. The settings that `where` names are checked when runs are planned."""
     if certify is None:
         return
     for key in certify:
@@ -190,7 +193,7 @@ def _check_certify(path: Path, certify: Mapping[str, Any] | None) -> None:
 
 
 def _is_word(typed: str) -> bool:
-    """Whether what is typed stands for itself, and not for null, a number, true, false or a list."""
+    """Whether what is typed is text, and not null, a number, true, false or a list."""
     try:
         json.loads(typed)
     except ValueError:
@@ -199,13 +202,13 @@ def _is_word(typed: str) -> bool:
 
 
 def _type_words(types: Any) -> str:
-    """A type, or a union of types, in the words of an error message."""
+    """Names a type, or a union of types, in the words of an error message."""
     words = {str: "a word", list: "a list", dict: "settings (KEY: VALUE)", bool: "true or false", int: "a number"}
     return " or ".join(words[each] for each in getattr(types, "__args__", (types,)) if each in words)
 
 
 def words_of_line(study: Study, line: str) -> list[str]:
-    """The words of a line of the study file; UserError where one is not key=value, or sets something of Hydra's."""
+    """Returns the words of a line of the study file. Raises UserError where one is not a setting of a run."""
     try:
         words = words_of(line)
     except UserError as error:
@@ -216,8 +219,8 @@ def words_of_line(study: Study, line: str) -> list[str]:
             raise UserError(f"study={study.name}: {word} is no setting of a run; settings are key=value")
         if key in PLACES:
             raise UserError(
-                f"study={study.name}: {word}: where is written is typed on the command line, {key}={PLACES[key]}"
+                f"study={study.name}: {word}: a study cannot say this; type it on the command line, {key}={PLACES[key]}"
             )
         if re.search(r"(?<!\\)(\\\\)*\$\{", value):  # `\${` is text
-            raise UserError(f"study={study.name}: {word}: a study holds values, and no references such as ${{...}}")
+            raise UserError(f"study={study.name}: {word}: type the value; a study has no references such as ${{...}}")
     return [setting(word, several=True) for word in words]

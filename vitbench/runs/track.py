@@ -1,6 +1,6 @@
-"""`vitbench track trackers=NAME`: runs that are there become runs in a tracker, as often as one likes.
+"""`vitbench track trackers=NAME`: sends runs that are on disk to a tracker; a second time sends only what it lacks.
 
-It is a command of this room because it reads what runs left on disk and needs nothing else (follow.py).
+The command belongs to this room because it needs only what runs left on disk (follow.py).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from vitbench.trackers.menu import MENU, check_trackers
 
 
 def main(config: Any) -> int:
-    """Hands runs over and prints how many values were new; 3: a run cannot be read; 75: a tracker fails."""
+    """Sends runs and prints how many values were new. Returns 0, 3 (a run cannot be read) or 75 (a tracker fails)."""
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
     names = check_trackers(asked["trackers"])
     if names is None:
-        raise UserError(f"trackers=null: name who gets the runs, one or a list: {', '.join(MENU)}")
+        raise UserError(f"trackers=null: name the programs that get the runs, one or a list: {', '.join(MENU)}")
     folders = folders_of(Path(asked["runs"]).expanduser(), asked["study"], asked["run"])
     new, whole, problems = Counter[str](), Counter[str](), []
     code = 0
@@ -53,12 +53,13 @@ def main(config: Any) -> int:
     if more := len(problems[FEW:]):
         print(f"vitbench: and {more} more", file=sys.stderr)
     for name in names:
-        say(f"{name}: {plural(new[name], 'new value')}; {plural(whole[name], 'run')} of {len(folders)} there\n")
+        of_all = f"it now has {whole[name]:,} of {plural(len(folders), 'run')}"
+        say(f"{name}: {plural(new[name], 'new value')}; {of_all}\n")
     return code
 
 
 def folders_of(runs: Path, study: str | None, chosen: Any) -> list[Path]:
-    """The folders of the runs that are asked for; UserError where there are none."""
+    """Returns the folders of the runs that are asked for. Raises UserError where there are none."""
     folders = run_folders(runs)
     if chosen is not None:
         there = {folder.name: folder for folder in folders}
@@ -72,12 +73,12 @@ def folders_of(runs: Path, study: str | None, chosen: Any) -> list[Path]:
         folders = [folder for folder in folders if folder.name in planned]
     if not folders:
         of_study = f"study={study}: " if study is not None else ""
-        raise UserError(f"{of_study}no run in runs={runs}; `vitbench train` makes one")
+        raise UserError(f"{of_study}there is no run in runs={runs}; `vitbench train` makes one")
     return folders
 
 
 def hand_over(folder: Path, names: list[str], new: Counter[str], whole: Counter[str]) -> None:
-    """Hands a run to trackers. One that fails is taken off the list, and raises TryAgain."""
+    """Sends a run to trackers. A tracker that fails is removed from `names`, and TryAgain is raised."""
     settings, lines = read(folder)
     for name in [*names]:
         try:
@@ -90,17 +91,17 @@ def hand_over(folder: Path, names: list[str], new: Counter[str], whole: Counter[
 
 
 def check_metrics(folder: Path, record: Record) -> None:
-    """Raises DataError where metrics.csv is not as the record of a run that has ended says."""
+    """Raises DataError where metrics.csv does not match the record of a run that has ended."""
     path, expected = folder / "metrics.csv", (record.get("files") or {}).get("metrics.csv")
     try:
         if expected is not None and sha256_of(path) != expected:
-            raise DataError(f"{path} is not as it was written (its checksum differs); {REMEDY}")
+            raise DataError(f"{path} is damaged (its checksum differs); {REMEDY}")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; {REMEDY}") from None
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Line]]:
-    """The settings of a run, and its lines and results; of one that has not ended the lines that it saved."""
+    """Returns the settings of a run, and its lines and results. A run that has not ended has only the saved lines."""
     try:
         record = read_record(folder / "record.json")
         check_metrics(folder, record)

@@ -1,7 +1,7 @@
-"""What no run could mean is refused here, in one line that names the setting as it was typed.
+"""Refuses settings that no run could have, in one line that names the setting as it was typed.
 
-What a choice cannot be combined with it says itself, on its menu (`refuses`). What depends on the images (a class left
-without an image, a side that no patch divides) is checked where the images are known.
+A choice says on its menu what it cannot be combined with (`refuses`). What depends on the images (a class without an
+image, a side that the patch does not divide) is checked where the images are known.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from vitbench.settings.schema import DataConfig, OptimConfig
 from vitbench.settings.share import without_idle_dial
 from vitbench.trackers.menu import check_trackers
 
-SEED_LIMIT = 2**32  # larger ones would be cut into several numbers and meet others
+SEED_LIMIT = 2**32  # a larger seed would be split into several numbers, which could be those of other seeds
 SEED = Range(f"0 to {SEED_LIMIT - 1}", lambda value: 0 <= value < SEED_LIMIT)
 
 RANGES = {
@@ -60,7 +60,7 @@ RANGES = {
     "data.permute_tile": FROM_1.up_to(MOST_PIXELS).of("pixels"),
     "data.permute_seed": SEED,
     "data.image_size": FROM_1.up_to(MOST_PIXELS).of("pixels"),
-    "optim.lr": ABOVE_0.up_to(1e30),  # such a run diverges, and that is an answer, too
+    "optim.lr": ABOVE_0.up_to(1e30),  # a run with a huge rate diverges, which is an answer, too
     "optim.weight_decay": FROM_0.up_to(MOST),
     "optim.momentum": BELOW_1,
     "optim.beta2": BELOW_1,
@@ -102,12 +102,12 @@ WORDS = {
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with all options of their choices, converted to their types, with all of `distill` said, and without
-    a dial that moves nothing.
+    """Returns the settings with all options of their choices, converted to their types.
 
-    Raises UserError for what cannot be, as it was typed.
+    All of `distill` is filled in, and a rearrangement of places that moves nothing is taken out. Raises UserError for
+    impossible settings, in the words that were typed.
     """
-    check_ranges({"data.image_size": settings["data"]["image_size"]}, RANGES)  # patches are chosen for it
+    check_ranges({"data.image_size": settings["data"]["image_size"]}, RANGES)  # patches are chosen by it
     model = dict(settings["model"])
     pe = model.pop("pe", None)
     if pe is not None and not isinstance(pe, Mapping):
@@ -132,7 +132,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_patch_size(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A model of patches whose size is not typed, `model.patch_size=null`, with one that suits its images."""
+    """Fills in a patch size that suits the images, where a model has `model.patch_size=null`."""
     if model.get("patch_size", 0) is not None:
         return model
     image_size = data["image_size"] or own_size(data["source"], data["root"]) or 0
@@ -140,7 +140,7 @@ def _with_patch_size(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mappi
 
 
 def _member(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was chosen of an open group: the name first, then the options, converted to their types."""
+    """Returns what was chosen from an open group: the name first, then the options, converted to their types."""
     options = dict(given)
     name = options.pop("name", None)
     target = _on_menu(group, name).target
@@ -148,20 +148,20 @@ def _member(group: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _on_menu(group: str, name: Any) -> Choice:
-    """The line of a group's menu, or near misses of the name."""
+    """Returns the line of a group's menu. Raises UserError with near misses of the name."""
     menu = menu_of(group)
     if name not in menu:
         raise UserError(f"{group}={name}: {did_you_mean(str(name), menu)}")
     return menu[name]
 
 
-@cache  # a study has few names, each in many runs
+@cache  # a study has few names, and each is in many runs
 def _holds_a_secret(name: str | None) -> bool:
     return bool(redacted(name) != name)
 
 
 def _check_values(flat: Mapping[str, Any]) -> None:
-    """Each setting by itself."""
+    """Checks each setting by itself."""
     check_ranges(flat, RANGES)
     for key, words in WORDS.items():
         if flat[key] not in words:
@@ -169,20 +169,20 @@ def _check_values(flat: Mapping[str, Any]) -> None:
     for key in ("runs", "data.root", "data.name"):
         if not flat[key].strip():
             raise UserError(f"{key}=: must not be empty")
-    for key in ("data.name", "model.arch"):  # they stand in the ids of runs, and so in names of folders
+    for key in ("data.name", "model.arch"):  # these are parts of ids, and so of the names of folders
         if _holds_a_secret(flat.get(key)):
-            raise UserError(f"{key}={redacted(flat[key])}: looks like a secret, and stands in the names of folders")
+            raise UserError(f"{key}={redacted(flat[key])}: looks like a secret, but would be in the names of folders")
     classes = flat["data.classes"]
     if classes is not None and (len(set(classes)) < max(2, len(classes)) or min(classes) < 0):
         raise UserError(
-            f"data.classes=[{','.join(map(str, classes))}]: must be two or more classes by their numbers, from 0, "
-            "each once, for example [0,1]"
+            f"data.classes=[{','.join(map(str, classes))}]: must be two or more numbers of classes, from 0, each once, "
+            "for example [0,1]"
         )
     check_machine(flat["machine.device"], flat["machine.threads"])
 
 
 def _check_together(flat: Mapping[str, Any]) -> None:
-    """Settings that say the same thing twice, or contradict each other."""
+    """Refuses settings that say the same thing twice, or contradict each other."""
     if flat["data.count"] is not None and flat["data.fraction"] != 1:
         raise UserError(f"data.count={flat['data.count']} and data.fraction={flat['data.fraction']}: give one of them")
     kept, steps = flat["keep"], flat["optim.steps"]
@@ -196,7 +196,7 @@ def _check_together(flat: Mapping[str, Any]) -> None:
     if flat["optim.min_steps"] is not None and flat["optim.epochs"] is None:
         raise UserError(
             f"optim.min_steps={flat['optim.min_steps']}: goes with epochs, for example optim.epochs=40; "
-            "a fixed number of steps is optim.steps"
+            "for a fixed number of steps type optim.steps"
         )
     _check_permutation(flat)
     _check_schedule(flat)
@@ -204,7 +204,7 @@ def _check_together(flat: Mapping[str, Any]) -> None:
 
 
 def _check_permutation(flat: Mapping[str, Any]) -> None:
-    """Refuses settings of a rearrangement that there is not. Which tiles divide the images is known with them."""
+    """Refuses settings of a rearrangement where none is chosen. That tiles divide the images is checked later."""
     goes_with = {"permute_share": "tiles or pixels", "permute_seed": "tiles or pixels", "permute_tile": "tiles"}
     for key, kinds in goes_with.items():
         value = flat[f"data.{key}"]
@@ -213,12 +213,12 @@ def _check_permutation(flat: Mapping[str, Any]) -> None:
 
 
 def _check_step(flat: Mapping[str, Any]) -> None:
-    """Refuses ways to compute a step that would give other numbers."""
+    """Refuses ways of computing a step that would change its numbers."""
     part = flat["machine.microbatch"]
     if flat["machine.graph"] and draws_on_host(flat):
         raise UserError(
             f"machine.graph=true: augment.randaugment={flat['augment.randaugment']} with augment.draw=chunk draws its "
-            "numbers on the processor, which no graph repeats; augment.draw=image can be recorded"
+            "numbers on the processor, which no graph repeats; type augment.draw=image"
         )
     if part and part < flat["optim.batch_size"] and flat.get("model.drop_path"):
         raise UserError(
@@ -228,14 +228,14 @@ def _check_step(flat: Mapping[str, Any]) -> None:
 
 
 def draws_on_host(flat: Mapping[str, Any]) -> bool:
-    """Whether augmentation draws random numbers on the processor, also where images lie on a GPU."""
+    """Whether augmentation draws random numbers on the processor even if the images are on a GPU."""
     return flat["augment.randaugment"] > 0 and flat["augment.draw"] == "chunk"
 
 
 def _check_schedule(flat: Mapping[str, Any]) -> None:
     """Refuses a schedule of the learning rate that no run could have."""
     if flat["optim.warmup"] is None and flat["optim.warmup_steps"] is None:
-        raise UserError("optim.warmup=null: give a share of the steps, or optim.warmup_steps")
+        raise UserError("optim.warmup=null: type a share of the steps, or type optim.warmup_steps")
     if flat["optim.schedule"] != "wsd" and flat["optim.decay"] != OptimConfig.decay:
         raise UserError(f"optim.decay={flat['optim.decay']}: goes with optim.schedule=wsd")
     if flat["optim.steps"] is not None:
@@ -244,14 +244,14 @@ def _check_schedule(flat: Mapping[str, Any]) -> None:
 
 
 def _check_checkpoint(flat: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of nothing that was trained here, or without a stable phase."""
+    """Refuses a checkpoint of weights that no run here trained, and one without a stable phase."""
     step, typed = flat["checkpoint"], flat["init"]
     if step is None:
         return
     if typed is None:
         raise UserError(f"checkpoint={step}: goes with init=RUN, the run from which this one branches off")
     if not is_words(typed) and (":" in typed or typed == PRETRAINED or is_file_of_weights(typed)):
-        raise UserError(f"checkpoint={step}: init={typed} has weights alone; only a run keeps its state")
+        raise UserError(f"checkpoint={step}: init={typed} has only weights; only a run keeps its state")
     if flat["optim.schedule"] != "wsd":
         raise UserError(
             f"checkpoint={step}: goes with optim.schedule=wsd; "
@@ -260,44 +260,44 @@ def _check_checkpoint(flat: Mapping[str, Any]) -> None:
 
 
 def _size_of_pretrained(flat: Mapping[str, Any]) -> dict[str, int]:
-    """The image size that pretrained weights of a library's network expect, where no size was typed."""
+    """Returns the image size that the pretrained weights of a library's network expect, where no size was typed."""
     typed = flat["init"]
     begins = typed is not None and not is_words(typed) and (typed == PRETRAINED or is_file_of_weights(typed))
     if flat["model.name"] not in LIBRARIES or flat["data.image_size"] is not None or not begins:
         return {}
-    from vitbench.models.build import expected_input  # it imports torch
+    from vitbench.models.build import expected_input  # imports torch
 
     expected = expected_input(flat["model.name"], flat["model.arch"])
     return {"image_size": expected.image_size} if expected else {}
 
 
 def check_machine(device: str, threads: int | None) -> None:
-    """Refuses what neither training nor a probe can compute on."""
+    """Refuses a device or a number of threads on which nothing can compute."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise UserError(f"machine.device={device}: must be auto, cpu, cuda or cuda:N")
     check_ranges({"machine.threads": threads}, {"machine.threads": RANGES["machine.threads"]})
 
 
 def _check_init(flat: Mapping[str, Any]) -> None:
-    """Refuses an init that is none, without looking at runs or files."""
+    """Refuses an init that names no weights, without looking at runs or files."""
     typed = flat["init"]
     if typed is None:
         if flat["head"] == "new":
-            raise UserError("head=new: without init every head is new; drop it")
+            raise UserError("head=new: without init= every head is new; drop it")
         return
     if not typed.strip():
         raise UserError("init=: must not be empty; init=null begins from random weights")
     if is_words(typed):
         if model := next((word for word in words_of(typed) if word.startswith("model=")), None):
-            raise UserError(f"init='{typed}': {model}: a run begins from one of its own model")
+            raise UserError(f"init='{typed}': {model}: a run can only begin from a run of its own model; drop it")
         return
     if flat["model.name"] in LIBRARIES and is_file_of_weights(typed):
         return
     if typed == PRETRAINED:
         if flat["model.name"] not in LIBRARIES:
             raise UserError(
-                f"init={PRETRAINED}: goes with model={' or model='.join(LIBRARIES)} and model.arch=NAME; here type the "
-                f"network, init={LIBRARIES[-1]}:NAME"
+                f"init={PRETRAINED}: goes with model={' or model='.join(LIBRARIES)} and model.arch=NAME; for "
+                f"this model, name the network: init={LIBRARIES[-1]}:NAME"
             )
         return
     library, colon, name = typed.partition(":")

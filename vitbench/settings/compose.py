@@ -1,4 +1,4 @@
-"""Hydra composes `conf/` with the words that were typed, and its configuration becomes nested dicts."""
+"""Lets Hydra compose `conf/` with the words that were typed, and turns its configuration into nested dicts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _shipped(folder: str) -> Path:
-    """A folder that lies beside the package in a checkout, and inside it in an installed wheel."""
+    """Returns a folder that is beside the package in a checkout, and inside it in an installed wheel."""
     return next(path for path in (PACKAGE / folder, PACKAGE.parent / folder) if path.is_dir())
 
 
@@ -32,7 +32,10 @@ STUDY_DIR = _shipped("experiments")
 
 
 def compose(overrides: list[str], command: str = "train") -> Any:
-    """The configuration that `vitbench COMMAND OVERRIDES` gets, not yet checked; also within a command of Hydra's."""
+    """Returns the configuration that `vitbench COMMAND OVERRIDES` gets, not yet checked.
+
+    It may also be called while Hydra runs a command.
+    """
     for word in overrides:
         check_name_of_choice(*word.partition("=")[::2])
     from hydra import compose as hydra_compose
@@ -47,14 +50,14 @@ def compose(overrides: list[str], command: str = "train") -> Any:
 
 
 def check_name_of_choice(group: str, name: str) -> None:
-    """UserError for a choice that names a file, which Hydra would read: `model=../../x`."""
+    """Raises UserError for a choice that names a file, because Hydra would read that file: `model=../../x`."""
     if group in CONF_GROUPS and re.search(r"[./\\~$]", name):
         remedy = f"data=imagefolder data.root={name}" if group == "data" else "`vitbench ls` lists what there is"
-        raise UserError(f"{group}={name}: a choice is a name and no file; {remedy}")
+        raise UserError(f"{group}={name}: a choice is a name, not a file; {remedy}")
 
 
 def register() -> None:
-    """Makes our dataclasses, and the word for a recipe by family (conf/optim/family.yaml), known to Hydra."""
+    """Makes our dataclasses known to Hydra, and the word that picks a recipe by family (conf/optim/family.yaml)."""
     from omegaconf import OmegaConf
 
     register_schemas()
@@ -64,24 +67,27 @@ def register() -> None:
 
 @cache
 def _of_recipe(arch: str, key: str) -> Any:
-    """A setting of the recipe that a library's network of this name trains with; None where the recipe has none."""
+    """Returns a setting of the recipe with which a library's network of this name is trained; None if it has none."""
     return read_yaml(CONF_DIR / "optim" / f"{recipe_of(str(arch))}.yaml").get(key)
 
 
 def as_settings(config: Any) -> dict[str, Any]:
-    """A composed configuration as nested dicts, every interpolation resolved."""
+    """Returns a composed configuration as nested dicts, with every interpolation resolved."""
     from omegaconf import OmegaConf
 
-    register()  # a launcher's own process has composed the configuration without us
+    register()  # a process of a launcher has composed the configuration without us
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return completed(json.loads(json.dumps(container)))  # tuples become lists, as they will be in the record
 
 
 def completed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Composed settings, as JSON holds them, changed in place: with what follows from what was typed."""
+    """Fills in, in place, what follows from the typed settings, and returns them without those of a sweep.
+
+    `settings` are composed settings as JSON holds them.
+    """
     if settings["optim"]["epochs"] is not None:
-        settings["optim"]["steps"] = None  # whoever asks for epochs takes back the default of steps
+        settings["optim"]["steps"] = None  # epochs replace the default of steps
     if settings["optim"]["warmup_steps"] is not None:
         settings["optim"]["warmup"] = None
     settings["data"]["root"] = os.path.expanduser(settings["data"]["root"])
@@ -94,11 +100,11 @@ def completed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def cache_folder(typed: str | None) -> str:
-    """The folder of decoded images, for `data.cache` as it was typed; with its ~ where no home folder is known."""
+    """Returns the folder of decoded images for `data.cache` as it was typed. Where no home folder is known, ~ stays."""
     return os.path.expanduser(typed or os.environ.get("VITBENCH_CACHE") or "~/.cache/vitbench")
 
 
-# what is surely no mapping; to ask whether it is one takes long
+# types that are no mapping, because asking isinstance(..., Mapping) takes long
 PLAIN = frozenset((str, bool, int, float, list, tuple, type(None)))
 
 
@@ -122,7 +128,7 @@ MOST_YAML = 1_000_000  # bytes
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a yaml file that anyone can have made.
+    """Reads the mapping in a yaml file that anyone can have made.
 
     Raises UserError for a file that cannot be read, is no mapping, has more than 1 MB, or has an alias, a tag or a key
     that is given twice.

@@ -1,7 +1,8 @@
-"""Hydra composes each set of choices once a process.
+"""Makes Hydra compose each set of choices only once in a process.
 
-By itself it reads and merges 25 files twice for each command and once more for each run of a sweep, and copies all
-schemas for each group that --help lists. The runs of a sweep differ mostly in values, and these come after all files.
+Left alone, Hydra reads and merges 25 files twice for each command and once more for each run of a sweep, and copies all
+schemas for each group that --help lists. The runs of a sweep differ mostly in values, which are set after all files
+have been merged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 @cache
 def remember_compositions(conf: Path) -> None:
-    """Makes Hydra keep what it read of its own files and of the folder `conf`; what else is given is read each time."""
+    """Makes Hydra keep what it has read from its own files and the folder `conf`. Other files are read each time."""
     import hydra._internal.config_loader_impl as loader
     from hydra._internal.defaults_list import DefaultsList
     from hydra.core.config_store import ConfigStore
@@ -33,7 +34,7 @@ def remember_compositions(conf: Path) -> None:
     def create_defaults_list(
         repo: Any, config_name: Any, overrides_list: list[Any], prepend_hydra: bool, skip_missing: bool
     ) -> DefaultsList:
-        """The files that make a configuration, in their order, and the words that set values in it."""
+        """Lists the files that make a configuration, in their order, and the words that set values in it."""
         if not is_shipped(repo):
             return list_defaults(repo, config_name, overrides_list, prepend_hydra, skip_missing)
         words = [word for word in overrides_list if not word.is_sweep_override()]
@@ -48,14 +49,14 @@ def remember_compositions(conf: Path) -> None:
 
     @wraps(merge)
     def compose_from_defaults(self: Any, defaults: list[Any], repo: Any) -> Any:
-        """The files of a list, merged."""
+        """Merges the files of a list."""
         if not is_shipped(repo):
             return merge(self, defaults, repo)
         key = repr(defaults)
         if key not in merged:
             merged[key] = pickle.dumps(merge(self, defaults, repo))
-        return pickle.loads(merged[key])  # a copy, in a quarter of the time of copy.deepcopy
+        return pickle.loads(merged[key])  # this copies in a quarter of the time of copy.deepcopy
 
     loader.create_defaults_list = create_defaults_list
     merging._compose_config_from_defaults_list = compose_from_defaults
-    store.__deepcopy__ = lambda its, memo: its  # what it hands out are copies
+    store.__deepcopy__ = lambda its, memo: its  # the store need not be copied, because it hands out copies

@@ -1,7 +1,7 @@
-"""Words that describe a run beside another one: `init='data.fraction=1'` is the run of the same settings on all images.
+"""Reads words that describe a run beside another one: `init='data.fraction=1'` is the same run on all images.
 
-The described run has no `init` and no `teacher` of its own. So one line of a study serves every seed and every model,
-and a table groups its runs by the words.
+The described run itself has no `init` and no `teacher`. With such words, one line of a study serves every seed and
+every model, and a table can group its runs by the words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vitbench.settings.compose import CONF_DIR, as_settings, compose, flatten
 from vitbench.settings.overrides import explain, is_words, setting, words_of
 from vitbench.settings.typed_text import parsed, unresolved
 
-# The described run does not take these over from the run that it is described beside.
+# The described run does not take over these settings from the run that it is described beside.
 ALONE = (
     "teacher",
     "distill",
@@ -32,12 +32,12 @@ ALONE = (
     "checkpoint",
 )
 
-# Words that say one of these two take back what the settings say of the other.
+# Where the words set one of these two, the settings of the other are dropped.
 INSTEAD = {"data.count": "data.fraction", "optim.epochs": "optim.steps", "optim.warmup_steps": "optim.warmup"}
 
 
 def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """The settings of the run that words describe; None where `key` names a run, or none."""
+    """Returns the settings of the run that the words at `key` describe; None where `key` names a run, or is null."""
     value = settings.get(key)
     if value is None or not is_words(value):
         return None
@@ -48,19 +48,19 @@ def settings_of(settings: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def settings_described(settings: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The checked settings of the run that `words` describe beside a run of `settings`.
+    """Returns the checked settings of the run that `words` describe beside a run of `settings`.
 
-    A choice among the words (`model=resnet`) brings what it brings on a command line, here its recipe. Settings that
-    this changes are the choice's, all others are those of `settings`; of a model's own options another model takes over
-    the size alone. Raises UserError in the words of the command line.
+    A choice among the words (`model=resnet`) brings what it brings on a command line, such as its recipe. Settings that
+    this changes are those of the choice; all others are those of `settings`. Of a model's own options, another model
+    takes over only the size. Raises UserError in the words of the command line.
     """
     described: dict[str, Any] = json.loads(_described(json.dumps(settings, sort_keys=True), words))
     return described
 
 
-@cache  # a sweep asks for each of its runs several times
+@cache  # a sweep asks several times for each of its runs
 def _described(text: str, words: str) -> str:
-    """`settings_described` from JSON to JSON, which a cache can hold."""
+    """Does the same as `settings_described` from JSON to JSON, which can be cached."""
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -73,7 +73,7 @@ def _described(text: str, words: str) -> str:
         config = _with_choices(settings, chosen)
         values = {one.key_or_group: one.value() for one in overrides if one.key_or_group not in chosen}
         if "data.root" in values and settings["data"]["source"] == "imagefolder":
-            config.data.name = None  # as_settings names these images after their folder, unless the words name them
+            config.data.name = None  # as_settings then names the images after their folder, unless the words name them
         for key, value in (_taken_back(values) | values).items():
             OmegaConf.update(config, key, value)
         return json.dumps(check(as_settings(config)))
@@ -82,16 +82,16 @@ def _described(text: str, words: str) -> str:
 
 
 def _single_values(typed: Sequence[str]) -> list[Any]:
-    """The words as Hydra reads them; UserError for one that has several values."""
+    """Returns the words as Hydra reads them. Raises UserError for a word that has several values."""
     overrides = [parsed(word) for word in typed]
     for word, override in zip(typed, overrides, strict=True):
         if override.is_sweep_override():
-            raise UserError(f"{word}: several values; a run starts from one other")
+            raise UserError(f"{word}: has several values, but describes one run; type one value")
     return overrides
 
 
 def _with_choices(settings: Mapping[str, Any], chosen: dict[str, str]) -> Any:
-    """A configuration with the chosen groups, `{"model": "model=resnet"}`, and in all else with these settings."""
+    """Returns a configuration with the chosen groups, `{"model": "model=resnet"}`, and otherwise these settings."""
     from omegaconf import OmegaConf
 
     own = _own_choices(settings)
@@ -101,7 +101,7 @@ def _with_choices(settings: Mapping[str, Any], chosen: dict[str, str]) -> Any:
     before, after = flatten(as_settings(_composed(tuple(own.values())))), flatten(as_settings(config))
     for key, value in flatten(settings).items():
         if key in after and after[key] == before.get(key) and not _is_left(key, before, after):
-            OmegaConf.update(config, key, unresolved(value))  # settings of a record are data, `${oc.env:KEY}` too
+            OmegaConf.update(config, key, unresolved(value))  # a record's settings are data, even `${oc.env:KEY}`
     return config
 
 
@@ -111,9 +111,9 @@ def _composed(groups: tuple[str, ...]) -> Any:
 
 
 def _own_choices(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The words that choose what a run chose, by group.
+    """Returns, by group, the words that choose what a run chose.
 
-    A member that `conf/` does not have is left out: the settings say each of its values.
+    A member that `conf/` does not have is left out, because the settings have each of its values.
     """
     flat = flatten(settings)
     members = {name: flat.get(group.name_key) for name, group in GROUPS.items()}
@@ -125,7 +125,7 @@ def _own_choices(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_left(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the described run does not take over a setting: one of ALONE, or an option of what is replaced."""
+    """Whether the described run does not take over a setting: one of ALONE, or an option of a replaced choice."""
     if any(key == alone or key.startswith(f"{alone}.") for alone in ALONE):
         return True
     replaced = [group for group in GROUPS.values() if before.get(group.name_key) != after.get(group.name_key)]
@@ -133,7 +133,7 @@ def _is_left(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> b
 
 
 def _taken_back(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the other one of a pair of INSTEAD becomes where the words say one of the two."""
+    """Returns what the other setting of a pair in INSTEAD becomes where the words set one of the two."""
     pairs = [*INSTEAD.items(), *((second, first) for first, second in INSTEAD.items())]
     return {
         other: 1.0 if other == "data.fraction" else None

@@ -1,4 +1,4 @@
-"""Filters such as `where.data.fraction=[0.01,1]`: which columns they are about, and which values they match."""
+"""Filters such as `where.data.fraction=[0.01,1]`: finds their columns, and the values that they match."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def filters(where: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matches(value: Any, wanted: Any) -> bool:
-    """Says whether a setting has the value that was typed, or one of a list of values.
+    """Whether a setting has the value that was typed, or one of a list of values.
 
     Numbers are compared by value (0.2 is 0.20), and a value also matches the word that a study has for it.
     """

@@ -1,4 +1,4 @@
-"""The id of a run: a readable prefix, and a hash of what decides its numbers. Runs of one id are the same run."""
+"""Makes the id of a run: a readable prefix, and a hash of what decides its numbers. Runs with one id are the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE, SWEEP_KEYS, DataConfig, T
 
 RESULTS_VERSION = 1  # part of every id; raise it when the same settings give other numbers
 
-# These change where or how fast a run is computed, and not which numbers it computes.
+# These change where or how fast a run is computed, but not its numbers.
 NOT_IDENTITY = {
     "runs",
     "eval_every",
@@ -35,13 +35,13 @@ NOT_IDENTITY = {
     *SWEEP_KEYS,
 }
 
-# These are part of every id, also where they are the default.
+# These are part of every id, even where they are the default.
 ALWAYS = {"seed"}.union(*({group.name_key, group.shown_key} for group in GROUPS.values() if group.is_decisive))
 
 
 @cache
 def defaults_of(model: str | None, pe: str | None, data: str | None, objective: str | None) -> dict[str, Any]:
-    """The flat settings of these choices with every option at the default of its schema; None has no options."""
+    """Returns the flat settings of these choices, with every option at its default. A choice of None has no options."""
     from omegaconf import OmegaConf
 
     def options(group: str, member: str | None) -> dict[str, Any]:
@@ -58,12 +58,12 @@ def defaults_of(model: str | None, pe: str | None, data: str | None, objective: 
 
 @cache
 def can_decide(key: str) -> bool:
-    """Whether a setting is one of those that can decide a run's numbers."""
+    """Whether a setting can decide a run's numbers."""
     return not any(key == skip or key.startswith(f"{skip}.") for skip in NOT_IDENTITY)
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run's numbers: its choices, and all that differs from the defaults of the schema."""
+    """Returns the settings that decide a run's numbers: its choices, and all that differs from the defaults."""
     flat = flatten(settings)
     members = {name: flat.get(group.name_key, group.implied) for name, group in MENU_GROUPS.items()}
     defaults = defaults_of(**members)
@@ -73,14 +73,14 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
         if (key in ALWAYS or key not in defaults or value != defaults[key]) and can_decide(key)
     }
     if "init" in deciding:
-        deciding["init"] = identity_of_init(settings)  # whichever way it was typed
+        deciding["init"] = identity_of_init(settings)  # the same for all ways of typing it
     if "teacher" in deciding:
-        deciding["teacher"] = id_of(settings, "teacher")  # whichever way it was typed
+        deciding["teacher"] = id_of(settings, "teacher")  # the same for all ways of typing it
     return dict(sorted(deciding.items()))
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
-    """The id of a run, such as vit-rope-cifar10-f0.1-s0-3fa9c1d2: a prefix for people, and a hash of `identity`."""
+    """Returns the id of a run, such as vit-rope-cifar10-f0.1-s0-3fa9c1d2: a readable prefix, and a hash."""
     text = json.dumps([RESULTS_VERSION, identity(settings)], sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     data = settings["data"]
@@ -95,7 +95,7 @@ def run_id(settings: Mapping[str, Any]) -> str:
 
 
 def identity_of_init(settings: Mapping[str, Any]) -> str:
-    """What `init` is in a run's identity: the id of a run, the checksum of a file, or a name in a library."""
+    """Returns what `init` is in a run's identity: the id of a run, the checksum of a file, or a name in a library."""
     typed: str = settings["init"]
     if run := id_of(settings, "init"):
         return run
@@ -103,17 +103,17 @@ def identity_of_init(settings: Mapping[str, Any]) -> str:
 
 
 def file_of_init(typed: str) -> Path:
-    """The file that `init` names; UserError where there is none."""
+    """Returns the file that `init` names. Raises UserError where there is none."""
     path = Path(typed).expanduser()
-    if not os.path.isfile(path):  # which takes a name of any length
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         is_there = os.path.exists(path)
         what = "is a folder" if os.path.isdir(path) else "is no regular file" if is_there else "no such file"
-        raise UserError(f"init={typed}: {what}" + (", and weights are one file" if is_there else ""))
+        raise UserError(f"init={typed}: {what}" + ("; type a file of weights" if is_there else ""))
     return path
 
 
 def id_of(settings: Mapping[str, Any], key: str) -> str | None:
-    """The id of the run that `key` names or describes; None where it is null, or weights from elsewhere."""
+    """Returns the id of the run that `key` names or describes; None where it is null, or names other weights."""
     described = settings_of(settings, key)
     if described is not None:
         return run_id(described)

@@ -1,4 +1,4 @@
-"""How networks are typed in `models=[...]`: a run's id, timm:NAME, torchvision:NAME, either with @FILE."""
+"""Reads networks as they are typed in `models=[...]`: a run's id, timm:NAME[@FILE] or torchvision:NAME[@FILE]."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vitbench.settings.typed_text import in_quotes, with_home
 
 
 class NamedNetwork(NamedTuple):
-    """A network whose weights are there already, and what a run sets to begin from them."""
+    """A network that has weights, and the settings of a run that begins from them."""
 
     typed: str
-    library: str | None  # None: of a run
-    name: str  # the run's id, or the library's name
-    file: str | None = None  # of the weights; None: the library's own
+    library: str | None  # None: a run trained the network
+    name: str  # the run's id, or the library's name of the network
+    file: str | None = None  # the file of the weights; None: those of the library
 
     @property
     def init(self) -> str:
@@ -34,7 +34,7 @@ class NamedNetwork(NamedTuple):
 
 
 def read_networks(typed: Any) -> list[NamedNetwork]:
-    """What was typed for `models=`, each once; UserError for what is none."""
+    """Reads what was typed for `models=`, each network once. Raises UserError for what is no network."""
     if typed is None or typed == []:
         raise UserError("models= is missing, for example models=[timm:convnext_atto,timm:vit_tiny_patch16_224]")
     if not isinstance(typed, list | str):
@@ -49,18 +49,19 @@ def _read(typed: str) -> NamedNetwork:
     if not colon and not at and "/" not in typed and not typed.endswith((".safetensors", ".pth", ".pt")):
         return NamedNetwork(typed, None, typed)
     if library not in LIBRARIES or not name or (at and not file):
-        raise UserError(f"models=[{typed}]: must be a run's id, timm:NAME or torchvision:NAME, either also with @FILE")
+        raise UserError(f"models=[{typed}]: must be a run's id, timm:NAME, torchvision:NAME, or these two with @FILE")
     check_arch(library, name, f"models=[{typed}]")
     path = Path(with_home("models", file)).expanduser()
-    if file and not os.path.isfile(path):  # which takes a name of any length
+    if file and not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(f"models=[{typed}]: {file}: no such file of weights")
     return NamedNetwork(typed, library, name, str(path) if file else None)
 
 
 def settings_beside(network: NamedNetwork, data_words: list[str], config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings, not yet checked, of a run that begins from a network and has the data that words say.
+    """Returns the unchecked settings of a run that begins from a network and has the data that `data_words` say.
 
-    `config` are the settings of the run that the network is from. Its images have the size that its own had.
+    `config` has the settings of the run that trained the network, if a run did. The new images then get the size of
+    that run's.
     """
     own = config["model"] if config else {"name": network.library, "arch": network.name}
     words = [f"model={own['name']}", *([f"model.arch={in_quotes(str(own['arch']))}"] if "arch" in own else [])]

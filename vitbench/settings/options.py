@@ -1,4 +1,4 @@
-"""The options of a model, an encoding, an objective or a probe, checked against the signature that the menu names."""
+"""Checks the options of a model, encoding, objective or probe against the signature of its class or function."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 def check_options(typed: str, group: str, given: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """The given options as their annotations want them.
+    """Returns the given options, converted to the types of their annotations.
 
-    `typed` is what was chosen (`pe=rope`), `group` what its options are typed below (`pe`), and `target` the class or
-    function on the menu. Raises UserError for an option that is not there and for a value of another type.
+    `typed` is what was chosen (`pe=rope`), `group` is the prefix of its options (`pe`), and `target` is the class or
+    function on the menu. Raises UserError for an unknown option and for a value of a wrong type.
     """
     from omegaconf.errors import OmegaConfBaseException
 
@@ -37,7 +37,7 @@ def check_options(typed: str, group: str, given: Mapping[str, Any], target: str)
         else:
             try:
                 checked[key] = _converted(target, key, value, type(value).__name__)
-            except (OmegaConfBaseException, TypeError, OverflowError):  # TypeError: a list, which no option takes
+            except (OmegaConfBaseException, TypeError, OverflowError):  # a list, which no option takes, is a TypeError
                 must = " or ".join(TYPE_WORDS.get(kind.strip(), kind) for kind in annotation.split("|"))
                 raise UserError(f"{group}.{key}={_shown(value)}: must be {must}") from None
         _check_size(f"{group}.{key}", checked[key])
@@ -45,41 +45,42 @@ def check_options(typed: str, group: str, given: Mapping[str, Any], target: str)
 
 
 def _check_size(key: str, value: Any) -> None:
-    """Refuses a number that no choice means; of most options a choice has a narrower range itself."""
+    """Refuses a number that is too large for any choice. Most choices have narrower ranges of their own."""
     most = MOST if key.startswith("probe.") else MOST**2
     for number in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(number, int | float) and not abs(number) <= most:  # nan neither
+        if isinstance(number, int | float) and not abs(number) <= most:  # also true of nan
             raise UserError(f"{key}={value}: must be at most {most:,}")
 
 
 def _shown(value: Any) -> str:
-    """A value as one types it: null and true, where Python says None and True."""
+    """Writes a value as it is typed: null and true, where Python says None and True."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _listed(key: str, value: Any, annotation: str) -> tuple[Any, ...]:
-    """A list as `tuple[float, ...]` wants it; an int is a float too."""
+    """Converts a list to `tuple[float, ...]` and its like; an int is accepted as a float."""
     kind = _TYPES[annotation.removeprefix("tuple[").partition(",")[0]]
     values = value if isinstance(value, list | tuple) else [value]
     fits = (int, float) if kind is float else (kind,)
     if not values or any(type(one) not in fits for one in values):
-        raise UserError(f"{key}={value}: must be a list of {kind.__name__}, for example [{kind(1)},{kind(2)}]")
+        words = {int: "whole numbers", float: "numbers"}.get(kind, kind.__name__)
+        raise UserError(f"{key}={value}: must be a list of {words}, for example [{kind(1)},{kind(2)}]")
     return tuple(kind(one) for one in values)
 
 
 @cache
 def _converted(target: str, key: str, value: Any, kind: str) -> Any:
-    """A value as its annotation wants it; `kind` keeps 1 and 1.0 and True apart in the cache."""
+    """Converts a value to the type of its annotation. `kind` keeps 1, 1.0 and True apart in the cache."""
     from omegaconf import OmegaConf
 
     if tunables(target)[key].annotation == "bool" and not isinstance(value, bool):
-        raise TypeError  # OmegaConf takes any number for true
+        raise TypeError  # OmegaConf would read any number as true
     return OmegaConf.structured(_schema_of(target)(**{key: unresolved(value)}))[key]
 
 
 @cache
 def _schema_of(target: str) -> type:
-    """A dataclass made from a signature, with which OmegaConf checks and converts types."""
+    """Makes a dataclass from a signature. OmegaConf checks and converts types by it."""
     slots = []
     for name, (annotation, default) in tunables(target).items():
         kinds = [part.strip() for part in annotation.split("|")]

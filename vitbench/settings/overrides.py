@@ -1,20 +1,20 @@
-"""Words of a command line become what Hydra wants, and what Hydra refuses one line that names what was typed."""
+"""Turns the words of a command line into what Hydra wants, and Hydra's errors into lines that name what was typed."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitbench.errors import UserError, did_you_mean
 from vitbench.menu import tunables
 from vitbench.settings.choices import CONF_GROUPS, MENU_GROUPS, menu_of, settings_key, typed_key
-from vitbench.settings.compose import check_name_of_choice, flatten
+from vitbench.settings.compose import CONF_DIR, check_name_of_choice, flatten
 from vitbench.settings.config_folder import check_config_folder
 from vitbench.settings.schema import SCHEMA_OF_SOURCE
 from vitbench.settings.typed_text import (
@@ -27,6 +27,9 @@ from vitbench.settings.typed_text import (
     text_settings,
     unquoted,
 )
+
+if TYPE_CHECKING:
+    from hydra.errors import MissingConfigException
 
 _ASKING = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--shell-completion", "-sc")
 FLAGS = (*_ASKING, "--run", "-r", "--multirun", "-m")
@@ -43,9 +46,9 @@ VALUE_FLAGS: dict[str, tuple[str, ...]] = {  # the flags that take a value, with
     "--config-name": (),
     "-cn": (),
 }
-MOST_RUNS = 1_000_000  # of one command; Hydra makes a list of all of them
-LONGEST_NUMBER = 300  # digits; of more no float is made
-# by command, the words that people type for settings which Hydra or Python keeps those words from
+MOST_RUNS = 1_000_000  # one command can have so many runs, because Hydra makes a list of all
+LONGEST_NUMBER = 300  # digits; a longer number cannot become a float
+# By command: what people type, and the name of the setting, which cannot have that word in Hydra or Python.
 TYPED_FOR = {
     "probe": {"model": "outside", "model.arch": "arch", "init": "weights"},
     "merge": {"from": "archives"},
@@ -55,18 +58,18 @@ INSTEAD_OF_EACH_OTHER = (("optim.steps", "optim.epochs"), ("optim.warmup", "opti
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a line, each with its quotes; UserError for a quote that is not closed."""
+    """Splits a line into words, each with its quotes. Raises UserError for a quote that is not closed."""
     word = rf"""(?:[^\s'"]|{QUOTED})+"""
     if re.sub(word, "", line).strip():
-        raise UserError(f"`{line}`: a quote that is not closed")
+        raise UserError(f"`{line}`: a quote is not closed")
     return re.findall(word, line)
 
 
 def prepare(argv: Iterable[str], several: bool = False) -> list[str]:
-    """The flags, then the settings, because Hydra refuses `a=1 -m b=2`.
+    """Returns the flags and then the settings, because Hydra refuses `a=1 -m b=2`.
 
-    `several` says whether the command has several runs without -m. Raises UserError for a flag that Hydra does not
-    have, and for a setting that is typed twice, added or removed.
+    `several` says whether the command has several runs without -m. Raises UserError for an unknown flag, and for a
+    setting that is typed twice, added or removed.
     """
     flags: list[str] = []
     settings: list[str] = []
@@ -80,7 +83,7 @@ def prepare(argv: Iterable[str], several: bool = False) -> list[str]:
     settings = [setting(word, several) for word in settings]
     if several and (runs := math.prod(map(_number_of_values, settings))) > MOST_RUNS:
         swept = " ".join(word for word in settings if number_of_values(word) > 1)
-        raise UserError(f"{swept}: {runs:,} runs are too many")
+        raise UserError(f"{swept}: {runs:,} runs are too many; a command can have {MOST_RUNS:,}")
     seen: dict[str, str] = {}
     for word in settings:
         key = word.split("=")[0].lstrip("+")
@@ -104,7 +107,7 @@ def _number_of_values(word: str) -> int:
 
 
 def _flag(word: str, following: Iterator[str]) -> list[str]:
-    """A flag, with its value where it takes one, which may be the word that follows."""
+    """Returns a flag and, if it takes a value, its value, which may be the following word."""
     if word.startswith("--experimental"):
         raise UserError(f"{word} is refused: it executes what a file says; repeat the command instead")
     flag, equals, value = word.partition("=")
@@ -119,31 +122,29 @@ def _flag(word: str, following: Iterator[str]) -> list[str]:
     if flag in ("--config-dir", "-cd"):
         check_config_folder(Path(given))
     if flag in ("--config-name", "-cn") and not re.fullmatch(r"[\w-]+", given):
-        raise UserError(f"{flag} {given}: must be the name of a file in --config-dir, without folder and ending")
+        raise UserError(f"{flag} {given}: must be the name of a file in --config-dir, without its folder and ending")
     return [flag, given]
 
 
 def setting(word: str, several: bool = False) -> str:
-    """A setting as Hydra wants it; refuses what would silently mean nothing.
+    """Returns a setting as Hydra wants it. Raises UserError for what Hydra would silently misunderstand.
 
     `several` says whether a comma separates the values of several runs.
     """
     if re.search(r"[\x00-\x1f\x7f]", word):
-        raise UserError(f"{word!r}: settings hold no line breaks and no other control characters")
+        raise UserError(f"{word!r}: a setting can have no line breaks and no other control characters")
     key, equals, value = word.partition("=")
     if not equals and not word.startswith("~"):
         example = f"data.root={word}" if os.path.isdir(word) else "seed=1"
         raise UserError(f"{word}: settings are typed key=value, for example {example}")
-    if key.startswith("where."):  # a filter can be any column, so that the schema cannot list them
+    if key.startswith("where."):  # a filter can name any column, so the schema cannot list filters
         if not re.fullmatch(r"where(\.[\w/@-]+)+", key, re.ASCII):
-            raise UserError(
-                f"{word}: a filter is typed where.KEY=VALUE, for example where.model=vit, and {key} is none"
-            )
+            raise UserError(f"{word}: a filter is typed where.KEY=VALUE, for example where.model=vit")
         if key.removeprefix("where.") in CONF_GROUPS:
-            key += ".name"  # so that where.data=x and where.data.fraction=1 can stand side by side
+            key += ".name"  # so that where.data=x and where.data.fraction=1 can be typed together
         return f"+{key}={quoted_filter(value)}"
     if word == "pe=null":
-        raise UserError("pe=null: pe=none is a ViT without encodings")
+        raise UserError("pe=null: type pe=none for a ViT without a position encoding")
     if key in CONF_GROUPS and value in ("", "null"):
         raise UserError(f"{word}: a choice cannot be empty; `vitbench ls` lists what there is")
     check_name_of_choice(key, value)
@@ -155,10 +156,10 @@ def setting(word: str, several: bool = False) -> str:
     if re.fullmatch(r"hydra([./@].*)?", bare):
         return word
     if bare != key:
-        instead = f"type {bare}={value}" if equals else f"without it {bare} is what it usually is"
-        raise UserError(f"{word}: settings are neither added nor removed; {instead}")
+        instead = f"type {bare}={value}" if equals else f"drop it, and {bare} has its usual value"
+        raise UserError(f"{word}: settings cannot be added or removed; {instead}")
     if not re.fullmatch(r"[A-Za-z_][\w.]*", key, re.ASCII):
-        raise UserError(f"{word}: settings are typed key=value, for example seed=1, and {key or 'nothing'} is no key")
+        raise UserError(f"{word}: settings are typed key=value, for example seed=1; {key or 'nothing'} is no key")
     if key in text_settings():
         return f"{key}={quoted_text(key, value, several)}"
     if digits := re.search(rf"\d{{{LONGEST_NUMBER},}}", value):
@@ -167,18 +168,18 @@ def setting(word: str, several: bool = False) -> str:
 
 
 def shown(word: str) -> str:
-    """A setting without the quotes that were put around its text for Hydra."""
+    """Returns a setting without the quotes that were put around its text for Hydra."""
     key, equals, value = word.partition("=")
     return f"{key}{equals}{unquoted(value)}"
 
 
 def as_typed(line: str) -> str:
-    """A line about settings with the keys that people type in place of those that Hydra is given."""
+    """Replaces the keys that Hydra knows in a line by the keys that people type."""
     return re.sub(r"(?<![\w.])archives=", "from=", re.sub(r"(?<![\w.])outside=", "model=", typed_key(line)))
 
 
 def _owners(key: str) -> str:
-    """The choices that have a setting which those that were made lack: `model=resnet` of model.sharing."""
+    """Names the choices that have a setting: `model=resnet` for model.sharing. "" where there is none."""
     group, _, option = settings_key(key).rpartition(".")
     group = group.rpartition(".")[2]
     if group == "data":
@@ -191,7 +192,7 @@ def _owners(key: str) -> str:
 
 
 def explain(error: Exception, command: str, arguments: Iterable[str]) -> UserError:
-    """One line for what Hydra or OmegaConf refused."""
+    """Says in one line what Hydra or OmegaConf refused."""
     return UserError(as_typed(_explained(error, command, arguments)))
 
 
@@ -201,15 +202,15 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        return f"a configuration file is no valid YAML: {' '.join(str(error).split())}"
+        return f"a configuration file is not valid YAML: {' '.join(str(error).split())}"
     typed = [word for word in arguments if not word.startswith("-")]
     if isinstance(error, OverrideParseException):
         return f"{(error.override or '').removeprefix('+')}: {_first_line(error)}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
+    if isinstance(error, MissingConfigException) and (options := _options_beside(error)):
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
         if group == "hydra/launcher" and option in ("submitit_slurm", "submitit_local"):
             return f"{group}={option} comes with an extra: pip install 'vitbench[slurm]'"
-        return f"{group}={option}: {did_you_mean(option, [name for name in error.options if name not in _BROUGHT])}"
+        return f"{group}={option}: {did_you_mean(option, [name for name in options if name not in _BROUGHT])}"
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
@@ -219,7 +220,7 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
             hint = f"it is a setting of {owners}" if (owners := _owners(keys[word])) else _nearest(keys[word], cause)
             return f"{_shown(word)}: no such setting of `vitbench {command}`; {hint}"
         if "'model.arch' not found" in str(cause):
-            return "optim=family: goes with model=timm and model=torchvision; optim=vit and optim=resnet are recipes"
+            return "optim=family: goes with model=timm or model=torchvision; type optim=vit or optim=resnet"
         return f"{_shown(word or key)}: {_plainly(_first_line(cause))}"
     message = _first_line(error)
     missing = re.match(r"Could not override '([^']*)'", message)
@@ -229,7 +230,7 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     if message.startswith("Ambiguous value for argument"):
         word = next((w for w in typed if f"'{w}'" in message), "")
         if word.startswith("outside="):
-            return f"{word}: several values; model= is one network"
+            return f"{word}: has several values; model= takes one network"
         ways = ["-m runs them all"] if command == "train" else []
         key = word.lstrip("+").partition("=")[0]
         if key in list_settings() or key.startswith(("where.", "model.", "probe")):
@@ -238,7 +239,13 @@ def _explained(error: Exception, command: str, arguments: Iterable[str]) -> str:
     return message
 
 
-_BROUGHT = ("schema", "family")  # of the files in a group of conf/: what no one types, for other choices bring it
+_BROUGHT = ("schema", "family")  # files in groups of conf/ that nobody types, because other choices bring them
+
+
+def _options_beside(error: MissingConfigException) -> Sequence[str]:
+    """The choices that a missing one could have been. Hydra names none where the missing one stands in a list."""
+    folder = CONF_DIR / (error.missing_cfg_file or "").rpartition("/")[0]
+    return error.options or [path.stem for path in folder.glob("*.yaml") if folder != CONF_DIR]
 
 
 def _shown(word: str) -> str:
@@ -246,7 +253,7 @@ def _shown(word: str) -> str:
 
 
 def _nearest(typed: str, cause: Any) -> str:
-    """The end of an error line: the settings of a command that are like a key which it has not, and can be typed."""
+    """Writes the end of an error line: those settings of the command that are most like the unknown key."""
     from omegaconf import OmegaConf
 
     root: Any = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
@@ -266,7 +273,7 @@ def _nearest(typed: str, cause: Any) -> str:
 
 
 def _plainly(line: str) -> str:
-    """What OmegaConf says of a value of the wrong kind, in the words of other refusals."""
+    """Says what OmegaConf says about a value of the wrong type, in our words."""
     kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "bool": "true or false"}
     refused = re.match(r"Value .* (?:could not be converted to|is not a valid) (\w+)", line)
     return f"must be {kinds[refused[1]]}" if refused and refused[1] in kinds else line
@@ -276,15 +283,15 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
 
 
-PRETRAINED = "pretrained"  # init=pretrained: the library's own weights of a network of timm or torchvision
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar: timm's training script
+PRETRAINED = "pretrained"  # init=pretrained means the weights that timm or torchvision has for a network
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # timm's training script writes .pth.tar
 
 
 def is_file_of_weights(value: str) -> bool:
-    """Whether what was typed for init ends as a file of weights does."""
+    """Whether what was typed for init ends like a file of weights."""
     return value.endswith(_WEIGHTS) and "=" not in value
 
 
 def is_words(value: str) -> bool:
-    """Whether a value describes a run and does not name one."""
+    """Whether a value describes a run instead of naming one."""
     return "=" in value

@@ -1,8 +1,9 @@
-"""Text that people type becomes text for Hydra, letter by letter, whatever Hydra's grammar makes of its letters.
+"""Makes sure that Hydra takes text as it was typed, letter by letter.
 
-A setting holds text where the schema says `str`. Hydra would read `2024_10` as a number, `a=b` and `(` as its grammar,
-and OmegaConf `${x}` as a reference. Where one command has several runs (`sweep`, `-m`, the lines of a study) a comma
-separates values; else it is a letter of paths and names. Quotes around the whole text are taken off.
+A setting holds text where the schema says `str`. Hydra would read `2024_10` as a number, and `a=b` and `(` as its own
+grammar; OmegaConf would read `${x}` as a reference. Where one command has several runs (`sweep`, `-m`, the lines of a
+study), a comma separates values; otherwise it is an ordinary letter of paths and names. Quotes around the whole text
+are taken off.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from vitbench.errors import UserError
 from vitbench.settings.command_schemas import SCHEMAS
 from vitbench.settings.schema import SCHEMA_OF_SOURCE
 
-# settings that hold paths, whose ~ is a home folder
+# settings that hold paths, in which ~ means a home folder
 PATHS = frozenset(
     ("data.root", "data.cache", "data.labels", "runs", "apart", "results", "out", "file", "images", "weights", "timm")
 ) | {"study"}
-# settings that hold words about runs, names of one's own, or paths: there is no list of their values, and a comma is a
-# letter of them
+# Settings that hold words about runs, names that people choose, or paths: their values cannot be listed, and a comma in
+# them is an ordinary letter.
 ABOUT_RUNS = frozenset(("init", "teacher", "against", "whole", "bare"))  # init='data.fraction=1'
 FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name"}
 
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(.*\)", re.DOTALL)
-_PLAIN = re.compile(r"\.{0,2}[A-Za-z_/][\w./@%+|:-]*", re.ASCII)  # what Hydra takes as text without quotes
+_PLAIN = re.compile(r"\.{0,2}[A-Za-z_/][\w./@%+|:-]*", re.ASCII)  # Hydra reads this as text without quotes
 _READ_OTHERWISE = {"null", "true", "false", "nan", "inf"}
 
 
 @cache
 def text_settings() -> frozenset[str]:
-    """The settings that hold text in each command that has them, and `images`, as they are typed."""
+    """Returns the settings that hold text in every command that has them, and `images`, as they are typed."""
     of_text = (str, str | None)
-    # `images` is a number of `probe` and a folder of `predict`
+    # `images` is a number in `probe` and a folder in `predict`
     return frozenset({"images"}.union(key for key, kinds in _kinds_of_settings().items() if kinds <= {*of_text}))
 
 
 @cache
 def list_settings() -> frozenset[str]:
-    """The settings that some command takes a list for."""
+    """Returns the settings for which a command takes a list."""
     settings = _kinds_of_settings().items()
     return frozenset(key for key, kinds in settings if any(re.search("Any|list|tuple", str(kind)) for kind in kinds))
 
 
 @cache
 def _kinds_of_settings() -> dict[str, set[Any]]:
-    """The types that commands have for each setting."""
+    """Returns the types that commands have for each setting."""
     parts = ("data", "folder", "shapes", "optim", "augment")
     commands = (_kinds(schema) for name, schema in SCHEMAS.items() if name not in parts)
     of_sources = (_kinds(schema, "data.") for schema in SCHEMA_OF_SOURCE.values())
@@ -71,19 +72,22 @@ def _kinds(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def quoted_text(key: str, value: str, several: bool) -> str:
-    """What was typed for a setting that holds text, as Hydra takes it; `several`: whether commas separate values."""
+    """Returns the text that was typed for a setting in a form that Hydra reads as this text.
+
+    `several` says whether commas separate the values of several runs.
+    """
     if several and _SWEEP.fullmatch(value):
         return value
     separates = several if key in FREE_TEXT else True
     if key in ABOUT_RUNS and "=" in re.sub(QUOTED, "", value):
-        separates = False  # one description of a run, whose quotes the shell has taken off
+        separates = False  # it is one description of a run, whose quotes the shell has taken off
     if several and key in PATHS and os.path.lexists(os.path.expanduser(value)):
-        separates = False  # nobody means two folders by the name of one that is there
+        separates = False  # a folder with a comma in its name exists, so the comma does not separate two folders
     return ",".join(_quoted(with_home(key, unquoted(text)), text) for text in (_parts(value) if separates else [value]))
 
 
 def _parts(value: str) -> list[str]:
-    """The parts of a value between its commas; one that begins with a quote ends with it."""
+    """Splits a value at its commas; commas within quotes do not count."""
     part, parts, begin = re.compile(rf"(?:{QUOTED})(?=,|$)|[^,]*", re.DOTALL), [], 0
     while found := part.match(value, begin):
         parts.append(found[0])
@@ -94,7 +98,7 @@ def _parts(value: str) -> list[str]:
 
 
 def unquoted(typed: str) -> str:
-    """A text without the quotes around it."""
+    """Returns a text without the quotes around it."""
     if not re.fullmatch(QUOTED, typed, re.DOTALL):
         return typed
     text = str(parsed(f"x={typed}").value())
@@ -102,17 +106,17 @@ def unquoted(typed: str) -> str:
 
 
 def in_quotes(text: str) -> str:
-    """A text as Hydra and OmegaConf read it as the same text."""
+    """Quotes a text so that Hydra and OmegaConf read it as the same text."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(unresolved(text), Quote.double if "'" in text else Quote.single).with_quotes()
 
 
 def word_of(key: str, value: Any) -> str:
-    """A setting that Python code gives, as the word of a command line that is read as this value.
+    """Writes a setting that Python code gives as a word of a command line, which is read as this value.
 
-    Text is quoted, so that it stays the text that was given: no comma separates values, and "3", "null" and "[a]" are
-    neither a number nor nothing nor a list. Raises UserError for what no command line can say.
+    Text is quoted, so that it stays text: a comma does not separate values, and "3", "null" and "[a]" do not become a
+    number, null or a list. Raises UserError for a value that no command line can express.
     """
     return f"{key}={_written(key, value)}"
 
@@ -138,7 +142,7 @@ def _written(key: str, value: Any) -> str:
 
 
 def unresolved(value: Any) -> Any:
-    """A value, or all in a list or mapping, in which OmegaConf finds no reference: `${x}` stands for itself."""
+    """Returns a value, or a list or mapping of values, in which OmegaConf reads `${x}` as text, not as a reference."""
     if isinstance(value, list):
         return [unresolved(each) for each in value]
     if isinstance(value, dict):
@@ -147,7 +151,7 @@ def unresolved(value: Any) -> Any:
 
 
 def _quoted(text: str, typed: str) -> str:
-    """Text in quotes, if Hydra would take it for anything else; `null` without quotes stays what it is to Hydra."""
+    """Puts text into quotes if Hydra would read it as anything else. `null` without quotes stays null."""
     if typed.lower() == "null" or not text:
         return typed
     return _as_text(text)
@@ -158,27 +162,27 @@ def _as_text(text: str) -> str:
 
 
 def with_home(key: str, text: str) -> str:
-    """What was typed for a setting; UserError where it is a path whose ~ stands for a home folder that there is not."""
+    """Returns what was typed for a setting. Raises UserError for a path with ~ whose home folder is not known."""
     if key in {*PATHS, "init", "models", "from"} and text.startswith("~") and os.path.expanduser(text) == text:
         home = text.partition("/")[0]
         why = "HOME is not set" if home == "~" else f"there is no user {home[1:]}"
         raise UserError(
-            f"{key}={text}: no home folder is known for {home}, {why}; type the whole path, or ./{text} for a folder "
-            "of this name"
+            f"{key}={text}: no home folder is known for {home}, because {why}; type the whole path, or ./{text} for a "
+            "folder of this name"
         )
-    return os.path.expanduser(text) if key == "runs" else text  # Hydra makes this folder with -m, as it is typed
+    return os.path.expanduser(text) if key == "runs" else text  # with -m, Hydra makes the folder just as it gets it
 
 
 def quoted_filter(value: str) -> str:
-    """What was typed for `where.KEY=`: numbers and lists as Hydra reads them, and all else as text."""
+    """Returns what was typed for `where.KEY=`: numbers and lists as Hydra reads them, and everything else as text."""
     is_text = "," not in value and (not _is_read(value) or isinstance(parsed(f"x={value}").value(), str))
     return _quoted(unquoted(value), value) if is_text else quoted_value(value)
 
 
 def quoted_value(value: str) -> str:
-    """What was typed for any other setting, in quotes where Hydra's grammar has no such value.
+    """Returns what was typed for any other setting, in quotes where Hydra's grammar cannot read it.
 
-    The words of a list are put into quotes each: models=[timm:NAME@my weights (2).safetensors].
+    Each word of a list is quoted by itself: models=[timm:NAME@my weights (2).safetensors].
     """
     if re.fullmatch(r"[\w./+-]*", value, re.ASCII) or _is_read(value):
         return value
@@ -200,7 +204,7 @@ def _is_read(value: str) -> bool:
 
 
 def number_of_values(word: str) -> int:
-    """How many runs a word of a sweep stands for, counted without a list of the values of a range.
+    """Counts the runs that a word of a sweep stands for, without listing the values of a range.
 
     Raises UserError for a range that does not end.
     """
@@ -214,13 +218,13 @@ def number_of_values(word: str) -> int:
     assert swept.start is not None and swept.stop is not None
     try:
         return max(0, math.ceil((swept.stop - swept.start) / swept.step))
-    except (ArithmeticError, ValueError, TypeError):  # of infinity, nan and a step of 0
+    except (ArithmeticError, ValueError, TypeError):  # infinity, nan or a step of 0
         raise UserError(f"{word}: must be a range that ends, such as range(5) or range(0,1,0.1)") from None
 
 
-@cache  # a grid has few words, each in many runs
+@cache  # a grid has few words, and each is in many runs
 def parsed(word: str) -> Any:
-    """A word as Hydra's own parser reads it."""
+    """Reads a word with Hydra's own parser."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(word)

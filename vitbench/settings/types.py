@@ -1,4 +1,4 @@
-"""The types of settings by their keys, as the schema and the options of each choice on a menu declare them."""
+"""Returns the types of settings by their keys, as the schema and the options of each choice declare them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitbench.settings.schema import SCHEMA_OF_SOURCE, DataConfig, TrainConfig
 
 
 def types_of_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The type of each setting of a run, whose own flat settings say its choices; those of unknown choices lack."""
+    """Returns the type of each setting of a run. `flat` says its choices; options of unknown choices are left out."""
     members = {name: flat.get(group.name_key) for name, group in MENU_GROUPS.items()}
     known = {
         name: member if isinstance(member, str) and member in menu_of(name) else None

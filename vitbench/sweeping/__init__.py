@@ -1,4 +1,4 @@
-"""Hands the runs of a study to launchers, to SLURM or to one stacked model, and shows how they go.
+"""Gives the runs of a study to launchers, to SLURM or to one stacked model, and shows how the runs are doing.
 
-A single run trains without this room.
+A single run needs nothing from this room.
 """

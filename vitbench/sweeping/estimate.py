@@ -1,9 +1,9 @@
-"""How long missing runs would take: the median time an image of comparable recorded runs, times the images to be seen.
+"""Estimates how long missing runs would take: the number of images that they train on, times the seconds of one image.
 
-Runs are comparable when they agree in model, encoding, size, what is frozen, augmentation, objective, teacher, images
-and hardware (kind, name, threads, precision). The estimate holds training time only, no evaluation. A run that was
-stacked counts with its share of the stack's time. On a processor, `measure` times a step of networks that no recorded
-run has.
+The seconds of one image are the median of comparable recorded runs. Runs are comparable when they agree in model,
+encoding, size, what is frozen, augmentation, objective, teacher, images and hardware (kind, name, threads, precision).
+The estimate holds only training time, without evaluation. A run that was stacked counts with its share of the stack's
+time. On a processor, `measure` times a step of each network that no recorded run has.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from vitbench.settings.compose import flatten
 from vitbench.settings.schedule import steps_of
 from vitbench.settings.share import PLACE_KEYS
 
-# Runs whose settings with these keys are the same take equally long for an image on the same hardware.
+# Runs take equally long for an image on the same hardware if they agree in the settings whose keys begin like this.
 ALIKE = ("model.", "freeze", "augment.", "objective.", "teacher", "data.source", "data.name", "data.image_size")
 
 
 class Estimate:
-    """Estimates the training time of runs from the records below `runs`, and from those that are added."""
+    """Estimates the training time of runs from the records below `runs`, and from records that are added."""
 
     def __init__(self, runs: Path | None, threads: int | None, anywhere: bool = False, stacked: bool = False):
-        """A run that asks for no number of threads gets `threads` (None: all cores).
+        """A run whose settings name no number of threads gets `threads` (None: all cores).
 
-        With `anywhere` the hardware does not matter, because the jobs run elsewhere. With `stacked` runs that were
-        stacked count, and others only where no stacked one is comparable.
+        `anywhere` ignores the hardware, because the jobs run on another machine. `stacked` prefers runs that were
+        stacked, and uses others only where no stacked run is comparable.
         """
         self._here, self._anywhere, self._threads = _hardware(), anywhere, threads or threads_of_process(1)
         self._kinds = (True, False) if stacked else (False,)
-        self._rates: dict[str, list[float]] = defaultdict(list)  # seconds of an image
+        self._rates: dict[str, list[float]] = defaultdict(list)  # seconds for one image
         self._medians: dict[str, float] = {}
         self._train_images: dict[str, int] = {}
         self._measured: dict[str, float | None] = {}
@@ -51,7 +51,7 @@ class Estimate:
                 self.add(read_record(folder / "record.json"))
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Learns from the record of a run; nothing of one that lacks what a run of ours says."""
+        """Learns from the record of a run; ignores a record that lacks a field which it needs."""
         with suppress(KeyError, TypeError, ZeroDivisionError):
             config, hardware = record["config"], record["hardware"]
             self._train_images[_share(config)] = record["train_images"]
@@ -62,7 +62,7 @@ class Estimate:
                 self._note(self._key(config, hardware, together > 1), seconds / images)
 
     def add_begun(self, settings: Mapping[str, Any], train_images: int | None, step: int, seconds: float) -> None:
-        """Learns from a run that has not ended, and took so many seconds of training up to a step."""
+        """Learns from a run that has not ended and has trained for `seconds` up to `step`."""
         if train_images:
             self._train_images.setdefault(_share(settings), train_images)
         if (key := self._keys(settings)[-1]) not in self._rates:
@@ -73,7 +73,7 @@ class Estimate:
         self._medians.pop(key, None)
 
     def _rate(self, key: str) -> float | None:
-        """The seconds of an image, by the records or else as they were measured."""
+        """Returns the seconds for one image, from records or, without any, from a measured step."""
         if key not in self._rates:
             return self._measured.get(key)
         if key not in self._medians:
@@ -81,7 +81,7 @@ class Estimate:
         return self._medians[key]
 
     def seconds(self, settings: Mapping[str, Any]) -> float | None:
-        """The training time of a run with these settings; None where no recorded run is comparable."""
+        """Returns the training time of a run in seconds; None where no recorded or measured run is comparable."""
         keys = self._keys(settings)
         rate = next((self._rate(key) for key in keys if key in self._rates or key in self._measured), None)
         optim, images = settings["optim"], None
@@ -89,29 +89,29 @@ class Estimate:
             images = steps_of(optim, size) * optim["batch_size"]
         elif optim["epochs"] is None:
             images = optim["steps"] * optim["batch_size"]
-        done_before = (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch goes on from there
+        done_before = (settings["checkpoint"] or 0) * optim["batch_size"]  # a branch begins at this checkpoint
         return rate * (images - done_before) if rate is not None and images else None
 
     @property
     def has_records(self) -> bool:
-        """Whether any recorded run tells a time."""
+        """Whether any record has told how long training takes."""
         return bool(self._rates)
 
     def count_images(self, settings: Mapping[str, Any], source_images: int | None) -> None:
-        """Notes how many training images the run's source has, where no recorded run tells how many it has itself."""
+        """Works out a run's number of training images from that of its source, where no recorded run says it."""
         data = settings["data"]
         if source_images is not None and _share(settings) not in self._train_images:
             left = source_images - round(data["val_fraction"] * source_images)
             self._train_images[_share(settings)] = data["count"] or max(1, round(data["fraction"] * left))
 
     def unmeasured(self, runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The settings, one for each kind of network, of which neither a record nor a measured step tells the time."""
+        """Returns the settings of one run for each kind of network that has neither a record nor a measured step."""
         kinds = {self._keys(settings)[0]: settings for settings in runs if self.device(settings) == "cpu"}
         known = self._rates.keys() | self._measured.keys()
         return [settings for settings in kinds.values() if not known & {*self._keys(settings)}]
 
     def measure(self, kinds: Sequence[Mapping[str, Any]], seconds: float) -> int:
-        """Times a step of each of these networks, as many as that many seconds allow; returns how many it timed."""
+        """Times a step of each of these networks until `seconds` have passed; returns how many it timed."""
         from vitbench.training.step_time import seconds_an_image
 
         end = time.monotonic() + seconds
@@ -125,12 +125,12 @@ class Estimate:
         return sum(rate is not None for rate in self._measured.values())
 
     def device(self, settings: Mapping[str, Any]) -> str:
-        """Where a run with these settings computes: cpu or cuda."""
+        """Returns where a run with these settings computes: cpu or cuda."""
         device: str = settings["machine"]["device"].partition(":")[0]
         return ("cuda" if "cuda" in self._here else "cpu") if device == "auto" else device
 
     def _keys(self, settings: Mapping[str, Any]) -> list[str]:
-        """What comparable runs have in common, the most alike first."""
+        """Returns the keys under which the times of comparable runs are found, the most similar runs first."""
         machine, device = settings["machine"], self.device(settings)
         precision = machine["precision"]
         if precision == "auto":
@@ -151,21 +151,21 @@ class Estimate:
 
 
 def image_size_of(settings: Mapping[str, Any]) -> int | None:
-    """The side of a run's images in pixels, before they are opened; None where nothing tells it."""
+    """Returns the side of a run's images in pixels, without opening them; None where nothing says it."""
     data = settings["data"]
     size: int | None = data["image_size"] or own_size(data["source"], data["root"])
     return size
 
 
 def _share(config: Mapping[str, Any]) -> str:
-    """What decides how many training images a run has."""
+    """Returns, as text, the settings that decide how many training images a run has."""
     others = ("root", "cache", "subset_seed", *PLACE_KEYS)
     data = {key: value for key, value in config["data"].items() if key not in others}
     return json.dumps(data, sort_keys=True)
 
 
 def _hardware() -> dict[str, str]:
-    """The names that records give to this machine's processor and first GPU, without importing torch."""
+    """Returns the names that records give to this machine's processor and first GPU. Imports no torch."""
     names = {"cpu": processor()}
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
         for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
@@ -177,6 +177,6 @@ def _hardware() -> dict[str, str]:
 
 
 def total(seconds: Iterable[float], at_once: int) -> float:
-    """The time of runs of which `at_once` train side by side: at least that of the longest run."""
+    """Returns the seconds that runs take when `at_once` of them train side by side: at least those of the longest."""
     times = list(seconds)
     return max(sum(times) / at_once, max(times, default=0.0))

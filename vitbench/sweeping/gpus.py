@@ -1,8 +1,9 @@
-"""`hydra/launcher=gpus`: processes that each see one GPU, and several to a GPU where `per_gpu` asks for that.
+"""`hydra/launcher=gpus`: starts processes that see one GPU each. `per_gpu=2` starts two processes for each GPU.
 
-A sweep has slots, and each slot has a GPU. A process takes a slot before its first run, shows CUDA that GPU alone, and
-keeps both for its life, because CUDA asks once in a process which GPUs it may see. A slot is a file lock. It ends with
-its process, however that ends, so that the process which comes in place of a killed one finds it free.
+A sweep has slots, and each slot belongs to a GPU. A process takes a slot before its first run and lets CUDA see only
+that GPU. It keeps the slot as long as it lives, because CUDA asks only once in a process which GPUs it may see. A slot
+is a file lock, which ends with its process however that ends. So the process that replaces a killed one finds the slot
+free.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from typing import Any
 from vitbench.errors import UserError
 from vitbench.machine.disk import write
 
-SECONDS_FOR_A_SLOT = 30.0  # how long a process waits for a slot, which another one may be about to leave
+SECONDS_FOR_A_SLOT = 30.0  # a process waits so long for a slot, because another may be about to leave one
 
 
 def slots(launcher: Any, device_of_runs: Iterable[str]) -> list[str]:
-    """The GPU of each slot, in the words of CUDA_VISIBLE_DEVICES. As many processes train at a time as there are slots.
+    """Returns the GPU of each slot, as CUDA_VISIBLE_DEVICES names it. One process trains in each slot.
 
-    `launcher` has the settings of `hydra.launcher`, and `device_of_runs` is the `machine.device` of each run. The first
-    slots have different GPUs, so that a few runs are not crowded on one. UserError for what cannot be.
+    `launcher` has the settings of `hydra.launcher`, and `device_of_runs` has the `machine.device` of each run. The
+    first slots have different GPUs, so that a few runs do not crowd on one. Raises UserError for settings that cannot
+    work together.
     """
     devices, per_gpu, run_devices = launcher["devices"], launcher["per_gpu"], set(device_of_runs)
     if not isinstance(per_gpu, int) or isinstance(per_gpu, bool) or per_gpu < 1:
@@ -35,8 +37,8 @@ def slots(launcher: Any, device_of_runs: Iterable[str]) -> list[str]:
     for device in sorted(run_devices):
         if number := device.partition(":")[2]:
             raise UserError(
-                f"machine.device={device}: hydra/launcher=gpus shows each process one GPU, its first; drop it, "
-                f"or type hydra.launcher.devices=[{number}] for that GPU alone"
+                f"machine.device={device}: hydra/launcher=gpus itself chooses a GPU for each process; drop it, "
+                f"or type hydra.launcher.devices=[{number}] to use only that GPU"
             )
     if devices is None and on_cpu:
         raise UserError("machine.device=cpu: hydra/launcher=gpus is for GPUs; hydra/launcher=joblib is for processors")
@@ -45,7 +47,7 @@ def slots(launcher: Any, device_of_runs: Iterable[str]) -> list[str]:
 
 
 def at_once(launcher: Any, device_of_runs: Iterable[str]) -> int:
-    """How many processes train at a time; where no GPU is, as when a study is listed on a laptop, those of one."""
+    """Returns how many processes train at a time; on a machine without a GPU, how many would on one with one GPU."""
     try:
         return len(slots(launcher, device_of_runs))
     except NoGpu:
@@ -57,7 +59,7 @@ class NoGpu(UserError):
 
 
 def _visible() -> list[str]:
-    """The GPUs that a process here sees; UserError where there is none."""
+    """Returns the GPUs that a process here sees. Raises NoGpu where there is none."""
     import torch
 
     count, variable = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -65,18 +67,19 @@ def _visible() -> list[str]:
         hidden = "" if variable is None else f" with CUDA_VISIBLE_DEVICES={variable}"
         raise NoGpu(f"hydra/launcher=gpus: no GPU was found here{hidden}; on a CPU use hydra/launcher=joblib")
     named = [str(number) for number in range(count)] if variable is None else variable.split(",")
-    return [name.strip() for name in named[:count]]  # CUDA reads the variable up to the first one that is not there
+    return [name.strip() for name in named[:count]]  # CUDA ignores the variable from the first missing GPU on
 
 
 def _chosen(devices: Any, here: Sequence[str]) -> list[str]:
-    """The GPUs of `hydra.launcher.devices`; UserError where one of them is not among those `here`, if there are any."""
+    """Returns the GPUs of `hydra.launcher.devices`. Raises UserError where `here` has GPUs but lacks one of them."""
     chosen = [str(device) for device in ([devices] if isinstance(devices, int | str) else devices)]
     typed = f"hydra.launcher.devices=[{','.join(chosen)}]"
     named = all(re.fullmatch(r"[0-9]+|(GPU|MIG)-[\w/-]+", device) for device in chosen)
     if not chosen or not named or len(set(chosen)) < len(chosen):
         raise UserError(f"{typed}: must be GPUs by their numbers or UUIDs, each once, for example [0,1]")
     for device in chosen:
-        has_other_name = not device.isdigit() and all(name.isdigit() for name in here)  # a UUID where numbers are known
+        # a UUID cannot be compared with numbers
+        has_other_name = not device.isdigit() and all(name.isdigit() for name in here)
         if here and device not in here and not has_other_name:
             raise UserError(f"{typed}: {device} is none of the GPUs that are visible here: {', '.join(here)}")
     return chosen
@@ -84,11 +87,11 @@ def _chosen(devices: Any, here: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class OnOneGpu:
-    """What a launcher calls for each run, in a process that has taken a slot before it does the first."""
+    """A launcher calls it for each run. Its process takes a slot before it does its first run."""
 
     task: Callable[[Any], Any]
-    folder: Path  # of the slots
-    slots: tuple[str, ...]  # the GPU of each
+    folder: Path  # the folder of the slots' locks
+    slots: tuple[str, ...]  # the GPU of each slot
 
     def __call__(self, config: Any) -> Any:
         take_slot(self.folder, self.slots)
@@ -99,7 +102,7 @@ _taken: dict[Path, Any] = {}  # this process's lock in each folder of slots, hel
 
 
 def take_slot(folder: Path, slots: Sequence[str]) -> None:
-    """Takes a free slot, unless this process has one, and shows the process the GPU of that slot alone."""
+    """Takes a free slot, unless this process has one, and lets the process see only the GPU of that slot."""
     from filelock import FileLock, Timeout
 
     deadline = time.monotonic() + SECONDS_FOR_A_SLOT
@@ -116,5 +119,5 @@ def take_slot(folder: Path, slots: Sequence[str]) -> None:
             write(folder / f"{number}.{os.getpid()}.json", json.dumps(holder).encode())
             return
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no slot was free within {SECONDS_FOR_A_SLOT:.0f} s of {len(slots)} in {folder}")
+            raise RuntimeError(f"none of {len(slots)} slots in {folder} became free in {SECONDS_FOR_A_SLOT:.0f} s")
         time.sleep(0.1)

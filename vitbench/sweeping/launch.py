@@ -1,4 +1,4 @@
-"""Launches the runs of a sweep, again where a worker was killed, and stops them when a signal ends the sweep."""
+"""Launches the runs of a sweep, launches them again where a worker was killed, and stops them after a signal."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vitbench.errors import StorageError, UserError
 from vitbench.machine.interrupt import STOPPING, Stopped
 from vitbench.runs.run import Run
 
-SECONDS_TO_SAVE = 8.0  # what workers get to save after a signal
-LAUNCHES = 4  # how often a run is launched at most: one that needs more memory than there is kills every worker it gets
+SECONDS_TO_SAVE = 8.0  # workers have so long to save after a signal
+LAUNCHES = 4  # a run is launched at most so often, because one that needs too much memory kills each of its workers
 POLL_SECONDS = 0.5
 IN_PROCESS = ("basic", "stacked")  # launchers that train in this process, with settings that are composed already
 
-stopped_here: list[Stopped] = []  # the stop of a run of a sweep that this very process trained
+stopped_here: list[Stopped] = []  # the stop of a run of a sweep that this process itself trained
 
-# Does the runs with these ids, and returns by id the errors that no run's folder tells.
+# An Execute does the runs with these ids. It returns, by id, the errors that are not noted in a run's folder.
 Execute = Callable[[list[str]], dict[str, str]]
 
 
 def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, dict[str, Any]]) -> Execute:
-    """Does one run after the other in this process, where the images stay open from run to run."""
+    """Returns an Execute that does one run after the other in this process, where the images stay open between runs."""
 
     def execute(run_ids: list[str]) -> dict[str, str]:
         errors: dict[str, str] = {}
@@ -42,7 +42,7 @@ def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, 
             except StorageError as error:
                 errors[run_id] = str(error)
             except UserError:
-                pass  # the run's folder tells it, or another process holds the run
+                pass  # the run's folder says why, or another process holds the run
             except Exception as error:
                 errors[run_id] = repr(error)
         return errors
@@ -51,19 +51,19 @@ def in_process(work: Callable[[dict[str, Any]], object], settings: Mapping[str, 
 
 
 def through(launcher: Any, overrides: Mapping[str, list[str]]) -> Execute:
-    """Does runs through a Hydra launcher, which composes each from its overrides and returns when all have ended."""
+    """Returns an Execute that does runs through a Hydra launcher, which composes each run from its overrides."""
 
     def execute(run_ids: list[str]) -> dict[str, str]:
         try:
             jobs = launcher.launch([overrides[run_id] for run_id in run_ids], initial_job_idx=0)
         except SystemExit as stopped:  # a run got a signal, and saved
-            if stopped_here:  # joblib trains here where it has one process or one run
-                raise Stopped("stopped and saved; repeating the command goes on", stopped_here.pop().number) from None
+            if stopped_here:  # with one process or one run, joblib trains in this process
+                raise Stopped("stopped and saved; repeat the command to continue", stopped_here.pop().number) from None
             raise BrokenProcessPool(str(stopped)) from None
         errors: dict[str, str] = {}
         for run_id, job in zip(run_ids, jobs, strict=True):
             try:
-                with redirect_stderr(io.StringIO()):  # Hydra prints what a job that failed was asked for
+                with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a job that failed
                     _ = job.return_value  # raises what the job raised
             except UserError as error:
                 errors[run_id] = str(error)
@@ -77,10 +77,10 @@ def through(launcher: Any, overrides: Mapping[str, list[str]]) -> Execute:
 def launch(
     execute: Execute, runs: Mapping[str, Run], ended: Callable[[Run], str | None], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Repeats `execute` until every run has ended, here or in another sweep; returns the errors that it returned.
+    """Calls `execute` until every run has ended, here or in another sweep; returns the errors that it returned.
 
-    What is repeated was left by a worker that was killed, or by another sweep that held runs and was killed. After a
-    signal the workers are asked to save and end; then Stopped is raised.
+    It is called again for runs that a killed worker left, or that another sweep held and left when it was killed. After
+    a signal the workers are asked to save and end; then Stopped is raised.
     """
     received: int | None = None
     outcome = "stopped"
@@ -94,7 +94,7 @@ def launch(
             outcome = "stopped and saved" if saved else f"stopped; some runs did not save in {SECONDS_TO_SAVE:.0f} s"
         raise KeyboardInterrupt
 
-    is_main = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
+    is_main = threading.current_thread() is threading.main_thread()  # only the main thread may handle signals
     handlers_before = {number: signal.signal(number, stop) for number in STOPPING} if is_main else {}
     errors: dict[str, str] = {}
     left = list(runs)
@@ -109,10 +109,11 @@ def launch(
             left = [run_id for run_id in left if ended(runs[run_id]) is None and run_id not in errors]
             if not left:
                 break
-            why = "a worker process was killed (memory?)" if killed else "a process that held runs ended without them"
-            say(f"{why}; {len(left)} {'run goes' if len(left) == 1 else 'runs go'} on in new ones")
+            killed_words = "a worker process was killed (perhaps it had too little memory)"
+            why = killed_words if killed else "another process ended before its runs were finished"
+            say(f"{why}; {len(left)} {'run continues' if len(left) == 1 else 'runs continue'} in a new process")
     except KeyboardInterrupt:
-        raise Stopped(f"{outcome}; repeating the command goes on", received or signal.SIGINT) from None
+        raise Stopped(f"{outcome}; repeat the command to continue", received or signal.SIGINT) from None
     finally:
         for number, handler in handlers_before.items():
             signal.signal(number, handler)
@@ -120,7 +121,7 @@ def launch(
 
 
 def _wait_for_others(runs: Iterable[Run], say: Callable[[str], None]) -> None:
-    """Waits until no other process holds one of the runs, such as another sweep of the study, which shares the work."""
+    """Waits until no other process holds one of the runs. Another sweep of the study may do some of them."""
     announced = set()
     for run in runs:
         while holder := run.held():
@@ -131,9 +132,10 @@ def _wait_for_others(runs: Iterable[Run], say: Callable[[str], None]) -> None:
 
 
 def _stop_workers(runs: Iterable[Run]) -> bool:
-    """Sends SIGTERM to each worker of this sweep that holds a run; True when all have saved within SECONDS_TO_SAVE.
+    """Sends SIGTERM to each worker of this sweep that holds a run; returns whether all saved within SECONDS_TO_SAVE.
 
-    Other processes get none: a worker between two runs has nothing to save, and joblib's resource tracker ends alone.
+    Other processes get no signal: a worker between two runs has nothing to save, and joblib's resource tracker ends by
+    itself.
     """
     signalled: set[tuple[str, int]] = set()
     deadline = time.monotonic() + SECONDS_TO_SAVE
@@ -155,7 +157,7 @@ def _stop_workers(runs: Iterable[Run]) -> bool:
 
 
 def _worker(run: Run) -> int | None:
-    """The process that holds the run, if this process or a descendant of it started that; else None."""
+    """Returns the process that holds the run, if it descends from this process; otherwise None."""
     worker, host = run.holder() or (0, "")
     if host != socket.gethostname():
         return None

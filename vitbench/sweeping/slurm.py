@@ -1,8 +1,8 @@
-"""The submitit launchers: runs as jobs in SLURM's queue, or as processes on this machine.
+"""The submitit launchers: they do runs as jobs in SLURM's queue, or as processes on this machine.
 
-Whether a run has ended is read from its folder, not from its job. hydra-submitit-launcher brings the settings
-(`hydra.launcher.partition=gpu`) and what a job does. Its own `launch` is not used: where SLURM keeps no accounts it
-waits for ever for a job that was killed, and it can't return before the jobs end.
+A run's folder says whether the run has ended; its job does not. hydra-submitit-launcher brings the settings
+(`hydra.launcher.partition=gpu`) and what a job does. Its own `launch` is not used: where SLURM keeps no accounts, it
+waits for ever for a job that was killed, and it cannot return before the jobs end.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from vitbench.machine.provenance import cores, now
 from vitbench.runs.run import Run
 from vitbench.sweeping.launch import POLL_SECONDS, Execute
 
-QUEUE_SECONDS = 5.0  # between two looks at SLURM's queue
-SILENT_SECONDS = 600.0  # a SLURM that has not answered for so long is taken to have no jobs
-JOBS_FOLDER = ".submitit"  # beside the runs: which job has which run, and what the jobs printed
+QUEUE_SECONDS = 5.0  # SLURM's queue is read again after so many seconds
+SILENT_SECONDS = 600.0  # if SLURM has not answered for so long, we take it to have no jobs
+JOBS_FOLDER = ".submitit"  # beside the runs; it holds which job has which run, and what the jobs printed
 
 
 class Queue:
     """The jobs of a sweep in SLURM."""
 
     def __init__(self, launcher: Any, overrides: Mapping[str, list[str]], runs: Mapping[str, Run]):
-        """All three by the id of the run; the launcher is that of hydra-submitit-launcher."""
+        """`launcher` is the one of hydra-submitit-launcher; `overrides` and `runs` are by the id of the run."""
         self.launcher, self.overrides, self.runs = launcher, overrides, runs
         self.folder = next(iter(runs.values())).folder.parent / JOBS_FOLDER
         if shutil.which("sbatch") is None:
             raise UserError(
-                "hydra/launcher=submitit_slurm: there is no sbatch here; it is for a SLURM cluster's login node"
+                "hydra/launcher=submitit_slurm: this machine has no sbatch; type it on a login node of a SLURM cluster"
             )
 
     def submit(self, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Submits, as one array, the runs that no job and no process has yet.
 
-        Returns the jobs, by the id of the run, that were in the queue before and those that are there now. UserError
-        where SLURM refuses; then nothing was submitted.
+        Returns two mappings from the id of a run to its job: jobs that were in the queue before, and new ones. Raises
+        UserError where SLURM refuses; then nothing was submitted.
         """
         in_queue = queued(self.folder)
         before = {run_id: in_queue[run_id] for run_id in run_ids if run_id in in_queue}
@@ -56,9 +56,9 @@ class Queue:
             return before, {}
         folder = self.folder / f"{now().replace(':', '')}-{os.getpid()}"
         try:
-            with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
+            with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it as well
                 jobs = _submit(self.launcher, "slurm", folder, [self.overrides[run_id] for run_id in new])
-        except (RuntimeError, ValueError, TypeError) as error:  # submitit raises them for what sbatch or itself refused
+        except (RuntimeError, ValueError, TypeError) as error:  # submitit raises these where it or sbatch refuses
             shutil.rmtree(folder, ignore_errors=True)
             lines = [line for line in str(error).splitlines() if line.strip()]
             refusal = next((line for line in lines if "error:" in line), lines[0] if lines else repr(error))
@@ -68,7 +68,7 @@ class Queue:
         return before, job_ids
 
     def executor(self, ended: Callable[[Run], str | None], say: Callable[[str], None]) -> Execute:
-        """Submits runs, and waits until each has ended or its job has left the queue without ending it."""
+        """Returns an Execute that submits runs, and waits until each has ended or its job has left the queue."""
 
         def execute(run_ids: list[str]) -> dict[str, str]:
             before, new = self.submit(run_ids)
@@ -78,7 +78,7 @@ class Queue:
         return execute
 
     def _wait(self, left: dict[str, Run], jobs: dict[str, str], ended: Callable[[Run], str | None]) -> dict[str, str]:
-        """Waits until no run is left; returns a line, by id, on each that its job left behind unfinished."""
+        """Waits until each run has ended or its job is gone; returns, by id, a line about each unfinished run."""
         times_missed: dict[str, int] = {}
         lost: dict[str, str] = {}
         last_answer = time.monotonic()
@@ -94,20 +94,20 @@ class Queue:
             for run_id, run in left.items():
                 if live is None or jobs.get(run_id) in live or run.held() or ended(run) is not None:
                     times_missed.pop(run_id, None)
-                else:  # a shared file system can show a record late, so one miss is not enough
+                else:  # a shared file system can show a record late, so a run is lost only when missed twice
                     times_missed[run_id] = times_missed.get(run_id, 0) + 1
                     if times_missed[run_id] > 1:
                         lost[run_id] = (
-                            f"lost: job {jobs.get(run_id, '')} left SLURM's queue before it was finished; repeating the"
-                            " command goes on"
+                            f"lost: job {jobs.get(run_id, '')} left SLURM's queue before the run was finished; repeat"
+                            " the command to continue"
                         )
             time.sleep(QUEUE_SECONDS)
 
 
 def submission_line(run_ids: Sequence[str], before: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """A line that says what `submit` did with these runs; `before` and `new` are what it returned."""
+    """Says in a line what `submit` did with these runs; `before` and `new` are what it returned."""
     arrays = {job.partition("_")[0] for job in new.values()}
-    clauses = [f"{len(new)} runs submitted as job {' '.join(arrays)}" if new else "no run submitted"]
+    clauses = [f"{len(new)} runs were submitted as job {' '.join(arrays)}" if new else "no run was submitted"]
     if before:
         clauses.append(f"{len(before)} were in the queue before")
     if elsewhere := len(run_ids) - len(before) - len(new):
@@ -116,7 +116,7 @@ def submission_line(run_ids: Sequence[str], before: Mapping[str, str], new: Mapp
 
 
 def queued(folder: Path) -> dict[str, str]:
-    """The jobs, by the id of the run, that wait or work in SLURM, of all that sweeps noted in this folder."""
+    """Returns, by the id of the run, those jobs noted in this folder that still wait or run in SLURM."""
     noted: dict[str, str] = {}
     for path in sorted(folder.glob("*/jobs.json")):
         with suppress(OSError, ValueError):
@@ -126,7 +126,7 @@ def queued(folder: Path) -> dict[str, str]:
 
 
 def _live_jobs() -> set[str] | None:
-    """This user's jobs that have not ended, each of an array by itself; None where SLURM does not answer."""
+    """Returns the ids of this user's jobs that have not ended, array jobs one by one; None if SLURM does not answer."""
     command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -138,8 +138,8 @@ def _live_jobs() -> set[str] | None:
 def requeue() -> None:
     """Asks SLURM to start this job again, once its run has saved after a signal.
 
-    Only a job that SLURM says is RUNNING needs that: a cancelled one shall end for good, and one that SLURM preempts in
-    order to requeue it comes back by itself.
+    Only a job that SLURM calls RUNNING needs that. A cancelled job shall end for good, and SLURM itself brings back a
+    job that it preempted in order to requeue it.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return
@@ -152,7 +152,7 @@ def requeue() -> None:
 
 
 def local(launcher: Any, overrides: Mapping[str, list[str]], runs: Mapping[str, Run]) -> Execute:
-    """Does runs in processes that submitit starts on this machine, as many at a time as the cores allow."""
+    """Returns an Execute that does runs in processes which submitit starts here, as many at a time as cores allow."""
     folder = next(iter(runs.values())).folder.parent / JOBS_FOLDER / "local"
     at_once = processes(launcher.params)
 
@@ -166,7 +166,7 @@ def local(launcher: Any, overrides: Mapping[str, list[str]], runs: Mapping[str, 
                     at_work.extend(_submit(launcher, "local", folder, [overrides[waiting.pop(0)]]))
                 else:
                     time.sleep(POLL_SECONDS)
-        finally:  # after a signal nothing is at work in them any more: `launch` waited until their runs had saved
+        finally:  # after a signal these processes are idle, because `launch` waited until their runs had saved
             for job in at_work:
                 controller = int(job.job_id)
                 with suppress(OSError):
@@ -181,12 +181,12 @@ def local(launcher: Any, overrides: Mapping[str, list[str]], runs: Mapping[str, 
 
 
 def processes(settings: Any) -> int:
-    """How many runs submitit_local does at a time."""
+    """Returns how many runs submitit_local does at a time."""
     return max(1, cores() // (settings.get("cpus_per_task") or 1))
 
 
 def _submit(launcher: Any, cluster: str, folder: Path, overrides: Sequence[list[str]]) -> list[Any]:
-    """Submits a job for each list of overrides, as the launcher's own `launch` does, but does not wait for them.
+    """Submits a job for each list of overrides, as the launcher's own `launch` does, but does not wait for the jobs.
 
     `cluster` is slurm or local.
     """

@@ -1,10 +1,10 @@
-"""`hydra/launcher=stacked`: runs that differ in nothing but seed and learning rate train as one model.
+"""`hydra/launcher=stacked`: trains runs that differ only in seed and learning rate as one model.
 
-Each run is an ordinary one: a `Training` builds its model, draws its batches, steps its optimizer, evaluates, saves and
-writes its record, in its own folder. Only forward and backward are done for all runs at once. For that each parameter
-lies in a stacked tensor (S,...), of which the run's own parameter is slice s; gradients likewise. One forward and
-backward through `torch.func` (`vmap` over `functional_call`) then serves all runs: where a GPU would start many small
-kernels for one small network after the other, it starts few large ones.
+Each run is an ordinary run: a `Training` builds its model, draws its batches, steps its optimizer, evaluates, saves and
+writes its record, in its own folder. Only forward and backward are done for all runs at once. For that, each parameter
+lies in a stacked tensor (S,...) whose slice s is the parameter of run s, and so do the gradients. One forward and
+backward through `torch.func` (`vmap` over `functional_call`) then serves all runs. So a GPU starts a few large kernels,
+where it would start many small ones for each small network in turn.
 
 S  runs of a stack; the other letters as in vitbench/models/__init__.py
 """
@@ -47,15 +47,15 @@ from vitbench.training.training import Training
 class Stacked:
     """Models of one architecture that compute together.
 
-    Their parameters become slices of stacked tensors (S,...), and so do their gradients, which `losses` writes. Each
-    model's optimizer and checkpoints go on working on that model.
+    Their parameters become slices of stacked tensors (S,...), and so do their gradients, which `losses` writes. The
+    optimizer and the checkpoints of each model still work on that model alone.
     """
 
     def __init__(self, models: Sequence[nn.Module], architecture: Mapping[str, Any], machine: Machine) -> None:
         self.machine = machine
         self.parameters: dict[str, Tensor] = {}
         self.gradients: list[Tensor] = []
-        template = copy.deepcopy(models[0])  # for its code, and for what no run changes, such as rope's angles
+        template = copy.deepcopy(models[0])  # gives the code, and buffers that no run changes, such as rope's angles
         for name, _ in models[0].named_parameters():
             parameters = [model.get_parameter(name) for model in models]
             stacked = torch.stack([parameter.detach() for parameter in parameters])
@@ -71,23 +71,23 @@ class Stacked:
         self.forward = forward
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Tensor], label_smoothing: float) -> Tensor:
-        """The mean cross-entropy (S,) of each run on its own batch, after backward has written the gradients."""
+        """Computes the mean cross-entropy (S,) of each run on its own batch, and writes all gradients."""
         with self.machine.autocast():
             logits = self.forward(self.parameters, torch.stack(list(images)))  # (S,B,K)
             loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
             losses: Tensor = vmap(loss)(logits, torch.stack(list(targets)))  # (S,)
         for gradient in self.gradients:
             gradient.zero_()
-        losses.sum().backward()  # it adds in place, so the runs' gradients stay slices
+        losses.sum().backward()  # backward adds in place, so the runs' gradients stay slices
         return losses.detach()
 
 
 class Vmapped(nn.Module):
     """A model as a function of stacked parameters (S,...) and images (S,B,C,H,W), which gives logits (S,B,K).
 
-    Attention is computed as plain matrix products. torch's fused kernels cannot tell under `vmap` that a gradient will
-    be needed, and the one for CPUs has no batching rule at all. On a CPU that costs a fifth more time; sequences are
-    short where stacking pays, so the (N,N) scores are small.
+    Attention is computed as plain matrix products. Under `vmap`, torch's fused kernels do not know that a gradient will
+    be needed, and the kernel for CPUs has no batching rule at all. Plain products take a fifth more time on a CPU.
+    Where stacking pays, sequences are short, so the (N,N) scores are small.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -106,23 +106,26 @@ class Vmapped(nn.Module):
 
 
 class Stack:
-    """Trains runs together, from batch to batch. When a run ends, in whatever way, the others go on.
+    """Trains runs together, batch by batch. When one run ends, for whatever reason, the others continue.
 
-    The runs need not be at the same step: a stack resumes states that stacks or single runs saved.
+    The runs need not be at the same step, because a stack resumes states that stacks or single runs saved.
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = {run.id: run for run in runs}
-        self._claims: dict[str, ExitStack] = {}  # of the runs that have not ended
+        self._claims: dict[str, ExitStack] = {}  # the locks of the runs that have not ended
         self._training: dict[str, Training] = {}
-        self._views: dict[str, Callable[..., tuple[Tensor, ...]]] = {}  # what makes views of a run's batch
+        self._views: dict[str, Callable[..., tuple[Tensor, ...]]] = {}  # the function that augments a run's batch
         self._batches: dict[str, tuple[Tensor, ...]] = {}  # the views of each run's next batch
         self._watch = Stopwatch()
         self._errors: dict[str, str] = {}
         self._stops: list[Stopped] = []
 
     def train(self) -> dict[str, str]:
-        """Trains every run to its end; returns by id the errors that no run's folder tells; Stopped after a signal."""
+        """Trains every run to its end. Returns, by id, the errors that are not noted in a run's folder.
+
+        Raises Stopped after a signal.
+        """
         with Interrupt() as self._interrupt:
             try:
                 self._train()
@@ -153,15 +156,15 @@ class Stack:
                 fewer = max(2, len(members) // 2)
                 self._fail(
                     UserError(
-                        f"{len(members)} runs at once need more memory than there is; "
-                        f"hydra.launcher.max_runs={fewer} needs less"
+                        f"{len(members)} runs in one stack need more memory than there is; "
+                        f"repeat the sweep with hydra.launcher.max_runs={fewer}"
                     )
                 )
             else:
                 self._for_each(partial(self._step, dict(zip(self._batches, losses, strict=True))), self._batches)
 
     def _for_each(self, act: Callable[[str], None], run_ids: Iterable[str]) -> None:
-        """Calls `act` for each run. A run for which it raises has ended, and leaves the stack."""
+        """Calls `act` for each run. If it raises for a run, that run has ended and leaves the stack."""
         for run_id in [*run_ids]:
             try:
                 with failures_written_down(self._runs[run_id], in_sweep=True):
@@ -178,7 +181,7 @@ class Stack:
             self._let_go(run_id)
 
     def _begin(self, run_id: str) -> None:
-        """Claims and prepares a run; lets it go where it has ended before."""
+        """Claims and prepares a run, or lets it go where it has ended already."""
         run, self._claims[run_id] = self._runs[run_id], ExitStack()
         if run.record() is None and run.failure() is None:
             self._claims[run_id].enter_context(run.claim())
@@ -192,12 +195,12 @@ class Stack:
         self._let_go(run_id)
 
     def _join(self, members: Sequence[Training]) -> None:
-        """Makes these runs compute together. What is recorded of them is recorded anew, as their weights have moved."""
+        """Makes these runs compute together. CUDA graphs are recorded anew, because their weights have moved."""
         first = members[0]
         stacked = Stacked([member.model for member in members], first.architecture, first.machine)
         smoothing = first.run.settings["optim"]["label_smoothing"]
 
-        def losses(*views: Tensor) -> Tensor:  # images and targets in turns
+        def losses(*views: Tensor) -> Tensor:  # images and targets alternate
             return stacked.losses(views[::2], views[1::2], smoothing)
 
         for member in members:
@@ -215,7 +218,7 @@ class Stack:
     def _draw_or_finish(self, run_id: str) -> None:
         training = self._training[run_id]
         if training.goes_on():
-            batch = training.next_batch()  # seeds torch's generator, from which the views draw at once
+            batch = training.next_batch()  # seeds torch's generator, so the views must be drawn right away
             self._batches[run_id] = self._views[run_id](*batch)
         else:
             training.run.finish(finish(training, self._interrupt))
@@ -227,7 +230,7 @@ class Stack:
             training.follower.close()
         self._views.pop(run_id, None)
         self._batches.pop(run_id, None)
-        self._interrupt.saves()  # `finish` may have set that a signal ends the process at once; the others still save
+        self._interrupt.saves()  # `finish` may have let signals end the process at once, but the other runs still save
 
     def _fail(self, error: Exception) -> None:
         """Ends all runs of the stack with this error."""
@@ -244,7 +247,7 @@ class Stack:
 def executor(
     settings: Mapping[str, dict[str, Any]], max_runs: int, in_turn: Execute, say: Callable[[str], None]
 ) -> Execute:
-    """Does runs in stacks of at most `max_runs`, and leaves those that cannot be stacked to `in_turn`."""
+    """Returns an Execute that does runs in stacks of at most `max_runs`, and the others through `in_turn`."""
     if not isinstance(max_runs, int) or max_runs < 2:
         raise UserError(f"hydra.launcher.max_runs={max_runs}: must be 2 or more runs")
 
@@ -252,7 +255,7 @@ def executor(
         stacks, alone = stacks_of({run_id: settings[run_id] for run_id in run_ids}, max_runs)
         if alone:
             reasons = "; ".join(dict.fromkeys(alone.values()))
-            say(f"{len(alone)} of {len(run_ids)} runs one after the other: {reasons}")
+            say(f"{len(alone)} of {len(run_ids)} runs are not stacked but trained one after the other: {reasons}")
         errors: dict[str, str] = {}
         for stack in stacks:
             errors |= Stack([Run.of(settings[run_id]) for run_id in stack]).train()
@@ -262,7 +265,7 @@ def executor(
 
 
 def stacks_of(settings: Mapping[str, dict[str, Any]], max_runs: int) -> tuple[list[list[str]], dict[str, str]]:
-    """Sorts runs, by id, into stacks of nearly equal sizes; returns them, and why each of the others is in none."""
+    """Sorts runs, by id, into stacks of nearly equal sizes; returns these, and by id why other runs are in none."""
     alike: dict[str, list[str]] = {}
     alone: dict[str, str] = {}
     for run_id, run_settings in settings.items():
@@ -284,22 +287,22 @@ def stacks_of(settings: Mapping[str, dict[str, Any]], max_runs: int) -> tuple[li
 
 
 def _refusal(settings: Mapping[str, Any]) -> str | None:
-    """Why a run cannot be in a stack; None where it can."""
+    """Says why a run cannot be in a stack; None where it can."""
     if settings["init"] is not None or settings["freeze"] != "none":
-        return "init or freeze (each begins from weights of its own)"
+        return "init or freeze (each run begins from weights of its own)"
     if settings["model"]["name"] in LIBRARIES:
         return f"model={settings['model']['name']} (whether its layers can be stacked is not known)"
     model: Any = look_up("model", settings["model"]["name"], MENU)
     if model.channels_last:
         return f"model={settings['model']['name']} (stacked convolutions become grouped ones, which are slower)"
     if settings["objective"]["name"] != "classify":
-        return f"objective={settings['objective']['name']} (it trains modules of its own)"
+        return f"objective={settings['objective']['name']} (it trains modules beside the network)"
     if settings["teacher"]:
-        return "teacher (each run would ask its own)"
+        return "teacher (each run would need its own teacher)"
     if settings["optim"]["class_weights"] != "none":
         return "optim.class_weights (each run weighs the classes of its own images)"
     if settings["machine"]["microbatch"]:
         return "machine.microbatch (a stack computes whole batches)"
     if settings["model"].get("drop_path"):
-        return "model.drop_path (drawn inside the model, where a stack would draw other numbers)"
+        return "model.drop_path (the model draws it, and in a stack it would draw other numbers)"
     return None

@@ -1,4 +1,4 @@
-"""How far the runs of a study are, read from their folders, and how long the missing ones would take."""
+"""Says how far the runs of a study are, as read from their folders, and how long the missing runs would take."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vitbench.sweeping.launch import IN_PROCESS
 from vitbench.sweeping.slurm import processes
 
 STATES = ("finished", "evidence", "failed", "diverged", "changed", "running", "queued", "begun", "missing")
-MEASURING = 30  # seconds, for the steps of networks that no run is recorded of
-LONG = 60  # a terminal is shown so many runs one by one
+MEASURING = 30  # steps of networks without a recorded run are measured for at most so many seconds
+LONG = 60  # a terminal shows at most so many runs one by one
 
 
 def ended(run: Run) -> str | None:
-    """How the run ended, in a line; None while it has not."""
+    """Says in a line how the run ended; None while it has not."""
     record = run.record()
     if record is not None:
         if record["status"] == "diverged":
@@ -35,17 +35,17 @@ def ended(run: Run) -> str | None:
 
 
 def share_done(run: Run) -> float:
-    """How much of a run is done, 0 to 1, by the last line of its metrics.csv."""
+    """Returns how much of a run is done, 0 to 1, by the last line of its metrics.csv."""
     rows = read_metrics(run.folder)
     steps = steps_by(run.settings["optim"], rows)
     return min(1.0, int(rows[-1]["step"]) / steps) if rows and steps else 0.0
 
 
 def state(run: Run, todo: bool, job: str | None) -> str:
-    """The state of a run: one of STATES, and behind it what else is known."""
+    """Returns the state of a run: one of STATES, followed by what else is known."""
     record = run.record()
     if record is not None:
-        return "changed: the images changed since it ended" if todo else str(record["status"])
+        return "changed: the images have changed since it ended" if todo else str(record["status"])
     if (why := run.failure()) and not todo:
         return f"failed: {why}"
     if holder := run.held():
@@ -64,9 +64,10 @@ def print_plan(
     known: Mapping[str, str],
     certified: Mapping[str, str],
 ) -> None:
-    """Prints each run with its state, then how many there are of each state. A terminal is spared a long list.
+    """Prints each run with its state, then the number of runs in each state. On a terminal, a long list is left out.
 
-    `known` are the states of runs that ended, and `certified` holds, by the id of each certificate, the run it is of.
+    `known` holds the states of runs that have ended. `certified` maps the id of each certificate (a run that repeats
+    another one with more samples) to the id of the run that it repeats.
     """
     states = {
         run_id: known.get(run_id) or state(run, run_id in todo, queued.get(run_id)) for run_id, run in runs.items()
@@ -77,7 +78,7 @@ def print_plan(
             of = f"  (certificate of {certified[run_id]})" if run_id in certified else ""
             print(f"{run_id}  {line}{of}")
     if not prints_all:
-        print("the runs one by one: the same command with `| less`")
+        print("type the same command with `| less` to see the runs one by one")
     counts = Counter(line.partition(":")[0].partition(",")[0] for line in states.values())
     shown = [f"{counts[word]} {word}" for word in STATES if counts[word] or word in ("finished", "failed", "missing")]
     some = f" ({len(certified)} of them certificates)" if certified else ""
@@ -91,9 +92,9 @@ def expected(
     source_images: Mapping[str, int | None],
     say: Callable[[str], None],
 ) -> str:
-    """Says how long the rest of these runs would take with this launcher, and of a long time what makes it shorter.
+    """Says how long the rest of these runs would take with this launcher and, if it is long, how to make it shorter.
 
-    `source_images` has the number of training images of a run's source by the run's id. What is measured is said first.
+    `source_images` has, by the run's id, the number of training images of its source. `say` is told what is measured.
     """
     if not todo:
         return "nothing to do"
@@ -113,20 +114,21 @@ def expected(
         estimate.count_images(run.settings, source_images.get(run.id))
     measured = 0
     if here and (kinds := estimate.unmeasured(run.settings for run in todo)):
-        say(f"measuring a step of {plural(len(kinds), 'network')} without a recorded run (at most {MEASURING} s)")
+        networks = plural(len(kinds), "network")
+        say(f"{networks} without a recorded run: measuring how long a step takes (at most {MEASURING} s)")
         measured = estimate.measure(kinds, MEASURING)
     estimates = [(run, estimate.seconds(run.settings)) for run in todo]
     left = [seconds * (1 - share_done(run)) for run, seconds in estimates if seconds is not None]
     unknown = sorted({_kind(run.settings) for run, seconds in estimates if seconds is None})
     some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
     if not left:
-        return f"no estimate: no recorded run of {some} in {runs}{' on this hardware' if here else ''}"
+        return f"the time is not known: {runs} has no recorded run of {some}{' on this hardware' if here else ''}"
     how = "stacked" if launcher == "stacked" else f"{at_once} at a time"
     sources = [f"the runs recorded in {runs}"] if estimate.has_records else []
     sources += [f"a measured step of {plural(measured, 'network')}"] if measured else []
     in_all = total(left, at_once)
     line = f"about {spoken(in_all)} of training, {how}, by {' and '.join(sources)}"
-    line += f"; {len(estimates) - len(left)} runs not counted: none recorded of {some}" if unknown else ""
+    line += f"; {len(estimates) - len(left)} runs are not counted: no run of {some} is recorded" if unknown else ""
     longest = max((each for each in estimates if each[1]), key=lambda each: each[1] or 0)[0].settings
     if not here or in_all <= HOUR or estimate.device(longest) != "cpu":
         return line
@@ -136,7 +138,7 @@ def expected(
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
-    """What the estimate calls a network: vit rope nano."""
+    """Returns what the estimate calls a network: vit rope nano."""
     model, pe = settings["model"], settings["model"].get("pe")
     words = [model["name"], pe and pe["name"], model.get("size") or model.get("arch")]
     return " ".join(word for word in words if word)

@@ -1,4 +1,4 @@
-"""Trains the missing runs of a study, through a Hydra launcher. Repeating the command goes on where it ended."""
+"""Trains the missing runs of a study through a Hydra launcher. The same command again continues where it stopped."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ def main(config: Any) -> int:
 
 
 def work(settings: dict[str, Any]) -> int:
-    """Trains a run, unless another sweep tried it since this one began, and it failed."""
+    """Trains a run, unless another sweep has tried it since this sweep began and it failed. Returns the exit code."""
     return 1 if Run.of(settings).failure() else one_run(settings, in_sweep=True)
 
 
 def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
-    """Plans the study, launches the runs that are missing, and says how every run ended.
+    """Plans the study, launches the runs that are missing, and says how they ended.
 
-    RunFailed or TryAgain, with a line for each run that did not finish.
+    Raises RunFailed or TryAgain, with a line for each run that did not finish.
     """
     if config.study is None:
         raise UserError(f"study=NAME is missing; {did_you_mean('', study_names())}")
     check_folder(Path(config.runs).expanduser(), "runs")
     name = config.hydra.runtime.choices["hydra/launcher"]
     if not config.wait and name != "submitit_slurm":
-        raise UserError(f"wait=false: hydra/launcher={name} has no queue that goes on alone; submitit_slurm has")
+        raise UserError(f"wait=false: needs hydra/launcher=submitit_slurm; hydra/launcher={name} has no queue")
     study, folder = load_study(config.study), Path(config.runs).expanduser()
     typed = [word for word in arguments if word.partition("=")[0] not in SWEEP_KEYS]
     planned = plan(study, typed, config.confirm)
     runs = {entry.id: Run(folder / entry.id, entry.settings) for entry in planned}
     for cache in {run.settings["data"]["cache"] for run in runs.values()}:
         check_folder(Path(cache), "data.cache")
-    if name == "gpus" and not config.dry_run:  # a slip is told before anything is begun
+    if name == "gpus" and not config.dry_run:  # refuses a slip before anything begins
         gpus.slots(config.hydra.launcher, (run.settings["machine"]["device"] for run in runs.values()))
     certified = {run.id: run.certifies for run in planned if run.certifies}
     forget()
@@ -98,7 +98,7 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
     _warn_of_lost_weights(run for run_id, run in runs.items() if run_id not in todo)
     _set_aside(todo.values())
     for run in todo.values():
-        (run.folder / "failure.json").unlink(missing_ok=True)  # it is tried again
+        (run.folder / "failure.json").unlink(missing_ok=True)  # the run is tried again
     errors = {**unusable}
     if todo:
         _decode(todo.values(), config.machine.progress)
@@ -106,12 +106,13 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
         if not config.wait:
             before, new = slurm.Queue(launcher, overrides, todo).submit(waves[0])
             later = len(todo) - len(waves[0])
-            after = f"; {later} come after them: repeat the command then" if later else ""
+            after = f"; {later} more runs need these first: repeat the command when they have ended" if later else ""
             print(slurm.submission_line(waves[0], before, new) + after)
             return
         with progress(study.title, len(todo), "runs", config.machine.progress) as display:
-            by_evidence = f", {len(evidence)} by their evidence alone" if evidence else ""
-            display.say(f"{study.title}: {len(runs)} runs, {len(runs) - len(todo)} of them done before{by_evidence}")
+            by_evidence = f" ({len(evidence)} by their evidence alone)" if evidence else ""
+            already = f"{len(runs) - len(todo)} of them are done already{by_evidence}"
+            display.say(f"{study.title}: {len(runs)} runs, {already}")
             display.say(expected(config, name, todo.values(), source_images, display.say))
             execute = _executor(config, launcher, overrides, todo, display.say)
             with _watch(todo, display):
@@ -122,9 +123,9 @@ def sweep(config: Any, arguments: list[str], launcher: Any) -> None:
 
 
 def _statuses(runs: Mapping[str, Run], strict: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """How runs ended on the images that are there now, by id; and why others cannot be compared with those.
+    """Returns two mappings by id: how runs ended on the images that are there now, and why other runs are unusable.
 
-    Each record is read here and not again. Where `strict`, DataError for a folder that cannot be used.
+    Each record is read here and not again. With `strict`, raises DataError for a folder of images that cannot be used.
     """
     statuses: dict[str, str] = {}
     unusable: dict[str, str] = {}
@@ -135,25 +136,26 @@ def _statuses(runs: Mapping[str, Run], strict: bool) -> tuple[dict[str, str], di
         except DataError as error:
             if strict:
                 raise
-            unusable[run_id] = f"ended on images that are others now, which cannot be used: {error}"
+            unusable[run_id] = f"its images have changed since it ended and cannot be used now: {error}"
     return statuses, unusable
 
 
 def _set_aside(todo: Iterable[Run]) -> None:
-    """Moves the folders of runs aside that ended on images which changed since, and says so in a line."""
+    """Moves the folders of runs aside whose images have changed since they ended, and says so in a line."""
     moved = []
     for run in todo:
-        with suppress(TryAgain):  # another process holds it, and is doing the same
+        with suppress(TryAgain):  # another process holds the run, and moves it aside itself
             moved += [told] if (told := set_aside(run)) else []
     if moved:
-        more = f"; so are {len(moved) - 1:,} others" if len(moved) > 1 else ""
+        more = f"; and so for {len(moved) - 1:,} other runs" if len(moved) > 1 else ""
         print(f"warning: {moved[0]}{more}", file=sys.stderr)
 
 
 def _in_evidence(config: Any, study: str, planned: Collection[str], not_done: Mapping[str, Run]) -> set[str]:
-    """The ids of the runs that evidence=true takes as done: those that ended by results/<study>/runs.csv.
+    """Returns the ids of the runs that evidence=true takes as done: those that ended according to
+    results/<study>/runs.csv.
 
-    A warning says so where none of them is planned, as after an edit of the study, and where images changed since.
+    It warns where none of them is planned, for example because the study was edited, and where images have changed.
     """
     if not config.evidence:
         return set()
@@ -162,15 +164,15 @@ def _in_evidence(config: Any, study: str, planned: Collection[str], not_done: Ma
     read = read_evidence(path)
     if not read.ids & {*planned}:
         print(
-            f"warning: evidence=true: none of the {len(read.ids):,} runs in {path} is among the {len(planned):,} of"
-            " this sweep",
+            f"warning: evidence=true: none of the {len(read.ids):,} runs in {path} is among the {len(planned):,} runs"
+            " of this sweep",
             file=sys.stderr,
         )
     rows = {row["id"]: row for row in [*read.rows, *read.certificates] if row["id"] in not_done}
     on_others = [run_id for run_id, row in rows.items() if images_changed(row, not_done[run_id].settings)]
     if on_others:
         print(
-            f"warning: evidence=true: {len(on_others):,} of the runs in {path} are on images that changed since, and"
+            f"warning: evidence=true: the images of {len(on_others):,} runs in {path} have changed since, so these runs"
             " count as not done",
             file=sys.stderr,
         )
@@ -178,21 +180,21 @@ def _in_evidence(config: Any, study: str, planned: Collection[str], not_done: Ma
 
 
 def _refuse_lost_parents(todo: Mapping[str, Run], evidence: set[str]) -> None:
-    """UserError where a run needs the weights of one that has evidence alone."""
+    """Raises UserError where a run needs the weights of a run that has only its evidence."""
     for run_id, run in todo.items():
         for key in PARENT_KEYS:
             if (parent := id_of(run.settings, key)) in evidence:
                 raise UserError(
-                    f"{run_id}: {key}='{run.settings[key]}': {parent} has only its evidence, and no weights; without "
-                    "evidence=true the sweep trains it again"
+                    f"{run_id}: {key}='{run.settings[key]}': {parent} has only its evidence and no weights; drop "
+                    "evidence=true to train it again"
                 )
 
 
 def _waves(todo: Mapping[str, Run], of_study: set[str]) -> list[list[str]]:
-    """The ids of the missing runs in lists, to be done one list after the other: each run comes after its parents.
+    """Sorts the ids of the missing runs into lists that are done one after the other, each run after its parents.
 
-    UserError where a parent that is no run of the study is not there. A run whose parent failed is tried all the same,
-    and fails with a line that says so.
+    Raises UserError where a parent does not belong to the study and is not there. A run whose parent failed is tried
+    all the same, and fails with a line that says so.
     """
     settings = {run_id: run.settings for run_id, run in todo.items()}
     for each in settings.values():
@@ -204,7 +206,7 @@ def _waves(todo: Mapping[str, Run], of_study: set[str]) -> list[list[str]]:
 
 
 def _overrides(config: Any, entry: Planned) -> list[str]:
-    """What a launcher composes the run from: its own words, and those settings of the sweep that reach a run."""
+    """Returns what a launcher composes a run from: the run's own words, and the sweep's settings that reach a run."""
     words = [word for word in entry.overrides if not word.startswith("machine.progress=")]
     threads = ["machine.threads=1"] if config.machine.threads is None else []
     return [*words, f"study={config.study}", "machine.progress=false", *threads]
@@ -213,7 +215,7 @@ def _overrides(config: Any, entry: Planned) -> list[str]:
 def _executor(
     config: Any, launcher: Any, overrides: Mapping[str, list[str]], todo: Mapping[str, Run], say: Callable[[str], None]
 ) -> Execute:
-    """The function that does the runs with the launcher that was chosen."""
+    """Returns the function that does the runs with the launcher that was chosen."""
     name = config.hydra.runtime.choices["hydra/launcher"]
     if name == "submitit_slurm":
         return slurm.Queue(launcher, overrides, todo).executor(ended, say)
@@ -236,7 +238,7 @@ def _executor(
 def _decode(todo: Collection[Run], show: bool | None) -> None:
     """Opens each set of images once, so that it is decoded here, with all cores and a progress bar, and not in a run.
 
-    A set that cannot be read is left to its runs, which tell what is wrong with it; runs on other sets go on.
+    A set that cannot be read is left to its runs, which say what is wrong with it; runs on other sets continue.
     """
     opened = set()
     for run in todo:
@@ -248,9 +250,10 @@ def _decode(todo: Collection[Run], show: bool | None) -> None:
 
 
 def _count_images(todo: Mapping[str, Run], strict: bool) -> dict[str, int | None]:
-    """By run, how many training images its source has, found without decoding or downloading any.
+    """Returns, by run, how many training images its source has, without decoding or downloading any.
 
-    Where `strict`, DataError for a folder that cannot be used; else its runs tell, and runs on other sets go on.
+    With `strict`, raises DataError for a folder that cannot be used. Otherwise its runs say so later, and runs on other
+    images continue.
     """
     counted: dict[str, int | None] = {}
     of_source: dict[str, int | None] = {}
@@ -269,26 +272,27 @@ def _count_images(todo: Mapping[str, Run], strict: bool) -> dict[str, int | None
 
 
 def _warn_of_damaged_records(todo: Iterable[Run]) -> None:
-    """Warns of runs that are done again because their records are not as they were written."""
+    """Warns of runs that are done again because their records are damaged."""
     damaged = [reason for run in todo if (reason := run.damage())]
     if damaged:
-        print(f"warning: {plural(len(damaged), 'run')} trained again, the first: {damaged[0]}", file=sys.stderr)
+        again = plural(len(damaged), "damaged run")
+        print(f"warning: the sweep trains {again} again; the first: {damaged[0]}", file=sys.stderr)
 
 
 def _warn_of_lost_weights(ended: Iterable[Run]) -> None:
-    """Warns of ended runs that lack weights which `keep` names: it was typed since then, and no run is repeated."""
+    """Warns of ended runs that lack weights which `keep` names now. They are not repeated."""
     lacking = sorted(run.id for run in ended if run.lost())
     if lacking:
         print(
-            f"warning: {len(lacking)} of the finished runs kept no weights as keep= says; remove their folders to train"
-            f" them again, the first is {lacking[0]}",
+            f"warning: {len(lacking)} of the finished runs lack weights that keep= asks for; remove their folders to"
+            f" train them again, the first is {lacking[0]}",
             file=sys.stderr,
         )
 
 
 @contextmanager
 def _watch(todo: Mapping[str, Run], display: Progress) -> Iterator[None]:
-    """Shows how far the runs are, as their folders tell it, whatever processes the launcher trains them in."""
+    """Shows how far the runs are. It reads their folders, so it does not matter which process trains a run."""
     stop = threading.Event()
 
     def look() -> None:
@@ -320,9 +324,9 @@ def _watch(todo: Mapping[str, Run], display: Progress) -> Iterator[None]:
 
 
 def _conclude(runs: Mapping[str, Run], statuses: Mapping[str, str], errors: Mapping[str, str]) -> None:
-    """Prints how many runs finished, and raises one error with a line for each that did not.
+    """Prints how many runs finished, and raises one error with a line for each run that did not.
 
-    A run without a status failed, or ended on images that are others now.
+    A run without a status failed, or its images have changed since it ended.
     """
     finished = sum(statuses.get(run_id) == "finished" for run_id in runs)
     diverged = [run_id for run_id in runs if statuses.get(run_id) == "diverged"]
@@ -337,6 +341,6 @@ def _conclude(runs: Mapping[str, Run], statuses: Mapping[str, str], errors: Mapp
     held = [run_id for run_id, reason in failed.items() if reason.startswith("held by")]
     lines = [f"{run_id} diverged" for run_id in diverged]
     lines += [f"{run_id}: {reason} (in {runs[run_id].folder})" for run_id, reason in failed.items()]
-    hint = "; retry_failed=true tries the failed ones again" if len(failed) > len(held) else ""
+    hint = "; type retry_failed=true to try failed runs again" if len(failed) > len(held) else ""
     message = "\n  ".join([f"{len(lines)} of {len(runs)} runs did not finish{hint}", *lines])
     raise TryAgain(message) if len(held) == len(lines) else RunFailed(message)

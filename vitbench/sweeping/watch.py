@@ -1,8 +1,8 @@
-"""`vitbench watch`: how a sweep goes, from another terminal or another machine that shares the disk.
+"""`vitbench watch`: shows how a sweep is doing, in another terminal or on another machine that shares the disk.
 
-It reads the folders of runs, and writes nothing. In a terminal it looks again every few seconds, until all runs that a
-study plans have ended, or Ctrl-C; elsewhere, and as JSON, it prints once. Exit code 0 whatever the runs did, which JSON
-counts, and 130 after Ctrl-C.
+It reads the folders of runs and writes nothing. In a terminal it looks again every few seconds, until all runs that a
+study plans have ended, or until Ctrl-C. Elsewhere, and as JSON, it prints once. The exit code is 0 whatever the runs
+did, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from vitbench.sweeping.watch_lines import CURVES, Line, fitted, lines_of, points
 from vitbench.sweeping.watched import Snapshot, Watcher
 
 FORMATS = ("text", "json")
-WIDTH = 100  # letters, of curves that are not drawn in a terminal
+WIDTH = 100  # curves have so many letters where they are not drawn in a terminal
 
 
 def main(config: Any) -> int:
-    """Shows the runs; 0, or 130 after Ctrl-C."""
+    """Shows the runs. Returns 0, or 130 after Ctrl-C."""
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -51,19 +51,19 @@ def main(config: Any) -> int:
 
 
 def _live(watcher: Watcher, every: float) -> int:
-    """Draws on a screen of its own, and leaves the last picture behind."""
+    """Draws on the terminal's second screen, and at the end prints the last state on the first."""
     from rich.console import Console, Group
     from rich.live import Live
 
     console = Console(file=beneath(sys.stdout), highlight=False)
     snapshot, code = watcher.look(), 0
-    with Interrupt():  # a signal ends it as Ctrl-C does, so that the terminal is left as it was
+    with Interrupt():  # any signal ends it as Ctrl-C does, so that the terminal is left as it was
         try:
             options: Any = {"screen": True, "auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
             with Live(console=console, **options) as live:
                 while not snapshot.has_ended:
                     lines = fitted(snapshot, console.width, console.height - 1)
-                    foot: Line = [("Ctrl-C ends the watching; the runs go on", "dim")]
+                    foot: Line = [("Ctrl-C ends watching; the runs continue", "dim")]
                     live.update(Group(*_drawn([*lines, foot], cut=True)), refresh=True)
                     time.sleep(every)
                     snapshot = watcher.look()
@@ -72,12 +72,12 @@ def _live(watcher: Watcher, every: float) -> int:
     for line in _drawn(lines_of(snapshot, console.width), cut=False):
         console.print(line, soft_wrap=True)
     if code:
-        print("vitbench: no longer watched; the runs go on", file=sys.stderr)
+        print("vitbench: watching ended; the runs continue", file=sys.stderr)
     return code
 
 
 def _drawn(lines: Sequence[Line], cut: bool) -> list[Any]:
-    """The lines for rich; `cut` ends those that are wider than the terminal with three dots."""
+    """Makes the lines that rich prints; `cut` ends those that are wider than the terminal with three dots."""
     from rich.text import Text
 
     how: Any = {"no_wrap": True, "overflow": "ellipsis"} if cut else {}

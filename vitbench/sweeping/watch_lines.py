@@ -1,6 +1,6 @@
-"""What `vitbench watch` shows, as lines: how many runs are done, what trains now with its curves, what failed and why.
+"""The lines that `vitbench watch` shows: how many runs are done, the curves of those that train, and why runs failed.
 
-A line is a list of words with their styles, so that the same lines are printed plainly and drawn in a terminal.
+A line is a list of words with their styles, so that the same line can be printed plainly or drawn in a terminal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vitbench.sweeping.watched import STATES, WAITING, Snapshot
 Line = list[tuple[str, str]]  # words and their styles
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-BAR = 20  # letters
-NAMED = 3  # so many runs of one failure are named
+BAR = 20  # the length of the progress bar in letters
+NAMED = 3  # at most so many runs with the same failure are named
 STYLES = {FINISHED: "green", RUNNING: "cyan", FAILED: "bold red", DIVERGED: "red", INTERRUPTED: "yellow"}
 CURVES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss", "train_loss": "training loss"}
 
@@ -31,9 +31,9 @@ CURVES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss", 
 class Detail(NamedTuple):
     """How much is shown."""
 
-    rows: int  # of a curve
-    running: int
-    others: int  # runs of every other kind, and lines of a reason
+    rows: int  # rows of letters of a curve
+    running: int  # at most so many runs that train
+    others: int  # at most so many runs of every other kind, and lines of a reason
 
 
 ALL = Detail(1, 10**9, 10**9)
@@ -41,19 +41,19 @@ DETAILS = [Detail(4, 10**9, 5), Detail(2, 10**9, 5), Detail(1, 10**9, 3), Detail
 
 
 def fitted(snapshot: Snapshot, width: int, height: int) -> list[Line]:
-    """The lines in as much detail as a terminal of this size has room for."""
+    """Returns the lines in as much detail as a terminal of this size has room for."""
     for detail in DETAILS:
         if len(lines := lines_of(snapshot, width, detail)) <= height:
             return lines
-    return [*lines[: height - 1], [("and more, for which the terminal is too small", "dim")]][-height:]
+    return [*lines[: height - 1], [("the terminal is too small for the rest", "dim")]][-height:]
 
 
 def lines_of(snapshot: Snapshot, width: int, detail: Detail = ALL) -> list[Line]:
-    """All lines; curves and reasons are as wide as `width`, and nothing else is."""
+    """Returns all lines. Only curves and reasons are fitted to `width`."""
     parts = [_head(snapshot)]
     parts += [[*_running(snapshot, width, detail)]]
     for state, remedy in (
-        (FAILED, f"retry_failed=true tries again; tracebacks: {snapshot.folder}/ID/failure.json"),
+        (FAILED, f"retry_failed=true tries them again; tracebacks are in {snapshot.folder}/ID/failure.json"),
         (DIVERGED, ""),
     ):
         parts += [[*_reasons(snapshot, state, remedy, width, detail)]]
@@ -79,15 +79,15 @@ def _head(snapshot: Snapshot) -> list[Line]:
         [("█" * bar, "green"), ("░" * (BAR - bar), "dim"), (f" {_percent(snapshot.share)}, ", ""), (left, "")],
     ]
     if snapshot.unended and not snapshot.at_once:
-        words = "no run trains at the moment"
+        words = "no run is training at the moment"
         if snapshot.study:
-            words += f"; `vitbench sweep study={printable(snapshot.study)}` starts them, and first decodes images"
+            words += f"; `vitbench sweep study={printable(snapshot.study)}` decodes the images and then starts runs"
         lines.append([(words, "yellow")])
     return lines
 
 
 def _percent(share: float) -> str:
-    """Whole percents; only what is all done has 100."""
+    """Shows whole percents, rounded down, so that only what is all done has 100 %."""
     return f"{math.floor(100 * share)} %"
 
 
@@ -96,7 +96,7 @@ def _time_left(snapshot: Snapshot) -> str:
         return "all have ended" if snapshot.runs or snapshot.evidence else "no run yet"
     left, unknown = snapshot.time_left, len(snapshot.unended) - len(snapshot.seconds_left)
     if left is None:
-        words = "no estimate before the first run is evaluated"
+        words = "the time left is not known before the first run is evaluated"
     else:
         words = f"about {spoken(left)} left, {max(1, snapshot.at_once)} at a time"
         words += f", not counting {plural(unknown, 'run')} of unknown speed" if unknown else ""
@@ -104,7 +104,7 @@ def _time_left(snapshot: Snapshot) -> str:
 
 
 def _more(names: Sequence[str], most: int) -> str:
-    """Names, and how many more there are than `most`."""
+    """Lists at most `most` names, and says how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return printable(", ".join(names[:most])) + more
 
@@ -132,11 +132,11 @@ def _running(snapshot: Snapshot, width: int, detail: Detail) -> Iterator[Line]:
         else:
             yield [(printable(run.id), "bold cyan"), (progress, "")]
     if len(runs) > detail.running:
-        yield [(f"and {len(runs) - detail.running:,} more that run", "cyan")]
+        yield [(f"and {len(runs) - detail.running:,} more running", "cyan")]
 
 
 def _step(run: Standing) -> str:
-    """Which step of how many was the last one."""
+    """Says which step was the last, and of how many."""
     assert run.begun is not None
     if not run.begun.step:
         return "before its first evaluation" if run.state == RUNNING else "no step saved"
@@ -144,7 +144,7 @@ def _step(run: Standing) -> str:
 
 
 def _curves(run: Standing, width: int, rows: int) -> Iterator[Line]:
-    """The learning curves of a run side by side: an accuracy, or else a loss, of validation, and the training loss."""
+    """Draws the curves of a run side by side: validation accuracy (or else validation loss), and training loss."""
     assert run.begun is not None
     curves = {column: points for column in CURVES if (points := points_of(run.begun.rows, column))}
     shown = [column for column in CURVES if column in curves and (column != "val_loss" or "val_accuracy" not in curves)]
@@ -156,13 +156,13 @@ def _curves(run: Standing, width: int, rows: int) -> Iterator[Line]:
 
 
 def points_of(rows: Sequence[Mapping[str, str]], column: str) -> list[tuple[int, float]]:
-    """The steps at which a column of metrics.csv has a number of usual size, and these numbers."""
+    """Returns the steps at which a column of metrics.csv has a finite number of usual size, and these numbers."""
     points = [(int(row["step"]), float(row.get(column) or "nan")) for row in rows]
     return [(step, value) for step, value in points if abs(value) < LARGEST]
 
 
 def _curve(column: str, points: Sequence[tuple[int, float]], room: int, rows: int) -> list[str]:
-    """The lines of one curve. Where they are two or more, the last says what it is."""
+    """Draws one curve as `rows` lines; where there are two or more, a last line names it."""
 
     def shown(value: float) -> str:
         return f"{100 * value:.1f} %" if column.endswith("accuracy") else f"{value:.4g}"
@@ -203,7 +203,7 @@ def plot(points: Sequence[tuple[int, float]], width: int, rows: int) -> list[str
 
 
 def _reasons(snapshot: Snapshot, state: str, remedy: str, width: int, detail: Detail) -> Iterator[Line]:
-    """What went wrong, each reason once, with the runs that it ended."""
+    """Says what went wrong: each reason once, with the runs that it ended."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for run in snapshot.of(state):
         by_reason[" ".join(printable(run.told).split())].append(run.id)
@@ -222,13 +222,13 @@ def _reasons(snapshot: Snapshot, state: str, remedy: str, width: int, detail: De
 def _interrupted(snapshot: Snapshot, detail: Detail) -> Iterator[Line]:
     runs = snapshot.of(INTERRUPTED)
     if runs:
-        yield [(f"{len(runs):,} interrupted", STYLES[INTERRUPTED]), (" (repeating the command goes on)", "dim")]
+        yield [(f"{len(runs):,} interrupted", STYLES[INTERRUPTED]), (" (repeat the command to continue)", "dim")]
     told = [[run.id, _step(run), _ago(run, snapshot), run.told] for run in runs]
     yield from _listed(told, detail, "yellow")
 
 
 def _finished(snapshot: Snapshot, detail: Detail) -> Iterator[Line]:
-    """The runs that finished last; nobody wants to read thousands."""
+    """Lists only the runs that finished last, because there can be thousands."""
     runs = snapshot.of(FINISHED)[: min(detail.others, 5)]
     if runs:
         yield [("finished last", STYLES[FINISHED])]

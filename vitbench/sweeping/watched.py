@@ -1,6 +1,6 @@
-"""What `vitbench watch` sees: how each run stands, which ones wait, and how long all of them will still take.
+"""What `vitbench watch` reads: the state of each run, which runs wait, and how long all of them will still take.
 
-It looks again and again, and reads again only the folders in which a file changed.
+It looks again and again, and then reads only the folders in which a file has changed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from vitbench.runs.study import Study
 from vitbench.sweeping.estimate import Estimate, total
 
 WAITING, EVIDENCE = "waiting", "evidence"
-# as people are told them; the last three only where there are some
+# in the order in which they are shown
 STATES = (FINISHED, RUNNING, FAILED, DIVERGED, INTERRUPTED, WAITING, EVIDENCE, UNREADABLE)
-# what settings that are not as vitbench writes them can bring about
+# errors that settings can cause which vitbench did not write
 ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -51,13 +51,13 @@ class Snapshot(NamedTuple):
     time: float  # in seconds since the epoch
     runs: list[Standing]  # those that have a folder
     waiting: list[str]  # the ids of planned runs that nobody has begun
-    evidence: list[str]  # and of those that a sweep took as done by their rows in results/
-    seconds_left: dict[str, float]  # by the id of a run that has not ended, as far as they can be told
-    at_once: int  # how many runs train now
+    evidence: list[str]  # the ids of planned runs that a sweep took as done by their rows in results/
+    seconds_left: dict[str, float]  # by the id of a run that has not ended, where they can be estimated
+    at_once: int  # how many runs are training now
     problems: list[str]
 
     def of(self, state: str) -> list[Standing]:
-        """The runs in a state, those first whose files changed last."""
+        """Returns the runs in a state, the most recently changed first."""
         return sorted((run for run in self.runs if run.state == state), key=lambda run: -run.changed)
 
     @property
@@ -69,13 +69,13 @@ class Snapshot(NamedTuple):
 
     @property
     def share(self) -> float:
-        """How much of all runs is done, 0 to 1; a run that failed has nothing left to do."""
+        """How much of all runs is done, 0 to 1. A failed run counts as done."""
         done = sum(1 if run.state in ENDED else run.begun.share if run.begun else 0 for run in self.runs)
         return (done + len(self.evidence)) / max(1, sum(self.counts.values()))
 
     @property
     def has_ended(self) -> bool:
-        """Whether no planned run is left; nobody knows that where no study is watched."""
+        """Whether no planned run is left; False where no study is watched, because then no run is planned."""
         return self.study is not None and not self.waiting and all(run.state in ENDED for run in self.runs)
 
     @property
@@ -85,32 +85,33 @@ class Snapshot(NamedTuple):
 
     @property
     def time_left(self) -> float | None:
-        """The seconds until all have ended, as many at a time as train now; None where no run tells it."""
+        """The seconds until all have ended, if as many train at a time as now; None where no run tells it."""
         return total(self.seconds_left.values(), max(1, self.at_once)) if self.seconds_left else None
 
 
 class Watcher:
-    """Looks at the runs of a study, or at all of a folder where no study is given."""
+    """Looks at the runs of a study or, where no study is given, at all runs of a folder."""
 
     def __init__(self, folder: Path, study: Study | None, name: str | None) -> None:
         """`name` is the study as it was typed."""
         self.folder, self.study, self.name = folder, study, name
         self._remembered: dict[str, tuple[Seen, Standing]] = {}
         self._estimate = Estimate(None, threads=None, anywhere=True)
-        self._learns = False  # the estimate, which takes long for thousands of runs
-        self._planned: list[str] | None = None  # by the study's file, where no sweep has noted anything
-        self._settings: dict[str, Mapping[str, Any]] = {}  # of planned runs, by id
-        self._typed: list[str] | None = None  # the words of the sweeps that `_settings` are by
-        self._left: tuple[Any, dict[str, float]] = (None, {})  # of waiting runs, and for which runs it was computed
+        self._learns = False  # whether records are read for the estimate, which takes long for thousands of runs
+        self._planned: list[str] | None = None  # ids by the study's file, where no sweep has noted anything
+        self._settings: dict[str, Mapping[str, Any]] = {}  # the settings of planned runs, by id
+        self._typed: list[str] | None = None  # the words of the sweeps from which `_settings` were composed
+        # the seconds that waiting runs need, and before them what they were computed from
+        self._left: tuple[Any, dict[str, float]] = (None, {})
 
     def look(self) -> Snapshot:
-        """Looks once."""
+        """Looks once at all runs."""
         there = {folder.name: folder for folder in run_folders(self.folder)}
         planned, evidence = self._plan()
         names = [*there] if planned is None else [name for name in planned if name in there]
         seen = {name: look_at(there[name]) for name in names}
         is_open = len(seen) < len(planned or []) or any("record.json" not in each.files for each in seen.values())
-        if is_open and not self._learns:  # what has ended tells how long the rest takes
+        if is_open and not self._learns:  # runs that have ended tell how long the others will take
             self._learns = True
             self._remembered.clear()
         runs = [self._standing(there[name], seen[name]) for name in names]
@@ -118,7 +119,7 @@ class Watcher:
         problems += [problem for run in runs if run.begun for problem in run.begun.problems]
         if planned is None:
             apart = folders_kept_apart(self.folder)
-            problems += [f"{place}: runs on images that changed since; runs={place} shows them" for place in apart]
+            problems += [f"{place} has runs whose images have changed; runs={place} shows them" for place in apart]
         begun = {run.id for run in runs if run.state != NO_RUN}
         waiting = [name for name in planned or [] if name not in begun and name not in evidence]
         runs = [run for run in runs if run.state != NO_RUN]
@@ -137,7 +138,7 @@ class Watcher:
         )
 
     def _standing(self, folder: Path, seen: Seen) -> Standing:
-        """How a run stands, read again where something changed."""
+        """Returns the state of a run, which is read again where a file has changed."""
         before = self._remembered.get(folder.name)
         if before and before[0] == seen:
             return before[1]
@@ -150,7 +151,7 @@ class Watcher:
     # --------------------------------------------------------------------------------------------- what is planned
 
     def _plan(self) -> tuple[list[str] | None, set[str]]:
-        """The ids of the planned runs, None where no study is watched, and which of them have evidence alone."""
+        """Returns the ids of the planned runs (None where no study is watched), and those with evidence alone."""
         if self.study is None:
             return None, set()
         noted = noted_by_sweeps(self.study, self.folder)
@@ -162,25 +163,25 @@ class Watcher:
         return self._planned, set()
 
     def _planned_with(self, typed: str) -> dict[str, Mapping[str, Any]]:
-        """The settings of the runs that a sweep with these words asks for, by their ids."""
+        """Returns, by id, the settings of the runs that a sweep with these words plans."""
         assert self.study is not None
         return {run.id: run.settings for run in plan(self.study, shlex.split(typed), confirm=True)}
 
     def _settings_of(self, waiting: Collection[str]) -> dict[str, Mapping[str, Any]]:
-        """The settings of runs that nobody has begun, as far as the words of the sweeps tell them."""
+        """Returns the settings of runs that nobody has begun, as far as the words of the sweeps say them."""
         if self.study is not None and not {*waiting} <= self._settings.keys():
             typed = noted_by_sweeps(self.study, self.folder).typed
             if typed != self._typed:
                 self._typed = typed
                 for words in typed:
-                    with suppress(UserError, ValueError):  # the study was edited since, or the line is not ours
+                    with suppress(UserError, ValueError):  # the study has changed, or someone else wrote the line
                         self._settings |= self._planned_with(words)
         return {name: self._settings[name] for name in waiting if name in self._settings}
 
     # ------------------------------------------------------------------------------------------- how long it takes
 
     def _learn(self, begun: Begun) -> None:
-        """Tells the estimate how fast a run is that has not ended."""
+        """Tells the estimate how fast a run trains that has not ended."""
         with suppress(*ODD):
             last, batch = begun.rows[-1], begun.settings["optim"]["batch_size"]
             step, epoch, seconds = int(last["step"]), float(last["epoch"]), float(last["train_seconds"])
@@ -188,7 +189,7 @@ class Watcher:
                 self._estimate.add_begun(begun.settings, round(step * batch / epoch), step, seconds)
 
     def _seconds_left(self, runs: Iterable[Standing], waiting: Collection[str], now: float) -> dict[str, float]:
-        """By id, the seconds of training that a run which has not ended still needs."""
+        """Returns, by id, how many seconds each run that has not ended will still train."""
         left = {}
         begun = [(run, run.begun) for run in runs if run.begun]
         for run, its in begun:
@@ -200,7 +201,7 @@ class Watcher:
                 since = now - run.changed if run.state == RUNNING and its.rows else 0
                 left[run.id] = max(0.0, seconds - max(0.0, since))
         known = (len(self._remembered), len(waiting), sum(bool(its.rows) for _, its in begun))
-        if self._left[0] != known:  # thousands may wait
+        if self._left[0] != known:  # thousands of runs may wait, so this is computed only when something has changed
             self._left = known, {}
             for name, settings in self._settings_of(waiting).items():
                 with suppress(*ODD):

@@ -1,1 +1,1 @@
-"""What keeps a workplace in order: is the machine fit, are the files whole, what can go."""
+"""Keeps a workplace in order: checks the machine (`doctor`) and the files (`check`), deletes leftovers (`clean`)."""

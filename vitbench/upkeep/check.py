@@ -1,14 +1,14 @@
-"""`vitbench check`: is what was kept still what was written? Hashes runs, decoded images, notes and results again.
+"""`vitbench check`: computes the checksums of runs, decoded images, notes and results again, and finds damaged files.
 
     what is damaged              where `repair=true` moves it              what makes it anew
     a run: record, file          runs/.damaged/<id>, as a whole            its command, or its sweep
-    what a probe wrote           runs/.damaged/<id>-<file>                 `vitbench probe`
-    what sweeps noted            runs/.damaged/<file>                      the sweep
-    decoded images, costs        <data.cache>/.damaged/                    whoever needs them
-    results/<study>/             it stays, for people may have it in git   `vitbench report`, or git
+    a file of a probe            runs/.damaged/<id>-<file>                 `vitbench probe`
+    notes of sweeps              runs/.damaged/<file>                      the sweep
+    decoded images, costs        <data.cache>/.damaged/                    any command that needs them
+    results/<study>/             stays, because it may be in git           `vitbench report`, or git
 
-Runs that have not ended are left out: resuming checks their states. So is what older versions wrote without checksums,
-but for weights, which always had one, and for what can be told from the values themselves.
+Runs that have not ended are left out, because resuming checks their states. Files that older versions wrote without
+checksums are left out, too, except weights, which always had one, and files whose values show that they are damaged.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ from vitbench.runs.records import Damaged, folders_kept_apart, read_record, run_
 from vitbench.runs.run import FILES, Run
 from vitbench.settings.compose import cache_folder
 
-ASIDE = ".damaged"  # readers of runs, caches and results pass over names that begin with a dot
+ASIDE = ".damaged"  # readers of runs, caches and results ignore names that begin with a dot
 FORMATS = ("text", "json")
 
 
 class Finding(NamedTuple):
-    """Something that is not as it was written."""
+    """A damaged file."""
 
     kind: str  # run, probe, sweep, images, costs or results
     path: Path
     problem: str
-    unit: Path | None  # what is moved aside for it; None: nothing
-    moved: Path | None = None  # where it is now
+    unit: Path | None  # the file or folder that is moved aside because of it; None: nothing
+    moved: Path | None = None  # where that is now
 
 
 class Looked(NamedTuple):
-    """What was looked at."""
+    """What was looked at, and what was found."""
 
     findings: list[Finding]
-    counts: Counter[str]  # how many of each kind were looked at, and how many files without a checksum
+    counts: Counter[str]  # how many things of each kind were looked at, and how many files have no checksum
 
 
 def main(config: Any) -> int:
-    """Prints what is not whole; 0: nothing, or all of it was moved aside; 3: something is not."""
+    """Prints what is damaged. Returns 0 where nothing is, or all of it was moved aside; otherwise 3."""
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -76,7 +76,7 @@ def main(config: Any) -> int:
 
 
 def look(runs: Path, results: Path, cache: Path, show: bool | None = None) -> Looked:
-    """Hashes all that lies in these folders; those that are not there hold nothing."""
+    """Checks all files in these folders. A folder that does not exist counts as empty."""
     looked = Looked([], Counter())
     studies = sorted(path.parent for path in results.glob("*/runs.csv"))
     headers = sorted(path for path in cache.glob("*.json") if path.is_file())
@@ -98,14 +98,14 @@ def look(runs: Path, results: Path, cache: Path, show: bool | None = None) -> Lo
 
 
 def _of_run(folder: Path, counts: Counter[str], tell: Callable[[int], None]) -> Iterator[Finding]:
-    """What is wrong with a run that has ended, and with what probes measured of it."""
+    """Yields what is wrong with a run that has ended, and with the files of its probes."""
     try:
         record = read_record(folder / "record.json")
     except (FileNotFoundError, NotADirectoryError):
         counts["unfinished"] += 1
         return
     except UserError as error:
-        unit = folder if isinstance(error, Damaged) else None  # else a later vitbench, or the disk, keeps us from it
+        unit = folder if isinstance(error, Damaged) else None  # otherwise a later vitbench wrote it, or the disk fails
         yield Finding("run", folder / "record.json", _without(folder, error), unit)
         record = None
     counts["run"] += 1
@@ -125,12 +125,12 @@ def _of_run(folder: Path, counts: Counter[str], tell: Callable[[int], None]) -> 
 def _hashed(
     folder: Path, files: dict[str, str], counts: Counter[str], tell: Callable[[int], None]
 ) -> Iterator[tuple[str, str]]:
-    """The files of a run that are not as its record says. Weights that somebody removed to save room are counted."""
+    """Yields the files of a run that do not match its record. Weights that somebody removed are only counted."""
     for name, expected in files.items():
         counts["file"] += 1
         try:
             if Path(name).name != name or sha256_of(folder / name, tell) != expected:
-                yield name, "is not as it was written (its checksum differs)"
+                yield name, "is damaged (its checksum differs)"
         except FileNotFoundError:
             if name.endswith(".safetensors"):
                 counts["without weights"] += 1
@@ -141,8 +141,8 @@ def _hashed(
 
 
 def _without_checksums(folder: Path, record: Record) -> Iterator[tuple[str, str]]:
-    """The damaged files of a run that an older vitbench wrote, as far as weights and predictions tell it themselves."""
-    from vitbench.training.checkpoint import load_tensors  # it imports torch
+    """Yields the damaged files of a run that an older vitbench wrote, where weights or predictions show it."""
+    from vitbench.training.checkpoint import load_tensors  # imports torch
 
     for path in sorted(path for pattern in FILES for path in folder.glob(pattern)):
         try:
@@ -155,22 +155,22 @@ def _without_checksums(folder: Path, record: Record) -> Iterator[tuple[str, str]
 
 
 def _sealed(kind: str, folder: Path, counts: Counter[str]) -> Iterator[Finding]:
-    """Damaged notes: JSON objects that carry their own checksum."""
+    """Yields damaged notes: JSON objects that have their own checksum."""
     for path in sorted(folder.glob("*.json")):
         counts[kind] += 1
         try:
             content = read_json(path)
             if SEAL in content and not is_whole(content):
-                yield Finding(kind, path, "is not as it was written (its checksum differs)", path)
+                yield Finding(kind, path, "is damaged (its checksum differs)", path)
         except OSError as error:
             yield Finding(kind, path, f"cannot be read: {error.strerror}", path)
         except ValueError:
-            if not (kind == "costs" and path.read_bytes()[:1] == b"["):  # so they were written before
+            if not (kind == "costs" and path.read_bytes()[:1] == b"["):  # older versions wrote costs as a list
                 yield Finding(kind, path, "is not whole (broken JSON)", path)
 
 
 def _of_study(folder: Path, counts: Counter[str], tell: Callable[[int], None]) -> Iterator[Finding]:
-    """What is wrong with the results of a study."""
+    """Yields what is wrong with the results of a study."""
     counts["results"] += 1
     try:
         for path, problem in faults_of(folder, tell).items():
@@ -185,7 +185,7 @@ def _of_study(folder: Path, counts: Counter[str], tell: Callable[[int], None]) -
 
 
 def _moved(findings: list[Finding], runs: Path, cache: Path) -> list[Finding]:
-    """Moves what is damaged aside, each unit once; the findings say where it is."""
+    """Moves each damaged file or folder aside once; returns the findings with the new places."""
     places: dict[Path, Path | None] = {}
     for unit, kind in {finding.unit: finding.kind for finding in findings if finding.unit}.items():
         assert unit is not None
@@ -196,7 +196,7 @@ def _moved(findings: list[Finding], runs: Path, cache: Path) -> list[Finding]:
 
 
 def _move(kind: str, unit: Path, target: Path) -> Path | None:
-    """Moves a unit; None where another process holds the run."""
+    """Moves a file or folder and returns its new place; None where another process holds the run."""
     with storage(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     if kind == "images":
@@ -221,7 +221,7 @@ def _move(kind: str, unit: Path, target: Path) -> Path | None:
 
 
 def _free(path: Path) -> Path:
-    """The path, or the first of `<stem>-2`, `<stem>-3` ... that is not taken."""
+    """Returns the path, or the first of `<stem>-2`, `<stem>-3` ... that does not exist."""
     number, free = 1, path
     while free.exists() or free.with_suffix(".npy").exists():
         number += 1
@@ -233,7 +233,7 @@ def _free(path: Path) -> Path:
 
 
 def _text(findings: list[Finding], counts: Counter[str], repair: bool) -> str:
-    """The findings as a table, and below it what was looked at."""
+    """Returns the findings as a table, followed by notes on what was looked at."""
     notes = _notes(findings, counts)
     if not findings:
         return "".join(f"{note}\n" for note in notes)
@@ -242,9 +242,9 @@ def _text(findings: list[Finding], counts: Counter[str], repair: bool) -> str:
         [one.kind, str(one.path), one.problem, *([str(one.moved or "it stays")] if repair else [])] for one in findings
     ]
     cells = [[*map(printable, line)] for line in lines]
-    table = Table("check", "Not as it was written", head, cells, len(head), [], [], [], [])
+    table = Table("check", "Damaged files", head, cells, len(head), [], [], [], [])
     if not repair and any(one.unit for one in findings):
-        notes.append("`vitbench check repair=true` moves what is damaged aside, so that the same commands make it anew")
+        notes.append("`vitbench check repair=true` moves damaged files aside, so that the same commands make them anew")
     if sys.stdout.isatty():
         print_rich([table], "", notes)
         return ""
@@ -260,13 +260,14 @@ def _notes(findings: list[Finding], counts: Counter[str]) -> list[str]:
         plural(counts["results"], "folder") + " of results",
     ]
     told = [
-        ("unfinished", "run", "not ended, and not looked at"),
-        ("old", "run", "of an older vitbench, without checksums but those of weights"),
-        ("without weights", "file", "of weights that somebody removed since"),
-        ("results without checksums", "folder", "of results without checksums, which `vitbench report` writes"),
+        ("unfinished", "run", "not checked, because not ended"),
+        ("old", "run", "of an older vitbench, with checksums of weights only"),
+        ("without weights", "file", "of weights missing, because somebody removed them"),
+        ("results without checksums", "folder", "of results without checksums; `vitbench report` writes them"),
     ]
     others = [f"{plural(counts[key], noun)} {words}" for key, noun, words in told if counts[key]]
-    return [f"{', '.join(looked)}: {plural(len(findings), 'damage') if findings else 'all is whole'}", *others]
+    found = f"{len(findings):,} damaged" if findings else "all are whole"
+    return [f"checked {', '.join(looked)}: {found}", *others]
 
 
 def _json(findings: list[Finding], counts: Counter[str]) -> str:
@@ -278,7 +279,7 @@ def _json(findings: list[Finding], counts: Counter[str]) -> str:
 
 
 def _without(path: Path, error: Exception) -> str:
-    """The message of an error without the path, which has a column of its own."""
+    """Returns the message of an error without the path, which has its own column."""
     return str(error).replace(f"{path}/", "").removeprefix(f"{path} ").removeprefix("record.json ")
 
 

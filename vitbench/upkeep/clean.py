@@ -1,15 +1,15 @@
-"""`vitbench clean`: what can go. It shows what it would remove, and removes it with `remove=true` alone.
+"""`vitbench clean`: lists what can be deleted, and deletes it only with `remove=true`.
 
-    what=caches     decoded images that no run in runs= was trained on, or goes on with, and no sweep asked for
-    what=surveys    what was seen of folders of images, for `inspect` and for splits
-    what=features   features that `features` computed
+    what=caches     decoded images that no run in runs= was trained on or trains on, and that no sweep asked for
+    what=surveys    what `inspect` and splits found out about folders of images
+    what=features   features that `vitbench features` computed
     what=failed     runs that failed, or were killed, and have no record
     what=temporary  files that killed processes left half-written
     what=damaged    what `vitbench check repair=true` moved aside, into .damaged/
 
-Only files with the names that vitbench gives are removed, one by one, from folders that hold nothing else; so `runs=~`
-loses nothing. Links are not followed. Whatever has a record, whole or not, stays, and so does what a process holds, and
-what somebody wrote to within `days=1`.
+It deletes only files with names that vitbench gives, one by one, and only folders that are then empty. So even
+`runs=~` loses nothing else. Links are not followed. A run with a record stays, even if the record is damaged. So does
+what a process holds, and what was written to within `days=1`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from vitbench.upkeep.needed import HEADER_NAME, Needs, is_header
 from vitbench.upkeep.printing import Line, print_lines
 
 FORMATS = ("text", "json")
-ASIDE = ".damaged"  # where `vitbench check` puts what is damaged
+ASIDE = ".damaged"  # `vitbench check` puts damaged files there
 DAY = 86_400  # seconds
 RUN_NAME = re.compile(r"[\w.-]+-[0-9a-f]{8}")
 RUN_FILES = re.compile(
@@ -45,11 +45,11 @@ RUN_FILES = re.compile(
     r"|record\.damaged\.json|\.lock|\.holder\.json|\.wandb\.json|events\.out\.tfevents\..+"
     r"|(predictions|labels|probabilities)\.npy|\..+\.\d+\.tmp"
 )
-LOCKS = (".lock", ".holder.json")  # of a run; whoever claims it removes them
+LOCKS = (".lock", ".holder.json")  # a process that claims a run removes these itself
 SURVEY = re.compile(r"[0-9a-f]{16}(\.alike[\d.]+)?\.npz")
 FEATURES = re.compile(r".+-[0-9a-f]{16}\.safetensors")
-READ_AGAIN = (".npy", ".npz", ".safetensors")  # files of the cache, which are young when they were read
-# files that a process writes beside their place, with its number, and then renames
+READ_AGAIN = (".npy", ".npz", ".safetensors")  # for these files of the cache, reading counts like writing
+# a process writes a file under such a name, which has the number of the process, and then renames it
 TEMPORARY = re.compile(
     r"\..+\.(?:json|csv|md|tex|svg|yaml|npz|npy|safetensors|txt)\.(\d+)\.tmp"
     r"|[\w-]+-[0-9a-f]{16}(?:-files)?\.(\d+)\.(?:npy|json)\.part"
@@ -59,17 +59,17 @@ UNPACKED = re.compile(r"\.merge\.\w+\.(\d+)\.tmp")  # a folder of `vitbench merg
 
 
 class Item(NamedTuple):
-    """Something that can go."""
+    """Something that can be deleted."""
 
     what: str  # one of FINDERS
     path: Path  # a file, a run's folder, or the header of a set of images
     files: list[Path]
     size: int  # bytes
-    why: str
+    why: str  # what it is, or why it can be deleted
 
 
 class Places(NamedTuple):
-    """The folders that are looked at."""
+    """The folders that are cleaned."""
 
     runs: Path
     results: Path
@@ -77,7 +77,7 @@ class Places(NamedTuple):
 
 
 def main(config: Any) -> int:
-    """Shows what can go, and with `remove` removes it; 0, or 4 where something could not be removed."""
+    """Lists what can be deleted, and with `remove` deletes it. Returns 0, or 4 where something could not be deleted."""
     from omegaconf import OmegaConf
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
@@ -101,7 +101,7 @@ def main(config: Any) -> int:
 
 
 def newest(files: Iterable[Path]) -> float:
-    """When one of the files was last written or read, as far as the disk notes that."""
+    """Returns when a file was last written or read, in seconds since the epoch, as far as the disk notes it."""
     times = [0.0]
     for file in files:
         with suppress(OSError):
@@ -114,7 +114,7 @@ def newest(files: Iterable[Path]) -> float:
 
 
 def caches(places: Places) -> Iterator[Item]:
-    """Sets of decoded images that nothing here needs."""
+    """Yields sets of decoded images that no run in runs= needs."""
     headers = [path for path in regular(places.cache, typed=True) if HEADER_NAME.fullmatch(path.name)]
     if not headers:
         return
@@ -129,12 +129,12 @@ def caches(places: Places) -> Iterator[Item]:
 
 
 def surveys(places: Places) -> Iterator[Item]:
-    """What was seen of folders of images, also which images are near-duplicates of each other."""
+    """Yields what was found out about folders of images, such as which images are near-duplicates of each other."""
     return _of_cache("surveys", places, SURVEY)
 
 
 def features(places: Places) -> Iterator[Item]:
-    """Features of frozen networks."""
+    """Yields files of features of frozen networks."""
     return _of_cache("features", places, FEATURES)
 
 
@@ -145,7 +145,7 @@ def _of_cache(what: str, places: Places, name: re.Pattern[str]) -> Iterator[Item
 
 
 def failed(places: Places) -> Iterator[Item]:
-    """Runs without a record that no process holds."""
+    """Yields runs without a record that no process holds."""
     for folder in folders(places.runs, typed=True):
         if not RUN_NAME.fullmatch(folder.name) or os.path.lexists(folder / "record.json"):
             continue
@@ -156,14 +156,14 @@ def failed(places: Places) -> Iterator[Item]:
         if why := run.failure():
             told = f"failed: {printable(why)[:200]}"
         elif step := run.saved_step():
-            told = f"killed or stopped; its command would go on from step {step:,}"
+            told = f"killed or stopped; its command would continue from step {step:,}"
         else:
             told = "killed or stopped before it saved anything"
         yield Item("failed", folder, files, size_of(files), told)
 
 
 def files_of_run(folder: Path) -> list[Path] | None:
-    """The files of a run without a record; None where something there is not vitbench's."""
+    """Returns the files of a run without a record; None where the folder has anything that vitbench did not write."""
     try:
         with os.scandir(folder) as entries:
             files = [Path(entry) for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -176,7 +176,7 @@ def files_of_run(folder: Path) -> list[Path] | None:
 
 
 def temporary(places: Places) -> Iterator[Item]:
-    """Half-written files of processes that are no more, beside the places where they were to go."""
+    """Yields half-written files of processes that have ended."""
     beside = [places.runs / ".plans", *(places.cache / name for name in ("costs", "features", "surveys"))]
     beside += [folder for folder in folders(places.results, typed=True) if is_regular(folder / "runs.csv")]
     for folder in [places.cache, *beside]:
@@ -187,8 +187,8 @@ def temporary(places: Places) -> Iterator[Item]:
     for folder in hidden_folders(places.runs):
         if (named := UNPACKED.fullmatch(folder.name)) and not is_alive(int(named[1])):
             files = sorted(path for path in folder.rglob("*") if is_regular(path))
-            yield Item("temporary", folder, files, size_of(files), "archives that a `vitbench merge` had unpacked")
-    for images in regular(places.cache, typed=True):  # the header is written last
+            yield Item("temporary", folder, files, size_of(files), "archives that a killed `vitbench merge` unpacked")
+    for images in regular(places.cache, typed=True):  # a whole set has a header, which is written last
         header, lock = images.with_suffix(".json"), images.with_suffix(".lock")
         is_alone = images.suffix == ".npy" and HEADER_NAME.fullmatch(header.name) and not os.path.lexists(header)
         if is_alone and is_regular(lock) and not is_held(lock):
@@ -196,7 +196,7 @@ def temporary(places: Places) -> Iterator[Item]:
 
 
 def damaged(places: Places) -> Iterator[Item]:
-    """What `vitbench check` moved aside."""
+    """Yields what `vitbench check` moved aside."""
     for home in (places.runs, places.cache):
         for path in regular(home / ASIDE):
             yield Item("damaged", path, [path], size_of([path]), "a file")
@@ -207,12 +207,12 @@ def damaged(places: Places) -> Iterator[Item]:
 
 
 TITLES = {
-    "caches": "decoded images that no run in {runs} needs; whoever needs them decodes them again",
-    "surveys": "what was seen of folders of images; whoever needs it looks again",
-    "features": "features of frozen networks; whoever needs them computes them again",
-    "failed": "runs that have no record and that no process holds",
-    "temporary": "half-written by processes that are no more",
-    "damaged": "moved aside by `vitbench check repair=true`",
+    "caches": "decoded images that no run in {runs} needs; a command that needs them decodes them again",
+    "surveys": "findings about folders of images; a command that needs them looks again",
+    "features": "features of frozen networks; `vitbench features` computes them again",
+    "failed": "runs that failed or were killed; they have no record, and no process holds them",
+    "temporary": "half-written files of processes that have ended",
+    "damaged": "files that `vitbench check repair=true` moved aside",
 }
 FINDERS = {
     "caches": caches,
@@ -225,24 +225,24 @@ FINDERS = {
 
 
 def folders(place: Path, typed: bool = False) -> list[Path]:
-    """The folders in a folder, in order, without links and hidden ones. Only a folder that was typed may be a link."""
+    """Returns the folders in a folder, sorted, without links and hidden folders. Only a typed folder may be a link."""
     found = _entries(place, typed)
     return [Path(each) for each in found if each.is_dir(follow_symlinks=False) and not each.name.startswith(".")]
 
 
 def hidden_folders(place: Path) -> list[Path]:
-    """The hidden folders in a folder that was typed, in order, without links."""
+    """Returns the hidden folders in a folder that was typed, sorted, without links."""
     found = _entries(place, typed=True)
     return [Path(each) for each in found if each.is_dir(follow_symlinks=False) and each.name.startswith(".")]
 
 
 def regular(place: Path, typed: bool = False) -> list[Path]:
-    """The files in a folder, in order, without links. Only a folder that was typed may be a link."""
+    """Returns the files in a folder, sorted, without links. Only a folder that was typed may be a link."""
     return [Path(each) for each in _entries(place, typed) if each.is_file(follow_symlinks=False)]
 
 
 def _entries(place: Path, typed: bool) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name; nothing where there is no such folder."""
+    """Returns what is in a folder, sorted by name; nothing where there is no such folder."""
     with suppress(OSError):
         if typed or not place.is_symlink():
             with os.scandir(place) as entries:
@@ -257,7 +257,7 @@ def is_regular(path: Path) -> bool:
 
 
 def size_of(files: Iterable[Path]) -> int:
-    """The bytes of files; of one that vanishes meanwhile none."""
+    """Returns the size of files in bytes; a file that has vanished counts as 0."""
     size = 0
     for file in files:
         with suppress(OSError):
@@ -280,7 +280,7 @@ def is_alive(process: int) -> bool:
 
 
 def remove(item: Item) -> str | None:
-    """Removes an item, unless somebody took it up again meanwhile; returns what went wrong, in a line."""
+    """Deletes an item, unless a process uses it again; returns a line about what went wrong, or None."""
     try:
         if item.what == "failed":
             _remove_run(item.path)
@@ -288,24 +288,24 @@ def remove(item: Item) -> str | None:
             _remove_images(item)
         else:
             _unlink(item.files)
-            if item.path.is_dir():  # a run that was moved aside, or an unpacked archive
+            if item.path.is_dir():  # it is a run that was moved aside, or an unpacked archive
                 for folder in sorted((path for path in item.path.rglob("*") if path.is_dir()), reverse=True):
                     folder.rmdir()
                 item.path.rmdir()
     except (TryAgain, StorageError) as error:
         return str(error)
     except OSError as error:
-        return f"{item.path} cannot be removed: {error.strerror}"
+        return f"{item.path} cannot be deleted: {error.strerror}"
     return None
 
 
 def _remove_run(folder: Path) -> None:
-    """Removes a run's files; whoever claims a run removes what is then an empty folder."""
+    """Deletes a run's files. `claim` then deletes the folder, because it is empty."""
     with Run(folder, {}).claim():
         files = files_of_run(folder)
         if files is None or os.path.lexists(folder / "record.json"):
-            raise TryAgain(f"{folder} is no failed run any more, and stays")
-        # the settings go last, for by them the next call knows the folder again
+            raise TryAgain(f"{folder} is not a failed run any more, so it stays")
+        # the settings are deleted last, because the next call recognises the folder by them
         _unlink(sorted((file for file in files if file.name not in LOCKS), key=lambda file: file.name == "config.yaml"))
 
 
@@ -317,7 +317,7 @@ def _remove_images(item: Item) -> None:
         with lock_errors(lock), FileLock(lock, blocking=False):
             _unlink(item.files)
     except Timeout:
-        raise TryAgain(f"{item.path} is being read or made, and stays") from None
+        raise TryAgain(f"{item.path} stays, because a process is reading or writing it") from None
 
 
 def _unlink(files: Iterable[Path]) -> None:
@@ -325,7 +325,7 @@ def _unlink(files: Iterable[Path]) -> None:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{file} cannot be removed: {error.strerror}") from error
+            raise StorageError(f"{file} cannot be deleted: {error.strerror}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ printing
@@ -338,12 +338,13 @@ def _print(items: list[Item], young: int, failures: int, asked: dict[str, Any]) 
         lines.setdefault(part, []).append(Line(spoken_bytes(item.size), "", str(item.path), [item.why]))
     size = spoken_bytes(sum(item.size for item in items))
     if not items:
-        foot = "nothing to remove"
+        foot = "there is nothing to delete"
     elif asked["remove"]:
-        foot = f"{plural(len(items), 'thing')}, {size}, {f'{failures} of them not ' if failures else ''}removed"
+        of_all = f" of {len(items)}" if failures else ""
+        foot = f"deleted {plural(len(items) - failures, 'item')}{of_all}, {size} in all"
     else:
-        foot = f"{plural(len(items), 'thing')}, {size}. The same command with remove=true removes them"
-    foot += f"; younger than days={asked['days']:g}, and left out: {young}" if young else ""
+        foot = f"{plural(len(items), 'item')}, {size} in all; the same command with remove=true deletes them"
+    foot += f"; {plural(young, 'item')} left out, because younger than days={asked['days']:g}" if young else ""
     print_lines(lines, ("size", "", "what"), foot)
 
 

@@ -1,7 +1,8 @@
-"""`vitbench doctor`: is this machine fit for vitbench? Versions, hardware, limits, folders, locks, variables.
+"""`vitbench doctor`: finds what is wrong with a machine: versions, hardware, limits, folders, locks, variables.
 
-Each line is `good`, `look` or `wrong`; what is not good says what it means and what to type. Exit code 0 where nothing
-is wrong, 4 where a folder, a disk or a right is, and else 2. It changes nothing, and imports torch in another process.
+Each line is `good`, `look` or `wrong`. A line that is not good says what that means and what to type. The exit code is
+0 where nothing is wrong, 4 where a folder, a disk or a permission is, and 2 otherwise. doctor changes nothing, and
+imports torch in another process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vitbench.upkeep.printing import Line, print_lines
 FORMATS = ("text", "json")
 STYLES = {GOOD: "green", LOOK: "yellow", WRONG: "bold red"}
 
-Parts = dict[str, list[Finding]]  # what was found, by what it is about
+Parts = dict[str, list[Finding]]  # what was found, by the part of the machine
 
 
 def main(config: Any) -> int:
@@ -60,7 +61,7 @@ def examine(*, runs: Path, results: Path, cache: Path) -> Parts:
 
 
 def exit_code(parts: Parts) -> int:
-    """0 where nothing is wrong, else the largest code of what is."""
+    """Returns 0 where nothing is wrong, otherwise the largest exit code of what is."""
     return max((finding.exit_code for finding in _all(parts) if finding.verdict == WRONG), default=0)
 
 
@@ -74,11 +75,11 @@ def _all(parts: Parts) -> list[Finding]:
 def _summary(parts: Parts) -> str:
     counts = Counter(finding.verdict for finding in _all(parts))
     told = [f"{counts[WRONG]} wrong", f"{counts[LOOK]} to look at", f"{counts[GOOD]} good"]
-    return ", ".join(told) + ". `vitbench check` hashes what was kept, `vitbench clean` shows what can go."
+    return ", ".join(told) + ". `vitbench check` finds damaged files; `vitbench clean` lists what can be deleted."
 
 
 def _line(finding: Finding) -> Line:
-    """A line of the table; below what was found stands what it means and what to type."""
+    """Makes a line of the table. What a finding means and what to type are shown below it."""
     below = [finding.means, f"type: {finding.type}" if finding.type else ""]
     return Line(finding.verdict, finding.what, finding.found, [words for words in below if words])
 

@@ -1,6 +1,6 @@
-"""What `doctor` says of folders: are they there, may they be written, is there room, do locks work, who holds what.
+"""What `doctor` finds about folders: whether they can be written, have room and have working locks, and who holds what.
 
-Nothing that it writes has a name, so that nothing is left of it.
+It writes only files without a name, which vanish by themselves.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from vitbench.runs.records import run_folders
 from vitbench.runs.run import Run
 from vitbench.upkeep.finding import DISK, LOOK, WRONG, Finding, spoken_bytes
 
-LITTLE_ROOM, NO_ROOM = 5_000_000_000, 200_000_000  # bytes; a ResNet-50 with its optimizer has 300 MB
+LITTLE_ROOM, NO_ROOM = 5_000_000_000, 200_000_000  # bytes; a ResNet-50 with its optimizer takes 300 MB
 SHARED_MEMORY = Path("/dev/shm")
-LITTLE_SHARED = 128_000_000  # Docker gives 64 MB
+LITTLE_SHARED = 128_000_000  # bytes; Docker gives 64 MB
 MOUNTS = Path("/proc/self/mountinfo")
-# file systems of other machines, whose locks are only as good as their server
+# file systems on other machines, whose locks are only as good as their server
 NETWORK = re.compile(r"^(nfs|cifs|smb|9p|ceph|glusterfs|lustre|beegfs|gpfs|afs|fuse\.|ncpfs|virtiofs)")
-# file systems that are gone one day
+# file systems that do not last
 PASSING = {
-    "tmpfs": "in memory, and gone when this machine or container ends",
-    "ramfs": "in memory, and gone when this machine or container ends",
-    "overlay": "the container's own layer, and gone with the container",
+    "tmpfs": "in memory, and is lost when this machine or container ends",
+    "ramfs": "in memory, and is lost when this machine or container ends",
+    "overlay": "in the container's own layer, and is lost with the container",
 }
-SHOWN = 5  # locks are told one by one up to so many
+SHOWN = 5  # at most so many locks are named
 
 
 def of_folder(setting: str, folder: Path) -> Finding:
-    """A folder that vitbench writes, or where it would be made."""
+    """Looks at a folder that vitbench writes to or, if it does not exist, at the place where it would be made."""
     try:
         return _of_folder(setting, folder)
     except OSError as error:
-        means = f"It cannot be looked at: {error.strerror or error}."
+        means = f"It cannot be examined: {error.strerror or error}."
         return Finding(f"{setting}=", _shown(folder), WRONG, means, _another(setting), DISK)
 
 
@@ -64,7 +64,7 @@ def _of_folder(setting: str, folder: Path) -> Finding:
         return Finding(what, found, LOOK, means, "vitbench clean")
     if kind and NETWORK.match(kind):
         means = (
-            "It is on another machine. Locks were tried and work; runs are safe if they also work between the machines "
+            "It is on another machine. Locks work from here; runs are safe if locks also work between the machines "
             "that share it. Reading images from it is slow."
         )
         return Finding(what, found, LOOK, means, f"{setting}=FOLDER, on a disk of this machine")
@@ -78,7 +78,7 @@ def _another(setting: str) -> str:
 
 
 def _hindrance(folder: Path) -> str | None:
-    """Why nothing can be written and locked in a folder; None where it can."""
+    """Says why nothing can be written or locked in a folder; None where both can be done."""
     import fcntl
 
     try:
@@ -89,7 +89,7 @@ def _hindrance(folder: Path) -> str | None:
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                return f"Locks do not work there ({error.strerror}): two processes could train the same run."
+                return f"Locks do not work there ({error.strerror}), so two processes could train the same run."
     except OSError as error:
         whose = f"; it belongs to {owner_of(os.stat(folder))}" if error.errno in (errno.EACCES, errno.EPERM) else ""
         return f"{_shown(folder)} cannot be written: {error.strerror}{whose}."
@@ -103,7 +103,7 @@ def _full_of_files(folder: Path) -> bool:
 
 
 def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:
-    """The kind of the file system that a folder is on (ext4, nfs4, overlay ...); None where nothing tells it."""
+    """Returns the kind of the file system that a folder is on (ext4, nfs4, overlay ...); None where it is not known."""
     try:
         lines = [line.split() for line in read_file(mounts, LARGE).decode(errors="replace").splitlines()]
     except OSError:
@@ -121,16 +121,16 @@ def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:
 
 
 def of_system_folders() -> Iterator[Finding]:
-    """Shared memory, and the folder of temporary files."""
+    """Looks at shared memory, and at the folder for temporary files."""
     if not SHARED_MEMORY.is_dir():
-        means = "Sweeps with hydra/launcher=joblib, and several GPUs in one run, pass data through it."
+        means = "Sweeps with hydra/launcher=joblib and runs on several GPUs pass data through it."
         yield Finding("shared memory", f"no {SHARED_MEMORY}", LOOK, means, "docker run --shm-size=1g ...")
     else:
         status = os.statvfs(SHARED_MEMORY)
         size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
         found = f"{spoken_bytes(free)} of {spoken_bytes(size)} free"
         if free < LITTLE_SHARED:
-            means = "Sweeps with hydra/launcher=joblib, and several GPUs in one run, pass data through it."
+            means = "Sweeps with hydra/launcher=joblib and runs on several GPUs pass data through it."
             yield Finding("shared memory", found, LOOK, means, "docker run --shm-size=1g ...")
         else:
             yield Finding("shared memory", found)
@@ -140,7 +140,7 @@ def of_system_folders() -> Iterator[Finding]:
         little = (LOOK, "Libraries that compile write there.", "export TMPDIR=FOLDER") if room < NO_ROOM else ()
         yield Finding("temporary files", f"{_shown(folder)}, {spoken_bytes(room)} free", *little)
     except OSError:
-        means = "No folder for temporary files can be written; libraries that compile need one."
+        means = "There is no writable folder for temporary files, which libraries that compile need."
         yield Finding("temporary files", "none", WRONG, means, "export TMPDIR=FOLDER", DISK)
 
 
@@ -148,12 +148,13 @@ def of_system_folders() -> Iterator[Finding]:
 
 
 def of_locks(runs: Path, cache: Path) -> Iterator[Finding]:
-    """Who holds what, which runs cannot go on because they are somebody else's, and what a killed process left."""
+    """Says which process holds what, which runs cannot continue because they belong to others, and what killed
+    processes left."""
     held, foreign, left = [], [], []
     try:
         folders = run_folders(runs) if runs.is_dir() else []
     except (OSError, UserError):
-        folders = []  # `of_folder` says it
+        folders = []  # `of_folder` has said why
     for folder in folders:
         run, lock = Run(folder, {}), folder / ".lock"
         ended = (folder / "record.json").exists()
@@ -170,11 +171,11 @@ def of_locks(runs: Path, cache: Path) -> Iterator[Finding]:
             foreign.append(f"{lock} of {owner_of(os.lstat(lock))}")
     yield Finding("held now", _few(held, "nothing"))
     if foreign:
-        means = "You may not write these, so that their runs cannot go on. Ask the owner, or choose another folder."
+        means = "You may not write these, so their runs cannot continue. Ask the owner, or choose another folder."
         yield Finding("rights", _few(foreign, ""), WRONG, means, "runs=FOLDER; the owner: chmod -R a+rwX FOLDER", DISK)
     if left:
-        means = "Their processes were killed. Nothing is lost: the same command goes on from the saved state."
-        yield Finding("left by the killed", _few(left, ""), LOOK, means, "vitbench ls runs")
+        means = "Their processes were killed. Nothing is lost: the same command continues from the saved state."
+        yield Finding("killed runs", _few(left, ""), LOOK, means, "vitbench ls runs")
 
 
 def _holder(run: Run) -> str | None:
@@ -183,7 +184,7 @@ def _holder(run: Run) -> str | None:
 
 
 def _not_ours(place: Path) -> Path | None:
-    """The first of a run's folder, its lock and its settings that may not be written; None where all may be."""
+    """Returns the first of a run's folder, lock and settings that may not be written; None where all may be."""
     files = [place, place / ".lock", place / "config.yaml"] if place.is_dir() else [place]
     return next((file for file in files if file.exists() and not os.access(file, os.W_OK)), None)
 

@@ -1,6 +1,6 @@
-"""What `doctor` says of the machine: packages, processors, GPUs, memory, limits, and variables of the environment.
+"""What `doctor` finds about the machine: packages, processors, GPUs, memory, limits, and environment variables.
 
-Packages are imported in a process of their own, so that one that is broken breaks nothing here.
+Packages are imported in another process, so that a broken package breaks nothing here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from vitbench.settings.compose import PACKAGE
 from vitbench.upkeep.finding import LOOK, WRONG, Finding, spoken_bytes
 from vitbench.version import __version__
 
-PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that vitbench is tested with
+PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest version with which vitbench is tested
 FOR_DEVELOPERS = ("test", "docs", "release")  # extras that a user of vitbench does not need
 SECONDS_TO_IMPORT = 120
 LITTLE_MEMORY, FEW_DESCRIPTORS = 2_000_000_000, 1024  # bytes; files
 IMPORTED = ("numpy", "PIL", "yaml", "safetensors", "scipy", "pandas", "matplotlib", "torch", "torchvision")
-# What the other process does: it says which module it begins with, so that one that ends the process is known.
+# The code of the other process. It names each module before it imports it, so that a module which ends the process is
+# known.
 LOOK_AT_PACKAGES = """
 import importlib, json, sys
 facts = {"broken": {}, "gpus": []}
@@ -59,10 +60,10 @@ print(json.dumps({"facts": facts}), flush=True)
 class Packages(NamedTuple):
     """What the other process found."""
 
-    broken: dict[str, str]  # what importing a module says
-    gpus: list[dict[str, Any]]  # name, free and memory in bytes, error
-    threads: int | None = None  # what torch computes with, where nothing else is typed
-    cuda: str | None = None  # with which torch was built; None: for processors alone
+    broken: dict[str, str]  # the errors of modules that cannot be imported
+    gpus: list[dict[str, Any]]  # of each GPU: name, free and memory in bytes, error
+    threads: int | None = None  # the number of threads that torch uses by default
+    cuda: str | None = None  # the version of CUDA with which torch was built; None: without CUDA
 
 
 def look_at_packages() -> Packages:
@@ -82,7 +83,7 @@ def look_at_packages() -> Packages:
             if facts := told.get("facts"):
                 return Packages(facts["broken"], facts["gpus"], facts.get("threads"), facts.get("cuda"))
             begun = told.get("begun", begun)
-        except (ValueError, AttributeError):  # a package prints when it is imported
+        except (ValueError, AttributeError):  # a package printed this line when it was imported
             continue
     return Packages({begun: ended}, [])
 
@@ -91,7 +92,7 @@ def look_at_packages() -> Packages:
 
 
 def of_versions(packages: Packages) -> Iterator[Finding]:
-    """Python, vitbench, and the packages that it needs, may need and has."""
+    """Looks at the versions of Python, vitbench, and the packages that it needs or can use."""
     own = ".".join(map(str, sys.version_info[:2]))
     low, high = (".".join(map(str, each)) for each in PYTHONS)
     python = f"{platform.python_version()} in {sys.prefix}"
@@ -110,7 +111,9 @@ def of_versions(packages: Packages) -> Iterator[Finding]:
         elif installed is None:
             yield Finding(name, "not installed", means=f"Optional: pip install 'vitbench[{extra}]' brings it.")
         elif not requirement.specifier.contains(installed, prereleases=True):
-            means = f"vitbench needs {requirement.specifier}; older ones have known holes or lack what is used."
+            means = (
+                f"vitbench needs {requirement.specifier}; older versions have known security holes or lack functions."
+            )
             yield Finding(name, installed, WRONG, means, f"pip install '{name}{requirement.specifier}'")
         else:
             right.append(f"{name} {installed}")
@@ -123,17 +126,17 @@ def of_versions(packages: Packages) -> Iterator[Finding]:
 
 
 def versions() -> dict[str, str | None]:
-    """The version of Python, vitbench and every package that it needs or may need; None: not installed."""
+    """Returns the versions of Python, vitbench and every package that it needs or can use; None: not installed."""
     known: dict[str, str | None] = {"python": platform.python_version(), "vitbench": __version__}
     return known | {requirement.name: _version(requirement.name) for requirement, _ in _requirements()}
 
 
 def _requirements() -> list[tuple[Any, str]]:
-    """What vitbench needs, each with the extra that asks for it, or an empty word; what developers need is left out."""
+    """Lists the packages that vitbench needs, each with the extra that asks for it or "", without those of developers."""
     from packaging.requirements import Requirement
 
     project = PACKAGE.parent / "pyproject.toml"
-    if project.is_file():  # what is installed from a checkout may say what was needed once
+    if project.is_file():  # in a checkout, the installed metadata may be out of date
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
         words = [(line, "") for line in table["dependencies"]]
         extras = table["optional-dependencies"].items()
@@ -163,7 +166,7 @@ def _version(name: str) -> str | None:
 
 
 def of_hardware(packages: Packages) -> Iterator[Finding]:
-    """Processors, GPUs, memory, and limits around this process."""
+    """Looks at processors, GPUs, memory, and the limits of this process."""
     here, quota = cores(), processor_quota()
     found = f"{plural(here, 'core')} of {processor()}"
     if here < (os.cpu_count() or here):
@@ -171,8 +174,8 @@ def of_hardware(packages: Packages) -> Iterator[Finding]:
     if quota is not None and quota < here:
         whole = max(1, int(quota))
         means = (
-            f"A container or batch system allows the time of {quota:g} of them. Where more threads compute, the system "
-            "halts all of them again and again."
+            f"A container or batch system allows the computing time of {quota:g} of them. If more threads compute, the "
+            "system halts all of them again and again."
         )
         yield Finding("processors", f"{found}; quota {quota:g}", LOOK, means, f"export OMP_NUM_THREADS={whole}")
     else:
@@ -195,15 +198,15 @@ def _gpus(packages: Packages) -> Iterator[Finding]:
     if not packages.gpus and there and hidden in ("", "-1"):
         yield Finding(
             "GPU",
-            f"{len(there)}, all hidden by CUDA_VISIBLE_DEVICES={hidden}",
+            f"{len(there)}, hidden by CUDA_VISIBLE_DEVICES={hidden}",
             LOOK,
             "Runs train on the processor.",
             "unset CUDA_VISIBLE_DEVICES",
         )
     elif not packages.gpus and there:
-        built = f"for CUDA {packages.cuda}, which this driver may lack" if packages.cuda else "for processors alone"
+        built = f"for CUDA {packages.cuda}, which this driver may lack" if packages.cuda else "without CUDA"
         means = f"torch cannot use them: it was built {built}. pytorch.org/get-started says how to install another."
-        yield Finding("GPU", f"{len(there)}, and torch sees none", WRONG, means, "nvidia-smi")
+        yield Finding("GPU", f"{len(there)}, but torch sees none", WRONG, means, "nvidia-smi")
     elif not packages.gpus:
         yield Finding("GPU", "none; runs train on the processor")
 
@@ -227,29 +230,29 @@ def _limits() -> Iterator[Finding]:
     for name, limit, letter in (("address space", resource.RLIMIT_AS, "v"), ("file size", resource.RLIMIT_FSIZE, "f")):
         most = resource.getrlimit(limit)[0]
         if most != resource.RLIM_INFINITY:
-            means = "Something set a limit; torch maps several GB that it does not use, and sets of images are large."
+            means = "There is a limit; torch maps several GB that it does not use, and sets of images are large."
             yield Finding(name, f"at most {spoken_bytes(most)}", LOOK, means, f"ulimit -{letter} unlimited")
 
 
 # --------------------------------------------------------------------------------------------------- the environment
 
-# (variable, what it does, what to type); what holds for each value is below
+# what each variable does, as the rest of a sentence that begins with "It"; harmless values are below
 DANGEROUS = {
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "lets torch run code that is in a file of weights. vitbench does not ask torch "
     "for that, but libraries may.",
     "LD_PRELOAD": "loads a library into every process before all others; allocators and profilers change what is "
     "measured, and some break torch.",
-    "PYTHONPATH": "brings modules before those that are installed; another torch or vitbench may lie there.",
-    "PYTHONOPTIMIZE": "leaves out the checks by which vitbench notices its own mistakes.",
+    "PYTHONPATH": "names folders that come before installed packages; another torch or vitbench may be there.",
+    "PYTHONOPTIMIZE": "switches off the checks by which vitbench notices its own mistakes.",
     "PYTHONWARNINGS": "may turn warnings of libraries into errors.",
     "PYTHONINSPECT": "keeps Python open when a command has ended, so that a sweep never ends.",
-    "GOMP_CPU_AFFINITY": "ties threads to cores: all runs of a sweep then share the first ones.",
-    "KMP_AFFINITY": "ties threads to cores: all runs of a sweep then share the first ones.",
-    "OMP_PROC_BIND": "ties threads to cores: all runs of a sweep then share the first ones.",
-    "NVIDIA_TF32_OVERRIDE": "changes the precision of every product on a GPU, and no record tells it.",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "changes the precision of every product on a GPU, and no record tells it.",
-    "CUBLAS_WORKSPACE_CONFIG": "with other values than :4096:8 and :16:8, two runs of a command on a GPU differ.",
-    "CUDA_LAUNCH_BLOCKING": "makes a GPU wait after each operation, several times as slow.",
+    "GOMP_CPU_AFFINITY": "ties threads to cores, so that all runs of a sweep share the first cores.",
+    "KMP_AFFINITY": "ties threads to cores, so that all runs of a sweep share the first cores.",
+    "OMP_PROC_BIND": "ties threads to cores, so that all runs of a sweep share the first cores.",
+    "NVIDIA_TF32_OVERRIDE": "changes the precision of every product on a GPU, and no record says so.",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "changes the precision of every product on a GPU, and no record says so.",
+    "CUBLAS_WORKSPACE_CONFIG": "makes two runs of a command on a GPU differ, unless it is :4096:8 or :16:8.",
+    "CUDA_LAUNCH_BLOCKING": "makes a GPU wait after each operation, which makes training several times as slow.",
 }
 HARMLESS = {
     "CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"),
@@ -262,29 +265,29 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def of_environment(environment: Mapping[str, str], threads: int | None = None) -> Iterator[Finding]:
-    """The variables that change what vitbench computes, or how fast; `threads` is what torch takes."""
+    """Looks at variables that change what vitbench computes, or how fast. `threads` is the number that torch uses."""
     here = max(1, min(cores(), int(processor_quota() or cores())))
     for name in THREADS:
         value = environment.get(name)
         number = int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 9 else None
         if value is not None and not number:
-            yield Finding(name, value, LOOK, "It is no number of threads, and is ignored.", f"unset {name}")
+            yield Finding(name, value, LOOK, "It is not a number of threads, so it is ignored.", f"unset {name}")
         elif number and number > here:
-            means = f"More threads than the {plural(here, 'core')} make every step slower."
+            means = f"More threads than {plural(here, 'core')} make every step slower."
             yield Finding(name, f"{number:,}", LOOK, means, f"export {name}={here}")
         elif number and number < here and name == THREADS[0]:
-            means = "Right where several runs share the machine; a single run leaves cores idle."
+            means = "This is right where several runs share the machine; a single run leaves cores idle."
             yield Finding(name, f"{number} of {plural(here, 'core')}", means=means)
     if THREADS[0] not in environment:
-        by_default = f"not set; torch takes {threads}" if threads else "not set"
+        by_default = f"not set; torch uses {plural(threads, 'thread')}" if threads else "not set"
         yield Finding(THREADS[0], by_default)
     for name, does in DANGEROUS.items():
         value = environment.get(name)
         if value and value not in HARMLESS.get(name, ()):
             yield Finding(name, value, WRONG if name in ALWAYS_WRONG else LOOK, f"It {does}", f"unset {name}")
     if not environment.get("HOME"):
-        means = "Where ~ is cannot be told, and so not where decoded images go."
+        means = "The home folder (~) is not known, so the folder of decoded images is not known either."
         yield Finding("HOME", "not set", LOOK, means, "export HOME=FOLDER, or data.cache=FOLDER in each command")
     if sys.getfilesystemencoding().lower() != "utf-8":
-        means = "Names of files with other letters than a to z cannot be read."
+        means = "Names of files with letters other than a to z cannot be read."
         yield Finding("locale", sys.getfilesystemencoding(), LOOK, means, "export PYTHONUTF8=1")

@@ -1,4 +1,4 @@
-"""Which sets of decoded images the runs of a folder need: those they were trained on, and those they go on with."""
+"""Finds the sets of decoded images that the runs of a folder need: those that they were trained on, or will be."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vitbench.machine.disk import LARGE, read_json
 from vitbench.runs.records import folders_kept_apart, run_folders
 from vitbench.settings.compose import read_yaml
 
-HEADER_NAME = re.compile(r"[\w-]+-[0-9a-f]{16}(-files)?\.json")  # as vitbench/data/cache.py calls them
-OWN = "imagefolder"  # its sets are called as the folder is, which may be called anything
+HEADER_NAME = re.compile(r"[\w-]+-[0-9a-f]{16}(-files)?\.json")  # the names that vitbench/data/cache.py gives
+OWN = "imagefolder"  # its sets have the name of the folder, which can be any name
 
 
 class Needs(NamedTuple):
-    """What runs say of their images."""
+    """What runs say about their images."""
 
-    fingerprints: set[str]  # of whole sets
-    reduced: set[tuple[str, tuple[int, ...]]]  # of a set of which data.classes chose some
-    sources: set[str]  # of runs that have not ended, or that nobody can ask: all sets that may be theirs are needed
+    fingerprints: set[str]  # the fingerprints of whole sets
+    reduced: set[tuple[str, tuple[int, ...]]]  # the fingerprints of sets from which data.classes chose, and the classes
+    sources: set[str]  # the sources of runs that have no record; all sets that may be theirs are needed
 
     @classmethod
     def of(cls, runs: Path) -> Needs:
-        """Asks records, the settings of runs that have none, and what sweeps planned and nobody has begun."""
+        """Reads records, the settings of runs without one, and what sweeps noted about runs that have not begun."""
         needs = cls(set(), set(), set())
         there = run_folders(runs)
         kept_apart = [run for place in folders_kept_apart(runs) for run in run_folders(place)]
@@ -55,7 +55,7 @@ class Needs(NamedTuple):
         return needs
 
     def has(self, stem: str, header: dict[str, Any]) -> bool:
-        """Whether a set, by the name of its header and by what that holds, is or may be needed."""
+        """Whether a set may be needed. `stem` is the name of its header without the ending; `header` is its content."""
         fingerprint = header["fingerprint"]
         may_be = OWN in self.sources or any(stem.startswith(f"{source}-") for source in self.sources)
         if may_be or fingerprint in self.fingerprints:
@@ -65,12 +65,15 @@ class Needs(NamedTuple):
 
 
 def reduced_fingerprint(fingerprint: str, classes: tuple[int, ...]) -> str:
-    """What vitbench/data/classes.py makes of a set's fingerprint where some classes are chosen."""
+    """Returns the fingerprint that vitbench/data/classes.py makes where some classes of a set are chosen."""
     return hashlib.sha256(json.dumps([fingerprint, list(classes)]).encode()).hexdigest()[:16]
 
 
 def _source_of(folder: Path) -> str | None:
-    """Which source a run without a record reads; None of a folder that is no run. Of what cannot be read, any."""
+    """Returns the source of images of a run without a record; None where the folder is no run.
+
+    Where the settings cannot be read, returns OWN, which stands for any source.
+    """
     if not (folder / "config.yaml").exists():
         return None if not (folder / "record.json").exists() else OWN
     with suppress(UserError, KeyError, TypeError):
@@ -79,7 +82,7 @@ def _source_of(folder: Path) -> str | None:
 
 
 def is_header(path: Path) -> dict[str, Any] | None:
-    """What the header of a set of decoded images holds; None of any other file."""
+    """Returns the content of the header of a set of decoded images; None for any other file."""
     with suppress(OSError, ValueError):
         header = read_json(path, LARGE)
         shape, count = header.get("shape"), header.get("train")

@@ -1,4 +1,5 @@
-"""How `doctor` and `clean` print: a line for each thing, in parts, with sentences below it. Coloured in a terminal."""
+"""Prints the lists of `doctor` and `clean`: parts with a line for each thing and sentences below; coloured in a
+terminal."""
 
 from __future__ import annotations
 
@@ -11,28 +12,28 @@ from vitbench.machine.terminal import beneath, escaped
 from vitbench.numbers.text import say, speakable
 from vitbench.numbers.words import printable
 
-WIDTH = 120  # of what is not printed to a terminal
-NAME = 26  # letters of a name in a terminal, which then goes on below
+WIDTH = 120  # the width of text that is not printed to a terminal
+NAME = 26  # in a terminal, a name is wrapped after so many letters
 
 
 class Line(NamedTuple):
     mark: str  # good, look or wrong; or a size
-    name: str  # empty in all lines: it has no column
+    name: str  # where it is empty in all lines, there is no column for it
     found: str
-    below: Sequence[str] = ()  # sentences
+    below: Sequence[str] = ()  # sentences below the line
 
 
 Lines = Mapping[str, Sequence[Line]]  # by the name of their part
 
 
 def print_lines(lines: Lines, head: Sequence[str], foot: str, styles: Mapping[str, str] | None = None) -> None:
-    """Prints to stdout: to a terminal a table as wide as it is, elsewhere plain text. `styles` colours marks."""
+    """Prints a table that is as wide as the terminal or, elsewhere, plain text. `styles` has the colours of marks."""
     if not (sys.stdout.isatty() and _print_rich(lines, head, foot, styles or {})):
         say(as_text(lines, foot))
 
 
 def as_text(lines: Lines, foot: str) -> str:
-    """The lines under the name of each part; what is too wide for its column goes on below it."""
+    """Writes the lines under the name of each part. Text that is too wide for its column is wrapped."""
     every = [line for part in lines.values() for line in part]
     marks, names = (max((len(line[column]) for line in every), default=0) for column in (0, 1))
     begins = [f"{line.mark:<{marks}}  " + (f"{line.name:<{names}}  " if names else "") for line in every]

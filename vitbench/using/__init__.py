@@ -1,1 +1,1 @@
-"""Using what a run trained: `vitbench predict` gives classes to images, `vitbench export` a file to other programs."""
+"""Uses what a run trained: `vitbench predict` classifies images, `vitbench export` writes files for other programs."""

@@ -1,8 +1,8 @@
 """Writes the network of a run for other programs: `vitbench export run=ID file=cats.onnx`.
 
-`safetensors` has the weights, and in its metadata what it takes to build the network and to give it images; it can also
-begin a run (`init=FILE`). `onnx` is the whole network from bytes to probabilities. Either is given test images before
-anything is written, and its logits may differ by TOLERANCE at most from those of the run (docs/how-to/using.md).
+`safetensors` has the weights; its metadata say how to build the network and how to give it images. A run can begin from
+it (`init=FILE`). `onnx` is the whole network from bytes to probabilities. Before a file is written, its network gets
+test images, and its logits may differ by at most TOLERANCE from those of the run (docs/how-to/using.md).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vitbench.settings.share import source_options
 from vitbench.using.network import Exported, Logits, Network, described, find_classifier, load_network
 
 FORMATS = ("safetensors", "onnx")
-TOLERANCE = 1e-4  # of logits
-CHECKED = 100  # images
+TOLERANCE = 1e-4  # logits may differ by so much
+CHECKED = 100  # so many images are used for the comparison
 
 
 def main(config: Any) -> int:
@@ -47,17 +47,17 @@ def main(config: Any) -> int:
     difference = largest_difference(network.logits, exported.logits, images)
     if not difference <= TOLERANCE:
         raise RunFailed(
-            f"run={record['id']} format={form}: its logits differ by {difference:.2g} on {which}, and {TOLERANCE:g} is "
-            "allowed; nothing was written"
+            f"run={record['id']} format={form}: the logits of the file differ by {difference:.2g} on {which}, but only "
+            f"{TOLERANCE:g} is allowed; nothing was written"
         )
     write_output(path, exported.blob, replace=asked["replace"])
     note = f"; {exported.note}" if exported.note else ""
-    say(f"{path}: {len(exported.blob) / 1e6:.1f} MB, logits differ by {difference:.1g} at most on {which}{note}\n")
+    say(f"{path}: {len(exported.blob) / 1e6:.1f} MB, logits differ by at most {difference:.1g} on {which}{note}\n")
     return 0
 
 
 def form_and_path(form: str | None, file: str | None, run: Any) -> tuple[str, Path]:
-    """The format and the file to write, of which each follows from the other."""
+    """Returns the format and the file to write. Either can be left out, because it follows from the other."""
     if form is not None:
         check_choice("format", form, FORMATS)
     if file is None:
@@ -68,14 +68,14 @@ def form_and_path(form: str | None, file: str | None, run: Any) -> tuple[str, Pa
     if ending not in FORMATS:
         raise UserError(f"file={file}: the ending says the format; choices: .safetensors, .onnx")
     if form not in (None, ending):
-        raise UserError(f"format={form} file={file}: which of the two? leave format= out, the ending says it")
+        raise UserError(f"format={form} file={file}: these contradict each other; drop format=, the ending says it")
     return ending, Path(file).expanduser()
 
 
 def as_safetensors(network: Network, record: Record) -> Exported:
-    """The weights, with `described` as metadata, each value JSON.
+    """Returns the weights as a safetensors file, with the values of `described` as JSON in its metadata.
 
-    Networks of timm and torchvision have the names of their library, so that it can load the file, too.
+    The tensors of networks of timm and torchvision have the names of their library, so that it can load the file, too.
     """
     from safetensors.torch import load, save
 
@@ -92,7 +92,7 @@ def as_safetensors(network: Network, record: Record) -> Exported:
     known = {key: record[key] for key in ("classes", "mean", "std")}
     origin = json.dumps({"run": record["id"], **known}, sort_keys=True)
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
-    # under this key init=FILE finds the classes, what images are normalised by, and a checksum of the tensors
+    # init=FILE reads this key: it has the classes, the mean and std of normalisation, and a checksum of the tensors
     blob = save(tensors, metadata | {"vitbench": f"{digest(tensors, origin)} {origin}", "format": "pt"})
     model = of_record(record).eval()
     with_names(model).load_state_dict(load(blob))
@@ -100,11 +100,11 @@ def as_safetensors(network: Network, record: Record) -> Exported:
 
 
 def images_to_check(record: Record) -> tuple[NDArray[np.uint8], str]:
-    """Test images of the run (M,C,H,W), or noise where they are not at hand; and which of the two, in words."""
+    """Returns test images of the run (M,C,H,W), or noise where they are not at hand, and says which of the two."""
     data = record["config"]["data"]
     cache = data.get("cache") or ""
     cache = cache if Path(cache).is_dir() else cache_folder(None)
-    # a public set that is not decoded would be downloaded
+    # opening a public set that is not decoded here would download it
     at_hand = data["source"] in ("shapes", "imagefolder") or any(Path(cache).glob(f"{data['source']}-*.json"))
     why = "not decoded here"
     if at_hand:
@@ -115,7 +115,7 @@ def images_to_check(record: Record) -> tuple[NDArray[np.uint8], str]:
             if images.shape[1:] == shape:
                 return images, f"{plural(len(images), 'test image')}"
             why = "of another size now"
-        except (UserError, TypeError) as error:  # TypeError: images that are decoded one by one, or an older setting
+        except (UserError, TypeError) as error:  # TypeError: images are decoded one by one, or the run has old settings
             why = str(error)
     size = record["image_size"]
     noise = np.random.default_rng(0).integers(0, 256, (CHECKED, record["channels"], size, size), np.uint8)
@@ -123,6 +123,6 @@ def images_to_check(record: Record) -> tuple[NDArray[np.uint8], str]:
 
 
 def largest_difference(one: Logits, other: Logits, images: NDArray[np.uint8]) -> float:
-    """The largest absolute difference of two networks' logits."""
+    """Returns the largest absolute difference between the logits of two networks."""
     batches = np.array_split(images, max(1, len(images) // 20))
     return max(float((one(batch) - other(batch)).abs().max()) for batch in batches)

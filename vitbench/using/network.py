@@ -1,4 +1,4 @@
-"""The network of a finished run, with all that it needs to be given images as in its training."""
+"""The network of a finished run, together with the decoding and normalisation of images that it was trained with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Network(NamedTuple):
     machine: Machine
 
     def logits(self, images: NDArray[np.uint8]) -> Tensor:
-        """What it gives uint8 images (B,C,H,W): logits (B,K) in float32, on the CPU."""
+        """Computes the logits (B,K) of uint8 images (B,C,H,W), in float32 and on the CPU."""
         import torch
 
         from vitbench.training.evaluate import forward_of
@@ -43,7 +43,7 @@ class Network(NamedTuple):
             return forward_of(self.model, self.normalise, batch).cpu()
 
 
-Logits = Callable[[NDArray[np.uint8]], "Tensor"]  # of images (B,C,H,W): (B,K), on the CPU
+Logits = Callable[[NDArray[np.uint8]], "Tensor"]  # images (B,C,H,W) -> logits (B,K), on the CPU
 
 
 class Exported(NamedTuple):
@@ -53,26 +53,29 @@ class Exported(NamedTuple):
 
 
 def find_classifier(runs: str, run: str | None) -> tuple[Path, Record]:
-    """The folder and the record of a run that learned classes and has its weights; UserError says what it lacks."""
+    """Returns the folder and the record of a run that learned classes and has its weights.
+
+    Raises UserError that says what the run lacks.
+    """
     if run is None or not str(run).strip():
-        raise UserError("run=ID is missing; `vitbench ls runs` lists what there is")
+        raise UserError("run=ID is missing; `vitbench ls runs` lists the runs")
     folder = Path(runs).expanduser() / str(run)
     if (folder / "config.yaml").exists() and not (folder / "record.json").exists():
         why = Run(folder, {}).failure()
-        stands = f"failed ({why[:120]})" if why else "has begun and not ended"
-        raise UserError(f"run={run}: {stands}; its command again goes on with it")
+        stands = f"failed ({why[:120]})" if why else "has not ended"
+        raise UserError(f"run={run}: {stands}; repeat its command to continue")
     record = find_record(folder)
     if "optim" not in record["config"]:
-        raise UserError(f"run={run}: was trained elsewhere, and its weights are a file of their own")
+        raise UserError(f"run={run}: was trained elsewhere, so vitbench has no weights of it")
     if record["status"] == "diverged":
-        raise UserError(f"run={run}: diverged, and left no weights")
+        raise UserError(f"run={run}: diverged and left no weights")
     if record["test_accuracy"] is None:
         objective = record["config"].get("objective", {}).get("name")
-        raise UserError(f"run={run}: learned no classes (objective={objective}); a run with init={run} can")
+        raise UserError(f"run={run}: learned no classes (objective={objective}); train a classifier with init={run}")
     if "features" in record:
-        raise UserError(f"run={run}: is a classifier of frozen features, of which no weights are kept")
+        raise UserError(f"run={run}: is a classifier of frozen features, whose weights are not kept")
     if not Run(folder, {}).weights().exists():
-        raise UserError(f"run={run}: has no weights, {Run(folder, {}).weights()} is gone")
+        raise UserError(f"run={run}: has no weights; {Run(folder, {}).weights()} is missing")
     return folder, record
 
 
@@ -95,7 +98,7 @@ def load_network(folder: Path, record: Record, machine: Mapping[str, Any]) -> Ne
 
 
 def pixels_of(path: str, size: int, channels: int, fit: str) -> NDArray[np.uint8]:
-    """A file as uint8 (C, size, size), decoded as in training; ValueError with the reason where that cannot be."""
+    """Decodes a file as in training, to uint8 (C, size, size). Raises ValueError with the reason where it cannot."""
     pixels: NDArray[np.uint8] = decode(path, size, fit)
     if channels == 3:
         return pixels
@@ -105,13 +108,13 @@ def pixels_of(path: str, size: int, channels: int, fit: str) -> NDArray[np.uint8
 
 
 def fit_of(record: Record) -> str:
-    """How images that are not square were made so; records of before that was a setting do not name it."""
+    """Returns how images were made square. Old records lack this setting, and then it is crop."""
     fit: str = record["config"]["data"].get("fit", "crop")
     return fit
 
 
 def described(record: Record) -> dict[str, Any]:
-    """What a program needs to know of a network, beside its weights."""
+    """Returns what a program needs to know about a network, besides its weights."""
     data = record["config"]["data"]
     return {
         "run": record["id"],

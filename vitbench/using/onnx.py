@@ -1,4 +1,4 @@
-"""A network as ONNX, from the bytes of images to logits and probabilities (extra `vitbench[onnx]`)."""
+"""Writes a network as ONNX, from the bytes of images to logits and probabilities (extra `vitbench[onnx]`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FromBytes(nn.Module):
     def __init__(self, model: nn.Module, normalise: Normalise) -> None:
         super().__init__()
         self.model = model
-        # one value a channel, whatever images it has seen
+        # one value for each channel, (1,C,1,1)
         self.register_buffer("scale", normalise.scale[:, :, :1, :1].contiguous())
         self.register_buffer("shift", normalise.shift[:, :, :1, :1].contiguous())
         self.register_buffer("places", normalise.places)
@@ -42,7 +42,10 @@ class FromBytes(nn.Module):
 
 
 def as_onnx(network: Network, record: Record) -> Exported:
-    """The file, and what onnxruntime computes with it; UserError where torch cannot write the network as ONNX."""
+    """Returns the file, and the function that computes logits with it by onnxruntime.
+
+    Raises UserError where a package is missing, or torch cannot write the network as ONNX.
+    """
     typed = f"run={record['id']} format=onnx"
     try:
         import onnx  # noqa: F401
@@ -56,7 +59,7 @@ def as_onnx(network: Network, record: Record) -> Exported:
     note = ""
     try:
         program = _program(model, example, {0: torch.export.Dim("batch")})
-    except Exception:  # what torch raises where a layer needs to know how many images there are
+    except Exception:  # torch raises various errors where a layer needs a fixed number of images
         try:
             program, note = _program(model, example[:1], {}), "for one image at a time"
         except Exception as error:
@@ -67,7 +70,7 @@ def as_onnx(network: Network, record: Record) -> Exported:
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     blob = proto.SerializeToString()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # warnings of what it optimises are of no use here
+    options.log_severity_level = 3  # its warnings about optimisations are of no use here
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
     at_a_time = 1 if note else len(example) * 10
 
@@ -79,7 +82,7 @@ def as_onnx(network: Network, record: Record) -> Exported:
 
 
 def _program(model: nn.Module, example: Tensor, dynamic: dict[int, Any]) -> Any:
-    """What torch's exporter makes of the model; it says nothing while it does."""
+    """Runs torch's exporter on the model, without its messages."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -1,8 +1,8 @@
-"""Gives images to the network of a run: `vitbench predict run=ID images=FOLDER|FILE [file=predictions.csv]`.
+"""Classifies images by the network of a run: `vitbench predict run=ID images=FOLDER|FILE [file=predictions.csv]`.
 
-A line of CSV for each image: file, class, probability, problem, and with `probabilities=all` the probability of each
-class. Files are decoded as those of `data=imagefolder` are. One that cannot be read has a line without a class that
-says why, and the exit code is then 3.
+It writes a line of CSV for each image: file, class, probability, problem, and with `probabilities=all` the probability
+of each class. Files are decoded like those of `data=imagefolder`. A file that cannot be read gets a line without a
+class that says why, and the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from vitbench.runs.record import Record
 from vitbench.using.network import Network, find_classifier, fit_of, load_network, pixels_of
 
 PROBABILITIES = ("top", "all")
-DECODED = 512  # images in memory at a time
-PIECE = 64  # of them a process decodes at a time
-BATCH = 64  # images that the network sees at a time
+DECODED = 512  # so many images are in memory at a time
+PIECE = 64  # a process decodes so many at a time
+BATCH = 64  # the network sees so many at a time
 
 Pixels = NDArray[np.uint8]  # (C,H,W)
 
@@ -71,15 +71,18 @@ def main(config: Any) -> int:
         say(f"{target}\n")
     if problems:
         of = f"{len(problems):,} of {plural(len(paths), 'image')}"
-        print(f"vitbench: {of} could not be read, the first: {problems[0]}", file=sys.stderr)
+        print(f"vitbench: {of} could not be read; the first is {problems[0]}", file=sys.stderr)
         return DataError.exit_code
     return 0
 
 
 def files_of(typed: str | None) -> list[str]:
-    """The images of a folder and below, in name order, or the one file that was typed; DataError without any."""
+    """Returns the images of a folder and of those within it, sorted by name, or the one file that was typed.
+
+    Raises DataError where there is no image.
+    """
     if typed is None or not str(typed).strip():
-        raise UserError("images= is missing: a folder of images, or one file")
+        raise UserError("images= is missing; type a folder of images, or one file")
     path = Path(str(typed)).expanduser()
     if not path.exists():
         raise DataError(f"images={shown_path(str(typed))}: no such file or folder")
@@ -90,14 +93,15 @@ def files_of(typed: str | None) -> list[str]:
     except OSError as error:
         raise DataError(f"{shown_path(error.filename or path)} cannot be read: {error.strerror}") from None
     if not paths:
-        raise DataError(f"images={shown_path(str(typed))}: no images in it (endings read: {' '.join(IMAGE_ENDINGS)})")
+        raise DataError(f"images={shown_path(str(typed))}: has no images; their names end in {' '.join(IMAGE_ENDINGS)}")
     return paths
 
 
 def predicted(
     network: Network, record: Record, paths: Sequence[str]
 ) -> Iterator[list[tuple[str, NDArray[np.float32] | str]]]:
-    """The probabilities (K,) of each file's classes, or why it cannot be read; block by block, in their order."""
+    """Yields blocks of files in their order, each file with its probabilities (K,) or the reason why it cannot be
+    read."""
     channels = record["channels"]
     read = partial(_read, size=record["image_size"], channels=channels, fit=fit_of(record))
     blocks = [paths[first : first + DECODED] for first in range(0, len(paths), DECODED)]
@@ -115,7 +119,7 @@ def predicted(
 
 
 def _read(paths: Sequence[str], *, size: int, channels: int, fit: str) -> list[Pixels | str]:
-    """The pixels of some files, or of each that cannot be read the reason."""
+    """Returns the pixels of each file, or the reason why it cannot be read."""
     read: list[Pixels | str] = []
     for path in paths:
         try:
@@ -126,9 +130,9 @@ def _read(paths: Sequence[str], *, size: int, channels: int, fit: str) -> list[P
 
 
 def line(path: str, given: NDArray[np.float32] | str, classes: Sequence[str], show_all: bool) -> list[str]:
-    """The cells of a file; `given` are the probabilities of its classes, or the reason why there are none."""
+    """Returns the cells of a file. `given` has the probabilities (K,), or the reason why there are none."""
     name = shown_path(path)
-    name = f"./{name}" if name[:1] in "=+-@" else name  # a spreadsheet would take it for a formula
+    name = f"./{name}" if name[:1] in "=+-@" else name  # otherwise a spreadsheet would read it as a formula
     if isinstance(given, str):
         return [name, "", "", given, *([""] * len(classes) if show_all else [])]
     best = int(given.argmax())
@@ -137,5 +141,5 @@ def line(path: str, given: NDArray[np.float32] | str, classes: Sequence[str], sh
 
 
 def _text(name: str) -> str:
-    """A class's name as text that no spreadsheet takes for a formula."""
+    """Writes a class's name so that no spreadsheet reads it as a formula."""
     return f"'{name}" if name[:1] in "=+-@\t\r" else name
