@@ -106,7 +106,7 @@ def test_points_of_figures_and_cells_of_tables_tell_their_values_and_their_n(pag
     assert len(exact) == 9
     told = re.findall(r"<title>([^<]*)</title>", page)[1:]
     errors = [line for line in told if "training images" in line and "test error" in line]
-    beside = [line for line in told if line.startswith(("vit; ", "resnet; ")) or "; vit; " in line]
+    beside = [line for line in told if line.startswith(("ViT; ", "ResNet; ")) or "; ViT; " in line]
     assert len(errors) == 9 and beside and all("mean of 2 runs" in line for line in errors)
     (cell,) = [line for line in exact if line and line.startswith("mean 0.36")]  # resnet at 0.05
     mean = float(cell.split()[1].rstrip(","))

@@ -1,0 +1,50 @@
+"""The frame of a figure: its size, and the notes and the small print below what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vitbench.comparing.wording import Wording
+from vitbench.numbers import look
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+NOTE_SIZE = 7.2  # in points: the size of notes between the axes and the small print
+LINE = 1.3 / 72  # the height of a line of text in inches, per point of its size
+LEFT = 0.06  # inches before a line of text
+LEAST_AXES = 1.0  # inches that the axes keep, however much is written below
+
+
+def framed_figure(
+    wording: Wording,
+    width: float,
+    height: float,
+    foot: Callable[[float], str],
+    notes: Callable[[float], str] | None = None,
+) -> tuple[Figure, SubFigure]:
+    """Makes a figure and returns it with its upper part, in which axes, title and legend go.
+
+    `width` and `height` are those of the upper part, in inches of the style paper. `foot` and `notes` write their text
+    for a figure of so many inches.
+    """
+    from matplotlib.figure import Figure
+
+    inches = wording.size(width, height)
+    texts = [(foot(inches[0]), look.SMALL, look.current().soft)]
+    if notes is not None and (text := notes(inches[0])):
+        texts.insert(0, (text, NOTE_SIZE, look.current().ink))
+    heights = [look.points((text.count("\n") + 1) * size) * LINE + 0.06 for text, size, _ in texts]
+    if not wording.is_sized:
+        inches = (inches[0], inches[1] + sum(heights))
+    above_height = max(inches[1] - sum(heights), LEAST_AXES)
+    drawn = Figure(figsize=inches, layout="constrained")
+    subfigures: Any = drawn.subfigures(2, 1, height_ratios=[above_height, sum(heights)], hspace=0)
+    above, below = subfigures
+    top = 1.0
+    for (text, size, colour), its_height in zip(texts, heights, strict=True):
+        style: dict[str, Any] = {"va": "top", "linespacing": 1.25, "color": colour, "fontsize": look.points(size)}
+        below.text(LEFT / inches[0], top, text, **style)
+        top -= its_height / sum(heights)
+    return drawn, above
