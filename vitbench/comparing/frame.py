@@ -32,12 +32,12 @@ def framed_figure(
     from matplotlib.figure import Figure
 
     inches = wording.size(width, height)
-    texts = [(foot(inches[0]), look.SMALL, look.current().soft)]
-    if notes is not None and (text := notes(inches[0])):
-        texts.insert(0, (text, NOTE_SIZE, look.current().ink))
-    heights = [look.points((text.count("\n") + 1) * size) * LINE + 0.06 for text, size, _ in texts]
-    if not wording.is_sized:
+    texts, heights = _texts(inches[0], foot, notes)
+    if wording.inches is None:
         inches = (inches[0], inches[1] + sum(heights))
+        if (ratio := look.current().ratio) is not None:
+            inches = (max(inches[0], inches[1] * ratio), max(inches[1], inches[0] / ratio))
+            texts, heights = _texts(inches[0], foot, notes)
     above_height = max(inches[1] - sum(heights), LEAST_AXES)
     drawn = Figure(figsize=inches, layout="constrained")
     subfigures: Any = drawn.subfigures(2, 1, height_ratios=[above_height, sum(heights)], hspace=0)
@@ -48,3 +48,13 @@ def framed_figure(
         below.text(LEFT / inches[0], top, text, **style)
         top -= its_height / sum(heights)
     return drawn, above
+
+
+def _texts(
+    inches: float, foot: Callable[[float], str], notes: Callable[[float], str] | None
+) -> tuple[list[tuple[str, float, str]], list[float]]:
+    """The texts below what is drawn, with the sizes and colours of their letters, and the inches that each is high."""
+    texts = [(foot(inches), look.SMALL, look.current().soft)]
+    if notes is not None and (text := notes(inches)):
+        texts.insert(0, (text, NOTE_SIZE, look.current().ink))
+    return texts, [look.points((text.count("\n") + 1) * size) * LINE + 0.06 for text, size, _ in texts]

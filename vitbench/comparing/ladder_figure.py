@@ -68,8 +68,9 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
         _separate_rungs(axes, len(order))
     if wording.ylabel:
         left.set_ylabel(wording.ylabel)
-    room = 72 * (above.bbox.height / drawn.dpi - 1.1) / sum(label.count("\n") + 1.2 for label in labels)
-    _label_rungs(left, labels, order.index(ladder.reference.name), min(look.points(LABEL_SIZE), room / 1.2))
+    row_height = 72 * (above.bbox.height / drawn.dpi - look.points(1.1)) / len(order)
+    size = min(look.points(LABEL_SIZE), row_height / 1.25 / max(label.count("\n") + 1 for label in labels))
+    _label_rungs(left, labels, order.index(ladder.reference.name), size)
     title = _usual_title(ladder) if wording.title is None else wording.title
     title = look.wrapped(title, inches[0] - 0.2, 11)
     above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")

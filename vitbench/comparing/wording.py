@@ -40,15 +40,10 @@ class Wording:
                 raise UserError(f"labels: {old}: {did_you_mean(old, [*names.values()])}")
         return {typed: self.renamed.get(typed, self.renamed.get(words, words)) for typed, words in names.items()}
 
-    @property
-    def is_sized(self) -> bool:
-        """Whether the user or the style says how large a figure is, and not its content."""
-        return bool(self.inches or look.current().inches)
-
     def size(self, width: float, height: float) -> tuple[float, float]:
         """The width and height of a figure in inches, from those that its content needs in the style paper."""
-        scale = look.current().scale
-        return self.inches or look.current().inches or (width * scale, height * scale)
+        room = look.current().room
+        return self.inches or (width * room, height * room)
 
 
 def wording_of(layout: Mapping[str, Any]) -> Wording:

@@ -43,12 +43,13 @@ class Style(NamedTuple):
     shade: str = "0.96"  # of the part of the axes where curves are extrapolated
     ground: str = "#FFFFFF"
     scale: float = 1.0  # letters, lines and markers are so many times those of a paper
-    inches: tuple[float, float] | None = None  # the width and height of every figure; None: what its content needs
+    room: float = 1.0  # axes are so many times as wide and as high as in a paper
+    ratio: float | None = None  # width over height; None: what the content needs
 
 
 STYLES = {
     "paper": Style(),
-    "slides": Style(scale=1.6, inches=(10, 5.625)),  # a page of 16:9, as programs for slides have it
+    "slides": Style(scale=1.6, room=1.25, ratio=16 / 9),  # letters are larger beside their axes
     "dark": Style(LIGHT_COLOURS, "#F2F2F2", "#B8B8B8", "#9A9A9A", "#3A3A3A", "#262626", "#161616"),
 }
 # Families that have the letters of many languages; those that are installed serve letters that DejaVu Sans lacks.
@@ -165,10 +166,10 @@ def small_print(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=points(SMALL), color=_current.soft)
 
 
-def save_figure(figure: Figure, ending: str) -> bytes:
+def save_figure(figure: Figure, ending: str, told: bool = True) -> bytes:
     """Returns the file's bytes, without a date, so that the same figure always gives the same bytes.
 
-    Letters that no font of this machine has are drawn as boxes, and one line says which.
+    Letters that no font of this machine has are drawn as boxes, and one line says which if `told`.
     """
     undated: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     buffer = io.BytesIO()
@@ -182,7 +183,7 @@ def save_figure(figure: Figure, ending: str) -> bytes:
             lacking[chr(int(words[1]))] = None
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if lacking:
+    if lacking and told:
         shown = " ".join(map(printable, [*lacking][:12])) + (
             f" and {len(lacking) - 12} more" if len(lacking) > 12 else ""
         )

@@ -167,4 +167,4 @@ def swept_label(result: str, unit: str) -> str:
 
 def without_unit(label: str) -> str:
     """The label of an axis without what follows its name: a unit, or what its ends are."""
-    return label.removesuffix(", %").removesuffix(", px").removesuffix(", pixels").partition(" (0:")[0]
+    return label.partition(",")[0].partition(" (0:")[0]
