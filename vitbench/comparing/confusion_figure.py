@@ -7,6 +7,7 @@ most confused are drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def draw_matrix(drawn: FigureBase, axes: Axes, percent: NDArray[np.float64]) -> 
         on_light = (value > 40) == dark
         colour = "0.15" if on_light else "0.99"  # pure white would become the colour of the paper on a dark page
         size = look.points(7.5 if K <= MATRIX else 6)
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
+        axes.text(column, row, f"{math.floor(value + 0.5)}", ha="center", va="center", fontsize=size, color=colour)
 
 
 def label_classes(axes: Axes, names: Sequence[str]) -> None:

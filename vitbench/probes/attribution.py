@@ -289,12 +289,13 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
             panel.set_title(TITLES.get(method, "image"), fontsize=9, fontweight="normal")
         figure.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
-            "Of the class that the network says. del, ins: area under its probability while tiles are deleted (low"
-            f" is\nright) and inserted (high is right), most important first; of {DRAWS} random orders at the right."
-            " Light: important;\nintegrated gradients: orange for the class, purple against it. A name in orange: the"
-            " network is wrong."
+            "Maps explain the class that the network says. Light places are important; in integrated gradients orange"
+            " speaks for the class and purple against it. A map is right where the class's probability falls fast while"
+            " tiles are deleted, the most important first, and rises fast while they are inserted: del is the area under"
+            f" it while they are deleted (low is right), ins while they are inserted (high is right). At the right are {DRAWS}"
+            " random orders. A name in orange means that the network is wrong."
         )
-        look.small_print(figure, text)
+        look.small_print(figure, look.wrapped(text, size[0] - 0.1, look.SMALL))
         return look.save_figure(figure, ending)
 
 
