@@ -290,10 +290,10 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
         figure.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
             "Maps explain the class that the network says. Light places are important; in integrated gradients orange"
-            " speaks for the class and purple against it. A map is right where the class's probability falls fast while"
-            " tiles are deleted, the most important first, and rises fast while they are inserted: del is the area under"
-            f" it while they are deleted (low is right), ins while they are inserted (high is right). At the right are {DRAWS}"
-            " random orders. A name in orange means that the network is wrong."
+            " speaks for the class and purple against it. A map is right if the class's probability falls fast while"
+            " tiles are deleted, the most important first, and rises fast while they are inserted. The area under the"
+            " probability is del while they are deleted (low is right) and ins while they are inserted (high is right)."
+            f" At the right are {DRAWS} random orders. A name in orange means that the network is wrong."
         )
         look.small_print(figure, look.wrapped(text, size[0] - 0.1, look.SMALL))
         return look.save_figure(figure, ending)

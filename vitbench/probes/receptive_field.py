@@ -225,9 +225,9 @@ def _figure(layer_fields: dict[str, Field], images: int, channels: int) -> Any:
     figure.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
     H, W = next(field.after.shape for field in layer_fields.values() if field.after is not None)
     note = (
-        f"Each map shows how much the pixels of an image ({W} x {H} px) change a unit in its middle, as the square root of"
-        f" their share of the peak. Below it stands their mean distance from the middle. Means over {images} test images"
-        f" and {channels} channels of each layer."
+        f"Each map shows how much the pixels of an image ({W} x {H} px) change a unit in its middle, as the square"
+        " root of their share of the peak. Below it stands their mean distance from the middle."
+        f" Means over {images} test images and {channels} channels of each layer."
     )
     look.small_print(figure, look.wrapped(note, figure.get_figwidth() - 0.1, look.SMALL))
     return figure

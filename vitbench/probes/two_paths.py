@@ -152,8 +152,8 @@ def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, 
     text = (
         f"The first two columns show one channel on both paths, for the shift by {off} px; what leaves at the right"
         f" enters at the left. {on} px are whole strides and patches. {off} px are not, so there the map is moved by a"
-        " fraction of its positions (bilinearly). The error is that of all channels: 0 where both paths agree, 1.41 where"
-        " they have nothing in common." + (f" These layers have random weights: {random}." if random else "")
+        " fraction of its positions (bilinearly). The error is that of all channels: 0 where both paths agree, 1.41"
+        " where they have nothing in common." + (f" These layers have random weights: {random}." if random else "")
     )
     look.small_print(figure, look.wrapped(text, figure.get_figwidth() - 0.1, look.SMALL))
     return figure
