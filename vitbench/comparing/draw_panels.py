@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DODGE = 0.7  # the lines of a category lie side by side in this share of the room between two categories
 MOST_NAMED = 4  # so many lines at most have their names at their ends
 NAME_SIZE = 8.5  # of these names, in points
+MOST_MOVED = 0.8  # a name stands at most so many lines of text from the end of its line
 NAME_INCHES = 1.7  # longer names are broken into lines
 LEGEND_INCHES = 2.2  # a legend that would be wider stands below the axes
 
@@ -184,7 +185,7 @@ def _name_ends(
 ) -> bool:
     """Writes the names of lines at their ends, in their colours; returns False where they would touch.
 
-    Names that are a little too near are moved apart by less than a line of text.
+    Names that are a little too near are moved apart, each by most of a line of text at most.
     """
     is_log = axes.get_yscale() == "log"
     low, high = (np.log(axes.get_ylim()) if is_log else np.array(axes.get_ylim())).tolist()
@@ -202,7 +203,7 @@ def _name_ends(
             if lacking > 1e-6:
                 places[lower] -= lacking / 2
                 places[upper] += lacking / 2
-    if any(abs(places[i] - end) > line_height for i, end in enumerate(ends_in_inches)):
+    if any(abs(places[i] - end) > MOST_MOVED * line_height for i, end in enumerate(ends_in_inches)):
         return False
     for i, line in enumerate(lines):
         axes.annotate(

@@ -161,16 +161,22 @@ def scale_axis(axes: Axes, letter: str, column: str, values: Sequence[float], lo
 
 def write_label(axes: Axes, letter: str, label: str) -> None:
     """Writes the label of axis x or y, on as many lines as the side of the axes needs."""
-    side = axes.get_position()
-    width, height = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
-    inches = side.width * width if letter == "x" else side.height * height
+    inches = _width_of(axes) if letter == "x" else 1.15 * _height_of(axes)  # it may be a little longer than the axis
     getattr(axes, f"set_{letter}label")(look.wrapped(label, inches, 9))
+
+
+def _width_of(axes: Axes) -> float:
+    """The inches that axes are wide before their labels have taken room."""
+    return float(axes.get_position().width * axes.figure.bbox.width / axes.figure.dpi)
+
+
+def _height_of(axes: Axes) -> float:
+    return float(axes.get_position().height * axes.figure.bbox.height / axes.figure.dpi)
 
 
 def _crowded(axes: Axes, values: Sequence[float]) -> set[float]:
     """Finds the ticks of a logarithmic x axis, from the left, whose numbers would touch the one before them."""
-    width = axes.get_figure(root=True).get_size_inches()[0] * axes.get_position().width  # type: ignore[union-attr]
-    letter = 0.62 * look.points(9) / 72 / width  # the width of a digit as a share of the axis
+    letter = 0.62 * look.points(9) / 72 / _width_of(axes)  # the width of a digit as a share of the axis
     places = [math.log(value / values[0]) / math.log(values[-1] / values[0]) for value in values]
     crowded, end = set(), -math.inf
     for value, place in zip(values, places, strict=True):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitbench.errors import UserError, did_you_mean
+from vitbench.errors import UserError
 from vitbench.numbers import look
-from vitbench.numbers.words import is_number, typed_value
+from vitbench.numbers.words import is_number, plural, typed_value
 
 WORDING_KEYS = ("title", "labels", "xlabel", "ylabel", "inches")
 LEAST_INCHES, MOST_INCHES = 1, 40  # of a side of a figure
@@ -30,14 +30,16 @@ class Wording:
 
         Raises UserError where a new name is of no line, or where there are more or fewer new names than lines.
         """
-        usual = ", ".join(names.values())
+        usual = "; ".join(names.values())
         if self.new_names and len(self.new_names) != len(names):
-            raise UserError(f"labels={typed_value(self.new_names)}: the figure has {len(names)}: {usual}")
+            raise UserError(
+                f"labels={typed_value(self.new_names)}: the figure has {plural(len(names), 'name')}: {usual}"
+            )
         if self.new_names:
             return dict(zip(names, self.new_names, strict=True))
         for old in self.renamed:
             if old not in {*names, *names.values()}:
-                raise UserError(f"labels: {old}: {did_you_mean(old, [*names.values()])}")
+                raise UserError(f"labels={{{old}: ...}}: the figure has the names {usual}")
         return {typed: self.renamed.get(typed, self.renamed.get(words, words)) for typed, words in names.items()}
 
     def size(self, width: float, height: float) -> tuple[float, float]:

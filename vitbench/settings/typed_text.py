@@ -27,7 +27,7 @@ PATHS = frozenset(
 # settings that hold words about runs, names of one's own, or paths: there is no list of their values, and a comma is a
 # letter of them
 ABOUT_RUNS = frozenset(("init", "teacher", "against", "whole", "bare"))  # init='data.fraction=1'
-FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name"}
+FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name", "title", "xlabel", "ylabel"}
 
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(.*\)", re.DOTALL)
