@@ -33,6 +33,7 @@ def test_what_is_unknown_stays_as_typed_and_a_study_s_word_comes_first() -> None
     assert setting_in_words("pe", RenamedValue("learned", "ours")) == "ours"
     assert setting_in_words("init", RenamedValue("optim.steps=500", "shapes")) == "begun from shapes"
     assert setting_in_words("init", RenamedValue("optim.steps=500", "pretrained")) == "pretrained"
+    assert setting_in_words("init", RenamedValue("objective=simsiam", "simsiam")) == "begun from SimSiam"
 
 
 def test_axes_say_what_they_are_and_their_units() -> None:

@@ -72,10 +72,12 @@ def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str, wo
     inches = drawn.get_size_inches()
     for panel, axes in zip(panels, above.subplots(rows, columns, squeeze=False).flat, strict=True):
         handles = _draw_panel(axes, panel, labels, shown, wording) | handles
-        if several:
-            words = axes.get_ylabel().replace("\n", " ")
-            wrapped = look.wrapped(words, axes.get_position().width * inches[0], 9)
-            axes.set_title(wrapped, loc="left", fontweight="normal", fontsize=look.points(9))
+        is_long = "\n" in axes.get_ylabel()
+        if is_long and not several and wording.title is None and wording.ylabel is None:
+            axes.set_ylabel(axis_label(panel.y).partition(", ")[2])  # the title says the rest
+        elif is_long or several:
+            label = look.wrapped(axes.get_ylabel().replace("\n", " "), axes.get_position().width * inches[0], 9)
+            axes.set_title(label, loc="left", fontweight="normal", fontsize=look.points(9))
             axes.set_ylabel("")
     title = look.wrapped(title if wording.title is None else wording.title, inches[0] - 0.2, 11)
     above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")

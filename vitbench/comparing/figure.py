@@ -161,7 +161,7 @@ def scale_axis(axes: Axes, letter: str, column: str, values: Sequence[float], lo
 
 def write_label(axes: Axes, letter: str, label: str) -> None:
     """Writes the label of axis x or y, on as many lines as the side of the axes needs."""
-    inches = _width_of(axes) if letter == "x" else 1.15 * _height_of(axes)  # it may be a little longer than the axis
+    inches = _width_of(axes) if letter == "x" else 0.75 * _height_of(axes)  # a title and a legend still take room
     getattr(axes, f"set_{letter}label")(look.wrapped(label, inches, 9))
 
 
@@ -229,6 +229,8 @@ def draw_chance(axes: Axes, groups: Sequence[Group], y: str, letter: str = "y") 
     draw_level(level, color=look.current().reference, linewidth=look.points(0.8), linestyle=(0, (1, 2)), zorder=1)
     is_low = y.endswith("_accuracy")  # the word stands on the side of the data
     style: dict[str, Any] = {"fontsize": look.points(7), "color": look.current().soft, "textcoords": "offset points"}
+    if place is None:
+        return  # the small print says it
     if letter == "x":
         style |= {"ha": "left" if is_low else "right", "va": "bottom"}
         axes.annotate("chance", (level, 0), (2 if is_low else -2, 2), ("data", "axes fraction"), **style)
@@ -237,8 +239,11 @@ def draw_chance(axes: Axes, groups: Sequence[Group], y: str, letter: str = "y") 
     axes.annotate("chance", (place, level), (0, 2 if is_low else -2), ("axes fraction", "data"), **style)
 
 
-def _free_place(axes: Axes, level: float) -> float:
-    """Finds where along x the data are farthest from a level of y: at the right, the left or in the middle."""
+def _free_place(axes: Axes, level: float) -> float | None:
+    """Finds where along x the data are farthest from a level of y: at the right, the left or in the middle.
+
+    Returns None where they are near everywhere.
+    """
     to_axes = axes.transData + axes.transAxes.inverted()
     drawn = [to_axes.transform(line.get_xydata()) for line in axes.get_lines() if np.size(line.get_xydata())]
     at = to_axes.transform((axes.get_xlim()[0], level))[1]
@@ -247,7 +252,8 @@ def _free_place(axes: Axes, level: float) -> float:
         near = [abs(y - at) for points in drawn for x, y in points.tolist() if abs(x - place) < 0.2]
         return round(min(near, default=1.0), 2)
 
-    return max((1.0, 0.0, 0.5), key=clearance)
+    place = max((1.0, 0.0, 0.5), key=clearance)
+    return place if clearance(place) > 0.03 else None
 
 
 def draw_diagonal(axes: Axes) -> None:

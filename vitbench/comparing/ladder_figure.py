@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL_WIDTH = 26  # characters of a line of a rung's name
+LABEL_WIDTH = 30  # characters of a line of a rung's name
 LABEL_SIZE = 8  # points
 INCHES_A_CHARACTER, INCHES_A_LINE = 0.07, 0.13  # of a rung's name in this size
 PANEL_INCHES = 2.9  # the width of each of the two

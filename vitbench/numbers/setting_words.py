@@ -119,7 +119,9 @@ SWEPT = {
 }
 DEPTH = "depth of the layer (0: first, 1: last)"  # of what was measured along layers
 _SPECIAL: dict[str, Callable[[str], str]] = {
-    "init": lambda word: word if word.startswith("pretrained") else f"begun from {word}",
+    "init": lambda word: (
+        word if word.startswith("pretrained") else f"begun from {CHOICES['objective'].get(word, word)}"
+    ),
     "teacher": lambda word: f"taught by {CHOICES['model'].get(word.removeprefix('model='), word)}",
 }
 
