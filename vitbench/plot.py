@@ -60,7 +60,7 @@ def main(config: Any) -> int:
         ending = path.suffix.lower()
         if per:
             others = {key: asked[key] for key in ("name", *USUAL_KEYS)}
-            wording = wording_of(asked)
+            wording = wording_of(asked, is_typed=True)
             blob = draw_confusion(
                 runs, asked["runs"], per=per, others=others, wording=wording, caveat=caveat, ending=ending, style=style
             )
@@ -68,7 +68,8 @@ def main(config: Any) -> int:
             if asked["y"] is not None:
                 typed = {key for key in FIGURE_KEYS if asked[key] is not None}
                 layout = _without_unfit_keys(layout, typed, runs, asked["y"])
-            blob = draw_figure(runs, caveat=caveat, ending=ending, style=style, **layout)
+            is_typed = asked["labels"] is not None
+            blob = draw_figure(runs, caveat=caveat, ending=ending, style=style, is_typed=is_typed, **layout)
         write_output(path, blob, replace=replaces)
         say(f"{path}\n")
     return 0
@@ -141,13 +142,14 @@ def build_figure(
     bare: str | None = None,
     where: Mapping[str, Any] | None = None,
     caveat: str = "",
+    is_typed: bool = False,
     **words: Any,
 ) -> Figure:
     """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel.
 
-    `words` are the settings of WORDING_KEYS.
+    `words` are the settings of WORDING_KEYS; `is_typed` says whether its labels come from a command line.
     """
-    wording = wording_of(words)
+    wording = wording_of(words, is_typed)
     others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}
     if ladder := choose_ladder({"whole": whole, "bare": bare}, others, y, result="y"):
         return draw_ladder(runs.filtered(where or {}), *ladder, y=y, wording=wording, caveat=caveat)

@@ -152,7 +152,11 @@ def test_a_long_label_has_several_lines_and_that_of_y_stands_above_the_axes(runs
 )
 def test_a_slip_says_what_would_be_right(runs: Path, layout: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        drawn(runs, **layout)
+        drawn(runs, is_typed=True, **layout)
+
+
+def test_a_study_can_name_lines_that_have_no_runs_yet(runs: Path) -> None:
+    assert names_at_ends(drawn(runs, labels={"mixer": "A", "resnet": "CNN"}))[-1] == "CNN"
 
 
 def test_words_of_a_user_are_taken_letter_by_letter(tmp_path: Path, runs: Path, vitbench: Cli) -> None:
@@ -185,7 +189,7 @@ def test_every_kind_of_figure_has_every_style(runs: Path, style: str, layout: di
 def test_what_is_written_below_takes_no_room_from_the_axes() -> None:
     heights = []
     for lines in (1, 10):
-        of, above = framed_figure(Wording(), 5, 3, lambda inches, lines=lines: "\n".join(["a"] * lines))  # type: ignore[misc]
+        of, above = framed_figure(Wording(), "A", 5, 3, lambda inches, lines=lines: "\n".join(["a"] * lines))  # type: ignore[misc]
         heights.append((of.get_size_inches()[1], above.bbox.height / of.dpi))
     (few, axes_of_few), (many, axes_of_many) = heights
     assert many > few and axes_of_few == pytest.approx(axes_of_many) == pytest.approx(3)

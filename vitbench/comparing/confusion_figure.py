@@ -83,6 +83,7 @@ def _draw(
     notes = [*notes, caveat] if caveat else notes
     drawn, above = framed_figure(
         wording,
+        f"Which class {in_words(network.settings)} takes for which" if network.settings else USUAL_TITLE,
         side + 1.2,
         side + 0.4 + label,
         lambda inches: figure.foot_text(runs, [network.group], what, notes, inches),
@@ -94,10 +95,6 @@ def _draw(
         axes.set_xlabel(wording.xlabel)
     if wording.ylabel:
         axes.set_ylabel(wording.ylabel)
-    usual = f"Which class {in_words(network.settings)} takes for which" if network.settings else USUAL_TITLE
-    inches = drawn.get_size_inches()
-    title = look.wrapped(usual if wording.title is None else wording.title, inches[0] - 0.2, 11)
-    above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")
     return drawn
 
 

@@ -43,44 +43,29 @@ def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str, wo
     if len({*usual.values()}) < len(usual):
         usual = {label: label for label in usual}
     shown = wording.named(usual)
-    labels = [*usual]
-    several = len(panels) > 1
+    labels, several = [*usual], len(panels) > 1
     columns = 2 if len(panels) == 4 else len(panels)
     rows = len(panels) // columns
-    has_names = any(shown.values())
-    longest = max(map(len, shown.values())) * 0.56 * NAME_SIZE / 72 + 0.5  # inches of an entry of the legend
-    direct = has_names and not several and _can_be_named(panels[0])
-    below = has_names and not direct and (several or longest > LEGEND_INCHES)
     width, height = (0.3 + 2.9 * columns, 0.5 + 2.7 * rows) if several else (_width(panels[0], labels), 3.3)
-    legend_columns = max(1, min(len(labels), int(width / longest)))
-    if below:
-        height += 0.21 * -(-len(labels) // legend_columns)
+    entry = max(map(len, shown.values())) * 0.56 * NAME_SIZE / 72 + 0.5  # inches that an entry of the legend is wide
+    has_names = any(shown.values())
+    direct = has_names and not several and _can_be_named(panels[0])
+    below = several or entry > LEGEND_INCHES  # where a legend goes, if there is one
+    if direct:
+        width += min(entry, NAME_INCHES + 0.1)
+    elif has_names and below:
+        height += 0.21 * math.ceil(len(labels) / _legend_columns(labels, width, entry))
     elif has_names:
-        width += min(longest, NAME_INCHES + 0.1) if direct else longest
-        height = max(height, 0.5 + 0.19 * len(labels))
-    what = figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])
-    if paths := [*dict.fromkeys(panel.path for panel in panels if panel.path)]:
-        what += f" Lines follow growing {' and '.join(map(axis_label, paths))}."
-    what = " ".join(
-        [what, *filter(None, dict.fromkeys(figure.describe_chance(panel.groups, panel.y) for panel in panels))]
-    )
-    notes = [*dict.fromkeys(note for panel in panels for note in panel.notes), caveat]
+        width, height = width + entry, max(height, 0.5 + 0.19 * len(labels))
+    what, notes = _describe(panels), [*dict.fromkeys(note for panel in panels for note in panel.notes), caveat]
     drawn, above = framed_figure(
-        wording, width, height, lambda inches: figure.foot_text(runs, panels[0].groups, what, notes, inches)
+        wording, title, width, height, lambda inches: figure.foot_text(runs, panels[0].groups, what, notes, inches)
     )
     handles: dict[str, Any] = {}
     inches = drawn.get_size_inches()
     for panel, axes in zip(panels, above.subplots(rows, columns, squeeze=False).flat, strict=True):
         handles = _draw_panel(axes, panel, labels, shown, wording) | handles
-        is_long = "\n" in axes.get_ylabel()
-        if is_long and not several and wording.title is None and wording.ylabel is None:
-            axes.set_ylabel(axis_label(panel.y).partition(", ")[2])  # the title says the rest
-        elif is_long or several:
-            label = look.wrapped(axes.get_ylabel().replace("\n", " "), axes.get_position().width * inches[0], 9)
-            axes.set_title(label, loc="left", fontweight="normal", fontsize=look.points(9))
-            axes.set_ylabel("")
-    title = look.wrapped(title if wording.title is None else wording.title, inches[0] - 0.2, 11)
-    above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")
+        _place_y_label(axes, panel, wording, several)
     if direct:
         lines = [line for line in panels[0].lines if line.points]
         direct = _name_ends(axes, lines, labels, shown, above.bbox.height / drawn.dpi)
@@ -88,13 +73,38 @@ def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str, wo
         # a legend leaves out what begins with _, so a space comes first
         texts = [f" {words}" if words.startswith("_") else words for words in shown.values()]
         place: dict[str, Any] = {"loc": "outside right upper"}
-        if below or longest > LEGEND_INCHES:
-            place = {
-                "loc": "outside lower left",
-                "ncols": max(1, min(len(labels), int(inches[0] / look.points(longest)))),
-            }
+        if below:
+            place = {"loc": "outside lower left", "ncols": _legend_columns(labels, inches[0], look.points(entry))}
         above.legend([handles[label] for label in labels], texts, frameon=False, **place)
     return drawn
+
+
+def _legend_columns(labels: Sequence[str], width: float, entry: float) -> int:
+    """The columns of a legend below the axes; `width` and that of an entry are in inches."""
+    return max(1, min(len(labels), int(width / entry)))
+
+
+def _describe(panels: Sequence[Panel]) -> str:
+    """Says what markers, bands and lines are, and what guessing would give."""
+    sentences = [figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])]
+    if paths := [*dict.fromkeys(panel.path for panel in panels if panel.path)]:
+        sentences.append(f"Lines follow growing {' and '.join(map(axis_label, paths))}.")
+    sentences += dict.fromkeys(figure.describe_chance(panel.groups, panel.y) for panel in panels)
+    return " ".join(filter(None, sentences))
+
+
+def _place_y_label(axes: Axes, panel: Panel, wording: Wording, several: bool) -> None:
+    """Puts the label of y above the axes where panels are several or it is long.
+
+    If the title has the same words, its unit alone stays beside the axes.
+    """
+    is_long = "\n" in axes.get_ylabel()
+    if is_long and not several and wording.title is None and wording.ylabel is None:
+        axes.set_ylabel(axis_label(panel.y).partition(", ")[2])
+    elif is_long or several:
+        label = look.wrapped(axes.get_ylabel().replace("\n", " "), figure.width_of(axes), 9)
+        axes.set_title(label, loc="left", fontweight="normal", fontsize=look.points(9))
+        axes.set_ylabel("")
 
 
 def _width(panel: Panel, labels: Sequence[str]) -> float:

@@ -161,11 +161,11 @@ def scale_axis(axes: Axes, letter: str, column: str, values: Sequence[float], lo
 
 def write_label(axes: Axes, letter: str, label: str) -> None:
     """Writes the label of axis x or y, on as many lines as the side of the axes needs."""
-    inches = _width_of(axes) if letter == "x" else 0.75 * _height_of(axes)  # a title and a legend still take room
+    inches = width_of(axes) if letter == "x" else 0.75 * _height_of(axes)  # a title and a legend still take room
     getattr(axes, f"set_{letter}label")(look.wrapped(label, inches, 9))
 
 
-def _width_of(axes: Axes) -> float:
+def width_of(axes: Axes) -> float:
     """The inches that axes are wide before their labels have taken room."""
     return float(axes.get_position().width * axes.figure.bbox.width / axes.figure.dpi)
 
@@ -176,7 +176,7 @@ def _height_of(axes: Axes) -> float:
 
 def _crowded(axes: Axes, values: Sequence[float]) -> set[float]:
     """Finds the ticks of a logarithmic x axis, from the left, whose numbers would touch the one before them."""
-    letter = 0.62 * look.points(9) / 72 / _width_of(axes)  # the width of a digit as a share of the axis
+    letter = 0.62 * look.points(9) / 72 / width_of(axes)  # the width of a digit as a share of the axis
     places = [math.log(value / values[0]) / math.log(values[-1] / values[0]) for value in values]
     crowded, end = set(), -math.inf
     for value, place in zip(values, places, strict=True):

@@ -19,15 +19,16 @@ LEAST_AXES = 1.0  # inches that the axes keep, however much is written below
 
 def framed_figure(
     wording: Wording,
+    title: str,
     width: float,
     height: float,
     foot: Callable[[float], str],
     notes: Callable[[float], str] | None = None,
 ) -> tuple[Figure, SubFigure]:
-    """Makes a figure and returns it with its upper part, in which axes, title and legend go.
+    """Makes a figure and returns it with its upper part, which has the title and in which axes and legend go.
 
-    `width` and `height` are those of the upper part, in inches of the style paper. `foot` and `notes` write their text
-    for a figure of so many inches.
+    `title` holds unless the wording has one. `width` and `height` are those of the upper part, in inches of the style
+    paper. `foot` and `notes` write their text for a figure of so many inches.
     """
     from matplotlib.figure import Figure
 
@@ -42,6 +43,8 @@ def framed_figure(
     drawn = Figure(figsize=inches, layout="constrained")
     subfigures: Any = drawn.subfigures(2, 1, height_ratios=[above_height, sum(heights)], hspace=0)
     above, below = subfigures
+    title = look.wrapped(title if wording.title is None else wording.title, inches[0] - 0.2, 11)
+    above.suptitle(title, x=LEFT / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")
     top = 1.0
     for (text, size, colour), its_height in zip(texts, heights, strict=True):
         style: dict[str, Any] = {"va": "top", "linespacing": 1.25, "color": colour, "fontsize": look.points(size)}

@@ -54,7 +54,11 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
     what = f"{what} {figure.describe_chance(measured, value)}"
     notes = [*_notes(ladder, measured), caveat]
     drawn, above = framed_figure(
-        wording, width, 1.2 + row * len(order), lambda inches: figure.foot_text(runs, measured, what, notes, inches)
+        wording,
+        _usual_title(ladder),
+        width,
+        1.2 + row * len(order),
+        lambda inches: figure.foot_text(runs, measured, what, notes, inches),
     )
     inches = drawn.get_size_inches()
     left, right = above.subplots(1, 2, sharey=True)
@@ -71,9 +75,6 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
     row_height = 72 * (above.bbox.height / drawn.dpi - look.points(1.1)) / len(order)
     size = min(look.points(LABEL_SIZE), row_height / 1.25 / max(label.count("\n") + 1 for label in labels))
     _label_rungs(left, labels, order.index(ladder.reference.name), size)
-    title = _usual_title(ladder) if wording.title is None else wording.title
-    title = look.wrapped(title, inches[0] - 0.2, 11)
-    above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")
     columns = max(1, min(len(sizes), int(inches[0] / look.points(LEGEND_INCHES))))
     above.legend(handles, [f"{n:,} images" for n in sizes], loc="outside lower left", ncols=columns, frameon=False)
     return drawn

@@ -24,11 +24,12 @@ class Wording:
     new_names: Sequence[str] = ()  # of the lines, in the order of the legend
     renamed: Mapping[str, str] = field(default_factory=dict)  # from a line's usual name, or what one types for it
     inches: tuple[float, float] | None = None
+    is_typed: bool = False  # on a command line, where a name of no line is a slip; a study's line may have no runs yet
 
     def named(self, names: Mapping[str, str]) -> dict[str, str]:
         """Gives each line its new name; `names` has the usual one by what one types for it.
 
-        Raises UserError where a new name is of no line, or where there are more or fewer new names than lines.
+        Raises UserError where a typed name is of no line, and where there are more or fewer new names than lines.
         """
         usual = "; ".join(names.values())
         if self.new_names and len(self.new_names) != len(names):
@@ -38,7 +39,7 @@ class Wording:
         if self.new_names:
             return dict(zip(names, self.new_names, strict=True))
         for old in self.renamed:
-            if old not in {*names, *names.values()}:
+            if self.is_typed and old not in {*names, *names.values()}:
                 raise UserError(f"labels={{{old}: ...}}: the figure has the names {usual}")
         return {typed: self.renamed.get(typed, self.renamed.get(words, words)) for typed, words in names.items()}
 
@@ -48,7 +49,7 @@ class Wording:
         return self.inches or (width * room, height * room)
 
 
-def wording_of(layout: Mapping[str, Any]) -> Wording:
+def wording_of(layout: Mapping[str, Any], is_typed: bool = False) -> Wording:
     """Reads the settings of WORDING_KEYS; raises UserError for one that cannot be."""
     title, xlabel, ylabel = (
         None if layout.get(key) is None else str(layout[key]) for key in ("title", "xlabel", "ylabel")
@@ -60,7 +61,7 @@ def wording_of(layout: Mapping[str, Any]) -> Wording:
         labels = [labels]
     renamed = {str(old): str(new) for old, new in labels.items()} if isinstance(labels, Mapping) else {}
     new_names = [] if labels is None or renamed else [*map(str, labels)]
-    return Wording(title, xlabel, ylabel, new_names, renamed, None if inches is None else _inches(inches))
+    return Wording(title, xlabel, ylabel, new_names, renamed, None if inches is None else _inches(inches), is_typed)
 
 
 def _mapping(typed: str) -> Mapping[Any, Any]:

@@ -73,16 +73,14 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
     what = f"{_what(panel.groups, y, fitted)} {figure.describe_chance(panel.groups, y)}"
     drawn, above = framed_figure(
         wording,
+        title,
         WIDTH,
         axes_height,
         lambda inches: figure.foot_text(runs, panel.groups, what, notes, inches),
         lambda inches: "\n".join(_wrap_notes(compared, axis, inches)),
     )
-    inches = drawn.get_size_inches()
     axes = above.subplots()
     _draw_axes(axes, panel, curves, compared, wording)
-    title = look.wrapped(title if wording.title is None else wording.title, inches[0] - 0.2, 11)
-    above.suptitle(title, x=0.06 / inches[0], ha="left", fontsize=look.points(10), fontweight="bold")
     soft = look.current().soft
     if any(map(_is_extrapolated, curves.values())):
         axes.plot([], [], color=soft, linestyle=DASHED, linewidth=look.points(1.2), label="extrapolated")
