@@ -84,7 +84,7 @@ def _draw(
     drawn, above = framed_figure(
         wording,
         f"Which class {in_words(network.settings)} takes for which" if network.settings else USUAL_TITLE,
-        side + 1.2,
+        side + 1.5,
         side + 0.4 + label,
         lambda inches: figure.foot_text(runs, [network.group], what, notes, inches),
     )
@@ -132,7 +132,8 @@ def draw_matrix(drawn: FigureBase, axes: Axes, percent: NDArray[np.float64]) -> 
     dark = look.current().ground != "#FFFFFF"
     colours = colormaps["Blues_r" if dark else "Blues"].with_extremes(bad="0.3" if dark else "0.85")
     image = axes.imshow(percent, cmap=colours, norm=PowerNorm(0.5, 0, 100), aspect="equal", interpolation="nearest")
-    bar = drawn.colorbar(image, ax=axes, shrink=0.75, pad=0.02, ticks=TICKS)
+    beside = axes.inset_axes((1.03, 0.12, 0.035, 0.76))  # it stays beside the cells, however wide the figure is
+    bar = drawn.colorbar(image, cax=beside, ticks=TICKS)
     bar.set_label("share of the images of a class, %")
     bar.outline.set_visible(False)
     axes.grid(False)

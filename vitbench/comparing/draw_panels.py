@@ -149,14 +149,15 @@ def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int
     places = [place + offset for place, _ in line.means]
     values = [scale * mean.mean for _, mean in line.means]
     halves = [scale * mean.half if figure.is_banded(mean) else 0.0 for _, mean in line.means]
+    has_bars = any(halves)  # without one the legend would have bars too
     drawn_means = axes.errorbar(
         *((values, places) if across else (places, values)),
-        xerr=halves if across else None,
-        yerr=None if across else halves,
+        xerr=halves if across and has_bars else None,
+        yerr=halves if not across and has_bars else None,
         label=line.shown,
         linestyle="none",
         elinewidth=look.points(1.2),
-        capsize=look.points(2.5) if any(halves) else 0,
+        capsize=look.points(2.5),
         color=look.colour(i),
         zorder=3,
         **look.marker(i),
