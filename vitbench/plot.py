@@ -1,4 +1,4 @@
-"""Draws one figure of runs: by default test accuracy against training images, a line per model, all seeds as points.
+"""Draws figures of runs: by default test accuracy by training images, with a line for each network.
 
     vitbench plot study=quickstart file=figures/quickstart.svg
     vitbench plot where.data=cifar10 y=test_error fit=true lines=[model,pe] file=error.pdf
@@ -7,7 +7,7 @@ With `fit=true` the lines are fitted learning curves (vitbench/fitting/figure_fi
 its values stand side by side, and if y is a list of results their panels do. With `whole=resnet` or `bare=vit` the
 networks of a ladder do (vitbench/comparing/ladder_figure.py). What a probe measured along something
 (`y=shift.length.consistency`) is drawn against that. `per=confusion` draws which class one network takes for which
-(vitbench/comparing/confusion_figure.py).
+(vitbench/comparing/confusion_figure.py). Of a study with several figures all are drawn into a folder.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NUMBERED = 20  # so many classes at most have numbers in their cells
 NAMED = 60  # so many classes at most are all drawn
-SHOWN = 40  # of more
+SHOWN = 40  # so many are drawn of more classes
 LONGEST_NAME = 22  # characters
 WORST = 5  # pairs that are named below
 USUAL_TITLE = "Which class is taken for which"
@@ -67,7 +67,7 @@ def _draw(
     order = drawn_classes(network)
     K, names = len(order), [short_name(classes[k]) for k in order]
     side = min(max(2.6 + 0.3 * K, 3.6), 8.0)
-    label = 0.02 * max(map(len, names))  # inches that a name below the matrix has more than one beside it
+    label = 0.02 * max(map(len, names))  # inches: a turned name below the cells needs them besides
     accuracy = 100 * float(np.mean([counts.trace() / counts.sum() for counts in network.counts]))
     seeds = figure.count_seeds([len(network.rows)])
     what = f"Of {int(network.images.sum()):,} test images {accuracy:.1f} % are right ({seeds})."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vitbench.numbers.intervals import Interval
 
-FAR = 0.35  # the level of chance is drawn where it lies nearer to the data than this share of their range
+FAR = 0.35  # chance is not drawn if it lies farther from the data than this share of their range
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PlottedLine:
     label: str  # by its settings as one types them, which tells it from others
     points: list[tuple[float, float]]  # x and y of each run
     means: list[tuple[float, Interval]]  # x and the mean y of each group, in the order in which a line joins them
-    across: Sequence[Interval] = ()  # the mean x of each group, where x is an outcome, too, and has an interval
+    across: Sequence[Interval] = ()  # the mean x of each group, if x is an outcome and so has intervals
     words: str = ""  # what the figure calls it, where that is not its label
 
     @property
@@ -64,14 +64,17 @@ def draw_line(axes: Axes, line: PlottedLine, i: int, scale: int) -> Any:
 
 
 def values_of(line: PlottedLine, scale: int) -> list[Point]:
-    """The means of a line as numbers, for whoever reads the figure on a page."""
+    """The means of a line as numbers, which a page tells of each marker."""
     return [
         Point(line.shown, x, scale * mean.mean, scale * mean.low, scale * mean.high, mean.n) for x, mean in line.means
     ]
 
 
 def _draw_band(axes: Axes, line: PlottedLine, i: int, scale: int) -> None:
-    """Draws the intervals of a line as bands, which stop at a mean without one; one that stands alone is a bar."""
+    """Draws the intervals of a line as a band.
+
+    The band stops at a mean that has no interval. An interval between two such means is drawn as a bar.
+    """
     for has_band, neighbours in groupby(line.means, key=lambda point: is_banded(point[1])):
         if not has_band:
             continue
@@ -109,7 +112,7 @@ def draw_runs(
 
 
 def is_banded(mean: Interval) -> bool:
-    """Says whether an interval is drawn; that of two runs would hide all else, as it is 25 standard errors wide."""
+    """Says whether an interval is drawn. That of two runs is not: it is 25 standard errors wide and hides all else."""
     return mean.n > 2 and mean.why is None
 
 
@@ -199,7 +202,7 @@ def tick_label(value: float) -> str:
 
 
 def chance_level(groups: Sequence[Group], y: str) -> float | None:
-    """Returns what guessing gives in percent; None where y is no share, or classes are not everywhere as many."""
+    """Returns what guessing gives in percent; None if y is no share, or if runs differ in their number of classes."""
     class_counts = {len(row["classes"]) for group in groups for row in group.rows if row.get("classes")}
     if not is_share(y) or y == CALIBRATION or len(class_counts) != 1:
         return None

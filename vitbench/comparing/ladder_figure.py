@@ -34,7 +34,7 @@ LABEL_WIDTH = 30  # characters of a line of a rung's name
 LABEL_SIZE = 8  # points
 INCHES_A_CHARACTER, INCHES_A_LINE = 0.07, 0.13  # of a rung's name in this size
 PANEL_INCHES = 2.9  # the width of each of the two
-LEGEND_INCHES = 1.25  # of a number of images
+LEGEND_INCHES = 1.25  # the width of an entry of the legend, such as 1,350 images
 
 
 def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording: Wording, caveat: str) -> Figure:

@@ -20,7 +20,7 @@ from vitbench.numbers.words import is_number, is_share, plural
 if TYPE_CHECKING:
     from vitbench.numbers.intervals import Interval
 
-LOG_AXES = {"x": "x", "y": "y", "xy": "xy", "none": ""}  # what one types, and the letters of the log axes
+LOG_AXES = {"x": "x", "y": "y", "xy": "xy", "none": ""}  # from what one types to the axes that are logarithmic
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Panel:
     lines: Sequence[PlottedLine]
     x: str
     y: str
-    log: str  # the letters of the log axes
+    log: str  # the axes that are logarithmic: x, y, xy, or empty
     categories: Sequence[Any] | None = None  # the values along x, where they are no numbers
     x_label: str = ""  # what stands under the axis, where it is not the word for x
-    path: str | None = None  # what grows along a line whose x is an outcome, too
-    notes: Sequence[str] = ()  # on what is left out
+    path: str | None = None  # if x is an outcome: the result that grows along a line
+    notes: Sequence[str] = ()  # say which runs are left out
 
 
 def build_panel(
@@ -113,16 +113,17 @@ def plotted_lines(
     categories: Sequence[Any] | None = None,
     path: str | None = None,
 ) -> list[PlottedLine]:
-    """Makes the lines of y along x, where the x of a category is its place; `first_keys` are always in their labels.
+    """Makes the lines of y along x; `first_keys` are always in their labels.
 
-    A line joins its groups in the order of x. If x is an outcome, they may lie along `path` and be joined in its order.
+    If x has categories, the x of a point is the place of its category. A line joins its groups in the order of x. If x
+    is an outcome, a line may have a `path`, a result such as train_images, and joins its groups in the order of that.
     """
     has_spread = categories is None and x.endswith("accuracy")
     scale = 100 if categories is None and is_share(x) else 1  # an axis of shares is in percent
     plotted = []
     for line in lines_along(groups, path or x, first_keys):
         points: list[tuple[float, float]] = []
-        means: list[tuple[float, Interval, Interval]] = []  # the place in the order, x and y
+        means: list[tuple[float, Interval, Interval]] = []  # what orders the groups, their x and their y
         for group in line.groups:
             xs = [row.get(x) if categories is None else categories.index(group.settings[x]) for row in group.rows]
             group_points = [

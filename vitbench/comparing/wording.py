@@ -24,10 +24,10 @@ class Wording:
     new_names: Sequence[str] = ()  # of the lines, in the order of the legend
     renamed: Mapping[str, str] = field(default_factory=dict)  # from a line's usual name, or what one types for it
     inches: tuple[float, float] | None = None
-    is_typed: bool = False  # on a command line, where a name of no line is a slip; a study's line may have no runs yet
+    is_typed: bool = False  # on the command line, where a name of no line is a slip; in a study it may have no runs yet
 
     def named(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Gives each line its new name; `names` has the usual one by what one types for it.
+        """Gives each line its new name; `names` has the usual ones, by the label that one types.
 
         Raises UserError where a typed name is of no line, and where there are more or fewer new names than lines.
         """

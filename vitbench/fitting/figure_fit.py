@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 5.5  # in inches: the text of a page with one column, or of two columns
+WIDTH = 5.5  # inches: the width of a page's text
 DASHED = (0, (4, 2))  # how a curve is drawn where it is extrapolated, and nothing else is
-CROSSED = ("observed", "extrapolated")  # the verdicts that have a place
+CROSSED = ("observed", "extrapolated")  # the verdicts that say where two curves cross
 MOST_NUMBERED = 8  # with more curves, exponents do not fit into the legend
-MOST_NOTES = 8  # with more pairs, the last line only counts the rest
+MOST_NOTES = 8  # of more pairs the last line says only how many they are
 LEGEND_SIZE = 7.8  # in points
 
 
@@ -156,7 +156,7 @@ def _draw_curve(axes: Axes, line: PlottedLine, fitted: CurveOfRuns, i: int, scal
 
 
 def _is_extrapolated(fitted: CurveOfRuns) -> bool:
-    """Whether a curve is drawn beyond its sizes: only where no runs are there that say otherwise."""
+    """Whether a curve is drawn beyond its sizes. It is not if there are runs at larger ones, which show how it goes."""
     return fitted.is_fitted and fitted.counted.n[-1] == fitted.curve.n[-1]
 
 
