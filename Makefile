@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_THERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+SITE := $(BIN)/python -m sphinx -c docs --fail-on-warning --keep-going --nitpicky --quiet
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 help:  ## this list
@@ -40,9 +41,16 @@ report: .venv  ## make results/ again from its runs.csv, and check it
 	$(BIN)/vitbench report
 	$(BIN)/vitbench report check=true
 
-reference: .venv  ## write docs/reference/settings.md and docs/reference/records.md again, from the comments beside the settings
+docs: .venv  ## make a site of docs/: build/docs/index.html
+	$(SITE) -b html . build/docs
+
+linkcheck: .venv  ## try every link of docs/ to another site, which needs a network
+	$(SITE) -b linkcheck . build/linkcheck
+
+reference: .venv  ## write the pages of docs/reference/ that are made from the code: settings, commands, records, names
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/settings_reference.py
 	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/records_page.py
+	@PYTHONPATH=$(CURDIR):$(PYTHONPATH) $(BIN)/python tools/result_names_page.py
 
 bench: .venv  ## measure the speed on this machine's processor into results/bench/cpu.json (30 minutes)
 	$(THREADS) $(BIN)/vitbench bench device=cpu file=results/bench/cpu.json
@@ -51,7 +59,7 @@ bench: .venv  ## measure the speed on this machine's processor into results/benc
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra test --generate-hashes --python-version 3.11 --no-annotate --quiet
 lock: .venv  ## choose the newest and the oldest versions of what vitbench needs again, with their hashes, into requirements/
 	$(BIN)/pip install --quiet uv
-	$(LOCK) --universal --upgrade --output-file requirements/newest.txt
+	$(LOCK) --extra docs --extra release --universal --upgrade --output-file requirements/newest.txt
 	$(LOCK) --extra trackio --resolution lowest-direct --python-platform linux --upgrade --output-file requirements/oldest.txt
 
 # each variable that was given travels as a word: make gpu limit=540 out=FOLDER
@@ -85,4 +93,4 @@ WITHOUT_TORCH := awk '/^[a-z]/ {keeps = !/^(torch|torchvision|triton|nvidia-|cud
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@
 
-.PHONY: help demo test test-slow test-oldest test-gpu lint types report reference bench lock gpu rounds
+.PHONY: help demo test test-slow test-oldest test-gpu lint types report docs linkcheck reference bench lock gpu rounds

@@ -63,6 +63,13 @@ def test_what_fits(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch)
     assert completions_of(line) == words
 
 
+def test_a_study_of_ones_own_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "quick_and_mine.yaml").write_text("runs: [model=vit]\n")
+    monkeypatch.chdir(tmp_path)
+    assert completions_of("vitbench table study=quick") == ["study=quick_and_mine", "study=quickstart"]
+
+
 def test_an_unknown_shell_gets_one_line(vitbench: Cli) -> None:
     done = vitbench("completion", "bsh")
     assert (done.code, done.out) == (2, "") and "did you mean bash" in done.err

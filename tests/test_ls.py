@@ -72,6 +72,19 @@ def test_studies_are_listed_with_their_question(vitbench: Cli) -> None:
     assert any(name == "quickstart" and words.startswith("How much better do a ViT and a CNN") for name, words in lines)
 
 
+def test_studies_of_ones_own_are_listed_with_their_place(vitbench: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("question: What is mine?\nruns: [model=vit]\n")
+    (folder / "odd.yaml").write_text("runs: 3\n")
+    (folder / "quickstart.yaml").write_text("question: Which one?\nruns: [model=vit]\n")
+    lines = dict(line.split(maxsplit=1) for line in vitbench("ls", "studies").out.splitlines())
+    assert lines["mine"] == "What is mine? (yours: experiments/mine.yaml)"
+    assert lines["odd"] == "cannot be read: experiments/odd.yaml: runs must be a list"
+    assert "rename this file, or type study=experiments/quickstart.yaml" in lines["quickstart"]
+    assert "(yours" not in lines["data_scaling"] and " mine " in vitbench("ls").out
+
+
 def test_runs_say_how_they_stand(tmp_path: Path, vitbench: Cli) -> None:
     runs = tmp_path / "elsewhere"
     fake_runs.write(runs, "a-finished", 0.4321)

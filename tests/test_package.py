@@ -8,12 +8,13 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
-TREE = re.search(r"## The code\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text())
+TREE = re.search(r"## The code\n\n((?:    .*\n|\n)+)", (ROOT / "CONTRIBUTING.md").read_text())
 
 
-def test_the_tree_in_the_readme_names_every_room_and_every_file_at_the_root_and_no_other() -> None:
+def test_the_map_of_the_code_names_every_room_and_every_file_at_the_root_and_no_other() -> None:
     assert TREE is not None
     package = ROOT / "vitbench"
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
@@ -28,7 +29,8 @@ def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
     assert {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")} == rooms | {
         "gpu",
         "fuzz",
-    }  # one needs a GPU, the other reads what all rooms read
+        "docs",
+    }  # what needs a GPU, what reads files of all rooms, and the documents
 
 
 def test_no_function_has_more_than_80_lines() -> None:
@@ -43,7 +45,7 @@ def test_no_function_has_more_than_80_lines() -> None:
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
@@ -59,6 +61,29 @@ def test_no_file_names_a_machine() -> None:
     for name in files or [str(path.relative_to(ROOT)) for path in ROOT.glob("vitbench/**/*.py")]:
         if (ROOT / name).suffix in (".py", ".md", ".yaml", ".toml"):
             assert "/work/" not in (ROOT / name).read_text().replace('"/work/"', ""), name
+
+
+def test_the_citation_and_the_changelog_name_the_version() -> None:
+    from vitbench.version import __version__
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert re.search(r"^## (\S+) ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == __version__  # type: ignore[index]
+
+
+def test_the_dockerfile_copies_what_is_there_and_what_the_build_may_see() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    assert sources and all((ROOT / source).exists() for source in sources)
+    seen = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert seen == sources
+
+
+@pytest.mark.slow
+def test_wheel_and_source_distribution_can_be_uploaded(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
+    files = [*tmp_path.glob("*")]
+    assert {path.suffix for path in files} == {".whl", ".gz"}
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], check=True)
 
 
 @pytest.mark.slow

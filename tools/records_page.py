@@ -1,6 +1,6 @@
 """Writes docs/reference/records.md from the types of records and settings and from the comments beside them.
 
-    python tools/records_page.py
+    make reference
 
 A test compares the page with what this makes, so that a field without words, or words of old, are noticed.
 """
@@ -16,6 +16,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from tools.settings_reference import with_links
 from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS
 from vitbench.machine.provenance import Hardware, Provenance, Versions
 from vitbench.menu import Range, tunables
@@ -42,31 +43,37 @@ DERIVED = {
 HEAD = """\
 # Records, and all runs as one CSV
 
-<!-- Made by `python tools/records_page.py` from the types in vitbench/runs/record.py, vitbench/machine/provenance.py
+<!-- Made by `make reference` from the types in vitbench/runs/record.py, vitbench/machine/provenance.py
 and vitbench/settings/schema.py, and from the comments beside them. Change those. -->
 
-A run that has ended has a record, `runs/<id>/record.json`: one JSON object, whose fields are below, those of objects
-within it with a point (`hardware.name`). `vitbench table per=run file=all.csv` writes all runs of `runs=` as one CSV, a
-line a run, and `results/<study>/runs.csv` is the same of a study's runs. How runs are given to others:
-[sharing.md](../how-to/sharing.md). What the numbers mean, and how they are compared: [metrics.md](metrics.md).
+A run that has ended has a record, `runs/<id>/record.json`. It is one JSON object, whose fields are below. A field of an
+object within it is written with a point (`hardware.name`).
 
-null says that there is no such number, and an absent field what its line says of that; "old" are the records of
-versions before it came. Losses of classification are cross-entropies, means over images."""
+`vitbench table per=run file=all.csv` writes all runs of `runs=` as one CSV, with a line for each run.
+`results/<study>/runs.csv` is the same for the runs of a study. [sharing.md](../how-to/sharing.md) says how to give runs
+to others, and [metrics.md](metrics.md) what the numbers mean and how they are compared.
+
+null means that there is no such number. If a field may be absent, its line says when; "old" means a record that was
+written by a version from before the field. Losses of classification are cross-entropies, as means over images. In
+italics stands the type of each field, with its unit."""
 CSV_HEAD = """\
 ## All runs as one CSV
 
     vitbench table per=run file=all.csv                    # every run in runs/ that has ended
     vitbench table per=run study=quickstart format=csv     # those of a study, to the terminal
 
-UTF-8, a line of column names, then a line a run, in a fixed order of runs and columns. **Cells are JSON** (`0.1`,
-`[0.5, 0.5]`, `true`, `"3"`), but words that cannot be taken for JSON stand without quotes (`cifar10`), and an empty
-cell is null, or a field that the run does not have. In Python: `json.loads(cell)`, and the cell itself where that
-fails. Which columns there are follows from the runs: one that no run has is left out. They are, in this order:
+The file is UTF-8. It has a line of column names, then a line for each run, in a fixed order of runs and columns.
 
-1. `id`, and `status`: `finished` or `diverged`, in runs.csv also `missing`, `failed` or `unfinished`, and then nothing
-   else;
-2. the settings, below, named as they are typed;
-3. from `schema` on the results, by name: the fields of the record but for {beside}; what follows from them; and what
+**Cells are JSON** (`0.1`, `[0.5, 0.5]`, `true`, `"3"`). Words that cannot be mistaken for JSON stand without quotes
+(`cifar10`). An empty cell is null, or a field that the run does not have. In Python: `json.loads(cell)`, and the cell
+itself if that fails.
+
+Which columns there are follows from the runs: a column that no run has is left out. They are, in this order:
+
+1. `id` and `status`. The status is `finished` or `diverged`. In runs.csv it can also be `missing`, `failed` or
+   `unfinished`, and then the line has nothing else.
+2. The settings, below, named as they are typed.
+3. From `schema` on the results, by name: the fields of the record but for {beside}; what follows from them; and what
    probes measured."""
 
 
@@ -75,31 +82,33 @@ def page() -> str:
     parts = [HEAD, "## Fields of a record"]
     whole = {**_fields(Essentials), **_fields(Metrics), **_fields(Provenance), **_fields(Record)}
     for kind, its in _parts(whole):
-        parts += [_doc(kind), _table(("field", "type", "unit", "meaning"), its)]
+        parts += [_doc(kind), _table(("field", "what it is"), its)]
     beside = ", ".join(f"`{name}`" for name in BESIDE if name not in ("id", "status"))
-    derived = [[f"`{name}`", "", "", words] for name, words in DERIVED.items()]
     probes = (
-        "A result of a probe is called by its protocol and metric, such as `shift.crop.consistency`, and of the network"
-        " before its first step `init.shift.crop.consistency`; [metrics.md](metrics.md) defines each. What probes"
-        " measured along layers or an axis is no column: it is in `runs/<id>/probes/*.csv`, and of a study in"
+        "A result of a probe is called by its protocol and metric, such as `shift.crop.consistency`. Of the network"
+        " before its first step it is `init.shift.crop.consistency`. [metrics.md](metrics.md) defines each. What probes"
+        " measured along layers or an axis is no column: it is in `runs/<id>/probes/*.csv`, and for a study in"
         " `results/<study>/probes.csv`."
     )
     parts += [
         CSV_HEAD.format(beside=beside),
         "### Columns of results that no record holds",
         _table(
-            ("column", "type", "unit", "meaning"),
-            [[a, "number" if a != f"`{CERTIFIES}`" else "text", c, d] for a, _, c, d in derived],
+            ("column", "what it is"),
+            [
+                [f"`{name}`", f"{words}. *{'text' if name == CERTIFIES else 'number'}*"]
+                for name, words in DERIVED.items()
+            ],
         ),
         probes,
         "### Columns of settings",
-        f"How they are typed, and what text and lists may hold: [{SETTINGS}]({SETTINGS}). A run that was made before a"
-        " setting came has its default there; a cell is empty where a run has no such setting.",
-        _table(("column", "type", "meaning"), [*_settings()]),
-        "Of the other choices each has its own options (`vitbench train model=NAME pe=NAME --help`):",
+        f"[{SETTINGS}]({SETTINGS}) says how they are typed, and what text and lists may hold. A run that was made"
+        " before a setting came has its default there. A cell is empty if a run has no such setting.",
+        _table(("column", "what it is"), ([column, f"{words}. *{kind}*"] for column, kind, words in _settings())),
+        "Each of the other choices has its own options (`vitbench train model=NAME pe=NAME --help`):",
         _table(("choice", "columns"), [*_options()]),
     ]
-    return "\n\n".join(parts) + "\n"
+    return with_links("\n\n".join(parts) + "\n")
 
 
 def _parts(whole: dict[str, tuple[str, Any]]) -> Iterator[tuple[Any, list[list[str]]]]:
@@ -122,7 +131,7 @@ def _parts(whole: dict[str, tuple[str, Any]]) -> Iterator[tuple[Any, list[list[s
 
 def _line(name: str, comment: str, hint: Any) -> list[str]:
     kind, unit, optional = described(hint)
-    return [f"`{name}`", kind + (", or absent" if optional else ""), unit, comment]
+    return [f"`{name}`", f"{comment}. *{', '.join(filter(None, [kind, unit]))}{', or absent' * optional}*"]
 
 
 def _fields(kind: Any) -> dict[str, tuple[str, Any]]:

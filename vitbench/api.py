@@ -75,14 +75,13 @@ def runs(study: str | Path | None, folder: str | Path, where: Mapping[str, Any] 
     def main(config: Any) -> int:
         from omegaconf import OmegaConf
 
-        from vitbench.comparing.evidence import columns_and_rows
-        from vitbench.comparing.select import select_runs
+        from vitbench.comparing.evidence import choose_runs, columns_and_rows
         from vitbench.numbers.words import printable
         from vitbench.runs.study import load_study
 
         asked: Any = OmegaConf.to_container(config, resolve=True)
         its_study = load_study(asked["study"]) if asked["study"] is not None else None
-        selected = select_runs(asked["runs"], asked["where"], its_study)
+        selected = choose_runs(asked["runs"], asked["where"], its_study)
         for note in selected.notes:
             print(f"vitbench: {printable(note)}", file=sys.stderr)
         columns, rows = columns_and_rows(selected)

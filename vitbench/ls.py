@@ -108,7 +108,7 @@ def overview() -> list[str]:
         "data": " ".join(_menu("data")),
         "objectives": " ".join(_menu("objective")),
         "probes": " ".join(_menu("probe")),
-        "studies": " ".join(study_names()),
+        "studies": printable(" ".join(study_names())),
         "runs": "what has been trained, and what has not ended",
         "images": "a picture of what the network of a run gets: file=images.png data=cifar10 augment=strong",
     }
@@ -167,15 +167,16 @@ def models(_: Path) -> list[str]:
 
 
 def studies(_: Path) -> list[str]:
-    """Lists the studies with their questions, or why one cannot be read."""
-    from vitbench.runs.study import load_study, study_names
+    """Lists the studies with their questions, or why one cannot be read; of the user's own it says where they lie."""
+    from vitbench.runs.study import load_study, own_studies, study_names
 
-    rows = []
+    own, rows = own_studies(), []
     for name in study_names():
         try:
-            rows.append([name, printable(load_study(name).question)])
+            where = f" (yours: {own[name]})" if name in own else ""
+            rows.append([printable(name), printable(f"{load_study(name).question}{where}")])
         except UserError as error:
-            rows.append([name, f"cannot be read: {printable(str(error))}"])
+            rows.append([printable(name), f"cannot be read: {printable(str(error))}"])
     return align(rows, 2) if rows else []
 
 

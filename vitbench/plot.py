@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.draw_panels import draw_panels
+from vitbench.comparing.evidence import choose_runs, refuse_table
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
-from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.select import Runs
 from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
 from vitbench.comparing.wording import WORDING_KEYS, wording_of
 from vitbench.errors import UserError, check_choice
@@ -55,7 +56,9 @@ def main(config: Any) -> int:
     paths = _paths_of(asked["file"], [*layouts])
     for path in paths:
         check_output(path, replace=replaces)
-    runs = select_runs(asked["runs"], asked["where"], study)
+    if per:
+        refuse_table(asked["runs"], per)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     for path, layout in zip(paths, layouts.values(), strict=True):
         ending = path.suffix.lower()
         if per:

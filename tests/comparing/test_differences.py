@@ -37,7 +37,7 @@ def test_differences_are_paired_by_seed(paired: Path, columns: str | None) -> No
     assert group["test_accuracy_difference_ci95_low"] == pytest.approx(-0.32 / 3 - half, rel=1e-4)
     assert group["against"] == ["resnet-0", "resnet-1", "resnet-2"] and group["runs"] == ["vit-0", "vit-1", "vit-2"]
     out = printed(paired, against="resnet", columns=columns)
-    assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over n=3 seeds" in out
+    assert "test accuracy in points, minus that of resnet, paired by seed, mean ± 95 % interval over 3 seeds" in out
     assert "-10.7 ± 2.9" in out and "42" not in out.splitlines()[-1]  # neither an accuracy nor a cost
     assert "+10.7 ± 2.9" in printed(paired, against="vit pe=learned", columns=columns)
 
@@ -51,16 +51,16 @@ def test_several_results_have_their_differences_side_by_side(paired: Path) -> No
 
 def test_a_table_of_differences_says_how_small_a_difference_its_seeds_show(paired: Path) -> None:
     smallest = (4.30265 + 1.06066) * 0.011547 / 3**0.5  # the differences are -0.10, -0.12 and -0.10
-    said = "! smallest difference that so many seeds show with 80 % power: "
+    said = "! smallest true difference that this many seeds would show in four of five studies (80 % power): "
     assert f"{said}3.6 points\n" in printed(paired, against="resnet")
     several = printed(paired, value=["test_accuracy", "shift"], against="resnet")
-    assert f"{said}test_accuracy 3.6 points, shift 0.0036\n" in several
+    assert f"{said}test accuracy 3.6 points, shift 0.0036\n" in several
     (row,) = rows_of(printed(paired, "csv", against="resnet"))
     assert float(row["smallest_difference"]) == pytest.approx(smallest, rel=1e-4)
     (group,) = groups_named(printed(paired, "json", against="resnet"))
     assert group["test_accuracy_difference_smallest_difference"] == pytest.approx(smallest, rel=1e-4)
-    assert "smallest difference" in printed(paired, "tex", against="resnet")
-    assert "smallest difference" not in printed(paired)
+    assert "smallest true difference" in printed(paired, "tex", against="resnet")
+    assert "smallest true difference" not in printed(paired)
 
 
 def test_many_differences_say_the_median_and_the_range_of_what_they_show(tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_many_differences_say_the_median_and_the_range_of_what_they_show(tmp_pat
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"test_accuracy": record["test_accuracy"] + more}))
     out = printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction", against="resnet")
-    assert "with 80 % power: 5.4 points (median of 2; 3.6 to 7.2)" in out  # the other differences do not vary
+    assert "(80 % power): 5.4 points (median of 2; 3.6 to 7.2)" in out  # the other differences do not vary
 
 
 def test_the_interval_of_two_seeds_stands_beside_its_n(tmp_path: Path) -> None:
     fake_runs.quickstart(tmp_path / "runs", seeds=2)
-    assert "over n=2 seeds" in printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
+    assert "over 2 seeds" in printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
     fake_runs.write(tmp_path / "runs", "more", 0.4, **{"model.pe.name": "learned", "data.fraction": 1.0, "seed": 2})
     out = printed(tmp_path / "runs", rows=["model", "pe"], columns="data.fraction")
     assert "(n=2)" in out and "(n=3)" in out

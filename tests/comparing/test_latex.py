@@ -14,7 +14,16 @@ import pytest
 from tests import fake_runs
 from tests.comparing.printed import NASTY, printed
 from tests.conftest import Output
-from vitbench.comparing.latex import PACKAGES, SHOWN, escape_latex, latex_file, latex_list, latex_table, latex_words
+from vitbench.comparing.latex import (
+    PACKAGES,
+    SHOWN,
+    escape_latex,
+    latex_file,
+    latex_label,
+    latex_list,
+    latex_table,
+    latex_words,
+)
 
 Cli = Callable[..., Output]
 RESULTS = Path(__file__).parents[2] / "results"
@@ -37,9 +46,10 @@ COMMANDS = {
     *re.findall(
         r"\\[A-Za-z]+",
         r"""\textbackslash \textasciitilde \textasciicircum \textless \textgreater \textbar \char
-        \ifdefined \Umathchar \else \fi \allowbreak \begin \end \caption \item \sloppy \centering \small \footnotesize
-        \scriptsize \tiny \raggedright \noindent \par \smallskip \setlength \tabcolsep \emergencystretch \LTcapwidth
-        \linewidth \resizebox \ifdim \width \toprule \midrule \bottomrule \endfirsthead \endhead \endfoot""",
+        \ifdefined \Umathchar \else \fi \allowbreak \begin \end \caption \label \item \sloppy \centering \small
+        \footnotesize \scriptsize \tiny \raggedright \noindent \par \smallskip \setlength \tabcolsep
+        \emergencystretch \LTcapwidth \linewidth \resizebox \ifdim \width \toprule \midrule \bottomrule
+        \endfirsthead \endhead \endfoot""",
     ),
     *(f"\\{c}" for c in "\\{}$&#_%"),
 }
@@ -82,6 +92,8 @@ def tables(tmp_path: Path, vitbench: Cli) -> list[str]:
 def faults(text: str) -> list[str]:
     """What a compiler would refuse or misread, found by reading the text as TeX does."""
     first, _, body = text.partition("\n")
+    if body.startswith("% "):  # the title of a study
+        body = body.partition("\n")[2]
     declared = re.fullmatch(r"% \\usepackage\{([a-z,]+)\}", first)
     needed = [package for package, used in PACKAGES.items() if used in body]
     found = [] if declared and declared[1].split(",") == needed else [f"packages: {first}"]
@@ -187,3 +199,31 @@ def test_a_compiler_takes_every_table_and_none_is_larger_than_its_page(tables: l
     said = compile_all(tables, tmp_path)
     assert (tmp_path / "all.pdf").stat().st_size > 50_000
     assert not re.findall(r"Overfull \\[hv]box \((?:[5-9]|\d\d+)\.?\d*pt.*|Float too large.*|Missing character.*", said)
+
+
+def test_a_table_has_a_label_of_safe_letters_and_a_caption_that_is_a_sentence(tmp_path: Path, vitbench: Cli) -> None:
+    fake_runs.quickstart(tmp_path / "runs", seeds=3)
+    out = vitbench("table", "format=tex", "columns=data.fraction").out
+    caption = r"Test accuracy in \%, mean $\pm$ 95 \% interval over 3 seeds, of runs with data=shapes, "
+    assert rf"\caption{{{caption}" in out and r"and steps=120.}\label{tab:test-accuracy}" in out
+    several = vitbench("table", "format=tex", "value=[test_accuracy,test_loss]").out
+    assert r"\caption{Test accuracy and 1 other result, mean" in several and r"\label{tab:test-accuracy}" in several
+    assert latex_label("my_study", "a b%") == "tab:my-study-a-b" and latex_label("\u732b") == "tab:results"
+
+
+def test_costs_stand_below_a_table_that_they_would_make_too_wide(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs", seeds=2)
+    for i in range(3):  # more columns
+        fake_runs.write(tmp_path / "runs", f"more{i}", 0.6, **{"model.name": "resnet", "data.fraction": 0.3 + i / 10})
+    wide = printed(tmp_path / "runs", "tex", columns="data.fraction")
+    assert "params" not in wide and "resnet: 0.11 M parameters and 15.9 M multiply-adds an image." in wide
+    assert "vit pe=none and vit pe=learned: 0.45 M parameters" in wide and "Training took 10 seconds a run." in wide
+    narrow = printed(tmp_path / "runs", "tex", columns="data.fraction", where={"data.fraction": 1})
+    assert "& params & MACs & seconds" in narrow and "multiply-adds an image" not in narrow
+
+
+def test_results_side_by_side_become_lines_where_only_so_they_stand_upright(tmp_path: Path) -> None:
+    fake_runs.quickstart(tmp_path / "runs", seeds=2)
+    values = ["test_accuracy", "test_loss", "train_loss", "train_seconds", "images_per_second", "steps", "parameters"]
+    out = printed(tmp_path / "runs", "tex", value=values, rows="model", where={"data.fraction": 1})
+    assert r"\begin{table}" in out and "\ntest accuracy, \\% & " in out and " & resnet" in out

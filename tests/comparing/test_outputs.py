@@ -1,4 +1,4 @@
-"""No command replaces a file that vitbench did not make, as by `table file=mine.csv` after `fit file=mine.csv`."""
+"""No command replaces a file that vitbench did not make, as by `table file=mine.csv` after `fit runs=mine.csv`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_command_refuses_to_replace_a_users_file_before_it_does_anything(
 def test_what_fit_reads_table_does_not_replace(tmp_path: Path, vitbench: Cli) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(TABLE)
-    assert vitbench("fit", "file=mine.csv").code == 0
+    assert vitbench("fit", "runs=mine.csv").code == 0
     assert vitbench("table", "file=mine.csv").code == 2 and path.read_text() == TABLE
     done = vitbench("table", "file=mine.csv", "replace=true")
     assert done.code == 0 and path.read_text() != TABLE

@@ -149,6 +149,6 @@ def test_samples_make_columns_so_that_a_study_of_both_has_a_surface(tmp_path: Pa
                 fake_runs.write(tmp_path / "runs", run, accuracy + fraction / 10 + seed / 100, **common, **budget)
     table = ["table", "rows=[model,data.fraction]", "columns=samples_seen", "show=mean"]
     out = vitbench(*table, "value=test_error").out
-    assert "samples_seen=6400" in out and "25600" in out and "optim.epochs" not in out
-    (row,) = [line for line in out.splitlines() if line.split()[1:2] == ["0.1"]]
+    assert "6,400 samples" in out and "25,600" in out and "optim.epochs" not in out
+    (row,) = [line for line in out.splitlines() if line.split()[1:2] == ["1,000"]]
     assert row.split()[2:4] == ["68.5", "48.5"]

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tools.settings_reference import PAGE, page
+from tools.settings_reference import FOLDER, pages
+from vitbench.cli import COMMANDS as MENU
 from vitbench.explaining.comments import sentences_of_schema
 from vitbench.explaining.explained import (
     VALUES,
@@ -104,15 +105,22 @@ def test_a_type_says_what_can_be_typed(hint: object, words: str) -> None:
     assert kind_words(hint) == words
 
 
-def test_the_page_is_what_the_sentences_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run `make reference`"
+@pytest.mark.parametrize("name", pages())
+def test_a_page_is_what_the_sentences_say(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == pages()[name], "run `make reference`"
 
 
-def test_the_page_has_every_setting() -> None:
-    text = page()
+def test_the_pages_have_every_setting() -> None:
+    text = "".join(pages().values())
     for command in COMMANDS:
         for key in settings_of_command(command, {"data": "shapes"}):
             assert f"`{key}" in text
     for group in OPEN:
         for member in menu_of_group(group):
-            assert all(f"`{key}`" in text for key in options_of(group, member))
+            assert all(f"`{key}=" in text for key in options_of(group, member))
+
+
+def test_the_page_of_commands_has_a_section_and_an_example_of_every_command() -> None:
+    sections = re.split(r"^## ", pages()["commands.md"], flags=re.MULTILINE)[1:]
+    assert [section.split()[0] for section in sections] == [*MENU]
+    assert [name for name, section in zip(MENU, sections, strict=True) if f"vitbench {name}" not in section] == []

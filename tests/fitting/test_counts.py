@@ -26,9 +26,10 @@ tables:
 figures:
   errors: {x: train_images, y: test_error, log: xy, fit: true}
 """
+OPENING = "On the same test images, after training on 45,000 images,"
 SENTENCES = (  # of vit pe=none and of vit pe=learned, each against the ResNet
-    "Same test images, trained on 45,000: of 3 seeds, resnet is better in 2 (McNemar, Holm p < 0.05).",
-    "Same test images, trained on 45,000: no difference that McNemar's test calls significant, in 3 seeds.",
+    f"{OPENING} resnet is better in 2 of 3 seeds (McNemar, Holm p < 0.05).",
+    f"{OPENING} McNemar's test finds no significant difference (3 seeds).",
 )
 
 
@@ -77,11 +78,11 @@ def test_evidence_alone_gives_the_sentence_and_the_table_of_the_runs(vitbench: C
     fitted.unlink()
     assert vitbench("report").code == 0
     assert {path: path.read_bytes() for path in kept.parent.parent.rglob("*.*")} == before
-    assert SENTENCES[0] in vitbench("fit", f"file={kept.with_name('runs.csv')}").out
+    assert SENTENCES[0] in vitbench("fit", f"runs={kept.with_name('runs.csv')}").out
 
 
 def test_a_pair_that_is_turned_round_has_its_counts_turned_round(vitbench: Cli, kept: Path) -> None:
-    out = vitbench("fit", f"file={kept.with_name('runs.csv')}", "against=vit pe=none", "format=csv").out
+    out = vitbench("fit", f"runs={kept.with_name('runs.csv')}", "against=vit pe=none", "format=csv").out
     counts = [line for line in out.splitlines() if line.startswith("resnet,vit pe=none,45000,only_")]
     assert counts[:2] == [
         "resnet,vit pe=none,45000,only_model_right,200,,,1,seed 0",

@@ -53,7 +53,7 @@ def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, v
     text = text_of(study(tmp_path / "runs", seeds=2), lines=["model", "pe"])
     assert "Two seeds have no band." in text.replace("\n", " ") and "bootstrap" not in text
     out = vitbench("fit").out
-    assert " the images of" not in out and "Two seeds make nothing certain: pairs get no verdict" in out
+    assert " the images of" not in out and "Two seeds are too few for certainty: pairs get no verdict" in out
     report = json.loads(vitbench("fit", "format=json").out)  # a NaN could not be written
     assert report["pairs"] and report["notes"]
     more = study(tmp_path / "more", seeds=2)

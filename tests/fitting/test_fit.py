@@ -78,8 +78,8 @@ def test_a_verdict_is_one_sentence_and_so_is_the_ratio(tmp_path: Path, vitbench:
         " approach in points."
     )
     assert lines[at + 2] == (
-        "  No crossover up to 45,000 images: the error of vit pe=none is 1.49 times that of resnet at first and 1.49"
-        " times at last. Whether this ratio shrinks cannot be told."
+        "  No crossover up to 45,000 images: the error of vit pe=none is 1.49 times that of resnet at the smallest size"
+        " and 1.49 times at the largest. Whether this ratio shrinks cannot be told."
     )
     assert lines[at + 3].startswith("  vit pe=none needs 7.") and "x [" in lines[at + 3]
     assert lines[at + 3].endswith("] the images of resnet to match its error at 2,250.")
@@ -261,8 +261,8 @@ def test_curves_import_no_more_of_scipy_than_they_need(tmp_path: Path) -> None:
         (["where.seed=0"], "vit pe=none: one seed; a curve takes 2 or more"),
         (["where.data.fraction=[0.2,1]"], "vit pe=none: 2 sizes of training images; a curve takes 3 or more"),
         (["study=nothing"], "study=nothing: "),
-        (["file=t.csv", "study=quickstart"], "file=t.csv: is read whole; study= and where. choose among runs"),
-        (["file=nowhere.csv"], "file=nowhere.csv: No such file or directory"),
+        (["runs=nowhere.csv"], "nowhere.csv: No such file or directory"),
+        (["file=nowhere.csv"], "nowhere.csv: No such file or directory"),
         (["runs=nowhere"], "runs=nowhere: no finished run there"),
     ],
 )
@@ -323,7 +323,7 @@ TABLE = "model,images,seed,error\n" + "".join(
 
 def test_a_table_of_others_is_fitted_under_its_own_names(tmp_path: Path, vitbench: Cli) -> None:
     (tmp_path / "t.csv").write_text("\ufeff" + TABLE)
-    out = vitbench("fit", "file=t.csv").out
+    out = vitbench("fit", "runs=t.csv").out
     assert "mine against theirs:" in out and "mine needs 2.4x" in out  # 1.25^4
     assert list(tmp_path.iterdir()) == [tmp_path / "t.csv"]
 
@@ -334,7 +334,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
     text = "seed,lab,test_accuracy,train_images,model\n"
     text += "".join(f"{seed},x,{1 - float(error)},{n},{model}\n" for model, n, seed, error in rows)
     (tmp_path / "u.csv").write_text(text)
-    first, second = (reported(vitbench("fit", f"file={name}.csv", "format=json").out) for name in "tu")
+    first, second = (reported(vitbench("fit", f"runs={name}.csv", "format=json").out) for name in "tu")
     for one, other in zip(first["curves"], second["curves"], strict=True):
         assert one["exponent"]["value"] == pytest.approx(other["exponent"]["value"])
 
@@ -342,7 +342,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("mine,100,0,", "mine,100,0,0.5\nmine,100,0,", "file=t.csv line 3 repeats 2: model=mine images=100 seed=0"),
+        ("mine,100,0,", "mine,100,0,0.5\nmine,100,0,", "t.csv line 3 repeats 2: model=mine images=100 seed=0"),
         ("mine,400,1,", "other,400,1,", "no row with model=mine images=400 seed=1; every seed needs every size"),
         ("images", "imgs", "no column images; there are model, imgs, seed, error"),
         ("error", "fault", "no column error, accuracy or loss; there are model, images, seed, fault"),
@@ -368,7 +368,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
 def test_a_table_that_is_wrong_gets_one_line(tmp_path: Path, vitbench: Cli, old: str, new: str, said: str) -> None:
     assert old in TABLE
     (tmp_path / "t.csv").write_text(TABLE.replace(old, new, 1))
-    done = vitbench("fit", "file=t.csv")
+    done = vitbench("fit", "runs=t.csv")
     assert done.code == 3 and done.out == "" and done.err.count("\n") == 1
     assert said in done.err
 
@@ -376,7 +376,7 @@ def test_a_table_that_is_wrong_gets_one_line(tmp_path: Path, vitbench: Cli, old:
 @pytest.mark.parametrize("blob", [b"\xff\xfe\x00\x01", b"\x00" * 10, b'model,"images\n' + b"x" * 200_000])
 def test_a_file_that_is_no_table_gets_one_line(tmp_path: Path, vitbench: Cli, blob: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(blob)
-    done = vitbench("fit", "file=t.csv")
+    done = vitbench("fit", "runs=t.csv")
     assert done.code == 3 and done.out == "" and done.err.count("\n") == 1
 
 
@@ -385,3 +385,10 @@ def test_help_names_the_columns(tmp_path: Path) -> None:
     assert out.startswith("  vitbench fit") and all(
         f"\n  {name} " in out for name in ("model", "images", "seed", "error")
     )
+
+
+def test_a_table_of_ones_own_has_no_runs_to_choose_among(tmp_path: Path, vitbench: Cli) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    for word in ("runs", "file"):
+        done = vitbench("fit", f"{word}=t.csv", "study=quickstart")
+        assert done.code == 2 and "t.csv: is read whole; study= and where. choose among runs" in done.err

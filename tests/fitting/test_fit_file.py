@@ -1,4 +1,4 @@
-"""`vitbench fit file=runs.csv` is tested here, and tables of one's own in test_fit.py."""
+"""`vitbench fit runs=runs.csv` is tested here, and tables of one's own in test_fit.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_runs_csv_says_what_its_runs_say(tmp_path: Path, vitbench: Cli) -> None:
                 runs, f"tiny{share}{seed}", 0.5 - share / 4 + seed / 99, "rope", share, seed, **{"model.size": "tiny"}
             )
     evidence_of(runs)
-    of_runs, of_file = fitted(vitbench), fitted(vitbench, "file=runs.csv")
+    of_runs, of_file = fitted(vitbench), fitted(vitbench, "runs=runs.csv")
     assert [one["label"] for one in of_file["curves"]] == [
         "vit pe=none model.size=nano",
         "vit pe=learned model.size=nano",
@@ -53,12 +53,12 @@ def test_rows_that_repeat_or_lack_are_named_by_their_lines(tmp_path: Path, vitbe
     copied = "copy" + lines[4][lines[4].index(",") :]
     gap = "no row with vit pe=none images=2250 seed=0, whose other sizes are in line 2, 7, 10, 13"
     for rows, said in (
-        ([*lines, copied], "file=runs.csv line 47 repeats file=runs.csv line 5: same"),
+        ([*lines, copied], "runs.csv line 47 repeats runs.csv line 5: same"),
         ([*lines, lines[4]], "runs.csv line 47: none-0.05-0 is there twice, in line 5 too"),
-        ([*lines[:4], *lines[5:]], f"file=runs.csv: {gap}"),
+        ([*lines[:4], *lines[5:]], f"runs.csv: {gap}"),
     ):
         (tmp_path / "runs.csv").write_text("\n".join(rows) + "\n")
-        done = vitbench("fit", "file=runs.csv")
+        done = vitbench("fit", "runs=runs.csv")
         assert (done.code, done.out, done.err.count("\n")) == (3, "", 1) and said in done.err
 
 
@@ -67,7 +67,7 @@ def test_rows_of_runs_that_have_not_ended_say_why_a_number_lacks(tmp_path: Path,
     (runs / "none-0.2-1" / "record.json").unlink()
     (runs / "none-0.2-1").rmdir()
     evidence_of(runs, {"none-0.2-1": "failed"})
-    notes = fitted(vitbench, "file=runs.csv")["notes"]
+    notes = fitted(vitbench, "runs=runs.csv")["notes"]
     assert "vit pe=none: seed 1 is left out, it lacks 1 of the 5 sizes" in notes
     assert "1 of the 45 planned runs have no result: 1 failed" in notes
 
@@ -77,7 +77,7 @@ def test_rows_of_runs_that_have_not_ended_say_why_a_number_lacks(tmp_path: Path,
 )
 def test_another_result_can_be_asked_for(tmp_path: Path, vitbench: Cli, words: list[str], code: int, said: str) -> None:
     evidence_of(study(tmp_path / "runs"))
-    done = vitbench("fit", "file=runs.csv", *words)
+    done = vitbench("fit", "runs=runs.csv", *words)
     assert done.code == code and said in done.err
 
 
@@ -87,7 +87,7 @@ def test_an_encoding_tells_curves_apart_in_a_table_of_ones_own(tmp_path: Path, v
     text = "".join(f"vit,{pe},{rest}\n" for name, rest in cells for pe in [{"mine": "none", "theirs": "rope"}[name]])
     text += "".join(f"resnet,,{rest}\n" for name, rest in cells if name == "theirs")
     (tmp_path / "t.csv").write_text(head.replace("model,", "model,pe,") + "\n" + text)
-    found = fitted(vitbench, "file=t.csv")
+    found = fitted(vitbench, "runs=t.csv")
     assert [one["label"] for one in found["curves"]] == ["vit pe=none", "vit pe=rope", "resnet"]
     assert [(one["model"], one["against"]) for one in found["pairs"]] == [
         ("vit pe=none", "resnet"),

@@ -53,10 +53,9 @@ def test_it_is_told_as_a_table_and_in_a_sentence(tmp_path: Path, vitbench: Cli) 
     for seed in range(2):
         predict(runs / f"none-1.0-{seed}", 500)
     out = vitbench("fit").out
-    assert "  Same test images, trained on 45,000: of 3 seeds, resnet is better in 2 (McNemar, Holm p < 0.05)." in out
-    assert (
-        "  Same test images, trained on 45,000: no difference that McNemar's test calls significant, in 3 seeds." in out
-    )
+    opening = "  On the same test images, after training on 45,000 images,"
+    assert f"{opening} resnet is better in 2 of 3 seeds (McNemar, Holm p < 0.05)." in out
+    assert f"{opening} McNemar's test finds no significant difference (3 seeds)." in out
     assert "Runs of one seed on the same test images" in out and "only against" in out
     assert "p_mcnemar_holm" in vitbench("fit", "format=csv").out
 

@@ -78,5 +78,5 @@ def test_bigger_models_are_more_label_efficient() -> None:
 
 
 def test_one_run_a_size_is_no_curve_with_an_interval(vitbench: Cli) -> None:
-    done = vitbench("fit", f"file={FIXTURES / 'simclrv2.csv'}")
+    done = vitbench("fit", f"runs={FIXTURES / 'simclrv2.csv'}")
     assert done.code == 3 and "resnet50 1x has 1 seed; a curve takes 2 or more" in done.err

@@ -83,6 +83,9 @@ CASES: dict[str, Fuzzed] = {
     ),
     "jobs of slurm": Fuzzed(Reader(readers.queue, "jobs/1/jobs.json"), lambda: [{"one": "1", "two": 2}], valid.as_json),
     "runs.csv": Fuzzed(Reader(readers.table, "runs.csv"), lambda: [valid.from_csv(valid.evidence())], valid.as_csv),
+    "runs.csv, shown": Fuzzed(
+        Reader(readers.table_of_evidence, "runs.csv"), lambda: [valid.from_csv(valid.evidence())], valid.as_csv, 0.5
+    ),
     "probes.csv": Fuzzed(Reader(read_swept, "probes.csv"), lambda: [readers.SWEPT], valid.as_csv),
     "mcnemar.csv": Fuzzed(
         Reader(readers.counts_of_mcnemar, "mcnemar.csv", readers.runs_csv), readers.counts, valid.as_csv

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from tests.fuzz import valid
 from tests.fuzz.watched import Reader
 from vitbench.comparing import formats
-from vitbench.comparing.evidence import evidence_text, read_counts, read_evidence
+from vitbench.comparing.evidence import choose_runs, evidence_text, read_counts, read_evidence
 from vitbench.comparing.select import select_runs
 from vitbench.comparing.table import build_table
 from vitbench.data.cache import Contents, Rows, cached, damaged
@@ -517,6 +517,12 @@ def config_files() -> list[Any]:
 
 def table(path: Path) -> None:
     read_table(path)
+
+
+def table_of_evidence(path: Path) -> None:
+    """What `vitbench table runs=runs.csv` prints."""
+    runs = choose_runs(str(path), {})
+    formats.render_tables("text", [build_table("", runs)], "", runs.notes)
 
 
 def counts_of_mcnemar(path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.probes.known import noise, subject
 from vitbench.errors import DoesNotApply
 from vitbench.menu import look_up, tunables
 from vitbench.models.build import build_model
+from vitbench.numbers.result_names import columns_of_probes, name_of
 from vitbench.probes.menu import FIGURES, FOR_VITS, MENU, VERSIONS
 from vitbench.probes.subject import Row
 from vitbench.settings.compose import CONF_DIR, compose
@@ -145,6 +146,18 @@ def test_every_number_of_a_probe_is_explained(name: str, monkeypatch: pytest.Mon
         assert where, f"docs/reference/metrics.md does not name {protocol}"
         found = any(re.fullmatch(words, metric) or re.fullmatch(words, f"{protocol}.{metric}") for words in where)
         assert found, f"docs/reference/metrics.md does not say what {metric} of {protocol} is"
+
+
+def test_every_number_of_a_probe_has_a_name_for_people_and_every_name_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitbench.probes.cost.WINDOW_SECONDS", 0.0)
+    measured = set[tuple[str, str]]().union(*map(numbers_of, MENU))
+    monkeypatch.setattr("vitbench.probes.shift.LARGEST_FOR_ALL", 4)
+    monkeypatch.setattr("vitbench.probes.shift.LENGTHS", 2)
+    monkeypatch.setitem(CALLS, "shift", [{"max_shift": 2}])
+    measured |= numbers_of("shift")
+    columns = {f"{protocol}.{metric}".replace("cka.twin", "cka.other") for protocol, metric in measured}
+    assert {column for column in columns if name_of(column) is None} == set()
+    assert {*columns_of_probes()} - columns == set()
 
 
 # -------------------------------------------------------------------------------------------------- rungs of the ladder

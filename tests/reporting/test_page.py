@@ -12,12 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import fake_runs
 from tests.conftest import Output
+from vitbench import reporting
 from vitbench.reporting.page import linked
 from vitbench.runs.plan import Planned, remember
-from vitbench.runs.study import load_study
+from vitbench.runs.study import load_study, study_names
 
 Cli = Callable[..., Output]
 FOREIGN = "<script>alert(1)</script>"
@@ -127,10 +129,42 @@ def test_a_heading_comes_below_the_one_above_it_and_tables_have_heads_and_captio
     assert all(a.get("role") == "img" and a.get("aria-label") for tag, a in elements.all if tag == "svg")
 
 
+def test_each_study_that_comes_with_vitbench_is_in_one_group_of_the_page() -> None:
+    groups = yaml.safe_load((Path(reporting.__file__).parent / "templates" / "groups.yaml").read_text())
+    assert sorted(name for group in groups for name in group["studies"]) == study_names()
+
+
+def test_the_first_sentence_below_a_figure_stands_alone() -> None:
+    for name in study_names():
+        sentence = load_study(name).caveat
+        assert 15 < len(sentence) < 140 and sentence[0].isupper() and sentence.endswith("."), (name, sentence)
+
+
 def test_a_term_is_linked_where_it_stands_first_and_not_within_another_word() -> None:
     assert str(linked("A ViT, a ViT & <b>")).count("<a ") == 1
     assert "<a " not in linked("ViTs and model.pe=none") and "&lt;b&gt;" in linked("<b>")
     assert "<code>x</code>" in linked("type `x`")
+
+
+def test_a_table_of_the_notes_scrolls_within_itself_and_what_was_found_stands_in_the_list(
+    vitbench: Cli, page: str, tmp_path: Path
+) -> None:
+    notes = (
+        "# What was found\n\n**It leads.** By far.\n\n| a | b |\n|--|--|\n| 1 | 2 |\n\n# Did it hold?\n\nYes indeed.\n"
+    )
+    for name in ("shares", "other"):
+        folder = tmp_path / "results" / name
+        if name == "other":
+            shutil.copytree(tmp_path / "results" / "shares", folder)
+        (folder / "notes.md").write_text(notes)
+    assert vitbench("report").code == 0
+    made = (tmp_path / "results" / "index.html").read_text()
+    assert made.count('<div class="wide" tabindex="0"><table>') == 2
+    contents = made[made.index('<h2 id="contents">') : made.index("</nav>")]
+    assert contents.count(": It leads.</li>") == 2 and "By far" not in contents
+    first = made[made.index('<section id="other"') :]
+    parts = ["By far", "<figure id=", "<caption>", "What was expected", "Yes indeed", "What this cannot show"]
+    assert [first.index(part) for part in parts] == sorted(first.index(part) for part in parts)
 
 
 def test_file_is_a_page_of_one_study_alone(vitbench: Cli, page: str, tmp_path: Path) -> None:

@@ -67,7 +67,11 @@ def test_a_study_becomes_a_folder_and_a_section(vitbench: Cli, runs: Path, tmp_p
         "sha256sums.txt",
     }
     readme = (tmp_path / "results" / "README.md").read_text()
-    assert "## Shares &lt;of&gt; data" in readme and "**Which leads?**" in readme and "Expected: The CNN." in readme
+    assert (
+        "## Shares &lt;of&gt; data" in readme
+        and "**Which leads?**" in readme
+        and "Expected beforehand: The CNN." in readme
+    )
     assert "| resnet | - | 36.0" in readme and "shares/errors.svg" in readme and "18 runs, seeds 0, 1" in readme
     assert "2 of the 20 planned runs have no result: 1 failed, 1 missing" in readme
     assert "`vitbench sweep study=shares.yaml data=imagefolder data.root=FOLDER`" in readme and "/home/me" not in readme
@@ -95,13 +99,13 @@ def test_a_ladder_of_one_network_so_far_is_left_out(vitbench: Cli, runs: Path, t
 
 
 def test_what_no_probe_has_measured_yet_is_left_out(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
-    behaviour = "  behaviour: {value: [test_accuracy, shift.crop.mean]}\n  moved: {value: shift.crop.mean}\n"
-    figure = "  moved: {y: shift.crop.mean, x: train_images}\n"
+    behaviour = "  behaviour: {value: [test_accuracy, shift.crop.chance]}\n  moved: {value: shift.crop.chance}\n"
+    figure = "  moved: {y: shift.crop.chance, x: train_images}\n"
     (tmp_path / "shares.yaml").write_text(STUDY.replace("figures:", f"{behaviour}figures:") + figure)
     done = vitbench("report", "study=shares.yaml")
-    why = "no run has shift.crop.mean; `vitbench probe probe=[shift]` measures it"
-    assert done.code == 0 and f"tables.moved is left out: value=shift.crop.mean: {why}" in done.err
-    assert f"figures.moved is left out: y=shift.crop.mean: {why}" in done.err
+    why = "no run has shift.crop.chance; `vitbench probe probe=shift` measures it"
+    assert done.code == 0 and f"tables.moved is left out: value=shift.crop.chance: {why}" in done.err
+    assert f"figures.moved is left out: y=shift.crop.chance: {why}" in done.err
     made = tmp_path / "results" / "shares"
     assert "36.0" in (made / "behaviour.md").read_text()
     assert why in vitbench("table", "study=shares.yaml", "name=behaviour").out
@@ -191,16 +195,17 @@ def test_what_was_typed_comes_through_a_second_report(vitbench: Cli, runs: Path,
     ("typed", "again"),
     [
         ("./my studies/shares.yaml", "'study=my studies/shares.yaml'"),
+        ("shares", "study=shares"),
         ("{elsewhere}/shares.yaml", "study=FOLDER/shares.yaml"),
         ("quickstart", "study=quickstart"),
         ("{shipped}", "study=quickstart"),
     ],
 )
-def test_a_study_of_ones_own_is_named_by_a_path_that_works(
+def test_a_study_of_ones_own_is_named_by_words_that_work(
     vitbench: Cli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, typed: str, again: str
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    for folder in (tmp_path / "my studies", elsewhere):
+    for folder in (tmp_path / "my studies", tmp_path / "experiments", elsewhere):
         folder.mkdir(exist_ok=True)
         (folder / "shares.yaml").write_text(f"{STUDY}\nprobes: [probe=shift]\n")
     typed = typed.format(elsewhere=elsewhere, shipped=STUDY_DIR / "quickstart.yaml")
@@ -225,6 +230,41 @@ def test_notes_are_shown_and_kept(vitbench: Cli, runs: Path, tmp_path: Path) -> 
     assert "### What surprised\n\nNothing." in (tmp_path / "results" / "README.md").read_text()
     assert notes.read_text() == "# What surprised\n\nNothing.\n"
     assert vitbench("report", "check=true").code == 0
+
+
+def test_what_was_found_stands_above_the_tables_and_what_was_expected_below_them(
+    vitbench: Cli, runs: Path, tmp_path: Path
+) -> None:
+    vitbench("report", "study=shares.yaml")
+    notes = "# What was found\n\n**It leads.** By far.\n\n## How sure\n\nVery.\n\n# Did it hold?\n\nYes.\n"
+    (tmp_path / "results" / "shares" / "notes.md").write_text(notes)
+    assert vitbench("report", "study=shares.yaml").code == 0
+    readme = (tmp_path / "results" / "README.md").read_text()
+    parts = [
+        "**Which leads?**",
+        "**It leads.**",
+        "Very.",
+        "| resnet | - |",
+        "errors.svg",
+        "Expected beforehand: The CNN.",
+    ]
+    places = [
+        readme.index(part) for part in [*parts, "### Did it hold?\n\nYes.", "Nobody trained", "2 of the 20 planned"]
+    ]
+    assert places == sorted(places)
+
+
+def test_what_holds_for_all_tables_of_a_study_is_said_once(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+    second = "  loss: {rows: [model, pe], columns: data.fraction, value: test_loss}\nfigures:"
+    (tmp_path / "shares.yaml").write_text(STUDY.replace("figures:", second))
+    for path in runs.glob("None-*/record.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "other"}))
+    assert vitbench("report", "study=shares.yaml").code == 0
+    readme = (tmp_path / "results" / "README.md").read_text()
+    assert "mixed commit" not in readme and readme.count("The runs differ in their commit: ") == 1
+    assert all(
+        "mixed commit" in (tmp_path / "results" / "shares" / f"{name}.md").read_text() for name in ("accuracy", "loss")
+    )
 
 
 @pytest.mark.parametrize(

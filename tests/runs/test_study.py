@@ -21,9 +21,9 @@ from vitbench.runs.plan import (
     remember,
     typed_words,
 )
-from vitbench.runs.study import Study, load_study, study_names
+from vitbench.runs.study import Study, find_study, load_study, own_studies, study_names
 from vitbench.settings.check import check
-from vitbench.settings.compose import as_settings, compose
+from vitbench.settings.compose import STUDY_DIR, as_settings, compose
 from vitbench.settings.described import settings_described
 from vitbench.settings.identity import run_id
 from vitbench.settings.named_networks import NamedNetwork, settings_beside
@@ -56,6 +56,43 @@ def test_a_line_wins_over_the_common_settings_and_the_typed_word_over_both(tmp_p
         ("vit", 3),
         ("resnet", 5),
     }
+
+
+def own_study(folder: Path, name: str, text: str = GRID) -> Path:
+    """A study of the user's own in experiments/ of a folder."""
+    path = folder / "experiments" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_study_of_ones_own_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_study(tmp_path, "mine")
+    monkeypatch.chdir(tmp_path)
+    assert find_study("mine") == Path("experiments/mine.yaml") and load_study("mine").title == "Mine"
+    assert "mine" in study_names() and "quickstart" in study_names() and own_studies().keys() == {"mine"}
+    with pytest.raises(UserError, match="study=mien: did you mean mine"):
+        find_study("mien")
+    monkeypatch.chdir(tmp_path / "experiments")
+    with pytest.raises(UserError, match=r"study=mine: .* its path, or its name where it lies in experiments/"):
+        find_study("mine")
+
+
+def test_a_study_of_ones_own_does_not_hide_one_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own_study(tmp_path, "quickstart")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"rename this file, or type study=experiments/quickstart\.yaml$"):
+        load_study("quickstart")
+    assert load_study("experiments/quickstart.yaml").title == "Mine"
+    path.write_bytes((STUDY_DIR / "quickstart.yaml").read_bytes())  # a copy is the same study
+    assert load_study("quickstart").title == "Quickstart"
+
+
+def test_the_studies_of_a_checkout_are_not_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(STUDY_DIR.parent)
+    assert own_studies() == {} and find_study("quickstart").parent == STUDY_DIR
 
 
 @pytest.mark.parametrize("name", study_names())

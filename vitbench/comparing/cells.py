@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from vitbench.comparing.degenerate import MARK, mark_note
 from vitbench.comparing.grouping import Group
 from vitbench.numbers.intervals import Interval, smallest_difference
-from vitbench.numbers.words import decimals_of, is_number, is_share, shown_half, shown_number
+from vitbench.numbers.words import column_short, decimals_of, is_number, is_share, shown_half, shown_number
 
 
 class Cell(str):
@@ -54,10 +54,15 @@ def exact_words(interval: Interval) -> str:
     return f"mean {interval.mean:.7g}{ends}, {'one run' if interval.n == 1 else f'n={interval.n}'}"
 
 
+def shown_of_seeds(intervals: Sequence[Interval], show: str) -> str:
+    """What can be shown: means alone where no mean is one of two runs, and else what was asked for."""
+    return show if any(interval.n > 1 for interval in intervals) else "mean"
+
+
 def describe_seeds(intervals: Sequence[Interval], show: str) -> str:
     """Writes, for a caption, what stands after the ± and over how many seeds."""
-    ns = {interval.n for interval in intervals}
-    return "one seed" if ns == {1} else f"{SHOW[show]} over {f'n={ns.pop()} ' if len(ns) == 1 else ''}seeds"
+    ns = {interval.n for interval in intervals if interval.n}
+    return "one seed" if ns == {1} else f"{SHOW[show]} over {f'{ns.pop()} ' if len(ns) == 1 else ''}seeds"
 
 
 def no_interval_notes(intervals: Sequence[Interval], show: str) -> list[str]:
@@ -89,5 +94,6 @@ def power_notes(groups: Sequence[Group], values: Sequence[str]) -> list[str]:
         )
         among = f" (median of {len(sizes)}; {least} to {most})" if len(sizes) > 1 else ""
         unit = " points" if is_share(value) else ""
-        said.append(f"{value + ' ' if len(values) > 1 else ''}{median}{unit}{among}")
-    return [f"smallest difference that so many seeds show with 80 % power: {', '.join(said)}"] if said else []
+        said.append(f"{column_short(value) + ' ' if len(values) > 1 else ''}{median}{unit}{among}")
+    opening = "smallest true difference that this many seeds would show in four of five studies (80 % power)"
+    return [f"{opening}: {', '.join(said)}"] if said else []

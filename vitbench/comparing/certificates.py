@@ -1,4 +1,4 @@
-"""Certificates: the same run again with more samples, which shows whether its number of samples limited a run."""
+"""Certificates: runs that were done again with more samples, which shows whether the number of samples limited them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which networks are degenerate: at chance, or giving nearly all images one class.
 
-What a probe measures of such a network is the steadiness of a constant: a network that never learned is the steadiest
-of all. Tables mark its results, and figures leave them out.
+Such a network answers all images alike, so probes find it the steadiest of all. Tables mark its results, and figures
+leave them out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vitbench.numbers.intervals import is_at_chance
 from vitbench.numbers.words import is_number, is_share, plural
 
 MARK = "†"
-FLAG = ".degenerate"  # probes end the name of their own flag so (vitbench/probes/shift.py)
+FLAG = ".degenerate"  # the last part of the name of a flag that a probe gives (vitbench/probes/shift.py)
 NOT_PROBED = ("hardware.", "versions.", "init.kept_parameters", "init.new_parameters", "cost.")
 CONTROLS = (".accuracy", ".chance", FLAG)  # results that themselves say how good or how constant a network is
 

@@ -10,7 +10,7 @@ from vitbench.comparing.grouping import Group, line_name
 from vitbench.comparing.select import Row
 from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.intervals import Interval, paired
-from vitbench.numbers.words import column_label
+from vitbench.numbers.words import column_head, column_label, column_phrase, column_words, is_share
 from vitbench.settings.filters import matches
 from vitbench.settings.overrides import words_of
 from vitbench.settings.typed_text import parsed
@@ -34,8 +34,15 @@ class Against(Group):
     def degenerate(self, column: str) -> list[str]:
         return [*super().degenerate(column), *self.reference.degenerate(column)]
 
-    def label(self, column: str) -> str:
-        return column_label(column).replace(", %", ", points")
+    def head(self, column: str) -> str:
+        return column_head(column).replace(", %", ", points")
+
+    def phrase(self, column: str) -> str:
+        if is_share(column):
+            return f"{column_words(column)} in points"
+        # a unit such as "1 is the same" does not hold for a difference
+        unit_is_of_a_level = column_label(column).partition(", ")[2][:1].isdigit()
+        return column_words(column) if unit_is_of_a_level else column_phrase(column)
 
     def metric(self, column: str) -> str:
         return f"{column}_difference"
@@ -93,7 +100,7 @@ def _parse_settings(words: str, keys: Sequence[str], names: Sequence[str]) -> di
     """Parses `init=null` to {"init": None}; raises UserError where lines have no such key."""
     try:
         settings = typed_settings(words_of(words))
-    except UserError:  # an open quote
+    except UserError:  # a quote is open
         settings = {}
     if not settings or not {*settings} <= {*keys}:
         raise UserError(f"against={words}: {_choices(words, keys, names)}")
@@ -107,7 +114,7 @@ def typed_settings(words: Sequence[str]) -> dict[str, Any]:
     try:
         overrides = [parsed(word) for word in words]
         settings = {override.key_or_group: override.value() for override in overrides}
-    except HydraException:  # a name
+    except HydraException:  # one of the words is a name
         return {}
     return settings if len(settings) == len(overrides) else {}
 

@@ -19,19 +19,24 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitbench.comparing.grouping import ordered_keys, sort_key
-from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs
+from vitbench.comparing.select import CERTIFIES, UNIMPORTANT_KEYS, Row, Runs, select_runs
 from vitbench.comparing.sums import read_checked
 from vitbench.errors import DataError, UserError
+from vitbench.numbers.result_names import RUNS
 from vitbench.numbers.text import csv_text
-from vitbench.numbers.words import printable
+from vitbench.numbers.words import is_number, printable
 from vitbench.runs.fields import fault_of_row
 from vitbench.runs.record import RECORD_SCHEMA, REQUIRED_FIELDS, Record
 from vitbench.runs.records import columns_that_came_later, derived
+
+if TYPE_CHECKING:
+    from vitbench.runs.study import Study
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
@@ -106,6 +111,43 @@ def read_evidence(path: Path) -> Runs:
         notes.append(f"{len(other_states)} of the {len(line_of_id)} planned runs have no result: {states}")
     certificates = [row for row in rows if CERTIFIES in row]
     return Runs([row for row in rows if CERTIFIES not in row], settings, notes, certificates=certificates)
+
+
+def is_table(place: str) -> bool:
+    """Whether `runs=` names a CSV file, and not a folder of runs."""
+    path = Path(place).expanduser()
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def choose_runs(place: str, where: Mapping[str, Any], study: Study | None = None) -> Runs:
+    """Reads the runs that `runs=` names, a folder or a runs.csv, and keeps those of the study that pass the filters."""
+    if not is_table(place):
+        return select_runs(place, where, study)
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise UserError(f"runs={place}: there is no such file or folder")
+    return runs_of_study(path, study).filtered(where)
+
+
+def runs_of_study(path: Path, study: Study | None) -> Runs:
+    """Reads a runs.csv, all of it, and what the probes.csv beside it holds, with the words of the study for values.
+
+    Which of the rows the study plans is not asked: a runs.csv holds the runs of one study, and what was typed for its
+    sweeps (`data=cifar10`) is no more known.
+    """
+    runs = replace(read_evidence(path), swept=read_swept(path.with_name("probes.csv")))
+    if study is None:
+        return runs
+    folder = path.absolute().parent
+    if (folder / "study.yaml").is_file() and study.name not in (folder.name, "study"):
+        runs.notes.append(f"{path} holds the runs of study={folder.name}, and all of them are shown")
+    return runs.renamed(study.names)
+
+
+def refuse_table(place: str, per: str) -> None:
+    """Refuses to look in a runs.csv for what only the folders of runs hold."""
+    if is_table(place):
+        raise UserError(f"per={per} runs={place}: predictions are in the folders of runs; type such a folder for runs=")
 
 
 def joined(runs: Runs, before: Runs, ids: Collection[str]) -> Runs:
@@ -218,6 +260,9 @@ def _check_row(row: Row, settings: Collection[str], where: str) -> None:
             raise DataError(f"{where}: {key} is {row.get(key)!r}, which no run can have")
     if row[FIRST_RESULT] != RECORD_SCHEMA:
         raise DataError(f"{where}: schema {row[FIRST_RESULT]}; this vitbench reads {RECORD_SCHEMA}")
+    for key in RUNS.keys() & row.keys():
+        if row[key] is not None and not is_number(row[key]):
+            raise DataError(f"{where}: {key} is {printable(repr(row[key]))}; it must be a number")
     if fault := fault_of_row(row, settings, Record):
         raise DataError(f"{where}: {fault}")
 

@@ -15,21 +15,21 @@ from typing import Any, ClassVar, NamedTuple
 from vitbench.comparing.degenerate import is_degenerate
 from vitbench.comparing.select import SAMPLES_KEYS, SEED_KEYS, Row, Runs, as_begun
 from vitbench.numbers.intervals import Interval, mean_interval
-from vitbench.numbers.words import column_label, is_number, plural, printable, shown_value, typed_value
+from vitbench.numbers.words import column_head, column_phrase, is_number, plural, printable, shown_value, typed_value
 from vitbench.runs.record import stated
 from vitbench.settings.choices import GROUPS
 
-# A reader must see these wherever they vary. FIRST_KEYS come first in this order, and all others follow by name.
+# These are shown wherever they vary. FIRST_KEYS come first, in this order, and all others follow by name.
 _FIRST = ("data", "model", "model.arch", "pe", "model.size")
 PROMINENT = (*_FIRST, *(group for group in GROUPS if group not in (*_FIRST, "optim")), "teacher")
 FIRST_KEYS = (*PROMINENT, "optim", "init", "distill.kind", "data.fraction", "data.count")
-# A caption does not mention these, because they go without saying.
+# A caption does not mention settings with these values, which are the usual ones.
 USUAL = {name: group.implied for name, group in GROUPS.items() if group.implied}
 NAMES = ("model", "model.arch", "model.network", "data")  # a line is named by these without their keys
-MATCHED = 1.1  # costs within a tenth of each other count as equal
-IMAGES_KEY = "data_fingerprint"  # this is no setting, but runs on different images are never in one group
+MATCHED = 1.1  # costs whose ratio is at most this count as equal
+IMAGES_KEY = "data_fingerprint"  # no setting; it keeps runs on different images in different groups
 SIZE_KEYS = ("model.size", "model.width", "model.depth", "model.heads", "model.base_width")
-PATHS = ("train_images", "steps")  # results that a study sets, and along which accuracy grows
+PATHS = ("train_images", "steps")  # results that a study sets, and with which accuracy grows
 ALONG = {  # the settings that move a run along a result, and so do not make another line
     "train_images": ("data.fraction", "data.count", "data.train_images"),
     "steps": SAMPLES_KEYS,
@@ -74,9 +74,13 @@ class Group:
         """The runs from which the group's numbers come."""
         return self.rows
 
-    def label(self, column: str) -> str:
-        """Names the group's numbers for a table."""
-        return column_label(column)
+    def head(self, column: str) -> str:
+        """Names the group's numbers in the head of a table."""
+        return column_head(column)
+
+    def phrase(self, column: str) -> str:
+        """Names the group's numbers in the caption of a table."""
+        return column_phrase(column)
 
     def metric(self, column: str) -> str:
         """Names the group's numbers in CSV and JSON."""
@@ -238,7 +242,12 @@ def what_is_shared(groups: Sequence[Group]) -> dict[str, Any]:
 
 def shared_settings(groups: Sequence[Group]) -> str:
     """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
-    return " ".join(f"{key}={shown_value(value)}" for key, value in what_is_shared(groups).items())
+    return " ".join(shared_words(groups))
+
+
+def shared_words(groups: Sequence[Group]) -> list[str]:
+    """Lists the settings that all groups share, as one types them."""
+    return [f"{key}={shown_value(value)}" for key, value in what_is_shared(groups).items()]
 
 
 def comparison_warnings(groups: Sequence[Group]) -> list[str]:
@@ -258,14 +267,21 @@ def comparison_warnings(groups: Sequence[Group]) -> list[str]:
         )
     if diverged := sum(group.diverged for group in groups):
         lines.append(f"{diverged} of {plural(len(rows), 'run')} diverged and have no number, so they are in no mean")
+    lines += [f"mixed {key}: {counts}" for key, counts in mixed_settings(rows)]
+    lines += cost_warnings(rows)
+    return [printable(line) for line in lines]
+
+
+def mixed_settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Returns each of hardware, versions and commit in which runs differ, with the number of runs of each value."""
     machine_keys = sorted({key for row in rows for key in row if key.startswith(("hardware.", "versions."))})
+    mixed = []
     for key in [*machine_keys, "commit"]:
         counts = Counter(typed_value(stated(row, key)) for row in rows).most_common()
         if len(counts) > 1:
             some = ", ".join(f"{value} ({plural(n, 'run')})" for value, n in counts[:4])
-            lines.append(f"mixed {key}: {some}" + (f" and {len(counts) - 4} others" if len(counts) > 4 else ""))
-    lines += cost_warnings(rows)
-    return [printable(line) for line in lines]
+            mixed.append((key, some + (f" and {len(counts) - 4} others" if len(counts) > 4 else "")))
+    return mixed
 
 
 def cost_warnings(rows: Sequence[Row]) -> list[str]:
@@ -275,7 +291,7 @@ def cost_warnings(rows: Sequence[Row]) -> list[str]:
         costs: dict[str, set[float]] = {}
         for row in rows:
             if str(row.get("model.size")) == size and row.get("multiply_adds"):
-                costs.setdefault(str(row["model"]), set()).add(row["multiply_adds"])
+                costs.setdefault(str(row.get("model")), set()).add(row["multiply_adds"])
         ordered = sorted((values.pop(), model) for model, values in costs.items() if len(values) == 1)
         if len(ordered) > 1 and ordered[-1][0] > MATCHED * ordered[0][0]:
             (least, cheapest), (most, dearest) = ordered[0], ordered[-1]

@@ -14,10 +14,10 @@ from itertools import groupby
 
 TEXT_WIDTH, TEXT_HEIGHT = 345, 550  # points
 LETTER, GAP, LINE = 4.6, 8, 11  # points: a letter of \small, the space between two columns, the height of a line
-LEAST_SCALE = 0.8  # a table that would become smaller than that stands sideways
+LEAST_SCALE = 0.8  # a table stands sideways that would become smaller than this share of its size
 LONG_SIZES = {r"\small": 1, r"\footnotesize": 0.94, r"\scriptsize": 0.9}  # of the letters of a table of several pages
-WORDS_WIDTH = 30  # letters of a cell after which its words go on in the next line
-PACKAGES = {  # what needs them
+WORDS_WIDTH = 30  # letters in a line of a cell; more words go on in the next line
+PACKAGES = {  # the packages, and by what one sees that a table needs them
     "booktabs": r"\toprule",
     "graphicx": r"\resizebox",
     "rotating": "{sidewaystable}",
@@ -41,7 +41,7 @@ SPECIAL = {
     "≠": r"$\ne$",
     "\u2212": r"$-$",
     "∞": r"$\infty$",
-    **{c: f"{{{c}}}" for c in "[]*`"},  # at the head of a row, \\ would take a bracket or a star for its own
+    **{c: f"{{{c}}}" for c in "[]*`"},  # a \\ before it would take a bracket or a star for its argument
     **{c: f"\\{c}" for c in "{}$&#_%"},
 }
 # pdfLaTeX prints these as they are, without a package or another encoding of fonts: Latin letters, and some signs
@@ -54,7 +54,7 @@ def escape_latex(text: str) -> str:
 
     Only XeLaTeX and LuaLaTeX can print letters that are not Latin; pdfLaTeX prints their code.
     """
-    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # two of these would become another sign
+    text = re.sub(r"([-',])(?=\1)", "\\1\0", text)  # LaTeX would make another sign of two of these
     groups = groupby(text, lambda letter: letter in SHOWN)
     return "".join(
         "".join(map(SHOWN.__getitem__, letters)) if shown else _rare([*letters]) for shown, letters in groups
@@ -79,15 +79,30 @@ def latex_list(sentences: Sequence[str]) -> list[str]:
     return ["\n".join([r"\begin{itemize}\sloppy", *items, r"\end{itemize}"])] if items else []
 
 
-def latex_file(parts: Sequence[str]) -> str:
-    """Puts tables and lists below a line that says which packages they need."""
+def latex_file(parts: Sequence[str], comment: str = "") -> str:
+    """Puts tables and lists below a line that says which packages they need, and a line of comment."""
     text = "\n\n".join(parts)
     packages = ",".join(package for package, used in PACKAGES.items() if used in text)
-    return f"% \\usepackage{{{packages}}}\n\n{text}\n"
+    said = f"% {' '.join(comment.split())}\n" if comment else ""
+    return f"% \\usepackage{{{packages}}}\n{said}\n{text}\n"
 
 
-def latex_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int, caption: str, notes: str) -> str:
-    """Writes a table whose first `left` columns hold words; caption and notes are LaTeX already."""
+def latex_label(*names: str) -> str:
+    r"""Makes what \ref{} is given: tab:data-scaling-accuracy."""
+    words = [word for name in names for word in re.findall("[A-Za-z0-9]+", name)]
+    return f"tab:{'-'.join(words) or 'results'}"
+
+
+def fits_upright(head: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
+    """Whether a table is as narrow as the text of a page."""
+    return _wrapped(head, lines)[2] <= TEXT_WIDTH
+
+
+Wrapped = list[list[str]]  # the lines of text in each cell of a row
+
+
+def _wrapped(head: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[Wrapped, list[Wrapped], float]:
+    """Breaks cells that are long into lines; returns the head, the rows, and how many points wide they are."""
     columns = [*zip(*lines, strict=True)] or [()] * len(head)
     widest = [max(map(len, cells), default=0) for cells in columns]
     wrapped_head = [_head_lines(word, width) for word, width in zip(head, widest, strict=True)]
@@ -96,24 +111,32 @@ def latex_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int, 
         max(_length(text) for cell in cells for text in cell)
         for cells in zip(wrapped_head, *wrapped_lines, strict=True)
     ]
-    width = LETTER * sum(letters) + GAP * len(head)
+    return wrapped_head, wrapped_lines, LETTER * sum(letters) + GAP * len(head)
+
+
+def latex_table(
+    head: Sequence[str], lines: Sequence[Sequence[str]], left: int, caption: str, notes: str, label: str = ""
+) -> str:
+    """Writes a table whose first `left` columns hold words; caption and notes are LaTeX already."""
+    wrapped_head, wrapped_lines, width = _wrapped(head, lines)
     height = LINE * sum(max(map(len, cells)) for cells in [wrapped_head, *wrapped_lines]) + LINE
     is_sideways = width * LEAST_SCALE > TEXT_WIDTH
     room = (TEXT_HEIGHT, TEXT_WIDTH) if is_sideways else (TEXT_WIDTH, TEXT_HEIGHT)
     words_height = LINE * (2 + math.ceil(5 * len(caption) / room[0]) + math.ceil(4 * len(notes) / room[0]))
 
+    caption = rf"\caption{{{caption}}}" + (rf"\label{{{label}}}" if label else "")
     alignments = "l" * left + "r" * (len(head) - left)
     spec = f"@{{}}{alignments}@{{}}"
     first = _row(wrapped_head, alignments, "b", len(head))
     rows = [_row(line, alignments, "t", left) for line in wrapped_lines]
-    if height + words_height > 0.9 * room[1]:
+    if height * min(1, room[0] / width) + words_height > 0.9 * room[1]:
         return _long(spec, first, rows, caption, notes, width)
     environment = "sidewaystable" if is_sideways else "table"
     return "\n".join(
         [
             rf"\begin{{{environment}}}",
             r"\centering\small\setlength{\tabcolsep}{4pt}\setlength{\emergencystretch}{3em}",
-            rf"\caption{{{caption}}}\smallskip",
+            rf"{caption}\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{spec}}}",
             *[r"\toprule", first, r"\midrule", *rows, r"\bottomrule"],
@@ -125,7 +148,10 @@ def latex_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int, 
 
 
 def _long(spec: str, first: str, rows: Sequence[str], caption: str, notes: str, width: float) -> str:
-    """Writes a table that goes on on the next page, in the largest letters that fit there, or on sheets that lie."""
+    """Writes a table that goes on on the next page, in the largest letters that fit there, or on sheets that lie.
+
+    The caption is its whole command.
+    """
     is_lying = width * LONG_SIZES[r"\scriptsize"] > TEXT_WIDTH
     room = TEXT_HEIGHT if is_lying else TEXT_WIDTH
     size = next((size for size, scale in LONG_SIZES.items() if width * scale <= room), r"\tiny")
@@ -136,7 +162,7 @@ def _long(spec: str, first: str, rows: Sequence[str], caption: str, notes: str, 
             rf"{{{size}\setlength{{\tabcolsep}}{{4pt}}\setlength{{\emergencystretch}}{{3em}}",
             r"\setlength{\LTcapwidth}{\linewidth}",
             rf"\begin{{longtable}}{{{spec}}}",
-            rf"\caption{{{caption}}}\\[4pt]",
+            rf"{caption}\\[4pt]",
             *[*head, r"\endfirsthead", *head, r"\endhead", r"\bottomrule", r"\endfoot", *rows],
             r"\end{longtable}",
             *([rf"{{\raggedright\footnotesize\noindent {notes}\par}}"] if notes else []),

@@ -1,9 +1,9 @@
 """Tables of differences at equal accuracy: `table value=shift.crop.conditional_consistency matched=test_accuracy`.
 
-What a probe measures is confounded with accuracy, which grows along a line of runs: with the training images, with the
-steps, or with the steps of kept checkpoints. So a line's result is made a function of its accuracy, for each seed, and
-two lines are compared over the accuracies that both reach (vitbench/numbers/matching.py). The difference at equal
-images or steps stands beside it, because accuracy is an outcome, too.
+What a probe measures changes with accuracy, which grows along a line of runs: with the training images, with the steps,
+or with the steps of kept checkpoints. So a line's result is made a function of its accuracy, for each seed, and two
+lines are compared over the accuracies that both reach (vitbench/numbers/matching.py). The difference at equal images or
+steps stands beside it, because accuracy itself is an outcome of training.
 """
 
 from __future__ import annotations
@@ -18,21 +18,14 @@ from vitbench.comparing.cells import SHOW, cell_writer, power_notes
 from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.differences import Against
 from vitbench.comparing.formats import Table
-from vitbench.comparing.grouping import (
-    Group,
-    comparison_warnings,
-    groups_of,
-    line_name,
-    lines_along,
-    path_of,
-    shared_settings,
-)
+from vitbench.comparing.grouping import Group, comparison_warnings, groups_of, line_name, lines_along, path_of
+from vitbench.comparing.heads import captions
 from vitbench.comparing.pairing import usual_pairs
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.intervals import Interval, mean_interval
 from vitbench.numbers.matching import AtEqual, PathPoint, compare_at_equal
-from vitbench.numbers.words import column_label, is_number, is_share, plural, shown_number, shown_value
+from vitbench.numbers.words import column_head, column_words, is_number, is_share, plural, shown_number, shown_value
 
 KEPT_STEPS = "step"  # the path of a run's own kept checkpoints
 
@@ -70,8 +63,8 @@ def build_matched_table(
 ) -> Table:
     """Builds the table of one result; raises UserError where no line has two places along a path."""
     swept = {row["column"] for rows in runs.swept.values() for row in rows if row.get("at_unit") == KEPT_STEPS}
-    known = {*runs.numbers(), *swept}
-    matched = check_choice("matched", str(matched), [column for column in known if column.endswith("accuracy")])
+    [matched], _ = runs.measured("matched", [str(matched)], swept)
+    check_choice("matched", matched, [column for column in {*runs.numbers(), *swept} if column.endswith("accuracy")])
     if value is None or isinstance(value, list):
         raise UserError(f"matched={matched}: compares one result; say which with value=, such as what a probe measured")
     [value], _ = runs.measured("value", [str(value)], swept)
@@ -92,7 +85,8 @@ def build_matched_table(
         found = [compare_at_equal(a[seed], b[seed]) for seed in a if seed in b and a[seed] and b[seed]]
         compared.append(_differences(pair, found, path, matched))
     notes += [both[0].note for both in compared if both[0].note]
-    notes += [f"at equal {_quantity(matched)}, {note}" for note in power_notes([both[0] for both in compared], [value])]
+    power = power_notes([both[0] for both in compared], [value])
+    notes += [f"at equal {column_words(matched)}, {note}" for note in power]
     groups = [group for both in compared for group in both]
     write_cell = cell_writer(groups, value, show, signed=True)
     table_lines = []
@@ -100,13 +94,15 @@ def build_matched_table(
         settings = [shown_value(both[0].settings[key]) for key in keys]
         numbers = [cell for group in both for cell in (write_cell(group), str(group.interval(value).n))]
         table_lines.append([*settings, _name(both[0].reference), _write_range(both[0], matched), *numbers])
-    along = column_label(path)
-    head = [*keys, "against", column_label(matched), f"at equal {_quantity(matched)}", "n", f"at equal {along}", "n"]
-    caption = (
-        f"{groups[0].label(value).replace(', ', ' in ')}, minus that of {against or 'another line'}, along {along}, "
-        f"paired by seed, {SHOW[show]} over seeds; {shared_settings(all_groups)}"
-    ).rstrip("; ")
-    return Table(name, caption, head, table_lines, len(keys) + 1, notes, [*groups], keys, [value])
+    along = column_words(path)
+    head = [*keys, "against", column_head(matched), f"at equal {column_words(matched)}", "n", f"at equal {along}", "n"]
+    caption, printed = captions(
+        f"{groups[0].phrase(value)}, minus that of {against or 'another line'}, along {along}, paired by seed,"
+        f" {SHOW[show]} over seeds",
+        all_groups,
+    )
+    left = len(keys) + 1
+    return Table(name, caption, head, table_lines, left, notes, [*groups], keys, [value], caption_in_print=printed)
 
 
 def find_paths(
@@ -161,7 +157,7 @@ def _differences(
     at_places = [each.at_equal_places for each in found]
     line = pair.settings, pair.rows, pair.reference, path
     scale = max((each.scale for each in found), default=0.0)
-    no_place = "" if places else f"no {column_label(path)} that both have"
+    no_place = "" if places else f"no {column_words(path)} that both have"
     return (
         EqualDifference(*line, matched, low, high, at_accuracy, _range_note(pair, found, matched), scale),
         EqualDifference(*line, path, first, last, at_places, no_place, scale),
@@ -181,17 +177,13 @@ def _range_note(pair: Against, found: Sequence[AtEqual], matched: str) -> str:
     where = f"one ends at {shown_number(matched, ends, 1)}{unit}"
     where += f", the other begins at {shown_number(matched, begins, 1)}{unit}"
     seeds = "" if len(apart) == len(found) else f" in {len(apart)} of {plural(len(found), 'seed')}, left out here"
-    return f"{names}: no {_quantity(matched)} that both reach{seeds}: {where}"
+    return f"{names}: no {column_words(matched)} that both reach{seeds}: {where}"
 
 
 def _write_range(difference: EqualDifference, matched: str) -> str:
     if math.isnan(difference.low):
         return "none in common"
     return " to ".join(shown_number(matched, end, 1) for end in (difference.low, difference.high))
-
-
-def _quantity(column: str) -> str:
-    return column_label(column).partition(",")[0]
 
 
 def _name(line: Group) -> str:

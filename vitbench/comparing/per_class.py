@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes
+from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, shown_of_seeds
 from vitbench.comparing.formats import Table
 from vitbench.comparing.grouping import (
     Group,
@@ -28,18 +28,18 @@ from vitbench.comparing.grouping import (
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.classified import confusion_counts, precisions, recalls
-from vitbench.numbers.words import column_label, plural, printable, shown_value, typed_value
+from vitbench.numbers.words import column_head, plural, printable, shown_value, typed_value
 from vitbench.runs.predictions import Missing, read_classes
 
 PER = ("class", "confusion")
-MATRIX = 12  # so many classes at most stand in a table as a matrix
-LISTED = 20  # of more classes so many pairs are listed
+MATRIX = 12  # the most classes that a table shows as a matrix
+LISTED = 20  # the pairs that are listed where there are more classes
 
 
 class ClassGroup(Group):
     """Runs of one network, and what they make of one class, or of one class that is taken for another."""
 
-    has_costs: ClassVar[bool] = False  # those of the network would stand in every line
+    has_costs: ClassVar[bool] = False  # the costs of the network would be the same in every line
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Network:
     """Runs that differ in nothing but their seeds, with their predictions counted."""
 
     group: Group
-    name: str  # by the settings that tell it from the others
+    name: str  # the settings that tell it from the others, as words
     settings: dict[str, Any]  # these
     rows: list[Row]  # the runs that have predictions
     counts: list[NDArray[np.int64]]  # of each of them: images of a class (row) that were given a class (column), (K,K)
@@ -164,11 +164,11 @@ def _recall_table(networks: Sequence[Network], classes: Sequence[str], show: str
     every = [group for its_groups in groups for group in its_groups]
     values = ["recall", "precision"]
     recall_intervals = [group.interval("recall") for group in every]
-    shown = "mean" if all(interval.n < 2 for interval in recall_intervals) else show
+    shown = shown_of_seeds(recall_intervals, show)
     write_recall, write_precision = (cell_writer(every, value, shown, signed=False) for value in values)
     images, first = networks[0].images, networks[0]
     if len(networks) == 1:
-        head = ["class", "images", *map(column_label, values), "most often taken for"]
+        head = ["class", "images", *map(column_head, values), "most often taken for"]
         lines = [
             [name, f"{images[k]:,}", write_recall(group), write_precision(group), _most_often(first, k, classes)]
             for k, (name, group) in enumerate(zip(classes, groups[0], strict=True))

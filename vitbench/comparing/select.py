@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.errors import NothingChosen, UserError, check_choice, did_you_mean
+from vitbench.numbers.result_names import probe_of
 from vitbench.numbers.words import RenamedValue, is_number, plural, typed_value
 from vitbench.settings.filters import filters, matches
 
@@ -67,18 +68,18 @@ class Runs:
     def measured(
         self, setting: str, results: Sequence[str], swept: Collection[str] = ()
     ) -> tuple[list[str], list[str]]:
-        """Returns those of `results` that some run has, and a note on those that no probe has measured yet.
+        """Returns those of `results` that some run has, and notes on those that probes give and no run has.
 
-        A result of a probe is called `probe.what`; `swept` are those that were measured along something. Raises
-        NothingChosen where all are of such probes, and UserError for any other name that no run has.
+        `swept` are results that were measured along something. Raises NothingChosen where no run has any of them, and
+        UserError for a name that is no result.
         """
         numbers = {*self.numbers(), *swept}
-        probes = {number.partition(".")[0] for number in numbers}
-        lacking = [name for name in results if "." in name and name.partition(".")[0] not in probes]
-        measures = ",".join(dict.fromkeys(name.partition(".")[0] for name in lacking))
-        notes = [f"no run has {', '.join(lacking)}; `vitbench probe probe=[{measures}]` measures it"] if lacking else []
+        for name in {*results} & self.swept_columns - numbers:
+            raise UserError(f"{setting}={name}: a probe measured it along something; `vitbench plot y={name}` draws it")
+        lacking = [name for name in results if name not in numbers and probe_of(name)]
+        notes = _lacking_notes(lacking, {probe_of(number) for number in numbers})
         if lacking and len(lacking) == len(results):
-            raise NothingChosen(f"{setting}={','.join(results)}: {notes[0]}")
+            raise NothingChosen(f"{setting}={','.join(results)}: {'; '.join(notes)}")
         return [check_choice(setting, name, numbers) for name in results if name not in lacking], notes
 
     def listed(self, setting: str, value: Any) -> list[str]:
@@ -117,6 +118,20 @@ class Runs:
                 )
             rows = passing
         return replace(self, rows=rows, swept={row["id"]: self.swept.get(row["id"], []) for row in rows})
+
+
+def _lacking_notes(lacking: Sequence[str], measured: Collection[tuple[str, str] | None]) -> list[str]:
+    """Says which probe would give what no run has; `measured` are the probes, and checkpoints, that gave something."""
+    names_by_probe: dict[tuple[str, str], list[str]] = {}
+    for name in lacking:
+        names_by_probe.setdefault(probe_of(name) or ("", ""), []).append(name)
+    notes = []
+    for (probe, checkpoint), names in names_by_probe.items():
+        words = f"vitbench probe probe={probe}" + ("" if checkpoint == "trained" else f" checkpoint={checkpoint}")
+        them = "it" if len(names) == 1 else "them"
+        gives = f"gave other numbers, and not {them}" if (probe, checkpoint) in measured else f"measures {them}"
+        notes.append(f"no run has {', '.join(names)}; `{words}` {gives}")
+    return notes
 
 
 def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = None) -> Runs:

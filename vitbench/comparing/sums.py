@@ -1,7 +1,7 @@
 """The checksums of a study's files in results/: `sha256sums.txt`, which `sha256sum -c` reads too.
 
-`vitbench report` writes it last. Where it is absent, the files are of an older vitbench, or a report is being written,
-and nobody can say whether they are as they were. What is written by hand (notes.md) is not in it.
+`vitbench report` writes it last. Where it is absent, an older vitbench wrote the files, or a report is being written,
+and changes of the files cannot be seen. It does not list what is written by hand (notes.md).
 """
 
 from __future__ import annotations

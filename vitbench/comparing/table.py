@@ -18,43 +18,44 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import differences, formats
-from vitbench.comparing.cells import SHOW, cell_writer, degenerate_notes, describe_seeds, no_interval_notes, power_notes
-from vitbench.comparing.evidence import evidence_text
-from vitbench.comparing.formats import TOTAL_SECONDS, Table, costs_of
+from vitbench.comparing.cells import (
+    SHOW,
+    cell_writer,
+    degenerate_notes,
+    describe_seeds,
+    no_interval_notes,
+    power_notes,
+    shown_of_seeds,
+)
+from vitbench.comparing.evidence import choose_runs, evidence_text, refuse_table
+from vitbench.comparing.formats import COSTS, TOTAL_SECONDS, Table, cost_range, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
     Group,
     comparison_warnings,
     distinguishing_keys,
     groups_of,
-    shared_settings,
     sort_key,
     with_place,
 )
+from vitbench.comparing.heads import captions, column_heads, key_columns
 from vitbench.comparing.matched import build_matched_table
 from vitbench.comparing.per_class import build_class_table
-from vitbench.comparing.select import Runs, select_runs
+from vitbench.comparing.select import Runs
 from vitbench.comparing.worth_table import build_worth_table
 from vitbench.errors import UserError, check_choice, did_you_mean
 from vitbench.machine.outputs import check_output, write_output
 from vitbench.numbers.text import say
-from vitbench.numbers.words import printable, shown_number, shown_value
+from vitbench.numbers.words import column_head, column_words, plural, printable, shown_value
 
 if TYPE_CHECKING:
     from vitbench.runs.study import Study
 
-HEADS = {  # short names of costs for a terminal of 80 columns, which docs/reference/metrics.md explains
-    "train_images": "images",
-    "parameters": "params",
-    "multiply_adds": "MACs",
-    "train_seconds": "seconds",
-    TOTAL_SECONDS: "total s",
-    "images_per_second": "images/s",
-}
 LADDER_KEYS = ("whole", "bare")  # these ask for the worth of each bias, in a table or a figure
 TABLE_KEYS = ("rows", "columns", "value", "show", "against", "matched", *LADDER_KEYS)  # these lay out a table
 
@@ -73,8 +74,10 @@ def main(config: Any) -> int:
     per = asked["per"]
     if per == "run":
         return _write_runs(asked, form, path, study)
+    if per:
+        refuse_table(asked["runs"], per)
     layouts = {} if per else choose_layouts(asked, study, "tables", TABLE_KEYS)
-    runs = select_runs(asked["runs"], asked["where"], study)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     tables = [build_table(name, runs, **layout) for name, layout in layouts.items()]
     if per:
         others = {key: asked[key] for key in ("name", *TABLE_KEYS) if key != "show"}
@@ -86,13 +89,13 @@ def main(config: Any) -> int:
     heading = printable(f"{study.title}. {study.question}" if study else "")
     notes = [printable(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
     if path:
-        text = formats.render_tables(form, tables, heading, notes)
+        text = formats.render_tables(form, tables, heading, notes, study.name if study else "")
         write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
         say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         formats.print_rich(tables, heading, notes)
     else:
-        say(formats.render_tables(form, tables, heading, notes))
+        say(formats.render_tables(form, tables, heading, notes, study.name if study else ""))
     if form == "csv":  # a CSV has no place for notes
         for note in [*notes, *(f"! {line}" for table in tables for line in table.notes)]:
             print(f"vitbench: {note}", file=sys.stderr)
@@ -105,7 +108,7 @@ def _write_runs(asked: Mapping[str, Any], form: str, path: Path | None, study: S
         raise UserError("per=run: has too many columns for anything but CSV; add format=csv, or file=NAME.csv")
     if others := [key for key in ("name", *TABLE_KEYS) if asked[key] is not None]:
         raise UserError(f"per=run: has all columns; leave {' and '.join(f'{key}=' for key in others)} out")
-    runs = select_runs(asked["runs"], asked["where"], study)
+    runs = choose_runs(asked["runs"], asked["where"], study)
     text = evidence_text(runs, {})
     if path:
         write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
@@ -198,11 +201,13 @@ def build_table(
     keys = distinguishing_keys(groups, [*column_keys, *row_keys])[len(column_keys) :]
     keys = keys or ([] if column_keys else ["model"])
     groups.sort(key=lambda group: sort_key({key: group.settings[key] for key in [*keys, *column_keys]}))
-    shared, notes = shared_settings(groups), comparison_warnings(groups)
+    compared_groups, notes = groups, comparison_warnings(groups)
     if against is not None:
         compared, unpaired = differences.against(groups, keys, columns, str(against))
         groups = [*compared]
         notes += [f"no {against} to compare with: {', '.join(unpaired)}"] if unpaired else []
+    intervals = [group.interval(value) for group in groups for value in values]
+    show = shown_of_seeds(intervals, show)
     writers = [cell_writer(groups, value, show, signed=against is not None) for value in values]
     if columns is not None:
         head, lines = _columns_side_by_side(groups, keys, columns, values[0], writers[0])
@@ -210,13 +215,24 @@ def build_table(
         head, lines = _results_side_by_side(groups, keys, values, writers)
     else:
         head, lines = _group_a_line(groups, keys, values[0], writers[0])
-    intervals = [group.interval(value) for group in groups for value in values]
-    what = f"{groups[0].label(values[0]).replace(', ', ' in ')}, " if len(values) == 1 else ""
+    what = f"{groups[0].phrase(values[0])}, " if len(values) == 1 else ""
     minus = f"minus that of {against}, paired by seed, " if against is not None else ""
-    caption = f"{what}{minus}{describe_seeds(intervals, show)}; {shared}".rstrip("; ")
+    seeds = f"{minus}{describe_seeds(intervals, show)}"
+    caption, printed = captions(what + seeds, compared_groups)
+    if len(values) > 1:
+        of_several = f"{column_words(values[0])} and {plural(len(values) - 1, 'other result')}, {seeds}"
+        printed = captions(of_several, compared_groups)[1]
     notes = [*unmeasured, *no_interval_notes(intervals, show), *notes]
     notes += [*degenerate_notes(groups, values), *(power_notes(groups, values) if against is not None else [])]
-    return Table(name, caption, head, lines, len(keys), notes, groups, [*keys, *column_keys], values)
+    shown = [*keys, *column_keys]
+    made = Table(name, caption, head, lines, len(keys), notes, groups, shown, values, caption_in_print=printed)
+    return replace(made, costs=_last_costs(head))
+
+
+def _last_costs(head: Sequence[str]) -> list[str]:
+    """Lists the costs in the last columns of a table; the number of images is no cost of a line."""
+    names = {column_head(cost): cost for cost in COSTS if cost != "train_images"}
+    return [names[word] for word in takewhile(names.__contains__, reversed(head))][::-1]
 
 
 def choose_ladder(
@@ -246,22 +262,24 @@ def _group_a_line(
     groups: Sequence[Group], keys: Sequence[str], value: str, write_cell: Callable[[Group], str]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns head and lines of a table of one result, with its n and the costs of each group."""
-    costs = [cost for cost in costs_of(groups) if cost != value]
     diverged = any(group.diverged for group in groups)
-    head = [*keys, groups[0].label(value), "n", *(["diverged"] if diverged else []), *(HEADS[cost] for cost in costs)]
+    key_heads, write_keys = key_columns(groups, keys)
+    head = [*key_heads, groups[0].head(value), "n", *(["diverged"] if diverged else [])]
+    costs = [cost for cost in costs_of(groups) if cost != value and column_head(cost) not in key_heads]
     lines = []
     for group in groups:
         interval = group.interval(value)
-        settings = [shown_value(group.settings[key]) for key in keys]
         counts = [str(interval.n), *([str(group.diverged)] if diverged else [])]
-        lines.append([*settings, write_cell(group), *counts, *(_cost_range(cost, [group]) for cost in costs)])
-    return head, lines
+        cost_cells = [cost_range(cost, [group]) for cost in costs]
+        lines.append([*write_keys(group), write_cell(group), *counts, *cost_cells])
+    return [*head, *map(column_head, costs)], lines
 
 
 def _results_side_by_side(
     groups: Sequence[Group], keys: Sequence[str], values: Sequence[str], writers: Sequence[Callable[[Group], str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns head and lines of a table of several results; a result that not all runs have is shown with its n."""
+    key_heads, write_keys = key_columns(groups, keys)
     lines = []
     for group in groups:
         intervals = [group.interval(value) for value in values]
@@ -270,8 +288,8 @@ def _results_side_by_side(
             write_cell(group) + (f" (n={i.n})" if 0 < i.n < n else "")
             for write_cell, i in zip(writers, intervals, strict=True)
         ]
-        lines.append([*(shown_value(group.settings[key]) for key in keys), *cells, str(n)])
-    return [*keys, *map(groups[0].label, values), "n"], lines
+        lines.append([*write_keys(group), *cells, str(n)])
+    return [*key_heads, *map(groups[0].head, values), "n"], lines
 
 
 def _columns_side_by_side(
@@ -285,8 +303,8 @@ def _columns_side_by_side(
     ns = {group.interval(value).n for group in groups}
     shown_costs = {"parameters", "multiply_adds", "train_seconds", TOTAL_SECONDS} - {value}
     costs = [cost for cost in costs_of(groups) if cost in shown_costs]
-    column_heads = [f"{columns}={shown_value(column_values[0])}", *map(shown_value, column_values[1:])]
-    head = [*keys, *column_heads, *(HEADS[cost] for cost in costs)]
+    key_heads, write_keys = key_columns(groups, keys)
+    head = [*key_heads, *column_heads(groups, columns, column_values), *map(column_head, costs)]
 
     def write_group(group: Group | None) -> str:
         if group is None:
@@ -297,18 +315,8 @@ def _columns_side_by_side(
         return write_cell(group) + (f" ({', '.join(counts)})" if counts else "")
 
     lines = []
-    for settings, line_groups in groups_by_line.items():
+    for line_groups in groups_by_line.values():
         cells = [write_group(line_groups.get(v)) for v in column_values]
-        cost_cells = [_cost_range(cost, [*line_groups.values()]) for cost in costs]
-        lines.append([*map(shown_value, settings), *cells, *cost_cells])
+        cost_cells = [cost_range(cost, [*line_groups.values()]) for cost in costs]
+        lines.append([*write_keys(next(iter(line_groups.values()))), *cells, *cost_cells])
     return head, lines
-
-
-def _cost_range(cost: str, groups: Sequence[Group]) -> str:
-    """Writes the mean costs of groups, from the least to the greatest."""
-    means = [mean for group in groups if (mean := group.interval(cost).mean) == mean]
-    if not means:
-        return "n/a"
-    digits = 1 if cost in ("train_seconds", TOTAL_SECONDS) and min(means) < 10 else 0
-    low, high = shown_number(cost, min(means), digits), shown_number(cost, max(means), digits)
-    return low if low == high else f"{low}-{high}"

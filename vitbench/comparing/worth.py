@@ -1,7 +1,7 @@
-"""What a bias is worth in images: how many times the images a network without it needs to err as one with it does.
+"""What a bias is worth in images: how many times the images a network without it needs for the same error.
 
-Rungs and their reference are those of vitbench/comparing/rungs.py. A rung's error e at n images stands on the curve of
-the reference, which has it at n_ref images. A bias that the rung has and the reference lacks (`bare=`) is worth
+Rungs and their reference are those of vitbench/comparing/rungs.py. A rung has an error e at n images, and the curve of
+the reference has this error at n_ref images. A bias that the rung has and the reference lacks (`bare=`) is worth
 n_ref / n, and one that the reference has and the rung lacks (`whole=`) is worth n / n_ref. This is the label-efficiency
 ratio of vitbench/numbers/efficiency.py, at each number of images apart.
 """
@@ -28,7 +28,7 @@ from vitbench.numbers.intervals import Interval, smallest_difference
 from vitbench.numbers.pair import Pair
 from vitbench.numbers.words import CALIBRATION
 
-FALLING = ("_error", "_loss")  # results whose names end so fall as images grow; those of `accuracy` rise
+FALLING = ("_error", "_loss")  # results with these endings fall as images grow; those that end in `accuracy` rise
 Errors = dict[tuple[Any, ...], float]  # by seed and subset seed
 
 
@@ -91,7 +91,8 @@ NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0, math.nan)
 def check_value(runs: Runs, value: str | None) -> str:
     """Returns the result that was typed; raises UserError where it is no accuracy, error or loss of these runs."""
     results = [column for column in runs.numbers() if column.endswith(("accuracy", *FALLING)) and column != CALIBRATION]
-    return check_choice("value", str(value or "test_accuracy"), results)
+    [value], _ = runs.measured("value", [str(value or "test_accuracy")])
+    return check_choice("value", value, results)
 
 
 def measure(ladder: Ladder, value: str) -> list[RungAtSize]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, power_notes
+from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, power_notes, shown_of_seeds
 from vitbench.comparing.differences import Against
 from vitbench.comparing.figure import count_seeds
 from vitbench.comparing.formats import Table
-from vitbench.comparing.grouping import Group, comparison_warnings, shared_settings
+from vitbench.comparing.grouping import Group, comparison_warnings
+from vitbench.comparing.heads import captions
 from vitbench.comparing.rungs import Ladder, find_ladder, setting_word
 from vitbench.comparing.select import Runs
 from vitbench.comparing.worth import RungAtSize, check_value, measure, usual_size
@@ -23,7 +24,9 @@ from vitbench.numbers.intervals import Interval
 from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import (
     bracketed,
-    column_label,
+    column_head,
+    column_phrase,
+    column_words,
     decimals_of,
     is_share,
     listed,
@@ -33,7 +36,7 @@ from vitbench.numbers.words import (
     times,
 )
 
-LEAST_RUNGS = 3  # of which the highest and the lowest are named
+LEAST_RUNGS = 3  # rungs from which on a sentence names the highest and the lowest
 
 
 def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value: str | None, show: str) -> Table:
@@ -43,6 +46,8 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
     measured = measure(ladder, value)
     groups: list[Group] = [*measured]
     compared: list[Group] = [each.difference for each in measured if each.difference]
+    intervals = [each.interval(value) for each in measured]
+    show = shown_of_seeds(intervals, show)
     write_value = cell_writer(groups, value, show, signed=False)
     write_difference = cell_writer(compared, value, show, signed=True)
     lines = []
@@ -59,17 +64,16 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
         ]
         lines.append([each.rung.name, *numbers])
     difference_label = f"difference{', points' if is_share(value) else ''}"
-    head = ["rung", "images", column_label(value), "n", difference_label, "worth", "params", "MACs ratio", "seconds"]
-    intervals = [each.interval(value) for each in measured]
-    what = f"{column_label(value).replace(', ', ' in ')}, {describe_seeds(intervals, show)}"
-    caption = f"{what}; {describe_worth(ladder)}; {shared_settings(groups)}".rstrip("; ")
+    head = ["rung", "images", column_head(value), "n", difference_label, "worth", "params", "MACs ratio", "seconds"]
+    what = f"{column_phrase(value)}, {describe_seeds(intervals, show)}; {describe_worth(ladder)}"
+    caption, printed = captions(what, groups)
     notes = [*no_interval_notes(intervals, show), *comparison_warnings(groups), *worth_notes(ladder, measured)]
     notes += power_notes(compared, [value])
     sentences = [
         *extremes_sentence(ladder, measured, value),
         *(worth_sentence(ladder, each) for each in spoken_of(ladder, measured)),
     ]
-    return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences)
+    return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences, printed)
 
 
 def describe_worth(ladder: Ladder) -> str:
@@ -122,11 +126,10 @@ def worth_words(worth: Ratio | None, with_interval: bool = True) -> str:
 
 
 def spoken_of(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[RungAtSize]:
-    """Each rung but the reference at one number of images: that which most rungs have, so that sentences compare.
+    """Returns each rung but the reference at one number of images, those that are worth most first.
 
-    What is worth most comes first.
-
-    Where a rung has no worth there, it is the largest number at which it has one, or else the largest that it has.
+    It is the number that most rungs have, so that sentences compare. Where a rung has no worth there, it is the largest
+    number at which it has one, or else the largest that it has.
     """
     usual = usual_size(measured)
     chosen: dict[str, RungAtSize] = {}
@@ -182,9 +185,8 @@ def extremes_sentence(ladder: Ladder, measured: Sequence[RungAtSize], value: str
     seeds = {change.interval(value).n for change in changes.values()}
     no_interval = f"; {count_seeds(seeds)}, no interval" if max(seeds) < LEAST_SEEDS else ""
     best, worst = (_change(changes[name], value) for name in (highest, lowest))
-    result = column_label(value).partition(",")[0]
     return [
-        f"With {size:,} images, {highest} has the highest {result} of {len(changes)} rungs"
+        f"With {size:,} images, {highest} has the highest {column_words(value)} of {len(changes)} rungs"
         f" ({best} against {ladder.reference.name}), and {lowest} the lowest ({worst}{no_interval})."
     ]
 
@@ -197,7 +199,7 @@ def _change(difference: Against, value: str) -> str:
 
 
 def _difference_words(difference: Against, value: str) -> str:
-    return f"{column_label(value).partition(',')[0]} differs by {_change(difference, value)}"
+    return f"{column_words(value)} differs by {_change(difference, value)}"
 
 
 def _subject(ladder: Ladder, each: RungAtSize) -> tuple[str, bool]:

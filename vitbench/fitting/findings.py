@@ -25,7 +25,7 @@ from vitbench.numbers.pair import LEAST_SEEDS, Pair, Pooled, pool
 from vitbench.numbers.words import is_share, number, printable
 from vitbench.runs.record import total_seconds
 
-CERTAIN = 0.5  # a fall that is surely below this share of a difference leaves the difference standing
+CERTAIN = 0.5  # a fall that is surely below this share of a difference cannot take the difference away
 
 
 class Difference(NamedTuple):
@@ -139,8 +139,8 @@ class Report:
                     f"{scale * curve.errors[:, i].mean():.3g}{unit} at {number(curve.n[i])}" for i in curve.rise
                 )
                 said.append(
-                    f"{curve.label}: its {what} surely rises with the {self.axis.unit}, from {first} to {last}. More"
-                    " should not make it err more: are these accuracies, or runs that were trained too little?"
+                    f"{curve.label}: its {what} surely rises with the {self.axis.unit}, from {first} to {last}, where"
+                    " it should fall. Are these accuracies, or were the runs trained too little?"
                 )
         return said
 

@@ -1,4 +1,4 @@
-"""Fits learning curves and compares them: `vitbench fit study=data_scaling`, `vitbench fit file=t.csv`.
+"""Fits learning curves and compares them: `vitbench fit study=data_scaling`, `vitbench fit runs=t.csv`.
 
 A curve is a model: its runs on all shares of the images. Curves are compared in pairs that differ in the model or its
 encoding and in nothing else that varies: every ViT with every CNN, every encoding with `pe=none`, and a pretrained
@@ -16,8 +16,8 @@ from typing import Any
 
 from vitbench.comparing import formats
 from vitbench.comparing.axes import AXES
-from vitbench.comparing.evidence import read_counts
-from vitbench.comparing.select import select_runs
+from vitbench.comparing.evidence import is_table, read_counts, read_evidence
+from vitbench.comparing.select import Runs, select_runs
 from vitbench.errors import UserError, check_choice
 from vitbench.fitting.findings import Report, report_of
 from vitbench.fitting.fit_file import read_table
@@ -48,25 +48,23 @@ def find(asked: dict[str, Any]) -> Report:
     from vitbench.runs.study import load_study
 
     axis = AXES[check_choice("x", asked["x"], AXES)]
-    if asked["file"] is not None:
-        if asked["study"] is not None or asked["where"]:
-            raise UserError(f"file={asked['file']}: is read whole; study= and where. choose among runs")
-        path = Path(asked["file"]).expanduser()
-        table = read_table(path, asked["value"], axis)
-        runs_of_table = table[-1]
-        counted = read_counts(path.with_name("mcnemar.csv"), runs_of_table.rows) if runs_of_table else []
-        count = count_kept(counted) if counted else None
-        asked |= {"target": check_target(asked["target"], table[0])}
-        return report_of(*table, count=count, axis=axis, **{key: asked[key] for key in ("against", "form", "target")})
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    runs = select_runs(asked["runs"], asked["where"], study)
-    value = check_falling(runs, asked["value"] or "test_error")
     heading = printable(f"{study.title}. {study.question}") if study else ""
-    if study and study.notes:
+    place = asked["runs"] if asked["file"] is None else asked["file"]
+    path = Path(place).expanduser()
+    runs: Runs | None
+    if asked["file"] is not None or is_table(place):
+        value, lines, left_out, runs = read_table(path, asked["value"], axis, asked["where"], study)
+        counted = read_counts(path.with_name("mcnemar.csv"), read_evidence(path).rows) if runs else []
+        count = count_kept(counted) if counted else None
+    else:
+        runs = select_runs(place, asked["where"], study)
+        value = check_falling(runs, asked["value"] or "test_error")
+        lines, left_out = lines_of(runs, value, axis=axis)
+        count = count_in(path)
+    if study and study.notes and runs:
         runs.notes.append(study.notes)
-    count = count_in(Path(asked["runs"]).expanduser())
     target = check_target(asked["target"], value)
-    lines, left_out = lines_of(runs, value, axis=axis)
     return report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
 
 

@@ -1,4 +1,4 @@
-"""Reads tables for `vitbench fit file=`: a table of one's own, or the runs.csv that `vitbench report` writes.
+"""Reads tables for `vitbench fit runs=FILE.csv`: a table of one's own, or the runs.csv that `vitbench report` writes.
 
 Nothing is guessed: an error names the line of a row that is missing or repeated, or of a cell that no run can have.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.axes import IMAGES, Axis
-from vitbench.comparing.evidence import read_evidence
+from vitbench.comparing.evidence import runs_of_study
 from vitbench.comparing.grouping import Group, LineOfGroups, groups_of, lines_along
 from vitbench.comparing.select import Runs
 from vitbench.errors import DataError, UserError, did_you_mean
@@ -22,6 +22,9 @@ from vitbench.fitting.lines import CurveOfRuns, check_falling, check_point, curv
 from vitbench.fitting.references import FEWEST_SEEDS, FEWEST_SIZES
 from vitbench.machine.disk import LARGE, read_file
 from vitbench.numbers.words import plural, printable
+
+if TYPE_CHECKING:
+    from vitbench.runs.study import Study
 
 COLUMNS = {
     "model": ("model",),
@@ -42,14 +45,24 @@ PREFIXES = ("pe.", "model.", "data.", "augment.", "optim.")
 
 
 def read_table(
-    path: Path, value: str | None = None, axis: Axis = IMAGES
+    path: Path,
+    value: str | None = None,
+    axis: Axis = IMAGES,
+    where: Mapping[str, Any] | None = None,
+    study: Study | None = None,
 ) -> tuple[str, list[CurveOfRuns], list[str], Runs | None]:
-    """Reads the fitted result, its curves, notes on what they leave out, and, of a runs.csv, the runs."""
+    """Reads the fitted result, its curves, notes on what they leave out, and, of a runs.csv, the runs.
+
+    `where` and `study` choose among the runs of a runs.csv.
+    """
     head, lines = _read_csv(path)
     if head[:2] == ["id", "status"]:
-        return _read_runs(path, {cells[0]: number for number, cells in lines}, value, axis)
+        runs = runs_of_study(path, study).filtered(where or {})
+        return _fit_runs(path, runs, {cells[0]: number for number, cells in lines}, value, axis, whole=not where)
+    if study is not None or where:
+        raise UserError(f"{path}: is read whole; study= and where. choose among runs")
     if axis is not IMAGES:
-        raise UserError(f"file={path}: a table of one's own is read along images; drop x=")
+        raise UserError(f"{path}: a table of one's own is read along images; drop x=")
     return *_read_own(path, head, lines, value), None
 
 
@@ -60,25 +73,24 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         head = [column.strip() for column in next(reader, [])]
         return head, [(reader.line_num, cells) for cells in reader if any(cells)]
     except OSError as error:
-        raise UserError(f"file={path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"file={path}: no CSV text in UTF-8: {error}") from None
+        raise DataError(f"{path}: no CSV text in UTF-8: {error}") from None
 
 
 # --------------------------------------------------------------------------------------------------------- runs.csv
 
 
-def _read_runs(
-    path: Path, line_of: dict[str, int], value: str | None, axis: Axis
+def _fit_runs(
+    path: Path, runs: Runs, line_of: dict[str, int], value: str | None, axis: Axis, whole: bool
 ) -> tuple[str, list[CurveOfRuns], list[str], Runs]:
-    runs = read_evidence(path)
+    """Makes the curves of runs; raises DataError where those of a `whole` runs.csv lack a size of a seed."""
     value = check_falling(runs, value or "test_error")
     lines, left_out = lines_of(
-        runs, value, source=lambda row: f"file={path} line {line_of[row['id']]}", error=DataError, axis=axis
+        runs, value, source=lambda row: f"{path} line {line_of[row['id']]}", error=DataError, axis=axis
     )
-    if (
-        not runs.notes and axis is IMAGES
-    ):  # a note tells of planned runs that have no result, and so no row with a number
+    # a note tells of planned runs that have no result, and so no row with a number
+    if whole and not runs.notes and axis is IMAGES:
         for line in lines_along(groups_of(runs), "train_images", otherwise=["model"]):
             _check_sizes(path, line, line_of)
     return value, lines, left_out, runs
@@ -95,7 +107,7 @@ def _check_sizes(path: Path, line: LineOfGroups, line_of: dict[str, int]) -> Non
             if n not in line_of_size:
                 numbers = ", ".join(map(str, sorted(line_of_size.values())))
                 raise DataError(
-                    f"file={path}: no row with {line.name} images={n} seed={seed}, whose other sizes are in line"
+                    f"{path}: no row with {line.name} images={n} seed={seed}, whose other sizes are in line"
                     f" {numbers}; every seed needs every size"
                 )
 
@@ -116,7 +128,7 @@ def _read_own(
     keys = ["model", *(key for key in rows[0][1] if key not in COLUMNS)]
     groups: dict[tuple[str | None, ...], Group] = {}
     for number, row in rows:
-        where = f"file={path} line {number}"
+        where = f"{path} line {number}"
         images = _read_number(where, "images", row["images"])
         if images < 1 or images != int(images):
             raise DataError(f"{where}: images={row['images']}: a number of images is whole and above 0")
@@ -145,7 +157,7 @@ def _read_own(
         if curve is not None:
             fitted.append(CurveOfRuns(line.settings, curve, sizes=sizes_of(curve, points, [], {})))
     if not fitted:
-        raise DataError(f"file={path}: {'; '.join(notes[:2])}")
+        raise DataError(f"{path}: {'; '.join(notes[:2])}")
     return value, fitted, notes
 
 
@@ -174,7 +186,7 @@ def _read_training(
     if result != "loss" and accuracy is not None:
         return samples, 1 - accuracy, value - (1 - accuracy)
     if "train_loss" in given and "loss" in given:
-        return samples, None, given["loss"] - given["train_loss"]  # of batches, as in records without `train_eval_loss`
+        return samples, None, given["loss"] - given["train_loss"]  # of batches, as without `train_eval_loss`
     return samples, None, None
 
 
@@ -185,7 +197,7 @@ def _choose_columns(
     columns = {name: alias for name, aliases in COLUMNS.items() for alias in reversed(aliases) if alias in head}
     for name in ("model", "images", "seed"):
         if name not in columns:
-            raise DataError(f"file={path}: no column {name}; there are {_list_columns(head)}")
+            raise DataError(f"{path}: no column {name}; there are {_list_columns(head)}")
     result = (
         value.removeprefix("test_") if value is not None else next((name for name in RESULTS if name in columns), "")
     )
@@ -194,18 +206,16 @@ def _choose_columns(
     if result == "error" and "error" not in columns and "accuracy" in columns:
         result = "accuracy"
     if result not in columns:
-        raise DataError(
-            f"file={path}: no column {result or 'error, accuracy or loss'}; there are {_list_columns(head)}"
-        )
+        raise DataError(f"{path}: no column {result or 'error, accuracy or loss'}; there are {_list_columns(head)}")
     columns |= {column: column for column in head if column in SETTINGS or column.startswith(PREFIXES)}
     repeated = next((column for column in columns.values() if head.count(column) > 1), None)
     if repeated is not None:
-        raise DataError(f"file={path}: two columns are called {repeated}")
+        raise DataError(f"{path}: two columns are called {repeated}")
     if not lines:
-        raise DataError(f"file={path}: no row below the column names")
+        raise DataError(f"{path}: no row below the column names")
     for number, cells in lines:
         if len(cells) != len(head):
-            raise DataError(f"file={path} line {number}: {len(cells)} cells under {len(head)} column names")
+            raise DataError(f"{path} line {number}: {len(cells)} cells under {len(head)} column names")
     places = {name: head.index(column) for name, column in columns.items()}
     return result, [(number, {name: cells[place] for name, place in places.items()}) for number, cells in lines]
 
@@ -222,10 +232,10 @@ def _check_complete(path: Path, name: str, points: Sequence[Point]) -> None:
     for seed in seeds:
         for n in sizes:
             if (seed, n) not in first_of:
-                raise DataError(f"file={path}: no row with {name} images={n} seed={seed}; every seed needs every size")
+                raise DataError(f"{path}: no row with {name} images={n} seed={seed}; every seed needs every size")
     for what, count, least in (("size", len(sizes), FEWEST_SIZES), ("seed", len(seeds), FEWEST_SEEDS)):
         if count < least:
-            raise DataError(f"file={path}: {name} has {plural(count, what)}; a curve takes {least} or more")
+            raise DataError(f"{path}: {name} has {plural(count, what)}; a curve takes {least} or more")
 
 
 def _read_number(where: str, column: str, text: str) -> float:

@@ -9,7 +9,8 @@ verdict rests on them. What is known of a point, in the order in which it decide
                 limited by images if its error, paired by seed, is surely the larger one. It is not if the excess is
                 surely below half of what an exponent of 0.1 would give; a wider interval leaves it to the gap.
     gap         The error on test images minus that on training images. A gap that is not surely above 0 says that the
-                point is not limited by images; one that is says "perhaps", for it is necessary and not sufficient.
+                point is not limited by images. One that is says "perhaps": a limit by images needs a gap, but a gap
+                does not prove it.
     plateau     Where neither decides: the error surely falls by less than half of what it fell before, up to the
                 largest size, though the images grow. Then the size and all larger ones are not limited by images.
 """
@@ -29,8 +30,8 @@ from vitbench.numbers.pair import LEAST_SEEDS
 
 Limit = Literal["images", "perhaps", "not", "unknown"]
 SAME_SAMPLES = 0.01  # numbers of samples that differ by less are equal: steps are rounded up
-SLOWEST = 0.1  # the least exponent that a curve is taken to have had before it became flat
-SOLVED = 0.02  # a model with no larger error or loss has hardly anything left to learn, from images or from steps
+SLOWEST = 0.1  # the smallest exponent that is assumed of a curve before it became flat
+SOLVED = 0.02  # a model with an error or a loss up to this has hardly anything left to learn, from images or from steps
 FLAT = 0.5  # a curve that surely falls by less than this share of what that exponent promises is flat
 
 
@@ -69,7 +70,7 @@ class Size:
     excess: Interval | None = None  # the value minus that of the reference
     reference: float | None = None  # the images of the reference
     certificate: Certificate | None = None
-    is_perfect: bool = False  # half of the runs or more err in nothing
+    is_perfect: bool = False  # half of the runs or more have no error
 
     @property
     def counts(self) -> bool:
@@ -78,7 +79,7 @@ class Size:
 
     @property
     def is_solved(self) -> bool:
-        """Whether the model errs so little that nothing is left to see, whatever limits it."""
+        """Whether the model errs so little that hardly anything is left to learn, whatever limits it."""
         return self.is_perfect or self.value.mean <= SOLVED
 
 

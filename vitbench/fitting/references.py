@@ -1,8 +1,8 @@
-"""Runs that are in no curve of their own, but tell what limits the points of another one.
+"""Runs that make no curve of their own, but say what limits the points of another curve.
 
 A study may train some sizes for another number of samples, too: as many samples drawn from more images are the
-reference of a point (vitbench/fitting/limits.py). Such runs have too few sizes for a curve. Beside a curve of the same
-model they would be one more line, and curves would need names that tell budgets apart.
+reference of a point (vitbench/fitting/limits.py). Such runs have too few sizes for a curve. If they were
+a line of their own beside the curve of the same model, all curves would need names that tell budgets apart.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from vitbench.fitting.limits import SOLVED
 from vitbench.numbers.curves import GUARD, UNRELIABLE
 from vitbench.numbers.words import bracketed, is_share, listed, number
 
-LONG = 40  # epochs: so often an image is seen where training is to end for lack of images
+LONG = 40  # epochs that let images, and not the length of training, be the limit
 
 
 def advice_sentences(report: Report) -> list[str]:
@@ -27,7 +27,7 @@ def advice_sentences(report: Report) -> list[str]:
     frozen = {line.label for line in report.lines if line.rows and all(row.get("steps") == 0 for row in line.rows)}
     if any(pair & frozen for pair in unsolved):
         said.append(
-            "Features that nothing trains are the limit there: to see what more images would do, take those of larger"
+            "Frozen features are the limit there: to see what more images would do, take the features of larger"
             " networks, or fine-tune (freeze=none)."
         )
     if any(not pair & frozen for pair in unsolved):
@@ -39,7 +39,7 @@ def advice_sentences(report: Report) -> list[str]:
         )
     return said + [
         f"{label} has solved the task at {listed(map(number, sizes))} {report.axis.unit} ({report.value} at most"
-        f" {SOLVED:g}): a harder one would show more there, longer training would not."
+        f" {SOLVED:g}): a harder task would show more there, and longer training would not."
         for label, sizes in solved.items()
     ]
 
@@ -60,10 +60,11 @@ def target_sentences(report: Report) -> list[str]:
         else:
             interval = bracketed(needed.low, needed.high, number, first, most)
             said = f"needs about {number(needed.mean)} {interval} {unit} for {goal}"
-        doubt = "; not to be relied on, its held-back check failed" if curve.held_back > UNRELIABLE else ""
+        doubt = "; do not rely on it, because its held-back check failed" if curve.held_back > UNRELIABLE else ""
         left_out = [size.n for size in report.fitted_lines[curve.label].sizes if size.n > curve.n[-1]]
         if left_out and needed.mean > curve.n[-1]:
-            doubt += f"; not with the budget or size of these runs, which limit it at {listed(map(number, left_out))}"
+            where = listed(map(number, left_out))
+            doubt += f"; this takes a larger budget or network than that of these runs, which limits it at {where}"
         sentences.append(f"{curve.label} {said}{doubt}.")
     for line in report.lines:
         if not line.is_fitted:
@@ -103,6 +104,6 @@ def budget_words(report: Report) -> Sequence[str]:
     if not any(size.loss_gap is not None for line in report.lines for size in line.sizes):
         return []
     return [
-        "Augmentation and label smoothing raise the loss of training batches: they may hide a loss gap, and one that is"
-        " seen is one."
+        "Augmentation and label smoothing raise the loss of training batches. So they can hide a loss gap, but they"
+        " cannot make one."
     ]

@@ -14,14 +14,14 @@ from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import printable
 
 
-def render_report(form: str, report: Report) -> str:
-    """Writes the whole report in one of the formats."""
+def render_report(form: str, report: Report, study: str = "") -> str:
+    r"""Writes the whole report in one of the formats; the name of a study is in what \ref{} is given."""
     if form == "json":
         return export.to_json(report)
     if form == "csv":
         return export.to_csv(report)
     if form == "tex":
-        tables = formats.render_tables("tex", report_tables(report), report.heading, [])
+        tables = formats.render_tables("tex", report_tables(report), report.heading, [], f"{study} fit")
         paragraphs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(report)]
         return "\n".join([tables, *latex_list([*paragraphs, *report_foot(report)]), ""])
     return formats.render_tables(form, report_tables(report), report.heading, report_lines(report))
@@ -45,7 +45,7 @@ def report_foot(report: Report) -> list[str]:
     fewest = min((len(compared.pair.a.seeds) for compared in report.pairs if compared.pair.paired), default=FEW_SEEDS)
     few = []
     if fewest < LEAST_SEEDS:
-        few = ["Two seeds make nothing certain: pairs get no verdict, no crossover and no image ratio."]
+        few = ["Two seeds are too few for certainty: pairs get no verdict, no crossover and no image ratio."]
     elif fewest < FEW_SEEDS:
         few = [
             f"Intervals of image ratios and of extrapolated crossovers are approximate: bootstrap over {fewest} seeds."

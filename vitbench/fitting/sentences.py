@@ -99,13 +99,13 @@ def pooled_sentence(compared: Compared, value: str, axis: Axis = IMAGES) -> str:
         by = points(replace(interval, mean=abs(interval.mean)), value)
         return f"{opening}{less.label} errs less than {more.label}, by {by} ({over}, Holm {p_words(compared.p_holm)})."
     if interval.n < LEAST_SEEDS:
-        return f"Two seeds make no verdict: the means differ by {points(interval, value)} ({over})."
+        return f"Two seeds are too few for a verdict: the means differ by {points(interval, value)} ({over})."
     shown = f"{points(interval, value)} ({over}, Holm {p_words(compared.p_holm)})"
     power = ""
     if not math.isnan(pooled.smallest):
         smallest = f"{size_words(pooled.smallest, value)}{_scale(value)[2]}"
-        power = f"; {interval.n} seeds often miss a difference below {smallest}"
-    return f"{opening}{'w' if opening else 'W'}hich errs less cannot be told: {shown}{power}."
+        power = f"; a study of {interval.n} seeds often misses a true difference below {smallest}"
+    return f"{opening}{'i' if opening else 'I'}t cannot be told which errs less: the difference is {shown}{power}."
 
 
 def points(interval: Interval, value: str) -> str:
@@ -164,14 +164,14 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     largest = number(pair.n[-1])
     place = f"at about {number(crossover.n)} {unit} {_interval(compared)}"
     if crossover.verdict == "observed":
-        unmet = f"; {share_words(crossover.unmet_share)} of draws show none" if crossover.unmet_share else ""
+        unmet = f"; {share_words(crossover.unmet_share)} of the draws have none" if crossover.unmet_share else ""
         return f"Crossover observed: {follower} overtakes {leader} {place}{unmet}."
     ends_early = pair.n[-1] < compared.whole.n[-1]  # larger sizes were measured, but images do not limit them
     of_sizes = "size that counts" if ends_early else "size"
     doubt = _doubt(compared)
     if ends_early:
         larger = listed(number(n) for n in compared.left_out if n > pair.n[-1])
-        doubt += f"; {larger} do not count: there the budget or the size of a model is the limit"
+        doubt += f"; {larger} do not count, because there the budget or the size of a model is the limit"
     if crossover.verdict == "extrapolated":
         times = f"{crossover.times:.1f}"
         unmet = f"{share_words(crossover.unmet_share)} of draws do not" if crossover.unmet_share else "all draws"
@@ -208,10 +208,10 @@ def _ratios(compared: Compared) -> str:
     sign = 1 if follower == compared.pair.a.label else -1
     ratios = np.exp(sign * compared.pair.ratios.mean(0))
     widest = int(ratios.argmax())
-    said = [f"{ratios[0]:.2f} times that of {leader} at first"]
+    said = [f"{ratios[0]:.2f} times that of {leader} at the smallest size"]
     if ratios[widest] > 1.05 * max(ratios[0], ratios[-1]):
         said.append(f"{ratios[widest]:.2f} times at {number(compared.pair.n[widest])}")
-    said.append(f"{ratios[-1]:.2f} times at last")
+    said.append(f"{ratios[-1]:.2f} times at the largest")
     return f"the error of {follower} is {listed(said)}"
 
 
@@ -253,7 +253,7 @@ def _doubt(compared: Compared, short: str = "") -> str:
     unreliable = [curve.label for curve in (compared.pair.a, compared.pair.b) if curve.held_back > UNRELIABLE]
     if not unreliable:
         return ""
-    return "; " + (short or f"not to be relied on, the held-back check of {' and '.join(unreliable)} failed")
+    return "; " + (short or f"do not rely on it, because the held-back check of {' and '.join(unreliable)} failed")
 
 
 def _why_few(compared: Compared) -> str:
@@ -269,15 +269,16 @@ def _why_undefined(compared: Compared) -> str:
     leader = compared.crossover.first_leader
     if compared.crossover.why != "changes":
         return {
-            "equal": "no order is settled",
-            "mixed": f"{leader} errs less on the mean of all sizes, and surely more at one of them",
-            "fits": f"{leader} errs less on the mean of all sizes, and by the fits no longer at the largest",
+            "equal": "no test says which of the two errs less",
+            "mixed": f"{leader} errs less on average over all sizes, but surely more at one of them",
+            "fits": f"{leader} errs less on average over all sizes, but by the fits no longer at the largest",
         }[compared.crossover.why]
     intervals = {difference.n: difference.interval for difference in compared.differences}
     sure = [n for n in compared.pair.n[[0, -1]].tolist() if intervals[n].low > 0 or intervals[n].high < 0]
     if not sure:
-        return "the difference changes, and at neither end is it sure which errs less"
-    return f"the difference changes, and which errs less is sure at {listed(map(number, sure))} and not over all sizes"
+        return "the difference changes with the size, and it is not sure at either end which errs less"
+    places = listed(map(number, sure))
+    return f"the difference changes with the size, and which errs less is sure at {places}, but not over all sizes"
 
 
 # ----------------------------------------------------------------------------------- images, and runs of one seed
@@ -326,8 +327,8 @@ def mcnemar_sentence(compared: Compared) -> str:
         if p_holm < 0.05:
             wins[a if test.only_a > test.only_b else b] += 1
     better = [f"{label} is better in {count}" for label, count in wins.items() if count]
-    seeds = "the one seed" if len(tested) == 1 else f"{len(tested)} seeds"
-    opening = f"Same test images, trained on {tested[0].checkpoints.images:,.0f}:"
+    seeds = plural(len(tested), "seed")
+    opening = f"On the same test images, after training on {tested[0].checkpoints.images:,.0f} images,"
     if not better:
-        return f"{opening} no difference that McNemar's test calls significant, in {seeds}."
-    return f"{opening} of {seeds}, {' and '.join(better)} (McNemar, Holm p < 0.05)."
+        return f"{opening} McNemar's test finds no significant difference ({seeds})."
+    return f"{opening} {' and '.join(better)} of {seeds} (McNemar, Holm p < 0.05)."

@@ -15,7 +15,7 @@ from vitbench.numbers.curves import LAST_BITS, UNRELIABLE, Curve
 from vitbench.numbers.intervals import Interval, least_p, smallest_difference
 from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import (
-    column_label,
+    column_words,
     decimals_of,
     is_share,
     number,
@@ -66,8 +66,10 @@ def _curves_table(report: Report) -> Table:
             counted = f"{len(line.counted.n)} of its {len(line.sizes)} sizes count"
             notes.append(f"{line.label}: not fitted, {counted}, and a fit takes {LEAST_SIZES}")
     if report.axis is IMAGES and not _limits_known(report):
-        notes.append("not known whether images limit the points, for nothing tells how long they were trained")
-    what = column_label(report.value).split(",")[0]
+        notes.append(
+            "it is not known whether images limit the points, because nothing says how long the networks were trained"
+        )
+    what = column_words(report.value)
     over = next(iter(sizes)) if len(sizes) == 1 else ""
     head += ["sizes"] if len(sizes) > 1 else []
     caption = f"Learning curves: {what} e over n {report.axis.heading}" + (f"; {over}" if over else "")
@@ -76,7 +78,7 @@ def _curves_table(report: Report) -> Table:
 
 def _sizes_table(report: Report) -> Table:
     """What limits each point of each curve."""
-    what = column_label(report.value).split(",")[0]
+    what = column_words(report.value)
     sizes = [(line.label, size) for line in report.lines for size in line.sizes]
     columns: dict[str, Callable[[Size], str | None]] = {
         "epochs": lambda size: None if size.epochs is None else f"{size.epochs:.3g}",
@@ -99,7 +101,7 @@ def _sizes_table(report: Report) -> Table:
     ]
     notes = []
     if any(not size.counts for _, size in sizes):
-        notes.append("exponents, offsets and verdicts rest on the sizes that images limit, or perhaps limit")
+        notes.append("exponents, offsets and verdicts use only the sizes that images limit, or perhaps limit")
     if references := sorted({size.reference for _, size in sizes if size.reference}):
         drawn = " or ".join(map(number, references))
         notes.append(f"above ref.: the {what} minus that of as many samples drawn from {drawn} images, paired by seed")
@@ -143,7 +145,7 @@ def _certificates_table(report: Report) -> Table:
         threshold = "-" if math.isnan(found.difference) else size_words(CERTAIN * found.difference, report.value)
         fall = interval_words(certificate.fall, report.value)
         lines.append([found.curve.label, *cells, fall, threshold, certificate_words(found)])
-    what = column_label(report.value).split(",")[0]
+    what = column_words(report.value)
     in_points = " in points" if is_share(report.value) else ""
     caption = (
         f"Certificates: the same runs with more samples, and by how much their {what} fell{in_points}, ± 95 % interval"
@@ -185,7 +187,7 @@ def _pairs_table(report: Report) -> Table:
         ]
         over = [f"{len(compared.pooled_pair.n)}, {pooled.interval.n}"] if len(counts) > 1 else []
         lines.append([compared.pair.a.label, compared.pair.b.label, *over, *cells])
-    what = column_label(report.value).split(",")[0] + (" in points" if is_share(report.value) else "")
+    what = column_words(report.value) + (" in points" if is_share(report.value) else "")
     alike = [f"{plural(sizes, 'size')} and {seeds} seeds" for sizes, seeds in counts] if len(counts) == 1 else []
     caption = (
         f"Pairs: {what}, first minus second, mean over {(alike or ['the sizes that count'])[0]}, paired by seed and"
@@ -195,13 +197,13 @@ def _pairs_table(report: Report) -> Table:
     notes = [
         "Holm p: of Student's paired t, corrected for the pairs; flip p: of the exact sign-flip test, which cannot go"
         f" below {shown_p(least_p(seeds))} with {seeds} seeds",
-        f"slope: of the difference, per ten times the {report.axis.unit}; smallest: what so many seeds would show with"
-        " 80 % power",
+        f"slope: of the difference, per ten times the {report.axis.unit}; smallest: the true difference that this many"
+        " seeds would show in four of five studies (80 % power)",
     ]
     if any(compared.crossover.verdict == "limited" for compared in report.pairs):
         notes.append("where too few sizes count, the difference is that at this budget, over all sizes")
     if seeds < LEAST_SEEDS:
-        notes.append("two seeds make nothing certain")
+        notes.append("two seeds are too few for certainty")
     of_counts = ["sizes, n"] if len(counts) > 1 else []
     head = ["model", "against", *of_counts, "difference", "Holm p", "flip p", "slope", "smallest"]
     return Table("pairs", caption, head, lines, 2, notes, [], [], [report.value])
@@ -210,7 +212,7 @@ def _pairs_table(report: Report) -> Table:
 def _differences_table(report: Report) -> Table:
     differences = [difference for compared in report.pairs for difference in compared.differences]
     digits = decimals_of(report.value, [difference.interval for difference in differences])
-    what = column_label(report.value).split(",")[0]
+    what = column_words(report.value)
     lines = []
     for compared in report.pairs:
         for n, interval, counts in compared.differences:

@@ -1,4 +1,4 @@
-"""What the classes that a network gave to images say of it: recalls, confusion, top-5, calibration.
+"""Measures of a network from the classes that it gave to images: recalls, confusion, top-5, calibration.
 
 M images, K classes.
 """

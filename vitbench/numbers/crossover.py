@@ -1,8 +1,9 @@
 """Where two learning curves meet.
 
 A gap that shrinks is not yet a crossover, and curves that are extrapolated far enough always meet somewhere. So there
-are six verdicts, and a guard on how far a fit is extrapolated. Each rests on one test for each pair, not on one
-interval in twenty; tests/numbers/test_simulated.py measures how often each is wrong.
+are six verdicts, and a limit on how far a fit is extrapolated, the guard. A pair is tested once, and not at each size,
+where one of twenty intervals excludes 0 by chance. tests/numbers/test_simulated.py measures how often a verdict is
+wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vitbench.numbers.pair import LEAST_SEEDS, Pair, pool, slopes
 
 LEAST_SIZES = 3
 UNSETTLED = 0.05  # where more of the draws do not meet within the guard, no crossover is extrapolated
-LEVEL = 0.975  # of the interval on each side of a crossing: both sides lie in the same seeds, and either may be chance
+LEVEL = 0.975  # of the interval on each side of a crossing; either side, of the same seeds, may differ by chance
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _cut(pair: Pair) -> int | None:
 def _observed(pair: Pair, first_sign: int) -> Crossover:
     """Places a crossing between the points, whatever the fits say: where the mean of log e_A - log e_B has fallen to 0.
 
-    Where that mean has one sign, for the cut is one of differences and not of ratios, the differences are taken.
+    That mean can have one sign everywhere, because the cut was found in the differences and not in the ratios. Then
+    the differences are taken.
     """
     seeds = len(pair.a.seeds)
     for values in (pair.ratios, pair.differences):
@@ -160,7 +162,7 @@ def _meeting(a: Fits, b: Fits, first_sign: int, low: float, high: float) -> Arra
 def percentile_interval(draws: Array) -> tuple[float, float, float]:
     """Finds the ends of the 95 % percentile interval of draws, and the share of draws that are infinite.
 
-    The ends are NaN where they are equal, as those of `mean_interval` are; of two that are infinite, both say the same.
+    Ends that are equal are NaN, as in `mean_interval`; where both are infinite, they stay, as they say the same.
     """
     ordered = np.sort(draws)
     low, high = float(ordered[int(0.025 * len(ordered))]), float(ordered[math.ceil(0.975 * len(ordered)) - 1])

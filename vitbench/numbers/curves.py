@@ -1,4 +1,4 @@
-"""One model's learning curve over seeds: what is fitted to it, how sure that is, and what it says of other sizes.
+"""One model's learning curve over seeds: its fit, how sure the fit is, and what it predicts at other sizes.
 
 Shapes: S seeds, k sizes, R refits.
 """
@@ -17,8 +17,8 @@ from vitbench.errors import UserError, did_you_mean
 from vitbench.numbers.forms import PARAMETERS, Array, Fits, fit_curves
 from vitbench.numbers.intervals import Interval, jackknife_spread, mean_interval, means_without_each, t_quantile
 
-GUARD = 4.0  # no fit is extrapolated beyond so many times the largest n
-UNRELIABLE = 0.15  # a fit whose held-back check errs by more than this predicts nothing
+GUARD = 4.0  # times the largest n, beyond which no fit is extrapolated
+UNRELIABLE = 0.15  # a fit whose held-back check errs by a larger share than this is called unreliable
 NEAR_CHANCE = 0.75  # a curve begins near chance where its first error is above this share of chance's
 AS_GOOD = 2.0  # forms whose AICc differ by less than this are about as well supported (Burnham and Anderson 2004)
 PRIOR = 16  # the degrees of freedom for which the mean variance of all sizes counts

@@ -36,13 +36,13 @@ class Ratio:
 def label_efficiency(pair: Pair) -> list[Ratio]:
     """Computes n_B(e_A(n)) / n at each shared size, with its bootstrap interval over seeds.
 
-    Two seeds can be drawn in three ways only, which make no distribution: then the interval's ends are NaN.
+    The ends of the interval are NaN with two seeds, which can be drawn in three ways only.
 
     n_B is interpolated linearly, log n over log e of the seed means, after isotonic regression, because an error that
-    rises with more images is noise here. Where B's curve is flat at A's error, n_B is the n nearest to A's, so that two
-    equal curves have the ratio 1. Where the regression turned the order of the two at n around, so that B would need
-    more images though it errs less there (or fewer though it errs more), the ratio is NaN. A curve of one size has no
-    ratios.
+    rises with more images is taken for noise. Where B's curve is flat at A's error, n_B is the n nearest to A's, so
+    that two equal curves have the ratio 1. The regression can turn the order of the two at n around, so that B would
+    need more images though it errs less there (or fewer though it errs more): then the ratio is NaN. A curve of one
+    size has no ratios.
     """
     a, b = pair.a, pair.b
     if len(b.n) < 2:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-EXACT_PAIRS = 16  # up to so many pairs, `sign_flip` tries every assignment of signs: 65,536
+EXACT_PAIRS = 16  # pairs up to which `sign_flip` tries every assignment of signs, which are 65,536 at most
 ROUNDING = 1e-12  # values that differ by this share of the largest are equal but for the last bits of a float
 DRAWS = 1000  # in a bootstrap over images
 
@@ -47,7 +47,7 @@ def mean_interval(values: Iterable[float | None], level: float = 0.95, scale: fl
     """Computes the mean and Student's t interval: m ± t((1 + level) / 2, n - 1) · s / sqrt(n); s divides by n - 1.
 
     Student 1908, "The probable error of a mean", Biometrika 6. At n = 3 t is 4.303, and at n = 2 it is 12.706, so the
-    width is honest about how little two seeds say. Missing and NaN values do not count. One value has no interval, and
+    width shows how little two seeds say. Missing and NaN values do not count. One value has no interval, and
     neither have equal values: a width of zero would claim certainty, whereas in truth the measurement did not resolve
     the difference (or the seed changed nothing). Of differences, `scale` is the size of what was subtracted: they are
     equal if they differ by its last bits only, which for small differences can be many times their own.
@@ -98,7 +98,7 @@ def size_of(values: Iterable[float]) -> float:
 
 
 def smallest_difference(differences: Interval) -> float:
-    """Computes the smallest true difference that so many pairs would show: (t(0.975, n-1) + t(0.8, n-1)) · s / sqrt(n).
+    """Computes the smallest true difference that n pairs would show: (t(0.975, n-1) + t(0.8, n-1)) · s / sqrt(n).
 
     At this difference the 95 % interval of the mean excludes 0 in about four of five studies of this size, if s, the
     deviation of the paired differences, is the true one (Cohen 1988, "Statistical Power Analysis", with t in place of
@@ -224,8 +224,9 @@ def bootstrap_ratio(parts: NDArray[np.float64], of: NDArray[np.float64], seed: i
 
     if not of.sum():
         return math.nan, math.nan, math.nan
-    random = np.random.default_rng((seed, 0, 2))  # no other code draws from this stream
-    tenths = (random.integers(len(of), size=(DRAWS // 10, len(of))) for _ in range(10))  # all at once need much memory
+    random = np.random.default_rng((seed, 0, 2))  # no other code draws random numbers from it
+    # all draws at once would need much memory
+    tenths = (random.integers(len(of), size=(DRAWS // 10, len(of))) for _ in range(10))
     sums = np.concatenate([np.stack([parts[drawn].sum(1), of[drawn].sum(1)]) for drawn in tenths], 1)  # (2, DRAWS)
     ratios = sums[0, sums[1] > 0] / sums[1, sums[1] > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])

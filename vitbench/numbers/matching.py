@@ -1,4 +1,4 @@
-"""Two models' results at equal accuracy: what a probe measures grows or falls with accuracy, whoever the model is.
+"""Two models' results at equal accuracy, because what a probe measures changes with accuracy in every model.
 
 Two models on a path of growing training sets are usually compared at equal images, where one of them is also the more
 accurate. Here each model's result becomes a function of its accuracy, and these functions are compared where both are
@@ -40,8 +40,8 @@ class AtEqual(NamedTuple):
 def compare_at_equal(a: Iterable[PathPoint], b: Iterable[PathPoint]) -> AtEqual:
     """Compares two paths at equal accuracy, and at equal places along the path.
 
-    The first is the mean of value_a(accuracy) - value_b(accuracy) over the accuracies that both reach, each of which
-    counts alike. `value_over_accuracy` makes these functions; they are linear between points, so the mean is exact. The
+    The first is the mean of value_a(accuracy) - value_b(accuracy) over the accuracies that both reach, all of which
+    count alike. `value_over_accuracy` makes these functions; they are linear between points, so the mean is exact. The
     second is the mean of the differences over the places that both paths have.
     """
     import numpy as np

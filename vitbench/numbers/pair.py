@@ -17,7 +17,7 @@ from vitbench.numbers.curves import Curve
 from vitbench.numbers.forms import Array
 from vitbench.numbers.intervals import ROUNDING, Interval, mean_interval, sign_flip, smallest_difference, t_p
 
-LEAST_SEEDS = 3  # two seeds make nothing certain
+LEAST_SEEDS = 3  # two seeds are too few for certainty
 SAME_SIZE = 1.1  # sizes within a tenth of each other count as one where curves are interpolated
 
 
@@ -61,7 +61,7 @@ class Pair:
 
     @cached_property
     def n(self) -> Array:
-        """The shared sizes without those where both models guess, which say nothing of either: (k,)."""
+        """The shared sizes but for those where both models guess, which say nothing of either: (k,)."""
         return self.shared[~self.at_chance]
 
     @cached_property
@@ -81,7 +81,7 @@ class Pair:
 
     @property
     def log_scale(self) -> float:
-        """The same of `ratios`; the last bits of an error move its log as those of 1 do."""
+        """The same for `ratios`: rounding an error moves its logarithm as rounding moves the number 1."""
         return max(1.0, *(float(np.abs(curve.logs).max(initial=0.0)) for curve in (self.a, self.b)))
 
 
@@ -102,7 +102,7 @@ class Pooled:
     p: float  # of Student's paired t, two-sided
     sign_flip: float  # the exact p of the permutation test, which cannot go below 2^(1 - n)
     slope: Interval  # of e_A - e_B on log10 n, per factor of ten
-    smallest: float  # the difference that so many seeds would show with 80 % power
+    smallest: float  # the true difference that this many seeds would show with 80 % power
 
     @property
     def changes(self) -> bool:

@@ -1,4 +1,4 @@
-"""Cells become text, in aligned columns or as CSV, and characters that stdout cannot write are replaced."""
+"""Writes cells as text, in aligned columns or as CSV, and replaces characters that stdout cannot write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# how a letter is written where stdout's encoding lacks it; bars rise as the blocks do
+# what is written where stdout's encoding lacks a letter; the last nine are the blocks of a bar
 PLAIN = {"±": "+-", "†": "*", "‡": "**", "→": "->", **dict(zip("▁▂▃▄▅▆▇█░", "_.-~=+*#.", strict=True))}
 
 

@@ -7,32 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vitbench.numbers.intervals import Interval
+from vitbench.numbers.result_names import PERCENT, PIXELS, name_of
 
-LABELS = {
-    "train_images": "training images",
-    "parameters": "parameters",
-    "multiply_adds": "multiply-adds",
-    "total_multiply_adds": "total multiply-adds",
-    "train_seconds": "training seconds",
-    "total_train_seconds": "total training seconds",
-    "images_per_second": "images/s",
-    "moved_share": "share of tiles that are moved",
-}
-IN_PIXELS = (  # results whose names end so are in pixels
-    "distance.smallest_head",
-    "distance.median_head",
-    "distance.mean",
-    "distance.mean_central",
-    ".decay_length",
-    "receptive_field.radius",
-    "receptive_field.half_mass",
-    "receptive_field.luo",
-)
-
-
-HOUR = 3600  # seconds; what a processor takes longer for is told what makes it shorter
-CALIBRATION = "test_calibration_error"  # unlike other errors it is not 1 minus an accuracy, and nobody guesses it
-OF_A_CLASS = ("recall", "precision", "confusion")  # shares of the test images of a class, or of those given it
+SIGNS = (PERCENT, PIXELS)  # units that stand in the heads of tables
+HOUR = 3600  # in seconds; of longer work on a processor, users are told what makes it shorter
+CALIBRATION = "test_calibration_error"  # it is no 1 minus an accuracy, and guessing gives it no level
+OF_A_CLASS = ("recall", "precision", "confusion")  # shares of the images of a class, or of those that were given it
 
 
 class RenamedValue(str):
@@ -80,12 +60,40 @@ def is_share(column: str) -> bool:
 
 
 def column_label(column: str) -> str:
-    """Names a result for tables and axes, with its unit; a setting keeps the name that one types."""
-    if is_share(column):
-        return f"{column.replace('_', ' ').replace('top5', 'top-5')}, %"
-    if column.endswith(IN_PIXELS):
-        return f"{column}, px"
-    return LABELS.get(column, column if "." in column else column.replace("_", " "))
+    """Names a result for axes and captions, with its unit behind a comma; a setting keeps the name that one types."""
+    name = name_of(column)
+    if name is not None:
+        return f"{name.long}, {name.unit}" if name.unit else name.long
+    words = column if "." in column else column.replace("_", " ")
+    return f"{words}, {PERCENT}" if is_share(column) else words
+
+
+def column_words(column: str) -> str:
+    """Names a result as `column_label` does, without its unit."""
+    return column_label(column).partition(",")[0]
+
+
+def column_phrase(column: str) -> str:
+    """Names a result within a sentence: test accuracy in %, class unchanged by noise (share of images)."""
+    words, _, unit = column_label(column).partition(", ")
+    return f"{words} in {unit}" if unit in SIGNS else f"{words} ({unit})" if unit else words
+
+
+def column_short(column: str) -> str:
+    """Names a result where there is little room, without its unit; a setting keeps the name that one types."""
+    name = name_of(column)
+    return column_words(column) if name is None else name.short
+
+
+def column_head(column: str) -> str:
+    """Names a result for the head of a table, with its unit where that is a sign."""
+    unit = column_label(column).partition(", ")[2]
+    return f"{column_short(column)}, {unit}" if unit in SIGNS else column_short(column)
+
+
+def says_what_to_type(column: str) -> bool:
+    """Whether the short form of a result is what one types, but for its signs: test accuracy, test_accuracy."""
+    return column_short(column).replace(" ", "_").replace("-", "") == column
 
 
 def shown_value(value: Any) -> str:
@@ -94,7 +102,7 @@ def shown_value(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Removes line breaks, and escapes what would move a terminal's cursor."""
+    """Removes line breaks, and escapes letters that would move the cursor of a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.splitlines()))
 
 
@@ -109,7 +117,8 @@ def decimals_of(column: str, intervals: Iterable[Interval]) -> int:
     thirtieths = [abs(scale * i.mean) / 30 for i in with_value if i.mean]
     size = halves[len(halves) // 2] if halves else min(thirtieths, default=0.0)
     digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
-    most = max(2, digits - 1) if halves and digits <= 6 else 2  # one digit of an interval where two do not show it
+    # where two digits of the interval take more than two after the point, it gets one
+    most = max(2, digits - 1) if halves and digits <= 6 else 2
     return min(max(digits, 1), most) if is_share(column) else min(max(digits, 0), 6)
 
 
@@ -127,13 +136,13 @@ def shown_number(column: str, value: float, digits: int) -> str:
 
 
 def rounded(value: float, digits: int) -> str:
-    """Writes a number with so many digits after the point, and nothing as nothing, not as -0.00."""
+    """Writes a number with so many digits after the point, and 0 without a minus, not as -0.00."""
     shown = f"{value:,.{digits}f}"
     return shown.lstrip("-") if not shown.strip("-0.") else shown
 
 
 def rounded_half(half: float, digits: int) -> str:
-    """Writes half an interval; one that is too small for the digits is not 0."""
+    """Writes half an interval; one that is too small for the digits is written as <0.01, not as 0."""
     return f"<{10.0**-digits:.{digits}f}" if 0 < half < 0.5 * 10.0**-digits else f"{half:,.{digits}f}"
 
 
@@ -151,15 +160,15 @@ def shown_half(column: str, half: float, digits: int) -> str:
 
 
 def share_words(share: float) -> str:
-    """Writes 3 %, or <1 % of what is not nothing."""
+    """Writes 3 %, or <1 % of a share that is small and above 0."""
     return "<1 %" if 0 < share < 0.005 else ">99 %" if 0.995 < share < 1 else f"{100 * share:.0f} %"
 
 
 def number(n: float) -> str:
-    """Writes three digits of a number of images, which is more than a crossover is known to; 2.6e12 of a large one."""
+    """Writes a number of images with three digits, as no crossover is known more exactly; a large one as 2.6e12."""
     if n >= 1e9:
         return f"{n:.3g}".replace("e+", "e")
-    if 0 < n < 10 and not float(n).is_integer():  # seconds of training can be so few
+    if 0 < n < 10 and not float(n).is_integer():  # as of seconds of training, which can be few
         return f"{n:.2g}"
     return f"{float(f'{n:.3g}'):,.0f}" if not float(n).is_integer() or n > 1e6 else f"{n:,.0f}"
 

@@ -1,13 +1,13 @@
-"""results/index.html: studies as a page that people read, in one file without anything from elsewhere.
+"""results/index.html: the studies as a page for people, in one file that needs nothing from elsewhere.
 
-Its templates escape what they are given (vitbench/pages/environment.py); in the Markdown of notes.md, HTML is taken as
+Its templates escape what they are given (vitbench/pages/environment.py). HTML in the Markdown of notes.md is shown as
 text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from vitbench import plot
 from vitbench.comparing.cells import Cell
-from vitbench.comparing.formats import Table
+from vitbench.comparing.formats import Table, typed_lines
 from vitbench.fitting.render import report_foot, report_sentences
 from vitbench.numbers import look
 from vitbench.numbers.inline import inline_svg
@@ -27,11 +27,12 @@ from vitbench.pages.environment import page_environment
 from vitbench.reporting.section import Section
 
 LEAD = (
-    "What does a convolutional network know before it sees data, what must a Vision Transformer learn instead, and "
-    "from how many images on does the difference stop mattering? Every number here is measured, on small networks and "
-    "small images. Each figure links its study, which names its runs, its commands and what it cannot show. What large "
-    "networks do with millions of images is not known from here."
+    "What does a convolutional network (CNN) know before it sees any data? What must a Vision Transformer (ViT) learn "
+    "instead? And from how many training images on does the difference stop mattering? Every number here was measured, "
+    "with small networks and small images. The numbers do not tell what large networks do with millions of images. "
+    "Each figure links to its study, which names its runs, its commands and what it cannot show."
 )
+OTHERS = "Other studies"
 RUN_COLUMNS = {
     "id": "run",
     "seed": "seed",
@@ -42,20 +43,34 @@ RUN_COLUMNS = {
 }
 
 
-def index_page(sections: Sequence[Section]) -> str:
-    """The page of all studies, below an explanation with their own figures."""
-    studies = [_study(section) for section in sections]
-    return _page("What a CNN knows and a ViT must learn", LEAD, studies, _chapters(studies))
+def grouped(sections: Iterable[Section]) -> dict[str, list[Section]]:
+    """Puts sections in order, below the titles of what their studies are about; one title alone is empty."""
+    left = {section.study.name: section for section in sections}
+    groups = {
+        group["title"]: [left.pop(name) for name in group["studies"] if name in left]
+        for group in _of_templates("groups.yaml")
+    }
+    filled = {title: group for title, group in (groups | {OTHERS: [*left.values()]}).items() if group}
+    return filled if len(filled) > 1 else {"": next(iter(filled.values()))}
+
+
+def index_page(sections: Iterable[Section]) -> str:
+    """Returns the page of all studies, below an explanation with their own figures."""
+    groups = {title: [_study(section) for section in group] for title, group in grouped(sections).items()}
+    studies = [study for group in groups.values() for study in group]
+    return _page(
+        "What a CNN knows and a ViT must learn", studies, lead=LEAD, groups=groups, chapters=_chapters(studies)
+    )
 
 
 def study_page(section: Section) -> str:
-    """The page of one study."""
-    return _page(printable(section.study.title), "", [_study(section)], [])
+    """Returns the page of one study."""
+    return _page(printable(section.study.title), [_study(section)], lead="", groups={}, chapters=[])
 
 
-def _page(title: str, lead: str, studies: Sequence[dict[str, Any]], chapters: Sequence[dict[str, Any]]) -> str:
+def _page(title: str, studies: Sequence[dict[str, Any]], **parts: Any) -> str:
     template = _environment().get_template("page.html.j2")
-    return template.render(title=title, lead=lead, studies=studies, chapters=chapters, glossary=_glossary())
+    return template.render(title=title, studies=studies, glossary=_glossary(), **parts)
 
 
 @cache
@@ -78,30 +93,30 @@ def _glossary() -> dict[str, str]:
 
 
 def linked(text: str) -> Markup:
-    """Escapes a text and links each term of the glossary to its definition, where it stands first."""
-    numbers = {term: number for number, term in enumerate(_glossary(), 1)}
-    seen: set[str] = set()
+    """Escapes a text and links the first use of each term of the glossary to its definition."""
+    numbers = {form: number for number, forms in enumerate(_glossary(), 1) for form in forms.split(", ")}
+    seen: set[int] = set()
 
     def link(found: re.Match[str]) -> str:
-        term = found[0]
-        if term in seen:
-            return term
-        seen.add(term)
-        return f'<a class="term" href="#term-{numbers[term]}">{term}</a>'
+        form, number = found[0], numbers[found[0]]
+        if number in seen:
+            return form
+        seen.add(number)
+        return f'<a class="term" href="#term-{number}">{form}</a>'
 
-    terms = "|".join(re.escape(term) for term in sorted(numbers, key=len, reverse=True))
-    text = re.sub(rf"(?<![\w.-])(?:{terms})(?![\w.-]*\w)", link, str(escape(text)))
+    forms = "|".join(re.escape(form) for form in sorted(numbers, key=len, reverse=True))
+    text = re.sub(rf"(?<![\w.-])(?:{forms})(?![\w.-]*\w)", link, str(escape(text)))
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", text))
 
 
 def _chapters(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The chapters of the explanation, with what they show; one whose figures and pictures are in no study is left out.
+    """Returns the chapters of the explanation, each with the figures and pictures that it shows.
 
-    None where the studies have nothing that a chapter shows.
+    A chapter whose figures and pictures are in none of the studies is left out. If no chapter has any, there are none.
     """
     shown = {
         f"{study['name']}/{one['name']}": one
-        | {"of": study["name"], "verdict": study["verdict"], "runs": study["runs_words"]}
+        | {"of": study["name"], "found": study["found"], "runs": study["runs_words"]}
         for study in studies
         for one in [*study["figures"], *study["pictures"]]
     }
@@ -114,7 +129,7 @@ def _chapters(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _apart(shown: dict[str, Any]) -> dict[str, Any]:
-    """A figure with other ids than where it stands in its study; a picture has none."""
+    """Gives a figure other ids than it has in its study, as an id may be on a page once. A picture has no ids."""
     if "svg" not in shown:
         return shown
     return shown | {"svg": Markup(re.sub(r'(\bid="|href="#|url\(#)', r"\1chapter-", str(shown["svg"])))}
@@ -127,23 +142,29 @@ def _study(section: Section) -> dict[str, Any]:
     """What the template needs of a study."""
     study, fitted = section.study, section.fitted
     sentences = report_sentences(fitted) if fitted else []
-    hand_written = section.hand_written.removeprefix("# What was read from it").strip()
-    first_read, _, _ = hand_written.partition("\n\n")
+    above, below = section.notes_in_two
+    first_read, _, rest = re.sub(r"\A#.*\n+", "", above).partition("\n\n")
     said = [sentence for _, of_pair in sentences for sentence in of_pair]
-    if not first_read:
-        said += [sentence for table in section.tables for sentence in table.sentences]
-    by_hand = "Found, as we read the numbers:" if first_read else "No verdict is computed here:"
-    cautions = [*section.runs_with_caveats.notes, *(report_foot(fitted) if fitted else [])]
+    said += [sentence for table in section.tables for sentence in table.sentences]
+    verdict = (
+        _read(first_read, inline=True) if first_read else linked(said[0] if said else "the tables are the answer.")
+    )
+    in_short = re.match(r"\*\*(.+?)\*\*", first_read, re.DOTALL)
+    computed = "Found, as the numbers say:" if said else "No verdict is computed here:"
+    limits = [study.notes] if study.notes else []
+    limits += [note for note in (report_foot(fitted) if fitted else []) if note not in section.runs.notes]
     facts = section.facts()
     return {
         "name": study.name,
         "title": printable(study.title),
         "question": printable(study.question),
         "expect": printable(study.expect or ""),
-        "verdict_by": "Found, as the numbers say:" if said else by_hand,
-        "verdict": linked(said[0]) if said else _read(first_read or "the tables are the answer.", inline=True),
+        "verdict_by": "Found, as we read the numbers:" if first_read else computed,
+        "verdict": verdict,
+        "found": _read(in_short[1], inline=True) if in_short else verdict,
+        "more": _read(rest) if rest else "",
         "sentences": sentences,
-        "tables": [_table(table, len(section.tables)) for table in section.tables],
+        "tables": [_table(table, len(section.tables)) for table in section.shown_tables],
         "figures": _figures(section),
         "pictures": [
             {
@@ -155,11 +176,12 @@ def _study(section: Section) -> dict[str, Any]:
             }
             for picture in section.pictures
         ],
-        "reading": _read(hand_written) if hand_written else "",
-        "cautions": [*dict.fromkeys(map(printable, cautions))],
+        "held": _read(re.sub(r"\A#.*\n+", "", below)) if below else "",
+        "limits": [*dict.fromkeys(map(printable, limits))],
+        "small_print": section.small_print,
         "cost": facts["training"],
         "runs_words": f"{facts['runs']}, {facts['seeds']}",
-        "facts": [(label, printable(fact)) for label, fact in facts.items()],
+        "facts": printable(", ".join(facts.values())),
         "commands": [printable(command) for command in section.all_commands()],
         "run_head": [*RUN_COLUMNS.values()],
         "runs": [
@@ -171,17 +193,19 @@ def _study(section: Section) -> dict[str, Any]:
 
 @cache
 def _markdown() -> MarkdownIt:
-    """Renders the Markdown of people; HTML in it is shown as text."""
+    """Makes HTML of the Markdown that people wrote. HTML in it is shown as text."""
     return MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def _read(text: str, inline: bool = False) -> Markup:
-    """Renders what people wrote; the highest headings become those of a part of a study."""
+    """Makes HTML of what people wrote. Its highest headings become as high as those of a part of a study."""
     if inline:
         return Markup(_markdown().renderInline(text))
     headings = re.findall(r"^(#+) ", text, re.MULTILINE)
     deeper = "#" * (3 - min(map(len, headings), default=3))
-    return Markup(_markdown().render(re.sub(r"^(#+) ", rf"{deeper}\1 ", text, flags=re.MULTILINE)))
+    read = _markdown().render(re.sub(r"^(#+) ", rf"{deeper}\1 ", text, flags=re.MULTILINE))
+    read = read.replace("<table>", '<div class="wide" tabindex="0"><table>')
+    return Markup(read.replace("</table>", "</table></div>"))
 
 
 def _table(table: Table, count: int) -> dict[str, Any]:
@@ -196,7 +220,8 @@ def _table(table: Table, count: int) -> dict[str, Any]:
         for line in table.lines
     ]
     head = [*map(printable, table.head)]
-    texts = {key: [*map(printable, getattr(table, key))] for key in ("notes", "sentences")}
+    said = [*typed_lines(table), *table.sentences]
+    texts = {"notes": [*map(printable, table.notes)], "sentences": [*map(printable, said)]}
     return {
         "title": title,
         "caption": printable(table.caption),
@@ -209,7 +234,7 @@ def _table(table: Table, count: int) -> dict[str, Any]:
 def _figures(section: Section) -> list[dict[str, Any]]:
     figures = []
     for name, layout in section.figure_layouts.items():
-        anchor = f"{section.study.name}.{name}"  # no name of a figure has a point, so that no two are alike
+        anchor = f"{section.study.name}.{name}"  # a figure's name holds no point, so each anchor is there once
         title = printable(section.study.title)
         with look.figure_style():
             drawn = plot.build_figure(section.runs, caveat=section.study.caveat, **layout)
@@ -226,4 +251,6 @@ def _run_cell(key: str, value: Any) -> str:
         return shown_number(key, value, 2)
     if key == "train_seconds":
         return f"{value:,.0f}"
+    if key == "train_images":
+        return f"{value:,}"
     return printable(shown_value(value) if key != "created" else str(value)[:10])

@@ -1,8 +1,8 @@
 """The pictures of a study: what a probe drew of one of its networks, which a report keeps beside the numbers.
 
 A figure is drawn from the evidence, and anyone can draw it again. A picture shows what is inside a network, so it is
-evidence itself: `vitbench probe study=NAME` leaves it in the run's folder, and `vitbench report study=NAME` copies it
-from there. Where the run is gone, the copy that a report made before stays.
+evidence itself. `vitbench probe study=NAME` leaves it in the run's folder, and `vitbench report study=NAME` copies it
+from there. Where the run is gone, the copy of an earlier report stays.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Picture(NamedTuple):
 
     @property
     def width(self) -> int | None:
-        """How wide a page shows it, in CSS pixels: pixels at half their size, which are sharp on every screen."""
+        """How wide a page shows it, in CSS pixels: half of its own pixels, so that it is sharp on dense screens."""
         return int.from_bytes(self.blob[16:20]) // 2 if self.path.suffix == ".png" else None
 
     @property
     def data_uri(self) -> str:
-        """The picture as an address that holds it whole; no script in it is run by a browser that shows it so."""
+        """The whole picture as an address. A browser runs no script in a picture that it shows from such an address."""
         return f"data:image/{KINDS[self.path.suffix]};base64,{base64.b64encode(self.blob).decode()}"
 
 
 def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
-    """The pictures of a study that its folder in results/ has, in the order of study.yaml."""
+    """Yields the pictures of a study that its folder in results/ has, in the order of study.yaml."""
     for name, layout in study.pictures.items():
         path = folder / f"{name}{_ending(study, name, layout)}"
         if path.is_file():
@@ -56,9 +56,10 @@ def kept_pictures(study: Study, folder: Path) -> Iterator[Picture]:
 
 
 def read_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> dict[Path, bytes]:
-    """Reads the pictures of a study from its runs in `folder`, by their places in `target`.
+    """Reads the pictures of a study from its runs in `folder`; returns them by their places in `target`.
 
-    One that is in neither is left out with a line. Raises UserError where it is not clear which picture is meant.
+    A picture that is in neither folder is left out, and a line says so. Raises UserError where it is not clear which
+    picture is meant.
     """
     pictures = {}
     for name, layout in study.pictures.items():
@@ -86,7 +87,11 @@ def read_pictures(study: Study, runs: Runs, folder: Path, target: Path) -> dict[
 
 
 def picture_bytes(path: Path) -> bytes:
-    """Reads a picture. DataError for what no probe draws: another format, a script, too large; FileNotFoundError."""
+    """Reads a picture.
+
+    Raises FileNotFoundError where there is none, and DataError for what no probe draws: another format, a file with a
+    script, or one that is too large.
+    """
     try:
         blob = read_file(path)
     except FileNotFoundError:
@@ -109,7 +114,7 @@ def _ending(study: Study, name: str, layout: Mapping[str, Any]) -> str:
 
 
 def _drawn_run(study: Study, name: str, layout: Mapping[str, Any], runs: Runs) -> Mapping[str, Any]:
-    """The run of the first seed among those that `where` chooses; UserError where that leaves several."""
+    """Returns the run of the first seed among those that `where` chooses. Raises UserError where several are left."""
     rows = runs.filtered(layout.get("where") or {}).rows
     first = min(row["seed"] for row in rows)
     of_first = [row for row in rows if row["seed"] == first]

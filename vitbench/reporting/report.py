@@ -1,20 +1,22 @@
 """Results that anyone can check: `vitbench report study=NAME`, `vitbench report`, `vitbench report check=true`.
 
     results/<study>/  runs.csv        the evidence, a row for each run (vitbench/comparing/evidence.py)
-                      probes.csv      what probes measured along something, if a figure draws it
-                      mcnemar.csv     how many test images only one of two runs has right, if a figure fits curves
+                      probes.csv      what probes measured along an axis, such as layers, if a figure draws it
+                      mcnemar.csv     how many test images only one of two runs classifies correctly, if a figure
+                                      fits curves
                       study.yaml      the study as it was run, below the commands that ran it
                       <picture>.svg|png  what a probe drew of one network (vitbench/reporting/pictures.py)
                       <table>.md|csv|tex, <figure>.svg, fit.md|csv|tex
                       sha256sums.txt  of these files (vitbench/comparing/sums.py)
-                      notes.md        what we read from these; it is written by hand, and no report changes it
+                      notes.md        what was found, written by hand, which no report changes; from its second
+                                      heading on it stands below the tables and the expectation
     results/bench/<machine>.json      what `vitbench bench file=` measured, and <machine>.md
     results/README.md                 a section for each study, made from these files
     results/index.html                the same as a page (vitbench/reporting/page.py)
 
-With `study=` the runs are read from `runs=`, and their evidence is written anew; rows of planned runs that are gone are
-kept from the runs.csv that is there. All other files are made from the
-evidence alone, so that `check=true` can make them again and compare, even where the runs are gone.
+With `study=` the runs are read from `runs=`, and their evidence is written anew. Rows of planned runs that are gone are
+kept from the runs.csv that is there. All other files are made from the evidence alone. So `check=true` can make them
+again and compare, even where the runs are gone.
 """
 
 from __future__ import annotations
@@ -52,19 +54,19 @@ from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.redact import redacted
 from vitbench.numbers.text import say
 from vitbench.numbers.words import plural, printable
-from vitbench.reporting.page import index_page, study_page
+from vitbench.reporting.page import grouped, index_page, study_page
 from vitbench.reporting.pictures import read_pictures
 from vitbench.reporting.section import Section, commands_of
 from vitbench.runs.merge import read_in_place
 from vitbench.runs.plan import planned_ids, typed_words
 from vitbench.runs.run import Run
-from vitbench.runs.study import find_study, load_study
+from vitbench.runs.study import find_study, load_study, own_studies
 from vitbench.settings.compose import STUDY_DIR
 from vitbench.timing import bench
 
-TOLERANCE = 1e-6  # a number that is made again may differ by this share of itself
+TOLERANCE = 1e-6  # A number that is made again may differ by this share of itself.
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-PLACES = ("runs", "data.cache", "trackers")  # where files and curves are, which is different for everyone
+PLACES = ("runs", "data.cache", "trackers")  # They say where files and curves are, which differs for everyone.
 
 
 def main(config: Any) -> int:
@@ -80,7 +82,7 @@ def main(config: Any) -> int:
 
 
 def report(asked: Mapping[str, Any]) -> int:
-    """Writes what `results/` holds, or checks it, by the settings that were asked for."""
+    """Writes what `results/` holds, or checks it, as the settings ask."""
     results = Path(asked["results"]).expanduser()
     page = Path(asked["file"]).expanduser() if asked["file"] is not None else None
     check_page(page, asked)
@@ -159,16 +161,15 @@ def collect(name: str, folder: Path, results: Path) -> None:
             count = count_by(count, count_kept(counted))
     without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in runs.ids}
     section = Section(study, runs, [], "", [])
-    with redirect_stderr(
-        io.StringIO()
-    ):  # what is wrong is raised before a file is written; what is left out is told later
+    # What is wrong with a table is raised here, before a file is written. What is left out is told later.
+    with redirect_stderr(io.StringIO()):
         _ = section.tables
     pictures = read_pictures(study, runs, folder, target)
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)
         forget_sums([target])
     text = source.read_text(encoding="utf-8-sig")
-    body = re.sub(r"\A(# \$ .*\n)+", "", text)  # a study.yaml from results has commands above it already
+    body = re.sub(r"\A(# \$ .*\n)+", "", text)  # A study.yaml of results already has commands above it.
     head = "".join(f"# $ {printable(command)}\n" for command in dict.fromkeys(commands))
     write(target / "study.yaml", redacted(head + body).encode())
     write(target / "runs.csv", evidence_text(runs, without_result).encode())
@@ -176,7 +177,7 @@ def collect(name: str, folder: Path, results: Path) -> None:
         write(path, blob)
     fitted = section.fit(count)
     for note in fitted.notes if fitted else []:
-        if note not in section.runs_with_caveats.notes:  # it says which predictions are lacking
+        if note not in section.runs_with_caveats.notes:  # This note says which predictions are lacking.
             print(f"vitbench: {printable(note)}", file=sys.stderr)
     optional = {
         "probes.csv": swept_text(runs, plot.drawn_results(study.figures.values())),
@@ -195,16 +196,18 @@ def _state(folder: Path) -> str:
 
 
 def _typed_again(source: Path) -> str:
-    """What to type for a study: its name, or the path of one's own file from here, in FOLDER/ where it is elsewhere."""
+    """What to type for a study: its name, or for a file of one's own its path from here, FOLDER/NAME if elsewhere."""
     shipped = STUDY_DIR / f"{source.stem}.yaml"
     if shipped.is_file() and shipped.read_bytes() == source.read_bytes():
+        return source.stem
+    if source == own_studies().get(source.stem):
         return source.stem
     path = source.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f"FOLDER/{source.name}"
 
 
 def _without_places(words: Iterable[str]) -> list[str]:
-    """Leaves out of a command what says where files are, so that it suits anyone's machine."""
+    """Leaves out of a command where files are, so that it can be typed on any machine."""
     keys = {word: word.partition("=")[0] for word in words}
     return [
         "data.root=FOLDER" if key == "data.root" else word
@@ -214,18 +217,22 @@ def _without_places(words: Iterable[str]) -> list[str]:
 
 
 def readme(sections: Collection[Section], speeds: Mapping[Path, Mapping[str, Any]]) -> str:
-    """Writes results/README.md: contents, the sections, and links to what `vitbench bench` measured."""
-    contents = [
-        f"- [{escape_markdown(printable(section.study.title))}](#{_anchor(section.study.title)}): "
-        f"{escape_markdown(printable(section.study.question))}"
-        for section in sections
-    ]
+    """Writes results/README.md: its contents, the sections, and links to what `vitbench bench` measured."""
+    groups, contents = grouped(sections), []
+    for title, group in groups.items():
+        lines = [
+            f"- [{escape_markdown(printable(section.study.title))}](#{_anchor(section.study.title)}): "
+            f"{escape_markdown(printable(section.study.question))}"
+            for section in group
+        ]
+        contents += [*([f"**{title}**"] if title else []), "\n".join(lines)]
     head = (
-        f"{OWN_PAGE} from the runs.csv of each study; `vitbench report check=true` makes every table"
-        " and fit again and fails where a number differs. What was read from them is written by hand."
-        " `docs/reference/metrics.md` defines the numbers. A commit with a + had changes beside it."
+        f"{OWN_PAGE} from the runs.csv of each study. `vitbench report check=true` makes every table"
+        " and fit again and fails where a number differs. What was found, and whether expectations held, is written by"
+        " hand. `docs/reference/metrics.md` defines the numbers. A commit with a + had changes that were not committed."
     )
-    parts = ["# Results", head, "\n".join(contents), *(section.markdown() for section in sections)]
+    ordered = [section.markdown() for group in groups.values() for section in group]
+    parts = ["# Results", head, *contents, *ordered]
     if speeds:
         machines = [
             f"- [{escape_markdown(speed['hardware']['name'])}](bench/{path.stem}.md)" for path, speed in speeds.items()
@@ -243,7 +250,7 @@ def _anchor(title: str) -> str:
 
 
 def check_folder(section: Section, folder: Path) -> None:
-    """Raises DataError where a figure is missing, counts are not those that `fit` uses, or a file is too many."""
+    """Raises DataError for a missing figure, for counts that differ from those of `fit`, and for a file too many."""
     figures = {f"{name}.svg" for name in section.figure_layouts}
     present = {path.name for path in folder.iterdir()}
     for file in sorted(figures - present):

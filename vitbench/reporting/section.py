@@ -1,4 +1,4 @@
-"""One study as a report has it: its evidence, and the tables, figures and fits that follow from it."""
+"""One study in a report: its evidence, and the tables, figures and fits that follow from it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vitbench.comparing import formats
 from vitbench.comparing.axes import AXIS_OF_COLUMN, IMAGES
 from vitbench.comparing.evidence import Counted, read_counts, read_evidence, read_swept
 from vitbench.comparing.formats import escape_markdown
+from vitbench.comparing.grouping import mixed_settings
 from vitbench.comparing.rungs import find_ladder
 from vitbench.comparing.select import Runs
 from vitbench.comparing.table import LADDER_KEYS, TABLE_KEYS, build_table, choose_layouts
@@ -29,6 +30,7 @@ from vitbench.reporting.pictures import Picture, kept_pictures
 from vitbench.runs.study import Study, load_study
 
 FORMS = ("md", "csv", "tex")
+WRONG, MIXED = "WRONG", "mixed "  # how notes of a table begin that say what is wrong, and what its runs differ in
 Built = TypeVar("Built")
 Layout = Mapping[str, Any]  # what a study says of one table or figure
 Layouts = Mapping[str, Layout]
@@ -41,13 +43,13 @@ class Section:
     study: Study
     runs: Runs
     commands: list[str]  # those that ran the study
-    hand_written: str  # the text of notes.md
+    hand_written: str  # the text of notes.md, in Markdown
     counted: Sequence[Counted]  # of mcnemar.csv
     pictures: Sequence[Picture] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Section:
-        """Reads a study's evidence from its folder in results/; raises DataError where a file is missing or damaged."""
+        """Reads a study's evidence from its folder in results/. Raises DataError for a missing or damaged file."""
         path = folder / "study.yaml"
         if not path.is_file():
             raise DataError(f"{path} is missing; `vitbench report study={folder.name}` writes it")
@@ -61,11 +63,17 @@ class Section:
 
     @cached_property
     def runs_with_caveats(self) -> Runs:
-        """The runs, with what the study says it cannot show among their notes."""
+        """The runs, whose notes also hold what the study says it cannot show."""
         return replace(self.runs, notes=[*self.runs.notes, *([self.study.notes] if self.study.notes else [])])
 
+    @cached_property
+    def notes_in_two(self) -> tuple[str, str]:
+        """notes.md as it stands above the tables, and below them: from its second heading of the highest rank on."""
+        parts = [part for part in re.split(r"^(?=# )", self.hand_written, flags=re.MULTILINE) if part.strip()]
+        return "".join(parts[:1]).strip(), "".join(parts[1:]).strip()
+
     def _those_with_runs(self, kind: str, layouts: Layouts, build: Callable[[str, Layout], Built]) -> dict[str, Built]:
-        """Builds tables or figures and leaves out those whose runs or measurements a study does not have yet."""
+        """Builds tables or figures, but for those whose runs or measurements the study does not have yet."""
         built = {}
         for name, layout in layouts.items():
             try:
@@ -83,6 +91,30 @@ class Section:
         return [*tables.values()]
 
     @cached_property
+    def _said_once(self) -> list[str]:
+        """What all tables of the study would say below them."""
+        notes = [table.notes for table in self.tables]
+        return [note for note in notes[0] if all(note in others for others in notes)] if len(notes) > 1 else []
+
+    @cached_property
+    def shown_tables(self) -> list[formats.Table]:
+        """The tables, without the notes that the study's small print has; what is wrong stays where it was."""
+        return [
+            replace(table, notes=[note for note in table.notes if note.startswith(WRONG) or not self._is_small(note)])
+            for table in self.tables
+        ]
+
+    def _is_small(self, note: str) -> bool:
+        return note in self._said_once or note.startswith(MIXED)
+
+    @cached_property
+    def small_print(self) -> list[str]:
+        """Sentences that hold for all of the study's numbers: what is missing, and in what its runs differ."""
+        once = [note for note in self._said_once if not note.startswith((WRONG, MIXED))]
+        differ = [f"The runs differ in their {key}: {counts}" for key, counts in mixed_settings(self.runs.rows)]
+        return [f"{printable(note).rstrip('.')}." for note in [*once, *self.runs.notes, *differ]]
+
+    @cached_property
     def figure_layouts(self) -> dict[str, Any]:
         """The layouts of the figures that can be drawn, by name."""
         if not self.study.figures:
@@ -96,7 +128,7 @@ class Section:
         return self.fit(count_kept(self.counted) if self.counted else None)
 
     def _check_drawable(self, name: str, layout: Layout) -> None:
-        """Raises NothingChosen where a figure's runs, the networks of its ladder or its results are not there."""
+        """Raises NothingChosen where a figure lacks its runs, its results or the networks of its ladder."""
         runs = self.runs.filtered(layout.get("where") or {})
         ladders = {*LADDER_KEYS} & layout.keys()
         for setting in ladders:
@@ -105,7 +137,7 @@ class Section:
             runs.measured("y", sorted(plot.drawn_results([{"y": "test_error", **layout}])), runs.swept_columns)
 
     def fit(self, count: Count | None) -> Report | None:
-        """Fits curves as `vitbench fit` does, if a figure of the study asks for it and there are enough runs."""
+        """Fits curves as `vitbench fit` does, if a figure of the study asks for them and there are enough runs."""
         layout = next((layout for layout in self.figure_layouts.values() if layout.get("fit")), None)
         if layout is None:
             return None
@@ -122,12 +154,12 @@ class Section:
         """The files that hold numbers, by name."""
         notes = [printable(note) for note in self.runs_with_caveats.notes]
         files = {
-            f"{table.name}.{form}": formats.render_tables(form, [table], self.heading, notes)
+            f"{table.name}.{form}": formats.render_tables(form, [table], self.heading, notes, self.study.name)
             for table in self.tables
             for form in FORMS
         }
         if self.fitted is not None:
-            files |= {f"fit.{form}": render_report(form, self.fitted) for form in FORMS}
+            files |= {f"fit.{form}": render_report(form, self.fitted, self.study.name) for form in FORMS}
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:
@@ -140,12 +172,12 @@ class Section:
         return printable(f"{self.study.title}. {self.study.question}")
 
     def markdown(self) -> str:
-        """Writes the study's section of the README."""
+        """Writes the study's section of the README: what was found, how sure it is, and then what was expected."""
         name, study = self.study.name, self.study
         parts = [f"## {escape_markdown(printable(study.title))}", f"**{escape_markdown(printable(study.question))}**"]
-        if study.expect:
-            parts.append(f"Expected: {escape_markdown(printable(study.expect))}")
-        for table in self.tables:
+        above, below = (re.sub(r"^(#+) ", r"##\1 ", notes, flags=re.MULTILINE) for notes in self.notes_in_two)
+        parts += [above] if above else []
+        for table in self.shown_tables:
             title = (
                 f"**{escape_markdown(table.name.replace('_', ' ').capitalize())}**: " if len(self.tables) > 1 else ""
             )
@@ -160,9 +192,13 @@ class Section:
             pairs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(self.fitted)]
             items = "\n".join(f"- {escape_markdown(pair)}" for pair in pairs)
             parts.append(f"Learning curves and every difference: [fit.md]({name}/fit.md). In words:\n\n{items}")
-        if self.hand_written:
-            parts.append(re.sub(r"^(#+) ", r"##\1 ", self.hand_written.strip(), flags=re.MULTILINE))
-        parts += [escape_markdown(printable(note)) for note in self.runs_with_caveats.notes]
+        if study.expect:
+            parts.append(f"Expected beforehand: {escape_markdown(printable(study.expect))}")
+        parts += [below] if below else []
+        if study.notes:
+            parts.append(f"What this cannot show: {escape_markdown(printable(study.notes))}")
+        if self.small_print:
+            parts.append(f"<sub>{escape_markdown(' '.join(self.small_print))}</sub>")
         return "\n\n".join([*parts, self.foot()])
 
     def facts(self) -> dict[str, str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vitbench.errors import UserError, did_you_mean
+from vitbench.machine.disk import read_file
 from vitbench.numbers.words import is_number
-from vitbench.settings.compose import STUDY_DIR, read_yaml
+from vitbench.settings.compose import MOST_YAML, STUDY_DIR, read_yaml
 from vitbench.settings.overrides import setting, words_of
 
 
@@ -58,6 +59,7 @@ FIELDS = {
 }
 PICTURE_KEYS = ("probe", "where", "checkpoint", "caption")
 CERTIFY_FIELDS = ("where", "factor")
+OWN_FOLDER = Path("experiments")
 RESERVED = {"runs", "probes", "mcnemar", "fit"}  # a report writes files of these names beside the study's tables
 # a study, which anyone can have made, says none of them
 PLACES = {**dict.fromkeys(("runs", "data.cache", "results", "out"), "FOLDER"), "file": "FILE", "trackers": "NAME"}
@@ -72,15 +74,46 @@ LAYOUT_TYPES: dict[str, Any] = {
 
 
 def study_names() -> list[str]:
-    return sorted(path.stem for path in STUDY_DIR.glob("*.yaml"))
+    """The names of the studies that come with vitbench and of the user's own."""
+    return sorted({*(path.stem for path in STUDY_DIR.glob("*.yaml")), *own_studies()})
+
+
+def own_studies() -> dict[str, Path]:
+    """The user's own studies by name: the files in experiments/ of the working folder."""
+    if not OWN_FOLDER.is_dir() or OWN_FOLDER.samefile(STUDY_DIR):
+        return {}
+    return {path.stem: path for path in sorted(OWN_FOLDER.glob("*.yaml")) if path.is_file() and path.stem.isprintable()}
 
 
 def find_study(name: str) -> Path:
-    """The file of a study: a name in experiments/, or the path of a yaml file of one's own."""
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else STUDY_DIR / f"{name}.yaml"
+    """The file of a study: one that comes with vitbench, experiments/NAME.yaml, or the path of a file.
+
+    UserError where there is none, and where a file of the user's own has the name of another study.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+    else:
+        path = STUDY_DIR / f"{name}.yaml"
+        own = own_studies().get(name)
+        if own and path.is_file() and not _are_alike(own, path):
+            raise UserError(
+                f"study={name}: {own} has the name of another study, which comes with vitbench; "
+                f"rename this file, or type study={own}"
+            )
+        path = own or path
     if not os.path.isfile(path):  # which takes a name of any length
-        raise UserError(f"study={name}: {did_you_mean(name, study_names())}, or the path of a .yaml file")
+        raise UserError(
+            f"study={name}: {did_you_mean(name, study_names())}, or a .yaml file: its path, or its name where it lies "
+            f"in {OWN_FOLDER}/"
+        )
     return path
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    try:
+        return read_file(one, MOST_YAML) == read_file(other, MOST_YAML)
+    except OSError:
+        return False
 
 
 def load_study(name: str) -> Study:

@@ -24,7 +24,7 @@ from vitbench.settings.schema import (
 class TableConfig:
     """`table` prints; `file=` writes instead, in the format of its ending."""
 
-    runs: str = "runs"  # folder of the runs that are compared
+    runs: str = "runs"  # folder of the runs that are compared; or the runs.csv of a study's results
     study: str | None = None  # only the runs of this study, in the tables that it names; null: all runs
     name: str | None = None  # one of the study's tables; null: all of them
     # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
@@ -56,7 +56,7 @@ class TableConfig:
 class PlotConfig:
     """`plot` writes one figure and prints its path."""
 
-    runs: str = "runs"  # folder of the runs that are drawn
+    runs: str = "runs"  # folder of the runs that are drawn; or the runs.csv of a study's results
     study: str | None = None  # only the runs of this study, in a figure that it names; null: all runs
     name: str | None = None  # one of the study's figures, where it has several
     # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
@@ -91,11 +91,12 @@ class PlotConfig:
 class FitConfig:
     """`fit` prints learning curves and what they say of each pair."""
 
-    runs: str = "runs"  # folder of the runs whose curves are fitted
+    # folder of the runs whose curves are fitted; or the runs.csv of a study's results, or a CSV table of your own
+    runs: str = "runs"
     study: str | None = None  # only the runs of this study; null: all runs
     # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
     where: dict[str, Any] = field(default_factory=dict)
-    file: str | None = None  # reads this table of your own instead of runs, a CSV file; null: runs
+    file: str | None = None  # the older word for runs=FILE.csv; null: what runs= says
     value: str | None = None  # the error or loss whose curve is fitted; null: test_error
     x: str = "train_images"  # what error is fitted against; multiply_adds and train_seconds count all training
     # the form of all curves (docs/reference/metrics.md); null: the one that fits best, by its AICc

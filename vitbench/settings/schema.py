@@ -177,7 +177,7 @@ class TrainConfig:
 
 @dataclass
 class SweepConfig(TrainConfig):
-    study: str | None = None  # runs this study: its name (`vitbench ls studies`), or a yaml file of your own
+    study: str | None = None  # runs this study: its name (`vitbench ls studies`), or the path of a yaml file
     dry_run: bool = False  # true: says what is finished, what is missing and how long it takes, and runs nothing
     retry_failed: bool = False  # true: starts failed runs again
     confirm: bool = False  # true: lets a study have more than 10,000 runs

@@ -25,6 +25,7 @@ from vitbench.upkeep.finding import LOOK, WRONG, Finding, spoken_bytes
 from vitbench.version import __version__
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that vitbench is tested with
+FOR_DEVELOPERS = ("test", "docs", "release")  # extras that a user of vitbench does not need
 SECONDS_TO_IMPORT = 120
 LITTLE_MEMORY, FEW_DESCRIPTORS = 2_000_000_000, 1024  # bytes; files
 IMPORTED = ("numpy", "PIL", "yaml", "safetensors", "scipy", "pandas", "matplotlib", "torch", "torchvision")
@@ -128,7 +129,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _requirements() -> list[tuple[Any, str]]:
-    """What vitbench needs, each with the extra that asks for it, or an empty word; tests' packages are left out."""
+    """What vitbench needs, each with the extra that asks for it, or an empty word; what developers need is left out."""
     from packaging.requirements import Requirement
 
     project = PACKAGE.parent / "pyproject.toml"
@@ -136,13 +137,13 @@ def _requirements() -> list[tuple[Any, str]]:
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
         words = [(line, "") for line in table["dependencies"]]
         extras = table["optional-dependencies"].items()
-        words += [(line, extra) for extra, lines in extras if extra != "test" for line in lines]
+        words += [(line, extra) for extra, lines in extras if extra not in FOR_DEVELOPERS for line in lines]
     else:
         try:
             words = [(line, _extra(line)) for line in requires("vitbench") or []]
         except PackageNotFoundError:
             words = []
-    wanted = [(Requirement(line.partition(";")[0]), extra) for line, extra in words if extra != "test"]
+    wanted = [(Requirement(line.partition(";")[0]), extra) for line, extra in words if extra not in FOR_DEVELOPERS]
     return sorted(wanted, key=lambda pair: (bool(pair[1]), pair[0].name))
 
 
