@@ -1,4 +1,4 @@
-"""Draws one figure of runs: by default test accuracy against training images, a line per model, all seeds as points.
+"""Draws figures of runs: by default test accuracy by training images, with a line for each network.
 
     vitbench plot study=quickstart file=figures/quickstart.svg
     vitbench plot where.data=cifar10 y=test_error fit=true lines=[model,pe] file=error.pdf
@@ -7,32 +7,36 @@ With `fit=true` the lines are fitted learning curves (vitbench/fitting/figure_fi
 its values stand side by side, and if y is a list of results their panels do. With `whole=resnet` or `bare=vit` the
 networks of a ladder do (vitbench/comparing/ladder_figure.py). What a probe measured along something
 (`y=shift.length.consistency`) is drawn against that. `per=confusion` draws which class one network takes for which
-(vitbench/comparing/confusion_figure.py).
+(vitbench/comparing/confusion_figure.py). Of a study with several figures all are drawn into a folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
+from vitbench.comparing.draw_panels import draw_panels
 from vitbench.comparing.evidence import choose_runs, refuse_table
 from vitbench.comparing.ladder_figure import draw_ladder
-from vitbench.comparing.panels import Panel, build_panel, draw_panels, numeric_columns, swept_abscissas
+from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs
 from vitbench.comparing.table import LADDER_KEYS, choose_ladder, choose_layouts
-from vitbench.errors import UserError
+from vitbench.comparing.wording import WORDING_KEYS, wording_of
+from vitbench.errors import UserError, check_choice
 from vitbench.numbers import look
-from vitbench.numbers.words import column_label
-from vitbench.settings.command_schemas import PlotConfig
+from vitbench.numbers.setting_words import axis_label, without_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURE_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)  # these lay out a figure
+    from vitbench.runs.study import Study
+
+USUAL_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)
+FIGURE_KEYS = (*USUAL_KEYS, *WORDING_KEYS)  # these lay out a figure
 MOST_PANELS = 4
-PER_FILE = "figures/confusion.svg"  # of per=confusion, where no file was typed
+FOLDER, USUAL_NAME = Path("figures"), "accuracy"  # where a figure goes if no file was typed, and its name without one
 
 
 def main(config: Any) -> int:
@@ -43,35 +47,70 @@ def main(config: Any) -> int:
     from vitbench.runs.study import load_study
 
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    per = asked["per"]
-    if per and asked["file"] == PlotConfig.file:
-        asked["file"] = PER_FILE
-    path = Path(asked["file"]).expanduser()
-    ending = path.suffix.lower()
-    if ending not in look.FIGURE_ENDINGS:
-        raise UserError(f"file={asked['file']}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
-    check_output(path, replace=asked["replace"])
+    style = check_choice("style", asked["style"], look.STYLES)
+    wording_of(asked)  # a slip is told before runs are read
+    per, replaces = asked["per"], asked["replace"]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    title, caveat = (study.title, study.caveat) if study else (None, "")
+    caveat = study.caveat if study else ""
+    layouts = {"confusion": {}} if per else _layouts_to_draw(asked, study)
+    paths = _paths_of(asked["file"], [*layouts])
+    for path in paths:
+        check_output(path, replace=replaces)
     if per:
         refuse_table(asked["runs"], per)
-        runs = choose_runs(asked["runs"], asked["where"], study)
-        others = {key: asked[key] for key in ("name", *FIGURE_KEYS)}
-        blob = draw_confusion(runs, asked["runs"], per=per, others=others, title=title, caveat=caveat, ending=ending)
-        write_output(path, blob, replace=asked["replace"])
-        say(f"{path}\n")
-        return 0
-    layouts = choose_layouts(asked, study, "figures", FIGURE_KEYS)
-    if len(layouts) > 1:
-        raise UserError(f"study={asked['study']} has {len(layouts)} figures; choose with name=: {', '.join(layouts)}")
     runs = choose_runs(asked["runs"], asked["where"], study)
-    layout = next(iter(layouts.values()))
-    if asked["y"] is not None:
-        layout = _without_unfit_keys(layout, {key for key in FIGURE_KEYS if asked[key] is not None}, runs, asked["y"])
-    blob = draw_figure(runs, title=title, caveat=caveat, ending=ending, **layout)
-    write_output(path, blob, replace=asked["replace"])
-    say(f"{path}\n")
+    for path, layout in zip(paths, layouts.values(), strict=True):
+        ending = path.suffix.lower()
+        if per:
+            others = {key: asked[key] for key in ("name", *USUAL_KEYS)}
+            wording = wording_of(asked, is_typed=True)
+            blob = draw_confusion(
+                runs, asked["runs"], per=per, others=others, wording=wording, caveat=caveat, ending=ending, style=style
+            )
+        else:
+            if asked["y"] is not None:
+                typed = {key for key in FIGURE_KEYS if asked[key] is not None}
+                layout = _without_unfit_keys(layout, typed, runs, asked["y"])
+            is_typed = asked["labels"] is not None
+            blob = draw_figure(runs, caveat=caveat, ending=ending, style=style, is_typed=is_typed, **layout)
+        write_output(path, blob, replace=replaces)
+        say(f"{path}\n")
     return 0
+
+
+def _layouts_to_draw(asked: Mapping[str, Any], study: Study | None) -> dict[str, dict[str, Any]]:
+    """Returns the layouts of the figures that were asked for, by name.
+
+    Where a study has several figures and a result was typed without `name=`, it is the first one of this result, or
+    else one of usual layout.
+    """
+    layouts = choose_layouts(asked, study, "figures", FIGURE_KEYS)
+    if len(layouts) < 2 or asked["y"] is None or study is None:
+        return layouts
+    drawn = [name for name, layout in study.figures.items() if layout.get("y") == asked["y"]]
+    as_typed = [name for name in drawn if asked["x"] in (None, study.figures[name].get("x"))]
+    if as_typed:
+        return {as_typed[0]: layouts[as_typed[0]]}
+    return {"": {key: asked[key] for key in FIGURE_KEYS if asked[key] is not None}}
+
+
+def _paths_of(file: str | None, names: Sequence[str]) -> list[Path]:
+    """Returns the path of each figure, by the names of their layouts; several go into a folder.
+
+    Raises UserError where the ending of a file says no format, and where several figures have one file.
+    """
+    path = Path(file).expanduser() if file is not None else FOLDER
+    is_folder = file is None or (not path.suffix and (len(names) > 1 or file.endswith("/") or path.is_dir()))
+    if is_folder:
+        return [path / f"{name or USUAL_NAME}.svg" for name in names]
+    if path.suffix.lower() not in look.FIGURE_ENDINGS:
+        raise UserError(f"file={file}: the ending says the format; choices: {', '.join(look.FIGURE_ENDINGS)}")
+    if len(names) > 1:
+        raise UserError(
+            f"file={file}: the study has {len(names)} figures; choose one with name= ({', '.join(names)}), or type a "
+            "folder for all, file=figures/"
+        )
+    return [path]
 
 
 def _without_unfit_keys(layout: dict[str, Any], typed: set[str], runs: Runs, y: Any) -> dict[str, Any]:
@@ -85,12 +124,10 @@ def _without_unfit_keys(layout: dict[str, Any], typed: set[str], runs: Runs, y: 
     return {key: value for key, value in layout.items() if key in typed or key not in unfit}
 
 
-def draw_figure(
-    runs: Runs, *, title: str | None = None, caveat: str = "", ending: str = ".svg", **layout: Any
-) -> bytes:
+def draw_figure(runs: Runs, *, caveat: str = "", ending: str = ".svg", style: str = "paper", **layout: Any) -> bytes:
     """Draws a figure and returns the bytes of its file."""
-    with look.figure_style():
-        return look.save_figure(build_figure(runs, title=title, caveat=caveat, **layout), ending)
+    with look.figure_style(style):
+        return look.save_figure(build_figure(runs, caveat=caveat, **layout), ending)
 
 
 def build_figure(
@@ -107,13 +144,18 @@ def build_figure(
     whole: str | None = None,
     bare: str | None = None,
     where: Mapping[str, Any] | None = None,
-    title: str | None = None,
     caveat: str = "",
+    is_typed: bool = False,
+    **words: Any,
 ) -> Figure:
-    """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel."""
+    """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel.
+
+    `words` are the settings of WORDING_KEYS; `is_typed` says whether its labels come from a command line.
+    """
+    wording = wording_of(words, is_typed)
     others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}
     if ladder := choose_ladder({"whole": whole, "bare": bare}, others, y, result="y"):
-        return draw_ladder(runs.filtered(where or {}), *ladder, y=y, title=title, caveat=caveat)
+        return draw_ladder(runs.filtered(where or {}), *ladder, y=y, wording=wording, caveat=caveat)
     if not isinstance(fit, bool | None):
         raise UserError(f"fit={fit}: choices: false, true")
     if isinstance(y, list) and (fit or not 0 < len(y) <= MOST_PANELS):
@@ -137,22 +179,21 @@ def build_figure(
         )
         for result in (y if isinstance(y, list) else [y])
     ]
-    title = _title_of(panels) if title is None else title
+    title = _title_of(panels)
     if fit:
         from vitbench.fitting.figure_fit import draw_fit
 
-        return draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat)
-    return draw_panels(runs, panels, title, caveat)
+        return draw_fit(runs, panels[0], runs.listed("lines", lines), title, caveat, wording)
+    return draw_panels(runs, panels, title, caveat, wording)
 
 
-def _title_of(panels: list[Panel]) -> str:
-    """Names a figure by its axes; what a probe measured has a long name, which the y axis alone says."""
-    first, x = panels[0], column_label(panels[0].x).removesuffix(", %")
-    if first.swept and len(panels) == 1:
-        return first.y
-    if len(panels) > 1 or "." in first.y:
-        return f"Against {x}"
-    return f"{column_label(first.y).split(',')[0].capitalize()} against {x}"
+def _title_of(panels: Sequence[Panel]) -> str:
+    """Names a figure by its axes: what is drawn, and what it is drawn against."""
+    x = without_unit(panels[0].x_label or axis_label(panels[0].x))
+    if len(panels) > 1:
+        return f"By {x}"
+    y = without_unit(axis_label(panels[0].y))
+    return f"{y[:1].upper()}{y[1:]} by {x}"
 
 
 def drawn_results(figures: Iterable[Mapping[str, Any]]) -> set[str]:

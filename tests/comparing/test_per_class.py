@@ -70,6 +70,8 @@ def test_the_figure_is_drawn_to_its_own_file_and_names_every_class(runs: Path, v
     assert vitbench("plot", "per=confusion").out == "figures/confusion.svg\n"
     assert (tmp_path / "figures" / "confusion.svg").read_text().count("<?xml") == 1
     assert vitbench("plot", "per=confusion", "file=c.png").code == 0
+    assert vitbench("plot", "per=confusion", "file=d.png", "style=dark", "title=Mine, in the dark").code == 0
+    assert vitbench("plot", "per=confusion", "file=e.png", "labels={nobody: x}").code == 2
 
 
 def test_of_many_classes_the_most_confused_are_drawn_and_listed(tmp_path: Path, vitbench: Cli) -> None:

@@ -35,19 +35,23 @@ def text_of(runs: Path, **asked: Any) -> str:
 
 def test_every_pair_with_the_cnn_is_written_out_and_a_crossover_has_a_mark(tmp_path: Path) -> None:
     text = text_of(study(tmp_path / "runs"), lines=["model", "pe"])
-    said = "- vit pe=none, resnet: no crossover up to 45,000 images; resnet errs less; whether the ratio of errors"
-    assert f"{said} shrinks cannot be told" in " ".join(text.split())
+    said = " ".join(text.split())
+    assert (
+        "- ViT, no encoding, and ResNet: no crossover up to 45,000 images; ResNet errs less; whether the ratio" in said
+    )
     assert re.search(
-        r"\N{BLACK STAR} vit pe=learned would overtake resnet at 1\d\d,000 images \[.*\] \(extrapolated x3", text
+        r"\N{BLACK STAR} ViT, learned encoding would overtake ResNet at 1\d\d,000 images \[.*\] \(extrapolated x3",
+        " ".join(text.split()),
     )
     assert "crossover" in text.splitlines() and "extrapolated" in text.splitlines()
-    assert "exponent -0.31" in text and "bootstrap, approximate below 10 seeds" in text
-    assert "vit pe=learned, vit pe=none" not in text
+    said = " ".join(text.split())
+    assert "exponent -0.31" in text and "bootstrap, approximate below 10 seeds" in said
+    assert "ViT, learned encoding, and ViT, no encoding" not in said and "vit pe=" not in said
 
 
 def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, vitbench: Cli) -> None:
     text = text_of(study(tmp_path / "runs", seeds=2), lines=["model", "pe"])
-    assert "no bands of two seeds" in text and "bootstrap" not in text
+    assert "Two seeds have no band." in text.replace("\n", " ") and "bootstrap" not in text
     out = vitbench("fit").out
     assert " the images of" not in out and "Two seeds are too few for certainty: pairs get no verdict" in out
     report = json.loads(vitbench("fit", "format=json").out)  # a NaN could not be written
@@ -56,7 +60,7 @@ def test_two_seeds_have_curves_and_neither_bands_nor_intervals(tmp_path: Path, v
     for path in study(tmp_path / "three").glob("learned-*-2"):
         shutil.copytree(path, more / path.name)
     text = text_of(more, lines=["model", "pe"])
-    assert "(bootstrap, approximate below 10 seeds), no bands of two seeds" in text.replace("\n", " ")
+    assert "(bootstrap, approximate below 10 seeds). Two seeds have no band." in text.replace("\n", " ")
 
 
 def test_no_crossover_has_no_mark(tmp_path: Path) -> None:
@@ -71,14 +75,18 @@ def test_a_curve_that_cannot_be_fitted_is_drawn_and_named(tmp_path: Path) -> Non
     runs = study(tmp_path / "runs")
     for share in (0.01, 0.2, 1.0):
         write(runs, f"rope-{share}", 0.5 - share / 5, "rope", share, 0)
-    text = text_of(runs)
-    assert "no fitted curve, points joined, 95 % t intervals of three seeds or more: vit pe=rope" in text
-    assert "vit pe=rope: one seed; a curve takes 2 or more" in text
+    text = " ".join(text_of(runs).split())
+    assert (
+        "Without a fitted curve, with points joined and 95 % t intervals of three seeds or more: ViT, axial RoPE"
+        in text
+    )
+    assert "ViT, axial RoPE: one seed; a curve takes 2 or more" in text
 
 
 def test_runs_that_allow_no_curve_are_drawn_all_the_same(tmp_path: Path) -> None:
     text = text_of(study(tmp_path / "runs", seeds=1))
-    assert "no fitted curves: vit pe=none: one seed; a curve takes 2 or more" in text and "exponent" not in text
+    said = "No curve could be fitted: ViT, no encoding: one seed; a curve takes 2 or more"
+    assert said in " ".join(text.split()) and "exponent" not in text
 
 
 def test_curves_go_as_far_as_the_guard_and_no_further(tmp_path: Path) -> None:
@@ -110,7 +118,7 @@ def test_the_star_stands_where_the_verdict_says(tmp_path: Path) -> None:
 def test_many_pairs_are_counted_instead_of_written(tmp_path: Path) -> None:
     lines, _ = lines_of(select_runs(str(study(tmp_path / "runs")), {}), "test_error")
     said = figure_fit._pair_notes(Report("test_error", lines, main_pairs(lines) * 9).pairs)
-    assert len(said) == 8 and said[-1] == "and 11 other pairs, see `vitbench fit`"
+    assert len(said) == 8 and said[-1] == "`vitbench fit` compares 11 other pairs."
 
 
 def test_a_study_asks_for_it_in_its_file(tmp_path: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +153,16 @@ def test_points_that_images_do_not_limit_are_hollow_and_nothing_is_extrapolated_
     figure_fit._draw_curve(axes, figure.PlottedLine("a", [], []), lines[0], 0, 100, True)
     fit, filled, hollow = axes.get_lines()
     assert max(fit.get_xdata()) == pytest.approx(9000) and list(hollow.get_xdata()) == [22_500, 45_000]
-    assert filled.get_markerfacecolor() != "white" == hollow.get_markerfacecolor()
-    assert "hollow: limited by budget or size, not by images" in " ".join(text_of(tmp_path / "runs").split())
+    assert filled.get_markerfacecolor() != "#FFFFFF" == hollow.get_markerfacecolor()
+    assert "Hollow markers are limited by the budget or the network's size, not by images." in " ".join(
+        text_of(tmp_path / "runs").split()
+    )
 
 
 def test_hollow_points_are_explained_where_no_curve_is_fitted_too(tmp_path: Path) -> None:
     for share in (0.01, 0.05, 0.2, 0.5, 1.0):
         for seed in range(3):
             write(tmp_path / "runs", f"{share}{seed}", 0.5 + seed / 1000, None, share, seed)
-    assert "hollow: limited by budget or size, not by images" in " ".join(text_of(tmp_path / "runs").split())
+    assert "Hollow markers are limited by the budget or the network's size, not by images." in " ".join(
+        text_of(tmp_path / "runs").split()
+    )

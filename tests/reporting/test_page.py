@@ -108,12 +108,12 @@ def test_points_of_figures_and_cells_of_tables_tell_their_values_and_their_n(pag
     assert len(exact) == 9
     told = re.findall(r"<title>([^<]*)</title>", page)[1:]
     errors = [line for line in told if "training images" in line and "test error" in line]
-    beside = [line for line in told if line.startswith(("vit; ", "resnet; ")) or "; vit; " in line]
+    beside = [line for line in told if line.startswith(("ViT; ", "ResNet; ")) or "; ViT; " in line]
     assert len(errors) == 9 and beside and all("mean of 2 runs" in line for line in errors)
     (cell,) = [line for line in exact if line and line.startswith("mean 0.36")]  # resnet at 0.05
     mean = float(cell.split()[1].rstrip(","))
     (point,) = [
-        line for line in errors if line.startswith("resnet") and f"test error, % {100 * (1 - mean):.4g}" in line
+        line for line in errors if line.startswith("ResNet") and f"test error, % {100 * (1 - mean):.4g}" in line
     ]
     low, high = (float(end) for end in re.findall(r"interval ([\d.]+) to ([\d.]+)", cell)[0])
     assert f"95 % interval {100 * (1 - high):.4g} to {100 * (1 - low):.4g}" in point and cell.endswith("n=2")

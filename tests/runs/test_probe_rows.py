@@ -131,11 +131,11 @@ def test_figures_draw_what_was_measured_along_something(vitbench: Cli, tmp_path:
         output = vitbench("plot", *words, "where.data.fraction=1", "file=a.svg")
         assert output.code == 0, output.err
         svg = (tmp_path / "a.svg").read_text()
-        assert ("relative depth of the layer" in svg) == bool({"at=1", "x=layer"} & {*words}) and "2 seeds" in svg
+        assert ("depth of the layer" in svg) == bool({"at=1", "x=layer"} & {*words}) and "2 seeds" in svg
     output = vitbench("plot", "y=[test_accuracy,stub.size,stub.along.size]", "file=a.svg")
     svg = (tmp_path / "a.svg").read_text()
     assert output.code == 0 and all(f"<!-- {y} -->" in svg for y in ("test accuracy, %", "stub.size"))
-    assert svg.count("<!-- vit pe=none -->") == 1  # there is one legend
+    assert svg.count("<!-- ViT, no encoding -->") == 1  # there is one legend
     output = vitbench("plot", "y=[test_accuracy,stub.along.size]", "where.pe=none", "file=a.svg")
     assert output.code == 0, output.err  # one panel has a line for each share, which the other has as its x
     runs = select_runs("runs", {})

@@ -7,6 +7,7 @@ most confused are drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,66 +16,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.comparing import figure
+from vitbench.comparing.frame import framed_figure
 from vitbench.comparing.per_class import MATRIX, Network, confused_pairs, networks_of, only_network, refuse_others
 from vitbench.comparing.select import Runs
+from vitbench.comparing.wording import Wording
 from vitbench.errors import check_choice
 from vitbench.numbers import look
+from vitbench.numbers.setting_words import in_words
 from vitbench.numbers.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 NUMBERED = 20  # so many classes at most have numbers in their cells
 NAMED = 60  # so many classes at most are all drawn
-SHOWN = 40  # of more
+SHOWN = 40  # so many are drawn of more classes
 LONGEST_NAME = 22  # characters
 WORST = 5  # pairs that are named below
+USUAL_TITLE = "Which class is taken for which"
 TICKS = (0, 1, 5, 10, 25, 50, 75, 100)  # of the colour bar, %
 
 
 def draw_confusion(
-    runs: Runs, folder: str, *, per: str, others: Mapping[str, Any], title: str | None, caveat: str, ending: str
+    runs: Runs,
+    folder: str,
+    *,
+    per: str,
+    others: Mapping[str, Any],
+    wording: Wording,
+    caveat: str,
+    ending: str,
+    style: str = "paper",
 ) -> bytes:
     """Returns the bytes of the file; `others` are settings of usual figures, of which it takes none."""
     check_choice("per", per, ("confusion",))
     refuse_others(per, others)
     networks, classes, notes = networks_of(runs, Path(folder).expanduser(), per)
     network = only_network(networks, per)
-    with look.figure_style():
-        drawn = _draw(runs, network, classes, title or f"{network.name}: which class is taken for which", notes, caveat)
+    classes = [*wording.named({name: name for name in classes}).values()]
+    with look.figure_style(style):
+        drawn = _draw(runs, network, classes, wording, notes, caveat)
         return look.save_figure(drawn, ending)
 
 
 def _draw(
-    runs: Runs, network: Network, classes: Sequence[str], title: str, notes: Sequence[str], caveat: str
+    runs: Runs, network: Network, classes: Sequence[str], wording: Wording, notes: Sequence[str], caveat: str
 ) -> Figure:
-    from matplotlib.figure import Figure
-
     shares, pairs = network.shares(), confused_pairs(network)
     order = drawn_classes(network)
     K, names = len(order), [short_name(classes[k]) for k in order]
     side = min(max(2.6 + 0.3 * K, 3.6), 8.0)
-    label = 0.02 * max(map(len, names))  # inches that a name below the matrix has more than one beside it
-    drawn = Figure(figsize=(side + 1.2, side + 0.6 + label), layout="constrained")
-    axes = drawn.subplots()
-    draw_matrix(drawn, axes, 100 * shares[np.ix_(order, order)])
-    label_classes(axes, names)
-    axes.set_title(title, loc="left")
+    label = 0.02 * max(map(len, names))  # inches: a turned name below the cells needs them besides
     accuracy = 100 * float(np.mean([counts.trace() / counts.sum() for counts in network.counts]))
     seeds = figure.count_seeds([len(network.rows)])
-    what = f"{int(network.images.sum()):,} test images, {accuracy:.1f} % right, mean of {seeds}"
+    what = f"Of {int(network.images.sum()):,} test images {accuracy:.1f} % are right ({seeds})."
     if len(classes) > K:
-        what += f"; drawn are {K} of {len(classes):,} classes, those in the most frequent confusions"
+        what += f" The figure has {K} of {len(classes):,} classes: those in the most frequent confusions."
     if K > MATRIX:
-        what += "; classes that are confused stand side by side"
+        what += " Classes that are confused stand side by side."
         worst = [
             f"{short_name(classes[k])} for {short_name(classes[other])} ({100 * shares[k, other]:.0f} %)"
             for k, other in pairs[:WORST]
         ]
-        notes = [f"most often taken: {listed(worst)}", *notes] if worst else notes
+        notes = [f"The most frequent confusions: {listed(worst)}.", *notes] if worst else notes
     notes = [*notes, caveat] if caveat else notes
-    look.small_print(drawn, figure.foot_text(runs, [network.group], what, notes, int(19 * (side + 1.2))))
+    drawn, above = framed_figure(
+        wording,
+        f"Which class {in_words(network.settings)} takes for which" if network.settings else USUAL_TITLE,
+        side + 1.5,
+        side + 0.4 + label,
+        lambda inches: figure.foot_text(runs, [network.group], what, notes, inches),
+    )
+    axes = above.subplots()
+    draw_matrix(above, axes, 100 * shares[np.ix_(order, order)])
+    label_classes(axes, names)
+    if wording.xlabel:
+        axes.set_xlabel(wording.xlabel)
+    if wording.ylabel:
+        axes.set_ylabel(wording.ylabel)
     return drawn
 
 
@@ -103,16 +123,18 @@ def class_order(shares: NDArray[np.float64]) -> list[int]:
     return [int(k) for k in leaves_list(tree)]
 
 
-def draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None:
+def draw_matrix(drawn: FigureBase, axes: Axes, percent: NDArray[np.float64]) -> None:
     """Draws the cells, their numbers where these fit, and the colour bar; a class without images has grey cells."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
     K = len(percent)
-    colours = colormaps["Blues"].with_extremes(bad="0.85")
+    dark = look.current().ground != "#FFFFFF"
+    colours = colormaps["Blues_r" if dark else "Blues"].with_extremes(bad="0.3" if dark else "0.85")
     image = axes.imshow(percent, cmap=colours, norm=PowerNorm(0.5, 0, 100), aspect="equal", interpolation="nearest")
-    bar = drawn.colorbar(image, ax=axes, shrink=0.75, pad=0.02, ticks=TICKS)
-    bar.set_label("of the images of a class, %")
+    beside = axes.inset_axes((1.03, 0.12, 0.035, 0.76))  # it stays beside the cells, however wide the figure is
+    bar = drawn.colorbar(image, cax=beside, ticks=TICKS)
+    bar.set_label("share of the images of a class, %")
     bar.outline.set_visible(False)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -121,16 +143,17 @@ def draw_matrix(drawn: Figure, axes: Axes, percent: NDArray[np.float64]) -> None
     least = 0.5 if K <= MATRIX else 1.0
     for row, column in np.argwhere(percent >= least).tolist():
         value = percent[row, column]
-        colour = "0.99" if value > 40 else "0.15"  # pure white would become the colour of the paper on a dark page
-        size = 7.5 if K <= MATRIX else 6
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
+        on_light = (value > 40) == dark
+        colour = "0.15" if on_light else "0.99"  # pure white would become the colour of the paper on a dark page
+        size = look.points(7.5 if K <= MATRIX else 6)
+        axes.text(column, row, f"{math.floor(value + 0.5)}", ha="center", va="center", fontsize=size, color=colour)
 
 
 def label_classes(axes: Axes, names: Sequence[str]) -> None:
     """Writes the classes of rows and columns beside the cells."""
     axes.set_ylabel("class of the image")
     axes.set_xlabel("class that it is given")
-    size = 8 if len(names) <= MATRIX else 7 if len(names) <= 25 else max(250 / len(names), 4)
+    size = look.points(8 if len(names) <= MATRIX else 7 if len(names) <= 25 else max(250 / len(names), 4))
     axes.set_xticks(range(len(names)), names, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.tick_params(length=0)

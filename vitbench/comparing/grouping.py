@@ -229,6 +229,17 @@ def _count_distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
     return len({tuple(group.settings.get(key) for key in keys) for group in groups})
 
 
+def what_is_shared(groups: Sequence[Group]) -> dict[str, Any]:
+    """Returns the settings that all groups share and a caption mentions, and the steps of all runs if they agree."""
+    shared = {
+        key: groups[0].settings[key]
+        for key in FIRST_KEYS
+        if groups[0].settings.get(key) not in (None, USUAL.get(key)) and _count_distinct(groups, [key]) == 1
+    }
+    steps = {row.get("steps") for group in groups for row in group.rows}
+    return shared | ({"steps": next(iter(steps))} if len(steps) == 1 and None not in steps else {})
+
+
 def shared_settings(groups: Sequence[Group]) -> str:
     """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
     return " ".join(shared_words(groups))
@@ -236,13 +247,7 @@ def shared_settings(groups: Sequence[Group]) -> str:
 
 def shared_words(groups: Sequence[Group]) -> list[str]:
     """Lists the settings that all groups share, as one types them."""
-    words = [
-        f"{key}={shown_value(groups[0].settings[key])}"
-        for key in FIRST_KEYS
-        if groups[0].settings.get(key) not in (None, USUAL.get(key)) and _count_distinct(groups, [key]) == 1
-    ]
-    steps = {row.get("steps") for group in groups for row in group.rows}
-    return words + ([f"steps={next(iter(steps))}"] if len(steps) == 1 and None not in steps else [])
+    return [f"{key}={shown_value(value)}" for key, value in what_is_shared(groups).items()]
 
 
 def comparison_warnings(groups: Sequence[Group]) -> list[str]:

@@ -2,8 +2,7 @@
 
     vitbench plot study=cnn_ladder whole=resnet file=ladder.svg
 
-The best rung is on top. A bound, where the reference has no size as large or as small, is an
-arrow.
+The best rung is on top. An arrow is a bound: the reference has no number of images as large or as small as its end.
 """
 
 from __future__ import annotations
@@ -15,62 +14,82 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing import figure
+from vitbench.comparing.draw_panels import DODGE, draw_beside
 from vitbench.comparing.figure import PlottedLine
-from vitbench.comparing.panels import DODGE, draw_beside
+from vitbench.comparing.frame import framed_figure
 from vitbench.comparing.rungs import Ladder, find_ladder
 from vitbench.comparing.select import Runs
+from vitbench.comparing.wording import Wording
 from vitbench.comparing.worth import RungAtSize, check_value, measure, usual_size
-from vitbench.comparing.worth_table import describe_worth, worth_notes
+from vitbench.comparing.worth_table import worth_notes
 from vitbench.numbers import look
+from vitbench.numbers.setting_words import axis_label
 from vitbench.numbers.words import is_number, is_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL_WIDTH = 26  # characters of a line of a rung's name
+LABEL_WIDTH = 30  # characters of a line of a rung's name
 LABEL_SIZE = 8  # points
 INCHES_A_CHARACTER, INCHES_A_LINE = 0.07, 0.13  # of a rung's name in this size
 PANEL_INCHES = 2.9  # the width of each of the two
-LEGEND_INCHES = 1.25  # of a number of images
+LEGEND_INCHES = 1.25  # the width of an entry of the legend, such as 1,350 images
 
 
-def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, title: str | None, caveat: str) -> Figure:
+def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording: Wording, caveat: str) -> Figure:
     """Draws the ladder of `whole=WORDS` or `bare=WORDS`; raises UserError as find_ladder does."""
-    from matplotlib.figure import Figure
-
     value = check_value(runs, y)
     ladder = find_ladder(runs, setting, words)
     measured = measure(ladder, value)
     sizes = sorted({each.images for each in measured if each.rung is not ladder.reference})
     order = _order(measured, rising=value.endswith("accuracy"))
-    labels = [wrapped_label(name) for name in order]
+    words_of = {rung.name: rung.words for rung in ladder.all_rungs}
+    names = wording.named({name: words_of[name] for name in reversed(order)})  # from the top to the foot
+    labels = [wrapped_label(names[name]) for name in order]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     width = 0.3 + INCHES_A_CHARACTER * longest + 2 * PANEL_INCHES
     row = max(0.16 + 0.07 * len(sizes), INCHES_A_LINE * max(label.count("\n") + 1.5 for label in labels))
-    drawn = Figure(figsize=(width, 1.5 + row * len(order)), layout="constrained")
-    left, right = drawn.subplots(1, 2, sharey=True)
+    what = f"{figure.describe_means([each.interval(value).n for each in measured])} {_describe_worth(ladder)}"
+    what = f"{what} {figure.describe_chance(measured, value)}"
+    notes = [*_notes(ladder, measured), caveat]
+    drawn, above = framed_figure(
+        wording,
+        _usual_title(ladder),
+        width,
+        1.2 + row * len(order),
+        lambda inches: figure.foot_text(runs, measured, what, notes, inches),
+    )
+    inches = drawn.get_size_inches()
+    left, right = above.subplots(1, 2, sharey=True)
     handles = _draw_values(left, measured, value, order, sizes)
     _draw_worths(right, measured, order, sizes)
-    right.set_xlabel(f"worth: it {'needs' if ladder.is_whole else 'saves'} so many times the images")
-    _label_rungs(left, labels, order.index(ladder.reference.name))
-    for axes in (left, right):
+    for axes, label in (
+        (left, wording.xlabel or axis_label(value)),
+        (right, f"how many times the images it {'needs' if ladder.is_whole else 'saves'}"),
+    ):
+        axes.set_xlabel(look.wrapped(label, PANEL_INCHES * look.current().scale, 9))
         _separate_rungs(axes, len(order))
-    left.set_title(title if title is not None else _usual_title(ladder), loc="left")
-    columns = min(len(sizes), int(width / LEGEND_INCHES))
-    drawn.legend(handles, [f"{n:,} images" for n in sizes], loc="outside upper right", ncols=columns, frameon=False)
-    what = f"{figure.describe_means([each.interval(value).n for each in measured])}; small points: single runs"
-    look.small_print(
-        drawn,
-        figure.foot_text(
-            runs, measured, f"{what}; {describe_worth(ladder)}", [*_notes(ladder, measured), caveat], int(16 * width)
-        ),
-    )
+    if wording.ylabel:
+        left.set_ylabel(wording.ylabel)
+    row_height = 72 * (above.bbox.height / drawn.dpi - look.points(1.1)) / len(order)
+    size = min(look.points(LABEL_SIZE), row_height / 1.25 / max(label.count("\n") + 1 for label in labels))
+    _label_rungs(left, labels, order.index(ladder.reference.name), size)
+    columns = max(1, min(len(sizes), int(inches[0] / look.points(LEGEND_INCHES))))
+    above.legend(handles, [f"{n:,} images" for n in sizes], loc="outside lower left", ncols=columns, frameon=False)
     return drawn
 
 
+def _describe_worth(ladder: Ladder) -> str:
+    """Says what the numbers of the right panel are."""
+    name = ladder.reference.words
+    if ladder.is_whole:
+        return f"Right: the images that a network has, for each image that {name} needs to make as many errors."
+    return f"Right: the images that {name} needs to make as many errors, for each image that a network has."
+
+
 def wrapped_label(name: str) -> str:
-    """Breaks a rung's name between its settings, and a long setting after its equals sign."""
+    """Breaks a rung's name between its words, and a long setting after its equals sign."""
     lines = []
     for line in textwrap.wrap(name, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False):
         key, equals, value = line.partition("=")
@@ -79,7 +98,10 @@ def wrapped_label(name: str) -> str:
 
 
 def _usual_title(ladder: Ladder) -> str:
-    return f"What each bias of {ladder.reference.name} is worth" if ladder.is_whole else "What each bias is worth"
+    name = ladder.reference.words
+    return (
+        f"What each bias of {name} is worth in images" if ladder.is_whole else f"What a bias adds to {name}, in images"
+    )
 
 
 def _notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
@@ -88,11 +110,11 @@ def _notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:
     if any(each.worth and math.isinf(each.worth.value) for each in measured):
         sizes = [*ladder.reference.groups]
         notes.append(
-            f"arrows: only a bound is known, as {ladder.reference.name} has {sizes[0]:,} to {sizes[-1]:,} images"
+            f"Arrows are bounds: {ladder.reference.words} was trained on {sizes[0]:,} to {sizes[-1]:,} images only."
         )
     reasons = dict.fromkeys(each.reason for each in measured if each.reason)
     for reason in reasons:
-        where = [f"{each.rung.name} at {each.images:,}" for each in measured if each.reason == reason]
+        where = [f"{each.rung.words} at {each.images:,}" for each in measured if each.reason == reason]
         notes.append(f"no worth, {reason}: {', '.join(where)}")
     return notes
 
@@ -145,7 +167,7 @@ def _draw_values(
 
 def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str], sizes: Sequence[int]) -> None:
     """Draws the right panel: worths with their intervals on a logarithmic axis, and bounds as arrows."""
-    axes.axvline(1, color="0.45", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
+    axes.axvline(1, color=look.current().reference, linewidth=look.points(0.8), zorder=1)
     drawn = [1.0]
     for each in measured:
         if each.worth is None or each.images not in sizes:
@@ -155,9 +177,19 @@ def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str
         low, value, high = (min(max(end, worth.least), worth.most) for end in (worth.low, worth.value, worth.high))
         ends = [value, value] if math.isnan(worth.low) else [low, high]
         bar = [[value - ends[0]], [ends[1] - value]]
-        style: dict[str, Any] = {"color": look.colour(i), "linestyle": "none", "elinewidth": 1.2, "zorder": 3}
+        style: dict[str, Any] = {
+            "color": look.colour(i),
+            "linestyle": "none",
+            "elinewidth": look.points(1.2),
+            "zorder": 3,
+        }
         axes.errorbar(
-            [value], [place], xerr=bar, capsize=0 if math.isnan(worth.low) else 2.5, **style, **look.marker(i)
+            [value],
+            [place],
+            xerr=bar,
+            capsize=0 if math.isnan(worth.low) else look.points(2.5),
+            **style,
+            **look.marker(i),
         )
         drawn += [value, *ends]
         if math.isinf(worth.value):
@@ -168,13 +200,19 @@ def _draw_worths(axes: Axes, measured: Sequence[RungAtSize], order: Sequence[str
 
 
 def _draw_arrow(axes: Axes, x: float, y: float, direction: int, colour: str) -> None:
-    arrow = {"arrowstyle": "<|-", "color": colour, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 3}  # it ends at x, y
-    axes.annotate("", (x, y), (15 * direction, 0), textcoords="offset points", arrowprops=arrow)
+    arrow = {
+        "arrowstyle": "<|-",
+        "color": colour,
+        "linewidth": look.points(1.2),
+        "shrinkA": 0,
+        "shrinkB": 3,
+    }  # it ends at x, y
+    axes.annotate("", (x, y), (look.points(15) * direction, 0), textcoords="offset points", arrowprops=arrow)
 
 
-def _label_rungs(axes: Axes, labels: Sequence[str], reference: int) -> None:
+def _label_rungs(axes: Axes, labels: Sequence[str], reference: int, size: float) -> None:
     """Writes the rungs' names beside the left panel, that of the reference in bold."""
-    axes.set_yticks(range(len(labels)), labels, fontsize=LABEL_SIZE)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
     axes.get_yticklabels()[reference].set_fontweight("bold")
     axes.set_ylim(-0.5, len(labels) - 0.5)
 
@@ -182,4 +220,4 @@ def _label_rungs(axes: Axes, labels: Sequence[str], reference: int) -> None:
 def _separate_rungs(axes: Axes, count: int) -> None:
     axes.grid(False, axis="y")
     for lower, upper in pairwise(range(count)):
-        axes.axhline((lower + upper) / 2, color="0.9", linewidth=0.6, zorder=0)
+        axes.axhline((lower + upper) / 2, color=look.current().grid, linewidth=look.points(0.6), zorder=0)

@@ -1,4 +1,4 @@
-"""The panels of a figure of runs: which lines each of them holds, and how they are drawn."""
+"""The panels of a figure of runs: which lines each of them holds."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vitbench.comparing import figure
 from vitbench.comparing.axes import AXIS_OF_COLUMN
 from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.figure import PlottedLine
-from vitbench.comparing.grouping import Group, groups_of, lines_along, path_of, sort_key
+from vitbench.comparing.grouping import Group, LineOfGroups, groups_of, lines_along, path_of, sort_key
 from vitbench.comparing.select import SEED_KEYS, Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers import look
-from vitbench.numbers.inline import describe_points
 from vitbench.numbers.intervals import mean_interval
-from vitbench.numbers.words import column_label, is_number, is_share, plural, shown_value
+from vitbench.numbers.setting_words import DEPTH, in_words, swept_label
+from vitbench.numbers.words import is_number, is_share, plural
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from vitbench.numbers.intervals import Interval
 
-LOG_AXES = {"x": "x", "y": "y", "xy": "xy", "none": ""}  # what one types, and the letters of the log axes
-DODGE = 0.7  # the lines of a category lie side by side in this share of the room between two categories
+LOG_AXES = {"x": "x", "y": "y", "xy": "xy", "none": ""}  # from what one types to the axes that are logarithmic
 
 
 @dataclass(frozen=True)
@@ -36,11 +31,11 @@ class Panel:
     lines: Sequence[PlottedLine]
     x: str
     y: str
-    log: str  # the letters of the log axes
+    log: str  # the axes that are logarithmic: x, y, xy, or empty
     categories: Sequence[Any] | None = None  # the values along x, where they are no numbers
-    swept: bool = False  # a probe measured y along x
-    path: str | None = None  # what grows along a line whose x is an outcome, too
-    notes: Sequence[str] = ()  # on what is left out
+    x_label: str = ""  # what stands under the axis, where it is not the word for x
+    path: str | None = None  # if x is an outcome: the result that grows along a line
+    notes: Sequence[str] = ()  # say which runs are left out
 
 
 def build_panel(
@@ -71,12 +66,14 @@ def build_panel(
         return replace(panel, notes=notes)
     if at is not None or layer is not None:
         raise UserError(f"at= layer=: choose among what a probe measured along something, and y={y} was not")
+    groups = groups_of(runs)
     x = x or "train_images"
+    if x == "data.fraction" and _has_one_size(groups):
+        x = "train_images"  # people read numbers of images and not shares of a set
     numeric = numeric_columns(runs)
     if x not in numeric:
         check_choice("x", x, numeric | {*runs.keys})
     first_keys = runs.listed("lines", lines)
-    groups = groups_of(runs)
     categories = None if x in numeric else categories_along(groups, x)
     path = path_of(groups, [x, y], first_keys) if x.endswith("accuracy") else None
     usual_log = "xy" if fit else "none" if categories or path else "x"
@@ -116,16 +113,17 @@ def plotted_lines(
     categories: Sequence[Any] | None = None,
     path: str | None = None,
 ) -> list[PlottedLine]:
-    """Makes the lines of y along x, where the x of a category is its place; `first_keys` are always in their labels.
+    """Makes the lines of y along x; `first_keys` are always in their labels.
 
-    A line joins its groups in the order of x. If x is an outcome, they may lie along `path` and be joined in its order.
+    If x has categories, the x of a point is the place of its category. A line joins its groups in the order of x. If x
+    is an outcome, a line may have a `path`, a result such as train_images, and joins its groups in the order of that.
     """
     has_spread = categories is None and x.endswith("accuracy")
     scale = 100 if categories is None and is_share(x) else 1  # an axis of shares is in percent
     plotted = []
     for line in lines_along(groups, path or x, first_keys):
         points: list[tuple[float, float]] = []
-        means: list[tuple[float, Interval, Interval]] = []  # the place in the order, x and y
+        means: list[tuple[float, Interval, Interval]] = []  # what orders the groups, their x and their y
         for group in line.groups:
             xs = [row.get(x) if categories is None else categories.index(group.settings[x]) for row in group.rows]
             group_points = [
@@ -139,10 +137,28 @@ def plotted_lines(
                 means.append((group.interval(path).mean if path else across.mean, across, mean))
         means.sort(key=lambda mean: mean[0])
         by_x = [(across.mean, mean) for _, across, mean in means]
-        plotted.append(
-            PlottedLine(line.name, sorted(points), by_x, [across for _, across, _ in means] if has_spread else ())
-        )
+        intervals = [across for _, across, _ in means] if has_spread else ()
+        plotted.append(PlottedLine(line.name, sorted(points), by_x, intervals, _words_of(line)))
     return plotted
+
+
+def _words_of(line: LineOfGroups) -> str:
+    """Names a line in words; a share of images becomes their number, if all groups of the line have the same."""
+    if "data.fraction" not in line.settings or not _has_one_size(line.groups):
+        return in_words(line.settings)
+    images = line.rows[0].get("train_images")
+    renamed = {("train_images" if key == "data.fraction" else key): value for key, value in line.settings.items()}
+    return in_words(renamed | {"train_images": images})
+
+
+def _has_one_size(groups: Sequence[Group]) -> bool:
+    """Whether all runs of one share of the images have the same number of training images."""
+    sizes: dict[Any, set[Any]] = {}
+    for group in groups:
+        sizes.setdefault(group.settings.get("data.fraction"), set()).update(
+            row.get("train_images") for row in group.rows
+        )
+    return all(len(its) == 1 and None not in its for its in sizes.values())
 
 
 # ----------------------------------------------------------------------------- what a probe measured along something
@@ -176,10 +192,7 @@ def _build_swept_panel(
     if not by_layer and (x == "layer" or any("at" not in row for row in chosen_rows)):
         typed, hint = (f"y={y}", "") if layer is None else (f"y={y} layer={layer}", "; leave layer= out")
         raise UserError(f"{typed}: is of one layer, {', '.join(layers)}, and lies along nothing{hint}")
-    if by_layer:
-        x = "relative depth of the layer"
-    else:
-        x = next((row["at_unit"] for row in chosen_rows if "at_unit" in row), "at")
+    x = "layer" if by_layer else next((row["at_unit"] for row in chosen_rows if "at_unit" in row), "at")
     groups = groups_of(runs)
     plotted = []
     for line in lines_along(groups, x, first_keys):
@@ -189,10 +202,11 @@ def _build_swept_panel(
             values_at.setdefault(place, []).append(value)
         if points:
             means = [(place, mean_interval(values)) for place, values in sorted(values_at.items())]
-            plotted.append(PlottedLine(line.name, sorted(points), means))
+            plotted.append(PlottedLine(line.name, sorted(points), means, words=_words_of(line)))
     if not plotted:
         raise UserError(f"y={y}: no number in any run")
-    return Panel(groups, plotted, x, y, LOG_AXES[check_choice("log", log or "none", LOG_AXES)], swept=True)
+    log = LOG_AXES[check_choice("log", log or "none", LOG_AXES)]
+    return Panel(groups, plotted, x, y, log, x_label=DEPTH if by_layer else swept_label(y, x))
 
 
 def _choose_swept_rows(runs: Runs, y: str, x: str | None, at: float | None, layer: str | None) -> dict[str, list[Row]]:
@@ -216,107 +230,3 @@ def _swept_points(rows: Sequence[Row], by_layer: bool) -> list[tuple[float, floa
     """Returns (abscissa, value) of one run's rows; layers lie evenly between 0, the first, and 1, the last."""
     places = [i / max(len(rows) - 1, 1) for i in range(len(rows))] if by_layer else [row["at"] for row in rows]
     return [(place, row["value"]) for place, row in zip(places, rows, strict=True) if row["value"] == row["value"]]
-
-
-# ----------------------------------------------------------------------------------------------------------- drawing
-
-
-def draw_panels(runs: Runs, panels: Sequence[Panel], title: str, caveat: str) -> Figure:
-    """Draws panels side by side, or four of them two by two, with one legend and the small print at the foot."""
-    from matplotlib.figure import Figure
-
-    several = len(panels) > 1
-    # a line looks the same in all panels
-    labels = [*dict.fromkeys(line.label for panel in panels for line in panel.lines if line.points)]
-    columns = 2 if len(panels) == 4 else len(panels)
-    rows = len(panels) // columns
-    legend_height = 0.8 + 0.19 * len(labels)
-    width, height = (1.4 + 2.9 * columns, 0.6 + 2.8 * rows) if several else (6.4, max(3.7, legend_height))
-    long_labels = 0.07 * max(0, max(map(len, labels)) - 22)  # inches that they need beside the axes
-    drawn = Figure(figsize=(width + long_labels, height), layout="constrained")
-    handles: dict[str, Any] = {}
-    for panel, axes in zip(panels, drawn.subplots(rows, columns, squeeze=False).flat, strict=True):
-        handles = _draw_panel(axes, panel, labels) | handles
-        if several:
-            axes.set_title(axes.get_ylabel(), loc="left", fontweight="normal", fontsize=9)
-            axes.set_ylabel("")
-    if several:
-        drawn.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-    else:
-        axes.set_title(title, loc="left")
-    if shown_labels := [label for label in labels if label]:
-        # a legend leaves out what begins with _, so a space comes first
-        texts = [f" {label}" if label.startswith("_") else label for label in shown_labels]
-        drawn.legend([handles[label] for label in shown_labels], texts, loc="outside right upper", frameon=False)
-    what = figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])
-    characters = 20 + 60 * columns if several else 125
-    what += "; small points: single runs"
-    if paths := [*dict.fromkeys(panel.path for panel in panels if panel.path)]:
-        what += f"; lines follow growing {' and '.join(map(column_label, paths))}"
-    notes = [*dict.fromkeys(note for panel in panels for note in panel.notes), caveat]
-    look.small_print(drawn, figure.foot_text(runs, panels[0].groups, what, notes, characters))
-    return drawn
-
-
-def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, Any]:
-    """Draws one panel; returns what stands for each line in the legend."""
-    handles: dict[str, Any] = {}
-    x, y, log = panel.x, panel.y, panel.log
-    scale = 100 if is_share(y) else 1
-    lines = [line for line in panel.lines if line.points]
-    for line in lines:
-        i = labels.index(line.label)
-        if panel.categories is None:
-            handles[line.label] = figure.draw_line(axes, line, i, scale)
-        else:
-            offset = DODGE * ((i + 0.5) / len(labels) - 0.5)
-            handles[line.label] = draw_beside(axes, line, i, offset, scale)
-    if panel.categories is None:
-        figure.scale_axis(axes, "x", x, [at for line in lines for at, _ in line.points], log)
-    else:
-        _label_categories(axes, panel.categories, x)
-    figure.scale_axis(axes, "y", y, [value for line in lines for _, value in line.points], log)
-    axes.set_ylim(*figure.y_limits(lines, y, "y" in log))
-    figure.draw_chance(axes, panel.groups, y)
-    if x.endswith("accuracy") and y.endswith("accuracy"):
-        figure.draw_diagonal(axes)
-    return handles
-
-
-def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int, across: bool = False) -> Any:
-    """Draws means with error bars and their runs; no line joins them, because nothing lies between categories.
-
-    `across`: categories lie along y, and values along x.
-    """
-    places = [place + offset for place, _ in line.means]
-    values = [scale * mean.mean for _, mean in line.means]
-    halves = [scale * mean.half if figure.is_banded(mean) else 0.0 for _, mean in line.means]
-    drawn_means = axes.errorbar(
-        *((values, places) if across else (places, values)),
-        xerr=halves if across else None,
-        yerr=None if across else halves,
-        label=line.label,
-        linestyle="none",
-        elinewidth=1.2,
-        capsize=2.5,
-        color=look.colour(i),
-        zorder=3,
-        **look.marker(i),
-    )
-    describe_points(drawn_means.lines[0], figure.values_of(line, scale))
-    figure.draw_runs(axes, line, i, scale, zorder=4, offset=offset, across=across)
-    return drawn_means
-
-
-def _label_categories(axes: Axes, categories: Sequence[Any], x: str) -> None:
-    """Writes the categories along x, turned where they would touch, and draws a line between each two."""
-    words = [shown_value(category) for category in categories]
-    axes.set_xticks(range(len(words)), words)
-    if max(map(len, words)) * len(words) > 60:
-        for text in axes.get_xticklabels():
-            text.set(rotation=25, ha="right", rotation_mode="anchor")
-    axes.set_xlim(-0.5, len(words) - 0.5)
-    axes.set_xlabel(column_label(x))
-    axes.grid(False, axis="x")
-    for i in range(1, len(words)):
-        axes.axvline(i - 0.5, color="0.9", linewidth=0.6, zorder=0)

@@ -25,6 +25,7 @@ from vitbench.comparing.grouping import (
 )
 from vitbench.comparing.select import Runs
 from vitbench.errors import NothingChosen, UserError, did_you_mean
+from vitbench.numbers.setting_words import in_words, setting_in_words
 from vitbench.numbers.words import plural, shown_value, typed_value
 from vitbench.runs.records import default_columns
 from vitbench.settings.choices import column_of, settings_key
@@ -40,6 +41,7 @@ class Rung:
     """One network and its runs."""
 
     name: str  # such as sharing=false; that of the reference is its model's
+    words: str  # such as "no shared weights", for figures
     own: Settings  # what it has where it differs from the reference; of another model the model alone
     instead_of: Settings  # what the reference has there
     groups: Mapping[int, Group]  # its runs by the number of training images, growing
@@ -79,7 +81,8 @@ def find_ladder(runs: Runs, setting: str, words: str) -> Ladder:
     for network, its_groups in zip(networks, groups_of_network.values(), strict=True):
         own = _differing(network, reference, networks)
         name = _rung_name(network, own, networks)
-        rungs.append(Rung(name, own, {key: reference[key] for key in own}, _by_images(its_groups, name, asked)))
+        words = _rung_words(network, own, networks)
+        rungs.append(Rung(name, words, own, {key: reference[key] for key in own}, _by_images(its_groups, name, asked)))
     if len(rungs) == 1:
         raise NothingChosen(f"{asked}: there is no other network to compare with it")
     at = networks.index(reference)
@@ -135,11 +138,16 @@ def setting_word(key: str, value: Any) -> str:
 
 
 def _plain_name(network: Settings, networks: Sequence[Settings]) -> str:
-    """Names a network by its model, its encoding where that varies, and what tells it from others of its model."""
+    """Names a network by its plain settings, as one types them."""
+    return line_name(_plain_settings(network, networks))
+
+
+def _plain_settings(network: Settings, networks: Sequence[Settings]) -> Settings:
+    """A network's model, its encoding where that varies, and what tells it from others of its model."""
     own = [other for other in networks if other["model"] == network["model"]]
     keys = ["pe"] if _varies("pe", networks) else []
     keys += [key for key in _unusual(network) if _varies(key, own)]
-    return line_name({key: network.get(key) for key in ["model", *keys]})
+    return {key: network.get(key) for key in ["model", *keys]}
 
 
 def _rung_name(network: Settings, own: Settings, networks: Sequence[Settings]) -> str:
@@ -147,6 +155,16 @@ def _rung_name(network: Settings, own: Settings, networks: Sequence[Settings]) -
     if not own or "model" in own:
         return _plain_name(network, networks).replace(" model.", " ")
     return " ".join(setting_word(key.removeprefix("model."), value) for key, value in own.items())
+
+
+def _rung_words(network: Settings, own: Settings, networks: Sequence[Settings]) -> str:
+    """Names a rung as `_rung_name` does, in words."""
+    if not own or "model" in own:
+        return in_words(_plain_settings(network, networks))
+    return ", ".join(
+        setting_word(key.removeprefix("model."), value) if value is None else setting_in_words(key, value)
+        for key, value in own.items()
+    )
 
 
 # ----------------------------------------------------------------------------------------- the reference and its runs

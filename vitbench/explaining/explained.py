@@ -39,6 +39,7 @@ VALUES: dict[str, Sequence[str]] = {  # the values of settings that commands che
     "table per": ("class", "confusion", "run"),
     "table show": ("ci95", "sd", "mean"),
     "plot per": ("confusion",),
+    "plot style": ("paper", "slides", "dark"),
     "plot log": ("x", "y", "xy", "none"),
     "fit x": ("train_images", "samples_seen", "multiply_adds", "train_seconds"),
     "fit form": ("pow2", "pow3", "m4"),

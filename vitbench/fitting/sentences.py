@@ -218,7 +218,8 @@ def _ratios(compared: Compared) -> str:
 def crossover_note(compared: Compared, axis: Axis = IMAGES) -> str:
     """Says the same in few words, for the small print of a figure."""
     pair, crossover, unit = compared.pair, compared.crossover, axis.unit
-    both, leader, follower = f"{pair.a.label}, {pair.b.label}", crossover.first_leader, compared.first_follower.label
+    both = f"{pair.a.label}{',' if ',' in pair.a.label else ''} and {pair.b.label}"
+    leader, follower = crossover.first_leader, compared.first_follower.label
     failed = "held-back check failed"
     if crossover.why in ("few", "chance"):
         return f"{both}: {_why_few(compared)}"

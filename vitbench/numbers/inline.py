@@ -71,7 +71,7 @@ def inline_svg(figure: Figure, prefix: str, alternative: str) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     with rc_context({"svg.fonttype": "none"}):
-        root = ElementTree.fromstring(look.save_figure(figure, ".svg"))
+        root = ElementTree.fromstring(look.save_figure(figure, ".svg", told=False))
     for number, (gid, (artist, points)) in enumerate(described.items()):
         _tell_values(root, gid, _words_of(artist, points), number)
     for metadata in root.findall(f"{{{SVG}}}metadata"):  # which name addresses
@@ -84,9 +84,21 @@ def inline_svg(figure: Figure, prefix: str, alternative: str) -> str:
     text = ElementTree.tostring(root, encoding="unicode")
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text.replace("url(#", f"url(#{prefix}-"))
-    for written, of_page in PAGE_COLOURS.items():
+    for written, of_page in _page_colours().items():
         text = text.replace(written, of_page)
+    for family in look.fonts_of_other_letters():  # a page has the fonts of its reader, whatever this machine has
+        text = text.replace(f", '{family}'", "")
     return text
+
+
+def _page_colours() -> dict[str, str]:
+    """What stands in a page for each colour that matplotlib writes; the names of lines are mixed with its ink."""
+    mixed = {
+        look.text_colour(i): f"color-mix(in srgb, {look.colour(i)} 60%, var(--ink))"
+        for i in range(len(look.COLOURS))
+        if look.colour(i) not in PAGE_COLOURS
+    }
+    return mixed | PAGE_COLOURS
 
 
 def _tell_values(root: ElementTree.Element, gid: str, words: Sequence[str], line: int) -> None:

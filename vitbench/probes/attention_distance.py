@@ -169,7 +169,14 @@ def _figure(measured: Distances, subject: Subject) -> Any:
     blocks, uniform = np.arange(1, len(heads) + 1), measured.uniform[0]
     figure = Figure(figsize=(4.8, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(uniform, color="0.45", linewidth=0.9, linestyle=(0, (2, 2)), zorder=1, label="uniform attention")
+    axes.axhline(
+        uniform,
+        color="0.45",
+        linewidth=0.9,
+        linestyle=(0, (2, 2)),
+        zorder=1,
+        label="attention that looks everywhere alike",
+    )
     axes.plot(blocks, np.median(heads, 1), color=look.colour(0), linewidth=1.2, label="median head")
     dots: dict[str, Any] = {"s": 16, "color": look.colour(0), "alpha": 0.55, "linewidths": 0, "zorder": 3}
     for block, block_heads in zip(blocks, heads, strict=True):
@@ -182,5 +189,8 @@ def _figure(measured: Distances, subject: Subject) -> Any:
     shares = axes.secondary_yaxis("right", functions=(to_share, to_pixels))
     shares.set_ylabel("share of the image's width")
     axes.legend(loc="lower right", frameon=False)
-    look.small_print(figure, f"{len(subject.images):,} test images of {width} px; mean over queries and images.")
+    look.small_print(
+        figure,
+        f"Means over {len(subject.images):,} test images of {width} px and all places from which attention looks.",
+    )
     return figure

@@ -294,12 +294,13 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
             panel.set_title(TITLES.get(method, "image"), fontsize=9, fontweight="normal")
         figure.suptitle(f"Where {subject.name or 'the network'} looks", fontsize=10, fontweight="bold")
         text = (
-            "Maps explain the predicted class. del, ins: area under its probability while tiles are deleted (low is"
-            f" good)\nor inserted (high is good), most important first; at the right for {DRAWS} random orders. Light"
-            " means important;\nfor integrated gradients, orange is for the class and purple against it. An orange"
-            " label: the network is wrong."
+            "Maps explain the class that the network says. Light places are important; in integrated gradients orange"
+            " speaks for the class and purple against it. A map is right if the class's probability falls fast while"
+            " tiles are deleted, the most important first, and rises fast while they are inserted. The area under the"
+            " probability is del while they are deleted (low is right) and ins while they are inserted (high is right)."
+            f" At the right are {DRAWS} random orders. A name in orange means that the network is wrong."
         )
-        look.small_print(figure, text)
+        look.small_print(figure, look.wrapped(text, size[0] - 0.1, look.SMALL))
         return look.save_figure(figure, ending)
 
 

@@ -253,11 +253,11 @@ def draw(subject: Subject, *, seed: int, other: Any = None, ending: str = ".svg"
             image = _draw_panel(panel, label, similarity)
         panels[0].set_ylabel(f"layers of\n{subject.name}" if subject.name else "layers", fontsize=8)
         bar = figure.colorbar(image, ax=list(panels), shrink=0.9)
-        bar.set_label("linear CKA, unbiased", fontsize=8)
+        bar.set_label("similarity (linear CKA, unbiased)", fontsize=8)
         bar.ax.tick_params(labelsize=7)
-        figure.suptitle("Which layers represent images alike?", fontsize=10, fontweight="bold")
-        dots = "; dots: the other's most similar layer" if [*drawn] != ["self"] else ""
-        look.small_print(figure, f"{len(subject.images):,} test images{dots}")
+        figure.suptitle("How alike layers are in what they say of images", fontsize=10, fontweight="bold")
+        dots = " A dot marks the other network's most similar layer." if [*drawn] != ["self"] else ""
+        look.small_print(figure, f"Measured on {len(subject.images):,} test images.{dots}")
         return look.save_figure(figure, ending)
 
 

@@ -107,11 +107,11 @@ def _figure(w: Tensor, is_patch_embedding: bool) -> Any:
         shares = (variances / variances.sum()).tolist()
         filters = filters[: COMPONENTS[-1]]
         title = f"First {len(filters)} principal components of the patch embedding"
-        note = f"{len(w)} filters of {size}; below each component is its share of their variance. "
+        note = f"Components of {len(w)} filters of {size}. Below each stands its share of their variance. "
     else:
         filters, shares = w[:64], None
         title = f"Kernels of the first convolution, {size}"
-        note = "All kernels. " if len(w) <= 64 else f"The first 64 of {len(w)}. "
+        note = f"All {len(w)} kernels. " if len(w) <= 64 else f"The first 64 of {len(w)} kernels. "
     columns = min(7 if is_patch_embedding else 8, len(filters))
     lines = -(-len(filters) // columns)
     width, height = max(3.6, 0.62 * columns + 0.2), 0.85 + (0.78 if is_patch_embedding else 0.62) * lines
@@ -126,5 +126,6 @@ def _figure(w: Tensor, is_patch_embedding: bool) -> Any:
         if shares is not None:
             panel.set_title(f"{100 * shares[i]:.1f} %", fontsize=6.5, fontweight="normal", y=-0.32)
     figure.suptitle(title, fontsize=10, fontweight="bold")
-    look.small_print(figure, note + "Grey is zero; each has its own scale.")
+    note += "Each has a scale of its own, and grey is zero."
+    look.small_print(figure, look.wrapped(note, width - 0.1, look.SMALL))
     return figure

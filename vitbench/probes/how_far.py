@@ -61,10 +61,10 @@ def _figure(networks: list[Looks], images: int, channels: int) -> Any:
         handles |= _draw_panel(panel, network)
     panels[0].set_ylabel("mean distance from the middle (px)")
     smallest = min(len(network.subject.images) for network in networks)
-    fields_note = f"fields: {min(images, smallest)} images, {channels} channels a layer"
-    attention_note = f"attention: {smallest:,} images, central queries"
+    fields_note = f"Receptive fields are of {min(images, smallest)} images and {channels} channels of each layer."
+    attention_note = f"Attention is of {smallest:,} images, from the places in the middle."
     legend: dict[str, Any] = {
-        "title": f"{fields_note}; {attention_note}",
+        "title": f"{fields_note} {attention_note}",
         "title_fontsize": look.SMALL,
         "frameon": False,
     }
@@ -86,16 +86,16 @@ def _draw_panel(panel: Any, network: Looks) -> dict[str, Any]:
     after = [extents(field.after)["radius"] for field in network.fields.values()]
     before = [extents(field.before)["radius"] for field in network.fields.values()]
     line("receptive field, output of a layer", depth, after, "-", 0)
-    line("receptive field, before the residual sum", depth, before, "--", 1)
+    line("receptive field, before the residual sum", depth, before, "-", 1)
     if network.attention is not None:
         heads = network.attention.central.mean(0)  # (L,A)
         places = depth[-len(heads) :]  # the blocks, which follow the patch embedding
-        line("attention distance, mean of heads", places, heads.mean(1), ":", 2)
+        line("attention distance, mean of heads", places, heads.mean(1), "-", 2)
         dots: dict[str, Any] = {"s": 9, "color": look.colour(2), "alpha": 0.6, "linewidths": 0, "zorder": 3}
         for place, block_heads in zip(places, heads, strict=True):
             handles["attention distance, a head"] = panel.scatter(np.full(len(block_heads), place), block_heads, **dots)
     panel.set_title(textwrap.fill(network.name, 42), fontsize=8)
-    panel.set_xlabel("relative depth of the layer")
+    panel.set_xlabel("depth of the layer (0: first, 1: last)")
     panel.set_ylim(bottom=0)
     return handles
 

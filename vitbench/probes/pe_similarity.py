@@ -31,7 +31,9 @@ from torch import Tensor
 from vitbench.errors import DoesNotApply
 from vitbench.models.vit import ViT
 from vitbench.numbers import look
+from vitbench.numbers.setting_words import CHOICES
 from vitbench.pe.base import PositionEncoding
+from vitbench.pe.menu import MENU
 from vitbench.probes.attention_distance import apart
 from vitbench.probes.subject import Row, Subject
 
@@ -211,7 +213,10 @@ def draw(subject: Subject, *, seed: int, ending: str = ".png") -> bytes:
     model = vit_of(subject)
     grid = grid_of_images(subject, model)
     found = maps(model.pe, grid)
-    name = type(model.pe).__name__
+    its_class = type(model.pe).__name__
+    name = next(
+        (CHOICES["pe"][pe] for pe, choice in MENU.items() if choice.target.endswith(f":{its_class}")), its_class
+    )
     with look.figure_style():
         made = _positions(found[0], grid, name) if found[0].block is None else _offsets(found, grid, name)
         return look.save_figure(made, ending)
@@ -241,8 +246,8 @@ def _positions(found: Map, grid: tuple[int, int], name: str) -> Any:
     axes.tick_params(length=0)
     axes.set_xticks([j * (w + gap) + (w - 1) / 2 for j in range(len(columns))], [str(c + 1) for c in columns])
     axes.set_yticks([i * (h + gap) + (h - 1) / 2 for i in range(len(rows))], [str(r + 1) for r in rows])
-    axes.set(xlabel="column of the patch", ylabel="row of the patch", title=f"Position encoding similarity ({name})")
-    made.colorbar(shown, ax=axes, shrink=0.8, label="cosine")
+    axes.set(xlabel="column of the patch", ylabel="row of the patch", title=f"How alike positions are ({name})")
+    made.colorbar(shown, ax=axes, shrink=0.8, label="similarity (cosine)")
     return made
 
 

@@ -205,7 +205,7 @@ def _figure(layer_fields: dict[str, Field], images: int, channels: int) -> Any:
     if len(names) > MAPS_DRAWN:
         names = [names[round(i * (len(names) - 1) / (MAPS_DRAWN - 1))] for i in range(MAPS_DRAWN)]
     lines = 1 + any(field.has_branch for field in layer_fields.values())
-    figure = Figure(figsize=(max(4.2, 0.95 * len(names) + 0.5), 0.75 + 1.12 * lines), layout="constrained")
+    figure = Figure(figsize=(max(4.2, 0.95 * len(names) + 0.5), 0.95 + 1.12 * lines), layout="constrained")
     panels = figure.subplots(lines, len(names), squeeze=False)
     for column, name in enumerate(names):
         panels[0, column].set_title(name, fontsize=8, fontweight="normal")
@@ -226,8 +226,9 @@ def _figure(layer_fields: dict[str, Field], images: int, channels: int) -> Any:
     figure.suptitle("Effective receptive fields", fontsize=10, fontweight="bold")
     H, W = next(field.after.shape for field in layer_fields.values() if field.after is not None)
     note = (
-        f"Fields of a unit in the middle, in images of {W} x {H} px; below each is its radius. Brightness is the\n"
-        f"square root of the share of the peak. {images} test images, {channels} channels of each layer."
+        f"Each map shows how much the pixels of an image ({W} x {H} px) change a unit in its middle, as the square"
+        " root of their share of the peak. Below it stands their mean distance from the middle."
+        f" Means over {images} test images and {channels} channels of each layer."
     )
-    look.small_print(figure, note)
+    look.small_print(figure, look.wrapped(note, figure.get_figwidth() - 0.1, look.SMALL))
     return figure

@@ -10,7 +10,6 @@ make a difference.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -138,7 +137,7 @@ def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, 
         panel.grid(False)
         for spine in panel.spines.values():
             spine.set(visible=True, linewidth=0.5, color="0.6")
-    top = {"the picture": image, f"shifted by {off} px": shifted[off], "": None, f"shifted by {on} px": shifted[on]}
+    top = {"the image": image, f"shifted by {off} px": shifted[off], "": None, f"shifted by {on} px": shifted[on]}
     for panel, (title, pixels) in zip(panels[0], top.items(), strict=True):
         if pixels is None:
             panel.set_axis_off()
@@ -152,12 +151,12 @@ def _figure(image: Tensor, shifted: dict[int, Tensor], lines: list[tuple[Layer, 
         panel.set_title(title, fontsize=9)
     random = ", ".join(" ".join(layer.name.split()) for layer, *_ in lines if layer.weights == "random")
     text = (
-        f"Pixels that leave at the right enter at the left. {on} px are whole strides and patches. {off} px are not, so"
-        f" the map is moved by a fraction of a position (bilinearly). The first two columns show {off} px. The error is"
-        " over all channels: 0 where both paths agree, 1.41 where they are unrelated."
-        + (f" Random weights: {random}." if random else "")
+        f"The first two columns show one channel on both paths, for the shift by {off} px; what leaves at the right"
+        f" enters at the left. {on} px are whole strides and patches. {off} px are not, so there the map is moved by a"
+        " fraction of its positions (bilinearly). The error is that of all channels: 0 where both paths agree, 1.41"
+        " where they have nothing in common." + (f" These layers have random weights: {random}." if random else "")
     )
-    look.small_print(figure, "\n".join(textwrap.wrap(text, 125)))
+    look.small_print(figure, look.wrapped(text, figure.get_figwidth() - 0.1, look.SMALL))
     return figure
 
 

@@ -237,7 +237,7 @@ def _figures(section: Section) -> list[dict[str, Any]]:
         anchor = f"{section.study.name}.{name}"  # a figure's name holds no point, so each anchor is there once
         title = printable(section.study.title)
         with look.figure_style():
-            drawn = plot.build_figure(section.runs, title=title, caveat=section.study.caveat, **layout)
+            drawn = plot.build_figure(section.runs, caveat=section.study.caveat, **layout)
             words = f"Figure {name.replace('_', ' ')} of {title}. The tables below have its numbers."
             svg = Markup(inline_svg(drawn, anchor, words))
         figures.append({"name": name, "anchor": anchor, "svg": svg})

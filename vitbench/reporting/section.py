@@ -165,7 +165,7 @@ class Section:
     def figures(self) -> Iterator[tuple[str, bytes]]:
         """Draws the study's figures; yields the name and the bytes of each file."""
         for name, layout in self.figure_layouts.items():
-            yield f"{name}.svg", plot.draw_figure(self.runs, title=self.study.title, caveat=self.study.caveat, **layout)
+            yield f"{name}.svg", plot.draw_figure(self.runs, caveat=self.study.caveat, **layout)
 
     @property
     def heading(self) -> str:

@@ -69,10 +69,10 @@ PLACES = {**dict.fromkeys(("runs", "data.cache", "results", "out"), "FOLDER"), "
 # the types of the keys of a table or a figure; table and plot themselves check which keys they know
 LAYOUT_TYPES: dict[str, Any] = {
     **dict.fromkeys(("columns", "show", "against", "matched", "whole", "bare", "x", "log", "layer"), str),
-    **dict.fromkeys(("probe", "caption"), str),
+    **dict.fromkeys(("probe", "caption", "title", "xlabel", "ylabel"), str),
     **dict.fromkeys(("rows", "value", "y", "lines"), str | list),
     **dict.fromkeys(("fit", "degenerate"), bool),
-    **{"at": int | float, "where": dict, "checkpoint": str | int},
+    **{"at": int | float, "where": dict, "checkpoint": str | int, "labels": dict | list, "inches": list},
 }
 
 

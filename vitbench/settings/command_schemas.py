@@ -80,7 +80,16 @@ class PlotConfig:
     # null: no such figure
     bare: str | None = None
     per: str | None = None  # confusion: draws which class one network takes for which; null: draws runs
-    file: str = "figures/accuracy.svg"  # writes the figure into this file, .svg, .png or .pdf
+    title: str | None = None  # the title; null: the study's choice, or the axes in words
+    # names of the lines, in the order of the legend or by their old ones: labels=[CNN,ViT], labels='{resnet: CNN}';
+    # null: settings in words
+    labels: Any = None
+    xlabel: str | None = None  # what stands along the x axis; null: the name of x, with its unit
+    ylabel: str | None = None  # what stands along the y axis; null: the name of y, with its unit
+    inches: Any = None  # width and height of the figure, such as inches=[6,3]; null: what it needs
+    style: str = "paper"  # paper: for a column of a paper; slides: large letters, 16:9; dark: on a dark ground
+    # writes the figure into this file, .svg, .png or .pdf, or a study's figures into this folder; null: into figures/
+    file: str | None = None
     replace: bool = False  # true: replaces an existing file, even if vitbench did not write it
 
 

@@ -28,7 +28,7 @@ PATHS = frozenset(
 # Settings that hold words about runs, names that people choose, or paths: their values cannot be listed, and a comma in
 # them is an ordinary letter.
 ABOUT_RUNS = frozenset(("init", "teacher", "against", "whole", "bare"))  # init='data.fraction=1'
-FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name"}
+FREE_TEXT = PATHS | ABOUT_RUNS | {"data.name", "title", "xlabel", "ylabel"}
 
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(.*\)", re.DOTALL)

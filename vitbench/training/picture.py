@@ -29,6 +29,7 @@ from vitbench.machine.outputs import check_output, write_output
 from vitbench.machine.redact import redacted
 from vitbench.models.build import build_model
 from vitbench.numbers import look
+from vitbench.numbers.setting_words import setting_in_words
 from vitbench.numbers.words import printable
 from vitbench.objectives.build import build_objective
 from vitbench.settings.check import check
@@ -142,16 +143,19 @@ def _short(name: str) -> str:
 
 def _title(settings: Mapping[str, Any], size: int, images: int, views: int) -> str:
     data, objective = settings["data"], settings["objective"]["name"]
-    places = f"data.permute={data['permute']}"
-    if data["permute"] != "none":
-        places += f", share {data['permute_share']:g}"
-    if data["permute"] == "tiles":
-        places += f", {data['permute_tile']} px"
-    seen = f"objective={objective}: {views} views of each image, side by side\n" if views > 1 else ""
-    return (
-        f"{printable(data['name'])}: {images:,} training images of {size} px\n{seen}{places}\n"
-        f"augment={settings['augment']['name']}"
+    seen = (
+        f"{setting_in_words('objective', objective)}: {views} views of each image, side by side\n" if views > 1 else ""
     )
+    moved = {"none": "", "pixels": f"{_share(data)} of the pixels moved, "}
+    places = moved.get(data["permute"], f"{_share(data)} of the tiles of {data['permute_tile']} px moved, ")
+    return (
+        f"{setting_in_words('data', printable(data['name']))}: {images:,} training images of {size} px\n{seen}"
+        f"{places}{setting_in_words('augment', settings['augment']['name'])}"
+    )
+
+
+def _share(data: Mapping[str, Any]) -> str:
+    return "all" if data["permute_share"] == 1 else f"{100 * data['permute_share']:g} %"
 
 
 def _figure(shown: Shown, command: str, ending: str) -> bytes:
@@ -166,6 +170,8 @@ def _figure(shown: Shown, command: str, ending: str) -> bytes:
             panel.spines[:].set_visible(False)
             panel.imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
             panel.set_xlabel(caption, fontsize=8, labelpad=3)
-        figure.suptitle(shown.title, fontsize=10)
+        first, *others = shown.title.splitlines()
+        panels[0, 0].set_title("\n".join(others), loc="left", fontsize=8.5, fontweight="normal", pad=6)
+        figure.suptitle(first, x=0.01, ha="left", fontsize=10, fontweight="bold")
         look.small_print(figure, "\n".join(textwrap.wrap(command, 120)))
         return look.save_figure(figure, ending)

@@ -132,7 +132,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _requirements() -> list[tuple[Any, str]]:
-    """Lists the packages that vitbench needs, each with the extra that asks for it or "", without those of developers."""
+    """Lists the packages that users of vitbench need, each with the extra that asks for it or ""."""
     from packaging.requirements import Requirement
 
     project = PACKAGE.parent / "pyproject.toml"
