@@ -167,7 +167,7 @@ MISTAKES = {
     "a class twice": (["train", "data.classes=[3,3]"], "data.classes=[3,3]: must be two or more numbers of classes"),
     "a turn that changes the class": (
         ["train", "data.task=relation", "augment.rotate=90"],
-        "augment.rotate=90: turning changes the class",
+        "augment.rotate=90: such angles change the class",
     ),
     "endless epochs": (["train", "optim.epochs=1e308"], "optim.epochs=1e+308: must be above 0 and at most 1,000,000"),
     "a decay above 1": (["train", "optim.layer_decay=1.5"], "optim.layer_decay=1.5: must be above 0 and at most 1"),

@@ -51,7 +51,7 @@ def test_a_run_that_other_work_disturbed_is_timed_again(timed: Callable[[list[fl
 
 
 def test_steps_that_cannot_be_timed_have_no_speed(timed: Callable[[list[float]], Ours]) -> None:
-    with pytest.raises(TryAgain, match="give seconds= more"):
+    with pytest.raises(TryAgain, match="type a larger seconds="):
         timed([2.0, 1.0] * 9)(10)
 
 
