@@ -81,7 +81,7 @@ def test_without_labels_or_predictions_a_note_says_so_and_nothing_else_changes(t
     [
         (b"", "is no array"),
         (b"\x93NUMPY\x01\x00garbage", "is no array"),
-        (None, "holds float64 of shape (3,), not a class of each"),
+        (None, "holds float64 of shape (3,), not a class for each"),
     ],
 )
 def test_a_file_that_is_no_list_of_classes_is_named(

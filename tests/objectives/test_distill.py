@@ -148,8 +148,8 @@ WITHOUT_LABELS = {"objective.name": "mae", "result_test_accuracy": None}
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"result_classes": ["a", "b"]}, "teacher=t: knows 2 classes (a, b ...), these images have 10"),
-        ({"result_data_fingerprint": "other"}, "teacher=t: saw other images (data.name=shapes, 32 px)"),
+        ({"result_classes": ["a", "b"]}, "teacher=t: knows 2 classes (a, b ...), but these images have 10"),
+        ({"result_data_fingerprint": "other"}, "teacher=t: learned from other images (data.name=shapes, 32 px)"),
         (WITHOUT_LABELS, "teacher=t: was not trained to classify (objective=mae)"),
     ],
 )

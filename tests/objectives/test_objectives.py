@@ -215,4 +215,4 @@ def test_a_decoder_that_cannot_be_is_refused(options: dict[str, Any], line: str)
 
 def test_runs_without_labels_are_not_stacked() -> None:
     runs = {str(seed): settings("objective=mae", f"seed={seed}") for seed in range(2)}
-    assert stacks_of(runs, 2) == ([], dict.fromkeys("01", "objective=mae (it trains modules of its own)"))
+    assert stacks_of(runs, 2) == ([], dict.fromkeys("01", "objective=mae (it trains modules beside the network)"))

@@ -95,7 +95,10 @@ def test_a_kept_state_outlives_the_run_and_only_wsd_keeps_one(vitbench: Cli, tmp
         (["checkpoint=5"], "kept no state after this step; train it with keep=[5]; it kept 4, 6, 11"),
         (["checkpoint=11"], " begins after step 9; a branch must begin before it"),
         (["optim.decay=0.7"], "the decay of this run begins after step 4; a branch must begin before it"),
-        (["optim.warmup_steps=3"], "warms up in 2 steps and this run in 3; optim.warmup_steps=2 is the same for any"),
+        (
+            ["optim.warmup_steps=3"],
+            "warms up in 2 steps and this run in 3; type optim.warmup_steps=2, which is the same for any",
+        ),
         (
             ["optim.lr=0.5"],
             "has optim.lr=0.001 and this run 0.5; a branch may differ only in optim.steps, optim.epochs, ",

@@ -112,7 +112,7 @@ def test_a_teacher_of_another_rearrangement_is_refused_and_of_the_same_one_asked
     words = [*SMALL, f"teacher={teacher}"]
     for changed in ([], [*TILES, "data.permute_seed=7"], [*TILES, "data.permute_share=0.5"]):
         done = vitbench("train", *words, *changed)
-        assert done.code == 2 and f"teacher={teacher}: its images were rearranged otherwise" in done.err
+        assert done.code == 2 and f"teacher={teacher}: its images were rearranged in another way" in done.err
     assert vitbench("train", *words, *TILES, "data.permute_seed=0").code == 0
 
 

@@ -277,10 +277,7 @@ def test_a_parent_that_drew_other_images_of_the_same_data_is_a_warning(vitbench:
     assert vitbench("train", *TINY_32, *words).code == 0
     parent = folder(tmp_path / "r").name
     done = vitbench("train", *TINY_32, *words, "seed=1", f"init={parent}")
-    line = (
-        f"init={parent} drew its images with another seed, so that it may have learned from this run's validation"
-        " images"
-    )
+    line = f"init={parent} drew its images with another seed, so it may have learned from this run's validation images"
     assert done.code == 0 and done.err.count(line) == 1
     assert line not in vitbench("train", *TINY_32, *words, "seed=1", f"init={parent}", "data.subset_seed=0").err
 
