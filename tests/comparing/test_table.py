@@ -112,7 +112,7 @@ def test_a_study_shows_its_runs_only_and_says_what_is_missing_and_what_it_cannot
     assert done.code == 0 and done.err == ""
     assert done.out.startswith("Quickstart. ") and "data.fraction=0.1" in done.out
     assert "missing: 1 of the 27 planned runs" in done.out
-    assert done.out.splitlines()[-1].startswith("Easy drawings of 16 px")
+    assert done.out.splitlines()[-1].startswith("This study cannot show where a ViT catches up")
     assert "not-of-the-study" not in vitbench("table", "study=quickstart", "format=json").out
 
 

@@ -200,7 +200,7 @@ def test_omp_num_threads_is_honoured_where_no_number_of_threads_is_typed(
 
 def test_python_m_vitbench_is_the_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "vitbench", "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("  vitbench advise")
+    assert done.returncode == 0 and done.stdout.startswith("  vitbench train")
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_a_run_of_other_channels_is_refused_and_others_go_on(trained: Path, vitb
 
 def test_training_refuses_what_no_steps_train(vitbench: Cli) -> None:
     done = vitbench("train", "classifier=linear", *TINY)
-    assert done.code == 2 and "classifier=linear: `vitbench features models=[...]`" in done.err
+    assert done.code == 2 and "classifier=linear: only `vitbench features models=[...]`" in done.err
 
 
 def test_the_nearest_images_vote_by_their_cosine() -> None:

@@ -63,7 +63,7 @@ def test_two_labs_become_one_folder_that_tables_and_reports_read(tmp_path: Path,
     noted = read_notes(notes_path(load_study("merged/tiny.yaml"), tmp_path / "merged"))
     assert noted == Noted(["vit-0", "resnet-0", "vit-1", "resnet-1"], ["seed=0", "seed=1"], [], {})
     table = vitbench("table", "study=merged/tiny.yaml", "runs=merged")
-    assert table.code == 0 and "n=2 seeds" in table.out and "missing" not in table.out + table.err
+    assert table.code == 0 and "over 2 seeds" in table.out and "missing" not in table.out + table.err
     checked = vitbench("check", "runs=merged", "results=none", "data.cache=none")
     assert checked.code == 0 and "4 runs" in checked.out and "all are whole" in checked.out
 
