@@ -135,12 +135,10 @@ def _of_command(command: str) -> str:
 
 def _opening(command: str) -> str:
     """The commands to copy and the words that a help page opens with."""
-    plain = {"ls": (ls.__doc__, ls.KINDS), "completion": (completion.__doc__, completion.SHELLS)}
-    if command in plain:
-        words, kinds = plain[command]
-        examples = "".join(f"    vitbench {command} {kind}\n" for kind in kinds)
-        return f"{examples}\n{_text(str(words).strip())}\n\n"
-    header = read_yaml(CONF_DIR / f"{command}.yaml")["hydra"]["help"]["header"]
+    if command in SCHEMAS:
+        header = read_yaml(CONF_DIR / f"{command}.yaml")["hydra"]["help"]["header"]
+    else:
+        header = str({"ls": ls, "completion": completion}[command].__doc__)
     examples, _, words = header.partition("\n\n")
     return f"{textwrap.indent(textwrap.dedent(examples), ' ' * 4)}\n\n{_text(words)}\n\n"
 

@@ -25,6 +25,7 @@ from vitbench.settings.typed_text import parsed
 # what stands for a word of the reader's own, and what is tried in its place
 PLACEHOLDERS = {
     "COMMAND": "train",
+    "SHELL": "bash",
     "key=value": "seed=1",
     "study=": "study=quickstart",
     "study=NAME": "study=quickstart",

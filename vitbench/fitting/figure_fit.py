@@ -58,7 +58,8 @@ def draw_fit(runs: Runs, panel: Panel, first_keys: Sequence[str], title: str, ca
     try:
         fitted, left_out = lines_of(runs, y, first_keys, axis=axis)
     except UserError as error:  # even where nothing can be fitted, the runs are worth seeing
-        fitted, left_out = [], [f"No curve could be fitted: {error}."]
+        one_seed = max(group.interval(y).n for group in panel.groups) == 1  # the small print says so in any case
+        fitted, left_out = [], [] if one_seed else [f"No curve could be fitted: {error}."]
     fitted = [_renamed(curve, shown) for curve in fitted]
     report = Report(y, fitted, main_pairs(fitted), axis=axis)
     curves, compared = report.fitted_lines, report.pairs
