@@ -63,7 +63,7 @@ def faults_of(folder: Path, tell: Callable[[int], None] = lambda size: None) -> 
     for name, expected in read_sums(folder).items():
         try:
             if sha256_of(folder / name, tell) != expected:
-                faults[folder / name] = f"is not as it was written: {REMEDY if name in EVIDENCE else REPORTED}"
+                faults[folder / name] = f"is not as it was reported: {REMEDY if name in EVIDENCE else REPORTED}"
         except FileNotFoundError:
             faults[folder / name] = f"is missing; {REPORTED}"
         except OSError as error:

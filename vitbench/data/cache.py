@@ -273,7 +273,7 @@ def _read_header(path: Path) -> Any:
     """Reads a header. Raises ValueError unless it agrees with its own hash and with itself; OSError as `read_json`."""
     header: Any = read_json(path, LARGE)
     if header.pop("digest", None) != _digest(header):
-        raise _Changed("its header is not as it was written (its checksum differs)")
+        raise _Changed("its header is damaged (its checksum differs)")
     texts: list[Any] = [header.get(key) for key in ("classes", "broken", "warnings")]
     shape, train, labels = map(header.get, ("shape", "train", "labels"))
     dropped, digests = header.get("dropped", []), header.get("digests", "")

@@ -185,8 +185,8 @@ def crossover_sentence(compared: Compared, axis: Axis = IMAGES) -> str:
     opening, ratios = f"No crossover{sure} up to {largest} {unit}", _ratios(compared)
     if crossover.verdict == "beyond guard":
         return (
-            f"{opening}, and beyond guard after that: {ratios}. This ratio shrinks, and the curves may or may not meet:"
-            f" up to {GUARD:g} times the largest {of_sizes}, the fits do not settle it{doubt}."
+            f"{opening}, and none that the fits settle beyond: {ratios}. This ratio shrinks, and the curves may or may"
+            f" not meet; the fits do not settle it up to {GUARD:g} times the largest {of_sizes}{doubt}."
         )
     why = {
         "grows": "This ratio grows",
