@@ -321,12 +321,22 @@ def test_a_file_too_few_or_too_many_fails_the_check(
     assert done.code == 3 and said in done.err and done.err.count("\n") == 1
 
 
-def test_a_report_that_is_refused_leaves_the_one_before_as_it_was(vitbench: Cli, runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "line"),
+    [
+        ("value: test_accuracy", "value: test_accuracies", "value=test_accuracies: did you mean test_accuracy"),
+        ("errors: {", "errors: {labels: [One], ", "study=shares: figures.errors: labels=[One]: "),
+    ],
+)
+def test_a_report_that_is_refused_leaves_the_one_before_as_it_was(
+    vitbench: Cli, runs: Path, tmp_path: Path, right: str, wrong: str, line: str
+) -> None:
     assert vitbench("report", "study=shares.yaml").code == 0
     made = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    (tmp_path / "shares.yaml").write_text(STUDY.replace("value: test_accuracy", "value: test_accuracies"))
+    assert right in STUDY
+    (tmp_path / "shares.yaml").write_text(STUDY.replace(right, wrong))
     done = vitbench("report", "study=shares.yaml")
-    assert done.code == 2 and "value=test_accuracies: did you mean test_accuracy" in done.err.splitlines()[-1]
+    assert done.code == 2 and line in done.err.splitlines()[-1]
     assert made == {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
 
 

@@ -161,9 +161,9 @@ def collect(name: str, folder: Path, results: Path) -> None:
             count = count_by(count, count_kept(counted))
     without_result = {run_id: _state(folder / run_id) for run_id in planned if run_id not in runs.ids}
     section = Section(study, runs, [], "", [])
-    # What is wrong with a table is raised here, before a file is written. What is left out is told later.
+    # What is wrong with a table or a figure is raised here, before a file is written. What is left out is told later.
     with redirect_stderr(io.StringIO()):
-        _ = section.tables
+        _ = section.tables, [*section.figures()]
     pictures = read_pictures(study, runs, folder, target)
     with storage(target):
         target.mkdir(parents=True, exist_ok=True)

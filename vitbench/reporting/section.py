@@ -165,7 +165,11 @@ class Section:
     def figures(self) -> Iterator[tuple[str, bytes]]:
         """Draws the study's figures; yields the name and the bytes of each file."""
         for name, layout in self.figure_layouts.items():
-            yield f"{name}.svg", plot.draw_figure(self.runs, caveat=self.study.caveat, **layout)
+            try:
+                drawn = plot.draw_figure(self.runs, caveat=self.study.caveat, **layout)
+            except UserError as error:
+                raise UserError(f"study={self.study.name}: figures.{name}: {error}") from None
+            yield f"{name}.svg", drawn
 
     @property
     def heading(self) -> str:
