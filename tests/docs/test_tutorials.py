@@ -69,16 +69,6 @@ def shell(command: str, folder: Path) -> str:
     return done.stdout
 
 
-def with_paths(command: str, folder: Path) -> str:
-    """A command whose own studies are typed as paths, which works where `study=` does not look into ./experiments."""
-    return re.sub(r"study=(\w+)", lambda found: _path_of(found[1], folder), command)
-
-
-def _path_of(study: str, folder: Path) -> str:
-    path = f"experiments/{study}.yaml"
-    return f"study={path}" if (folder / path).exists() else f"study={study}"
-
-
 def follow(page: Path, folder: Path) -> None:
     """Does what a page says, in a folder."""
     printed = ""
@@ -89,7 +79,7 @@ def follow(page: Path, folder: Path) -> None:
             path.write_text(block.body, encoding="utf-8")
         elif block.kind == "bash":
             commands = block.body.replace("\\\n", " ").splitlines()
-            printed = shell("\n".join(with_paths(with_words(line, block.added), folder) for line in commands), folder)
+            printed = shell("\n".join(with_words(line, block.added) for line in commands), folder)
         elif block.kind == "text":
             here = {words(line) for line in printed.splitlines()}
             for line in block.body.splitlines():

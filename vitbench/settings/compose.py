@@ -156,5 +156,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} must hold settings (key: value), not {type(content).__name__}")
+        held = "holds a list" if isinstance(content, list) else "holds no key" if content else "is empty"
+        raise UserError(f"{path} {held}; it must hold settings (key: value)")
     return content
