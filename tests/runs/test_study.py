@@ -74,7 +74,7 @@ def test_a_study_of_ones_own_is_found_by_its_name(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="study=mien: did you mean mine"):
         find_study("mien")
     monkeypatch.chdir(tmp_path / "experiments")
-    with pytest.raises(UserError, match=r"study=mine: .* its path, or its name where it lies in experiments/"):
+    with pytest.raises(UserError, match=r"study=mine: .* or its name if the file is in experiments/"):
         find_study("mine")
 
 
