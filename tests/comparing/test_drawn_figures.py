@@ -12,6 +12,7 @@ from tests import fake_runs
 from tests.conftest import Output
 from vitbench import plot
 from vitbench.comparing import figure
+from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.frame import framed_figure
 from vitbench.comparing.select import select_runs
 from vitbench.comparing.wording import Wording, wording_of
@@ -228,3 +229,69 @@ def test_labels_of_one_seed_have_no_points_besides_their_markers() -> None:
 
 def test_lines_without_a_user_s_words_keep_their_names() -> None:
     assert wording_of({}).named({"a": "A"}) == {"a": "A"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["y=train_seconds"], {"labels"}),
+        (["y=test_accuracy"], {"title", "xlabel", "ylabel", "labels"}),
+        (["x=samples_seen"], {"ylabel", "labels"}),
+        (["y=[test_accuracy,test_error]"], {"labels"}),
+        (["y=train_seconds", "title=Typed"], {"title", "labels"}),
+    ],
+)
+def test_the_words_of_a_study_go_where_another_result_or_x_is_typed(
+    study: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch, typed: list[str], kept: set[str]
+) -> None:
+    words = "title: A, xlabel: B, ylabel: C, labels: {resnet: CNN}"
+    (study / "mine.yaml").write_text(f"runs: [model=vit]\nfigures:\n  one: {{y: test_accuracy, {words}}}\n")
+    layouts = []
+    monkeypatch.setattr(plot, "draw_figure", lambda runs, **layout: layouts.append(layout) or b"<svg/>")
+    assert vitbench("plot", "study=mine.yaml", *typed).code == 0
+    assert {"title", "xlabel", "ylabel", "labels"} & layouts[0].keys() == kept
+
+
+def test_a_file_is_named_after_the_result_that_was_typed(study: Path, vitbench: Cli) -> None:
+    assert vitbench("plot", "study=mine.yaml", "y=test_error").out == "figures/test_error.svg\n"
+    assert vitbench("plot", "y=[test_error,train_seconds]").out == "figures/test_error-train_seconds.svg\n"
+
+
+def test_no_figure_of_a_study_is_written_where_one_cannot_be_drawn(study: Path, vitbench: Cli) -> None:
+    (study / "mine.yaml").write_text(STUDY.replace("y: test_error", "y: nothing"))
+    done = vitbench("plot", "study=mine.yaml")
+    assert (done.code, done.out) == (2, "") and not (study / "figures").exists()
+
+
+def test_typed_labels_extend_those_of_a_study_and_know_its_names(runs: Path) -> None:
+    of_study = {"resnet": "CNN", "vit pe=none": "Bag"}
+    typed = {"is_typed": True, "study_labels": of_study}
+    assert names_at_ends(drawn(runs, labels={"CNN": "ConvNet"}, **typed)) == ["Bag", "ViT, learned encoding", "ConvNet"]
+    assert names_at_ends(drawn(runs, labels={"resnet": "R"}, **typed))[-1] == "R"
+    with pytest.raises(UserError, match=r"labels=\{CN: ...\}: the figure has the names Bag; "):
+        drawn(runs, labels={"CN": "A"}, **typed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["A", None, "B"], "labels: null is no text"),
+        (["A", [1, 2], "B"], r"labels: \[1,2\] is no text"),
+        ("{resnet: null}", "labels: null is no text"),
+        (["A", "B", "A"], "labels: A would be the name of several lines"),
+        ({"resnet": "ViT, no encoding"}, "labels: ViT, no encoding would be the name of several lines"),
+    ],
+)
+def test_a_label_is_text_and_of_one_line(runs: Path, labels: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        drawn(runs, labels=labels)
+
+
+def test_runs_of_another_study_have_none_of_the_words_of_this_one(study: Path, vitbench: Cli) -> None:
+    folder = study / "other"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("")
+    (folder / "runs.csv").write_text(evidence_text(select_runs("runs", {}), {}))
+    assert vitbench("plot", "study=mine.yaml", "name=one", f"runs={folder}/runs.csv", "file=a.svg").code == 0
+    svg = (study / "a.svg").read_text(encoding="utf-8")
+    assert "Seen here" not in svg and str(study) not in svg and "study=other" in svg
