@@ -198,6 +198,8 @@ def build_figure(
     if isinstance(y, list) and (fit or not 0 < len(y) <= MOST_PANELS):
         why = "fit=true draws one result" if fit else f"1 to {MOST_PANELS} results"
         raise UserError(f"y=[{','.join(map(str, y))}]: {why}")
+    if isinstance(y, list) and len(y) > 1 and wording.ylabel is not None:
+        raise UserError(f"ylabel={wording.ylabel}: each panel of several results has a label of its own; leave it out")
     runs = runs.filtered(where or {})
     if fit:
         from vitbench.fitting.references import without_references
@@ -225,10 +227,10 @@ def build_figure(
 
 
 def _title_of(panels: Sequence[Panel]) -> str:
-    """Names a figure by its axes: what is drawn, and what it is drawn against."""
-    x = without_unit(panels[0].x_label or axis_label(panels[0].x))
+    """Names a figure by its axes: what is drawn, and what it is drawn against; panels can have no x in common."""
+    x, *others = dict.fromkeys(without_unit(panel.x_label or axis_label(panel.x)) for panel in panels)
     if len(panels) > 1:
-        return f"By {x}"
+        return "" if others else f"By {x}"
     y = without_unit(axis_label(panels[0].y))
     return f"{y[:1].upper()}{y[1:]} by {x}"
 

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tests import fake_runs
 from tests.conftest import Output
+from tests.numbers.test_look import contrast
 from vitbench import plot
 from vitbench.comparing import figure
+from vitbench.comparing.confusion_figure import draw_matrix
 from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.frame import framed_figure
 from vitbench.comparing.select import select_runs
@@ -295,3 +299,47 @@ def test_runs_of_another_study_have_none_of_the_words_of_this_one(study: Path, v
     assert vitbench("plot", "study=mine.yaml", "name=one", f"runs={folder}/runs.csv", "file=a.svg").code == 0
     svg = (study / "a.svg").read_text(encoding="utf-8")
     assert "Seen here" not in svg and str(study) not in svg and "study=other" in svg
+
+
+# ---------------------------------------------------------------------------------------------------- several results
+
+
+def test_several_results_have_no_label_of_y_and_each_level_of_chance_has_its_name(runs: Path) -> None:
+    ys = ["test_accuracy", "test_error"]
+    with pytest.raises(UserError, match="ylabel=A: each panel of several results has a label of its own"):
+        drawn(runs, y=ys, ylabel="A")
+    foot = drawn(runs, y=ys, xlabel="B").subfigs[1].texts[0].get_text().replace("\n", " ")
+    assert "give 10 % (test accuracy). " in foot and "give 90 % (test error). " in foot
+
+
+def test_a_title_names_no_x_that_only_one_panel_has(runs: Path) -> None:
+    selected = select_runs(str(runs), {})
+    for run_id in selected.swept:
+        rows = [
+            {"column": "shift.length.consistency", "at": at, "at_unit": "px", "value": 0.9 - at / 10} for at in (1.0, 2.0)
+        ]
+        selected.swept[run_id].extend(rows)
+    with look.figure_style():
+        of = plot.build_figure(selected, y=["shift.length.consistency", "test_accuracy"])
+    assert of.subfigs[0]._suptitle.get_text() == "" and len({axes.get_xlabel() for axes in of.axes}) == 2
+
+
+@pytest.mark.parametrize("layout", [{}, {"y": "test_error", "fit": True}, {"x": "pe"}, {"whole": "resnet"}])
+def test_an_empty_label_leaves_an_axis_without_one(runs: Path, layout: dict[str, Any]) -> None:
+    axes = drawn(runs, xlabel="", ylabel="", **layout).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("", "")
+
+
+@pytest.mark.parametrize("style", look.STYLES)
+def test_digits_in_a_confusion_matrix_can_be_read_on_their_cells(style: str) -> None:
+    percent = np.linspace(1, 100, 36).reshape(6, 6)
+    with look.figure_style(style):
+        of = Figure()
+        axes = of.subplots()
+        draw_matrix(of, axes, percent)
+    (image,) = axes.images
+    assert len(axes.texts) == 36
+    for text in axes.texts:
+        column, row = text.get_position()
+        cell = to_hex(image.to_rgba(percent[int(row) : int(row) + 1, int(column)])[0])
+        assert contrast(to_hex(text.get_color()), cell) > 3.5
