@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.draw_panels import draw_panels
 from vitbench.comparing.evidence import choose_runs, is_of_another_study, refuse_table
+from vitbench.comparing.frame import check_room
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs
@@ -164,7 +165,9 @@ def _with_fitting_words(
 def draw_figure(runs: Runs, *, caveat: str = "", ending: str = ".svg", style: str = "paper", **layout: Any) -> bytes:
     """Draws a figure and returns the bytes of its file."""
     with look.figure_style(style):
-        return look.save_figure(build_figure(runs, caveat=caveat, **layout), ending)
+        drawn = build_figure(runs, caveat=caveat, **layout)
+        check_room(drawn, layout.get("inches"))
+        return look.save_figure(drawn, ending)
 
 
 def build_figure(

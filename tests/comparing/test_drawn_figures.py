@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,18 @@ def test_digits_in_a_confusion_matrix_can_be_read_on_their_cells(style: str) -> 
         column, row = text.get_position()
         cell = to_hex(image.to_rgba(percent[int(row) : int(row) + 1, int(column)])[0])
         assert contrast(to_hex(text.get_color()), cell) > 3.5
+
+
+@pytest.mark.parametrize(
+    ("layout", "inches"),
+    [({}, [1, 1]), ({}, [3, 2]), ({"y": ["test_accuracy", "test_error"]}, [3, 4]), ({"whole": "resnet"}, [6, 2])],
+)
+def test_a_size_without_room_for_axes_and_words_is_refused_in_one_line(
+    runs: Path, layout: dict[str, Any], inches: list[int]
+) -> None:
+    selected = select_runs(str(runs), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"inches=\[\d,\d\]: too small for what the figure says; "):
+            plot.draw_figure(selected, inches=inches, **layout)
+        assert plot.draw_figure(selected, inches=[7, 5], **layout)

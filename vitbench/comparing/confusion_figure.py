@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.comparing import figure
-from vitbench.comparing.frame import framed_figure
+from vitbench.comparing.frame import check_room, framed_figure
 from vitbench.comparing.per_class import MATRIX, Network, confused_pairs, networks_of, only_network, refuse_others
 from vitbench.comparing.select import Runs
 from vitbench.comparing.wording import Wording
@@ -58,6 +58,7 @@ def draw_confusion(
     classes = [*wording.named({name: name for name in classes}).values()]
     with look.figure_style(style):
         drawn = _draw(runs, network, classes, wording, notes, caveat)
+        check_room(drawn, wording.inches)
         return look.save_figure(drawn, ending)
 
 
