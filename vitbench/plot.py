@@ -55,7 +55,8 @@ def main(config: Any) -> int:
     wording_of(asked)  # a slip is told before runs are read
     per, replaces = asked["per"], asked["replace"]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    caveat = study.caveat if study else ""
+    is_other = is_of_another_study(asked["runs"], study)
+    caveat = study.caveat if study and not is_other else ""
     layouts = {"confusion": {}} if per else _layouts_to_draw(asked, study)
     names = [*layouts] if asked["y"] is None else [_file_name(asked["y"])] * len(layouts)
     paths = _paths_of(asked["file"], names)
@@ -64,7 +65,6 @@ def main(config: Any) -> int:
     if per:
         refuse_table(asked["runs"], per)
     runs = choose_runs(asked["runs"], asked["where"], study)
-    is_other = is_of_another_study(asked["runs"], study)
     blobs = []  # all are drawn before one is written
     for path, (name, layout) in zip(paths, layouts.items(), strict=True):
         ending = path.suffix.lower()
@@ -135,7 +135,9 @@ def _without_unfit_keys(layout: dict[str, Any], typed: set[str], runs: Runs, y: 
     fits = all(
         x in swept_abscissas(runs, str(result)) or (x_is_usual and result in runs.numbers()) for result in results
     )
-    unfit = ({"x", "log", "xlabel"} if x is not None and not fits else set()) | ({"fit"} if isinstance(y, list) else set())
+    unfit = ({"x", "log", "xlabel"} if x is not None and not fits else set()) | (
+        {"fit"} if isinstance(y, list) else set()
+    )
     return {key: value for key, value in layout.items() if key in typed or key not in unfit}
 
 
@@ -190,7 +192,8 @@ def build_figure(
 ) -> Figure:
     """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel.
 
-    `words` are the settings of WORDING_KEYS, and the `study_labels` that typed labels extend; `is_typed` says whether its labels come from a command line.
+    `words` are the settings of WORDING_KEYS, and the `study_labels` that typed labels extend. `is_typed` says whether
+    its labels come from a command line.
     """
     wording = wording_of(words, is_typed)
     others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}

@@ -148,7 +148,10 @@ def test_a_long_label_has_several_lines_and_that_of_y_stands_above_the_axes(runs
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        ({"labels": ["A"]}, r"labels=\[A\]: the figure has 3 names: ViT, no encoding; ViT, learned encoding; ResNet"),
+        (
+            {"labels": ["A"]},
+            r"labels=\[A\]: the figure has 3 names, in this order: ViT, no encoding; ViT, learned encoding; ResNet",
+        ),
         ({"labels": {"resne": "A"}}, r"labels=\{resne: ...\}: the figure has the names ViT, no encoding; "),
         ({"labels": "{resnet: "}, r"labels=\{resnet: : must be \[NEW,NEW\] in the order of the legend"),
         ({"inches": [6]}, r"inches=\[6\]: must be \[WIDTH,HEIGHT\], each from 1 to 40"),
@@ -293,13 +296,14 @@ def test_a_label_is_text_and_of_one_line(runs: Path, labels: Any, said: str) -> 
 
 
 def test_runs_of_another_study_have_none_of_the_words_of_this_one(study: Path, vitbench: Cli) -> None:
+    (study / "mine.yaml").write_text(f"{STUDY}notes: Too short.\n")
     folder = study / "other"
     folder.mkdir()
     (folder / "study.yaml").write_text("")
     (folder / "runs.csv").write_text(evidence_text(select_runs("runs", {}), {}))
     assert vitbench("plot", "study=mine.yaml", "name=one", f"runs={folder}/runs.csv", "file=a.svg").code == 0
     svg = (study / "a.svg").read_text(encoding="utf-8")
-    assert "Seen here" not in svg and str(study) not in svg and "study=other" in svg
+    assert "Seen here" not in svg and "Too short" not in svg and str(study) not in svg and "study=other" in svg
 
 
 # ---------------------------------------------------------------------------------------------------- several results
@@ -317,7 +321,8 @@ def test_a_title_names_no_x_that_only_one_panel_has(runs: Path) -> None:
     selected = select_runs(str(runs), {})
     for run_id in selected.swept:
         rows = [
-            {"column": "shift.length.consistency", "at": at, "at_unit": "px", "value": 0.9 - at / 10} for at in (1.0, 2.0)
+            {"column": "shift.length.consistency", "at": at, "at_unit": "px", "value": 0.9 - at / 10}
+            for at in (1.0, 2.0)
         ]
         selected.swept[run_id].extend(rows)
     with look.figure_style():

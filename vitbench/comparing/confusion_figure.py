@@ -145,7 +145,7 @@ def draw_matrix(drawn: FigureBase, axes: Axes, percent: NDArray[np.float64]) -> 
     least = 0.5 if K <= MATRIX else 1.0
     for row, column in np.argwhere(percent >= least).tolist():
         value = percent[row, column]
-        luminance = np.array([0.2126, 0.7152, 0.0722]) @ np.array(image.to_rgba([value])[0, :3]) ** 2.2
+        luminance = np.array([0.2126, 0.7152, 0.0722]) @ np.array(image.to_rgba(np.array([value]))[0, :3]) ** 2.2
         # pure white would become the colour of the paper on a dark page
         colour = "0.15" if luminance > MIDDLE_LUMINANCE else "0.99"
         size = look.points(7.5 if K <= MATRIX else 6)

@@ -139,7 +139,9 @@ def runs_of_study(path: Path, study: Study | None) -> Runs:
     if study is None:
         return runs
     if is_of_another_study(str(path), study):
-        runs.notes.append(f"{path.name} holds the runs of study={path.absolute().parent.name}, and all of them are shown")
+        runs.notes.append(
+            f"{path.name} holds the runs of study={path.absolute().parent.name}, and all of them are shown"
+        )
     return runs.renamed(study.names)
 
 

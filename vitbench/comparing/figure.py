@@ -134,7 +134,9 @@ def y_limits(lines: Sequence[PlottedLine], y: str, log: bool) -> tuple[float, fl
 # -------------------------------------------------------------------------------------------------------------- axes
 
 
-def scale_axis(axes: Axes, letter: str, column: str, values: Sequence[float], log: str, label: str | None = None) -> None:
+def scale_axis(
+    axes: Axes, letter: str, column: str, values: Sequence[float], log: str, label: str | None = None
+) -> None:
     """Gives axis x or y its label, its scale and ticks that one can read; `log` holds the letters of log axes.
 
     `label` stands under the axis in place of the words for the column, unless it is None.

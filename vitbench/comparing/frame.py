@@ -64,8 +64,8 @@ def check_room(drawn: Figure, inches: Any) -> None:
         warnings.simplefilter("always")
         drawn.draw_without_rendering()
     boxes = [axes.get_window_extent() for axes in drawn.axes]
-    words = [artist for axes in drawn.axes for artist in (axes.xaxis.label, axes.yaxis.label, *axes.texts)]
-    words += [artist for part in drawn.subfigs for artist in (part._suptitle, *part.legends) if artist is not None]
+    words: list[Any] = [artist for axes in drawn.axes for artist in (axes.xaxis.label, axes.yaxis.label, *axes.texts)]
+    words += [artist for part in drawn.subfigs[:1] for artist in (*part.texts, *part.legends)]
     ends = [artist.get_window_extent() for artist in words]
     page, slack = drawn.bbox, 0.1 * drawn.dpi
     is_too_small = (

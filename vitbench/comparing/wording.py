@@ -37,7 +37,8 @@ class Wording:
         usual = "; ".join(shown.values())
         if self.new_names and len(self.new_names) != len(names):
             raise UserError(
-                f"labels={typed_value(self.new_names)}: the figure has {plural(len(names), 'name')}: {usual}"
+                f"labels={typed_value(self.new_names)}: the figure has {plural(len(names), 'name')}, in this order: "
+                f"{usual}; '{{OLD: NEW}}' renames one alone"
             )
         for old in self.renamed:
             if self.is_typed and old not in {*names, *names.values(), *shown.values()}:
