@@ -7,18 +7,21 @@ With `fit=true` the lines are fitted learning curves (vitbench/fitting/figure_fi
 its values stand side by side, and if y is a list of results their panels do. With `whole=resnet` or `bare=vit` the
 networks of a ladder do (vitbench/comparing/ladder_figure.py). What a probe measured along something
 (`y=shift.length.consistency`) is drawn against that. `per=confusion` draws which class one network takes for which
-(vitbench/comparing/confusion_figure.py). Of a study with several figures all are drawn into a folder.
+(vitbench/comparing/confusion_figure.py). Of a study with several figures all are drawn into a folder. A figure has the
+name that the study gives it, or that of the result that was typed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.draw_panels import draw_panels
-from vitbench.comparing.evidence import choose_runs, refuse_table
+from vitbench.comparing.evidence import choose_runs, is_of_another_study, refuse_table
+from vitbench.comparing.frame import check_room
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 USUAL_KEYS = ("x", "y", "lines", "log", "fit", "at", "layer", "degenerate", *LADDER_KEYS)
 FIGURE_KEYS = (*USUAL_KEYS, *WORDING_KEYS)  # these lay out a figure
+DRAWN_KEYS = ("x", "y", "at", "layer", *LADDER_KEYS)  # these say what a figure draws, and so what its title can say
 MOST_PANELS = 4
 FOLDER, USUAL_NAME = Path("figures"), "accuracy"  # where a figure goes if no file was typed, and its name without one
 
@@ -51,15 +55,18 @@ def main(config: Any) -> int:
     wording_of(asked)  # a slip is told before runs are read
     per, replaces = asked["per"], asked["replace"]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    caveat = study.caveat if study else ""
+    is_other = is_of_another_study(asked["runs"], study)
+    caveat = study.caveat if study and not is_other else ""
     layouts = {"confusion": {}} if per else _layouts_to_draw(asked, study)
-    paths = _paths_of(asked["file"], [*layouts])
+    names = [*layouts] if asked["y"] is None else [_file_name(asked["y"])] * len(layouts)
+    paths = _paths_of(asked["file"], names)
     for path in paths:
         check_output(path, replace=replaces)
     if per:
         refuse_table(asked["runs"], per)
     runs = choose_runs(asked["runs"], asked["where"], study)
-    for path, layout in zip(paths, layouts.values(), strict=True):
+    blobs = []  # all are drawn before one is written
+    for path, (name, layout) in zip(paths, layouts.items(), strict=True):
         ending = path.suffix.lower()
         if per:
             others = {key: asked[key] for key in ("name", *USUAL_KEYS)}
@@ -71,8 +78,11 @@ def main(config: Any) -> int:
             if asked["y"] is not None:
                 typed = {key for key in FIGURE_KEYS if asked[key] is not None}
                 layout = _without_unfit_keys(layout, typed, runs, asked["y"])
+            layout = _with_fitting_words(layout, study.figures.get(name, {}) if study else {}, asked, is_other)
             is_typed = asked["labels"] is not None
             blob = draw_figure(runs, caveat=caveat, ending=ending, style=style, is_typed=is_typed, **layout)
+        blobs.append(blob)
+    for path, blob in zip(paths, blobs, strict=True):
         write_output(path, blob, replace=replaces)
         say(f"{path}\n")
     return 0
@@ -92,6 +102,11 @@ def _layouts_to_draw(asked: Mapping[str, Any], study: Study | None) -> dict[str,
     if as_typed:
         return {as_typed[0]: layouts[as_typed[0]]}
     return {"": {key: asked[key] for key in FIGURE_KEYS if asked[key] is not None}}
+
+
+def _file_name(y: Any) -> str:
+    """Names a file after the results that were typed."""
+    return re.sub(r"[^\w.-]+", "_", "-".join(map(str, y if isinstance(y, list) else [y])))[:150]
 
 
 def _paths_of(file: str | None, names: Sequence[str]) -> list[Path]:
@@ -120,14 +135,41 @@ def _without_unfit_keys(layout: dict[str, Any], typed: set[str], runs: Runs, y: 
     fits = all(
         x in swept_abscissas(runs, str(result)) or (x_is_usual and result in runs.numbers()) for result in results
     )
-    unfit = ({"x", "log"} if x is not None and not fits else set()) | ({"fit"} if isinstance(y, list) else set())
+    unfit = ({"x", "log", "xlabel"} if x is not None and not fits else set()) | (
+        {"fit"} if isinstance(y, list) else set()
+    )
     return {key: value for key, value in layout.items() if key in typed or key not in unfit}
+
+
+def _with_fitting_words(
+    layout: dict[str, Any], own: Mapping[str, Any], asked: Mapping[str, Any], is_other: bool
+) -> dict[str, Any]:
+    """Drops the words of a study's figure that do not fit what was typed; `own` is its layout in the study.
+
+    Typed words always stay. Typed labels come after those of the study. `is_other`: the runs are of another study.
+    """
+    usual = {"x": "train_images", "y": "test_error" if own.get("fit") else "test_accuracy"}
+    changed = {key for key in ("lines", *DRAWN_KEYS) if asked[key] not in (None, own.get(key, usual.get(key)))}
+    unfit = {f"{axis}label" for axis in changed & {"x", "y"}}
+    if changed.intersection(DRAWN_KEYS):
+        unfit.add("title")
+    if "y" in changed and "x" not in own:
+        unfit.add("xlabel")  # each result can have an x of its own
+    if changed and isinstance(own.get("labels"), list):
+        unfit.add("labels")
+    if is_other:
+        unfit = {*WORDING_KEYS} - {"inches"}
+    kept = {key: value for key, value in layout.items() if asked.get(key) is not None or key not in unfit}
+    has_both = asked["labels"] is not None and "labels" in own and "labels" not in unfit
+    return kept | ({"study_labels": own["labels"]} if has_both else {})
 
 
 def draw_figure(runs: Runs, *, caveat: str = "", ending: str = ".svg", style: str = "paper", **layout: Any) -> bytes:
     """Draws a figure and returns the bytes of its file."""
     with look.figure_style(style):
-        return look.save_figure(build_figure(runs, caveat=caveat, **layout), ending)
+        drawn = build_figure(runs, caveat=caveat, **layout)
+        check_room(drawn, layout.get("inches"))
+        return look.save_figure(drawn, ending)
 
 
 def build_figure(
@@ -150,7 +192,8 @@ def build_figure(
 ) -> Figure:
     """Draws a figure within `look.figure_style`; if `y` is a list of results, each has a panel.
 
-    `words` are the settings of WORDING_KEYS; `is_typed` says whether its labels come from a command line.
+    `words` are the settings of WORDING_KEYS, and the `study_labels` that typed labels extend. `is_typed` says whether
+    its labels come from a command line.
     """
     wording = wording_of(words, is_typed)
     others = {"x": x, "lines": lines, "log": log, "fit": fit, "at": at, "layer": layer, "degenerate": degenerate}
@@ -161,6 +204,8 @@ def build_figure(
     if isinstance(y, list) and (fit or not 0 < len(y) <= MOST_PANELS):
         why = "fit=true draws one result" if fit else f"1 to {MOST_PANELS} results"
         raise UserError(f"y=[{','.join(map(str, y))}]: {why}")
+    if isinstance(y, list) and len(y) > 1 and wording.ylabel is not None:
+        raise UserError(f"ylabel={wording.ylabel}: each panel of several results has a label of its own; leave it out")
     runs = runs.filtered(where or {})
     if fit:
         from vitbench.fitting.references import without_references
@@ -188,10 +233,10 @@ def build_figure(
 
 
 def _title_of(panels: Sequence[Panel]) -> str:
-    """Names a figure by its axes: what is drawn, and what it is drawn against."""
-    x = without_unit(panels[0].x_label or axis_label(panels[0].x))
+    """Names a figure by its axes: what is drawn, and what it is drawn against; panels can have no x in common."""
+    x, *others = dict.fromkeys(without_unit(panel.x_label or axis_label(panel.x)) for panel in panels)
     if len(panels) > 1:
-        return f"By {x}"
+        return "" if others else f"By {x}"
     y = without_unit(axis_label(panels[0].y))
     return f"{y[:1].upper()}{y[1:]} by {x}"
 

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tests import fake_runs
 from tests.conftest import Output
+from tests.numbers.test_look import contrast
 from vitbench import plot
 from vitbench.comparing import figure
+from vitbench.comparing.confusion_figure import draw_matrix
+from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.frame import framed_figure
 from vitbench.comparing.select import select_runs
 from vitbench.comparing.wording import Wording, wording_of
@@ -142,7 +148,10 @@ def test_a_long_label_has_several_lines_and_that_of_y_stands_above_the_axes(runs
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        ({"labels": ["A"]}, r"labels=\[A\]: the figure has 3 names: ViT, no encoding; ViT, learned encoding; ResNet"),
+        (
+            {"labels": ["A"]},
+            r"labels=\[A\]: the figure has 3 names, in this order: ViT, no encoding; ViT, learned encoding; ResNet",
+        ),
         ({"labels": {"resne": "A"}}, r"labels=\{resne: ...\}: the figure has the names ViT, no encoding; "),
         ({"labels": "{resnet: "}, r"labels=\{resnet: : must be \[NEW,NEW\] in the order of the legend"),
         ({"inches": [6]}, r"inches=\[6\]: must be \[WIDTH,HEIGHT\], each from 1 to 40"),
@@ -228,3 +237,130 @@ def test_labels_of_one_seed_have_no_points_besides_their_markers() -> None:
 
 def test_lines_without_a_user_s_words_keep_their_names() -> None:
     assert wording_of({}).named({"a": "A"}) == {"a": "A"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["y=train_seconds"], {"labels"}),
+        (["y=test_accuracy"], {"title", "xlabel", "ylabel", "labels"}),
+        (["x=samples_seen"], {"ylabel", "labels"}),
+        (["y=[test_accuracy,test_error]"], {"labels"}),
+        (["y=train_seconds", "title=Typed"], {"title", "labels"}),
+    ],
+)
+def test_the_words_of_a_study_go_where_another_result_or_x_is_typed(
+    study: Path, vitbench: Cli, monkeypatch: pytest.MonkeyPatch, typed: list[str], kept: set[str]
+) -> None:
+    words = "title: A, xlabel: B, ylabel: C, labels: {resnet: CNN}"
+    (study / "mine.yaml").write_text(f"runs: [model=vit]\nfigures:\n  one: {{y: test_accuracy, {words}}}\n")
+    layouts = []
+    monkeypatch.setattr(plot, "draw_figure", lambda runs, **layout: layouts.append(layout) or b"<svg/>")
+    assert vitbench("plot", "study=mine.yaml", *typed).code == 0
+    assert {"title", "xlabel", "ylabel", "labels"} & layouts[0].keys() == kept
+
+
+def test_a_file_is_named_after_the_result_that_was_typed(study: Path, vitbench: Cli) -> None:
+    assert vitbench("plot", "study=mine.yaml", "y=test_error").out == "figures/test_error.svg\n"
+    assert vitbench("plot", "y=[test_error,train_seconds]").out == "figures/test_error-train_seconds.svg\n"
+
+
+def test_no_figure_of_a_study_is_written_where_one_cannot_be_drawn(study: Path, vitbench: Cli) -> None:
+    (study / "mine.yaml").write_text(STUDY.replace("y: test_error", "y: nothing"))
+    done = vitbench("plot", "study=mine.yaml")
+    assert (done.code, done.out) == (2, "") and not (study / "figures").exists()
+
+
+def test_typed_labels_extend_those_of_a_study_and_know_its_names(runs: Path) -> None:
+    of_study = {"resnet": "CNN", "vit pe=none": "Bag"}
+    typed = {"is_typed": True, "study_labels": of_study}
+    assert names_at_ends(drawn(runs, labels={"CNN": "ConvNet"}, **typed)) == ["Bag", "ViT, learned encoding", "ConvNet"]
+    assert names_at_ends(drawn(runs, labels={"resnet": "R"}, **typed))[-1] == "R"
+    with pytest.raises(UserError, match=r"labels=\{CN: ...\}: the figure has the names Bag; "):
+        drawn(runs, labels={"CN": "A"}, **typed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["A", None, "B"], "labels: null is no text"),
+        (["A", [1, 2], "B"], r"labels: \[1,2\] is no text"),
+        ("{resnet: null}", "labels: null is no text"),
+        (["A", "B", "A"], "labels: A would be the name of several lines"),
+        ({"resnet": "ViT, no encoding"}, "labels: ViT, no encoding would be the name of several lines"),
+    ],
+)
+def test_a_label_is_text_and_of_one_line(runs: Path, labels: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        drawn(runs, labels=labels)
+
+
+def test_runs_of_another_study_have_none_of_the_words_of_this_one(study: Path, vitbench: Cli) -> None:
+    (study / "mine.yaml").write_text(f"{STUDY}notes: Too short.\n")
+    folder = study / "other"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("")
+    (folder / "runs.csv").write_text(evidence_text(select_runs("runs", {}), {}))
+    assert vitbench("plot", "study=mine.yaml", "name=one", f"runs={folder}/runs.csv", "file=a.svg").code == 0
+    svg = (study / "a.svg").read_text(encoding="utf-8")
+    assert "Seen here" not in svg and "Too short" not in svg and str(study) not in svg and "study=other" in svg
+
+
+# ---------------------------------------------------------------------------------------------------- several results
+
+
+def test_several_results_have_no_label_of_y_and_each_level_of_chance_has_its_name(runs: Path) -> None:
+    ys = ["test_accuracy", "test_error"]
+    with pytest.raises(UserError, match="ylabel=A: each panel of several results has a label of its own"):
+        drawn(runs, y=ys, ylabel="A")
+    foot = drawn(runs, y=ys, xlabel="B").subfigs[1].texts[0].get_text().replace("\n", " ")
+    assert "give 10 % (test accuracy). " in foot and "give 90 % (test error). " in foot
+
+
+def test_a_title_names_no_x_that_only_one_panel_has(runs: Path) -> None:
+    selected = select_runs(str(runs), {})
+    for run_id in selected.swept:
+        rows = [
+            {"column": "shift.length.consistency", "at": at, "at_unit": "px", "value": 0.9 - at / 10}
+            for at in (1.0, 2.0)
+        ]
+        selected.swept[run_id].extend(rows)
+    with look.figure_style():
+        of = plot.build_figure(selected, y=["shift.length.consistency", "test_accuracy"])
+    assert of.subfigs[0]._suptitle.get_text() == "" and len({axes.get_xlabel() for axes in of.axes}) == 2
+
+
+@pytest.mark.parametrize("layout", [{}, {"y": "test_error", "fit": True}, {"x": "pe"}, {"whole": "resnet"}])
+def test_an_empty_label_leaves_an_axis_without_one(runs: Path, layout: dict[str, Any]) -> None:
+    axes = drawn(runs, xlabel="", ylabel="", **layout).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("", "")
+
+
+@pytest.mark.parametrize("style", look.STYLES)
+def test_digits_in_a_confusion_matrix_can_be_read_on_their_cells(style: str) -> None:
+    percent = np.linspace(1, 100, 36).reshape(6, 6)
+    with look.figure_style(style):
+        of = Figure()
+        axes = of.subplots()
+        draw_matrix(of, axes, percent)
+    (image,) = axes.images
+    assert len(axes.texts) == 36
+    for text in axes.texts:
+        column, row = text.get_position()
+        cell = to_hex(image.to_rgba(percent[int(row) : int(row) + 1, int(column)])[0])
+        assert contrast(to_hex(text.get_color()), cell) > 3.5
+
+
+@pytest.mark.parametrize(
+    ("layout", "inches"),
+    [({}, [1, 1]), ({}, [3, 2]), ({"y": ["test_accuracy", "test_error"]}, [3, 4]), ({"whole": "resnet"}, [6, 2])],
+)
+def test_a_size_without_room_for_axes_and_words_is_refused_in_one_line(
+    runs: Path, layout: dict[str, Any], inches: list[int]
+) -> None:
+    selected = select_runs(str(runs), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"inches=\[\d,\d\]: too small for what the figure says; "):
+            plot.draw_figure(selected, inches=inches, **layout)
+        assert plot.draw_figure(selected, inches=[7, 5], **layout)

@@ -64,7 +64,7 @@ def test_the_committed_tables_of_a_study_come_from_its_evidence(vitbench: Cli) -
 def test_a_study_of_another_name_gets_a_note(vitbench: Cli, evidence: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(STUDY)
     out = vitbench("table", "study=other.yaml", f"runs={evidence}").out
-    assert f"{evidence} holds the runs of study=fakes, and all of them are shown" in out
+    assert f"{evidence.name} holds the runs of study=fakes, and all of them are shown" in out
 
 
 def test_a_figure_is_drawn_of_evidence_and_of_what_lies_along_something(vitbench: Cli, evidence: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitbench.comparing import figure
-from vitbench.comparing.frame import framed_figure
+from vitbench.comparing.frame import check_room, framed_figure
 from vitbench.comparing.per_class import MATRIX, Network, confused_pairs, networks_of, only_network, refuse_others
 from vitbench.comparing.select import Runs
 from vitbench.comparing.wording import Wording
@@ -35,6 +35,7 @@ SHOWN = 40  # so many are drawn of more classes
 LONGEST_NAME = 22  # characters
 WORST = 5  # pairs that are named below
 USUAL_TITLE = "Which class is taken for which"
+MIDDLE_LUMINANCE = 0.22  # of a cell on which dark digits and light ones have the same contrast
 TICKS = (0, 1, 5, 10, 25, 50, 75, 100)  # of the colour bar, %
 
 
@@ -57,6 +58,7 @@ def draw_confusion(
     classes = [*wording.named({name: name for name in classes}).values()]
     with look.figure_style(style):
         drawn = _draw(runs, network, classes, wording, notes, caveat)
+        check_room(drawn, wording.inches)
         return look.save_figure(drawn, ending)
 
 
@@ -91,9 +93,9 @@ def _draw(
     axes = above.subplots()
     draw_matrix(above, axes, 100 * shares[np.ix_(order, order)])
     label_classes(axes, names)
-    if wording.xlabel:
+    if wording.xlabel is not None:
         axes.set_xlabel(wording.xlabel)
-    if wording.ylabel:
+    if wording.ylabel is not None:
         axes.set_ylabel(wording.ylabel)
     return drawn
 
@@ -143,8 +145,9 @@ def draw_matrix(drawn: FigureBase, axes: Axes, percent: NDArray[np.float64]) -> 
     least = 0.5 if K <= MATRIX else 1.0
     for row, column in np.argwhere(percent >= least).tolist():
         value = percent[row, column]
-        on_light = (value > 40) == dark
-        colour = "0.15" if on_light else "0.99"  # pure white would become the colour of the paper on a dark page
+        luminance = np.array([0.2126, 0.7152, 0.0722]) @ np.array(image.to_rgba(np.array([value]))[0, :3]) ** 2.2
+        # pure white would become the colour of the paper on a dark page
+        colour = "0.15" if luminance > MIDDLE_LUMINANCE else "0.99"
         size = look.points(7.5 if K <= MATRIX else 6)
         axes.text(column, row, f"{math.floor(value + 0.5)}", ha="center", va="center", fontsize=size, color=colour)
 

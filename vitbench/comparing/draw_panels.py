@@ -89,7 +89,8 @@ def _describe(panels: Sequence[Panel]) -> str:
     sentences = [figure.describe_means([mean.n for panel in panels for line in panel.lines for _, mean in line.means])]
     if paths := [*dict.fromkeys(panel.path for panel in panels if panel.path)]:
         sentences.append(f"Lines follow growing {' and '.join(map(axis_label, paths))}.")
-    sentences += dict.fromkeys(figure.describe_chance(panel.groups, panel.y) for panel in panels)
+    several = len({panel.y for panel in panels}) > 1
+    sentences += dict.fromkeys(figure.describe_chance(panel.groups, panel.y, named=several) for panel in panels)
     return " ".join(filter(None, sentences))
 
 
@@ -128,12 +129,12 @@ def _draw_panel(
         else:
             offset = DODGE * ((i + 0.5) / len(labels) - 0.5)
             handles[line.label] = draw_beside(axes, line, i, offset, scale)
-    x_label = wording.xlabel or panel.x_label
+    x_label = (panel.x_label or None) if wording.xlabel is None else wording.xlabel
     if panel.categories is None:
         figure.scale_axis(axes, "x", x, [at for line in lines for at, _ in line.points], log, x_label)
     else:
         _label_categories(axes, panel.categories, x, x_label)
-    figure.scale_axis(axes, "y", y, [value for line in lines for _, value in line.points], log, wording.ylabel or "")
+    figure.scale_axis(axes, "y", y, [value for line in lines for _, value in line.points], log, wording.ylabel)
     axes.set_ylim(*figure.y_limits(lines, y, "y" in log))
     figure.draw_chance(axes, panel.groups, y)
     if x.endswith("accuracy") and y.endswith("accuracy"):
@@ -167,7 +168,7 @@ def draw_beside(axes: Axes, line: PlottedLine, i: int, offset: float, scale: int
     return drawn_means
 
 
-def _label_categories(axes: Axes, categories: Sequence[Any], x: str, label: str) -> None:
+def _label_categories(axes: Axes, categories: Sequence[Any], x: str, label: str | None) -> None:
     """Writes the categories along x, turned where they would touch, and draws a line between each two."""
     words = [value_in_words(x, category) for category in categories]
     axes.set_xticks(range(len(words)), words)
@@ -175,7 +176,7 @@ def _label_categories(axes: Axes, categories: Sequence[Any], x: str, label: str)
         for text in axes.get_xticklabels():
             text.set(rotation=25, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.5, len(words) - 0.5)
-    figure.write_label(axes, "x", label or axis_label(x))
+    figure.write_label(axes, "x", axis_label(x) if label is None else label)
     axes.grid(False, axis="x")
     for i in range(1, len(words)):
         axes.axvline(i - 0.5, color=look.current().grid, linewidth=look.points(0.6), zorder=0)

@@ -138,10 +138,18 @@ def runs_of_study(path: Path, study: Study | None) -> Runs:
     runs = replace(read_evidence(path), swept=read_swept(path.with_name("probes.csv")))
     if study is None:
         return runs
-    folder = path.absolute().parent
-    if (folder / "study.yaml").is_file() and study.name not in (folder.name, "study"):
-        runs.notes.append(f"{path} holds the runs of study={folder.name}, and all of them are shown")
+    if is_of_another_study(str(path), study):
+        runs.notes.append(
+            f"{path.name} holds the runs of study={path.absolute().parent.name}, and all of them are shown"
+        )
     return runs.renamed(study.names)
+
+
+def is_of_another_study(place: str, study: Study | None) -> bool:
+    """Whether `runs=` names a runs.csv that lies in the folder of another study."""
+    folder = Path(place).expanduser().absolute().parent
+    is_of_a_study = study is not None and is_table(place) and (folder / "study.yaml").is_file()
+    return is_of_a_study and study is not None and study.name not in (folder.name, "study")
 
 
 def refuse_table(place: str, per: str) -> None:

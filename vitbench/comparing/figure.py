@@ -15,7 +15,7 @@ from vitbench.comparing.select import Runs
 from vitbench.errors import UserError
 from vitbench.numbers import look
 from vitbench.numbers.inline import Point, describe_points
-from vitbench.numbers.setting_words import axis_label, in_words
+from vitbench.numbers.setting_words import axis_label, in_words, without_unit
 from vitbench.numbers.words import CALIBRATION, is_share, printable
 
 if TYPE_CHECKING:
@@ -134,15 +134,17 @@ def y_limits(lines: Sequence[PlottedLine], y: str, log: bool) -> tuple[float, fl
 # -------------------------------------------------------------------------------------------------------------- axes
 
 
-def scale_axis(axes: Axes, letter: str, column: str, values: Sequence[float], log: str, label: str = "") -> None:
+def scale_axis(
+    axes: Axes, letter: str, column: str, values: Sequence[float], log: str, label: str | None = None
+) -> None:
     """Gives axis x or y its label, its scale and ticks that one can read; `log` holds the letters of log axes.
 
-    `label` stands under the axis in place of the words for the column.
+    `label` stands under the axis in place of the words for the column, unless it is None.
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axis = getattr(axes, f"{letter}axis")
-    write_label(axes, letter, label or axis_label(column))
+    write_label(axes, letter, axis_label(column) if label is None else label)
     unnamed: set[float] = set()  # ticks whose numbers would touch others
     if letter in log:
         if min(values) <= 0:
@@ -210,10 +212,11 @@ def chance_level(groups: Sequence[Group], y: str) -> float | None:
     return share if y.endswith("_accuracy") else 100 - share
 
 
-def describe_chance(groups: Sequence[Group], y: str) -> str:
-    """Says what guessing gives; it is empty where that is unknown."""
+def describe_chance(groups: Sequence[Group], y: str, named: bool = False) -> str:
+    """Says what guessing gives, and if `named` of which result; it is empty where that is unknown."""
     level = chance_level(groups, y)
-    return "" if level is None else f"Guessing would give {level:.3g} %."
+    of_what = f" ({without_unit(axis_label(y))})" if named else ""
+    return "" if level is None else f"Guessing would give {level:.3g} %{of_what}."
 
 
 def draw_chance(axes: Axes, groups: Sequence[Group], y: str, letter: str = "y") -> None:

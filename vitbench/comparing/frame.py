@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.wording import Wording
+from vitbench.errors import UserError
 from vitbench.numbers import look
+from vitbench.numbers.words import typed_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 NOTE_SIZE = 7.2  # in points: the size of notes between the axes and the small print
 LINE = 1.3 / 72  # the height of a line of text in inches, per point of its size
 LEFT = 0.06  # inches before a line of text
-LEAST_AXES = 1.0  # inches that the axes keep, however much is written below
+LEAST_AXES = 1.2  # inches that axes need in width and height, besides all that is written
 
 
 def framed_figure(
@@ -51,6 +54,30 @@ def framed_figure(
         below.text(LEFT / inches[0], top, text, **style)
         top -= its_height / sum(heights)
     return drawn, above
+
+
+def check_room(drawn: Figure, inches: Any) -> None:
+    """Raises UserError where a figure of `inches` that somebody chose has too little room for its axes or its words."""
+    if inches is None:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        drawn.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in drawn.axes]
+    words: list[Any] = [artist for axes in drawn.axes for artist in (axes.xaxis.label, axes.yaxis.label, *axes.texts)]
+    words += [artist for part in drawn.subfigs[:1] for artist in (*part.texts, *part.legends)]
+    ends = [artist.get_window_extent() for artist in words]
+    page, slack = drawn.bbox, 0.1 * drawn.dpi
+    is_too_small = (
+        any("constrained_layout" in str(warning.message) for warning in caught)
+        or any(min(box.width, box.height) < LEAST_AXES * drawn.dpi for box in boxes)
+        or any(min(end.x0, end.y0) < -slack or end.x1 > page.x1 + slack or end.y1 > page.y1 + slack for end in ends)
+    )
+    if is_too_small:
+        raise UserError(
+            f"inches={typed_value(inches)}: too small for what the figure says; type more, or leave inches= out for "
+            "the size that it needs"
+        )
 
 
 def _texts(

@@ -65,12 +65,12 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
     handles = _draw_values(left, measured, value, order, sizes)
     _draw_worths(right, measured, order, sizes)
     for axes, label in (
-        (left, wording.xlabel or axis_label(value)),
+        (left, axis_label(value) if wording.xlabel is None else wording.xlabel),
         (right, f"how many times the images it {'needs' if ladder.is_whole else 'saves'}"),
     ):
         axes.set_xlabel(look.wrapped(label, PANEL_INCHES * look.current().scale, 9))
         _separate_rungs(axes, len(order))
-    if wording.ylabel:
+    if wording.ylabel is not None:
         left.set_ylabel(wording.ylabel)
     row_height = 72 * (above.bbox.height / drawn.dpi - look.points(1.1)) / len(order)
     size = min(look.points(LABEL_SIZE), row_height / 1.25 / max(label.count("\n") + 1 for label in labels))

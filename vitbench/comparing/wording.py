@@ -8,9 +8,10 @@ from typing import Any
 
 from vitbench.errors import UserError
 from vitbench.numbers import look
-from vitbench.numbers.words import is_number, plural, typed_value
+from vitbench.numbers.words import is_number, plural, printable, typed_value
 
 WORDING_KEYS = ("title", "labels", "xlabel", "ylabel", "inches")
+HOW_TO_LABEL = "must be [NEW,NEW] in the order of the legend, or '{OLD: NEW, OLD: NEW}'"
 LEAST_INCHES, MOST_INCHES = 1, 40  # of a side of a figure
 
 
@@ -24,6 +25,7 @@ class Wording:
     new_names: Sequence[str] = ()  # of the lines, in the order of the legend
     renamed: Mapping[str, str] = field(default_factory=dict)  # from a line's usual name, or what one types for it
     inches: tuple[float, float] | None = None
+    of_study: Wording | None = None  # has the labels of a study, which those that were typed come after
     is_typed: bool = False  # on the command line, where a name of no line is a slip; in a study it may have no runs yet
 
     def named(self, names: Mapping[str, str]) -> dict[str, str]:
@@ -31,17 +33,24 @@ class Wording:
 
         Raises UserError where a typed name is of no line, and where there are more or fewer new names than lines.
         """
-        usual = "; ".join(names.values())
+        shown = self.of_study.named(names) if self.of_study else names
+        usual = "; ".join(shown.values())
         if self.new_names and len(self.new_names) != len(names):
             raise UserError(
-                f"labels={typed_value(self.new_names)}: the figure has {plural(len(names), 'name')}: {usual}"
+                f"labels={typed_value(self.new_names)}: the figure has {plural(len(names), 'name')}, in this order: "
+                f"{usual}; '{{OLD: NEW}}' renames one alone"
             )
-        if self.new_names:
-            return dict(zip(names, self.new_names, strict=True))
         for old in self.renamed:
-            if self.is_typed and old not in {*names, *names.values()}:
+            if self.is_typed and old not in {*names, *names.values(), *shown.values()}:
                 raise UserError(f"labels={{{old}: ...}}: the figure has the names {usual}")
-        return {typed: self.renamed.get(typed, self.renamed.get(words, words)) for typed, words in names.items()}
+        named = dict(zip(names, self.new_names, strict=True)) if self.new_names else dict(shown)
+        for typed, words in names.items():
+            known_as = (typed, words, shown[typed])
+            named[typed] = next((self.renamed[old] for old in known_as if old in self.renamed), named[typed])
+        for typed, new in named.items():
+            if new and new != names[typed] and [*named.values()].count(new) > 1:
+                raise UserError(f"labels: {printable(new)} would be the name of several lines; give each its own")
+        return named
 
     def size(self, width: float, height: float) -> tuple[float, float]:
         """The width and height of a figure in inches, from those that its content needs in the style paper."""
@@ -59,9 +68,15 @@ def wording_of(layout: Mapping[str, Any], is_typed: bool = False) -> Wording:
         labels = _mapping(labels)
     if not isinstance(labels, Mapping | list | tuple | None):
         labels = [labels]
+    parts = [*labels, *(labels.values() if isinstance(labels, Mapping) else [])] if labels is not None else []
+    for part in parts:
+        if type(part) not in (str, int, float):
+            raise UserError(f"labels: {typed_value(part)} is no text; {HOW_TO_LABEL}")
     renamed = {str(old): str(new) for old, new in labels.items()} if isinstance(labels, Mapping) else {}
     new_names = [] if labels is None or renamed else [*map(str, labels)]
-    return Wording(title, xlabel, ylabel, new_names, renamed, None if inches is None else _inches(inches), is_typed)
+    size = None if inches is None else _inches(inches)
+    of_study = wording_of({"labels": layout["study_labels"]}) if layout.get("study_labels") else None
+    return Wording(title, xlabel, ylabel, new_names, renamed, size, of_study, is_typed)
 
 
 def _mapping(typed: str) -> Mapping[Any, Any]:
@@ -72,10 +87,8 @@ def _mapping(typed: str) -> Mapping[Any, Any]:
         found = yaml.safe_load(typed)
     except yaml.YAMLError:
         found = None
-    if not isinstance(found, Mapping) or not all(
-        isinstance(part, str | int | float) for pair in found.items() for part in pair
-    ):
-        raise UserError(f"labels={typed}: must be [NEW,NEW] in the order of the legend, or '{{OLD: NEW, OLD: NEW}}'")
+    if not isinstance(found, Mapping):
+        raise UserError(f"labels={typed}: {HOW_TO_LABEL}")
     return found
 
 

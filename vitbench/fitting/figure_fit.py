@@ -118,9 +118,9 @@ def _draw_axes(
             _draw_curve(axes, line, curve, i, scale, len(lines) <= MOST_NUMBERED)
     for pair in compared:
         _mark_crossover(axes, pair, [line.label for line in lines], scale)
-    figure.scale_axis(axes, "x", panel.x, [n for line in lines for n, _ in line.points], log, wording.xlabel or "")
+    figure.scale_axis(axes, "x", panel.x, [n for line in lines for n, _ in line.points], log, wording.xlabel)
     values = [scale * value for line in lines for _, value in line.points]
-    figure.scale_axis(axes, "y", y, values, log, wording.ylabel or "")
+    figure.scale_axis(axes, "y", y, values, log, wording.ylabel)
     _set_limits(axes, panel, [*curves.values()], scale)
     figure.draw_chance(axes, panel.groups, y)
 

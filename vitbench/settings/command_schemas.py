@@ -81,14 +81,15 @@ class PlotConfig:
     bare: str | None = None
     per: str | None = None  # confusion: draws which class one network takes for which; null: draws runs
     title: str | None = None  # the title; null: the study's choice, or the axes in words
-    # names of the lines, in the order of the legend or by their old ones: labels=[CNN,ViT], labels='{resnet: CNN}';
-    # null: settings in words
+    # new names of the lines: best by their old ones, labels='{resnet: CNN}', or a list in the order of the legend, such
+    # as [ViT,CNN]; labels=[?] is refused and lists the names in this order; null: settings in words
     labels: Any = None
-    xlabel: str | None = None  # what stands along the x axis; null: the name of x, with its unit
-    ylabel: str | None = None  # what stands along the y axis; null: the name of y, with its unit
+    xlabel: str | None = None  # what stands along the x axis; '': nothing; null: the name of x, with its unit
+    ylabel: str | None = None  # what stands along the y axis; '': nothing; null: the name of y, with its unit
     inches: Any = None  # width and height of the figure, such as inches=[6,3]; null: what it needs
     style: str = "paper"  # paper: for a column of a paper; slides: large letters, 16:9; dark: on a dark ground
-    # writes the figure into this file, .svg, .png or .pdf, or a study's figures into this folder; null: into figures/
+    # writes the figure into this file, .svg, .png or .pdf, or a study's figures into this folder; null: into figures/,
+    # with the name of y where it was typed, or else the name that the study gives
     file: str | None = None
     replace: bool = False  # true: replaces an existing file, even if vitbench did not write it
 
