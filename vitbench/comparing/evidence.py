@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
+NOT_ENDED = ("missing", "unfinished", "failed")  # the states of planned runs that have none
 OWN_PAGE = "Made by `vitbench report`"  # results/README.md says so
 SWEPT_COLUMNS = ("id", "column", "layer", "at", "at_unit", "value", "low", "high", "reason")
 
@@ -79,11 +80,13 @@ def columns_and_rows(runs: Runs) -> tuple[list[str], list[Row]]:
 def read_evidence(path: Path) -> Runs:
     """Reads runs.csv; raises DataError where the file is something else or was damaged."""
     try:
-        head, *lines = _read_csv(path)
+        head, *lines = _read_csv(path) or [[]]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no runs.csv: {printable(str(error))}") from None
+    if not head:
+        raise DataError(f"{path} is empty")
     if head[:2] != ["id", "status"] or FIRST_RESULT not in head or len(set(head)) < len(head):
         raise DataError(f"{path} is no runs.csv: its columns must be id, status, settings, {FIRST_RESULT}, results")
     settings = head[2 : head.index(FIRST_RESULT)]
@@ -96,6 +99,9 @@ def read_evidence(path: Path) -> Runs:
         if cells[0] in line_of_id:
             raise DataError(f"{path} line {number}: {cells[0]} is there twice, in line {line_of_id[cells[0]]} too")
         line_of_id[cells[0]] = number
+        if cells[1] not in (*ENDED, *NOT_ENDED):
+            known = ", ".join((*ENDED, *NOT_ENDED))
+            raise DataError(f"{path} line {number}: status is {printable(repr(cells[1]))}; choices: {known}")
         if cells[1] not in ENDED:
             other_states.append(cells[1])
             continue
@@ -177,11 +183,13 @@ def swept_text(runs: Runs, columns: Collection[str]) -> str:
 def read_swept(path: Path) -> dict[str, list[Row]]:
     """Reads probes.csv: the swept rows of each run by its id, or nothing where there is no such file."""
     try:
-        head, *lines = _read_csv(path)
+        head, *lines = _read_csv(path) or [[]]
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {printable(str(error))}") from None
+    if not head:
+        raise DataError(f"{path} is empty")
     swept: dict[str, list[Row]] = {}
     for number, cells in enumerate(lines, 2):
         row = {key: value for key, cell in zip(head, cells, strict=False) if (value := _read_cell(cell)) is not None}
@@ -250,7 +258,7 @@ def _check_counted(row: Counted, run_of_id: Mapping[str, Row], where: str) -> No
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(read_checked(path).decode(), newline="")))
+    return list(csv.reader(io.StringIO(read_checked(path).decode("utf-8-sig"), newline="")))
 
 
 def _check_row(row: Row, settings: Collection[str], where: str) -> None:
@@ -258,6 +266,14 @@ def _check_row(row: Row, settings: Collection[str], where: str) -> None:
     for key, kind in {**REQUIRED_FIELDS, "classes": tuple}.items():
         if key not in ("config", "warnings") and not isinstance(row.get(key), kind):
             raise DataError(f"{where}: {key} is {row.get(key)!r}, which no run can have")
+    for key in settings:
+        parts = row[key] if isinstance(row[key], tuple) else (row[key],)
+        if any(isinstance(part, dict | list) for part in parts):
+            raise DataError(f"{where}: {key} is {printable(repr(row[key]))}; it must be a word, a number or a list")
+    if row["train_images"] == 0 < row["steps"]:  # only a network that was trained elsewhere has neither
+        raise DataError(f"{where}: train_images is 0, with {row['steps']} steps")
+    if row["status"] == "finished" and row.get("objective") == "classify" and row.get("test_accuracy") is None:
+        raise DataError(f"{where}: test_accuracy is empty; each finished run that learned classes has one")
     if row[FIRST_RESULT] != RECORD_SCHEMA:
         raise DataError(f"{where}: schema {row[FIRST_RESULT]}; this vitbench reads {RECORD_SCHEMA}")
     for key in RUNS.keys() & row.keys():

@@ -108,7 +108,10 @@ def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
 
 
 def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> None:
-    """Prints tables as wide as the terminal; what is too long continues in the next line instead of being cut."""
+    """Prints tables as wide as the terminal, or wider where a number or a word would be split.
+
+    What is too long continues in the next line instead of being cut.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -128,7 +131,9 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
             grid.add_column(safe(head), justify="left" if i < shown.left else "right", overflow="fold", width=width)
         for line in shown.lines:
             grid.add_row(*map(safe, line))
+        room, console.width = console.width, max(console.width, _full_width(widths))
         console.print(grid)
+        console.width = room
         for note in table.notes:
             console.print(safe(f"! {note}", "bold red" if note.startswith("WRONG") else "yellow"))
         for words in [*typed_lines(table), *table.sentences]:
@@ -137,12 +142,20 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
         console.print(safe(note))
 
 
-def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int | None]]:
-    """Returns the table and the widths of its columns, with lines and columns exchanged where only so it fits."""
+def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int]]:
+    """Returns the table and the widths of its columns, with lines and columns exchanged where only so it fits.
+
+    A table that fits in neither way is wider than the terminal, and only its heads continue in the next line.
+    """
     for shown in (table, _turned(table)):
         if widths := _widths(shown, width):
             return shown, widths
-    return table, [None] * len(table.head)  # words break where they must
+    columns = zip(table.head, *table.lines, strict=True)
+    return table, [max(_longest_word(head), *map(len, cells)) for head, *cells in columns]
+
+
+def _full_width(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)  # two spaces stand between columns
 
 
 def _turned(table: Table) -> Table:
@@ -153,10 +166,10 @@ def _turned(table: Table) -> Table:
 
 
 def _widths(table: Table, width: int) -> list[int]:
-    """Makes columns as wide as their cells, then as their heads if there is room; empty where words must fold."""
+    """Makes columns as wide as their cells, then as their heads if there is room; empty where they do not fit."""
     columns = [*zip(*table.lines, strict=True)]
     widths = [max(map(_longest_word, [head, *cells])) for head, cells in zip(table.head, columns, strict=False)]
-    room = width - 2 * (len(table.head) - 1) - sum(widths)
+    room = width - _full_width(widths)
     if room < 0:
         return []
     # cells get room for all their words first, and then heads; those columns that lack least come first
