@@ -73,11 +73,16 @@ def test_a_figure_is_drawn_of_evidence_and_of_what_lies_along_something(vitbench
         assert (done.code, done.out) == (0, "a.svg\n"), done.err
 
 
+def test_what_lies_along_something_is_not_there_without_its_file(vitbench: Cli, evidence: Path) -> None:
+    evidence.with_name("probes.csv").unlink()
+    done = vitbench("plot", f"runs={evidence}", "y=shift.length.consistency", "file=a.svg")
+    said = "no run has shift.length.consistency; what probes measured along something is in probes.csv, which must be"
+    assert done.code == 2 and said in done.err and "vitbench probe" not in done.err
+
+
 def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path) -> None:
     done = vitbench("fit", f"runs={evidence}", "where.pe=[none,null]", "format=json")
     assert [curve["label"] for curve in json.loads(done.out)["curves"]] == ["vit pe=none", "resnet"], done.err
-    older_word = vitbench("fit", f"file={evidence}", "where.pe=[none,null]", "format=json")
-    assert older_word.out == done.out
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def runs_of_study(path: Path, study: Study | None) -> Runs:
     Which of the rows the study plans is not asked: a runs.csv holds the runs of one study, and what was typed for its
     sweeps (`data=cifar10`) is no more known.
     """
-    runs = replace(read_evidence(path), swept=read_swept(path.with_name("probes.csv")))
+    probes = path.with_name("probes.csv")
+    runs = replace(read_evidence(path), swept=read_swept(probes), lacks_probes=not probes.is_file())
     if study is None:
         return runs
     folder = path.absolute().parent

@@ -50,15 +50,14 @@ def find(asked: dict[str, Any]) -> Report:
     axis = AXES[check_choice("x", asked["x"], AXES)]
     study = load_study(asked["study"]) if asked["study"] is not None else None
     heading = printable(f"{study.title}. {study.question}") if study else ""
-    place = asked["runs"] if asked["file"] is None else asked["file"]
-    path = Path(place).expanduser()
+    path = Path(asked["runs"]).expanduser()
     runs: Runs | None
-    if asked["file"] is not None or is_table(place):
+    if is_table(asked["runs"]):
         value, lines, left_out, runs = read_table(path, asked["value"], axis, asked["where"], study)
         counted = read_counts(path.with_name("mcnemar.csv"), read_evidence(path).rows) if runs else []
         count = count_kept(counted) if counted else None
     else:
-        runs = select_runs(place, asked["where"], study)
+        runs = select_runs(asked["runs"], asked["where"], study)
         value = check_falling(runs, asked["value"] or "test_error")
         lines, left_out = lines_of(runs, value, axis=axis)
         count = count_in(path)
