@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.draw_panels import draw_panels
-from vitbench.comparing.evidence import choose_runs, refuse_table
+from vitbench.comparing.evidence import asker_of, choose_runs, refuse_table
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
 from vitbench.comparing.select import Runs
@@ -51,7 +51,7 @@ def main(config: Any) -> int:
     wording_of(asked)  # a slip is told before runs are read
     per, replaces = asked["per"], asked["replace"]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    caveat = study.caveat if study else ""
+    caveat = asker.caveat if (asker := asker_of(asked["runs"], study)) else ""
     layouts = {"confusion": {}} if per else _layouts_to_draw(asked, study)
     paths = _paths_of(asked["file"], [*layouts])
     for path in paths:

@@ -32,7 +32,8 @@ def test_a_file_holds_what_would_be_printed(tmp_path: Path, vitbench: Cli, form:
     text = vitbench("table", f"format={form}").out
     ending = next(ending for ending, name in formats.TABLE_ENDINGS.items() if name == form)
     done = vitbench("table", f"file=out/t{ending}")
-    assert done.out == f"out/t{ending}\n" and (tmp_path / "out" / f"t{ending}").read_text() == text
+    kept = (tmp_path / "out" / f"t{ending}").read_text()
+    assert done.out == f"out/t{ending}\n" and kept.replace("{tab:t-", "{tab:") == text
     assert os.listdir(tmp_path / "out") == [f"t{ending}"]
 
 

@@ -64,6 +64,10 @@ def test_the_committed_tables_of_a_study_come_from_its_evidence(vitbench: Cli) -
 def test_a_study_of_another_name_gets_a_note(vitbench: Cli, evidence: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(STUDY)
     out = vitbench("table", "study=other.yaml", f"runs={evidence}").out
+    fitted = vitbench("fit", "study=other.yaml", f"runs={evidence}").out
+    assert "Learning curves" in fitted and not any(
+        "What do they" in text or "Not much" in text for text in (out, fitted)
+    )
     assert f"{evidence} holds the runs of study=fakes, and all of them are shown" in out
 
 
@@ -90,6 +94,7 @@ def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path
     [
         (["table", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
         (["plot", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
+        (["table", "runs=results/fakes"], 2, "its runs.csv are read with runs=results/fakes/runs.csv"),
         (["table", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (["plot", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (
@@ -101,6 +106,7 @@ def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path
         (["plot", "per=confusion", "runs=mine.csv"], 2, "type such a folder for runs="),
     ],
 )
+@pytest.mark.usefixtures("evidence")
 def test_a_slip_gets_one_line(vitbench: Cli, tmp_path: Path, words: list[str], code: int, said: str) -> None:
     (tmp_path / "mine.csv").write_text("model,images,seed,error\nvit,100,0,0.5\n")
     done = vitbench(*words)

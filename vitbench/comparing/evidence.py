@@ -145,10 +145,19 @@ def runs_of_study(path: Path, study: Study | None) -> Runs:
     runs = replace(read_evidence(path), swept=read_swept(probes), lacks_probes=not probes.is_file())
     if study is None:
         return runs
-    folder = path.absolute().parent
-    if (folder / "study.yaml").is_file() and study.name not in (folder.name, "study"):
-        runs.notes.append(f"{path} holds the runs of study={folder.name}, and all of them are shown")
+    if asker_of(str(path), study) is None:
+        other = path.absolute().parent.name
+        runs.notes.append(f"{path} holds the runs of study={other}, and all of them are shown")
     return runs.renamed(study.names)
+
+
+def asker_of(place: str, study: Study | None) -> Study | None:
+    """The study, if its question and its caveat are about the runs: a runs.csv can be that of another study."""
+    if study is None or not is_table(place):
+        return study
+    folder = Path(place).expanduser().absolute().parent
+    is_of_another = (folder / "study.yaml").is_file() and study.name not in (folder.name, "study")
+    return None if is_of_another else study
 
 
 def refuse_table(place: str, per: str) -> None:

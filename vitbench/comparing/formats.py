@@ -51,6 +51,7 @@ class Table:
     sentences: list[str] = field(default_factory=list)  # what the numbers say, in words
     caption_in_print: str = ""  # the caption as a sentence of a paper; empty: the caption
     costs: Sequence[str] = ()  # the costs in its last columns
+    label_end: str = ""  # the setting that was typed and makes it another table than the one of this name
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
@@ -83,7 +84,7 @@ def typed_lines(table: Table) -> list[str]:
 def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str], study: str = "") -> str:
     r"""Writes tables in one of the formats; CSV holds the first table alone, without heading and notes.
 
-    The name of a study is in what \ref{} is given.
+    The name of a study, or of a file, is in what \ref{} is given.
     """
     if form == "csv":
         return _csv(tables[0])
@@ -220,7 +221,7 @@ def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str], study: s
             shown = turned
         paragraphs = [latex_words(_explained(table)), latex_words([*costs, *table.notes, *notes])]
         below = r"\par ".join(filter(None, paragraphs))
-        label = latex_label(study, table.name or " ".join(table.values[:1]))
+        label = latex_label(study, table.name or " ".join(table.values[:1]), table.label_end)
         parts.append(latex_table(shown.head, shown.lines, shown.left, said, below, label))
         parts += latex_list(table.sentences)
     return latex_file(parts, heading)
