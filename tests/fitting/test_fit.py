@@ -354,7 +354,7 @@ def test_accuracy_is_an_error_and_columns_stand_anywhere(tmp_path: Path, vitbenc
         ("mine,100,0,0.790569", "mine,100,0", "line 2: 3 cells under 4 column names"),
         ("mine,100,0,0.790569", "mine,1.5,0,0.7", "line 2: images=1.5: a number of images is whole and above 0"),
         ("mine,100,0,0.790569", ",100,0,0.7", "line 2: model is empty"),
-        (TABLE, "", "no column model; there are none"),
+        (TABLE, "", "t.csv is empty"),
         (TABLE, "model,images,seed,error\n", "no row below the column names"),
         (
             TABLE,
