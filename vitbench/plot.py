@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitbench.comparing.confusion_figure import draw_confusion
 from vitbench.comparing.draw_panels import draw_panels
-from vitbench.comparing.evidence import choose_runs, is_of_another_study, refuse_table
+from vitbench.comparing.evidence import asker_of, choose_runs, refuse_table
 from vitbench.comparing.frame import check_room
 from vitbench.comparing.ladder_figure import draw_ladder
 from vitbench.comparing.panels import Panel, build_panel, numeric_columns, swept_abscissas
@@ -55,8 +55,8 @@ def main(config: Any) -> int:
     wording_of(asked)  # a slip is told before runs are read
     per, replaces = asked["per"], asked["replace"]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    is_other = is_of_another_study(asked["runs"], study)
-    caveat = study.caveat if study and not is_other else ""
+    asker = asker_of(asked["runs"], study)
+    is_other, caveat = asker is not study, asker.caveat if asker else ""
     layouts = {"confusion": {}} if per else _layouts_to_draw(asked, study)
     names = [*layouts] if asked["y"] is None else [_file_name(asked["y"])] * len(layouts)
     paths = _paths_of(asked["file"], names)

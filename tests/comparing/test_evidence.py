@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from tests import fake_runs
-from vitbench.comparing.evidence import Counted, counts_text, evidence_text, joined, read_counts, read_evidence
+from vitbench.comparing.evidence import (
+    SWEPT_COLUMNS,
+    Counted,
+    counts_text,
+    evidence_text,
+    joined,
+    read_counts,
+    read_evidence,
+    read_swept,
+)
 from vitbench.comparing.select import UNIMPORTANT_KEYS, Runs, select_runs
 from vitbench.errors import DataError
+from vitbench.numbers.text import csv_text
 
 
 def kept(tmp_path: Path, text: str) -> Runs:
@@ -62,6 +73,7 @@ def test_the_order_of_folders_decides_nothing(tmp_path: Path) -> None:
         ("id,status", "name,status", "is no runs.csv: its columns must be id, status, settings, schema, results"),
         (",schema,", ",scheme,", "is no runs.csv"),
         ("finished", "finished,", r"line 2: \d+ cells under \d+ column names"),
+        ("finished", "finishd", "line 2: status is 'finishd'; choices: finished, diverged, missing, "),
         ("none-0.2-0,", "none-0.05-0,", "none-0.05-0 is there twice, in line 2 too"),
     ],
 )
@@ -76,6 +88,38 @@ def test_a_result_no_run_can_have_is_refused(tmp_path: Path) -> None:
     text = evidence_text(select_runs(str(fake_runs.quickstart(tmp_path / "runs")), {}), {})
     with pytest.raises(DataError, match="line 2: test_images is 'many', which no run can have"):
         kept(tmp_path, text.replace(",1000,", ",many,", 1))
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("pe", '{"a": 1}', "line 2: pe is {'a': 1}; it must be a word, a number or a list"),
+        ("test_accuracy", "", "line 2: test_accuracy is empty; each finished run that learned classes has one"),
+        ("train_images", "0", r"line 2: train_images is 0, with \d+ steps"),
+    ],
+)
+def test_a_cell_no_run_can_have_is_refused(tmp_path: Path, column: str, cell: str, said: str) -> None:
+    head, first, *_ = csv.reader(
+        evidence_text(select_runs(str(fake_runs.quickstart(tmp_path / "runs")), {}), {}).splitlines()
+    )
+    first[head.index(column)] = cell
+    with pytest.raises(DataError, match=said):
+        kept(tmp_path, csv_text([head, first]))
+
+
+def test_a_run_that_learned_no_classes_has_no_accuracy(tmp_path: Path) -> None:
+    fake_runs.write(tmp_path / "runs", "mae", None, **{"objective.name": "mae"}, result_status="finished")
+    text = evidence_text(select_runs(str(tmp_path / "runs"), {}), {})
+    assert len(kept(tmp_path, text).rows) == 1
+
+
+def test_what_a_spreadsheet_saves_is_read_and_an_empty_file_is_refused(tmp_path: Path) -> None:
+    runs = select_runs(str(fake_runs.quickstart(tmp_path / "runs")), {})
+    assert len(kept(tmp_path, "\ufeff" + evidence_text(runs, {})).rows) == len(runs.rows)
+    (tmp_path / "probes.csv").write_text("\ufeff" + ",".join(SWEPT_COLUMNS), encoding="utf-8")
+    assert read_swept(tmp_path / "probes.csv") == {}
+    with pytest.raises(DataError, match=r"runs\.csv is empty"):
+        kept(tmp_path, "")
 
 
 def test_a_file_without_any_result_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def test_a_file_holds_what_would_be_printed(tmp_path: Path, vitbench: Cli, form:
     text = vitbench("table", f"format={form}").out
     ending = next(ending for ending, name in formats.TABLE_ENDINGS.items() if name == form)
     done = vitbench("table", f"file=out/t{ending}")
-    assert done.out == f"out/t{ending}\n" and (tmp_path / "out" / f"t{ending}").read_text() == text
+    kept = (tmp_path / "out" / f"t{ending}").read_text()
+    assert done.out == f"out/t{ending}\n" and kept.replace("{tab:t-", "{tab:") == text
     assert os.listdir(tmp_path / "out") == [f"t{ending}"]
 
 
@@ -91,16 +92,16 @@ def test_a_terminal_gets_every_number_whole(
     assert all(cell in out for line in made.lines for cell in line)
 
 
+@pytest.mark.parametrize("width", [40, 10])
 def test_a_narrow_terminal_folds_and_cuts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", str(width))
     made = table.build_table("", select_runs(str(fake_runs.quickstart(tmp_path)), {}), columns="data.fraction")
     formats.print_rich([made], "", [])
     out = capsys.readouterr().out
-    assert "…" not in out and sum(out.count(c) for c in "0123456789") >= sum(
-        c.isdigit() for line in made.lines for cell in line for c in cell
-    )
+    words = {word for line in made.lines for cell in line for word in cell.split()} - {"-"}  # no column is called -
+    assert "…" not in out and words <= {*out.split()}
 
 
 def test_a_pipe_in_an_ascii_locale_gets_everything_without_torch_or_folders(nasty: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests import fake_runs
 from tests.comparing.printed import NASTY, printed
 from tests.conftest import Output
+from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.latex import (
     PACKAGES,
     SHOWN,
@@ -24,6 +25,7 @@ from vitbench.comparing.latex import (
     latex_table,
     latex_words,
 )
+from vitbench.comparing.select import select_runs
 
 Cli = Callable[..., Output]
 RESULTS = Path(__file__).parents[2] / "results"
@@ -209,6 +211,21 @@ def test_a_table_has_a_label_of_safe_letters_and_a_caption_that_is_a_sentence(tm
     several = vitbench("table", "format=tex", "value=[test_accuracy,test_loss]").out
     assert r"\caption{Test accuracy and 1 other result, mean" in several and r"\label{tab:test-accuracy}" in several
     assert latex_label("my_study", "a b%") == "tab:my-study-a-b" and latex_label("\u732b") == "tab:results"
+
+
+def test_each_table_of_a_study_has_a_label_of_its_own(tmp_path: Path, vitbench: Cli) -> None:
+    runs = select_runs(str(fake_runs.quickstart(tmp_path / "runs", seeds=3)), {})
+    (tmp_path / "runs.csv").write_text(evidence_text(runs, {}))
+    (tmp_path / "mine.yaml").write_text("runs: [model=vit seed=0]\ntables: {accuracy: {value: test_accuracy}}\n")
+    asked = ["study=mine.yaml", "runs=runs.csv", "format=tex"]
+    typed, against, fitted = (
+        re.findall(r"\\label\{(.*?)\}", vitbench(*words, *asked).out)
+        for words in (["table"], ["table", "against=model=resnet"], ["fit"])
+    )
+    assert (typed, against) == (["tab:mine-accuracy"], ["tab:mine-accuracy-against"])
+    assert fitted[0] == "tab:mine-fit-curves" and len({*fitted}) == len(fitted) > 2
+    vitbench("table", "file=seeds.tex")
+    assert r"\label{tab:seeds-test-accuracy}" in (tmp_path / "seeds.tex").read_text()
 
 
 def test_costs_stand_below_a_table_that_they_would_make_too_wide(tmp_path: Path) -> None:

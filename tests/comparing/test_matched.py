@@ -102,6 +102,13 @@ def test_steps_are_the_path_where_images_do_not_vary(tmp_path: Path) -> None:
     assert float(rows["test_accuracy"]["mean"]) == pytest.approx(0, abs=1e-12)
 
 
+def test_one_seed_is_called_one_seed(runs: Path) -> None:
+    one_seed = select_runs(str(runs), {"seed": 0})
+    made = build_table("", one_seed, value="probe.steadiness", matched="test_accuracy")
+    assert "paired by seed, one seed;" in made.caption and "over seeds" not in made.caption
+    assert not any("±" in cell for line in made.lines for cell in line)
+
+
 def test_kept_checkpoints_are_the_path_where_probes_measured_both_along_it(tmp_path: Path) -> None:
     for model in ("vit", "resnet"):
         fake_runs.write(tmp_path, model, 0.5, **{"model.name": model})

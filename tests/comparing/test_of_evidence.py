@@ -64,6 +64,10 @@ def test_the_committed_tables_of_a_study_come_from_its_evidence(vitbench: Cli) -
 def test_a_study_of_another_name_gets_a_note(vitbench: Cli, evidence: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(STUDY)
     out = vitbench("table", "study=other.yaml", f"runs={evidence}").out
+    fitted = vitbench("fit", "study=other.yaml", f"runs={evidence}").out
+    assert "Learning curves" in fitted and not any(
+        "What do they" in text or "Not much" in text for text in (out, fitted)
+    )
     assert f"{evidence.name} holds the runs of study=fakes, and all of them are shown" in out
 
 
@@ -73,11 +77,16 @@ def test_a_figure_is_drawn_of_evidence_and_of_what_lies_along_something(vitbench
         assert (done.code, done.out) == (0, "a.svg\n"), done.err
 
 
+def test_what_lies_along_something_is_not_there_without_its_file(vitbench: Cli, evidence: Path) -> None:
+    evidence.with_name("probes.csv").unlink()
+    done = vitbench("plot", f"runs={evidence}", "y=shift.length.consistency", "file=a.svg")
+    said = "no run has shift.length.consistency; what probes measured along something is in probes.csv, which must be"
+    assert done.code == 2 and said in done.err and "vitbench probe" not in done.err
+
+
 def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path) -> None:
     done = vitbench("fit", f"runs={evidence}", "where.pe=[none,null]", "format=json")
     assert [curve["label"] for curve in json.loads(done.out)["curves"]] == ["vit pe=none", "resnet"], done.err
-    older_word = vitbench("fit", f"file={evidence}", "where.pe=[none,null]", "format=json")
-    assert older_word.out == done.out
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,7 @@ def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path
     [
         (["table", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
         (["plot", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
+        (["table", "runs=results/fakes"], 2, "its runs.csv are read with runs=results/fakes/runs.csv"),
         (["table", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (["plot", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (
@@ -96,6 +106,7 @@ def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path
         (["plot", "per=confusion", "runs=mine.csv"], 2, "type such a folder for runs="),
     ],
 )
+@pytest.mark.usefixtures("evidence")
 def test_a_slip_gets_one_line(vitbench: Cli, tmp_path: Path, words: list[str], code: int, said: str) -> None:
     (tmp_path / "mine.csv").write_text("model,images,seed,error\nvit,100,0,0.5\n")
     done = vitbench(*words)

@@ -66,6 +66,17 @@ def test_the_confusion_of_one_network_is_a_matrix_of_shares(runs: Path, vitbench
     assert shares["ant", "bee"] == 0.25 and shares["bee", "ant"] == 0.25 and ("ant", "cat") not in shares
 
 
+def test_captions_are_sentences_in_print(runs: Path, vitbench: Cli) -> None:
+    by_class, confusion = (vitbench("table", f"per={per}", "format=tex").out for per in ("class", "confusion"))
+    assert (
+        r"\caption{Recall of each class in \%, mean" in by_class and "2 seeds, of runs with data=shapes, " in by_class
+    )
+    assert (
+        r"\caption{Share of a class's images (a line) that is taken for each class (a column), in \%, mean" in confusion
+    )
+    assert "over 2 seeds, by resnet, of runs with data=shapes, " in confusion
+
+
 def test_the_figure_is_drawn_to_its_own_file_and_names_every_class(runs: Path, vitbench: Cli, tmp_path: Path) -> None:
     assert vitbench("plot", "per=confusion").out == "figures/confusion.svg\n"
     assert (tmp_path / "figures" / "confusion.svg").read_text().count("<?xml") == 1

@@ -96,6 +96,13 @@ def test_a_worth_is_counted_from_the_accuracy_error_or_loss_that_was_asked_for(r
     assert float(by_error["worth"]) == pytest.approx(3, rel=1e-9) and by_error["metric"] == "test_error"
 
 
+def test_the_worth_of_a_loss_speaks_of_losses(runs: Path) -> None:
+    said = {value: printed(runs, "text", whole="resnet", value=value) for value in ("test_error", "test_loss")}
+    assert "needs for the same error" in said["test_error"] and "needs for the same loss" in said["test_loss"]
+    ladder = find_ladder(select_runs(str(runs), {}), "whole", "resnet")
+    assert "needs to reach the same loss" in ladder_figure._describe_worth(ladder, "test_loss")
+
+
 def test_outside_the_sizes_of_the_reference_there_is_a_bound(runs: Path) -> None:
     write_rung(runs, 20, [4500], **WHOLE | {"model.norm": "layer"})
     write_rung(runs, 1 / 20, [4500], **WHOLE | {"model.norm": "batch", "model.downsample": "blur"})

@@ -85,7 +85,8 @@ def test_a_curve_that_cannot_be_fitted_is_drawn_and_named(tmp_path: Path) -> Non
 
 def test_runs_that_allow_no_curve_are_drawn_all_the_same(tmp_path: Path) -> None:
     text = text_of(study(tmp_path / "runs", seeds=1))
-    assert "Each marker is one run: there is one seed" in " ".join(text.split()) and "exponent" not in text
+    said = "Each marker is one run: there is one seed, so no curve."
+    assert said in " ".join(text.split()) and "exponent" not in text
 
 
 def test_curves_go_as_far_as_the_guard_and_no_further(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_runs_csv_says_what_its_runs_say(tmp_path: Path, vitbench: Cli) -> None:
     assert of_file == of_runs
 
 
+def test_too_few_seeds_are_refused_alike_in_a_folder_and_in_a_table(tmp_path: Path, vitbench: Cli) -> None:
+    evidence_of(study(tmp_path / "runs"))
+    of_runs, of_file = (vitbench("fit", f"runs={place}", "where.seed=0") for place in ("runs", "runs.csv"))
+    assert of_runs.code == of_file.code == 2 and of_runs.err == of_file.err and "one seed; a curve" in of_file.err
+
+
 def test_rows_that_repeat_or_lack_are_named_by_their_lines(tmp_path: Path, vitbench: Cli) -> None:
     lines = evidence_of(study(tmp_path / "runs"))
     copied = "copy" + lines[4][lines[4].index(",") :]

@@ -162,7 +162,7 @@ def test_a_digit_in_results_is_found_and_nothing_there_is_moved(kept: Path, vitb
     again = vitbench("report")
     if file == "runs.csv":  # a report does not make damage its own
         assert again.code == 3 and "is not as `vitbench report` wrote it" in again.err
-        assert vitbench("fit", f"file={path}").code == 3
+        assert vitbench("fit", f"runs={path}").code == 3
     elif file == "accuracy.md":
         assert again.code == 0 and vitbench(*WORDS).code == 0
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 FIRST_RESULT = "schema"
 ENDED = ("finished", "diverged")  # the states of runs that have results
+NOT_ENDED = ("missing", "unfinished", "failed")  # the states of planned runs that have none
 OWN_PAGE = "Made by `vitbench report`"  # results/README.md says so
 SWEPT_COLUMNS = ("id", "column", "layer", "at", "at_unit", "value", "low", "high", "reason")
 
@@ -79,11 +80,13 @@ def columns_and_rows(runs: Runs) -> tuple[list[str], list[Row]]:
 def read_evidence(path: Path) -> Runs:
     """Reads runs.csv; raises DataError where the file is something else or was damaged."""
     try:
-        head, *lines = _read_csv(path)
+        head, *lines = _read_csv(path) or [[]]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no runs.csv: {printable(str(error))}") from None
+    if not head:
+        raise DataError(f"{path} is empty")
     if head[:2] != ["id", "status"] or FIRST_RESULT not in head or len(set(head)) < len(head):
         raise DataError(f"{path} is no runs.csv: its columns must be id, status, settings, {FIRST_RESULT}, results")
     settings = head[2 : head.index(FIRST_RESULT)]
@@ -96,6 +99,9 @@ def read_evidence(path: Path) -> Runs:
         if cells[0] in line_of_id:
             raise DataError(f"{path} line {number}: {cells[0]} is there twice, in line {line_of_id[cells[0]]} too")
         line_of_id[cells[0]] = number
+        if cells[1] not in (*ENDED, *NOT_ENDED):
+            known = ", ".join((*ENDED, *NOT_ENDED))
+            raise DataError(f"{path} line {number}: status is {printable(repr(cells[1]))}; choices: {known}")
         if cells[1] not in ENDED:
             other_states.append(cells[1])
             continue
@@ -135,21 +141,23 @@ def runs_of_study(path: Path, study: Study | None) -> Runs:
     Which of the rows the study plans is not asked: a runs.csv holds the runs of one study, and what was typed for its
     sweeps (`data=cifar10`) is no more known.
     """
-    runs = replace(read_evidence(path), swept=read_swept(path.with_name("probes.csv")))
+    probes = path.with_name("probes.csv")
+    runs = replace(read_evidence(path), swept=read_swept(probes), lacks_probes=not probes.is_file())
     if study is None:
         return runs
-    if is_of_another_study(str(path), study):
-        runs.notes.append(
-            f"{path.name} holds the runs of study={path.absolute().parent.name}, and all of them are shown"
-        )
+    if asker_of(str(path), study) is None:
+        other = path.absolute().parent.name
+        runs.notes.append(f"{path.name} holds the runs of study={other}, and all of them are shown")
     return runs.renamed(study.names)
 
 
-def is_of_another_study(place: str, study: Study | None) -> bool:
-    """Whether `runs=` names a runs.csv that lies in the folder of another study."""
+def asker_of(place: str, study: Study | None) -> Study | None:
+    """The study, if its question and its caveat are about the runs: a runs.csv can be that of another study."""
+    if study is None or not is_table(place):
+        return study
     folder = Path(place).expanduser().absolute().parent
-    is_of_a_study = study is not None and is_table(place) and (folder / "study.yaml").is_file()
-    return is_of_a_study and study is not None and study.name not in (folder.name, "study")
+    is_of_another = (folder / "study.yaml").is_file() and study.name not in (folder.name, "study")
+    return None if is_of_another else study
 
 
 def refuse_table(place: str, per: str) -> None:
@@ -185,11 +193,13 @@ def swept_text(runs: Runs, columns: Collection[str]) -> str:
 def read_swept(path: Path) -> dict[str, list[Row]]:
     """Reads probes.csv: the swept rows of each run by its id, or nothing where there is no such file."""
     try:
-        head, *lines = _read_csv(path)
+        head, *lines = _read_csv(path) or [[]]
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {printable(str(error))}") from None
+    if not head:
+        raise DataError(f"{path} is empty")
     swept: dict[str, list[Row]] = {}
     for number, cells in enumerate(lines, 2):
         row = {key: value for key, cell in zip(head, cells, strict=False) if (value := _read_cell(cell)) is not None}
@@ -258,7 +268,7 @@ def _check_counted(row: Counted, run_of_id: Mapping[str, Row], where: str) -> No
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(read_checked(path).decode(), newline="")))
+    return list(csv.reader(io.StringIO(read_checked(path).decode("utf-8-sig"), newline="")))
 
 
 def _check_row(row: Row, settings: Collection[str], where: str) -> None:
@@ -266,6 +276,14 @@ def _check_row(row: Row, settings: Collection[str], where: str) -> None:
     for key, kind in {**REQUIRED_FIELDS, "classes": tuple}.items():
         if key not in ("config", "warnings") and not isinstance(row.get(key), kind):
             raise DataError(f"{where}: {key} is {row.get(key)!r}, which no run can have")
+    for key in settings:
+        parts = row[key] if isinstance(row[key], tuple) else (row[key],)
+        if any(isinstance(part, dict | list) for part in parts):
+            raise DataError(f"{where}: {key} is {printable(repr(row[key]))}; it must be a word, a number or a list")
+    if row["train_images"] == 0 < row["steps"]:  # only a network that was trained elsewhere has neither
+        raise DataError(f"{where}: train_images is 0, with {row['steps']} steps")
+    if row["status"] == "finished" and row.get("objective") == "classify" and row.get("test_accuracy") is None:
+        raise DataError(f"{where}: test_accuracy is empty; each finished run that learned classes has one")
     if row[FIRST_RESULT] != RECORD_SCHEMA:
         raise DataError(f"{where}: schema {row[FIRST_RESULT]}; this vitbench reads {RECORD_SCHEMA}")
     for key in RUNS.keys() & row.keys():

@@ -51,6 +51,7 @@ class Table:
     sentences: list[str] = field(default_factory=list)  # what the numbers say, in words
     caption_in_print: str = ""  # the caption as a sentence of a paper; empty: the caption
     costs: Sequence[str] = ()  # the costs in its last columns
+    label_end: str = ""  # the setting that was typed and makes it another table than the one of this name
 
 
 def costs_of(groups: Sequence[Group]) -> list[str]:
@@ -83,7 +84,7 @@ def typed_lines(table: Table) -> list[str]:
 def render_tables(form: str, tables: Sequence[Table], heading: str, notes: Sequence[str], study: str = "") -> str:
     r"""Writes tables in one of the formats; CSV holds the first table alone, without heading and notes.
 
-    The name of a study is in what \ref{} is given.
+    The name of a study, or of a file, is in what \ref{} is given.
     """
     if form == "csv":
         return _csv(tables[0])
@@ -108,7 +109,10 @@ def _text(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
 
 
 def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> None:
-    """Prints tables as wide as the terminal; what is too long continues in the next line instead of being cut."""
+    """Prints tables as wide as the terminal, or wider where a number or a word would be split.
+
+    What is too long continues in the next line instead of being cut.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -128,7 +132,9 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
             grid.add_column(safe(head), justify="left" if i < shown.left else "right", overflow="fold", width=width)
         for line in shown.lines:
             grid.add_row(*map(safe, line))
+        room, console.width = console.width, max(console.width, _full_width(widths))
         console.print(grid)
+        console.width = room
         for note in table.notes:
             console.print(safe(f"! {note}", "bold red" if note.startswith("WRONG") else "yellow"))
         for words in [*typed_lines(table), *table.sentences]:
@@ -137,12 +143,20 @@ def print_rich(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> N
         console.print(safe(note))
 
 
-def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int | None]]:
-    """Returns the table and the widths of its columns, with lines and columns exchanged where only so it fits."""
+def _for_terminal(table: Table, width: int) -> tuple[Table, Sequence[int]]:
+    """Returns the table and the widths of its columns, with lines and columns exchanged where only so it fits.
+
+    A table that fits in neither way is wider than the terminal, and only its heads continue in the next line.
+    """
     for shown in (table, _turned(table)):
         if widths := _widths(shown, width):
             return shown, widths
-    return table, [None] * len(table.head)  # words break where they must
+    columns = zip(table.head, *table.lines, strict=True)
+    return table, [max(_longest_word(head), *map(len, cells)) for head, *cells in columns]
+
+
+def _full_width(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)  # two spaces stand between columns
 
 
 def _turned(table: Table) -> Table:
@@ -153,10 +167,10 @@ def _turned(table: Table) -> Table:
 
 
 def _widths(table: Table, width: int) -> list[int]:
-    """Makes columns as wide as their cells, then as their heads if there is room; empty where words must fold."""
+    """Makes columns as wide as their cells, then as their heads if there is room; empty where they do not fit."""
     columns = [*zip(*table.lines, strict=True)]
     widths = [max(map(_longest_word, [head, *cells])) for head, cells in zip(table.head, columns, strict=False)]
-    room = width - 2 * (len(table.head) - 1) - sum(widths)
+    room = width - _full_width(widths)
     if room < 0:
         return []
     # cells get room for all their words first, and then heads; those columns that lack least come first
@@ -207,7 +221,7 @@ def _latex(tables: Sequence[Table], heading: str, notes: Sequence[str], study: s
             shown = turned
         paragraphs = [latex_words(_explained(table)), latex_words([*costs, *table.notes, *notes])]
         below = r"\par ".join(filter(None, paragraphs))
-        label = latex_label(study, table.name or " ".join(table.values[:1]))
+        label = latex_label(study, table.name or " ".join(table.values[:1]), table.label_end)
         parts.append(latex_table(shown.head, shown.lines, shown.left, said, below, label))
         parts += latex_list(table.sentences)
     return latex_file(parts, heading)

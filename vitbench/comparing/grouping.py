@@ -240,13 +240,8 @@ def what_is_shared(groups: Sequence[Group]) -> dict[str, Any]:
     return shared | ({"steps": next(iter(steps))} if len(steps) == 1 and None not in steps else {})
 
 
-def shared_settings(groups: Sequence[Group]) -> str:
-    """Writes what all groups share, for a caption: data=shapes model.size=nano steps=120."""
-    return " ".join(shared_words(groups))
-
-
 def shared_words(groups: Sequence[Group]) -> list[str]:
-    """Lists the settings that all groups share, as one types them."""
+    """Lists what all groups share, as one types it, for a caption: data=shapes, model.size=nano, steps=120."""
     return [f"{key}={shown_value(value)}" for key, value in what_is_shared(groups).items()]
 
 

@@ -50,7 +50,7 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
     longest = max(len(line) for label in labels for line in label.split("\n"))
     width = 0.3 + INCHES_A_CHARACTER * longest + 2 * PANEL_INCHES
     row = max(0.16 + 0.07 * len(sizes), INCHES_A_LINE * max(label.count("\n") + 1.5 for label in labels))
-    what = f"{figure.describe_means([each.interval(value).n for each in measured])} {_describe_worth(ladder)}"
+    what = f"{figure.describe_means([each.interval(value).n for each in measured])} {_describe_worth(ladder, value)}"
     what = f"{what} {figure.describe_chance(measured, value)}"
     notes = [*_notes(ladder, measured), caveat]
     drawn, above = framed_figure(
@@ -80,12 +80,12 @@ def draw_ladder(runs: Runs, setting: str, words: str, *, y: str | None, wording:
     return drawn
 
 
-def _describe_worth(ladder: Ladder) -> str:
+def _describe_worth(ladder: Ladder, value: str) -> str:
     """Says what the numbers of the right panel are."""
-    name = ladder.reference.words
+    name, reach = ladder.reference.words, "reach the same loss" if value.endswith("loss") else "make as many errors"
     if ladder.is_whole:
-        return f"Right: the images that a network has, for each image that {name} needs to make as many errors."
-    return f"Right: the images that {name} needs to make as many errors, for each image that a network has."
+        return f"Right: the images that a network has, for each image that {name} needs to {reach}."
+    return f"Right: the images that {name} needs to {reach}, for each image that a network has."
 
 
 def wrapped_label(name: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbench.comparing import differences
-from vitbench.comparing.cells import SHOW, cell_writer, power_notes
+from vitbench.comparing.cells import cell_writer, describe_seeds, power_notes, shown_of_seeds
 from vitbench.comparing.degenerate import without_degenerate
 from vitbench.comparing.differences import Against
 from vitbench.comparing.formats import Table
@@ -88,6 +88,8 @@ def build_matched_table(
     power = power_notes([both[0] for both in compared], [value])
     notes += [f"at equal {column_words(matched)}, {note}" for note in power]
     groups = [group for both in compared for group in both]
+    intervals = [group.interval(value) for group in groups]
+    show = shown_of_seeds(intervals, show)
     write_cell = cell_writer(groups, value, show, signed=True)
     table_lines = []
     for both in compared:
@@ -98,7 +100,7 @@ def build_matched_table(
     head = [*keys, "against", column_head(matched), f"at equal {column_words(matched)}", "n", f"at equal {along}", "n"]
     caption, printed = captions(
         f"{groups[0].phrase(value)}, minus that of {against or 'another line'}, along {along}, paired by seed,"
-        f" {SHOW[show]} over seeds",
+        f" {describe_seeds(intervals, show)}",
         all_groups,
     )
     left = len(keys) + 1

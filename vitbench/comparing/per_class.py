@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 
 from vitbench.comparing.cells import cell_writer, describe_seeds, no_interval_notes, shown_of_seeds
 from vitbench.comparing.formats import Table
-from vitbench.comparing.grouping import (
-    Group,
-    comparison_warnings,
-    distinguishing_keys,
-    groups_of,
-    line_name,
-    shared_settings,
-    sort_key,
-)
+from vitbench.comparing.grouping import Group, comparison_warnings, distinguishing_keys, groups_of, line_name, sort_key
+from vitbench.comparing.heads import captions
 from vitbench.comparing.select import Row, Runs
 from vitbench.errors import UserError, check_choice
 from vitbench.numbers.classified import confusion_counts, precisions, recalls
@@ -184,9 +177,10 @@ def _recall_table(networks: Sequence[Network], classes: Sequence[str], show: str
         notes = [*notes, f"no test images of {plural(len(without), 'class')}: {', '.join(without[:6])}"]
     its = [network.group for network in networks]
     seeds = describe_seeds([interval for interval in recall_intervals if interval.n], shown)
+    caption, printed = captions(f"recall of each class in %, {seeds}", its)
     return Table(
         "",
-        f"recall of each class in %, {seeds}; {shared_settings(its)}".rstrip("; "),
+        caption,
         head,
         lines,
         1,
@@ -194,6 +188,7 @@ def _recall_table(networks: Sequence[Network], classes: Sequence[str], show: str
         every,
         [*first.settings, "class"],
         values,
+        caption_in_print=printed,
     )
 
 
@@ -219,7 +214,7 @@ def _confusion_table(network: Network, classes: Sequence[str], notes: Sequence[s
     if len(classes) <= MATRIX:
         head = ["class", "images", *classes]
         lines = [[classes[k], f"{network.images[k]:,}", *map(_percent, shares[k])] for k in with_images]
-        what = "% of a class's images (a line) that are taken for each class (a column)"
+        what = "share of a class's images (a line) that is taken for each class (a column), in %"
     else:
         pairs, digits = confused_pairs(network), ".0f" if len(network.rows) == 1 else ".1f"
         head = ["class", "taken for", "of its images, %", "images"]
@@ -231,12 +226,12 @@ def _confusion_table(network: Network, classes: Sequence[str], notes: Sequence[s
         if len(pairs) > LISTED:
             notes = [*notes, f"{LISTED} of {len(pairs):,} pairs; format=csv and format=json have all"]
     seeds = "one seed" if len(network.rows) == 1 else f"mean over {len(network.rows)} seeds"
-    caption = f"{what}, {seeds}; {network.name}; {shared_settings([network.group])}".rstrip("; ")
+    caption, _ = captions(f"{what}, {seeds}; {network.name}", [network.group])
+    _, printed = captions(f"{what}, {seeds}, by {network.name}", [network.group])
     left = 1 if len(classes) <= MATRIX else 2
     notes = [*notes, *comparison_warnings([network.group])]
-    return Table(
-        "", caption, head, lines, left, notes, groups, [*network.settings, "class", "taken_for"], ["confusion"]
-    )
+    keys = [*network.settings, "class", "taken_for"]
+    return Table("", caption, head, lines, left, notes, groups, keys, ["confusion"], caption_in_print=printed)
 
 
 def confused_pairs(network: Network) -> list[tuple[int, int]]:

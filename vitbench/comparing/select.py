@@ -41,6 +41,7 @@ class Runs:
     certificates: list[Row] = field(
         default_factory=list
     )  # runs of a study's `certify:`, which are in no table or curve
+    lacks_probes: bool = False  # they come from a runs.csv without its probes.csv
 
     @property
     def keys(self) -> list[str]:
@@ -77,7 +78,7 @@ class Runs:
         for name in {*results} & self.swept_columns - numbers:
             raise UserError(f"{setting}={name}: a probe measured it along something; `vitbench plot y={name}` draws it")
         lacking = [name for name in results if name not in numbers and probe_of(name)]
-        notes = _lacking_notes(lacking, {probe_of(number) for number in numbers})
+        notes = _lacking_notes(lacking, {probe_of(number) for number in numbers}, self.lacks_probes)
         if lacking and len(lacking) == len(results):
             raise NothingChosen(f"{setting}={','.join(results)}: {'; '.join(notes)}")
         return [check_choice(setting, name, numbers) for name in results if name not in lacking], notes
@@ -120,8 +121,13 @@ class Runs:
         return replace(self, rows=rows, swept={row["id"]: self.swept.get(row["id"], []) for row in rows})
 
 
-def _lacking_notes(lacking: Sequence[str], measured: Collection[tuple[str, str] | None]) -> list[str]:
+def _lacking_notes(
+    lacking: Sequence[str], measured: Collection[tuple[str, str] | None], lacks_probes: bool
+) -> list[str]:
     """Says which probe would give what no run has; `measured` are the probes, and checkpoints, that gave something."""
+    if lacking and lacks_probes:
+        beside = "what probes measured along something is in probes.csv, which must be beside runs.csv"
+        return [f"no run has {', '.join(lacking)}; {beside}"]
     names_by_probe: dict[tuple[str, str], list[str]] = {}
     for name in lacking:
         names_by_probe.setdefault(probe_of(name) or ("", ""), []).append(name)
@@ -143,6 +149,8 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
     certificates: list[Row] = []
     if not rows:
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
+        if (Path(folder).expanduser() / "runs.csv").is_file():
+            waiting = f"those of its runs.csv are read with runs={Path(folder) / 'runs.csv'}"
         raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
     if study is not None:
         from vitbench.runs.plan import ids_in_evidence, planned_ids_and_certificates

@@ -32,7 +32,7 @@ from vitbench.comparing.cells import (
     power_notes,
     shown_of_seeds,
 )
-from vitbench.comparing.evidence import choose_runs, evidence_text, refuse_table
+from vitbench.comparing.evidence import asker_of, choose_runs, evidence_text, refuse_table
 from vitbench.comparing.formats import COSTS, TOTAL_SECONDS, Table, cost_range, costs_of
 from vitbench.comparing.grouping import (
     PLACES,
@@ -86,10 +86,13 @@ def main(config: Any) -> int:
         tables = [replace(table, caption=f"{table.name}: {table.caption}") for table in tables]
     if form == "csv" and len(tables) > 1:
         raise UserError(f"format=csv holds one table; choose with name=: {', '.join(layouts)}")
-    heading = printable(f"{study.title}. {study.question}" if study else "")
-    notes = [printable(note) for note in [*runs.notes, *([study.notes] if study and study.notes else [])]]
+    asker = asker_of(asked["runs"], study)
+    heading = printable(f"{asker.title}. {asker.question}" if asker else "")
+    notes = [printable(note) for note in [*runs.notes, *([asker.notes] if asker and asker.notes else [])]]
+    typed = next((key for key in ("matched", "against") if asked[key] is not None), "")
+    tables = [replace(table, label_end=typed) for table in tables]
     if path:
-        text = formats.render_tables(form, tables, heading, notes, study.name if study else "")
+        text = formats.render_tables(form, tables, heading, notes, study.name if study else path.stem)
         write_output(path, text.encode("utf-8", "backslashreplace"), replace=asked["replace"])
         say(f"{path}\n")
     elif form == "text" and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":

@@ -65,7 +65,7 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
         lines.append([each.rung.name, *numbers])
     difference_label = f"difference{', points' if is_share(value) else ''}"
     head = ["rung", "images", column_head(value), "n", difference_label, "worth", "params", "MACs ratio", "seconds"]
-    what = f"{column_phrase(value)}, {describe_seeds(intervals, show)}; {describe_worth(ladder)}"
+    what = f"{column_phrase(value)}, {describe_seeds(intervals, show)}; {describe_worth(ladder, value)}"
     caption, printed = captions(what, groups)
     notes = [*no_interval_notes(intervals, show), *comparison_warnings(groups), *worth_notes(ladder, measured)]
     notes += power_notes(compared, [value])
@@ -76,12 +76,12 @@ def build_worth_table(name: str, runs: Runs, *, setting: str, words: str, value:
     return Table(name, caption, head, lines, 1, notes, groups, [*ladder.keys], [value], sentences, printed)
 
 
-def describe_worth(ladder: Ladder) -> str:
+def describe_worth(ladder: Ladder, value: str) -> str:
     """Says what the worth is a ratio of."""
-    name = ladder.reference.name
+    name, same = ladder.reference.name, "the same loss" if value.endswith("loss") else "the same error"
     if ladder.is_whole:
-        return f"worth: the images that a rung has, per image that {name} needs for the same error"
-    return f"worth: the images that {name} needs for the same error, per image that a rung has"
+        return f"worth: the images that a rung has, per image that {name} needs for {same}"
+    return f"worth: the images that {name} needs for {same}, per image that a rung has"
 
 
 def worth_notes(ladder: Ladder, measured: Sequence[RungAtSize]) -> list[str]:

@@ -118,6 +118,7 @@ class Report:
     axis: Axis = IMAGES
     asked_form: str | None = None
     asked_target: float | None = None  # an error, or a loss
+    study: str = ""  # the name of the study whose runs these are
 
     @property
     def counted(self) -> list[Counted]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vitbench.comparing import formats
 from vitbench.comparing.axes import AXES
-from vitbench.comparing.evidence import is_table, read_counts, read_evidence
+from vitbench.comparing.evidence import asker_of, is_table, read_counts, read_evidence
 from vitbench.comparing.select import Runs, select_runs
 from vitbench.errors import UserError, check_choice
 from vitbench.fitting.findings import Report, report_of
@@ -49,23 +50,24 @@ def find(asked: dict[str, Any]) -> Report:
 
     axis = AXES[check_choice("x", asked["x"], AXES)]
     study = load_study(asked["study"]) if asked["study"] is not None else None
-    heading = printable(f"{study.title}. {study.question}") if study else ""
-    place = asked["runs"] if asked["file"] is None else asked["file"]
-    path = Path(place).expanduser()
+    asker = asker_of(asked["runs"], study)
+    heading = printable(f"{asker.title}. {asker.question}") if asker else ""
+    path = Path(asked["runs"]).expanduser()
     runs: Runs | None
-    if asked["file"] is not None or is_table(place):
+    if is_table(asked["runs"]):
         value, lines, left_out, runs = read_table(path, asked["value"], axis, asked["where"], study)
         counted = read_counts(path.with_name("mcnemar.csv"), read_evidence(path).rows) if runs else []
         count = count_kept(counted) if counted else None
     else:
-        runs = select_runs(place, asked["where"], study)
+        runs = select_runs(asked["runs"], asked["where"], study)
         value = check_falling(runs, asked["value"] or "test_error")
         lines, left_out = lines_of(runs, value, axis=axis)
         count = count_in(path)
-    if study and study.notes and runs:
-        runs.notes.append(study.notes)
+    if asker and asker.notes and runs:
+        runs.notes.append(asker.notes)
     target = check_target(asked["target"], value)
-    return report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
+    found = report_of(value, lines, left_out, runs, asked["against"], heading, count, axis, asked["form"], target)
+    return replace(found, study=study.name if study else "")
 
 
 def check_target(typed: float | None, value: str) -> float | None:

@@ -71,6 +71,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         reader = csv.reader(io.StringIO(read_file(path, LARGE).decode("utf-8-sig"), newline=""))
         head = [column.strip() for column in next(reader, [])]
+        if not head:
+            raise DataError(f"{path} is empty")
         return head, [(reader.line_num, cells) for cells in reader if any(cells)]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

@@ -74,7 +74,8 @@ def lines_of(
     """Makes the curves of these runs, and a note for each seed, size or curve that is left out.
 
     `first` are settings that name a curve even where they do not vary; `source` names a run for an error line, and
-    `error` is raised where the runs are no curves.
+    `error` is raised
+    where two runs are one, or a value is none that a curve takes.
     """
     name = source or _name_run
     along_images = axis is IMAGES
@@ -105,7 +106,7 @@ def lines_of(
             sizes = sizes_of(curve, points, references, of_source)
         lines.append(CurveOfRuns(line.settings, curve, line.rows, sizes))
     if not lines:
-        raise error("; ".join(printable(note) for note in notes[:2]) + f" ({len(run_lines)} curves, none to fit)")
+        raise UserError("; ".join(printable(note) for note in notes[:2]) + f" ({len(run_lines)} curves, none to fit)")
     return lines, notes
 
 

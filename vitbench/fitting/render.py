@@ -14,14 +14,14 @@ from vitbench.numbers.pair import LEAST_SEEDS
 from vitbench.numbers.words import printable
 
 
-def render_report(form: str, report: Report, study: str = "") -> str:
-    r"""Writes the whole report in one of the formats; the name of a study is in what \ref{} is given."""
+def render_report(form: str, report: Report) -> str:
+    """Writes the whole report in one of the formats."""
     if form == "json":
         return export.to_json(report)
     if form == "csv":
         return export.to_csv(report)
     if form == "tex":
-        tables = formats.render_tables("tex", report_tables(report), report.heading, [], f"{study} fit")
+        tables = formats.render_tables("tex", report_tables(report), report.heading, [], f"{report.study} fit")
         paragraphs = [f"{title}: {' '.join(sentences)}" for title, sentences in report_sentences(report)]
         return "\n".join([tables, *latex_list([*paragraphs, *report_foot(report)]), ""])
     return formats.render_tables(form, report_tables(report), report.heading, report_lines(report))

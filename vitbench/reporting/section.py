@@ -147,7 +147,8 @@ class Section:
             lines, left_out = lines_of(runs, value, axis=axis)
         except UserError:  # too few seeds or sizes so far
             return None
-        return report_of(value, lines, left_out, runs, heading=self.heading, count=count, axis=axis)
+        found = report_of(value, lines, left_out, runs, heading=self.heading, count=count, axis=axis)
+        return replace(found, study=self.study.name)
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -159,7 +160,7 @@ class Section:
             for form in FORMS
         }
         if self.fitted is not None:
-            files |= {f"fit.{form}": render_report(form, self.fitted, self.study.name) for form in FORMS}
+            files |= {f"fit.{form}": render_report(form, self.fitted) for form in FORMS}
         return files
 
     def figures(self) -> Iterator[tuple[str, bytes]]:

@@ -103,7 +103,6 @@ class FitConfig:
     study: str | None = None  # only the runs of this study; null: all runs
     # only runs whose setting has this value, or one of a list: where.model=vit, where.data.fraction=[0.1,1]
     where: dict[str, Any] = field(default_factory=dict)
-    file: str | None = None  # the older word for runs=FILE.csv; null: what runs= says
     value: str | None = None  # the error or loss whose curve is fitted; null: test_error
     x: str = "train_images"  # what the error is fitted against; multiply_adds and train_seconds are of all training
     # the form of all curves (docs/reference/metrics.md); null: the form that fits best, by its AICc
