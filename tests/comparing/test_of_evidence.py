@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_curves_are_fitted_to_some_of_the_evidence(vitbench: Cli, evidence: Path
     [
         (["table", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
         (["plot", "runs=nowhere.csv"], 2, "runs=nowhere.csv: there is no such file or folder"),
-        (["table", "runs=results/fakes"], 2, "its runs.csv are read with runs=results/fakes/runs.csv"),
+        (["table", "runs=results/fakes"], 2, "runs=results/fakes/runs.csv reads the published ones"),
         (["table", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (["plot", "runs=mine.csv"], 3, "mine.csv is no runs.csv: its columns must be id, status, settings"),
         (
@@ -111,3 +112,10 @@ def test_a_slip_gets_one_line(vitbench: Cli, tmp_path: Path, words: list[str], c
     (tmp_path / "mine.csv").write_text("model,images,seed,error\nvit,100,0,0.5\n")
     done = vitbench(*words)
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1) and said in done.err
+
+
+def test_where_no_run_has_ended_the_published_ones_are_offered(vitbench: Cli, evidence: Path) -> None:
+    (Path("results") / "quickstart").mkdir(parents=True)
+    shutil.copy(evidence, Path("results") / "quickstart" / "runs.csv")
+    done = vitbench("table", "study=quickstart", "runs=nowhere")
+    assert done.code == 2 and "runs=results/quickstart/runs.csv reads the published ones" in done.err

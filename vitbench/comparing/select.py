@@ -149,8 +149,11 @@ def select_runs(folder: str, where: Mapping[str, Any], study: Study | None = Non
     certificates: list[Row] = []
     if not rows:
         waiting = f"{len(unfinished)} have begun, none has ended" if unfinished else "`vitbench train` makes one"
-        if (Path(folder).expanduser() / "runs.csv").is_file():
-            waiting = f"those of its runs.csv are read with runs={Path(folder) / 'runs.csv'}"
+        published = Path("results") / (study.name if study else "") / "runs.csv"
+        for evidence in (Path(folder) / "runs.csv", published):
+            if evidence.expanduser().is_file():
+                waiting = f"runs={evidence} reads the published ones"
+                break
         raise UserError("; ".join([f"runs={folder}: no finished run there; {waiting}", *problems[:1]]))
     if study is not None:
         from vitbench.runs.plan import ids_in_evidence, planned_ids_and_certificates
