@@ -11,6 +11,7 @@ import pytest
 
 from tests import fake_runs
 from tools import records_page, settings_reference
+from tools.result_names_page import anchor
 from vitbench.comparing.evidence import evidence_text
 from vitbench.comparing.select import select_runs
 from vitbench.machine.provenance import Hardware, Provenance, Versions
@@ -41,11 +42,11 @@ def test_the_page_names_every_field_of_a_record() -> None:
 
 def test_each_setting_is_linked_to_its_line_in_the_reference() -> None:
     reference = settings_reference.pages()["settings.md"]
-    headings = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADINGS.findall(reference)]
+    headings = [*map(anchor, HEADINGS.findall(reference))]
     anchors = re.findall('<a id="([^"]+)"></a>', reference)
     assert len({*anchors}) == len(anchors) and not {*anchors} & {*headings}
     links = re.findall(r"\[`([^`]+)`\]\(settings\.md#([^)]+)\)", records_page.page())
-    assert len(links) > 100 and {anchor for _, anchor in links} <= {*anchors, *headings}
+    assert len(links) > 100 and {target for _, target in links} <= {*anchors, *headings}
     assert ("data.fraction", "data.fraction") in links and ("model.patch_size", "model=vit-model.patch_size") in links
 
 

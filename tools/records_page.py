@@ -82,7 +82,7 @@ def page() -> str:
     parts = [HEAD, "## Fields of a record"]
     whole = {**_fields(Essentials), **_fields(Metrics), **_fields(Provenance), **_fields(Record)}
     for kind, its in _parts(whole):
-        parts += [_doc(kind), _table(("field", "what it is"), its)]
+        parts += [_doc(kind), table_of(("field", "what it is"), its)]
     beside = ", ".join(f"`{name}`" for name in BESIDE if name not in ("id", "status"))
     probes = (
         "A result of a probe is called by its protocol and metric, such as `shift.crop.consistency`. Of the network"
@@ -93,7 +93,7 @@ def page() -> str:
     parts += [
         CSV_HEAD.format(beside=beside),
         "### Columns of results that no record holds",
-        _table(
+        table_of(
             ("column", "what it is"),
             [
                 [f"`{name}`", f"{words}. *{'text' if name == CERTIFIES else 'number'}*"]
@@ -104,9 +104,9 @@ def page() -> str:
         "### Columns of settings",
         f"[{SETTINGS}]({SETTINGS}) says how they are typed, and what text and lists may hold. A run that was made"
         " before a setting came has its default there. A cell is empty if a run has no such setting.",
-        _table(("column", "what it is"), ([column, f"{words}. *{kind}*"] for column, kind, words in _settings())),
+        table_of(("column", "what it is"), ([column, f"{words}. *{kind}*"] for column, kind, words in _settings())),
         "Each of the other choices has its own options (`vitbench train model=NAME pe=NAME --help`):",
-        _table(("choice", "columns"), [*_options()]),
+        table_of(("choice", "columns"), [*_options()]),
     ]
     return with_links("\n\n".join(parts) + "\n")
 
@@ -238,7 +238,8 @@ def _linked(column: str, choice: str = "") -> str:
     return f"[`{column}`]({REFERENCE}#{anchor})"
 
 
-def _table(head: Iterable[str], lines: Iterable[list[str]]) -> str:
+def table_of(head: Iterable[str], lines: Iterable[list[str]]) -> str:
+    """Writes a table whose cells may hold anything but line breaks."""
     head = [*head]
     rows = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in line] for line in lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

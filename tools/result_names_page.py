@@ -8,10 +8,11 @@ A test compares the page with what this makes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tools.records_page import table_of
 from vitbench.numbers import result_names
 from vitbench.numbers.result_names import RUNS, columns_of_probes, name_of, probe_of
 from vitbench.numbers.words import OF_A_CLASS, column_head, column_words
@@ -43,9 +44,14 @@ def page() -> str:
     for column in columns_of_probes():
         probe, _ = probe_of(column) or ("", "")
         of_probes[probe].append(column)
-    parts = [HEAD, _table(("word", "meaning"), _words()), "## Results of runs", _table(HEADINGS, map(_of_run, RUNS))]
+    parts = [
+        HEAD,
+        table_of(("word", "meaning"), _words()),
+        "## Results of runs",
+        table_of(HEADINGS, map(_of_run, RUNS)),
+    ]
     for probe, columns in of_probes.items():
-        parts += [f"## `probe={probe}`", _table(HEADINGS, (_line(column, _definition(probe)) for column in columns))]
+        parts += [f"## `probe={probe}`", table_of(HEADINGS, (_line(column, _definition(probe)) for column in columns))]
         if probe == "cka":
             parts.append("`other` stands for what `probe.cka.other=` calls the other network, such as `cnn`.")
     return "\n\n".join(parts) + "\n"
@@ -87,12 +93,6 @@ def sections() -> dict[str, str]:
 def anchor(title: str) -> str:
     """A heading's anchor, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def _table(head: Iterable[str], lines: Iterable[list[str]]) -> str:
-    head = [*head]
-    rows = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":
