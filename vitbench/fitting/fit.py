@@ -56,7 +56,8 @@ def find(asked: dict[str, Any]) -> Report:
     runs: Runs | None
     if is_table(asked["runs"]):
         value, lines, left_out, runs = read_table(path, asked["value"], axis, asked["where"], study)
-        counted = read_counts(path.with_name("mcnemar.csv"), read_evidence(path).rows) if runs else []
+        counts = path.with_name("mcnemar.csv")  # It names runs that where. may have left out.
+        counted = read_counts(counts, read_evidence(path).rows) if runs and counts.exists() else []
         count = count_kept(counted) if counted else None
     else:
         runs = select_runs(asked["runs"], asked["where"], study)

@@ -106,8 +106,8 @@ def find_study(name: str) -> Path:
         path = own or path
     if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(
-            f"study={name}: {did_you_mean(name, study_names())}; for a study of your own, type the path of its .yaml "
-            f"file, or its name if the file is in {OWN_FOLDER}/"
+            f"study={name}: {did_you_mean(name, study_names())} (a study of your own: the path of its .yaml file, "
+            f"or its name if the file is in {OWN_FOLDER}/)"
         )
     return path
 
